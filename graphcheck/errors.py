@@ -1,0 +1,31 @@
+"""What can go wrong, as types: every message is one sentence that names the file, the node and the cause."""
+
+from __future__ import annotations
+
+
+class GraphcheckError(Exception):
+    """Trouble that the user can act on; the command line prints its message and exits with code 2."""
+
+
+class UsageError(GraphcheckError):
+    """An option or argument has a value that is not allowed; the message says what is."""
+
+
+class ModelError(GraphcheckError):
+    """A model that cannot be read, or that is no valid ONNX.
+
+    ``path`` is the file (or ``"model"`` for one in memory), ``cause`` a sentence without its full stop, ``node`` the
+    node that it happened at, if one is known.
+    """
+
+    def __init__(self, path: object, cause: str, node: str | None = None) -> None:
+        self.path, self.cause, self.node = str(path), cause, node
+        super().__init__(f"{self.path}: {f'node {node}: ' if node else ''}{cause}")
+
+
+class Undecided(Exception):
+    """What stopped an evaluation or a proof; becomes the reason of an ``undecided`` verdict, never a failure."""
+
+    def __init__(self, reason: str, node: str | None = None) -> None:
+        self.reason, self.node = reason, node
+        super().__init__(f"{reason} (node {node})" if node else reason)

@@ -1,0 +1,46 @@
+"""The five verdicts and the record that carries one with its evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Any
+
+SCHEMA = "graphcheck/compare/1"
+
+
+class Verdict(enum.StrEnum):
+    """How two models relate, strongest first; the value is the word used on the command line, in JSON and in Python."""
+
+    IDENTICAL = "identical"
+    PROVED = "proved"
+    WITHIN_ROUNDING = "within-rounding"
+    UNDECIDED = "undecided"
+    DIFFERENT = "different"
+
+    def meets(self, require: Verdict) -> bool:
+        """Whether this verdict establishes the level ``require``; ``different`` and ``undecided`` establish none."""
+        order = (Verdict.IDENTICAL, Verdict.PROVED, Verdict.WITHIN_ROUNDING)
+        return self in order and order.index(self) <= order.index(require)
+
+
+EXIT_OK, EXIT_DIFFERENT, EXIT_TROUBLE, EXIT_UNDECIDED = 0, 1, 2, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The result of ``compare``: a verdict, the sentence that explains it, and everything that was seen."""
+
+    verdict: Verdict
+    reason: str
+    evidence: dict[str, Any]
+
+    def exit_code(self, require: Verdict = Verdict.WITHIN_ROUNDING) -> int:
+        """0 if ``require`` is established, 1 if ``different``, 3 otherwise."""
+        if self.verdict is Verdict.DIFFERENT:
+            return EXIT_DIFFERENT
+        return EXIT_OK if self.verdict.meets(require) else EXIT_UNDECIDED
+
+    def to_json(self) -> dict[str, Any]:
+        """The plain data that ``--json`` writes and ``report`` reads."""
+        return {"schema": SCHEMA, "verdict": str(self.verdict), "reason": self.reason, **self.evidence}
