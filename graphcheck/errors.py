@@ -29,3 +29,7 @@ class Undecided(Exception):
     def __init__(self, reason: str, node: str | None = None) -> None:
         self.reason, self.node = reason, node
         super().__init__(f"{reason} (node {node})" if node else reason)
+
+
+class Untaught(Undecided):
+    """An operator, or a use of one, that has no taught meaning: it is evaluated as an unknown function of its inputs."""

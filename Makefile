@@ -1,0 +1,58 @@
+# Python 3.11 or newer and make are all that is needed; the first run of demo or test puts everything else into .venv.
+# PYTHON=/path/to/python picks the interpreter, JOBS=4 the number of test processes.
+.DELETE_ON_ERROR:
+.PHONY: demo test zoo bench report clean
+
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+INSTALL := $(RUN) pip install -qq --disable-pip-version-check --constraint constraints.txt
+PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+JOBS ?= auto
+PYTEST = $(RUN) pytest -n $(JOBS) --maxprocesses 8 --dist loadfile
+# The environment has every extra, so a test that cannot find one fails instead of being skipped.
+export GRAPHCHECK_REQUIRE_TORCH := 1
+export GRAPHCHECK_REQUIRE_KERAS := 1
+
+demo: $(VENV)/.demo ## the main job, from export to report
+	@$(VENV)/bin/graphcheck demo --json reports/demo.json
+
+report: $(VENV)/.demo ## the report once more, from the demo's saved result
+	@test -f reports/demo.json || { echo "reports/demo.json is missing: run 'make demo' first" >&2; exit 1; }
+	@$(VENV)/bin/graphcheck report reports/demo.json -o reports/index.html
+
+test: $(VENV)/.test ## lint, types and tests
+	@$(RUN) ruff check .
+	@$(RUN) mypy
+	@$(PYTEST)
+
+zoo: $(VENV)/.test ## the full tables (long)
+	@$(PYTEST) -m zoo --timeout 3600
+
+bench: $(VENV)/.test ## every benchmark, one after the other
+	@set -e; for script in $(or $(BENCH),$(sort $(wildcard benchmarks/*.py))); do echo "== $$script"; $(VENV)/bin/python $$script; done
+
+clean: ## removes what make, the tools and graphcheck made
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find models reports -mindepth 1 -maxdepth 1 ! -name README.md ! -name 'sample*' -exec rm -rf {} +
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing graphcheck with PyTorch and TensorFlow into $(VENV) (once; some minutes) ..."
+	@$(INSTALL) --editable '.[torch,keras]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	@echo "Installing the test tools into $(VENV) (once) ..."
+	@$(INSTALL) --editable '.[torch,keras,dev]'
+	@touch $@
+
+$(VENV)/bin/python:
+	@for python in $(PYTHONS); do \
+	  if $$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "Creating $(VENV) with $$($$python --version) ..."; \
+	    $$python -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; exit 0; \
+	  fi; \
+	done; \
+	echo "graphcheck needs Python 3.11 or newer with its venv module; none of these is: $(PYTHONS)." >&2; \
+	echo "Install one (Debian, Ubuntu: python3 and python3-venv) or name one: make PYTHON=/path/to/python3.12 ..." >&2; \
+	exit 1

@@ -1,0 +1,469 @@
+"""The record of an evaluation: hash-consed terms over a handful of verbs, in normal form (congruence).
+
+A *class* is a flat tensor of reals known by what computes it; the shape stands outside, so every reshape is free. The
+verbs are all that an operator may use to say what it means, and all that an evaluation domain has to implement:
+
+=========== ======================================================================================================
+const       a constant array
+leaf        a free tensor (graph input, or a class taken as free by a proof window)
+move        movement: sources laid end to end, picked by an integer map (:mod:`graphcheck.domains.maps`)
+ew          elementwise ``fn`` over operands, each a class seen through a map (None: as it is; size 1: a scalar)
+contract    [B, m, k] x [B, n, k] -> [B, m, n], summed over k; an operand with one batch is shared by all
+sum         [rows, k] -> [rows]
+rows        [rows, k] -> [rows, k] or [rows]: softmax, max, min, ... of each row
+opaque      an operator nobody has taught: a function of its operands and its key, nothing else is known
+=========== ======================================================================================================
+
+The same key is the same class. ``merge`` joins two classes that were proved equal, and re-keys what uses them, as
+e-graphs do (Willsey et al., "egg", POPL 2021), so that everything behind a merged tensor closes without evaluation.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphcheck.domains.maps import Map, Maps
+from graphcheck.errors import Undecided
+
+Operand = tuple[int, Map | None]
+
+COMMUTATIVE = frozenset({"add", "mul", "max", "min"})
+_REDUCING = frozenset({"max", "min"})  # row functions with one result a row
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Term:
+    """One application of a verb: ``kind`` and its parameters (hashable), the operands' classes, the number of elements."""
+
+    kind: str
+    params: tuple[Any, ...]
+    args: tuple[int, ...]
+    size: int
+
+
+class Terms:
+    """The store of classes. ``normalize=False`` keeps movement where the graph has it (the analyzer wants it so)."""
+
+    def __init__(self, *, normalize: bool = True) -> None:
+        self.maps = Maps()
+        self.normalize = normalize
+        self.terms: list[Term] = []
+        self.depth: list[tuple[int, int]] = []  # (contractions, verbs) below a class
+        self.neginf: list[bool] = []  # may hold -inf
+        self.arrays: dict[int, np.ndarray] = {}  # class of a constant -> its flat values
+        self._keys: dict[tuple[Any, ...], int] = {}
+        self._parent: list[int] = []
+        self._users: list[list[int]] = []
+        self._digests: dict[tuple[int, int, str], tuple[np.ndarray, bytes]] = {}  # the array is kept: its address is the key
+        self.merges = 0
+
+    # -- classes -------------------------------------------------------------------------------------------------
+
+    def find(self, cls: int) -> int:
+        """The representative of a class."""
+        while self._parent[cls] != cls:
+            self._parent[cls] = self._parent[self._parent[cls]]
+            cls = self._parent[cls]
+        return cls
+
+    def term(self, cls: int) -> Term:
+        """What computes the class, operands up to date."""
+        term = self.terms[self.find(cls)]
+        return dataclasses.replace(term, args=tuple(self.find(a) for a in term.args))
+
+    def size(self, cls: int) -> int:
+        """Number of elements of a class."""
+        return self.terms[cls].size
+
+    def _intern(self, kind: str, params: tuple[Any, ...], args: tuple[int, ...], size: int) -> int:
+        key = (kind, params, args, size)
+        found = self._keys.get(key)
+        if found is not None:
+            return self.find(found)
+        cls = len(self.terms)
+        self._keys[key] = cls
+        self.terms.append(Term(kind, params, args, size))
+        self._parent.append(cls)
+        self._users.append([])
+        below = [self.depth[a] for a in args]
+        contractions = max((d[0] for d in below), default=0) + (kind == "contract")
+        self.depth.append((contractions, max((d[1] for d in below), default=0) + 1))
+        self.neginf.append(self._may_be_neginf(kind, params, args))
+        for arg in set(args):
+            self._users[arg].append(cls)
+        return cls
+
+    def _may_be_neginf(self, kind: str, params: tuple[Any, ...], args: tuple[int, ...]) -> bool:
+        """Whether -inf (a mask) may stand in the result; it absorbs sums and positive factors, Exp of it is 0."""
+        if not any(self.neginf[a] for a in args):
+            return False
+        fn = params[0] if params else ""
+        if kind in ("move", "opaque") or (kind == "ew" and fn in ("add", "max", "min")) or (kind == "rows" and fn == "max"):
+            return True
+        if (kind == "ew" and fn == "exp") or (kind == "rows" and fn in ("softmax", "logsumexp")):
+            return False
+        if kind == "ew" and fn == "mul":
+            rest = [a for a in args if not self.neginf[a]]
+            if len(rest) == len(args) - 1 and all(a in self.arrays and bool((self.arrays[a] > 0).all()) for a in rest):
+                return True
+        raise Undecided(f"a -inf constant reaches {fn or kind}, where its meaning depends on signs")
+
+    def merge(self, a: int, b: int) -> int:
+        """Join two classes proved equal, and everything that then has the same key; returns the representative."""
+        work = [(a, b)]
+        while work:
+            a, b = (self.find(c) for c in work.pop())
+            if a == b:
+                continue
+            if self._rank(b) < self._rank(a):
+                a, b = b, a
+            self._parent[b] = a
+            self.merges += 1
+            users = self._users[b]
+            self._users[b] = []
+            for user in users:
+                again = self.rebuild(user)
+                if again is not None and self.find(again) != self.find(user):
+                    work.append((again, user))
+            self._users[a] += users
+        return self.find(a)
+
+    def _rank(self, cls: int) -> tuple[bool, int]:
+        return (cls not in self.arrays, cls)
+
+    def rebuild(self, cls: int) -> int | None:
+        """The class of the same verb on the operands' present representatives."""
+        term = self.terms[cls]
+        args = tuple(self.find(a) for a in term.args)
+        if term.kind == "move":
+            return self.move(args, term.params[0])
+        if term.kind == "ew":
+            return self.ew(term.params[0], list(zip(args, term.params[1], strict=True)), term.size)
+        if term.kind == "contract":
+            return self.contract(*args, *term.params)
+        if term.kind == "sum":
+            return self.sum(args[0], *term.params)
+        if term.kind == "rows":
+            return self.rows(term.params[0], args[0], *term.params[1:])
+        return self._intern(term.kind, term.params, args, term.size) if args else None
+
+    # -- verbs ---------------------------------------------------------------------------------------------------
+
+    def leaf(self, key: tuple[Any, ...], size: int) -> int:
+        """A free tensor known by ``key``."""
+        return self._intern("leaf", key, (), size)
+
+    def const(self, array: np.ndarray) -> int:
+        """A constant; NaN and +inf are undecided. A constant with one value throughout is a scalar."""
+        flat = array.reshape(-1)
+        if flat.size > 1 and flat.dtype != object and _uniform(flat):
+            return self.move((self.const(flat[:1]),), self.maps.intern(np.ones(flat.size, np.int32)))
+        digest = self._digest(flat)
+        found = self._keys.get(("const", digest, (), flat.size))
+        if found is not None:
+            return self.find(found)
+        values = flat.astype(np.float64) if flat.dtype == bool or flat.dtype.kind == "V" else flat
+        has_neginf = False
+        if values.dtype.kind not in "iu":
+            finite = np.isfinite(values)
+            if not finite.all():
+                bad = values[~finite]
+                if not np.isneginf(bad.astype(np.float64)).all():
+                    raise Undecided("a constant holds NaN or +inf")
+                has_neginf = True
+        cls = self._intern("const", digest, (), flat.size)
+        self.arrays[cls] = values
+        self.neginf[cls] = has_neginf
+        return cls
+
+    def _digest(self, flat: np.ndarray) -> tuple[Any, ...]:
+        """A key by value: small constants by their exact values, large ones by dtype and SHA-256."""
+        if flat.size == 1:
+            return ("value", float(flat[0]) + 0.0 if flat.dtype.kind not in "iu" else int(flat[0]))
+        if flat.size <= 64:
+            return ("values", tuple(float(v) + 0.0 for v in flat.astype(np.float64)))
+        key = (flat.__array_interface__["data"][0], flat.size, flat.dtype.str)
+        if key not in self._digests:
+            self._digests[key] = (flat, content_digest(flat))
+        return ("sha", self._digests[key][1])
+
+    def hash_ahead(self, arrays: Sequence[np.ndarray], threads: int = 4) -> None:
+        """Hash large constants in threads, so that :meth:`const` finds their digests."""
+        todo = [a.reshape(-1) for a in arrays if a.size > 4096]
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            for flat, digest in zip(todo, pool.map(content_digest, todo), strict=True):
+                self._digests[(flat.__array_interface__["data"][0], flat.size, flat.dtype.str)] = (flat, digest)
+
+    def move(self, sources: Sequence[int], map_: Map) -> int:
+        """Pick elements of the ``sources``, laid end to end, by the map; in normal form."""
+        sources = tuple(self.find(s) for s in sources)
+        sources, map_ = self._flatten(sources, map_)
+        if not sources or not map_.index.any():
+            return self.const(np.zeros(1, np.float32)) if map_.size == 1 else self._zeros(map_.size)
+        if len(sources) == 1 and map_.identity and map_.size == self.size(sources[0]):
+            return sources[0]
+        if len(sources) == 1 and sources[0] in self.arrays and self.size(sources[0]) > 1:
+            padded = np.concatenate([np.zeros(1, self.arrays[sources[0]].dtype), self.arrays[sources[0]]])
+            return self.const(padded[map_.index])
+        if all(s in self.arrays for s in sources) and (len(sources) > 1 or map_.has_zero):
+            dtype = np.result_type(*(self.arrays[s].dtype for s in sources))
+            padded = np.concatenate([np.zeros(1, dtype), *(self.arrays[s] for s in sources)])
+            return self.const(padded[map_.index])
+        return self._intern("move", (map_,), sources, map_.size)
+
+    def _zeros(self, size: int) -> int:
+        zero = self.const(np.zeros(1, np.float32))
+        return self._intern("move", (self.maps.intern(np.ones(size, np.int32)),), (zero,), size)
+
+    def _flatten(self, sources: tuple[int, ...], map_: Map) -> tuple[tuple[int, ...], Map]:
+        """Compose with the sources' own movement, drop what is not used, order the sources by class."""
+        inner = [self.terms[s] for s in sources]
+        if len(sources) == 1:
+            if inner[0].kind == "move":
+                composed = self.maps.compose(inner[0].params[0], map_)
+                args = tuple(self.find(a) for a in inner[0].args)
+                if composed is None:
+                    composed = inner[0].params[0]
+                return self._flatten(args, composed) if len(args) > 1 or self.terms[args[0]].kind == "move" else (args, composed)
+            return sources, map_
+        leaves: dict[int, int] = {}
+        for source, term in zip(sources, inner, strict=True):
+            for arg in term.args if term.kind == "move" else (source,):
+                leaves.setdefault(self.find(arg), 0)
+        order = sorted(leaves)
+        offset = 0
+        for leaf in order:
+            leaves[leaf] = offset
+            offset += self.size(leaf)
+        table = [np.zeros(1, np.int64)]
+        for source, term in zip(sources, inner, strict=True):
+            if term.kind != "move":
+                table.append(np.arange(1, term.size + 1) + leaves[source])
+                continue
+            local = np.zeros(1 + sum(self.size(a) for a in term.args), np.int64)
+            at = 1
+            for arg in term.args:
+                n = self.size(arg)
+                local[at : at + n] = np.arange(1, n + 1) + leaves[self.find(arg)]
+                at += n
+            table.append(local[term.params[0].index])
+        index = np.concatenate(table)[map_.index]
+        kept, shift, at = [], np.zeros(offset + 1, np.int64), 0
+        used = np.zeros(offset + 1, bool)
+        used[index] = True
+        for leaf in order:
+            n, start = self.size(leaf), leaves[leaf]
+            if used[start + 1 : start + n + 1].any():
+                kept.append(leaf)
+                shift[start + 1 : start + n + 1] = np.arange(at + 1, at + n + 1)
+                at += n
+        flat = self.maps.intern(shift[index])
+        again = any(self.terms[k].kind == "move" for k in kept)
+        return self._flatten(tuple(kept), flat) if again else (tuple(kept), flat)
+
+    def ew(self, fn: str, operands: Sequence[Operand], size: int) -> int:
+        """Elementwise ``fn``; each operand is (class, map to ``size`` elements) with None for as-is or a scalar."""
+        views = [self._view(cls, map_, size) for cls, map_ in operands]
+        simple = self._simplify(fn, views, size)
+        if simple is not None:
+            return simple
+        if not self.normalize:
+            return self._ew(fn, views, size)
+        wide = [(c, m) for c, m in views if self.size(c) > 1 or m is not None]
+        if not wide:
+            if size == 1:
+                return self._ew(fn, views, 1)
+            return self.move((self._ew(fn, views, 1),), self.maps.intern(np.ones(size, np.int32)))
+        first = wide[0]
+        if first[1] is not None and not first[1].has_zero and all(m is first[1] for _, m in wide):
+            sizes = {self.size(c) for c, _ in wide}
+            if len(sizes) == 1:
+                bare = [(c, None) for c, _ in views]
+                return self.move((self.ew(fn, bare, sizes.pop()),), first[1])
+        return self._pivot(fn, views, size)
+
+    def _pivot(self, fn: str, views: list[Operand], size: int) -> int:
+        """Pull every operand back by the layout of the oldest computed one, so that the layout does not matter."""
+        computed = [(c, m.key if m else b"", m) for c, m in views if self.size(c) == size and c not in self.arrays]
+        for _, _, map_ in sorted(computed, key=lambda entry: entry[:2]):
+            if map_ is None:
+                break
+            back = self.maps.inverse(map_)
+            if back is not None:
+                moved = [(c, self.maps.compose(m, back) if self.size(c) > 1 else None) for c, m in views]
+                return self.move((self._ew(fn, moved, size),), map_)
+        return self._ew(fn, views, size)
+
+    def _view(self, cls: int, map_: Map | None, size: int) -> Operand:
+        cls = self.find(cls)
+        term = self.terms[cls]
+        if term.kind == "move" and len(term.args) == 1:
+            inner = self.find(term.args[0])
+            composed = self.maps.compose(term.params[0], map_)
+            if composed is None:
+                composed = self.maps.intern(np.arange(1, self.size(inner) + 1))
+            if self.size(inner) == 1 and not composed.has_zero:
+                return inner, None
+            if not composed.has_zero:
+                return (inner, None) if composed.identity and composed.size == self.size(inner) else (inner, composed)
+        if self.size(cls) == 1 and (map_ is None or not map_.has_zero):
+            return cls, None
+        if map_ is not None and map_.has_zero:
+            return self.move((cls,), map_), None
+        if map_ is not None and map_.identity and map_.size == self.size(cls):
+            map_ = None
+        return cls, map_
+
+    def _ew(self, fn: str, views: Sequence[Operand], size: int) -> int:
+        views = list(views)
+        if fn in COMMUTATIVE:
+            views.sort(key=lambda v: (v[0], v[1].key if v[1] else b""))
+        return self._intern("ew", (fn, tuple(m for _, m in views)), tuple(c for c, _ in views), size)
+
+    def scalar(self, cls: int) -> float | None:
+        """The value of a scalar constant, if the class is one (also one spread over a tensor)."""
+        term = self.terms[self.find(cls)]
+        if term.kind == "move" and len(term.args) == 1 and not term.params[0].has_zero:
+            cls = term.args[0]
+        array = self.arrays.get(self.find(cls))
+        return float(array[0]) if array is not None and array.size == 1 else None
+
+    def _simplify(self, fn: str, views: list[Operand], size: int) -> int | None:
+        """The few identities that hold exactly: x + 0, x * 1, x * 0, 1 / 2**n, Exp(-x) = 1 / Exp(x), -(-x)."""
+        if fn in ("add", "mul") and len(views) == 2:
+            for one, other in ((0, 1), (1, 0)):
+                value = self.scalar(views[one][0])
+                if value is None:
+                    continue
+                if (fn, value) in (("add", 0.0), ("mul", 1.0)):
+                    return self._seen(views[other], size)
+                if fn == "mul" and value == 0.0 and not self.neginf[views[other][0]]:
+                    return self.move((views[one][0],), self.maps.intern(np.ones(size, np.int32)))
+                if fn == "mul" and value == -1.0:
+                    term = self.terms[self.find(views[other][0])]
+                    if term.kind == "ew" and term.params[0] == "mul" and len(term.args) == 2:
+                        for i in (0, 1):
+                            if self.scalar(term.args[i]) == -1.0 and self.size(term.args[1 - i]) == term.size:
+                                inner = self.find(term.args[1 - i])
+                                return self._seen((inner, self.maps.compose(term.params[1][1 - i], views[other][1])), size)
+        if fn == "recip":
+            value = self.scalar(views[0][0])
+            if value and abs(math.frexp(value)[0]) == 0.5 and abs(value) > 2.0**-126:
+                return self._seen((self.const(np.array([1 / value], np.float32)), None), size)
+        if fn == "exp" and self.normalize:
+            term = self.terms[views[0][0]]
+            if term.kind == "ew" and term.params[0] == "mul" and len(term.args) == 2:
+                for i in (0, 1):
+                    if self.scalar(term.args[i]) == -1.0 and self.size(term.args[1 - i]) == term.size:
+                        inner = (self.find(term.args[1 - i]), self.maps.compose(term.params[1][1 - i], views[0][1]))
+                        positive = self.ew("exp", [inner], size)
+                        return self.ew("recip", [(positive, None)], size)
+        return None
+
+    def _seen(self, view: Operand, size: int) -> int:
+        cls, map_ = view
+        if map_ is not None:
+            return self.move((cls,), map_)
+        return cls if self.size(cls) == size else self.move((cls,), self.maps.intern(np.ones(size, np.int32)))
+
+    def contract(self, a: int, b: int, batches: tuple[int, int], m: int, n: int, k: int) -> int:
+        """[Ba, m, k] x [Bb, n, k] -> [B, m, n]; ``batches`` = (Ba, Bb), one of them may be 1."""
+        a, b = self.find(a), self.find(b)
+        batch = max(batches)
+        if self.normalize:
+            swap = (a in self.arrays, a) > (b in self.arrays, b)
+            if swap:
+                swapped = self.contract(b, a, batches[::-1], n, m, k)
+                return self.move((swapped,), self.maps.transpose((batch, n, m), (0, 2, 1)))
+            a, b = self._sort_columns(a, b, batches, m, n, k)
+        return self._intern("contract", (batches, m, n, k), (a, b), batch * m * n)
+
+    def _sort_columns(self, a: int, b: int, batches: tuple[int, int], m: int, n: int, k: int) -> tuple[int, int]:
+        """Order the summed index by where its elements come from, so that the order of a flattened patch is no matter."""
+        term = self.terms[a]
+        if term.kind != "move" or batches[1] != 1:
+            return a, b
+        order = self._column_order(term.params[0], k)
+        if order is None:
+            return a, b
+        a = self.move((a,), self._columns(batches[0] * m, k, order))
+        return a, self.move((b,), self._columns(n, k, order))
+
+    def _columns(self, rows: int, k: int, order: np.ndarray) -> Map:
+        return self.maps.intern((np.arange(rows)[:, None] * k + order[None, :]) + 1)
+
+    @staticmethod
+    def _column_order(map_: Map, k: int) -> np.ndarray | None:
+        """The order that sorts the columns of a map [rows, k], or None if it is sorted (or has ties)."""
+        key = ("columns", k)
+        if key not in map_.row_cache:
+            table = map_.index.reshape(-1, k)
+            row = table[int(np.argmin((table == 0).sum(axis=1)))]
+            order = np.argsort(row, kind="stable")
+            ties = bool((np.diff(row[order]) == 0).any())
+            sorted_already = bool((np.diff(order) == 1).all())
+            map_.row_cache[key] = None if ties or sorted_already else order
+        return map_.row_cache[key]  # type: ignore[return-value]
+
+    def sum(self, a: int, rows: int, k: int) -> int:
+        """[rows, k] -> [rows]."""
+        a = self.find(a)
+        if k == 1:
+            return a
+        if self.normalize and self.terms[a].kind == "move":
+            order = self._column_order(self.terms[a].params[0], k)
+            if order is not None:
+                a = self.move((a,), self._columns(rows, k, order))
+        return self._intern("sum", (rows, k), (a,), rows)
+
+    def rows(self, fn: str, a: int, rows: int, k: int) -> int:
+        """Apply a row function to each row of [rows, k]; max and min give one value a row, the others k."""
+        a = self.find(a)
+        if fn in _REDUCING and k == 1:
+            return a
+        if self.normalize and fn in _REDUCING and self.terms[a].kind == "move":
+            order = self._column_order(self.terms[a].params[0], k)
+            if order is not None:
+                a = self.move((a,), self._columns(rows, k, order))
+        return self._intern("rows", (fn, rows, k), (a,), rows if fn in _REDUCING else rows * k)
+
+    def opaque(self, key: tuple[Any, ...], args: Sequence[int], size: int) -> int:
+        """An unknown function, known by ``key``, of its operands."""
+        return self._intern("opaque", key, tuple(self.find(a) for a in args), size)
+
+    # -- walks ---------------------------------------------------------------------------------------------------
+
+    def order(self, roots: Sequence[int], stop: Callable[[int], bool] = lambda _: False) -> list[int]:
+        """Classes below ``roots`` in order of evaluation, not looking below those for which ``stop`` holds."""
+        seen: set[int] = set()
+        result: list[int] = []
+        stack = [(self.find(r), False) for r in reversed(roots)]
+        while stack:
+            cls, done = stack.pop()
+            if done:
+                result.append(cls)
+                continue
+            if cls in seen:
+                continue
+            seen.add(cls)
+            stack.append((cls, True))
+            if not stop(cls):
+                stack += [(self.find(a), False) for a in self.terms[cls].args]
+        return result
+
+
+def content_digest(flat: np.ndarray) -> bytes:
+    """SHA-256 of an array's bytes, and its dtype."""
+    return hashlib.sha256(np.ascontiguousarray(flat).view(np.uint8)).digest() + flat.dtype.str.encode()
+
+
+def _uniform(flat: np.ndarray) -> bool:
+    first = flat[:1]
+    return bool(flat[-1] == first[0]) and bool((flat[: min(flat.size, 64)] == first).all()) and bool((flat == first).all())

@@ -1,0 +1,60 @@
+"""torch's two ONNX exporters, made quiet and clean (torch is imported here)."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import torch
+
+from graphcheck.exporting import torch_models
+from graphcheck.exporting.catalogue import Variant
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def to_onnx(variant: Variant) -> onnx.ModelProto:
+    """The ONNX model that ``variant.exporter`` makes of ``variant``, its weights inside; raises what the exporter raises."""
+    module = torch_models.build(variant)
+    outputs = torch_models.output_names(variant)
+    # 2, since both exporters take a batch of 1 for a constant
+    batch = 2 if variant.dynamic_batch else 1
+    pixels = torch.zeros(variant.input_shape(batch))
+    with torch.no_grad():
+        return (_torchscript if variant.exporter == "torchscript" else _dynamo)(variant, module, pixels, outputs)
+
+
+def _torchscript(
+    variant: Variant, module: torch.nn.Module, pixels: torch.Tensor, outputs: list[str]
+) -> onnx.ModelProto:
+    import onnx
+
+    names = [variant.inputs[0][0]]
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        module,
+        (pixels,),
+        buffer,  # type: ignore[arg-type]  # the TorchScript exporter takes any binary file
+        dynamo=False,
+        opset_version=variant.opset,
+        input_names=names,
+        output_names=outputs,
+        dynamic_axes={name: {0: "batch"} for name in names + outputs} if variant.dynamic_batch else None,
+    )
+    return onnx.load_model_from_string(buffer.getvalue())
+
+
+def _dynamo(variant: Variant, module: torch.nn.Module, pixels: torch.Tensor, outputs: list[str]) -> onnx.ModelProto:
+    program = torch.onnx.export(
+        module,
+        (pixels,),
+        dynamo=True,
+        verbose=False,
+        opset_version=variant.opset,
+        input_names=[variant.inputs[0][0]],
+        output_names=outputs,
+        dynamic_shapes=({0: torch.export.Dim("batch")},) if variant.dynamic_batch else None,
+    )
+    assert program is not None
+    return program.model_proto

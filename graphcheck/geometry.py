@@ -1,0 +1,103 @@
+"""Window geometry: where pads, auto_pad, strides, dilations and groups are resolved, and nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A sliding window over the spatial axes, in elements.
+
+    ``kernel_shape``, ``strides`` and ``dilations`` have one entry per spatial axis; ``pads`` is ONNX's order, all
+    begins and then all ends. ``ceil_mode`` as for the pooling operators. Source: the ONNX operator pages of Conv
+    (https://onnx.ai/onnx/operators/onnx__Conv.html) and MaxPool.
+    """
+
+    kernel_shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    ceil_mode: bool = False
+
+    @classmethod
+    def resolve(
+        cls, attributes: Mapping[str, Any], spatial: Sequence[int], kernel_shape: Sequence[int] | None = None
+    ) -> Window:
+        """The window that an operator's ``attributes`` mean over an input of ``spatial`` sizes (auto_pad included)."""
+        kernel = tuple(int(k) for k in (attributes.get("kernel_shape") or kernel_shape or ()))
+        rank = len(kernel)
+        strides = tuple(int(s) for s in attributes.get("strides") or (1,) * rank)
+        dilations = tuple(int(d) for d in attributes.get("dilations") or (1,) * rank)
+        auto_pad = attributes.get("auto_pad") or "NOTSET"
+        pads = tuple(int(p) for p in attributes.get("pads") or (0,) * (2 * rank))
+        if auto_pad == "VALID":
+            pads = (0,) * (2 * rank)
+        elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+            totals = [
+                max((math.ceil(n / s) - 1) * s + (k - 1) * d + 1 - n, 0)
+                for n, k, s, d in zip(spatial, kernel, strides, dilations, strict=True)
+            ]
+            small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
+            pads = tuple(small + large if auto_pad == "SAME_UPPER" else large + small)
+        return cls(kernel, strides, pads, dilations, bool(attributes.get("ceil_mode", 0)))
+
+    def extents(self) -> tuple[int, ...]:
+        """How many source elements the dilated kernel spans, per axis."""
+        return tuple((k - 1) * d + 1 for k, d in zip(self.kernel_shape, self.dilations, strict=True))
+
+    def out_shape(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        """The number of window positions per axis; 0 or less means that the window does not fit."""
+        rank, result = len(self.kernel_shape), []
+        for axis, (n, extent, stride) in enumerate(zip(spatial, self.extents(), self.strides, strict=True)):
+            begin, end = self.pads[axis], self.pads[axis + rank]
+            room = n + begin + end - extent
+            count = (math.ceil(room / stride) if self.ceil_mode else room // stride) + 1
+            if self.ceil_mode and (count - 1) * stride >= n + begin:
+                count -= 1  # a window that would start in the end padding is ignored
+            result.append(count)
+        return tuple(result)
+
+    def gather(self, spatial: Sequence[int]) -> np.ndarray:
+        """Index map [*out_shape, *kernel_shape] into the flat spatial axes, 1-based, 0 where the window is on padding."""
+        out, rank = self.out_shape(spatial), len(self.kernel_shape)
+        total = np.zeros(out + self.kernel_shape, np.int64)
+        inside = np.ones(out + self.kernel_shape, bool)
+        for axis in range(rank):
+            at = (
+                np.arange(out[axis])[:, None] * self.strides[axis]
+                + np.arange(self.kernel_shape[axis])[None, :] * self.dilations[axis]
+                - self.pads[axis]
+            )
+            shape = [1] * (2 * rank)
+            shape[axis], shape[rank + axis] = at.shape
+            at = at.reshape(shape)
+            inside &= (at >= 0) & (at < spatial[axis])
+            total = total * spatial[axis] + at
+        return np.where(inside, total + 1, 0)
+
+
+def im2col(shape: Sequence[int], window: Window, groups: int = 1) -> np.ndarray:
+    """Index map [groups, N * L, C/groups * K] into an input [N, C, *spatial], 1-based, 0 for padding.
+
+    Rows are the window positions (batch first), columns run over (channel within the group, kernel offset): the order
+    of a Conv weight [C_out, C/groups, *kernel_shape] flattened.
+    """
+    batch, channels, *spatial = shape
+    at = window.gather(spatial)
+    positions = math.prod(at.shape[: len(spatial)])
+    at = at.reshape(1, positions, 1, -1)
+    plane = math.prod(spatial)
+    image = np.arange(batch).reshape(-1, 1, 1, 1)
+    columns = []
+    per_group = channels // groups
+    for group in range(groups):
+        channel = np.arange(group * per_group, (group + 1) * per_group).reshape(1, 1, -1, 1)
+        index = np.where(at > 0, at + (image * channels + channel) * plane, 0)
+        columns.append(index.reshape(batch * positions, -1))
+    return np.stack(columns)

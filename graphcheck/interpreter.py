@@ -1,0 +1,315 @@
+"""The only loop over nodes: turns a graph at concrete input shapes into terms (:mod:`graphcheck.domains.terms`).
+
+What depends on no input is computed in its declared type by onnx.reference; an operator with a taught meaning says it in
+verbs; one with an ONNX function body, or a model-local function, is expanded; anything else is an unknown function of its
+inputs and attributes. Values are dropped at their last use unless a trace of all is asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from graphcheck import model as model_
+from graphcheck.errors import Undecided, Untaught
+from graphcheck.ops import reference
+from graphcheck.ops.algebra import Algebra, Some, Tensor, Value
+from graphcheck.ops.node import Node
+from graphcheck.ops.table import RANDOM, TAUGHT
+
+Env = dict[ir.Value, Value]
+
+_MAX_FOLD_ELEMENTS = 2**28  # constants larger than this are not folded (a bomb, or a mistake)
+_MAX_TRIPS = 10_000
+
+
+@dataclasses.dataclass
+class Trace:
+    """One graph's tensors at one choice of input shapes: ``values`` by onnx_ir value, ``outputs`` in order."""
+
+    values: Env
+    outputs: list[Value]
+    opaque: list[str]
+
+
+class Interpreter:
+    """Evaluates graphs into the store behind ``algebra``."""
+
+    def __init__(self, model: ir.Model, algebra: Algebra) -> None:
+        self.model, self.m = model, algebra
+        self.opaque: list[str] = []
+
+    def run(self, inputs: Mapping[str, Value]) -> Trace:
+        """Trace the main graph on inputs by name (concrete arrays or tensors); raises :class:`Undecided`."""
+        graph = self.model.graph
+        env: Env = {}
+        for value in graph.inputs:
+            if value.name in inputs:
+                env[value] = inputs[value.name]
+        self._constants(graph, env)
+        self._nodes(graph, env, {}, self.model.opset_imports)
+        return Trace(env, [env[v] for v in graph.outputs], self.opaque)
+
+    def _constants(self, graph: ir.Graph, env: Env) -> None:
+        for value in graph.initializers.values():
+            if value not in env and value.const_value is not None:
+                env[value] = value.const_value.numpy()
+
+    def _nodes(self, nodes: Iterable[ir.Node], env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]) -> None:
+        for source in nodes:
+            name = model_.node_name(source)
+            try:
+                results = self._node(source, env, attributes, opsets)
+            except Undecided as error:
+                if error.node is None:
+                    error.node = name
+                raise
+            except RecursionError:
+                raise Undecided("its functions or subgraphs are nested too deeply", name) from None
+            except (ValueError, IndexError, TypeError, KeyError, AttributeError, AssertionError, ZeroDivisionError) as error:
+                raise Undecided(f"{source.op_type} cannot be evaluated: {str(error).splitlines()[0][:200]}", name) from error
+            for value, result in zip(source.outputs, results, strict=False):
+                env[value] = result
+
+    def _node(self, source: ir.Node, env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]) -> Sequence[Value]:
+        inputs = [None if v is None else env[v] for v in source.inputs]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        node = self._resolve(source, attributes, opsets, inputs)
+        if node.op_type in RANDOM and node.domain == "":
+            raise Undecided(f"{node.op_type} is random", node.name)
+        if node.op_type in ("If", "Loop", "Scan") and node.domain == "":
+            return self._control(node, inputs, env, attributes, opsets)
+        key = (source.domain, source.op_type, source.overload)
+        if key in self.model.functions:
+            function = self.model.functions[key]
+            return self._call(function, inputs, self._given(function, node), function.opset_imports)
+        concrete = all(x is None or isinstance(x, (np.ndarray, list)) for x in inputs)
+        if concrete and node.domain == "":
+            return self._fold(node, inputs)
+        if any(isinstance(x, list) for x in inputs):
+            raise Undecided(f"{node.op_type} on a sequence of computed values", node.name)
+        return self._taught(node, inputs)
+
+    def _taught(self, node: Node, inputs: list[Value]) -> Sequence[Value]:
+        op = TAUGHT.get((node.domain, node.op_type))
+        try:
+            if op is not None:
+                result = op(self.m, node, *inputs)
+                return result if isinstance(result, tuple) else (result,)
+            body = self._body(node, inputs)
+            if body is not None:
+                return self._call(body, inputs, self._given(body, node), body.opset_imports)
+        except Untaught as error:
+            self.opaque.append(f"{node.name}: {error.reason}")
+        return self._opaque(node, inputs)
+
+    def _resolve(
+        self, source: ir.Node, attributes: Mapping[str, Any], opsets: Mapping[str, int], inputs: Sequence[Value]
+    ) -> Node:
+        domain = "" if source.domain == "ai.onnx" else source.domain
+        plain: dict[str, Any] = {}
+        for name, attribute in source.attributes.items():
+            if attribute.is_ref():
+                if attribute.ref_attr_name in attributes:
+                    plain[name] = attributes[attribute.ref_attr_name]
+            else:
+                plain[name] = attribute.value
+        version = opsets.get(domain, opsets.get("ai.onnx", 1) if domain == "" else 1)
+        outputs = source.outputs
+        return Node(
+            domain,
+            source.op_type,
+            version,
+            model_.node_name(source),
+            plain,
+            len(inputs),
+            len(outputs),
+            tuple(x is not None for x in inputs),
+            tuple(v.name != "" for v in outputs),
+            source,
+        )
+
+    def _given(self, function: ir.Function, node: Node) -> dict[str, Any]:
+        defaults = {name: a.value for name, a in function.attributes.items() if a is not None and a.value is not None}
+        return {**defaults, **node.attributes}
+
+    def _call(
+        self, function: ir.Function, inputs: Sequence[Value], attributes: Mapping[str, Any], opsets: Mapping[str, int]
+    ) -> list[Value]:
+        env: Env = dict(zip(function.inputs, [*inputs, *[None] * len(function.inputs)], strict=False))
+        self._constants(function.graph, env)
+        self._nodes(function, env, attributes, opsets)
+        return [env[v] for v in function.outputs]
+
+    def _fold(self, node: Node, inputs: list[Any]) -> Sequence[Value]:
+        if node.op_type == "Constant":
+            return (self._constant(node),)
+        self._limit(node, inputs)
+        return reference.run(node, inputs)
+
+    def _limit(self, node: Node, inputs: list[Any]) -> None:
+        """Refuse to fold what would be far larger than any real constant."""
+        sizes = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
+        at = sizes.get(node.op_type)
+        if at is None or at >= len(inputs):
+            return
+        count = math.prod(int(n) for n in np.ravel(inputs[at]))
+        count *= inputs[0].size if node.op_type == "Tile" else 1
+        if count > _MAX_FOLD_ELEMENTS:
+            raise Undecided(f"{node.op_type} would make a constant of {count} elements", node.name)
+
+    def _constant(self, node: Node) -> np.ndarray:
+        for name, value in node.attributes.items():
+            if name == "value":
+                return np.asarray(value.numpy())
+            if name in ("value_float", "value_floats"):
+                return np.asarray(value, np.float32)
+            if name in ("value_int", "value_ints"):
+                return np.asarray(value, np.int64)
+        raise Undecided("a Constant holds no number", node.name)
+
+    def _control(
+        self, node: Node, inputs: list[Value], env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
+    ) -> list[Value]:
+        if node.op_type == "If":
+            if not isinstance(inputs[0], np.ndarray):
+                raise Undecided("the condition of If depends on the inputs", node.name)
+            graph = node.attr("then_branch" if bool(inputs[0].reshape(-1)[0]) else "else_branch")
+            return self._subgraph(graph, (), env, attributes, opsets)
+        if node.op_type == "Loop":
+            return self._loop(node, inputs, env, attributes, opsets)
+        raise Undecided("Scan is not evaluated", node.name)
+
+    def _subgraph(
+        self, graph: ir.Graph, inputs: Sequence[Value], env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
+    ) -> list[Value]:
+        env.update(zip(graph.inputs, inputs, strict=True))
+        self._constants(graph, env)
+        self._nodes(graph, env, attributes, opsets)
+        return [env[v] for v in graph.outputs]
+
+    def _loop(
+        self, node: Node, inputs: list[Value], env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
+    ) -> list[Value]:
+        graph = node.attr("body")
+        inputs = [*inputs, None, None]
+        trips = _MAX_TRIPS + 1 if inputs[0] is None else inputs[0]
+        go_on: Value = np.asarray(True) if inputs[1] is None else inputs[1]
+        state = list(inputs[2 : 2 + len(graph.inputs) - 2])
+        scanned: list[list[Some]] = [[] for _ in range(len(graph.outputs) - 1 - len(state))]
+        if isinstance(trips, Tensor):
+            raise Undecided("the trip count of Loop depends on the inputs", node.name)
+        for trip in range(int(trips)):
+            if isinstance(go_on, Tensor):
+                raise Undecided("the condition of Loop depends on the inputs", node.name)
+            if not bool(go_on):  # type: ignore[arg-type]
+                break
+            if trip >= _MAX_TRIPS:
+                raise Undecided(f"Loop goes on beyond {_MAX_TRIPS} steps", node.name)
+            go_on, *rest = self._subgraph(graph, [np.asarray(trip), go_on, *state], env, attributes, opsets)
+            state = list(rest[: len(state)])
+            for column, value in zip(scanned, rest[len(state) :], strict=True):
+                column.append(value)  # type: ignore[arg-type]
+        return [*state, *(self._stack(node, column) for column in scanned)]
+
+    def _stack(self, node: Node, column: list[Some]) -> Value:
+        if not column:
+            raise Undecided("Loop runs no step, so the shape of its scan outputs is unknown", node.name)
+        if all(isinstance(x, np.ndarray) for x in column):
+            return np.stack(column)  # type: ignore[arg-type]
+        parts = [self.m.lift(x) for x in column]
+        shape = (len(parts), *parts[0].shape)
+        return self.m.join(parts, np.arange(1, 1 + math.prod(shape)), shape, parts[0].dtype)
+
+    def _types(self, inputs: Sequence[Value]) -> list[onnx.TypeProto]:
+        types = []
+        for x in inputs:
+            if x is None:
+                types.append(onnx.TypeProto())
+            else:
+                code = int(ir.DataType.from_numpy(np.dtype(x.dtype)))
+                types.append(onnx.helper.make_tensor_type_proto(code, list(x.shape)))
+        return types
+
+    def _body(self, node: Node, inputs: Sequence[Value]) -> ir.Function | None:
+        """The ONNX function body of the operator, if its schema has one."""
+        try:
+            schema = onnx.defs.get_schema(node.op_type, node.version, node.domain)
+        except onnx.defs.SchemaError:
+            return None
+        proto = None
+        if schema.has_function:
+            proto = schema.function_body
+        elif schema.has_context_dependent_function:
+            types = [t.SerializeToString() for t in self._types(inputs)]
+            data = schema.get_context_dependent_function(node.proto().SerializeToString(), types)
+            proto = onnx.FunctionProto.FromString(data)
+        if proto is None:
+            return None
+        key = ("body", proto.SerializeToString(deterministic=True))
+        if key not in self.m.memo:
+            body = ir.from_proto(proto)
+            if "" not in body.opset_imports:
+                body.opset_imports[""] = node.version
+            defaults = {n: a.default_value for n, a in schema.attributes.items() if a.default_value.type}
+            for name, default in defaults.items():
+                if name in body.attributes and body.attributes[name].value is None:
+                    body.attributes[name] = ir.from_proto(default)
+            self.m.memo[key] = body
+        return self.m.memo[key]  # type: ignore[no-any-return]
+
+    def _opaque(self, node: Node, inputs: list[Value]) -> list[Value]:
+        """An unknown function of the inputs; its outputs' shapes by ONNX shape inference."""
+        if node.op_type in RANDOM:
+            raise Undecided(f"{node.op_type} is random", node.name)
+        try:
+            schema = onnx.defs.get_schema(node.op_type, node.version, node.domain)
+        except onnx.defs.SchemaError:
+            return self._opaque_declared(node, inputs)
+        types = {f"i{i}": t for i, t in enumerate(self._types(inputs)) if inputs[i] is not None}
+        data = {f"i{i}": onnx.numpy_helper.from_array(x) for i, x in enumerate(inputs) if isinstance(x, np.ndarray)}
+        found = onnx.shape_inference.infer_node_outputs(schema, node.proto(), types, data)
+        shapes: list[tuple[tuple[int, ...], np.dtype[Any]] | None] = []
+        for i in range(node.n_outputs):
+            kind = found.get(f"o{i}")
+            if kind is None or not kind.tensor_type.HasField("shape"):
+                shapes.append(None)
+                continue
+            dims = kind.tensor_type.shape.dim
+            known = all(d.HasField("dim_value") for d in dims)
+            dtype = np.dtype(ir.DataType(kind.tensor_type.elem_type).numpy())
+            shapes.append((tuple(d.dim_value for d in dims), dtype) if known else None)
+        return self._unknown(node, inputs, shapes)
+
+    def _opaque_declared(self, node: Node, inputs: list[Value]) -> list[Value]:
+        """An operator without a schema: the shapes that the model declares for its outputs, where they are static."""
+        shapes: list[tuple[tuple[int, ...], np.dtype[Any]] | None] = []
+        for value in node.source.outputs if node.source is not None else ():
+            dims = model_.declared_shape(value)
+            static = dims is not None and all(isinstance(d, int) for d in dims) and value.dtype is not None
+            shapes.append((tuple(dims), np.dtype(value.dtype.numpy())) if static else None)  # type: ignore[union-attr,arg-type]
+        return self._unknown(node, inputs, shapes)
+
+    def _unknown(self, node: Node, inputs: list[Value], shapes: Sequence[Any]) -> list[Value]:
+        if node.source is not None and any(isinstance(v, ir.Graph) for v in node.attributes.values()):
+            raise Undecided(f"{node.op_type} holds a subgraph that is not evaluated", node.name)
+        args = [self.m.lift(x) for x in inputs if x is not None]
+        results: list[Value] = []
+        for i, shape in enumerate(shapes):
+            if shape is None:
+                if node.present_outputs[i]:
+                    raise Undecided(f"the shape of what {node.op_type} gives is not known", node.name)
+                results.append(None)
+                continue
+            dims, dtype = shape
+            key = (node.key(), i, tuple(a.shape for a in args), dims)
+            cls = self.m.terms.opaque(key, [a.cls for a in args], math.prod(dims))
+            results.append(Tensor(cls, dims, dtype))
+        return results

@@ -1,0 +1,320 @@
+"""The only reader and writer of model files: large initializers stay in the mapped file, the rest goes through onnx_ir."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import mmap
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from graphcheck.errors import ModelError
+
+ModelLike = str | os.PathLike[str] | onnx.ModelProto | ir.Model
+
+_MAPPED_BYTES = 1024  # initializers from this size on are left in the file
+_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers of ModelProto.graph, GraphProto.initializer, TensorProto.raw_data
+
+
+def read(model: ModelLike) -> ir.Model:
+    """The model as onnx_ir, checked by ``onnx.checker``; raises :class:`ModelError` naming the file and the cause.
+
+    Initializers of 1 KiB and more are read-only views of the mapped file, so that reading costs neither time nor memory
+    for them.
+    """
+    if isinstance(model, ir.Model):
+        return model
+    if isinstance(model, onnx.ModelProto):
+        _check(model, "model")
+        return ir.from_proto(model)
+    path = Path(model)
+    data = _map(path)
+    try:
+        stripped, raw = _strip(memoryview(data))
+        proto = onnx.ModelProto.FromString(stripped)
+    except (ValueError, IndexError, MemoryError) as error:
+        raise ModelError(path, f"is not an ONNX model, or is cut off ({error})") from None
+    except Exception as error:  # protobuf's DecodeError has no public home
+        raise ModelError(path, f"is not an ONNX model, or is cut off ({error})") from None
+    if not proto.HasField("graph") or not proto.graph.output:
+        raise ModelError(path, "is not an ONNX model: it holds no graph with outputs")
+    _check_external_data(proto, path)
+    _check(proto, str(path), {name for name, _ in raw})
+    try:
+        result = ir.from_proto(proto)
+    except Exception as error:
+        raise ModelError(path, f"cannot be read: {_first_line(error)}") from None
+    if proto.graph.initializer:
+        ir.external_data.set_base_dir(result.graph, str(path.parent.resolve()))
+    _attach(result, raw, data, path)
+    result.meta["graphcheck.path"] = str(path)
+    return result
+
+
+def path_of(model: ir.Model) -> str | None:
+    """The file that the model was read from, or None for one made in memory."""
+    value = model.meta.get("graphcheck.path")
+    return None if value is None else str(value)
+
+
+def write(model: ir.Model, path: str | os.PathLike[str]) -> None:
+    """Write the model to ``path`` atomically: a temporary file beside it, then a rename; nothing is left on failure."""
+    try:
+        data = ir.to_proto(model).SerializeToString(deterministic=True)
+    except ValueError as error:
+        raise ModelError(path, f"cannot be written: {_first_line(error)}") from None
+    write_bytes(data, path)
+
+
+def write_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
+    """Write ``data`` to ``path`` atomically."""
+    target = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
+    except OSError as error:
+        raise ModelError(target, f"cannot be written: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, target)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ModelError(target, f"cannot be written: {error.strerror}") from None
+        raise
+
+
+def check_full(model: ir.Model | onnx.ModelProto, name: object = "model") -> None:
+    """Raise :class:`ModelError` unless ``onnx.checker`` accepts the model with full check (strict shape inference)."""
+    proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(model)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except Exception as error:
+        raise ModelError(name, f"is refused by the ONNX checker: {_first_line(error)}") from None
+
+
+def declared_shape(value: ir.Value) -> list[int | str | None] | None:
+    """The declared shape of a value: sizes, names of symbolic dims, None for unknown dims; None if no rank is known."""
+    if value.shape is None:
+        return None
+    return [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+
+
+def required_inputs(model: ir.Model) -> list[ir.Value]:
+    """Graph inputs that have no initializer as their default."""
+    return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+
+
+def summary(model: ir.Model) -> dict[str, Any]:
+    """What a person wants to know first of a model, as plain data."""
+    path = path_of(model)
+    nodes = list(all_nodes(model))
+    ranks = [len(v.shape) for node in nodes for v in node.outputs if v.shape is not None]
+    ranks += [len(v.shape) for v in (*model.graph.inputs, *model.graph.outputs) if v.shape is not None]
+    weights = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
+    return {
+        "path": path,
+        "sha256": file_digest(path) if path else None,
+        "bytes": os.path.getsize(path) if path else None,
+        "ir_version": model.ir_version,
+        "producer": " ".join(filter(None, (model.producer_name, model.producer_version))),
+        "opsets": dict(model.opset_imports),
+        "inputs": [_describe(v) for v in required_inputs(model)],
+        "outputs": [_describe(v) for v in model.graph.outputs],
+        "ops": dict(Counter(op_name(node) for node in nodes).most_common()),
+        "nodes": len(nodes),
+        "parameters": sum(math.prod(t.shape.numpy()) for t in weights),
+        "parameter_bytes": sum(t.nbytes for t in weights),
+        "largest_rank": max(ranks, default=None),
+    }
+
+
+def op_name(node: ir.Node) -> str:
+    """``Conv``, or ``com.microsoft.FusedConv`` outside the default domain."""
+    return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+
+
+def node_name(node: ir.Node) -> str:
+    """The node's name, or its operator and first output where it has none."""
+    return node.name or f"{node.op_type}({node.outputs[0].name if node.outputs else ''})"
+
+
+def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Every node of the graph, its subgraphs and the model-local functions."""
+    yield from model.graph.all_nodes()
+    for function in model.functions.values():
+        yield from function.all_nodes()
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _describe(value: ir.Value) -> dict[str, Any]:
+    dtype = value.dtype.name.lower() if value.dtype is not None else str(value.type)
+    return {"name": value.name, "dtype": dtype, "shape": declared_shape(value)}
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("==>")]
+    return " ".join(lines)[:300] if lines else type(error).__name__
+
+
+def _map(path: Path) -> mmap.mmap:
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise ModelError(path, "is an empty file, no ONNX model")
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise ModelError(path, "there is no such file") from None
+    except IsADirectoryError:
+        raise ModelError(path, "is a directory, no ONNX file") from None
+    except OSError as error:
+        raise ModelError(path, f"cannot be opened: {error.strerror}") from None
+
+
+def _check(proto: onnx.ModelProto, name: str, mapped: frozenset[str] | set[str] = frozenset()) -> None:
+    """Run the checker; initializers whose bytes stayed in the file stand in as graph inputs."""
+    subject = proto
+    external = {t.name for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL}
+    if mapped or external:
+        subject = onnx.ModelProto()
+        subject.CopyFrom(proto)
+        have = {value.name for value in proto.graph.input}
+        kept = [t for t in proto.graph.initializer if t.name not in mapped and t.name not in external]
+        for t in proto.graph.initializer:
+            if (t.name in mapped or t.name in external) and t.name not in have:
+                subject.graph.input.append(onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)))
+        del subject.graph.initializer[:]
+        subject.graph.initializer.extend(kept)
+    try:
+        onnx.checker.check_model(subject)
+    except Exception as error:
+        raise ModelError(name, f"is refused by the ONNX checker: {_first_line(error)}") from None
+
+
+def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuse external data that is missing, too short, or outside the model's folder, before anything reads it."""
+    folder = path.parent.resolve()
+    for tensor in proto.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        fields = {entry.key: entry.value for entry in tensor.external_data}
+        location = fields.get("location", "")
+        target = (folder / location).resolve()
+        if not location or os.path.isabs(location) or not target.is_relative_to(folder):
+            raise ModelError(path, f"initializer {tensor.name}: external data {location!r} is outside the model's folder")
+        if not target.is_file():
+            raise ModelError(path, f"initializer {tensor.name}: external data file {location!r} is missing")
+        offset, length = int(fields.get("offset", 0)), fields.get("length")
+        dtype = ir.DataType(tensor.data_type)
+        need = int(length) if length is not None else math.ceil(math.prod(tensor.dims) * dtype.itemsize)
+        if offset < 0 or need < 0 or offset + need > target.stat().st_size:
+            raise ModelError(path, f"initializer {tensor.name}: external data file {location!r} is too short")
+
+
+def _attach(model: ir.Model, raw: list[tuple[str, tuple[int, int]]], data: mmap.mmap, path: Path) -> None:
+    for name, (start, length) in raw:
+        value = model.graph.initializers.get(name)
+        if value is None or value.const_value is None:
+            continue
+        tensor = value.const_value
+        dtype, dims = tensor.dtype, tuple(int(d) for d in tensor.shape.numpy())
+        if math.ceil(math.prod(dims) * dtype.itemsize) != length:
+            raise ModelError(path, f"initializer {name}: has {length} bytes, its shape {list(dims)} needs another number")
+        array = np.frombuffer(data, np.dtype(dtype.numpy()).newbyteorder("<"), math.prod(dims), start).reshape(dims)
+        value.const_value = ir.Tensor(array, dtype=dtype, shape=ir.Shape(dims), name=name)
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    result = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a length is not a number")
+
+
+def _encode(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """(field number, wire type, start of the field, start of its content, end) of a protobuf message."""
+    at = start
+    while at < end:
+        begin = at
+        key, at = _varint(data, at)
+        number, wire = key >> 3, key & 7
+        content = at
+        if wire == 0:
+            _, at = _varint(data, at)
+        elif wire == 1:
+            at += 8
+        elif wire == 5:
+            at += 4
+        elif wire == 2:
+            length, content = _varint(data, at)
+            at = content + length
+        else:
+            raise ValueError("it holds an unknown wire type")
+        if at > end or number == 0:
+            raise ValueError("a field reaches beyond the end")
+        yield number, wire, begin, content, at
+
+
+def _strip(data: memoryview) -> tuple[bytes, list[tuple[str, tuple[int, int]]]]:
+    """The model without the bytes of its large initializers, and where those are: [(name, (start, length))]."""
+    raw: list[tuple[str, tuple[int, int]]] = []
+    parts: list[bytes] = []
+    for number, wire, begin, content, end in _fields(data, 0, len(data)):
+        if number != _GRAPH or wire != 2:
+            parts.append(bytes(data[begin:end]))
+            continue
+        graph: list[bytes] = []
+        for field, kind, first, inner, last in _fields(data, content, end):
+            piece = bytes(data[first:last]) if last - first < _MAPPED_BYTES else None
+            if piece is None and field == _INITIALIZER and kind == 2:
+                piece = _strip_tensor(data, inner, last, raw)
+            graph.append(piece if piece is not None else bytes(data[first:last]))
+        body = b"".join(graph)
+        parts += [_encode(_GRAPH << 3 | 2), _encode(len(body)), body]
+    return b"".join(parts), raw
+
+
+def _strip_tensor(data: memoryview, start: int, end: int, raw: list[tuple[str, tuple[int, int]]]) -> bytes:
+    kept, found, name = [], None, ""
+    for number, wire, begin, content, last in _fields(data, start, end):
+        if number == _RAW_DATA and wire == 2 and last - content >= _MAPPED_BYTES:
+            found = (content, last - content)
+            continue
+        if number == 8 and wire == 2:  # TensorProto.name
+            name = bytes(data[content:last]).decode()
+        kept.append(bytes(data[begin:last]))
+    if found:
+        raw.append((name, found))
+    body = b"".join(kept)
+    return _encode(_INITIALIZER << 3 | 2) + _encode(len(body)) + body

@@ -1,0 +1,153 @@
+"""Operators that only move elements: onnx.reference runs them once on the integers 1..n, and the result is the map."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphcheck.errors import Undecided, Untaught
+from graphcheck.ops import reference
+from graphcheck.ops.algebra import Algebra, Some, Tensor, Value
+from graphcheck.ops.node import Node
+
+ALL = None  # every input is data
+
+# Operator -> the positions of the inputs whose elements move; the others (axes, indices, sizes) must be concrete.
+DATA: dict[str, tuple[int, ...] | None] = {
+    "CenterCropPad": (0,),
+    "Compress": (0,),
+    "Concat": ALL,
+    "DepthToSpace": (0,),
+    "Expand": (0,),
+    "Flatten": (0,),
+    "Gather": (0,),
+    "GatherElements": (0,),
+    "GatherND": (0,),
+    "Pad": (0, 2),
+    "Reshape": (0,),
+    "ReverseSequence": (0,),
+    "ScatterElements": (0, 2),
+    "ScatterND": (0, 2),
+    "Slice": (0,),
+    "SpaceToDepth": (0,),
+    "Split": (0,),
+    "Squeeze": (0,),
+    "Tile": (0,),
+    "Transpose": (0,),
+    "Trilu": (0,),
+    "Unsqueeze": (0,),
+}
+
+
+def move(m: Algebra, node: Node, *inputs: Value) -> tuple[Some, ...]:
+    """The outputs of a movement operator: each an integer map over its data inputs."""
+    if node.op_type.startswith("Scatter") and node.attr("reduction", "none") != "none":
+        raise Untaught(f"{node.op_type} with reduction={node.attr('reduction')} on computed values")
+    positions = DATA[node.op_type] or tuple(range(len(inputs)))
+    data = [i for i in positions if i < len(inputs) and inputs[i] is not None]
+    steering = [x for i, x in enumerate(inputs) if i not in data]
+    for x in steering:
+        if isinstance(x, Tensor):
+            raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
+    dtype = inputs[data[0]].dtype  # type: ignore[union-attr]
+    shapes = tuple(tuple(inputs[i].shape) for i in data)  # type: ignore[union-attr]
+    key = ("movement", node.key(), shapes, tuple(_content(x) for x in steering), node.n_outputs)
+    if key not in m.memo:
+        m.memo[key] = _maps(m, node, inputs, data)
+    sources = [m.lift(inputs[i]).cls for i in data]  # type: ignore[arg-type]
+    return tuple(Tensor(m.terms.move(sources, map_), shape, dtype) for map_, shape in m.memo[key])
+
+
+def _content(x: Value) -> Any:
+    return None if x is None else (x.dtype.str, x.shape, x.tobytes())  # type: ignore[union-attr]
+
+
+def _maps(m: Algebra, node: Node, inputs: tuple[Value, ...], data: list[int]) -> list[Any]:
+    """Run the operator on the integers 1..n, numbered through all data inputs."""
+    numbered, at = list(inputs), 1
+    for i in data:
+        size = math.prod(inputs[i].shape)  # type: ignore[union-attr]
+        numbered[i] = np.arange(at, at + size, dtype=np.int64).reshape(inputs[i].shape)  # type: ignore[union-attr]
+        at += size
+    results = reference.run(node, numbered)
+    return [(m.terms.maps.intern(np.asarray(y)), np.asarray(y).shape) for y in results]
+
+
+def identity(m: Algebra, node: Node, x: Value, *_: Value) -> Value:
+    """The input as it is (Identity, Dropout at inference)."""
+    return x
+
+
+def dropout(m: Algebra, node: Node, x: Value, ratio: Value = None, training: Value = None) -> tuple[Value, ...]:
+    """The input, and a mask of ones; in training it is random."""
+    if isinstance(training, np.ndarray) and bool(training) and not (isinstance(ratio, np.ndarray) and float(ratio) == 0):
+        raise Undecided("Dropout in training mode is random", node.name)
+    assert x is not None
+    return x, np.ones(x.shape, bool)
+
+
+def shape(m: Algebra, node: Node, x: Value) -> Value:
+    """The shape, concrete at the chosen sizes."""
+    assert x is not None
+    return np.asarray(x.shape[node.attr("start", 0) : node.attr("end", None)], np.int64)
+
+
+def size(m: Algebra, node: Node, x: Value) -> Value:
+    """The number of elements."""
+    assert x is not None
+    return np.asarray(math.prod(x.shape), np.int64)
+
+
+def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
+    """Interpolation axis by axis: each axis' matrix is what onnx.reference does to the unit vectors of that axis."""
+    x = m.lift(x)  # type: ignore[arg-type]
+    if any(isinstance(r, Tensor) for r in rest):
+        raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
+    if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch" or node.version < 11:
+        raise Untaught("Resize before opset 11, or one that keeps the aspect ratio", node.name)
+    axes = [a % len(x.shape) for a in node.attr("axes") or range(len(x.shape))]
+    out = x
+    for at, axis in enumerate(axes):
+        out = _resize_axis(m, node, out, axis, at, len(axes), rest)
+    return out
+
+
+def _resize_axis(m: Algebra, node: Node, x: Tensor, axis: int, at: int, count: int, rest: tuple[Value, ...]) -> Tensor:
+    n = x.shape[axis]
+    roi, scales, sizes = (r if r is not None and r.size else None for r in (*rest, None, None, None)[:3])  # type: ignore[union-attr]
+    to_one: list[Value] = [
+        None if roi is None else np.asarray([0, roi[at], 1, roi[at + count]], np.float32),  # type: ignore[index]
+        None if scales is None else np.asarray([1, scales[at]], np.float32),  # type: ignore[index]
+        None if sizes is None else np.asarray([n, sizes[at]], np.int64),  # type: ignore[index]
+    ]
+    present = (True, *(value is not None for value in to_one))
+    attributes = {k: v for k, v in node.attributes.items() if k != "axes"}
+    alone = dataclasses.replace(node, attributes=attributes, present_inputs=present, source=None)
+    key = ("resize", alone.key(), n, tuple(_content(v) for v in to_one))
+    if key not in m.memo:
+        m.memo[key] = reference.run(alone, [np.eye(n), *to_one])[0]
+    weights = m.memo[key]  # [n, to]
+    to = weights.shape[1]
+    if to == n and np.array_equal(weights, np.eye(n)):
+        return x
+    shape = (*x.shape[:axis], to, *x.shape[axis + 1 :])
+    if bool((((weights == 0) | (weights == 1)).all() and (weights.sum(axis=0) == 1).all())):
+        index = np.arange(1, 1 + math.prod(x.shape)).reshape(x.shape)
+        return m.pick(x, np.take(index, weights.argmax(axis=0), axis=axis), shape)
+    rank = len(x.shape)
+    out = m.matmul(m.transpose(x, [*(i for i in range(rank) if i != axis), axis]), weights)
+    return m.transpose(Tensor(out.cls, out.shape, x.dtype), [*range(axis), rank - 1, *range(axis, rank - 1)])
+
+
+OPS: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(DATA, move),
+    "Identity": identity,
+    "Dropout": dropout,
+    "Shape": shape,
+    "Size": size,
+    "Resize": resize,
+}

@@ -1,0 +1,74 @@
+"""A node as the operators see it: resolved attributes and the opset version, whatever graph or function it stands in."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """``attributes`` maps names to plain values (tensors as onnx_ir tensors, graphs as onnx_ir graphs)."""
+
+    domain: str
+    op_type: str
+    version: int
+    name: str
+    attributes: dict[str, Any]
+    n_inputs: int
+    n_outputs: int
+    present_inputs: tuple[bool, ...]
+    present_outputs: tuple[bool, ...]
+    source: ir.Node | None = None
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """The attribute's value, or ``default``."""
+        return self.attributes.get(name, default)
+
+    def key(self) -> tuple[Any, ...]:
+        """What identifies the operator: domain, type, since-version, attributes, which inputs are there."""
+        plain = tuple(sorted((k, _hashable(v)) for k, v in self.attributes.items()))
+        return (self.domain, self.op_type, since_version(self), plain, self.present_inputs)
+
+    def proto(self) -> onnx.NodeProto:
+        """The node alone, with inputs i0, i1 ... and outputs o0, o1 ..."""
+        import onnx_ir as ir
+
+        proto = onnx.NodeProto(op_type=self.op_type, domain=self.domain, name=self.name)
+        proto.input.extend(f"i{i}" if there else "" for i, there in enumerate(self.present_inputs))
+        proto.output.extend(f"o{i}" if there else "" for i, there in enumerate(self.present_outputs))
+        for name, value in self.attributes.items():
+            if isinstance(value, ir.TensorProtocol):
+                proto.attribute.append(onnx.helper.make_attribute(name, ir.to_proto(value)))
+            elif not isinstance(value, ir.Graph):
+                as_list = list(value) if isinstance(value, tuple) else value
+                kind = self.source.attributes[name].type if self._has_attr(name) else None
+                if as_list == [] and kind is not None:
+                    proto.attribute.append(onnx.AttributeProto(name=name, type=int(kind)))
+                else:
+                    proto.attribute.append(onnx.helper.make_attribute(name, as_list))
+        return proto
+
+    def _has_attr(self, name: str) -> bool:
+        return self.source is not None and name in self.source.attributes
+
+
+def since_version(node: Node) -> int:
+    """The version of the operator set that gave the operator its present meaning."""
+    try:
+        return int(onnx.defs.get_schema(node.op_type, node.version, node.domain).since_version)
+    except onnx.defs.SchemaError:
+        return node.version
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(_hashable(v) for v in value)
+    if hasattr(value, "tobytes"):
+        return (str(value.dtype), tuple(value.shape), value.tobytes())
+    return value if isinstance(value, (int, float, str, bytes)) else repr(value)

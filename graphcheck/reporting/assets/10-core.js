@@ -1,0 +1,99 @@
+// Blocks of data, the theme, small helpers. All text reaches the page through textContent.
+const SVG = "http://www.w3.org/2000/svg";
+const $ = (sel, root = document) => root.querySelector(sel);
+const $$ = (sel, root = document) => [...root.querySelectorAll(sel)];
+
+function el(name, attrs = {}, ...children) {
+  const node = document.createElement(name);
+  for (const [k, v] of Object.entries(attrs)) {
+    if (k.startsWith("on")) node.addEventListener(k.slice(2), v);
+    else if (v !== null && v !== undefined && v !== false) node.setAttribute(k, v === true ? "" : v);
+  }
+  node.append(...children.filter((c) => c !== null && c !== undefined && c !== false));
+  return node;
+}
+
+function svg(name, attrs = {}, ...children) {
+  const node = document.createElementNS(SVG, name);
+  for (const [k, v] of Object.entries(attrs)) if (v !== null && v !== undefined) node.setAttribute(k, v);
+  node.append(...children);
+  return node;
+}
+
+const blocks = new Map();
+function load(id) {
+  if (!blocks.has(id)) blocks.set(id, unpack(document.getElementById(id)));
+  return blocks.get(id);
+}
+
+async function unpack(holder) {
+  if (!holder) throw new Error("no such data in this file");
+  const bytes = Uint8Array.from(atob(holder.textContent.trim()), (c) => c.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(stream).text());
+}
+
+const short = (text, n) => (text.length <= n ? text : text.slice(0, n - 1) + "…");
+const shapeText = (dims) => (!dims ? "" : dims.length ? dims.map((d) => (d === null ? "?" : d)).join("×") : "scalar");
+
+function numberText(x) {
+  if (typeof x !== "number") return x === null || x === undefined ? "–" : String(x);
+  if (x === 0) return "0";
+  return Math.abs(x) >= 1e-3 && Math.abs(x) < 1e5 ? String(+x.toPrecision(3)) : x.toExponential(1);
+}
+
+function remembered(key, value) {
+  try {
+    if (value === undefined) return localStorage.getItem(key);
+    localStorage.setItem(key, value);
+  } catch { /* a file opened from disk may have no storage */ }
+  return null;
+}
+
+function theme() {
+  const button = $("#theme");
+  const names = { auto: "Theme: as the system", light: "Theme: light", dark: "Theme: dark" };
+  const marks = { auto: "◐", light: "☀", dark: "☾" };
+  let now = remembered("graphcheck-theme");
+  if (!(now in names)) now = "auto";
+  const show = () => {
+    if (now === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = now;
+    button.textContent = marks[now];
+    button.title = names[now];
+    button.setAttribute("aria-label", names[now]);
+  };
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    now = { auto: "light", light: "dark", dark: "auto" }[now];
+    remembered("graphcheck-theme", now);
+    show();
+  });
+  show();
+}
+
+// "#pair-0-3;node=a:12" -> {view: "pair-0-3", node: "a:12"}
+function place() {
+  const out = {};
+  for (const part of decodeURIComponent(location.hash.slice(1)).split(";")) {
+    const at = part.indexOf("=");
+    if (at > 0) out[part.slice(0, at)] = part.slice(at + 1);
+    else if (part) out.view = part;
+  }
+  return out;
+}
+
+function toast(text) {
+  const note = el("div", { class: "toast", role: "status" }, text);
+  document.body.append(note);
+  setTimeout(() => note.remove(), 1600);
+}
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    toast("Copied");
+  } catch {
+    toast("This browser does not let a page copy");
+  }
+}

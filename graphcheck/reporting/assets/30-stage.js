@@ -1,0 +1,219 @@
+// One drawing on the page: what is in view becomes SVG, nothing else does.
+class Stage {
+  constructor(root, drawing, devs) {
+    this.root = root;
+    this.g = drawing;
+    this.devs = devs || {};
+    this.zoom = 1;
+    this.only = "";
+    this.filter = new Set();
+    this.hits = new Set();
+    this.live = new Map();
+    this.build();
+    this.fit();
+    this.redraw();
+    const first = this.g.data.goto;
+    if (first !== null && first !== undefined) {
+      this.g.reveal(first);
+      this.redraw();
+      this.centre(first, false);
+    }
+  }
+
+  build() {
+    this.view = el("div", { class: "view", tabindex: "0", role: "application", "aria-label": "Model graphs. Arrow keys walk, Enter folds, slash searches." });
+    this.svg = svg("svg", { class: "canvas" });
+    this.layers = ["bands", "lines", "links", "boxes"].map((name) => svg("g", { class: name }));
+    this.svg.append(this.defs(), ...this.layers);
+    this.view.append(this.svg);
+    this.ruler = svg("svg", { class: "ruler", preserveAspectRatio: "none", "aria-hidden": "true" });
+    this.panel = el("aside", { class: "panel", hidden: true, "aria-label": "Details of the node", "aria-live": "polite" });
+    this.body = el("div", { class: "stagebody" }, this.view, this.ruler, this.panel);
+    this.root.replaceChildren(this.toolbar(), this.heads(), this.body);
+    let waiting = false;
+    const later = () => {
+      if (waiting) return;
+      waiting = true;
+      requestAnimationFrame(() => { waiting = false; this.draw(); });
+    };
+    this.view.addEventListener("scroll", later, { passive: true });
+    new ResizeObserver(later).observe(this.view);
+    this.svg.addEventListener("click", (e) => this.click(e));
+    this.svg.addEventListener("pointerover", (e) => this.hover(e));
+    this.view.addEventListener("keydown", (e) => this.key(e));
+    this.view.addEventListener("wheel", (e) => {
+      if (!e.ctrlKey && !e.metaKey) return;
+      e.preventDefault();
+      this.setZoom(this.zoom * Math.exp(-e.deltaY / 300));
+    }, { passive: false });
+    this.drag();
+    this.ruler.addEventListener("pointerdown", (e) => this.jump(e));
+    this.ruler.addEventListener("pointermove", (e) => e.buttons && this.jump(e));
+    addEventListener("beforeprint", () => this.draw(true));
+    addEventListener("afterprint", () => this.draw());
+  }
+
+  defs() {
+    const hatch = (id, angle) => svg("pattern", { id, width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: `rotate(${angle})` },
+      svg("line", { x1: 0, y1: 0, x2: 0, y2: 6, class: id }));
+    return svg("defs", {}, hatch("hatch-a", 45), hatch("hatch-b", -45));
+  }
+
+  drag() {
+    let from = null;
+    this.view.addEventListener("pointerdown", (e) => {
+      if (e.pointerType !== "mouse" || e.button || e.target.closest("[data-key]")) return;
+      from = { x: e.clientX, y: e.clientY, left: this.view.scrollLeft, top: this.view.scrollTop };
+      this.view.classList.add("dragging");
+    });
+    addEventListener("pointermove", (e) => {
+      if (from) this.view.scrollTo(from.left - e.clientX + from.x, from.top - e.clientY + from.y);
+    });
+    addEventListener("pointerup", () => { from = null; this.view.classList.remove("dragging"); });
+  }
+
+  jump(e) {
+    const box = this.ruler.getBoundingClientRect();
+    const y = ((e.clientY - box.top) / box.height) * this.g.height * this.zoom;
+    this.view.scrollTop = y - this.view.clientHeight / 2;
+  }
+
+  window() {
+    if (!this.only) return [0, this.g.width];
+    return this.g.edge[this.only];
+  }
+
+  fit() {
+    const [x0, x1] = this.window();
+    const room = this.view.clientWidth || 1000;
+    this.zoom = Math.max(room < 700 ? 0.3 : 0.5, Math.min(1.1, (room - 4) / (x1 - x0)));
+    this.size();
+  }
+
+  setZoom(z) {
+    const v = this.view, old = this.zoom;
+    this.zoom = Math.max(0.12, Math.min(2.5, z));
+    const cx = (v.scrollLeft + v.clientWidth / 2) / old, cy = (v.scrollTop + v.clientHeight / 2) / old;
+    this.size();
+    v.scrollTo(cx * this.zoom - v.clientWidth / 2, cy * this.zoom - v.clientHeight / 2);
+    this.draw();
+  }
+
+  size() {
+    const [x0, x1] = this.window();
+    this.svg.setAttribute("viewBox", `${x0} 0 ${x1 - x0} ${this.g.height}`);
+    this.svg.setAttribute("width", Math.round((x1 - x0) * this.zoom));
+    this.svg.setAttribute("height", Math.round(this.g.height * this.zoom));
+    this.svg.classList.toggle("tiny", this.zoom < 0.28);
+  }
+
+  // After folding or a change of what is shown.
+  redraw() {
+    this.live.forEach((node) => node.remove());
+    this.live.clear();
+    this.size();
+    this.overview();
+    this.draw();
+  }
+
+  draw(all = false) {
+    const top = all ? 0 : this.view.scrollTop / this.zoom - 200;
+    const end = all ? this.g.height : (this.view.scrollTop + this.view.clientHeight) / this.zoom + 200;
+    const keep = new Set();
+    const put = (key, layer, make) => {
+      keep.add(key);
+      if (this.live.has(key)) return;
+      const node = make();
+      this.live.set(key, node);
+      this.layers[layer].append(node);
+    };
+    for (const item of this.g.items) {
+      const bottom = item.head ? item.end : item.y + item.h;
+      if (bottom < top || item.y > end) continue;
+      if (item.atom !== undefined) {
+        for (const [v] of this.g.data.atoms[item.atom].v) {
+          const y = this.g.at[v].y;
+          if (y + ROW > top && y - ROW < end) for (const s of this.g.sides) if (this.g.at[v][s] !== null) put(`v${s}${v}`, 3, () => this.box(v, s));
+        }
+      } else if (item.fold) {
+        put(`band${item.fold.id}`, 0, () => this.band(item));
+        for (const s of this.g.sides) if (item.fold.has[s]) put(`f${s}${item.fold.id}`, 3, () => this.foldBox(item, s));
+      } else {
+        put(`h${item.head.id}`, 0, () => this.openBox(item));
+      }
+    }
+    for (const line of this.g.lines) {
+      if (line.y2 < top || line.y1 > end) continue;
+      put(`e${line.key}`, 1, () => svg("path", { class: line.far ? "edge far" : "edge", d: line.d, "data-u": line.u, "data-v": line.v }));
+    }
+    for (const [key, node] of this.live) if (!keep.has(key)) { node.remove(); this.live.delete(key); }
+    this.mark();
+    this.marker.setAttribute("y", this.view.scrollTop / this.zoom);
+    this.marker.setAttribute("height", Math.min(this.view.clientHeight / this.zoom, this.g.height));
+  }
+
+  box(v, s) {
+    const vert = this.g.verts[v], at = this.g.at[v], x = this.g.cx[s] + at[s] - BOX.w / 2, y = at.y - BOX.h / 2;
+    const node = this.g.node(v, s), label = this.g.label(v, s);
+    const names = this.g.tensorNames(v, s), tensor = (this.g.graphs[s].tensors || {})[names[0]];
+    const out = svg("g", { class: `box k-${vert.kind} s-${vert.status}${vert.mark ? " marked" : ""}${vert.mark === "divergence" ? " divergence" : ""}`,
+      transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`, "data-key": `v${s}${v}` });
+    out.append(svg("rect", { width: BOX.w, height: BOX.h, rx: vert.kind === "n" ? 7 : 19 }));
+    if (vert.status === "a" || vert.status === "b") out.append(svg("rect", { class: `hatched h-${vert.status}`, width: BOX.w, height: BOX.h, rx: 7 }));
+    const sub = tensor ? shapeText(tensor.shape) : "";
+    out.append(words("text", "op", BOX.w / 2, sub ? 16 : 23, short(label, 19)));
+    if (sub) out.append(words("text", "dims", BOX.w / 2, 30, short(sub, 21)));
+    if (GLYPH[vert.status]) out.append(svg("circle", { class: "badge", cx: BOX.w - 4, cy: 4, r: 8 }), words("text", "glyph", BOX.w - 4, 7.6, GLYPH[vert.status]));
+    if (vert.mark) out.append(svg("rect", { class: "flag", x: -5, y: -5, width: BOX.w + 10, height: BOX.h + 10, rx: 11 }));
+    if (vert.mark === "divergence") out.append(words("text", "flagword", BOX.w / 2, -10, "first divergence"));
+    const dev = s === "a" ? this.devs[names[0]] : null;
+    if (dev) out.append(this.gauge(dev));
+    const title = node ? `${node.op_type} ${short(node.name, 200)}` : label;
+    out.append(words("title", "", 0, 0, title + (WORDS[vert.status] ? ` (${WORDS[vert.status]})` : "") + (vert.mark ? `, ${vert.mark}` : "")));
+    return out;
+  }
+
+  // The measured deviation, painted on the node: a short bar on a log scale of ulps around the spread.
+  gauge([deviation, spread]) {
+    const size = spread > 0 && deviation > 0 ? Math.log10(deviation / spread) : deviation > 0 ? 0 : -3;
+    const part = Math.max(0, Math.min(1, (size + 3) / 6));
+    return svg("g", { class: size > 0.5 ? "gauge high" : "gauge" },
+      svg("rect", { x: 8, y: BOX.h - 4, width: BOX.w - 16, height: 2 }),
+      svg("rect", { class: "level", x: 8, y: BOX.h - 4, width: (part * (BOX.w - 16)).toFixed(1), height: 2 }));
+  }
+
+  band(item) {
+    const calm = Object.keys(item.fold.counts).every((s) => CALM.has(s));
+    return svg("rect", { class: calm ? "band" : "band busy", x: 4, y: item.y + 4, width: this.g.width - 8, height: item.h - 8, rx: 14 });
+  }
+
+  foldBox(item, s) {
+    const fold = item.fold, x = this.g.cx[s] - FOLD.w / 2, y = item.y + GAP;
+    const out = svg("g", { class: `fold${fold.times ? " many" : ""}`, transform: `translate(${x.toFixed(1)} ${y})`, "data-key": `f${s}${fold.id}` });
+    if (fold.times) for (const o of [8, 4]) out.append(svg("rect", { class: "sheet", x: o, y: o, width: FOLD.w, height: FOLD.h, rx: 10 }));
+    out.append(svg("rect", { width: FOLD.w, height: FOLD.h, rx: 10 }));
+    out.append(words("text", "op", 16, 21, "▸ " + short(fold.title, fold.times ? 25 : 31)));
+    if (fold.times) out.append(words("text", "times", FOLD.w - 14, 21, `× ${fold.times}`));
+    out.append(words("text", "dims", 16, 38, short(counted(fold.counts), 40)));
+    out.append(words("title", "", 0, 0, `${fold.title}\n${fold.note}\n${counted(fold.counts)}\nClick to open`));
+    return out;
+  }
+
+  openBox(item) {
+    const inset = 6 + item.depth * 8, fold = item.head;
+    const out = svg("g", { class: "opened", "data-key": `h${fold.id}` });
+    out.append(svg("rect", { x: inset, y: item.y + 3, width: this.g.width - 2 * inset, height: item.end - item.y - 3, rx: 12 }));
+    const wide = fold.times ? ` × ${fold.times}` : "";
+    out.append(words("text", "op", inset + 12, item.y + 20, "▾ " + short(fold.title, 48) + wide));
+    out.append(words("title", "", 0, 0, "Click to fold"));
+    return out;
+  }
+}
+
+const counted = (counts) => Object.entries(counts).map(([s, n]) => `${n} ${s === "plain" ? (n === 1 ? "node" : "nodes") : WORDS[s]}`).join(" · ");
+
+function words(name, cls, x, y, text) {
+  const node = svg(name, name === "title" ? {} : { class: cls, x, y });
+  node.textContent = text;
+  return node;
+}

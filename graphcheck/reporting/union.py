@@ -1,0 +1,213 @@
+"""Two model graphs as one: aligned nodes become one vertex, so that both sides can be drawn on the same rows."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+from collections import defaultdict
+from typing import Any
+
+import networkx as nx
+
+Key = tuple[str, int]
+"""("n", node id), ("i", index of a graph input) or ("o", index of a graph output)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One graph: the keys drawn, in topological order, and its edges (producer, consumer), without repeats."""
+
+    keys: list[Key]
+    edges: list[tuple[Key, Key]]
+    ops: dict[Key, str]
+    integer: frozenset[Key]
+
+
+@dataclasses.dataclass
+class Vertex:
+    """What stands in one place of the drawing: a key of A, of B, or of both, with the status of the pair."""
+
+    a: Key | None
+    b: Key | None
+    status: str
+    other: Key | None = None
+    """The partner that is drawn in another place, if the pair could not be merged."""
+
+    @property
+    def kind(self) -> str:
+        """"n" for a node, "i" for a graph input, "o" for a graph output."""
+        return (self.a or self.b or ("n", 0))[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Union:
+    """The merged graph: vertices in topological order, edges of each side as vertex indices, a row for each vertex."""
+
+    vertices: list[Vertex]
+    edges: dict[str, list[tuple[int, int]]]
+    rows: list[int]
+    ops: list[str]
+
+
+def side(graph: dict[str, Any], keep: frozenset[int] = frozenset()) -> Side:
+    """The drawn part of one graph: nodes without the Constants (unless in ``keep``), inputs and outputs.
+
+    ONNX lists nodes in topological order; an edge against that order (an invalid graph) is dropped.
+    """
+    tensors = graph.get("tensors") or {}
+    constant = {name for name, t in tensors.items() if t.get("constant")}
+    producer: dict[str, Key] = {name: ("i", i) for i, name in enumerate(graph["inputs"]) if name not in constant}
+    keys: list[Key] = list(producer.values())
+    ops: dict[Key, str] = dict.fromkeys(keys, "Input")
+    edges: dict[tuple[Key, Key], None] = {}
+    for node in graph["nodes"]:
+        if node["op_type"] == "Constant" and node["id"] not in keep:
+            continue
+        key = ("n", int(node["id"]))
+        keys.append(key)
+        ops[key] = node["op_type"]
+        edges.update({(producer[name], key): None for name in node["inputs"] if name in producer})
+        producer.update({name: key for name in node["outputs"] if name})
+    integer = frozenset(
+        key for name, key in producer.items() if str(tensors.get(name, {}).get("dtype", "")).lower().startswith(("int", "uint", "bool"))
+    )
+    for i, name in enumerate(graph["outputs"]):
+        keys.append(("o", i))
+        ops["o", i] = "Output"
+        if name in producer:
+            edges[producer[name], ("o", i)] = None
+    return Side(keys, [(u, v) for u, v in edges if u != v], ops, integer)
+
+
+def merge(a: Side, b: Side | None, alignment: list[Any], ports: dict[str, list[tuple[int, int]]]) -> Union:
+    """The union of two sides (or one alone), rows by longest path.
+
+    ``alignment`` holds [node of A, node of B, status]; ``ports`` pairs graph inputs ("i") and outputs ("o") by index. Pairs
+    that would close a cycle are drawn apart. Nodes without partner are paired by place: same op behind paired producers.
+    """
+    pairs: dict[Key, tuple[Key, str]] = {}
+    apart: dict[Key, tuple[Key, str]] = {}
+    if b is not None:
+        known_a, known_b = set(a.keys), set(b.keys)
+        listed = [(("n", int(x)), ("n", int(y)), str(s)) for x, y, s in alignment]
+        listed += [((kind, x), (kind, y), "same") for kind, rows in ports.items() for x, y in rows]
+        taken: set[Key] = set()
+        for x, y, status in listed:
+            if x in known_a and y in known_b and x not in pairs and y not in taken:
+                pairs[x] = (y, status if status in ("same", "layout", "different") else "different")
+                taken.add(y)
+        _pair_by_place(a, b, pairs)
+        dropped = _knotted(a, b, pairs)
+        apart = {x: pairs.pop(x) for x in dropped}
+    return _build(a, b, pairs, apart)
+
+
+def _pair_by_place(a: Side, b: Side, pairs: dict[Key, tuple[Key, str]]) -> None:
+    """Pair what is left, in topological order: a node of B with A's node of the same op behind the same paired producers."""
+    consumers: dict[Key, list[Key]] = defaultdict(list)
+    for u, v in a.edges:
+        consumers[u].append(v)
+    sources_b: dict[Key, list[Key]] = defaultdict(list)
+    for u, v in b.edges:
+        sources_b[v].append(u)
+    back = {y: x for x, (y, _) in pairs.items()}
+    for y in b.keys:
+        if y in back or y[0] != "n":
+            continue
+        candidates = (v for u in sources_b[y] if u in back for v in consumers[back[u]])
+        x = next((v for v in candidates if v not in pairs and a.ops[v] == b.ops[y]), None)
+        if x is not None:
+            pairs[x], back[y] = (y, "different"), x
+
+
+def _knotted(a: Side, b: Side, pairs: dict[Key, tuple[Key, str]]) -> set[Key]:
+    """Keys of A whose pairs would close a cycle: in each knot, all but a longest run in the order of both sides."""
+    name = {("b", y): ("a", x) for x, (y, _) in pairs.items()}
+    graph: nx.DiGraph[tuple[str, Key]] = nx.DiGraph((("a", u), ("a", v)) for u, v in a.edges)
+    graph.add_edges_from((name.get(("b", u), ("b", u)), name.get(("b", v), ("b", v))) for u, v in b.edges)
+    place_a, place_b = {k: i for i, k in enumerate(a.keys)}, {k: i for i, k in enumerate(b.keys)}
+    dropped: set[Key] = set()
+    for knot in nx.strongly_connected_components(graph):
+        if len(knot) > 1:
+            merged = sorted((x for s, x in knot if s == "a" and x in pairs), key=place_a.__getitem__)
+            kept = _increasing([place_b[pairs[x][0]] for x in merged])
+            dropped.update(x for i, x in enumerate(merged) if i not in kept)
+    return dropped
+
+
+def _increasing(values: list[int]) -> set[int]:
+    """Indices of a longest increasing subsequence (patience sorting)."""
+    tails: list[int] = []
+    last: list[int] = []
+    before: list[int | None] = []
+    for i, value in enumerate(values):
+        at = bisect.bisect_left(tails, value)
+        before.append(last[at - 1] if at else None)
+        tails[at : at + 1], last[at : at + 1] = [value], [i]
+    found, at_index = set(), last[-1] if last else None
+    while at_index is not None:
+        found.add(at_index)
+        at_index = before[at_index]
+    return found
+
+
+def _vertices(
+    a: Side, b: Side | None, pairs: dict[Key, tuple[Key, str]], apart: dict[Key, tuple[Key, str]]
+) -> list[Vertex]:
+    alone = "plain" if b is None else "a"
+    vertices = []
+    for k in a.keys:
+        partner, status = apart[k] if k in apart else (None, alone)
+        vertices.append(Vertex(k, pairs[k][0], pairs[k][1]) if k in pairs else Vertex(k, None, status, partner))
+    matched, back = {y for y, _ in pairs.values()}, {y: (x, status) for x, (y, status) in apart.items()}
+    for k in b.keys if b else []:
+        if k not in matched:
+            partner, status = back.get(k, (None, "b"))
+            vertices.append(Vertex(None, k, status, partner))
+    return vertices
+
+
+def _build(a: Side, b: Side | None, pairs: dict[Key, tuple[Key, str]], apart: dict[Key, tuple[Key, str]]) -> Union:
+    vertices = _vertices(a, b, pairs, apart)
+    of_a = {v.a: i for i, v in enumerate(vertices) if v.a}
+    of_b = {v.b: i for i, v in enumerate(vertices) if v.b}
+    edges_a = [(of_a[u], of_a[v]) for u, v in a.edges]
+    edges_b = [(of_b[u], of_b[v]) for u, v in b.edges] if b else []
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    graph.add_nodes_from(range(len(vertices)))
+    graph.add_edges_from(edges_a + edges_b)
+    rows = [0] * len(vertices)
+    generations = list(nx.topological_generations(graph))
+    for row, generation in enumerate(generations):
+        for v in generation:
+            rows[v] = row
+    integer_b = b.integer if b else frozenset[Key]()
+    # Shape arithmetic and the like stands next to its use, not at the top where a longest path would put it.
+    for generation in reversed(generations):
+        for v in generation:
+            vertex, after = vertices[v], [rows[w] for w in graph.successors(v)]
+            light = graph.in_degree(v) == 0 or vertex.a in a.integer or vertex.b in integer_b
+            if after and light and vertex.kind != "i":
+                rows[v] = min(after) - 1
+    rows = _dense(_outputs_last(rows, vertices))
+    order = sorted(range(len(vertices)), key=lambda v: (rows[v], v))
+    place = {v: i for i, v in enumerate(order)}
+    ops = [a.ops[v.a] if v.a else b.ops[v.b] if b and v.b else "" for v in vertices]
+    return Union(
+        [vertices[v] for v in order],
+        {"a": [(place[u], place[v]) for u, v in edges_a], "b": [(place[u], place[v]) for u, v in edges_b]},
+        [rows[v] for v in order],
+        [ops[v] for v in order],
+    )
+
+
+def _outputs_last(rows: list[int], vertices: list[Vertex]) -> list[int]:
+    """Outputs of inner blocks stay beside their producers; only the outputs behind the last node share a last row."""
+    last = max((r for r, v in zip(rows, vertices, strict=True) if v.kind != "o"), default=0)
+    return [min(r, last + 1) if v.kind == "o" else r for r, v in zip(rows, vertices, strict=True)]
+
+
+def _dense(rows: list[int]) -> list[int]:
+    """The same order of rows without empty ones."""
+    rank = {row: i for i, row in enumerate(sorted(set(rows)))}
+    return [rank[row] for row in rows]

@@ -1,0 +1,171 @@
+"""What the report says of a verdict, and how it writes numbers, names and shapes."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from typing import Any, NamedTuple
+
+MAX_TEXT = 2_000
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+
+
+class Saying(NamedTuple):
+    """The words of one verdict: a glyph (so that colour is never alone), a headline, what it says, what it does not."""
+
+    glyph: str
+    headline: str
+    says: str
+    not_says: tuple[str, ...]
+
+
+_FLOATS = "How float arithmetic rounds is another question: the deviations under Numbers are measured, not proved."
+VERDICTS: dict[str, Saying] = {
+    "identical": Saying(
+        "≡",
+        "The same graph",
+        "A and B are the same graph up to the names of nodes and inner values, their order and how they are stored. "
+        "Every constant is equal bit for bit.",
+        ("Whether the model that both are is the one you meant.", "That two runtimes execute it alike."),
+    ),
+    "proved": Saying(
+        "✓",
+        "The same function",
+        "In exact arithmetic over the stored constants, A and B give equal outputs for every input, at the shapes named.",
+        (
+            _FLOATS,
+            "Shapes other than the ones named.",
+            "Inputs at which either side is undefined (a division by zero): equality is where both are defined.",
+        ),
+    ),
+    "within-rounding": Saying(
+        "≈",
+        "The same function, once rounded constants are made exact",
+        "A and B are proved equal after each constant listed is replaced by the exact expression that it was rounded from.",
+        (
+            _FLOATS,
+            "That the stored constants are equal: they differ by the ulps listed.",
+            "Shapes other than the ones named.",
+        ),
+    ),
+    "different": Saying(
+        "≠",
+        "Not the same",
+        "A and B are not the same function, and the evidence is below.",
+        ("Which of the two is right.", "How much it matters for your task."),
+    ),
+    "undecided": Saying(
+        "?",
+        "Not decided",
+        "Neither equality nor a difference could be shown. What stopped the proof is named below.",
+        ("That they differ: no input is known on which they certainly do.", "That they are equal, however close the numbers."),
+    ),
+}
+_UNKNOWN = Saying("·", "No verdict", "This result carries no verdict that this version of graphcheck knows.", ())
+
+STATUS = {
+    "same": "same value on both sides",
+    "layout": "same values, moved to another layout",
+    "different": "paired by place, values differ",
+    "a": "only in A",
+    "b": "only in B",
+    "plain": "",
+}
+
+
+def saying(verdict: object) -> Saying:
+    """The words for a verdict; an unknown one gets words that claim nothing."""
+    return VERDICTS.get(str(verdict), _UNKNOWN)
+
+
+def verdict_class(verdict: object) -> str:
+    """A CSS class for the verdict, safe whatever the JSON holds."""
+    return f"v-{verdict}" if verdict in VERDICTS else "v-none"
+
+
+def clean(value: Any) -> Any:
+    """A copy of JSON data that is fit for HTML: text bounded and free of control characters, floats finite.
+
+    A text longer than ``MAX_TEXT`` keeps its beginning, its length and a hash, so that two long names stay two names.
+    NaN and infinities become the strings "NaN", "inf", "-inf".
+    """
+    if isinstance(value, str):
+        if len(value) > MAX_TEXT:
+            digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+            value = f"{value[:MAX_TEXT]}… ({len(value):,} characters, {digest})"
+        return _CONTROL.sub("\ufffd", value.replace("\r", "\n"))
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    if isinstance(value, dict):
+        return {clean(str(k)): clean(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(v) for v in value]
+    return value
+
+
+def is_number(value: object) -> bool:
+    """Whether a JSON value is a finite number (a bool is none)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def number(value: Any) -> str:
+    """A number for people: integers grouped, floats to three digits; anything else as its text, None as a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not is_number(value):
+        return str(value)
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
+        return f"{int(value):,}".replace(",", "\u202f") if abs(value) < 1e18 else f"{value:.3e}"
+    if 1e-3 <= abs(value) < 1e6:
+        return f"{value:,.3g}".replace(",", "\u202f") if abs(value) < 1e3 else f"{value:,.0f}".replace(",", "\u202f")
+    return f"{value:.2e}"
+
+
+def probability(value: Any) -> str:
+    """An error probability as a power of ten ("below 10^-23"), which says more than its digits."""
+    if not is_number(value):
+        return number(value)
+    if value <= 0:
+        return "0"
+    return f"{value:.1e}" if value > 1e-3 else f"below 10⁻{_superscript(-math.ceil(math.log10(value)))}"
+
+
+def _superscript(value: int) -> str:
+    return str(value).translate(str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"))
+
+
+def shape(dims: Any) -> str:
+    """A shape as 1×3×224×224; symbolic dims by name, unknown ones as "?", no shape as an empty string."""
+    if not isinstance(dims, list):
+        return "" if dims is None else str(dims)
+    return "×".join("?" if d is None else str(d) for d in dims) or "scalar"
+
+
+def size(count: Any) -> str:
+    """Bytes as kB, MB, GB."""
+    if not is_number(count):
+        return number(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(count) < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def duration(milliseconds: Any) -> str:
+    """Milliseconds as µs, ms or s."""
+    if not is_number(milliseconds):
+        return number(milliseconds)
+    if milliseconds < 1:
+        return f"{milliseconds * 1000:.0f} µs"
+    return f"{milliseconds:.3g} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.3g} s"
+
+
+def short(text: Any, limit: int = 64) -> str:
+    """A text cut in its middle to ``limit`` characters: the two ends of a node's name tell most."""
+    text = str(text)
+    if len(text) <= limit:
+        return text
+    head = limit // 2
+    return f"{text[:head]}…{text[-(limit - head - 1) :]}"

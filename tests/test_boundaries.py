@@ -1,0 +1,122 @@
+"""What may import what: light modules load nothing heavy, and dependencies inside the package point one way."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"torch", "tensorflow", "tf2onnx", "onnxruntime", "onnx", "onnx_ir", "networkx", "transformers"}
+
+# The package's modules and subpackages, lowest layer first; each imports itself and lower layers only.
+LAYERS = (
+    ("errors", "verdict"),
+    ("model", "geometry"),
+    ("domains",),
+    ("ops",),
+    ("interpreter",),
+    ("equivalence", "patches"),
+    ("reporting", "rewriting", "exporting"),
+    ("sweeping",),
+    ("demo",),
+    ("cli",),
+    ("__init__", "__main__"),
+)
+# Lower layers that are out of bounds all the same: (importer, imported).
+APART = {("rewriting", "equivalence"), ("exporting", "equivalence")}
+
+
+def heavy_after(statement: str) -> set[str]:
+    """The heavy packages that a fresh interpreter has loaded after ``statement``."""
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return HEAVY & set(json.loads(run.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("module", ["graphcheck", "graphcheck.errors", "graphcheck.verdict", "graphcheck.cli"])
+def test_light_module_loads_nothing_heavy(module: str) -> None:
+    assert heavy_after(f"import {module}") == set()
+
+
+@pytest.mark.parametrize("statement", ["import networkx", "import onnx_ir.passes", "from onnx import helper"])
+def test_a_heavy_import_is_seen(statement: str) -> None:
+    assert statement.split()[1].split(".")[0] in heavy_after(f"import graphcheck\n{statement}")
+
+
+def module_name(path: str) -> str:
+    """``graphcheck/ops/table.py`` -> ``graphcheck.ops.table``; a package's ``__init__.py`` is the package."""
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def unit_of(module: str) -> str:
+    """The module or subpackage right below graphcheck that ``module`` belongs to."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def imports(path: str, source: str, known: set[str]) -> set[str]:
+    """The modules of the package that ``source`` imports anywhere: in functions and for type checking too."""
+    module, found = module_name(path), set()
+    package = module.split(".") if path.endswith("__init__.py") else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {name if (name := f"{base}.{alias.name}") in known else base for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "graphcheck"} - {module}
+
+
+def violations(sources: dict[str, str]) -> list[str]:
+    """What is wrong with the imports among ``sources`` (path -> text), one phrase each, without the common prefix."""
+    level = {unit: height for height, units in enumerate(LAYERS) for unit in units}
+    known = {module_name(path) for path in sources}
+    graph = {module_name(path): imports(path, source, known) for path, source in sources.items()}
+    found = [f"{unit_of(module)} stands in no layer" for module in graph if unit_of(module) not in level]
+    for module, imported in graph.items():
+        here = unit_of(module)
+        for name in sorted(imported):
+            there = unit_of(name)
+            below = level.get(there, len(LAYERS)) < level.get(here, len(LAYERS))
+            if here != there and (not below or (here, there) in APART):
+                found.append(f"{module.removeprefix('graphcheck.')} imports {name}")
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        found.append("cycle: " + " <- ".join(name.removeprefix("graphcheck.") for name in error.args[1]))
+    return found
+
+
+def test_dependencies_point_one_way() -> None:
+    sources = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "graphcheck").rglob("*.py")}
+    assert "graphcheck/verdict.py" in sources
+    assert violations(sources) == []
+
+
+# Imports, and what is said of them; the first three are right.
+IMPORTS = [
+    ({"model": "import graphcheck.errors"}, []),
+    ({"rewriting/a": "from graphcheck.patches import find"}, []),
+    ({"ops/__init__": "from . import a", "ops/a": "from ..errors import x"}, []),
+    ({"model": "import graphcheck.ops.table"}, ["model imports graphcheck.ops.table"]),
+    ({"model": "def f():\n    from graphcheck import cli", "cli": ""}, ["model imports graphcheck.cli"]),
+    ({"ops/a": "from ..interpreter import run"}, ["ops.a imports graphcheck.interpreter"]),
+    ({"patches/a": "from graphcheck.equivalence import x"}, ["patches.a imports graphcheck.equivalence"]),
+    ({"rewriting/a": "import graphcheck.equivalence"}, ["rewriting.a imports graphcheck.equivalence"]),
+    ({"exporting/a": "from .. import cli", "cli": ""}, ["exporting.a imports graphcheck.cli"]),
+    ({"errors": "from graphcheck import compare"}, ["errors imports graphcheck"]),
+    ({"novelty": ""}, ["novelty stands in no layer"]),
+    ({"ops/a": "from . import b", "ops/b": "def f():\n    from . import a"}, ["cycle: ops.a <- ops.b <- ops.a"]),
+]
+
+
+@pytest.mark.parametrize(("sources", "expected"), IMPORTS)
+def test_a_wrong_import_is_told(sources: dict[str, str], expected: list[str]) -> None:
+    assert violations({f"graphcheck/{name}.py": source for name, source in sources.items()}) == expected
