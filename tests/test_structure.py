@@ -151,7 +151,12 @@ def test_storage_of_initializers(tmp_path: Path) -> None:
 
 
 def test_tensor_digest_tells_dtype_and_shape_apart() -> None:
-    arrays = [np.zeros(4, np.float32), np.zeros(4, np.int32), np.zeros((2, 2), np.float32), np.zeros(8, np.float16)]
+    arrays: list[np.ndarray] = [
+        np.zeros(4, np.float32),
+        np.zeros(4, np.int32),
+        np.zeros((2, 2), np.float32),
+        np.zeros(8, np.float16),
+    ]
     assert len({tensor_digest(ir.tensor(array)) for array in arrays}) == len(arrays)
     strings = [ir.StringTensor(data, shape=ir.Shape([2])) for data in ([b"ab", b"c"], [b"a", b"bc"])]
     assert tensor_digest(strings[0]) != tensor_digest(strings[1])

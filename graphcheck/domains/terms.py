@@ -230,7 +230,7 @@ class Terms:
                 composed = self.maps.compose(inner[0].params[0], map_)
                 args = tuple(self.find(a) for a in inner[0].args)
                 if composed is None:
-                    composed = inner[0].params[0]
+                    composed = self.maps.intern(np.arange(1, map_.size + 1))
                 return self._flatten(args, composed) if len(args) > 1 or self.terms[args[0]].kind == "move" else (args, composed)
             return sources, map_
         leaves: dict[int, int] = {}
@@ -377,6 +377,10 @@ class Terms:
         """[Ba, m, k] x [Bb, n, k] -> [B, m, n]; ``batches`` = (Ba, Bb), one of them may be 1."""
         a, b = self.find(a), self.find(b)
         batch = max(batches)
+        picked = self._one_hot(b, n, k) if batches[1] == 1 else None
+        if picked is not None:
+            rows = np.arange(batch * m)[:, None] * k
+            return self.move((a,), self.maps.intern(rows + picked[None, :] + 1))
         if self.normalize:
             swap = (a in self.arrays, a) > (b in self.arrays, b)
             if swap:
@@ -384,6 +388,17 @@ class Terms:
                 return self.move((swapped,), self.maps.transpose((batch, n, m), (0, 2, 1)))
             a, b = self._sort_columns(a, b, batches, m, n, k)
         return self._intern("contract", (batches, m, n, k), (a, b), batch * m * n)
+
+    def _one_hot(self, b: int, n: int, k: int) -> np.ndarray | None:
+        """Which column each row of a constant [n, k] picks, if every row is one-hot: such a product only moves elements."""
+        array = self.arrays.get(b)
+        if array is None or n * k < 2 or array.size != n * k:
+            return None
+        table = array.reshape(n, k)
+        if np.count_nonzero(table[0]) != 1 or not (table[0].max() == 1) or np.count_nonzero(table) != n:
+            return None
+        picked = table.argmax(axis=1)
+        return picked if bool((table[np.arange(n), picked] == 1).all()) else None
 
     def _sort_columns(self, a: int, b: int, batches: tuple[int, int], m: int, n: int, k: int) -> tuple[int, int]:
         """Order the summed index by where its elements come from, so that the order of a flattened patch is no matter."""

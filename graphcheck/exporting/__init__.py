@@ -2,6 +2,17 @@
 
 from graphcheck.exporting.catalogue import Variant, catalogue
 from graphcheck.exporting.manifest import Exported, Failure, Manifest, read_manifest
-from graphcheck.exporting.run import available, export, select
+from graphcheck.exporting.run import available, export, export_variants, select
 
-__all__ = ["Exported", "Failure", "Manifest", "Variant", "available", "catalogue", "export", "read_manifest", "select"]
+__all__ = [
+    "Exported",
+    "Failure",
+    "Manifest",
+    "Variant",
+    "available",
+    "catalogue",
+    "export",
+    "export_variants",
+    "read_manifest",
+    "select",
+]

@@ -61,7 +61,8 @@ class Variant:
     ``inputs`` holds a (name, shape) pair for each input; an int is a static dim, a string a symbolic one. ``kernel``
     and ``stride`` are those of the convolution that the family is, in pixels; ``outputs`` counts its output channels.
     ``known_equal`` names the variants of the family that are the same function by construction and admit a common
-    input shape (not all of them need be exportable). ``requires`` is the extra that must be installed; ``benchmark`` keeps a variant out of ``--all``.
+    input shape (not all of them need be exportable). ``requires`` is the extra that must be installed; ``benchmark``
+    keeps a variant out of ``--all``.
     """
 
     name: str

@@ -8,11 +8,12 @@ import difflib
 import hashlib
 import importlib.metadata
 import importlib.util
+import io
 import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,17 +55,26 @@ def select(names: Iterable[str]) -> list[Variant]:
 def export(
     names: Iterable[str], out_dir: str | os.PathLike[str], seed: int = 0, progress: Progress | None = None
 ) -> Manifest:
-    """Exports the variants (or whole families) ``names`` into ``out_dir`` and returns what this run wrote and could not.
+    """Exports the variants (or whole families) ``names`` into ``out_dir``; returns what this run wrote and could not.
 
-    Each model is ``NAME.onnx``; ``manifest.json`` beside them is merged with what is there. A model is written only
-    if onnx.checker accepts it and onnxruntime runs it at the batch sizes that it declares; otherwise it becomes a
-    Failure. ``progress`` is called after each variant with the variant, its number from 1, how many there are, and the error.
-    Raises UsageError for an unknown name or a negative seed, and GraphcheckError if an extra is missing, before anything
-    is written; GraphcheckError too where the folder cannot be written.
+    Raises UsageError for an unknown name or a negative seed; the rest is ``export_variants``.
     """
     if seed < 0:
         raise UsageError(f"seed {seed}: must not be negative")
-    variants = [dataclasses.replace(variant, seed=seed) for variant in select(names)]
+    return export_variants([dataclasses.replace(variant, seed=seed) for variant in select(names)], out_dir, progress)
+
+
+def export_variants(
+    variants: Sequence[Variant], out_dir: str | os.PathLike[str], progress: Progress | None = None
+) -> Manifest:
+    """Exports ``variants``, of the catalogue or not, into ``out_dir``; returns what this run wrote and could not.
+
+    Each model is ``NAME.onnx``; ``manifest.json`` beside them is merged with what is there. A model is written only
+    if onnx.checker accepts it and onnxruntime runs it at the batch sizes that it declares; otherwise it becomes a
+    Failure, and an older model of that name is removed. ``progress`` is called after each variant with the variant,
+    its number from 1, how many there are, and the error or None. Raises GraphcheckError if an extra is missing,
+    before anything is written, and where the folder cannot be written.
+    """
     for extra in sorted({variant.requires for variant in variants}):
         if not available(extra):
             raise GraphcheckError(f"this export needs packages that are not installed: pip install graphcheck[{extra}]")
@@ -122,7 +132,7 @@ def _clean(model: onnx.ModelProto) -> onnx.ModelProto:
                 kept = [(p.key, p.value) for p in value if not p.key.endswith("stack_trace")]
                 message.ClearField("metadata_props")
                 for key, text in kept:
-                    message.metadata_props.add(key=key, value=text)  # type: ignore[attr-defined]
+                    message.metadata_props.add(key=key, value=text)
             elif field.message_type and field.name != "initializer":
                 for part in value if isinstance(value, Iterable) else (value,):
                     visit(part)
@@ -132,7 +142,7 @@ def _clean(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _check(variant: Variant, model: onnx.ModelProto, content: bytes) -> None:
-    """Raises Refused unless the checker accepts the model and onnxruntime runs it at every batch size that it declares."""
+    """Raises Refused unless the checker accepts the model and onnxruntime runs it at the batch sizes it declares."""
     import numpy as np
     import onnx
     import onnxruntime
@@ -178,11 +188,12 @@ def sentence(error: BaseException, exporter: str) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences warnings and logging: what an exporter has to say that matters it raises."""
+    """Silences prints, warnings and logging: what an exporter has to say that matters it raises."""
     previous = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        sink = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from graphcheck.exporting import torch_models
 from graphcheck.exporting.catalogue import Variant
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def to_onnx(variant: Variant) -> onnx.ModelProto:
-    """The ONNX model that ``variant.exporter`` makes of ``variant``, its weights inside; raises what the exporter raises."""
+    """The ONNX model that ``variant.exporter`` makes of ``variant``, weights inside; raises what the exporter does."""
     module = torch_models.build(variant)
     outputs = torch_models.output_names(variant)
     # 2, since both exporters take a batch of 1 for a constant
@@ -25,27 +26,31 @@ def to_onnx(variant: Variant) -> onnx.ModelProto:
         return (_torchscript if variant.exporter == "torchscript" else _dynamo)(variant, module, pixels, outputs)
 
 
-def _torchscript(
-    variant: Variant, module: torch.nn.Module, pixels: torch.Tensor, outputs: list[str]
-) -> onnx.ModelProto:
+def _torchscript(variant: Variant, module: nn.Module, pixels: torch.Tensor, outputs: list[str]) -> onnx.ModelProto:
     import onnx
 
     names = [variant.inputs[0][0]]
     buffer = io.BytesIO()
-    torch.onnx.export(
-        module,
-        (pixels,),
-        buffer,  # type: ignore[arg-type]  # the TorchScript exporter takes any binary file
-        dynamo=False,
-        opset_version=variant.opset,
-        input_names=names,
-        output_names=outputs,
-        dynamic_axes={name: {0: "batch"} for name in names + outputs} if variant.dynamic_batch else None,
-    )
+    # on failure the exporter's C++ side prints the whole graph, past sys.stdout
+    logs = torch._C._jit_is_onnx_log_enabled()
+    torch._C._jit_set_onnx_log_enabled(False)
+    try:
+        torch.onnx.export(
+            module,
+            (pixels,),
+            buffer,  # type: ignore[arg-type]  # the TorchScript exporter takes any binary file
+            dynamo=False,
+            opset_version=variant.opset,
+            input_names=names,
+            output_names=outputs,
+            dynamic_axes={name: {0: "batch"} for name in names + outputs} if variant.dynamic_batch else None,
+        )
+    finally:
+        torch._C._jit_set_onnx_log_enabled(logs)
     return onnx.load_model_from_string(buffer.getvalue())
 
 
-def _dynamo(variant: Variant, module: torch.nn.Module, pixels: torch.Tensor, outputs: list[str]) -> onnx.ModelProto:
+def _dynamo(variant: Variant, module: nn.Module, pixels: torch.Tensor, outputs: list[str]) -> onnx.ModelProto:
     program = torch.onnx.export(
         module,
         (pixels,),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 
 class PatchEmbedding(nn.Module):
@@ -128,9 +127,8 @@ def embedding(form: str, conv: nn.Conv2d) -> PatchEmbedding:
         axes = {"c": 0, "p1": 1, "p2": 2}
         order = {"p1p2c": ("p1", "p2", "c"), "cp1p2": ("c", "p1", "p2"), "cp2p1": ("c", "p2", "p1")}[form[8:]]
         return Reshape(conv, (axes[order[0]], axes[order[1]], axes[order[2]]))
-    return {"conv": Conv, "unfold": Unfold, "tensor-unfold": TensorUnfold, "pixel-unshuffle": PixelUnshuffle}[form](
-        conv
-    )
+    forms = {"conv": Conv, "unfold": Unfold, "tensor-unfold": TensorUnfold, "pixel-unshuffle": PixelUnshuffle}
+    return forms[form](conv)
 
 
 def randomize(module: nn.Module, seed: int) -> None:

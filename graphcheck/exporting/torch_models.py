@@ -88,4 +88,5 @@ def _transformer(class_name: str, size: VitSize) -> nn.Module:
     if class_name == "BeitModel":
         settings |= {"use_relative_position_bias": True, "use_absolute_position_embeddings": True}
     config = model_class.config_class(**settings)
-    return model_class(config) if _pools(class_name) else model_class(config, add_pooling_layer=False)
+    model: nn.Module = model_class(config) if _pools(class_name) else model_class(config, add_pooling_layer=False)
+    return model

@@ -1,0 +1,209 @@
+"""How far two arrays that should be equal are apart, in every measure that people ask for; pure numpy, no verdict.
+
+Deviations are over the elements where both sides are finite. Where both are NaN, or the same infinity, they agree;
+where only one is, no tolerance passes. Relative deviations are relative to A, the reference.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+_TOP_K = (1, 5)
+_BITS: dict[int, Any] = {2: np.int16, 4: np.int32, 8: np.int64}
+_LARGEST = float(np.finfo(np.float64).max)  # stands for what float64 cannot hold, since JSON has no infinity
+
+
+def compare_arrays(a: Array, b: Array) -> dict[str, Any]:
+    """The numbers of one output pair as plain data, ready for JSON (null where a measure has no meaning).
+
+    ``max_abs``, ``mean_abs``, ``p50_abs``, ``p99_abs``; ``max_rel`` (elements of A that are not 0); ``max_ulp``
+    elementwise and ``scale_ulp``, the largest deviation in ulps of the largest magnitude, both in the coarser of two
+    float dtypes; ``min_atol`` at rtol 0 and ``min_rtol`` at atol 0, the smallest that would pass; ``cosine``; ``nan_*``
+    and ``inf_*`` counts and whether they coincide; ``unequal`` elements; ``top_k`` agreement of rows; ``histogram`` of
+    deviations by decade, [[lower edge, count], ...]. Arrays of unequal shapes give only those, and null elsewhere.
+    """
+    result: dict[str, Any] = dict.fromkeys(
+        "max_abs max_rel max_ulp scale_ulp mean_abs p50_abs p99_abs cosine min_atol min_rtol unequal top_k".split()  # noqa: SIM905
+    )
+    result |= {"dtype": _name(a.dtype), "dtype_b": _name(b.dtype), "shape": list(a.shape), "shape_b": list(b.shape)}
+    result |= {
+        "nan_a": 0,
+        "nan_b": 0,
+        "inf_a": 0,
+        "inf_b": 0,
+        "nan_coincide": True,
+        "inf_coincide": True,
+        "histogram": [],
+    }
+    if a.shape != b.shape:
+        return result
+    if a.dtype.kind in "OSUT" or b.dtype.kind in "OSUT":
+        return result | {"unequal": int(np.count_nonzero(a != b))}
+    dtype = coarser(a.dtype, b.dtype)
+    x, y = _wide(a).reshape(-1), _wide(b).reshape(-1)
+    finite = _special_values(x, y, result)
+    result["unequal"] = int(np.count_nonzero((x != y) & ~(np.isnan(x) & np.isnan(y))))
+    with np.errstate(over="ignore"):
+        deviation = _deviation(a.reshape(-1), b.reshape(-1), x, y)[finite]
+    x, y = x[finite], y[finite]
+    if x.size:
+        result |= _deviations(x, deviation)
+        result["cosine"] = _cosine(x, y)
+        if dtype is not None:
+            result["max_ulp"] = float(np.max(ulps(a.reshape(-1)[finite], b.reshape(-1)[finite], dtype)))
+            scale = float(np.max(np.maximum(np.abs(x), np.abs(y))))
+            result["scale_ulp"] = min(float(result["max_abs"] / spacing(scale, dtype)), _LARGEST)
+    if not (result["nan_coincide"] and result["inf_coincide"]):
+        result["min_atol"] = result["min_rtol"] = None
+    elif not x.size:
+        result["min_atol"] = result["min_rtol"] = 0.0
+    result["top_k"] = _top_k(a, b)
+    return result
+
+
+def vacuous(name: str, a: Array, b: Array) -> list[str]:
+    """Why agreement on this output would mean little: no elements, all zero, all NaN, or all the same value."""
+    if a.size == 0 and b.size == 0:
+        return [f"output {name!r} has no elements: there was nothing to compare"]
+    warnings = []
+    for side, array in (("A", a), ("B", b)):
+        if array.size == 0 or array.dtype.kind in "OSUT":
+            continue
+        wide = _wide(array)
+        if np.isnan(wide).all():
+            warnings.append(f"output {name!r} of {side} is NaN everywhere: equal NaNs show nothing")
+        elif not wide.any():
+            warnings.append(f"output {name!r} of {side} is zero everywhere: the comparison is vacuous")
+        elif array.size > 1 and (wide == wide.flat[0]).all():
+            warnings.append(
+                f"output {name!r} of {side} is {wide.flat[0]:.6g} everywhere: the comparison is near vacuous"
+            )
+    return warnings
+
+
+def coarser(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any] | None:
+    """The float dtype of fewer digits; None if neither is a float of 2 bytes or more."""
+    floats = [dtype for dtype in (a, b) if _is_float(dtype)]
+    return max(floats, key=lambda dtype: float(_finfo(dtype).eps), default=None)
+
+
+def ulps(a: Array, b: Array, dtype: np.dtype[Any]) -> Array:
+    """Elementwise distance in representable numbers of ``dtype`` (float64 array); -0 and 0 are the same number."""
+    with np.errstate(over="ignore"):
+        x, y = (_ordered(array.astype(dtype)) for array in (a, b))
+    # As unsigned differences, which cannot overflow: two finite float64 may lie 2^63 and more apart.
+    distance = np.where(x > y, x, y).view(np.uint64) - np.where(x > y, y, x).view(np.uint64)
+    return distance.astype(np.float64)
+
+
+def spacing(magnitude: float, dtype: np.dtype[Any]) -> float:
+    """The distance from ``magnitude`` to the next larger number of ``dtype``; of 0, the smallest subnormal."""
+    info = _finfo(dtype)
+    smallest = float(info.smallest_subnormal)
+    if magnitude == 0:
+        return smallest
+    return max(float(np.ldexp(float(info.eps), int(np.frexp(magnitude)[1]) - 1)), smallest)
+
+
+def _name(dtype: np.dtype[Any]) -> str:
+    return {"float32": "float", "float64": "double", "object": "string"}.get(dtype.name, dtype.name)
+
+
+def _finfo(dtype: np.dtype[Any]) -> Any:
+    return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+
+
+def _is_float(dtype: np.dtype[Any]) -> bool:
+    return dtype.itemsize in _BITS and (dtype.kind == "f" or dtype.name == "bfloat16")
+
+
+def _wide(array: Array) -> Array:
+    """In float64 (complex128 for complex numbers, viewed as pairs of floats)."""
+    if array.dtype.kind == "c":
+        return np.ascontiguousarray(array.astype(np.complex128)).view(np.float64)
+    return array.astype(np.float64)
+
+
+def _special_values(x: Array, y: Array, result: dict[str, Any]) -> Array:
+    """Fills in the counts of NaN and infinities; returns the mask of elements where both are finite."""
+    nan_x, nan_y, inf_x, inf_y = np.isnan(x), np.isnan(y), np.isinf(x), np.isinf(y)
+    result |= {
+        "nan_a": int(nan_x.sum()),
+        "nan_b": int(nan_y.sum()),
+        "inf_a": int(inf_x.sum()),
+        "inf_b": int(inf_y.sum()),
+    }
+    result["nan_coincide"] = bool((nan_x == nan_y).all())
+    infinite = inf_x | inf_y
+    result["inf_coincide"] = bool((x[infinite] == y[infinite]).all())
+    return np.asarray(~(nan_x | nan_y | infinite))
+
+
+def _deviation(a: Array, b: Array, x: Array, y: Array) -> Array:
+    """|a - b| in float64; of integers exact before rounding, since float64 cannot tell large int64 apart."""
+    if a.dtype.kind in "iu" and a.dtype == b.dtype:
+        larger, smaller = np.where(a > b, a, b), np.where(a > b, b, a)
+        return (larger.astype(np.uint64) - smaller.astype(np.uint64)).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.minimum(np.abs(x - y), _LARGEST))
+
+
+def _deviations(x: Array, deviation: Array) -> dict[str, Any]:
+    p50, p99 = np.quantile(deviation, (0.5, 0.99))
+    nonzero = x != 0
+    with np.errstate(over="ignore"):
+        relative = np.minimum(deviation[nonzero] / np.abs(x[nonzero]), _LARGEST)
+    max_abs, max_rel = float(deviation.max()), float(relative.max()) if relative.size else None
+    hopeless = bool((deviation[~nonzero] > 0).any())  # no relative tolerance lets a number pass for 0
+    return {
+        "max_abs": max_abs,
+        "max_rel": max_rel,
+        "mean_abs": float((deviation / deviation.size).sum()),
+        "p50_abs": float(p50),
+        "p99_abs": float(p99),
+        "min_atol": max_abs,
+        "min_rtol": None if hopeless else max_rel or 0.0,
+        "histogram": _histogram(deviation),
+    }
+
+
+def _histogram(deviation: Array) -> list[list[float]]:
+    """[[lower edge, count], ...] over decades, with the exact zeros first, under edge 0."""
+    positive = deviation[deviation > 0]
+    rows: list[list[float]] = [[0.0, deviation.size - positive.size]] if positive.size < deviation.size else []
+    decades, counts = np.unique(np.floor(np.log10(positive)).astype(int), return_counts=True)
+    return rows + [[float(f"1e{decade}"), int(count)] for decade, count in zip(decades, counts, strict=True)]
+
+
+def _cosine(x: Array, y: Array) -> float | None:
+    scales = [float(np.max(np.abs(side))) for side in (x, y)]
+    if 0 in scales:
+        return None
+    x, y = x / scales[0], y / scales[1]  # so that no square overflows
+    return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
+
+
+def _ordered(array: Array) -> Array:
+    """Floats as int64 in the same order, neighbours one apart (two's complement of sign and magnitude)."""
+    kind = _BITS[array.dtype.itemsize]
+    bits = np.ascontiguousarray(array).view(kind).astype(np.int64)
+    lowest = int(np.iinfo(kind).min)
+    return np.asarray(np.where(bits < 0, lowest - bits, bits))
+
+
+def _top_k(a: Array, b: Array) -> dict[str, float] | None:
+    """Fraction of rows (last axis) whose k largest are the same set, for outputs of rank 1 and 2."""
+    if a.ndim not in (1, 2) or a.size == 0 or a.shape[-1] < 2 or a.dtype.kind in "bc":
+        return None
+    x, y = (_wide(side).reshape(-1, side.shape[-1]) for side in (a, b))
+    result = {}
+    for k in _TOP_K:
+        if k < a.shape[-1]:
+            # Stable sorting: ties go to the lower index on both sides.
+            top = [np.sort(np.argsort(-side, axis=1, kind="stable")[:, :k], axis=1) for side in (x, y)]
+            result[str(k)] = float((top[0] == top[1]).all(axis=1).mean())
+    return result

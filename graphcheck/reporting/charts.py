@@ -1,0 +1,172 @@
+"""Small pictures of numbers as inline SVG; colours come from the page's classes, so that they follow light and dark."""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from graphcheck.reporting.words import duration, is_number, number
+
+
+def tag(name: str, *children: object, **attributes: object) -> Markup:
+    """One SVG element, everything escaped; ``_`` in attribute names is ``-`` (``class_`` is class), None leaves one out."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(round(value, 1) if isinstance(value, float) else value)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    return Markup("<{}{}>{}</{}>").format(Markup(name), Markup(written), Markup("").join(children), Markup(name))
+
+
+def drawing(width: float, height: float, label: str, *children: object, css: str = "chart") -> Markup:
+    """An SVG picture with a text for those who do not see it."""
+    return tag("svg", tag("title", label), *children, class_=css, viewBox=f"0 0 {width:g} {height:g}", role="img", width=width, height=height)
+
+
+def png(pixels: Sequence[Sequence[tuple[int, int, int]]]) -> str:
+    """A data URI of an RGB image given as rows of pixels (PNG, W3C recommendation, third edition)."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    raw = b"".join(b"\0" + bytes(c for p in row for c in p) for row in pixels)
+    header = struct.pack(">IIBBBBB", len(pixels[0]), len(pixels), 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw, 9)) + chunk(b"IEND", b"")
+    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + body).decode()
+
+
+def image(pixels: Sequence[Sequence[tuple[int, int, int]]], x: float, y: float, width: float, height: float) -> Markup:
+    """Pixels drawn as crisp squares in a box."""
+    return tag("image", href=png(pixels), x=x, y=y, width=width, height=height, preserveAspectRatio="none", class_="pixels")
+
+
+def histogram(rows: Any, unit: str = "ulps of the largest magnitude") -> Markup | None:
+    """Bars for [[edge, count], ...] (edges ascending, log scale); None where there is nothing to draw."""
+    bars = [(r[0], r[1]) for r in rows or [] if len(r) == 2 and is_number(r[0]) and is_number(r[1])]
+    if not bars or not any(count for _, count in bars):
+        return None
+    width, height, base = 360, 150, 112
+    step, most = (width - 40) / len(bars), max(count for _, count in bars)
+    parts = [tag("line", x1=30, x2=width - 6, y1=base, y2=base, class_="axis")]
+    skip = max(1, math.ceil(len(bars) / 7))
+    for i, (edge, count) in enumerate(bars):
+        # Square root, so that the few large deviations, which matter most, can be seen beside the many small ones.
+        tall = 92 * math.sqrt(count / most)
+        tip = tag("title", f"from {number(edge)}: {number(count)} elements")
+        parts.append(tag("rect", tip, x=30 + i * step + 1, y=base - tall, width=max(step - 2, 1), height=tall, rx=2, class_="bar-fill"))
+        if i % skip == 0:
+            parts.append(tag("text", number(edge), x=30 + i * step + step / 2, y=base + 15, class_="tick mid"))
+    parts.append(tag("text", f"|A − B| in {unit}; height: √count", x=width / 2 + 10, y=height - 6, class_="tick mid"))
+    parts.append(tag("text", number(most), x=26, y=24, class_="tick end"))
+    return drawing(width, height, f"Histogram of deviations in {unit}", *parts)
+
+
+def curve(points: Any) -> Markup | None:
+    """Deviation along the depth of the network (log scale), with the spread that rounding explains as a band."""
+    data = [p for p in points or [] if is_number(p.get("deviation"))]
+    positive = [v for p in data for v in (p["deviation"], p.get("spread")) if is_number(v) and v > 0]
+    if len(data) < 2 or not positive:
+        return None
+    width, height, left, base = 760, 240, 56, 204
+    low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)) + 0.05)
+    high = max(high, low + 1)
+    floor = 10.0**low
+
+    def x(i: int) -> float:
+        return left + i * (width - left - 12) / (len(data) - 1)
+
+    def y(value: Any) -> float:
+        return base - (math.log10(max(value, floor)) - low) / (high - low) * (base - 14)
+
+    parts = []
+    every = max(1, math.ceil((high - low) / 6))
+    for power in range(low, high + 1, every):
+        parts += [tag("line", x1=left, x2=width - 12, y1=y(10.0**power), y2=y(10.0**power), class_="grid")]
+        parts += [tag("text", f"1e{power}", x=left - 6, y=y(10.0**power) + 4, class_="tick end")]
+    spread = [(i, p["spread"]) for i, p in enumerate(data) if is_number(p.get("spread")) and p["spread"] > 0]
+    if len(spread) > 1:
+        outline = " ".join(f"{x(i):.1f},{y(s):.1f}" for i, s in spread)
+        parts.append(tag("polygon", points=f"{x(spread[0][0]):.1f},{base} {outline} {x(spread[-1][0]):.1f},{base}", class_="spread"))
+    parts.append(tag("polyline", points=" ".join(f"{x(i):.1f},{y(p['deviation']):.1f}" for i, p in enumerate(data)), class_="curve"))
+    for i, p in enumerate(data):
+        over = is_number(p.get("spread")) and p["deviation"] > p["spread"] > 0
+        tip = tag("title", f"{p.get('a')}: deviation {number(p['deviation'])}, spread {number(p.get('spread'))}")
+        dot = tag("circle", tip, cx=x(i), cy=y(p["deviation"]), r=3.4 if over else 2.2, class_="dot over" if over else "dot")
+        link = p.get("node")
+        parts.append(tag("a", dot, href=f"#node=a:{int(link)}") if isinstance(link, int) else dot)
+    parts.append(tag("text", "depth of the network, first tensor to last", x=(width + left) / 2, y=height - 8, class_="tick mid"))
+    return drawing(width, height, "Deviation of aligned tensors along the network, log scale", *parts, css="chart wide")
+
+
+def heatmap(values: Any) -> Markup | None:
+    """|A - B| as a picture: values[row][column] >= 0, brightest where the deviation is largest."""
+    if not (isinstance(values, list) and values and isinstance(values[0], list) and values[0]):
+        return None
+    flat = [v for row in values for v in row if is_number(v)]
+    top = max(flat, default=0)
+    if top <= 0:
+        return None
+    pixels = [[_heat(v / top if is_number(v) else -1.0) for v in row] for row in values]
+    rows, columns = len(pixels), len(pixels[0])
+    scale = max(1.0, min(340 / columns, 200 / rows))
+    wide, tall = columns * scale, rows * scale
+    ramp = [[_heat(i / 63) for i in range(64)]]
+    parts = [image(pixels, 0, 0, wide, tall), image(ramp, 0, tall + 10, 120, 8)]
+    parts += [tag("text", "0", x=0, y=tall + 32, class_="tick"), tag("text", number(top), x=120, y=tall + 32, class_="tick end")]
+    return drawing(max(wide, 124), tall + 38, "Heatmap of |A - B|", *parts)
+
+
+def _heat(part: float) -> tuple[int, int, int]:
+    """Dark blue over teal to light yellow, ordered in lightness (also for the colour-blind); grey for NaN."""
+    if part < 0:
+        return 128, 128, 128
+    stops = ((24, 28, 66), (38, 84, 124), (42, 150, 138), (150, 206, 98), (253, 240, 150))
+    at = min(math.sqrt(part), 1.0) * (len(stops) - 1)
+    i = min(int(at), len(stops) - 2)
+    r, g, b = (round(p + (q - p) * (at - i)) for p, q in zip(stops[i], stops[i + 1], strict=True))
+    return r, g, b
+
+
+def scatter(pairs: Any) -> Markup | None:
+    """A against B for [[a, b], ...], with the diagonal on which equal values lie."""
+    points = [(p[0], p[1]) for p in pairs or [] if len(p) == 2 and is_number(p[0]) and is_number(p[1])]
+    if not points:
+        return None
+    low, high = min(min(p) for p in points), max(max(p) for p in points)
+    span = (high - low) or 1.0
+    spots = (tag("circle", cx=30 + (a - low) / span * 160, cy=170 - (b - low) / span * 160, r=2, class_="dot") for a, b in points)
+    frame = tag("rect", x=30, y=10, width=160, height=160, class_="frame")
+    diagonal = tag("line", x1=30, y1=170, x2=190, y2=10, class_="axis")
+    ends = [tag("text", number(low), x=30, y=184, class_="tick"), tag("text", number(high), x=190, y=184, class_="tick end")]
+    names = [tag("text", "A", x=110, y=184, class_="tick mid"), tag("text", "B", x=24, y=94, class_="tick end")]
+    return drawing(200, 190, "Values of A against values of B", frame, diagonal, *spots, *ends, *names)
+
+
+def time_bars(rows: Iterable[tuple[str, Any]]) -> Markup | None:
+    """Measured times as bars: each row (label, milliseconds or {"median", "min", "max"}); whiskers show the spread."""
+    data = []
+    for label, time in rows:
+        found = time if isinstance(time, dict) else {"median": time}
+        if is_number(found.get("median")):
+            middle = found["median"]
+            ends = [found[k] if is_number(found.get(k)) else middle for k in ("min", "max")]
+            data.append((label, middle, ends[0], ends[1]))
+    if not data:
+        return None
+    top, left, wide = max(max(m, high) for _, m, _, high in data) or 1.0, 168, 360
+    parts = []
+    for i, (label, middle, low, high) in enumerate(data):
+        y, end = 8 + i * 26, left + wide * middle / top
+        parts.append(tag("text", tag("title", label), label if len(label) <= 24 else label[:23] + "…", x=left - 8, y=y + 13, class_="label end"))
+        parts.append(tag("rect", x=left, y=y, width=max(end - left, 1.0), height=18, rx=3, class_="bar-fill"))
+        if high > low:
+            x1, x2 = left + wide * low / top, left + wide * high / top
+            parts.append(tag("path", d=f"M{x1:.1f} {y + 5}v8M{x1:.1f} {y + 9}H{x2:.1f}M{x2:.1f} {y + 5}v8", class_="whisker"))
+        parts.append(tag("text", duration(middle), x=left + wide * max(middle, high) / top + 8, y=y + 13, class_="label"))
+    return drawing(left + wide + 76, 12 + len(data) * 26, "Measured times", *parts, css="chart wide")

@@ -1,0 +1,128 @@
+"""The shell of the page: templates, style, script, packed data and the policy that lets nothing else in."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import gzip
+import hashlib
+import json
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from graphcheck.errors import GraphcheckError
+from graphcheck.reporting import charts, patchart, views, words
+
+MAX_SCRIPT = 60_000
+
+
+class Blocks:
+    """Data packed into the page, by id: JSON, gzip, base64; the script unpacks a block when it is asked for."""
+
+    def __init__(self) -> None:
+        self.items: list[tuple[str, str]] = []
+
+    def add(self, name: str, data: Any) -> str:
+        """Pack ``data`` under ``name`` and return it."""
+        raw = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        # No time stamp in the header: equal results give equal files.
+        self.items.append((name, base64.b64encode(gzip.compress(raw, 9, mtime=0)).decode()))
+        return name
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("graphcheck.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined
+    )
+    environment.filters |= {
+        "number": words.number,
+        "shape": words.shape,
+        "size": words.size,
+        "duration": words.duration,
+        "probability": words.probability,
+        "short": words.short,
+        "saying": words.saying,
+        "vclass": words.verdict_class,
+    }
+    environment.globals |= {
+        "histogram": charts.histogram,
+        "curve": charts.curve,
+        "heatmap": charts.heatmap,
+        "scatter": charts.scatter,
+        "time_bars": charts.time_bars,
+        "patch_picture": patchart.patch_picture,
+        "filters_picture": patchart.filters_picture,
+        "STATUS": words.STATUS,
+        "VERDICTS": words.VERDICTS,
+    }
+    return environment
+
+
+@functools.cache
+def _asset(suffix: str) -> str:
+    folder = resources.files("graphcheck.reporting") / "assets"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(suffix)), key=lambda f: f.name)
+    return "\n".join(f.read_text(encoding="utf-8") for f in files)
+
+
+def script() -> str:
+    """The page's own script, all files as one function scope."""
+    return '"use strict";(() => {\n' + _asset(".js") + "\n})();"
+
+
+def _digest(text: str) -> str:
+    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+
+def policy(css: str, js: str, plain: str) -> str:
+    """The Content-Security-Policy: these styles, this script, pictures written into the file, and nothing else."""
+    return (
+        f"default-src 'none'; script-src {_digest(js)}; style-src {_digest(css)} {_digest(plain)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def fragment(template: str, **context: Any) -> Markup:
+    """A rendered, escaped template."""
+    return Markup(_environment().get_template(template).render(**context))
+
+
+def render(results: list[dict[str, Any]]) -> str:
+    """See ``graphcheck.reporting.render``."""
+    if not results:
+        raise GraphcheckError("no result to report: give at least one JSON file of compare, analyze, rewrite or demo")
+    blocks = Blocks()
+    made = []
+    for i, result in enumerate(results):
+        schema = result.get("schema") if isinstance(result, dict) else None
+        maker = views.MAKERS.get(str(schema))
+        if maker is None:
+            known = ", ".join(views.MAKERS)
+            raise GraphcheckError(f"schema {words.short(schema, 80)!r} is unknown to this report, which reads {known}")
+        try:
+            made.append(maker(words.clean(result), f"r{i}" if len(results) > 1 else "", blocks.add, fragment))
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            raise GraphcheckError(f"result {i + 1} ({schema}) lacks or garbles {error!s:.120}, so no report was made of it") from error
+    if len(made) == 1:
+        body, title = made[0].html, made[0].title
+    else:
+        blocks.add("views", {view.id: view.html for view in made})
+        body, title = fragment("many.html.j2", views=made), f"{len(made)} results"
+    css, js, plain = _asset(".css"), script(), "#theme,.stage,.jsonly{display:none}"
+    return str(
+        fragment(
+            "page.html.j2",
+            title=title,
+            views=made,
+            body=body,
+            css=Markup(css),
+            js=Markup(js),
+            plain=Markup(plain),
+            policy=policy(css, js, plain),
+            blocks=blocks.items,
+        )
+    )

@@ -1,0 +1,173 @@
+"""A patch embedding as a picture: an image cut into patches, one picked out, and how its pixels travel to the row of a matrix."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from graphcheck.reporting.charts import drawing, image, tag
+from graphcheck.reporting.words import is_number
+
+Pixel = tuple[int, int, int]
+_PLANES = ("red", "green", "blue")
+
+
+def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224) -> Markup | None:
+    """The picture of a 2-D site (one row of ``patch_embeddings``); None for other ranks, or a kernel without whole numbers.
+
+    ``height`` and ``width`` are the image's; the picture shows true positions, pixels and order, on a made-up image.
+    """
+    kernel, strides = site.get("kernel_shape") or [], site.get("strides") or []
+    if len(kernel) != 2 or not all(isinstance(k, int) and 0 < k <= 64 for k in kernel):
+        return None
+    kh, kw = kernel
+    sh, sw = (s if isinstance(s, int) and s > 0 else k for s, k in zip([*strides, kh, kw][:2], kernel, strict=True))
+    rows, columns = max(1, (height - kh) // sh + 1), max(1, (width - kw) // sw + 1)
+    if not (kh <= height <= 4096 and kw <= width <= 4096):
+        return None
+    channels = min(3, site["in_channels"]) if isinstance(site.get("in_channels"), int) and site["in_channels"] > 0 else 3
+    row, column = int(rows * 0.42), int(columns * 0.58)
+    top, left = row * sh, column * sw
+    side = 210.0
+    scale = side / max(height, width)
+    parts = [image(_scene(height, width), 0, 24, width * scale, height * scale)]
+    parts += _grid(rows, columns, kh, kw, sh, sw, scale, width, height)
+    x, y = left * scale, 24 + top * scale
+    parts.append(tag("rect", x=x, y=y, width=kw * scale, height=kh * scale, class_="picked"))
+    patch = [[_colour((top + i) / height, (left + j) / width) for j in range(kw)] for i in range(kh)]
+    big = 130.0
+    px, py = 268.0, 40.0
+    parts.append(tag("path", d=f"M{x + kw * scale:.1f} {y:.1f}L{px} {py}M{x + kw * scale:.1f} {y + kh * scale:.1f}L{px} {py + big}", class_="ray"))
+    parts.append(image(patch, px, py, big, big))
+    parts.append(tag("rect", x=px, y=py, width=big, height=big, class_="picked"))
+    parts.append(tag("text", f"one patch: {kh} × {kw} pixels", x=px + big / 2, y=py + big + 18, class_="label mid"))
+    parts += _planes(patch, channels, 434, py)
+    order = _order(site.get("pattern"), kh, kw, channels)
+    parts.append(tag("text", f"{height} × {width} image, {rows} × {columns} = {rows * columns} patches", x=0, y=14, class_="label"))
+    parts += _strip(patch, order, channels, row * columns + column, rows * columns)
+    return drawing(760, 330, "A patch of the image and the row of the matrix that it becomes", *parts, css="chart wide patch")
+
+
+def _scene(height: int, width: int) -> list[list[Pixel]]:
+    """A made-up image: a sky, a sun, two hills, a house; small enough for a file, rich enough to see where a patch is from."""
+    step = max(1, math.ceil(max(height, width) / 112))
+    return [[_colour(i / height, j / width) for j in range(0, width, step)] for i in range(0, height, step)]
+
+
+def _colour(y: float, x: float) -> Pixel:
+    far, near = 0.58 + 0.09 * math.sin(x * 7 + 0.6), 0.74 + 0.06 * math.sin(x * 5 + 2.4)
+    if y > near:
+        shade = 0.82 + 0.18 * math.sin(x * 60 + y * 90)
+        return int(86 * shade), int(142 * shade), int(74 * shade)
+    if 0.52 < x < 0.72 and 0.50 < y < near:
+        brick = 0.86 if (int(y * 56) + int(x * 40 + (int(y * 56) % 2) * 0.5)) % 2 else 1.0
+        window = 0.57 < x < 0.62 and 0.57 < y < 0.64
+        return (246, 222, 140) if window else (int(196 * brick), int(96 * brick), int(72 * brick))
+    if 0.49 < x < 0.75 and 0.38 < y <= 0.50 and abs(x - 0.62) < (y - 0.38) * 1.08:
+        return 92, 64, 84
+    if y > far:
+        return 64 + int(40 * (y - far)), 104 + int(60 * (y - far)), 108
+    if (x - 0.24) ** 2 + (y - 0.2) ** 2 < 0.009:
+        return 252, 206, 96
+    return 118 + int(96 * y), 168 + int(66 * y), 222 + int(8 * y)
+
+
+def _grid(rows: int, columns: int, kh: int, kw: int, sh: int, sw: int, scale: float, width: int, height: int) -> list[Markup]:
+    if max(rows, columns) > 64 or sh < kh or sw < kw:
+        return []
+    lines = [f"M0 {24 + r * sh * scale:.1f}h{width * scale:.1f}" for r in range(1, rows + (rows * sh < height))]
+    lines += [f"M{c * sw * scale:.1f} 24v{height * scale:.1f}" for c in range(1, columns + (columns * sw < width))]
+    return [tag("path", d="".join(lines), class_="patchgrid")]
+
+
+def _planes(patch: Sequence[Sequence[Pixel]], channels: int, x: float, y: float) -> list[Markup]:
+    """The patch's channels one by one."""
+    parts = []
+    for c in range(channels):
+        at = x + c * 104
+        parts.append(image([[_plane(p, c, channels) for p in line] for line in patch], at, y, 92, 92))
+        parts.append(tag("text", f"c = {c}" + (f" ({_PLANES[c]})" if channels == 3 else ""), x=at + 46, y=y + 110, class_="label mid"))
+    parts.append(tag("text", "its channels", x=x, y=y - 8, class_="label"))
+    return parts
+
+
+def _plane(pixel: Pixel, channel: int, channels: int) -> Pixel:
+    if channels < 3:
+        grey = sum(pixel) // 3
+        return grey, grey, grey
+    r, g, b = (v if i == channel else 0 for i, v in enumerate(pixel))
+    return r, g, b
+
+
+def _order(pattern: Any, kh: int, kw: int, channels: int) -> tuple[list[tuple[int, int, int]], str]:
+    """(p1, p2, c) of each column of the row, in order, and the order's name; a Conv reads its window as (c p1 p2)."""
+    found = re.search(r"->.*\(([^()]*)\)[^()]*$", pattern or "")
+    names = found.group(1).split() if found else []
+    if sorted(names) != ["c", "p1", "p2"]:
+        names = ["c", "p1", "p2"]
+    sizes = {"p1": kh, "p2": kw, "c": channels}
+    first, second, third = names
+    cells = []
+    for i in range(sizes[first]):
+        for j in range(sizes[second]):
+            for k in range(sizes[third]):
+                at = {first: i, second: j, third: k}
+                cells.append((at["p1"], at["p2"], at["c"]))
+    return cells, " ".join(names)
+
+
+def _strip(
+    patch: Sequence[Sequence[Pixel]], order: tuple[list[tuple[int, int, int]], str], channels: int, number: int, of: int
+) -> list[Markup]:
+    """The row of the matrix that the patch becomes: its colours in order, and its first cells named."""
+    cells, name = order
+    y = 236.0
+    colours = [[_plane(patch[i][j], c, channels) for i, j, c in cells]]
+    parts = [tag("text", f"row {number} of {of} of the matrix: {len(cells)} numbers, in the order ({name})", x=0, y=y - 8, class_="label")]
+    parts.append(tag("path", d=f"M480 {180}C480 {y - 20} 380 {y - 30} 380 {y - 6}", class_="ray"))
+    parts += [image(colours, 0, y, 760, 26), tag("rect", x=0, y=y, width=760, height=26, class_="frame")]
+    shown = min(len(cells), 13)
+    wide = 52.0
+    parts.append(tag("path", d=f"M0 {y + 26}L0 {y + 46}M{760 * shown / len(cells):.1f} {y + 26}L{shown * wide} {y + 46}", class_="ray"))
+    for k, (i, j, c) in enumerate(cells[:shown]):
+        parts.append(image([[colours[0][k]]], k * wide, y + 46, wide, 22))
+        parts.append(tag("rect", x=k * wide, y=y + 46, width=wide, height=22, class_="frame"))
+        parts.append(tag("text", f"{i},{j},{c}", x=k * wide + wide / 2, y=y + 84, class_="tick mid"))
+    parts.append(tag("text", "… (p1,p2,c)" if shown < len(cells) else "(p1,p2,c)", x=shown * wide + 6, y=y + 62, class_="tick"))
+    return parts
+
+
+def filters_picture(weights: Any) -> Markup | None:
+    """A few filters, each as a Conv kernel and as a column of the MatMul's matrix.
+
+    ``weights``: {"filters": [[c][kh][kw] numbers, ...], "order": einops names of the matrix rows such as "p1 p2 c"}.
+    """
+    if not isinstance(weights, dict):
+        return None
+    filters = [f for f in weights.get("filters") or [] if f and f[0] and f[0][0]][:6]
+    if not filters:
+        return None
+    parts = []
+    for n, kernel in enumerate(filters):
+        channels, kh, kw = len(kernel), len(kernel[0]), len(kernel[0][0])
+        flat = [v for plane in kernel for line in plane for v in line if is_number(v)]
+        top = max((abs(v) for v in flat), default=0) or 1.0
+        picture = [[_signed([kernel[c][i][j] / top for c in range(min(3, channels))]) for j in range(kw)] for i in range(kh)]
+        x = n * 122.0
+        parts.append(image(picture, x, 22, 92, 92))
+        parts.append(tag("text", f"filter {weights.get('first', 0) + n}", x=x + 46, y=14, class_="label mid"))
+        cells, _ = _order(f"-> ({weights.get('order') or 'c p1 p2'})", kh, kw, min(3, channels))
+        column = [[_signed([kernel[c][i][j] / top])] for i, j, c in cells]
+        parts.append(image(column, x + 98, 22, 12, 92))
+        parts.append(tag("rect", x=x + 98, y=22, width=12, height=92, class_="frame"))
+    parts.append(tag("text", "square: the Conv kernel; bar: the same numbers as a column of the MatMul's matrix", x=0, y=134, class_="label"))
+    return drawing(max(len(filters) * 122, 480), 142, "Filters as kernels and as columns", *parts, css="chart wide")
+
+
+def _signed(values: Sequence[float]) -> Pixel:
+    r, g, b = (int(128 + 127 * max(-1.0, min(1.0, v))) for v in (values if len(values) == 3 else [values[0]] * 3))
+    return r, g, b

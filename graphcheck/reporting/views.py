@@ -1,0 +1,189 @@
+"""One view for each kind of result: what its template needs, computed from the JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from markupsafe import Markup
+
+from graphcheck.reporting import graphs, words
+
+Add = Callable[[str, Any], str]
+Fragment = Callable[..., Markup]
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A part of the page: what an index says of it, and its HTML."""
+
+    id: str
+    kind: str
+    title: str
+    verdict: str | None
+    line: str
+    html: Markup
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What the script needs to draw graphs: names of data blocks, keys in them, and the names of the two sides."""
+
+    block: str
+    store: str
+    a: str
+    b: str = ""
+    key: str = ""
+    name_a: str = ""
+    name_b: str = ""
+
+
+def file_name(model: dict[str, Any] | None) -> str:
+    """The last part of a model's path; "model in memory" without one."""
+    path = (model or {}).get("path")
+    return str(path).replace("\\", "/").rsplit("/", 1)[-1] if path else "model in memory"
+
+
+def compare(result: dict[str, Any], ident: str, add: Add, fragment: Fragment, stage: Stage | None = None, title: str = "") -> View:
+    """The view of one pair; ``stage`` names graphs that are already packed, else the result's own are packed."""
+    pair = result.get("graphs") or {}
+    if stage is None and pair.get("a") and pair.get("b"):
+        data = pair_drawing(result, pair["a"], pair["b"])
+        stage = Stage(add(f"{ident}drawing", data), add(f"{ident}graphs", pair), "a", "b")
+    if stage is not None:
+        stage = dataclasses.replace(stage, name_a=file_name(result.get("a")), name_b=file_name(result.get("b")))
+    ids = {s: {str(n["name"]): n["id"] for n in pair[s]["nodes"]} for s in "ab"} if pair.get("a") and pair.get("b") else {"a": {}, "b": {}}
+    title = title or f"{file_name(result.get('a'))} and {file_name(result.get('b'))}"
+    html = fragment("compare.html.j2", r=result, ident=ident, stage=stage, title=title, ids=ids, curve_data=_curve(result, pair), worst=_worst(result))
+    return View(ident, "compare", title, str(result["verdict"]), str(result.get("reason") or ""), html)
+
+
+def pair_drawing(result: dict[str, Any], a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """The packed drawing of a pair with its deviations."""
+    made = graphs.drawing(a, b, alignment=result.get("alignment"), interface=result.get("interface"), divergence=result.get("divergence"))
+    return {"drawing": made, "deviations": graphs.deviations(result.get("numeric"))}
+
+
+def _curve(result: dict[str, Any], pair: dict[str, Any]) -> list[dict[str, Any]]:
+    """The divergence curve in the order of A's nodes, each point with its node."""
+    points = (result.get("numeric") or {}).get("curve") or []
+    if not pair.get("a"):
+        return list(points)
+    maker = {name: n["id"] for n in pair["a"]["nodes"] for name in n["outputs"]}
+    ordered = sorted(points, key=lambda p: maker.get(p.get("a"), 1 << 60))
+    return [p | {"node": maker.get(p.get("a"))} for p in ordered]
+
+
+def _worst(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """For each pair of outputs, the run that deviates most: the one whose pictures are drawn."""
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in (result.get("numeric") or {}).get("runs") or []:
+        for out in run.get("outputs") or []:
+            key, size = (str(out.get("a")), str(out.get("b"))), out.get("max_abs")
+            if key not in best or (words.is_number(size) and not (words.is_number(best[key].get("max_abs")) and best[key]["max_abs"] >= size)):
+                best[key] = out | {"side_note": run.get("side_note")}
+    return list(best.values())
+
+
+def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) -> View:
+    """The view of one model: its patch embeddings drawn, its refusals, its graph."""
+    graph = result.get("graph")
+    stage = None
+    if graph:
+        marks = {str(name): "patch embedding" for site in result.get("patch_embeddings") or [] for name in site.get("nodes") or []}
+        marks |= {str(r.get("node")): "refused" for r in result.get("refusals") or [] if str(r.get("node")) not in marks}
+        data = {"drawing": graphs.drawing(graph, marks={"a": marks})}
+        stage = Stage(add(f"{ident}drawing", data), add(f"{ident}graphs", {"a": graph}), "a", name_a=file_name(result.get("model")))
+    title = file_name(result.get("model"))
+    count = len(result.get("patch_embeddings") or [])
+    line = f"{count or 'no'} patch embedding{'' if count == 1 else 's'} found"
+    html = fragment("analyze.html.j2", r=result, ident=ident, stage=stage, title=title, line=line, sizes=image_sizes(result), ids=_ids(graph))
+    return View(ident, "analyze", title, None, line, html)
+
+
+def _ids(graph: dict[str, Any] | None) -> dict[str, int]:
+    return {str(n["name"]): int(n["id"]) for n in graph["nodes"]} if graph else {}
+
+
+def image_sizes(result: dict[str, Any]) -> list[tuple[int, int]]:
+    """Height and width of the image that each site reads, from its input's shape and layout; 224 where unknown."""
+    model, graph = result.get("model") or {}, result.get("graph") or {}
+    tensors = graph.get("tensors") or {}
+    out = []
+    for site in result.get("patch_embeddings") or []:
+        shapes = [(tensors.get(site.get("input")) or {}).get("shape")] + [i.get("shape") for i in model.get("inputs") or [] if i.get("name") == site.get("input")]
+        shape: list[Any] = next((s for s in shapes if isinstance(s, list) and len(s) == 4), [])
+        layout = str(site.get("layout") or "NCHW")
+        dims = [shape[layout.index(axis)] for axis in "HW"] if shape and sorted(layout) == sorted("NCHW") else []
+        out.append((dims[0], dims[1]) if len(dims) == 2 and all(isinstance(d, int) and d > 0 for d in dims) else (224, 224))
+    return out
+
+
+def rewrite(result: dict[str, Any], ident: str, add: Add, fragment: Fragment, title: str = "") -> View:
+    """The view of one rewrite: each site before and after, its checks and times."""
+    title = title or f"{file_name(result.get('model'))} to {result.get('to')}"
+    rank = max((t["rank"] for site in result.get("sites") or [] for when in ("before", "after") for t in site.get(when) or [] if words.is_number(t.get("rank"))), default=0)
+    html = fragment("rewrite.html.j2", r=result, ident=ident, title=title, top_rank=rank, sizes=image_sizes({"model": result.get("model"), "patch_embeddings": [s.get("site") or {} for s in result.get("sites") or []]}))
+    return View(ident, "rewrite", title, result.get("verdict"), str(result.get("reason") or ""), html)
+
+
+def demo(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) -> View:
+    """The index of many variants: a matrix for each family, its pairs and variants packed as views of their own."""
+    families = []
+    for f, family in enumerate(result.get("families") or []):
+        names = [str(v["name"]) for v in family.get("variants") or []]
+        store = {v["name"]: v["analyze"]["graph"] for v in family["variants"] if (v.get("analyze") or {}).get("graph")}
+        prefix = f"{ident}f{f}"
+        packed: dict[str, Markup] = {}
+        drawings: dict[str, Any] = {}
+        cells: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+        for p, pair in enumerate(family.get("pairs") or []):
+            a, b, key = str(pair["a"]), str(pair["b"]), f"{prefix}-pair-{p}"
+            stage = None
+            if a in store and b in store:
+                drawings[key] = pair_drawing(pair["compare"], store[a], store[b])
+                stage = Stage(f"{prefix}-drawings", f"{prefix}-graphs", a, b, key)
+            packed[key] = compare(pair["compare"], key, add, fragment, stage, f"{a} and {b}").html
+            cells[a, b] = cells[b, a] = (key, pair["compare"])
+        for i, variant in enumerate(family.get("variants") or []):
+            key = f"{prefix}-variant-{i}"
+            packed[key] = fragment("variant.html.j2", v=variant, ident=key, sizes=image_sizes(variant.get("analyze") or {}))
+        add(f"{prefix}-views", packed)
+        add(f"{prefix}-drawings", drawings)
+        add(f"{prefix}-graphs", store)
+        counts = Counter(str(pair["compare"].get("verdict")) for pair in family.get("pairs") or [])
+        families.append({"f": family, "prefix": prefix, "names": names, "cells": cells, "counts": counts, "slowest": _slowest(family)})
+    total: Counter[str] = sum((f["counts"] for f in families), Counter())
+    html = fragment("demo.html.j2", r=result, ident=ident, families=families, total=total, tallies=tallies(result))
+    line = ", ".join(f"{n} {v}" for v, n in total.most_common())
+    return View(ident, "demo", "The variants and how they relate", None, line, html)
+
+
+def _slowest(family: dict[str, Any]) -> float:
+    times = [(v.get("time_ms") or {}).get("median") for v in family.get("variants") or []]
+    return max((t for t in times if words.is_number(t)), default=0.0)
+
+
+def tallies(result: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """(done, tried) of what the demo does to each variant."""
+    variants = [v for f in result.get("families") or [] for v in f.get("variants") or []]
+    out = {"recognised": (sum(bool((v.get("analyze") or {}).get("patch_embeddings")) for v in variants), len(variants))}
+    for to in ("conv", "matmul"):
+        tried = [v[f"rewrite_{to}"] for v in variants if v.get(f"rewrite_{to}")]
+        out[f"rewritten to {to}"] = (sum(passed(r) for r in tried), len(tried))
+    return out
+
+
+def passed(result: dict[str, Any]) -> bool:
+    """Whether a rewrite did something and every check on it held."""
+    return bool(result.get("sites")) and result.get("verdict") != "different" and all(c.get("ok") for c in result.get("checks") or [])
+
+
+MAKERS: dict[str, Callable[[dict[str, Any], str, Add, Fragment], View]] = {
+    "graphcheck/compare/1": compare,
+    "graphcheck/analyze/1": analyze,
+    "graphcheck/rewrite/1": rewrite,
+    "graphcheck/demo/1": demo,
+}
