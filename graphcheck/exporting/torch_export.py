@@ -31,22 +31,17 @@ def _torchscript(variant: Variant, module: nn.Module, pixels: torch.Tensor, outp
 
     names = [variant.inputs[0][0]]
     buffer = io.BytesIO()
-    # on failure the exporter's C++ side prints the whole graph, past sys.stdout
-    logs = torch._C._jit_is_onnx_log_enabled()
-    torch._C._jit_set_onnx_log_enabled(False)
-    try:
-        torch.onnx.export(
-            module,
-            (pixels,),
-            buffer,  # type: ignore[arg-type]  # the TorchScript exporter takes any binary file
-            dynamo=False,
-            opset_version=variant.opset,
-            input_names=names,
-            output_names=outputs,
-            dynamic_axes={name: {0: "batch"} for name in names + outputs} if variant.dynamic_batch else None,
-        )
-    finally:
-        torch._C._jit_set_onnx_log_enabled(logs)
+    torch.onnx.export(
+        module,
+        (pixels,),
+        buffer,  # type: ignore[arg-type]  # the TorchScript exporter takes any binary file
+        dynamo=False,
+        verbose=False,  # or its C++ side prints the whole graph of a failure, past sys.stdout
+        opset_version=variant.opset,
+        input_names=names,
+        output_names=outputs,
+        dynamic_axes={name: {0: "batch"} for name in names + outputs} if variant.dynamic_batch else None,
+    )
     return onnx.load_model_from_string(buffer.getvalue())
 
 
