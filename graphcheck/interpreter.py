@@ -18,15 +18,16 @@ import onnx_ir as ir
 
 from graphcheck import model as model_
 from graphcheck.errors import Undecided, Untaught
-from graphcheck.ops import reference
-from graphcheck.ops.algebra import Algebra, Some, Tensor, Value
+from graphcheck.ops import control, reference, sequence
+from graphcheck.ops.algebra import Algebra, Tensor, Value
+from graphcheck.ops.bodies import function_body, types_of
 from graphcheck.ops.node import Node
-from graphcheck.ops.table import RANDOM, TAUGHT
+from graphcheck.ops.table import TAUGHT, is_random
 
 Env = dict[ir.Value, Value]
 
 _MAX_FOLD_ELEMENTS = 2**28  # constants larger than this are not folded (a bomb, or a mistake)
-_MAX_TRIPS = 10_000
+_OLDEST = 7  # before it, operators broadcast by their own attributes
 
 
 @dataclasses.dataclass
@@ -82,19 +83,23 @@ class Interpreter:
         while inputs and inputs[-1] is None:
             inputs.pop()
         node = self._resolve(source, attributes, opsets, inputs)
-        if node.op_type in RANDOM and node.domain == "":
-            raise Undecided(f"{node.op_type} is random", node.name)
-        if node.op_type in ("If", "Loop", "Scan") and node.domain == "":
-            return self._control(node, inputs, env, attributes, opsets)
         key = (source.domain, source.op_type, source.overload)
         if key in self.model.functions:
             function = self.model.functions[key]
             return self._call(function, inputs, self._given(function, node), function.opset_imports)
-        concrete = all(x is None or isinstance(x, (np.ndarray, list)) for x in inputs)
-        if concrete and node.domain == "":
-            return self._fold(node, inputs)
+        if node.domain == "":
+            if node.version < _OLDEST:
+                raise Undecided(f"operator set {node.version} is older than {_OLDEST}, the oldest that is evaluated", node.name)
+            if is_random(node, inputs):
+                raise Undecided(f"{node.op_type} is random", node.name)
+            if node.op_type in control.OPS:
+                return control.OPS[node.op_type](self.m, node, inputs, lambda g, xs: self._subgraph(g, xs, env, attributes, opsets))
+            if node.op_type in sequence.OPS:
+                return sequence.OPS[node.op_type](self.m, node, inputs)
+            if all(x is None or isinstance(x, np.ndarray) for x in inputs):
+                return self._fold(node, inputs)
         if any(isinstance(x, list) for x in inputs):
-            raise Undecided(f"{node.op_type} on a sequence of computed values", node.name)
+            raise Undecided(f"{node.op_type} on a sequence is not evaluated", node.name)
         return self._taught(node, inputs)
 
     def _taught(self, node: Node, inputs: list[Value]) -> Sequence[Value]:
@@ -103,7 +108,7 @@ class Interpreter:
             if op is not None:
                 result = op(self.m, node, *inputs)
                 return result if isinstance(result, tuple) else (result,)
-            body = self._body(node, inputs)
+            body = function_body(self.m.memo, node, inputs, self.model.opset_imports)
             if body is not None:
                 return self._call(body, inputs, self._given(body, node), body.opset_imports)
         except Untaught as error:
@@ -140,6 +145,14 @@ class Interpreter:
         defaults = {name: a.value for name, a in function.attributes.items() if a is not None and a.value is not None}
         return {**defaults, **node.attributes}
 
+    def _subgraph(
+        self, graph: ir.Graph, inputs: Sequence[Value], env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
+    ) -> list[Value]:
+        env.update(zip(graph.inputs, inputs, strict=True))
+        self._constants(graph, env)
+        self._nodes(graph, env, attributes, opsets)
+        return [env[v] for v in graph.outputs]
+
     def _call(
         self, function: ir.Function, inputs: Sequence[Value], attributes: Mapping[str, Any], opsets: Mapping[str, int]
     ) -> list[Value]:
@@ -175,105 +188,13 @@ class Interpreter:
                 return np.asarray(value, np.int64)
         raise Undecided("a Constant holds no number", node.name)
 
-    def _control(
-        self, node: Node, inputs: list[Value], env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
-    ) -> list[Value]:
-        if node.op_type == "If":
-            if not isinstance(inputs[0], np.ndarray):
-                raise Undecided("the condition of If depends on the inputs", node.name)
-            graph = node.attr("then_branch" if bool(inputs[0].reshape(-1)[0]) else "else_branch")
-            return self._subgraph(graph, (), env, attributes, opsets)
-        if node.op_type == "Loop":
-            return self._loop(node, inputs, env, attributes, opsets)
-        raise Undecided("Scan is not evaluated", node.name)
-
-    def _subgraph(
-        self, graph: ir.Graph, inputs: Sequence[Value], env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
-    ) -> list[Value]:
-        env.update(zip(graph.inputs, inputs, strict=True))
-        self._constants(graph, env)
-        self._nodes(graph, env, attributes, opsets)
-        return [env[v] for v in graph.outputs]
-
-    def _loop(
-        self, node: Node, inputs: list[Value], env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
-    ) -> list[Value]:
-        graph = node.attr("body")
-        inputs = [*inputs, None, None]
-        trips = _MAX_TRIPS + 1 if inputs[0] is None else inputs[0]
-        go_on: Value = np.asarray(True) if inputs[1] is None else inputs[1]
-        state = list(inputs[2 : 2 + len(graph.inputs) - 2])
-        scanned: list[list[Some]] = [[] for _ in range(len(graph.outputs) - 1 - len(state))]
-        if isinstance(trips, Tensor):
-            raise Undecided("the trip count of Loop depends on the inputs", node.name)
-        for trip in range(int(trips)):
-            if isinstance(go_on, Tensor):
-                raise Undecided("the condition of Loop depends on the inputs", node.name)
-            if not bool(go_on):  # type: ignore[arg-type]
-                break
-            if trip >= _MAX_TRIPS:
-                raise Undecided(f"Loop goes on beyond {_MAX_TRIPS} steps", node.name)
-            go_on, *rest = self._subgraph(graph, [np.asarray(trip), go_on, *state], env, attributes, opsets)
-            state = list(rest[: len(state)])
-            for column, value in zip(scanned, rest[len(state) :], strict=True):
-                column.append(value)  # type: ignore[arg-type]
-        return [*state, *(self._stack(node, column) for column in scanned)]
-
-    def _stack(self, node: Node, column: list[Some]) -> Value:
-        if not column:
-            raise Undecided("Loop runs no step, so the shape of its scan outputs is unknown", node.name)
-        if all(isinstance(x, np.ndarray) for x in column):
-            return np.stack(column)  # type: ignore[arg-type]
-        parts = [self.m.lift(x) for x in column]
-        shape = (len(parts), *parts[0].shape)
-        return self.m.join(parts, np.arange(1, 1 + math.prod(shape)), shape, parts[0].dtype)
-
-    def _types(self, inputs: Sequence[Value]) -> list[onnx.TypeProto]:
-        types = []
-        for x in inputs:
-            if x is None:
-                types.append(onnx.TypeProto())
-            else:
-                code = int(ir.DataType.from_numpy(np.dtype(x.dtype)))
-                types.append(onnx.helper.make_tensor_type_proto(code, list(x.shape)))
-        return types
-
-    def _body(self, node: Node, inputs: Sequence[Value]) -> ir.Function | None:
-        """The ONNX function body of the operator, if its schema has one."""
-        try:
-            schema = onnx.defs.get_schema(node.op_type, node.version, node.domain)
-        except onnx.defs.SchemaError:
-            return None
-        proto = None
-        if schema.has_function:
-            proto = schema.function_body
-        elif schema.has_context_dependent_function:
-            types = [t.SerializeToString() for t in self._types(inputs)]
-            data = schema.get_context_dependent_function(node.proto().SerializeToString(), types)
-            proto = onnx.FunctionProto.FromString(data)
-        if proto is None:
-            return None
-        key = ("body", proto.SerializeToString(deterministic=True))
-        if key not in self.m.memo:
-            body = ir.from_proto(proto)
-            if "" not in body.opset_imports:
-                body.opset_imports[""] = node.version
-            defaults = {n: a.default_value for n, a in schema.attributes.items() if a.default_value.type}
-            for name, default in defaults.items():
-                if name in body.attributes and body.attributes[name].value is None:
-                    body.attributes[name] = ir.from_proto(default)
-            self.m.memo[key] = body
-        return self.m.memo[key]  # type: ignore[no-any-return]
-
     def _opaque(self, node: Node, inputs: list[Value]) -> list[Value]:
         """An unknown function of the inputs; its outputs' shapes by ONNX shape inference."""
-        if node.op_type in RANDOM:
-            raise Undecided(f"{node.op_type} is random", node.name)
         try:
             schema = onnx.defs.get_schema(node.op_type, node.version, node.domain)
         except onnx.defs.SchemaError:
             return self._opaque_declared(node, inputs)
-        types = {f"i{i}": t for i, t in enumerate(self._types(inputs)) if inputs[i] is not None}
+        types = {f"i{i}": t for i, t in enumerate(types_of(inputs)) if inputs[i] is not None}
         data = {f"i{i}": onnx.numpy_helper.from_array(x) for i, x in enumerate(inputs) if isinstance(x, np.ndarray)}
         found = onnx.shape_inference.infer_node_outputs(schema, node.proto(), types, data)
         shapes: list[tuple[tuple[int, ...], np.dtype[Any]] | None] = []
@@ -313,3 +234,9 @@ class Interpreter:
             cls = self.m.terms.opaque(key, [a.cls for a in args], math.prod(dims))
             results.append(Tensor(cls, dims, dtype))
         return results
+
+
+def _sums_floats(node: Node, inputs: Sequence[Value]) -> bool:
+    """Whether the result in floats depends on an order of summation that ONNX leaves open: then it is taken exactly."""
+    sums = node.op_type in contraction.OPS or node.op_type in reduction.OPS
+    return sums and isinstance(inputs[0], np.ndarray) and inputs[0].dtype.kind not in "iub"

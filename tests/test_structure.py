@@ -236,6 +236,11 @@ def test_diff_of_an_inserted_node_shows_only_that_node() -> None:
     assert result["constants"]["equal"] == 1
 
 
+def test_reason_for_a_constant_that_is_computed_on_the_other_side() -> None:
+    result = compare_structure(read(BASE), read(BASE.replace("h = Add(x, w)", "v = Identity(w) h = Add(x, v)")))
+    assert result.reason == "'w' of A and 'v' of B: a constant in A, computed in B"
+
+
 def test_cycles_and_dangling_operands_are_told() -> None:
     model = read(BASE)
     add, relu, _ = list(model.graph)

@@ -29,8 +29,8 @@ class Domain(Protocol[V]):
     def ew(self, fn: str, values: Sequence[V], maps: Sequence[Map | None], size: int) -> V:
         """Elementwise; each value seen through its map, a value of size 1 as a scalar."""
 
-    def contract(self, a: V, b: V, batches: tuple[int, int], m: int, n: int, k: int) -> V:
-        """[Ba, m, k] x [Bb, n, k] -> [B, m, n]."""
+    def contract(self, a: V, b: V, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> V:
+        """[Ba, m, k] x [Bb, n, k] -> [B, m, n]; with ``kn`` the second is [Bb, k, n]."""
 
     def sum(self, a: V, rows: int, k: int) -> V:
         """[rows, k] -> [rows]."""

@@ -79,13 +79,16 @@ class Float64:
         noisy = fn.partition(":")[0] not in _EXACT
         return self._finish(value, error, np.abs(value) if noisy else None)
 
-    def contract(self, a: Real, b: Real, batches: tuple[int, int], m: int, n: int, k: int) -> Real:
+    def contract(self, a: Real, b: Real, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> Real:
         """Batched products of [m, k] and [n, k]."""
-        av, bv = a.value.reshape(batches[0], m, k), b.value.reshape(batches[1], n, k).swapaxes(1, 2)
+        def right(x: np.ndarray) -> np.ndarray:
+            return x.reshape(batches[1], k, n) if kn else x.reshape(batches[1], n, k).swapaxes(1, 2)
+
+        av, bv = a.value.reshape(batches[0], m, k), right(b.value)
         value = (av @ bv).reshape(-1)
         error = None
         if self.bounds:
-            ae, be = a.error.reshape(av.shape), b.error.reshape(batches[1], n, k).swapaxes(1, 2)
+            ae, be = a.error.reshape(av.shape), right(b.error)
             absolute = np.abs(av) @ (np.abs(bv) * _gamma(k) + be)
             error = (absolute + ae @ (np.abs(bv) + be)).reshape(-1) if ae.any() else absolute.reshape(-1)
         scale = np.sqrt((av * av) @ (bv * bv)).reshape(-1) if self.unit else None

@@ -35,7 +35,7 @@ from graphcheck.errors import Undecided
 Operand = tuple[int, Map | None]
 
 COMMUTATIVE = frozenset({"add", "mul", "max", "min"})
-_REDUCING = frozenset({"max", "min"})  # row functions with one result a row
+_UNORDERED = frozenset({"max", "min"})  # row functions for which the order within a row is no matter
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class Terms:
         self._users: list[list[int]] = []
         self._digests: dict[tuple[int, int, str], tuple[np.ndarray, bytes]] = {}  # the array is kept: its address is the key
         self.merges = 0
+        self.on_merge: Callable[[int, int], None] | None = None  # told (kept, given up) at every merge
 
     # -- classes -------------------------------------------------------------------------------------------------
 
@@ -126,6 +127,8 @@ class Terms:
                 a, b = b, a
             self._parent[b] = a
             self.merges += 1
+            if self.on_merge is not None:
+                self.on_merge(a, b)
             users = self._users[b]
             self._users[b] = []
             for user in users:
@@ -353,6 +356,11 @@ class Terms:
                             if self.scalar(term.args[i]) == -1.0 and self.size(term.args[1 - i]) == term.size:
                                 inner = self.find(term.args[1 - i])
                                 return self._seen((inner, self.maps.compose(term.params[1][1 - i], views[other][1])), size)
+        if fn == "mul" and self.normalize and len(views) == 2:
+            for one, other in ((0, 1), (1, 0)):
+                found = self._softmax(views[one], views[other], size)
+                if found is not None:
+                    return found
         if fn == "recip":
             value = self.scalar(views[0][0])
             if value and abs(math.frexp(value)[0]) == 0.5 and abs(value) > 2.0**-126:
@@ -367,40 +375,58 @@ class Terms:
                         return self.ew("recip", [(positive, None)], size)
         return None
 
+    def _softmax(self, power: Operand, inverse: Operand, size: int) -> int | None:
+        """Exp(x) * (1 / ReduceSum(Exp(x))), row by row, is Softmax(x)."""
+        e, r = self.terms[power[0]], self.terms[inverse[0]]
+        if power[1] is not None or e.kind != "ew" or e.params[0] != "exp" or r.kind != "ew" or r.params[0] != "recip":
+            return None
+        total = self.terms[self.find(r.args[0])]
+        if total.kind != "sum" or self.find(total.args[0]) != power[0] or r.params[1][0] is not None:
+            return None
+        rows, k = total.params
+        along = inverse[1]
+        if along is None or along.size != size or not np.array_equal(along.index, np.repeat(np.arange(1, rows + 1), k)):
+            return None
+        return self.rows("softmax", self._seen((self.find(e.args[0]), e.params[1][0]), size), rows, k)
+
     def _seen(self, view: Operand, size: int) -> int:
         cls, map_ = view
         if map_ is not None:
             return self.move((cls,), map_)
         return cls if self.size(cls) == size else self.move((cls,), self.maps.intern(np.ones(size, np.int32)))
 
-    def contract(self, a: int, b: int, batches: tuple[int, int], m: int, n: int, k: int) -> int:
-        """[Ba, m, k] x [Bb, n, k] -> [B, m, n]; ``batches`` = (Ba, Bb), one of them may be 1."""
+    def contract(self, a: int, b: int, batches: tuple[int, int], m: int, n: int, k: int, kn: bool = False) -> int:
+        """[Ba, m, k] x [Bb, n, k] -> [B, m, n]; ``batches`` = (Ba, Bb), one of them may be 1.
+
+        With ``kn`` the second operand is [Bb, k, n]: the way most weights are stored, and how constants are kept.
+        """
         a, b = self.find(a), self.find(b)
         batch = max(batches)
-        picked = self._one_hot(b, n, k) if batches[1] == 1 else None
+        if kn != (b in self.arrays):
+            b, kn = self.move((b,), self.maps.transpose((batches[1], *((k, n) if kn else (n, k))), (0, 2, 1))), not kn
+        picked = self._one_hot(b, n, k) if kn and batches[1] == 1 else None
         if picked is not None:
             rows = np.arange(batch * m)[:, None] * k
             return self.move((a,), self.maps.intern(rows + picked[None, :] + 1))
         if self.normalize:
-            swap = (a in self.arrays, a) > (b in self.arrays, b)
-            if swap:
+            if (a in self.arrays, a) > (b in self.arrays, b):
                 swapped = self.contract(b, a, batches[::-1], n, m, k)
                 return self.move((swapped,), self.maps.transpose((batch, n, m), (0, 2, 1)))
-            a, b = self._sort_columns(a, b, batches, m, n, k)
-        return self._intern("contract", (batches, m, n, k), (a, b), batch * m * n)
+            a, b = self._sort_columns(a, b, batches, m, n, k, kn)
+        return self._intern("contract", (batches, m, n, k, kn), (a, b), batch * m * n)
 
     def _one_hot(self, b: int, n: int, k: int) -> np.ndarray | None:
-        """Which column each row of a constant [n, k] picks, if every row is one-hot: such a product only moves elements."""
+        """Which row each column of a constant [k, n] picks, if all are one-hot: such a product only moves elements."""
         array = self.arrays.get(b)
         if array is None or n * k < 2 or array.size != n * k:
             return None
-        table = array.reshape(n, k)
+        table = array.reshape(k, n).T
         if np.count_nonzero(table[0]) != 1 or not (table[0].max() == 1) or np.count_nonzero(table) != n:
             return None
         picked = table.argmax(axis=1)
         return picked if bool((table[np.arange(n), picked] == 1).all()) else None
 
-    def _sort_columns(self, a: int, b: int, batches: tuple[int, int], m: int, n: int, k: int) -> tuple[int, int]:
+    def _sort_columns(self, a: int, b: int, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> tuple[int, int]:
         """Order the summed index by where its elements come from, so that the order of a flattened patch is no matter."""
         term = self.terms[a]
         if term.kind != "move" or batches[1] != 1:
@@ -409,6 +435,8 @@ class Terms:
         if order is None:
             return a, b
         a = self.move((a,), self._columns(batches[0] * m, k, order))
+        if kn:
+            return a, self.move((b,), self.maps.intern(order[:, None] * n + np.arange(1, n + 1)))
         return a, self.move((b,), self._columns(n, k, order))
 
     def _columns(self, rows: int, k: int, order: np.ndarray) -> Map:
@@ -441,13 +469,13 @@ class Terms:
     def rows(self, fn: str, a: int, rows: int, k: int) -> int:
         """Apply a row function to each row of [rows, k]; max and min give one value a row, the others k."""
         a = self.find(a)
-        if fn in _REDUCING and k == 1:
+        if fn in _UNORDERED and k == 1:
             return a
-        if self.normalize and fn in _REDUCING and self.terms[a].kind == "move":
+        if self.normalize and fn in _UNORDERED and self.terms[a].kind == "move":
             order = self._column_order(self.terms[a].params[0], k)
             if order is not None:
                 a = self.move((a,), self._columns(rows, k, order))
-        return self._intern("rows", (fn, rows, k), (a,), rows if fn in _REDUCING else rows * k)
+        return self._intern("rows", (fn, rows, k), (a,), rows if reduces(fn) else rows * k)
 
     def opaque(self, key: tuple[Any, ...], args: Sequence[int], size: int) -> int:
         """An unknown function, known by ``key``, of its operands."""
@@ -472,6 +500,11 @@ class Terms:
             if not stop(cls):
                 stack += [(self.find(a), False) for a in self.terms[cls].args]
         return result
+
+
+def reduces(fn: str) -> bool:
+    """Whether a row function gives one value a row (max, min, argmax, argmin) or a row."""
+    return fn in _UNORDERED or fn.startswith("arg")
 
 
 def content_digest(flat: np.ndarray) -> bytes:

@@ -33,8 +33,8 @@ class InputSpec:
     ``distribution``: ``normal`` with standard deviation ``scale``; ``uniform`` in [0, scale); ``one-hot``, ``scale`` at
     one place a sample and 0 elsewhere; ``constant``, ``scale`` everywhere; ``extreme``, magnitudes many decades around
     ``scale``. ``signs`` makes floats all positive or all negative. Zeros are replaced unless ``zeros``: too much is
-    right by accident at 0. ``ranges`` are (name, low, high), name ``""`` for all others: such inputs are uniform in the range
-    (``constant`` and ``one-hot`` are clipped to it). Integers are 1 to 3 (masks 0 and 1), booleans both.
+    right by accident at 0. ``ranges`` are (name, low, high), name ``""`` for all others: such inputs are uniform in the
+    range (``constant`` and ``one-hot`` are clipped to it). Integers are 1 to 3 (masks 0 and 1), booleans both.
     """
 
     seed: int = 0
@@ -183,7 +183,11 @@ def _draw(pair: Pair, shape: tuple[int, ...], spec: InputSpec, rng: np.random.Ge
     for dtype in sorted(set(dtypes), key=lambda dtype: dtype.itemsize, reverse=True):
         values = values.astype(dtype)  # through every dtype, the narrowest last: then each side gets the same numbers
     if not spec.zeros and bounds is None and spec.distribution != "one-hot":
-        values = np.where(values == 0, np.asarray(_nonzero(spec), values.dtype), values)
+        values = np.where(
+            values == 0,
+            np.asarray(min(spec.scale, largest) * (-1 if spec.signs == "negative" else 1), values.dtype),
+            values,
+        )
     return values.astype(dtypes[0])
 
 
@@ -228,10 +232,6 @@ def _integers(
     elif spec.zeros:
         low = 0
     return rng.integers(low, high, shape, endpoint=True)
-
-
-def _nonzero(spec: InputSpec) -> float:
-    return -spec.scale if spec.signs == "negative" else spec.scale
 
 
 def _is_integer(dtype: np.dtype[Any]) -> bool:

@@ -34,10 +34,17 @@ class Port:
     dtype: str
     shape: tuple[Dim, ...] | None
 
+    @property
+    def is_tensor(self) -> bool:
+        """False for sequences, optionals and what has no declared type."""
+        return self.dtype.upper() in ir.DataType.__members__ and self.dtype != "undefined"
+
     def numpy_dtype(self) -> np.dtype[Any]:
         """The numpy (or ml_dtypes) dtype; :class:`UsageError` for strings, sequences and optionals."""
-        kind = ir.DataType.__members__.get(self.dtype.upper())
-        if kind in (None, ir.DataType.STRING, ir.DataType.UNDEFINED):
+        if not self.is_tensor:
+            raise UsageError(f"input {self.name!r} has type {self.dtype}: only tensors can be fed")
+        kind = ir.DataType[self.dtype.upper()]
+        if kind == ir.DataType.STRING:
             raise UsageError(f"input {self.name!r} has type {self.dtype}: give its values with --inputs FILE.npz")
         return np.dtype(kind.numpy())
 
@@ -120,7 +127,7 @@ def pair_interfaces(a: ir.Model, b: ir.Model, ignore_outputs: Iterable[str] = ()
             _check(where, pair, notes, mismatches)
     if not any(m.where == "input" and m.kind in ("rank", "dim") for m in mismatches):
         try:
-            _solve(input_pairs, {})
+            _unify(input_pairs, {}, _Groups())
         except UsageError as error:
             mismatches.append(Mismatch("dim", "input", str(error)))
     notes += [f"output {name!r} is left out, as asked" for name in sorted(ignored)]
@@ -223,16 +230,13 @@ def _check(where: str, pair: Pair, notes: list[str], mismatches: list[Mismatch])
         message = f"{label} has rank {len(a.shape)} in A and rank {len(b.shape)} in B ({_text(a)} and {_text(b)})"
         mismatches.append(Mismatch("rank", where, message))
         return
+    before = len(mismatches)
     for axis, (x, y) in enumerate(zip(a.shape, b.shape, strict=True)):
-        if isinstance(x, int) and isinstance(y, int):
-            if x != y:
-                message = f"{label} has size {x} on axis {axis} in A and {y} in B ({_text(a)} and {_text(b)})"
-                mismatches.append(Mismatch("dim", where, message))
-        elif isinstance(x, int) or isinstance(y, int):
-            fixed, side, free = (x, "A", y) if isinstance(x, int) else (y, "B", x)
-            notes.append(f"{label} is fixed to {fixed} on axis {axis} in {side}, and {free or 'any size'} in the other")
-        elif x != y:
-            notes.append(f"{label} calls axis {axis} {x or 'nothing'} in A and {y or 'nothing'} in B")
+        if isinstance(x, int) and isinstance(y, int) and x != y:
+            message = f"{label} has size {x} on axis {axis} in A and {y} in B ({_text(a)} and {_text(b)})"
+            mismatches.append(Mismatch("dim", where, message))
+    if a.shape != b.shape and len(mismatches) == before:
+        notes.append(f"{label} is declared {_text(a)} in A and {_text(b)} in B: both admit the shapes compared")
 
 
 def _text(port: Port) -> str:

@@ -103,7 +103,10 @@ def _walk(left: FlatGraph, right: FlatGraph) -> tuple[dict[ir.Node, ir.Node], st
             if a is not b:
                 causes.append(f"an optional operand is given on one side only: {(a or b).name!r}")  # type: ignore[union-attr]
         elif a in left.constants or b in right.constants:
-            if left.constants.get(a) != right.constants.get(b):
+            if a not in left.constants or b not in right.constants:
+                constant, other = ("B", "A") if a not in left.constants else ("A", "B")
+                causes.append(f"{a.name!r} of A and {b.name!r} of B: a constant in {constant}, computed in {other}")
+            elif left.constants[a] != right.constants[b]:
                 causes.append(f"constant {a.name!r} of A is not {b.name!r} of B")
         elif a in forward or b in backward:
             if forward.get(a) is not b:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import torch
 from torch import nn
@@ -31,17 +32,18 @@ def _torchscript(variant: Variant, module: nn.Module, pixels: torch.Tensor, outp
 
     names = [variant.inputs[0][0]]
     buffer = io.BytesIO()
-    torch.onnx.export(
-        module,
-        (pixels,),
-        buffer,  # type: ignore[arg-type]  # the TorchScript exporter takes any binary file
-        dynamo=False,
-        verbose=False,  # or its C++ side prints the whole graph of a failure, past sys.stdout
-        opset_version=variant.opset,
-        input_names=names,
-        output_names=outputs,
-        dynamic_axes={name: {0: "batch"} for name in names + outputs} if variant.dynamic_batch else None,
-    )
+    # on failure this prints the whole graph, past sys.stdout; torch's own switch for it is always on
+    with mock.patch.object(torch._C, "_jit_onnx_log"):
+        torch.onnx.export(
+            module,
+            (pixels,),
+            buffer,  # type: ignore[arg-type]  # the TorchScript exporter takes any binary file
+            dynamo=False,
+            opset_version=variant.opset,
+            input_names=names,
+            output_names=outputs,
+            dynamic_axes={name: {0: "batch"} for name in names + outputs} if variant.dynamic_batch else None,
+        )
     return onnx.load_model_from_string(buffer.getvalue())
 
 

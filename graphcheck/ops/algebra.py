@@ -199,16 +199,16 @@ class Algebra:
         if k != k2:
             raise Undecided(f"a matrix product of shapes {list(a.shape)} and {list(b.shape)} is not defined")
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-        bt = self.transpose(b, [*range(len(b.shape) - 2), len(b.shape) - 1, len(b.shape) - 2])
         size_b, size = math.prod(b.shape[:-2]), math.prod(batch)
         if size_b == 1:
             a = self.expand(a, (*batch, m, k))
-            out = self.contract(self.reshape(a, (1, size * m, k)), self.reshape(bt, (1, n, k)))
+            cls = self.terms.contract(a.cls, b.cls, (1, 1), size * m, n, k, kn=True)
         else:
             if math.prod(a.shape[:-2]) != 1:
                 a = self.expand(a, (*batch, m, k))
-            bt = self.expand(bt, (*batch, n, k))
-            out = self.contract(self.reshape(a, (-1, m, k)), self.reshape(bt, (-1, n, k)))
+            b = self.expand(b, (*batch, k, n))
+            cls = self.terms.contract(a.cls, b.cls, (math.prod(a.shape[:-2]), size), m, n, k, kn=True)
+        out = Tensor(cls, (size, m, n), a.dtype)
         shape = (*batch, *((m,) if not one_a else ()), *((n,) if not one_b else ()))
         return self.reshape(out, shape)
 

@@ -27,6 +27,7 @@ DATA: dict[str, tuple[int, ...] | None] = {
     "Gather": (0,),
     "GatherElements": (0,),
     "GatherND": (0,),
+    "OneHot": (2,),
     "Pad": (0, 2),
     "Reshape": (0,),
     "ReverseSequence": (0,),
@@ -36,6 +37,7 @@ DATA: dict[str, tuple[int, ...] | None] = {
     "SpaceToDepth": (0,),
     "Split": (0,),
     "Squeeze": (0,),
+    "TensorScatter": (0, 1),
     "Tile": (0,),
     "Transpose": (0,),
     "Trilu": (0,),
@@ -143,8 +145,25 @@ def _resize_axis(m: Algebra, node: Node, x: Tensor, axis: int, at: int, count: i
     return m.transpose(Tensor(out.cls, out.shape, x.dtype), [*range(axis), rank - 1, *range(axis, rank - 1)])
 
 
+def scatter(m: Algebra, node: Node, *inputs: Value) -> tuple[Some, ...]:
+    """The name that ScatterElements had before opset 11."""
+    return move(m, dataclasses.replace(node, op_type="ScatterElements", version=13, source=None), *inputs)
+
+
+def pad(m: Algebra, node: Node, x: Some, *rest: Value) -> tuple[Some, ...]:
+    """Pads and value as inputs; as attributes before opset 11."""
+    if node.version >= 11:
+        return move(m, node, x, *rest)
+    steering = (np.asarray(node.attr("pads"), np.int64), np.asarray(node.attr("value", 0.0), x.dtype))
+    kept = {k: v for k, v in node.attributes.items() if k == "mode"}
+    plain = dataclasses.replace(node, version=13, attributes=kept, n_inputs=3, present_inputs=(True,) * 3, source=None)
+    return move(m, plain, x, *steering)
+
+
 OPS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(DATA, move),
+    "Pad": pad,
+    "Scatter": scatter,
     "Identity": identity,
     "Dropout": dropout,
     "Shape": shape,

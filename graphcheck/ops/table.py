@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from graphcheck.ops import arithmetic, contraction, contrib, movement, reduction
+from graphcheck.ops.node import Node
 
 TAUGHT: dict[tuple[str, str], Callable[..., Any]] = {
     **{("", name): op for part in (movement, arithmetic, contraction, reduction) for name, op in part.OPS.items()},
@@ -16,3 +19,12 @@ TAUGHT: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"})
+
+
+def is_random(node: Node, inputs: Sequence[Any]) -> bool:
+    """Whether the operator draws numbers: the random ones, and Dropout in training at a ratio that is not 0."""
+    if node.op_type != "Dropout" or len(inputs) < 3 or inputs[2] is None:
+        return node.op_type in RANDOM
+    ratio, training = inputs[1:3]
+    off = isinstance(training, np.ndarray) and not training.any()
+    return not (off or (isinstance(ratio, np.ndarray) and not ratio.any()))

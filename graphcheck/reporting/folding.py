@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import bisect
+from collections import Counter, defaultdict
 from typing import Any
 
 from graphcheck.reporting.union import Union
 
-MAX_PERIOD, MIN_REPEAT, MIN_RUN, LONG = 96, 8, 3, 48
-"""Longest block in atoms; fewest vertices in a repeat and in a run; most rows of an atom before it is cut anyway."""
+MAX_PERIOD, MIN_REPEAT, MIN_RUN, LONG, FLAT = 96, 8, 3, 48, 36
+"""Longest block in atoms; fewest vertices in a repeat and in a run; most rows of an atom before it is cut anyway; most vertices that
+open at once, without inner boxes."""
 
 
 def atoms(union: Union) -> list[list[int]]:
     """Vertices in groups of whole rows, cut where at most one tensor of each side crosses from one row to the next.
 
-    Tensors read all over the graph (masks, rotary tables) do not count. A group that stays long (a U-Net) is cut where fewest cross.
+    Tensors read all over the graph (masks, rotary tables) do not count, and light vertices go where they are read. A group that stays
+    long (a U-Net) is cut where fewest cross.
     """
     if not union.rows:
         return []
@@ -30,11 +33,15 @@ def atoms(union: Union) -> list[list[int]]:
             window = range(start + LONG // 2, row + 1)
             cuts.append(min(window, key=lambda r: (width[r], -r)))
             start = cuts[-1] + 1
+    group_of = [bisect.bisect_left(cuts, row) for row in union.rows]
+    readers: dict[int, list[int]] = defaultdict(list)
+    for u, v in union.edges["a"] + union.edges["b"]:
+        readers[u].append(v)
+    for v in reversed(range(len(union.vertices))):
+        if union.light[v] and readers[v]:
+            group_of[v] = min(group_of[w] for w in readers[v])
     groups: list[list[int]] = [[] for _ in range(len(cuts) + 1)]
-    index, ends = 0, [*cuts, last]
-    for v, row in enumerate(union.rows):
-        while row > ends[index]:
-            index += 1
+    for v, index in enumerate(group_of):
         groups[index].append(v)
     return [g for g in groups if g]
 
@@ -49,7 +56,7 @@ def _crossing(union: Union, edges: list[tuple[int, int]], last: int) -> list[int
     steps = [0] * (last + 2)
     for u, end in reach.items():
         span = end - union.rows[u]
-        if span > 0 and not (fan[u] >= 3 and span > max(30, 0.4 * last)):
+        if span > 0 and not union.light[u] and not (fan[u] >= 3 and span > max(30, 0.4 * last)):
             steps[union.rows[u]] += 1
             steps[end] -= 1
     total, out = 0, []
@@ -65,17 +72,21 @@ def tree(union: Union, groups: list[list[int]], modules: list[str], special: set
     ``modules`` names the source module of each vertex ("" if unknown); what holds a vertex of ``special`` starts open.
     """
     seen: dict[tuple[Any, ...], int] = {}
+    modules = _without_root(modules)
     signatures = [seen.setdefault(_signature(union, group, special), len(seen)) for group in groups]
     everything = len(union.vertices) <= 14
     out: list[dict[str, Any]] = []
     run: list[int] = []
 
     def flush() -> None:
-        if sum(len(groups[i]) for i in run) >= MIN_RUN:
-            out.append(_fold(union, groups, run, modules, special, "run"))
-            out[-1]["open"] |= everything
-        else:
+        if sum(len(groups[i]) for i in run) < MIN_RUN:
             out.extend({"atom": i} for i in run)
+        else:
+            fold = _fold(union, groups, run, modules, special, "run")
+            fold["open"] |= everything
+            # A box that could not be named, with named boxes inside, says less than they do.
+            named = any("title" in item for item in fold["items"])
+            out.extend(fold["items"] if named and not _shared_module([modules[v] for i in run for v in groups[i]]) else [fold])
         run.clear()
 
     at = 0
@@ -133,8 +144,36 @@ def _fold(
         "note": " · ".join(common),
         "counts": dict(counts),
         "open": any(v in special for v in inside),
-        "items": [{"atom": i} for i in members],
+        "items": _nested(union, groups, members, modules, special, shared),
     }
+
+
+def _nested(
+    union: Union, groups: list[list[int]], members: list[int], modules: list[str], special: set[int], outer: str
+) -> list[dict[str, Any]]:
+    """The atoms of a large fold, in boxes by the next level of their modules where that tells them apart."""
+    flat: list[dict[str, Any]] = [{"atom": i} for i in members]
+    if sum(len(groups[i]) for i in members) <= FLAT or not any(modules[v] for i in members for v in groups[i]):
+        return flat
+    depth = len(outer.split(".")) if outer else 0
+    parts: list[tuple[str, list[int]]] = []
+    for i in members:
+        inner = _shared_module([modules[v] for v in groups[i]])
+        name = ".".join(inner.split(".")[: depth + 1])
+        if len(inner.split(".")) <= depth or not inner:
+            name = parts[-1][0] if parts else outer
+        if not parts or parts[-1][0] != name:
+            parts.append((name, []))
+        parts[-1][1].append(i)
+    if len(parts) == 1:
+        return flat
+    out: list[dict[str, Any]] = []
+    for _, part in parts:
+        if sum(len(groups[i]) for i in part) >= MIN_RUN:
+            out.append(_fold(union, groups, part, modules, special, "module"))
+        else:
+            out += ({"atom": i} for i in part)
+    return out
 
 
 def _repeated(
@@ -151,16 +190,22 @@ def _repeated(
     return whole | {"title": stem or "Repeated block", "times": len(blocks), "items": blocks}
 
 
+def _without_root(names: list[str]) -> list[str]:
+    """Module names in dots, without the levels that all of them share (the wrapper that was exported)."""
+    dotted = [n.strip("/").replace("/", ".") for n in names]
+    root = _shared_module([n for n in dotted if n])
+    levels = len(root.split(".")) if root else 0
+    return [".".join(n.split(".")[levels:]) for n in dotted]
+
+
 def _shared_module(names: list[str]) -> str:
-    """The longest common dotted (or slashed) prefix of the module names that are known; "" if there is none."""
+    """The longest common dotted prefix of the module names that are known; "" if there is none, or few are known."""
     known = [n for n in names if n]
     if len(known) * 2 < len(names) or not known:
         return ""
-    separator = "/" if known[0].startswith("/") else "."
-    parts = [n.split(separator) for n in known]
     shared = []
-    for column in zip(*parts, strict=False):
+    for column in zip(*(n.split(".") for n in known), strict=False):
         if len(set(column)) > 1:
             break
         shared.append(column[0])
-    return separator.join(shared).strip(separator)
+    return ".".join(shared)

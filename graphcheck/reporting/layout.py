@@ -1,4 +1,4 @@
-"""Where the boxes of a union stand: rows are given, columns come from fast-sugiyama, atom by atom and side by side."""
+"""Where the boxes of a union stand: rows are given, their order comes from fast-sugiyama, atom by atom and side by side."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from graphcheck.reporting.union import Union
 
 Columns = dict[int, float]
 Bends = dict[tuple[int, int], list[tuple[float, int]]]
+Problem = tuple[tuple[int, ...], tuple[tuple[int, int], ...]]
+
+HALF_BOX, HALF_LINE, SWEEPS = 0.5, 0.11, 14
+"""Half the room of a box and of a passing edge, in units of a box's pitch; sweeps of straightening."""
 
 
 def place(union: Union, groups: list[list[int]]) -> tuple[list[dict[str, Any]], Bends, Bends]:
-    """For each atom {"rows", "v": [[vertex, row in the atom, column on A or null, column on B or null]], "w": [widest of A, of B]}.
+    """For each atom {"rows", "v": [[vertex, row in the atom, column on A or null, column on B or null]]}, and the bends of each side.
 
-    Columns are in units of a box's pitch around 0. Also returns, for each side, the bends (column, row in the target's atom) of edges
-    that pass other rows on their way to a vertex of the atom.
+    Columns are in units of a box's pitch around 0. Bends are (column, row in the target's atom) of edges that pass other rows on their
+    way to a vertex of the atom; those that enter the atom from above are listed under source -1.
     """
     bends: dict[str, Bends] = {"a": {}, "b": {}}
     into: dict[str, dict[int, list[int]]] = {s: defaultdict(list) for s in "ab"}
     for s in "ab":
         for u, v in union.edges[s]:
             into[s][v].append(u)
-    out, memo = [], {}
+    out: list[dict[str, Any]] = []
+    memo: dict[Problem, tuple[list[float], Bends]] = {}
     for group in groups:
         columns: dict[str, Columns] = {}
         for s in "ab":
@@ -35,16 +40,9 @@ def place(union: Union, groups: list[list[int]]) -> tuple[list[dict[str, Any]], 
             for (i, j), chain in chains.items():
                 bends[s][members[i] if i >= 0 else -1, members[j]] = chain
         first = union.rows[group[0]]
-        out.append(
-            {
-                "rows": union.rows[group[-1]] - first + 1,
-                "v": [[v, union.rows[v] - first, columns["a"].get(v), columns["b"].get(v)] for v in group],
-            }
-        )
+        rows = [[v, union.rows[v] - first, columns["a"].get(v), columns["b"].get(v)] for v in group]
+        out.append({"rows": union.rows[group[-1]] - first + 1, "v": rows})
     return out, bends["a"], bends["b"]
-
-
-Problem = tuple[tuple[int, ...], tuple[tuple[int, int], ...]]
 
 
 def _problem(union: Union, members: list[int], group: list[int], into: dict[int, list[int]]) -> Problem:
@@ -59,6 +57,7 @@ def _solve(rows: tuple[int, ...], edges: tuple[tuple[int, int], ...]) -> tuple[l
     """Columns of the members, and the bends of edges that span rows.
 
     Every edge is cut into steps of one row, and what nothing enters hangs on the entry, so that the ranks of the library are our rows.
+    Vertex 0 is the entry, i + 1 is member i, what follows are the passing edges' dummies.
     """
     from fast_sugiyama import from_edges
 
@@ -66,24 +65,69 @@ def _solve(rows: tuple[int, ...], edges: tuple[tuple[int, int], ...]) -> tuple[l
         return [], {}
     steps: list[tuple[int, int]] = []
     chains: dict[tuple[int, int], list[int]] = {}
-    fresh = len(rows) + 1
-    entered = {j for _, j in edges}
+    level = [-1, *rows]
+    entered, real = {j for _, j in edges}, set(edges)
     for i, j in [*edges, *((-1, j) for j in range(len(rows)) if j not in entered)]:
-        before, top = i + 1, (rows[i] if i >= 0 else -1)
-        chain = list(range(fresh, fresh + rows[j] - top - 1))
-        fresh += len(chain)
+        before = i + 1
+        chain = list(range(len(level), len(level) + rows[j] - level[before] - 1))
+        level += range(level[before] + 1, rows[j])
         chains[i, j] = chain
         for v in (*chain, j + 1):
             steps.append((before, v))
             before = v
-    # A box's own pitch is 1; the dummies of passing edges need less, but the library knows one size only.
     found = from_edges(steps, vertex_spacing=1, ranking_type="original", dummy_vertices=False).to_dict()
-    bottom = [i for i, row in enumerate(rows) if row == max(rows)]
-    centre = sum(found[i + 1][0] for i in bottom) / len(bottom)
-    xs = [round(found[i + 1][0] - centre, 2) for i in range(len(rows))]
+    # Lines that only hold a vertex at its row are not drawn and take no room.
+    ghosts = {v for key, chain in chains.items() if key not in real for v in chain}
+    drawn = [v for v in range(len(level)) if v not in ghosts]
+    near = [(u, v) for u, v in steps if u not in ghosts and v not in ghosts and (u or chains.get((-1, v - 1)) is None or (-1, v - 1) in real)]
+    xs = _straighten({v: found[v][0] for v in drawn}, level, near, len(rows))
     bends = {
-        key: [(round(found[v][0] - centre, 2), (rows[key[0]] if key[0] >= 0 else -1) + 1 + n) for n, v in enumerate(chain)]
-        for key, chain in chains.items()
-        if chain and key in set(edges)
+        key: [(round(xs[v], 2), level[v]) for v in chain] for key, chain in chains.items() if chain and key in real
     }
-    return xs, bends
+    return [round(xs[i + 1], 2) for i in range(len(rows))], bends
+
+
+def _straighten(start: dict[int, float], level: list[int], steps: list[tuple[int, int]], boxes: int) -> dict[int, float]:
+    """Columns in the order of ``start``, as narrow as boxes and lines allow, each vertex near the mean of its neighbours.
+
+    A row with one box at the top or the bottom of the atom stays in the middle, so that atoms hang straight below each other.
+    """
+    layers: dict[int, list[int]] = defaultdict(list)
+    for v in sorted(start, key=lambda v: (start[v], v)):
+        layers[level[v]].append(v)
+    around: dict[int, list[int]] = defaultdict(list)
+    for u, v in steps:
+        around[u].append(v)
+        around[v].append(u)
+    half = {v: HALF_BOX if v <= boxes else HALF_LINE for v in start}
+    middle = start[0]
+    xs = {v: (x - middle) * 0.6 for v, x in start.items()}
+    bottom = layers[max(layers)]
+    pinned = {0} | (set(bottom) if len(bottom) == 1 else set())
+    order = sorted(layers)
+    for sweep in range(SWEEPS):
+        for row in order if sweep % 2 == 0 else order[::-1]:
+            members = layers[row]
+            wanted = [0.0 if v in pinned else _mean([xs[u] for u in around[v]], xs[v]) for v in members]
+            xs.update(zip(members, _spread(wanted, [half[v] for v in members]), strict=True))
+    return xs
+
+
+def _mean(values: list[float], default: float) -> float:
+    return sum(values) / len(values) if values else default
+
+
+def _spread(wanted: list[float], half: list[float]) -> list[float]:
+    """Places nearest to those wanted (least squares) that keep the order and the room of each (pool adjacent violators)."""
+    offsets = [0.0]
+    for left, right in zip(half, half[1:], strict=False):
+        offsets.append(offsets[-1] + left + right)
+    pools: list[tuple[float, int]] = []
+    for value, offset in zip(wanted, offsets, strict=True):
+        total, count = value - offset, 1
+        while pools and pools[-1][0] / pools[-1][1] > total / count:
+            before = pools.pop()
+            total, count = total + before[0], count + before[1]
+        pools.append((total, count))
+    flat = [total / count for total, count in pools for _ in range(count)]
+    return [x + offset for x, offset in zip(flat, offsets, strict=True)]

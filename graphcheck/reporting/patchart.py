@@ -49,7 +49,7 @@ def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224) -> 
     order = _order(site.get("pattern"), kh, kw, channels)
     parts.append(tag("text", f"{height} × {width} image, {rows} × {columns} = {rows * columns} patches", x=0, y=14, class_="label"))
     parts += _strip(patch, order, channels, row * columns + column, rows * columns)
-    return drawing(760, 330, "A patch of the image and the row of the matrix that it becomes", *parts, css="chart wide patch")
+    return drawing(760, 362, "A patch of the image and the row of the matrix that it becomes", *parts, css="chart wide patch")
 
 
 def _scene(height: int, width: int) -> list[list[Pixel]]:
@@ -91,7 +91,7 @@ def _planes(patch: Sequence[Sequence[Pixel]], channels: int, x: float, y: float)
         at = x + c * 104
         parts.append(image([[_plane(p, c, channels) for p in line] for line in patch], at, y, 92, 92))
         parts.append(tag("text", f"c = {c}" + (f" ({_PLANES[c]})" if channels == 3 else ""), x=at + 46, y=y + 110, class_="label mid"))
-    parts.append(tag("text", "its channels", x=x, y=y - 8, class_="label"))
+    parts.append(tag("text", "its channels", x=x, y=y - 12, class_="label"))
     return parts
 
 
@@ -125,10 +125,10 @@ def _strip(
 ) -> list[Markup]:
     """The row of the matrix that the patch becomes: its colours in order, and its first cells named."""
     cells, name = order
-    y = 236.0
+    y = 270.0
     colours = [[_plane(patch[i][j], c, channels) for i, j, c in cells]]
     parts = [tag("text", f"row {number} of {of} of the matrix: {len(cells)} numbers, in the order ({name})", x=0, y=y - 8, class_="label")]
-    parts.append(tag("path", d=f"M480 {180}C480 {y - 20} 380 {y - 30} 380 {y - 6}", class_="ray"))
+    parts.append(tag("path", d=f"M580 150V{y - 6}m-5 -7l5 7l5 -7", class_="ray"))
     parts += [image(colours, 0, y, 760, 26), tag("rect", x=0, y=y, width=760, height=26, class_="frame")]
     shown = min(len(cells), 13)
     wide = 52.0

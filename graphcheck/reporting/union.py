@@ -47,10 +47,12 @@ class Union:
     edges: dict[str, list[tuple[int, int]]]
     rows: list[int]
     ops: list[str]
+    light: list[bool]
+    """Shape arithmetic and what is computed from constants alone: drawn beside its first reader."""
 
 
 def side(graph: dict[str, Any], keep: frozenset[int] = frozenset()) -> Side:
-    """The drawn part of one graph: nodes without the Constants (unless in ``keep``), inputs and outputs.
+    """The drawn part of one graph: inputs, outputs and nodes, without Constants and copies of constants (unless in ``keep``).
 
     ONNX lists nodes in topological order; an edge against that order (an invalid graph) is dropped.
     """
@@ -61,7 +63,7 @@ def side(graph: dict[str, Any], keep: frozenset[int] = frozenset()) -> Side:
     ops: dict[Key, str] = dict.fromkeys(keys, "Input")
     edges: dict[tuple[Key, Key], None] = {}
     for node in graph["nodes"]:
-        if node["op_type"] == "Constant" and node["id"] not in keep:
+        if node["op_type"] in ("Constant", "Identity") and not any(n in producer for n in node["inputs"]) and node["id"] not in keep:
             continue
         key = ("n", int(node["id"]))
         keys.append(key)
@@ -182,12 +184,16 @@ def _build(a: Side, b: Side | None, pairs: dict[Key, tuple[Key, str]], apart: di
         for v in generation:
             rows[v] = row
     integer_b = b.integer if b else frozenset[Key]()
-    # Shape arithmetic and the like stands next to its use, not at the top where a longest path would put it.
+    light = [False] * len(vertices)
+    for generation in generations:
+        for v in generation:
+            vertex, before = vertices[v], list(graph.predecessors(v))
+            light[v] = vertex.kind == "n" and (all(light[u] for u in before) or vertex.a in a.integer or vertex.b in integer_b)
+    # What is light stands next to its use, not at the top where a longest path would put it.
     for generation in reversed(generations):
         for v in generation:
-            vertex, after = vertices[v], [rows[w] for w in graph.successors(v)]
-            light = graph.in_degree(v) == 0 or vertex.a in a.integer or vertex.b in integer_b
-            if after and light and vertex.kind != "i":
+            after = [rows[w] for w in graph.successors(v)]
+            if after and light[v]:
                 rows[v] = min(after) - 1
     rows = _dense(_outputs_last(rows, vertices))
     order = sorted(range(len(vertices)), key=lambda v: (rows[v], v))
@@ -198,6 +204,7 @@ def _build(a: Side, b: Side | None, pairs: dict[Key, tuple[Key, str]], apart: di
         {"a": [(place[u], place[v]) for u, v in edges_a], "b": [(place[u], place[v]) for u, v in edges_b]},
         [rows[v] for v in order],
         [ops[v] for v in order],
+        [light[v] for v in order],
     )
 
 

@@ -47,8 +47,12 @@ def file_name(model: dict[str, Any] | None) -> str:
 
 
 def compare(result: dict[str, Any], ident: str, add: Add, fragment: Fragment, stage: Stage | None = None, title: str = "") -> View:
-    """The view of one pair; ``stage`` names graphs that are already packed, else the result's own are packed."""
+    """The view of one pair; ``stage`` names graphs that are already packed, else the result's own are packed.
+
+    With a ``title`` it is one pair of a family, whose models are described elsewhere on the page.
+    """
     pair = result.get("graphs") or {}
+    brief = bool(title)
     if stage is None and pair.get("a") and pair.get("b"):
         data = pair_drawing(result, pair["a"], pair["b"])
         stage = Stage(add(f"{ident}drawing", data), add(f"{ident}graphs", pair), "a", "b")
@@ -56,7 +60,7 @@ def compare(result: dict[str, Any], ident: str, add: Add, fragment: Fragment, st
         stage = dataclasses.replace(stage, name_a=file_name(result.get("a")), name_b=file_name(result.get("b")))
     ids = {s: {str(n["name"]): n["id"] for n in pair[s]["nodes"]} for s in "ab"} if pair.get("a") and pair.get("b") else {"a": {}, "b": {}}
     title = title or f"{file_name(result.get('a'))} and {file_name(result.get('b'))}"
-    html = fragment("compare.html.j2", r=result, ident=ident, stage=stage, title=title, ids=ids, curve_data=_curve(result, pair), worst=_worst(result))
+    html = fragment("compare.html.j2", r=result, ident=ident, stage=stage, title=title, ids=ids, curve_data=_curve(result, pair), worst=_worst(result), brief=brief)
     return View(ident, "compare", title, str(result["verdict"]), str(result.get("reason") or ""), html)
 
 

@@ -93,15 +93,22 @@ class Drawing {
     };
     lay(this.data.tree, 0);
     this.height = y + GAP;
-    const pad = 18;
-    this.cx = { a: pad - low.a };
-    this.edge = { a: [0, high.a - low.a + 2 * pad] };
-    this.width = this.edge.a[1];
-    if (this.sides.length > 1) {
-      this.cx.b = this.width + GUTTER - low.b + pad;
-      this.edge.b = [this.width + GUTTER, this.width + GUTTER + high.b - low.b + 2 * pad];
-      this.width = this.edge.b[1];
-    }
+    this.extent = { low, high };
+    this.need = 36 + Math.max(...this.sides.map((s) => high[s] - low[s]));
+    this.frame(this.need);
+  }
+
+  // Both sides in columns of one width, so that the eye finds the same place on the other side.
+  frame(column) {
+    const { low, high } = this.extent;
+    this.cx = {};
+    this.edge = {};
+    this.sides.forEach((s, i) => {
+      const left = i * (column + GUTTER);
+      this.cx[s] = left + (column - low[s] - high[s]) / 2;
+      this.edge[s] = [left, left + column];
+      this.width = left + column;
+    });
     this.routes();
   }
 

@@ -12,9 +12,14 @@ class Stage {
     this.build();
     this.fit();
     this.redraw();
+    let before = this.view.clientWidth;
+    new ResizeObserver(() => {
+      const now = this.view.clientWidth;
+      if (now && Math.abs(now - before) > 40) { before = now; this.fit(); this.redraw(); }
+    }).observe(this.view);
     const first = this.g.data.goto;
     if (first !== null && first !== undefined) {
-      this.g.reveal(first);
+      if (this.g.reveal(first)) this.fit();
       this.redraw();
       this.centre(first, false);
     }
@@ -84,9 +89,9 @@ class Stage {
   }
 
   fit() {
-    const [x0, x1] = this.window();
-    const room = this.view.clientWidth || 1000;
-    this.zoom = Math.max(room < 700 ? 0.3 : 0.5, Math.min(1.1, (room - 4) / (x1 - x0)));
+    const room = (this.view.clientWidth || 1000) - 4, many = this.only ? 1 : this.g.sides.length, gutters = (many - 1) * GUTTER;
+    this.zoom = Math.max(room < 700 ? 0.42 : 0.5, Math.min(1.1, room / (many * this.g.need + gutters)));
+    this.g.frame(Math.max(this.g.need, (room / this.zoom - gutters) / many));
     this.size();
   }
 

@@ -32,7 +32,7 @@ Object.assign(Stage.prototype, {
       el("div", { class: "searchbox" }, this.input, this.list),
       el("div", { class: "chips" }, ...this.chips),
       el("div", { class: "tools" },
-        this.notable().length ? button("↓ difference", "Next difference (n)", () => this.step(this.notable(), 1)) : null,
+        this.notable().length ? button(this.g.sides.length > 1 ? "↓ difference" : "↓ marked", "Next (n)", () => this.step(this.notable(), 1)) : null,
         views.length ? el("span", { class: "seg" }, ...views) : null,
         this.g.folds.length ? el("span", { class: "seg" },
           button("Fold", "Fold all (c)", () => this.folding(false)), button("Unfold", "Unfold all (o)", () => this.folding(true))) : null,
@@ -62,6 +62,17 @@ Object.assign(Stage.prototype, {
     this.fit();
     this.redraw();
     this.view.focus();
+  },
+
+  // After folding, zoom only changes where the drawing would not fit; columns still fill the view.
+  refit() {
+    const old = this.zoom;
+    this.fit();
+    if (old < this.zoom) {
+      this.zoom = old;
+      const many = this.only ? 1 : this.g.sides.length, gutters = (many - 1) * GUTTER;
+      this.g.frame(Math.max(this.g.need, (this.view.clientWidth / old - gutters) / many));
+    }
   },
 
   notable() {
@@ -107,6 +118,7 @@ Object.assign(Stage.prototype, {
     const offset = before ? before.y * this.zoom - this.view.scrollTop : 0;
     fold.open = !fold.open;
     this.g.layout();
+    this.refit();
     this.redraw();
     const after = this.g.items.find((i) => (i.fold || i.head) === fold);
     if (after) this.view.scrollTop = after.y * this.zoom - offset;
@@ -159,7 +171,7 @@ Object.assign(Stage.prototype, {
     }
     const vert = this.g.verts[v];
     this.g.side = s && vert[s] !== null ? s : vert[this.g.side] !== null && this.g.side in this.g.cx ? this.g.side : vert.a !== null ? "a" : "b";
-    if (this.g.reveal(v)) this.redraw();
+    if (this.g.reveal(v)) { this.refit(); this.redraw(); }
     this.details(v);
     if (move) this.centre(v);
     this.mark();

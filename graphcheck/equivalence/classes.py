@@ -1,0 +1,68 @@
+"""Both graphs in one store of classes: the same class is the same tensor, by congruence alone (Idea 3 of the design)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck import model as model_
+from graphcheck.domains.terms import Terms
+from graphcheck.interpreter import Interpreter, Trace
+from graphcheck.ops.algebra import Algebra, Tensor, Value
+
+
+@dataclasses.dataclass
+class Pair:
+    """Two graphs traced at the same input shapes into one store; inputs are paired by position in ``shapes``."""
+
+    terms: Terms
+    a: Trace
+    b: Trace
+    shapes: dict[str, tuple[int, ...]]
+    assumptions: list[str]
+
+    def row_counts(self) -> list[int]:
+        """How many rows the tensors of both graphs have, seen through their leading dims; the most frequent first."""
+        counts: Counter[int] = Counter()
+        for trace in (self.a, self.b):
+            for value in trace.values.values():
+                if isinstance(value, Tensor):
+                    counts.update({math.prod(value.shape[:i]) for i in range(1, len(value.shape))})
+        return [n for n, _ in counts.most_common(10)]
+
+
+def build(
+    a: ir.Model, b: ir.Model, inputs: Mapping[str, tuple[str, tuple[int, ...]]], concrete: Mapping[str, np.ndarray]
+) -> Pair:
+    """Trace both models. ``inputs`` maps A's input names to (B's name, shape); ``concrete`` holds integer inputs by A's name."""
+    algebra = Algebra(Terms())
+    algebra.terms.hash_ahead([*_weights(a), *_weights(b)])
+    given_a: dict[str, Value] = {}
+    given_b: dict[str, Value] = {}
+    dtypes = {v.name: v.dtype for v in a.graph.inputs}
+    for name, (other, shape) in inputs.items():
+        value: Value = concrete.get(name)
+        if value is None:
+            dtype = dtypes[name]
+            assert dtype is not None
+            value = Tensor(algebra.terms.leaf(("input", name), math.prod(shape)), shape, np.dtype(dtype.numpy()))
+        given_a[name] = given_b[other] = value
+    trace_a = Interpreter(a, algebra).run(given_a)
+    trace_b = Interpreter(b, algebra).run(given_b)
+    shapes = {name: shape for name, (_, shape) in inputs.items()}
+    return Pair(algebra.terms, trace_a, trace_b, shapes, sorted(algebra.assumptions))
+
+
+def _weights(model: ir.Model) -> list[np.ndarray]:
+    tensors = [v.const_value for v in model.graph.initializers.values()]
+    return [t.numpy() for t in tensors if t is not None and t.nbytes >= 65536 and t.dtype != ir.DataType.STRING]
+
+
+def required(model: ir.Model) -> list[str]:
+    """Names of the inputs that must be fed."""
+    return [str(v.name) for v in model_.required_inputs(model)]

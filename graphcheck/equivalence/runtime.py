@@ -1,0 +1,260 @@
+"""onnxruntime behind one door: sessions, runs, runs in a child process, and fair timing.
+
+Whatever onnxruntime does with a model is a result: a refusal, a crash or a hang becomes a :class:`RunError` that says
+which.
+Models on disk are handed over as paths, so that nothing is copied and external data is found.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+
+from graphcheck.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
+Source = str | os.PathLike[str] | bytes  # a file, or a serialized ModelProto
+
+OPTIMIZATIONS = ("off", "on")
+# Element types that numpy lacks: onnxruntime takes and gives them only as bits.
+_BIT_TYPES: dict[str, Any] = {
+    "tensor(bfloat16)": ml_dtypes.bfloat16,
+    "tensor(float8e4m3fn)": ml_dtypes.float8_e4m3fn,
+    "tensor(float8e4m3fnuz)": ml_dtypes.float8_e4m3fnuz,
+    "tensor(float8e5m2)": ml_dtypes.float8_e5m2,
+    "tensor(float8e5m2fnuz)": ml_dtypes.float8_e5m2fnuz,
+}
+_ONNX_NUMBERS = dict(zip(_BIT_TYPES, (16, 17, 18, 19, 20), strict=True))
+
+
+class RunError(ModelError):
+    """What onnxruntime could not do. ``kind``: ``load``, ``run``, ``crash`` or ``timeout``."""
+
+    def __init__(self, path: object, cause: str, kind: str, node: str | None = None) -> None:
+        super().__init__(path, cause, node)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall milliseconds of one run: over ``runs`` runs."""
+
+    median: float
+    min: float
+    max: float
+    runs: int
+
+
+class Session:
+    """A loaded model. ``name`` is what errors call it: the file, or ``model``."""
+
+    def __init__(self, session: ort.InferenceSession, name: str) -> None:
+        self.session, self.name = session, name
+        self.inputs = {item.name: str(item.type) for item in session.get_inputs()}
+        self.outputs = {item.name: str(item.type) for item in session.get_outputs()}
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> Arrays:
+        """Outputs by name (all, or those asked for); :class:`RunError` naming the node where onnxruntime names one."""
+        wanted = list(self.outputs if outputs is None else outputs)
+        feed = {name: inputs[name] for name in self.inputs if name in inputs}
+        try:
+            if any(self.inputs[n] in _BIT_TYPES for n in feed) or any(self.outputs[n] in _BIT_TYPES for n in wanted):
+                return self._run_with_bits(feed, wanted)
+            results = self.session.run(wanted, feed)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            cause, node = _cause(error)
+            raise RunError(self.name, f"onnxruntime could not run it: {cause}", "run", node) from None
+        if others := [name for name, result in zip(wanted, results, strict=True) if not isinstance(result, np.ndarray)]:
+            raise RunError(self.name, f"output {others[0]!r} is no tensor but {self.outputs[others[0]]}", "run")
+        return dict(zip(wanted, results, strict=True))
+
+    def _run_with_bits(self, feed: Mapping[str, Array], wanted: list[str]) -> Arrays:
+        import onnxruntime as ort
+
+        values = {}
+        for name, array in feed.items():
+            kind = self.inputs[name]
+            if kind in _BIT_TYPES:
+                bits = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
+                values[name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_NUMBERS[kind])
+            else:
+                values[name] = ort.OrtValue.ortvalue_from_numpy(array)
+        results = self.session.run_with_ort_values(wanted, values)
+        return {name: _to_numpy(value) for name, value in zip(wanted, results, strict=True)}
+
+
+def load(
+    model: Source, *, optimizations: str = "on", providers: Sequence[str] = ("CPUExecutionProvider",), threads: int = 0
+) -> Session:
+    """An onnxruntime session; :class:`RunError` where onnxruntime refuses the model.
+
+    ``optimizations`` is ``on`` (all that onnxruntime does by default) or ``off``; ``threads`` 0 leaves it the number.
+    :class:`UsageError` for a provider that this onnxruntime has not.
+    """
+    import onnxruntime as ort
+
+    if optimizations not in OPTIMIZATIONS:
+        raise UsageError(f"optimizations are {' or '.join(OPTIMIZATIONS)}, not {optimizations!r}")
+    available = ort.get_available_providers()
+    if unknown := [name for name in providers if name not in available]:
+        raise UsageError(f"onnxruntime has no provider {unknown[0]!r} here; it has {', '.join(available)}")
+    options = ort.SessionOptions()
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimizations == "on" else level.ORT_DISABLE_ALL
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what matters arrives as an exception
+    # Spinning threads of one session would take the cores from another one beside it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    name = _name(model)
+    if not isinstance(model, bytes) and not Path(model).is_file():
+        raise ModelError(name, "there is no such file")
+    source = model if isinstance(model, bytes) else os.fspath(model)
+    try:
+        return Session(ort.InferenceSession(source, options, providers=list(providers)), name)
+    except Exception as error:
+        cause, node = _cause(error)
+        raise RunError(name, f"onnxruntime refuses it: {cause}", "load", node) from None
+
+
+def run(
+    model: Source,
+    inputs: Mapping[str, Array],
+    outputs: Sequence[str] | None = None,
+    *,
+    optimizations: str = "on",
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+    threads: int = 0,
+    timeout: float | None = None,
+) -> Arrays:
+    """Outputs by name of one run; with ``timeout`` (seconds) in a child process, which may crash or hang alone."""
+    if timeout is None:
+        session = load(model, optimizations=optimizations, providers=providers, threads=threads)
+        return session.run(inputs, outputs)
+    with tempfile.TemporaryDirectory(prefix="graphcheck-") as folder:
+        source = Path(folder) / "model.onnx" if isinstance(model, bytes) else Path(model).resolve()
+        if isinstance(model, bytes):
+            source.write_bytes(model)
+        task = {
+            "model": str(source),
+            "outputs": None if outputs is None else list(outputs),
+            "options": {"optimizations": optimizations, "providers": list(providers), "threads": threads},
+        }
+        _pack(Path(folder) / "inputs", inputs)
+        return _run_child(task, folder, _name(model), timeout)
+
+
+def measure(
+    sessions: Mapping[str, tuple[Session, Mapping[str, Array]]], runs: int, warm_up: int = 1
+) -> dict[str, Timing]:
+    """Times of each (session, inputs) by its name; the runs take turns, so that a busy machine slows all alike."""
+    for session, inputs in sessions.values():
+        for _ in range(warm_up):
+            session.run(inputs)
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    for _ in range(runs):
+        for name, (session, inputs) in sessions.items():
+            start = time.perf_counter()
+            session.run(inputs)
+            times[name].append(1000 * (time.perf_counter() - start))
+    return {name: Timing(statistics.median(t), min(t), max(t), len(t)) for name, t in times.items()}
+
+
+def _name(model: Source) -> str:
+    return "model" if isinstance(model, bytes) else os.fspath(model)
+
+
+def _cause(error: Exception) -> tuple[str, str | None]:
+    """(one line, node name if told) of an onnxruntime error, without its source file names."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
+    text = re.sub(r"(/\S+/)?\S+\.(cc|h):\d+ (\S+ )?", "", text)
+    found = re.search(r"running (\S+) node\. Name:'([^']*)'", text)
+    text = re.sub(r"^Non-zero status code returned while running.*?Status Message: ", "", text)
+    return text.rstrip(". ")[:300] or type(error).__name__, found and (found[2] or found[1])
+
+
+def _to_numpy(value: Any) -> Array:
+    kind = value.data_type()
+    if kind not in _BIT_TYPES:
+        return np.asarray(value.numpy())
+    dtype, shape = np.dtype(_BIT_TYPES[kind]), tuple(value.shape())
+    octets = ctypes.string_at(value.data_ptr(), int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+    return np.frombuffer(octets, dtype).reshape(shape).copy()
+
+
+def _pack(folder: Path, arrays: Mapping[str, Array]) -> None:
+    """Arrays as numbered files of plain bytes, with an index: no name and no dtype is special."""
+    folder.mkdir()
+    index = []
+    for number, (name, array) in enumerate(arrays.items()):
+        text = array.dtype.kind in "OSUT"
+        data = json.dumps(array.astype(str).ravel().tolist()).encode() if text else array.tobytes()
+        (folder / str(number)).write_bytes(data)
+        index.append([name, "string" if text else array.dtype.name, list(array.shape)])
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def _unpack(folder: Path) -> Arrays:
+    result = {}
+    for number, (name, dtype, shape) in enumerate(json.loads((folder / "index.json").read_text())):
+        data = (folder / str(number)).read_bytes()
+        if dtype == "string":
+            result[name] = np.array(json.loads(data), dtype=object).reshape(shape)
+        else:
+            kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
+            result[name] = np.frombuffer(data, kind).reshape(shape).copy()
+    return result
+
+
+def _run_child(task: dict[str, Any], folder: str, name: str, timeout: float) -> Arrays:
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+    command = [sys.executable, "-m", "graphcheck.equivalence.runtime", folder]
+    (Path(folder) / "task.json").write_text(json.dumps(task))
+    try:
+        child = subprocess.run(command, capture_output=True, timeout=timeout, env=environment, check=False)
+    except subprocess.TimeoutExpired:
+        raise RunError(name, f"onnxruntime was not done after {timeout:g} s", "timeout") from None
+    answer = Path(folder) / "answer.json"
+    if child.returncode or not answer.exists():
+        code = -child.returncode
+        how = signal.Signals(code).name if code in set(signal.Signals) else f"exit code {child.returncode}"
+        raise RunError(name, f"onnxruntime crashed ({how})", "crash")
+    failure = json.loads(answer.read_text())
+    if failure:
+        raise RunError(name, failure["cause"], failure["kind"], failure["node"])
+    return _unpack(Path(folder) / "outputs")
+
+
+def _child(folder: Path) -> None:
+    """What the child process does: one task, whose outputs or failure it leaves in ``folder``."""
+    task = json.loads((folder / "task.json").read_text())
+    failure = None
+    try:
+        outputs = load(task["model"], **task["options"]).run(_unpack(folder / "inputs"), task["outputs"])
+        _pack(folder / "outputs", outputs)
+    except ModelError as error:
+        failure = {"cause": error.cause, "node": error.node, "kind": getattr(error, "kind", "load")}
+    (folder / "answer.json").write_text(json.dumps(failure))
+
+
+if __name__ == "__main__":
+    _child(Path(sys.argv[1]))

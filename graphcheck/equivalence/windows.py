@@ -1,0 +1,370 @@
+"""Proof windows: where keys stop meeting, evaluate only what differs, on the shared classes as free tensors.
+
+Taking a shared class as free is sound: what holds for every value of it holds for the one it has. It can only fail to prove.
+Three tiers, each over the classes that only one side has, in order of contraction depth:
+
+rows     one row of a window that treats all rows alike stands for all of them (an MLP, a GELU, a LayerNorm)
+near     whole tensors, on the shared classes as free tensors
+inputs   everything, from the graph inputs; one prime first, since inequality modulo one prime is final
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from graphcheck.domains.domain import apply, by_depth, evaluate
+from graphcheck.domains.maps import Map
+from graphcheck.domains.residues import Residue, Residues, draw_primes
+from graphcheck.domains.terms import Terms
+from graphcheck.equivalence.odds import Degree, Degrees, log_probability, primes_needed
+from graphcheck.errors import Undecided
+
+
+@dataclasses.dataclass
+class Tier:
+    """What one tier did: its primes, how many fingerprints and merges, and log2 of its error probability."""
+
+    name: str
+    primes: list[int]
+    fingerprints: int = 0
+    hashed: int = 0
+    merges: int = 0
+    undefined: int = 0
+    degree: float = 0
+    height: float = 0
+    log2_error: float = -math.inf
+    seconds: float = 0.0
+
+
+class Prover:
+    """Merges classes of two graphs in one store until their outputs meet or the tiers are used up."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        roots_a: Sequence[int],
+        roots_b: Sequence[int],
+        rows: Iterable[int],
+        *,
+        seed: int,
+        target: float,
+        deadline: float = math.inf,
+        budget: float = 4e9,
+    ) -> None:
+        self.terms, self.seed, self.target, self.deadline, self.budget = terms, seed, target / 4, deadline, budget
+        self.roots = list(zip(roots_a, roots_b, strict=True))
+        self.row_counts = sorted({r for r in rows if r > 1}, reverse=True)
+        self.nodes = {side: terms.order(roots) for side, roots in (("a", roots_a), ("b", roots_b))}
+        self.sides: dict[int, int] = {}
+        for bit, side in ((1, "a"), (2, "b")):
+            for cls in self.nodes[side]:
+                self.sides[cls] = self.sides.get(cls, 0) | bit
+        terms.on_merge = self._merged
+        self.tiers: list[Tier] = []
+
+    def _merged(self, kept: int, gone: int) -> None:
+        self.sides[kept] = self.sides.get(kept, 0) | self.sides.get(gone, 0)
+
+    def shared(self, cls: int) -> bool:
+        """Whether both graphs have the class (constants are shared by nature)."""
+        rep = self.terms.find(cls)
+        return self.sides.get(rep, 0) == 3 or rep in self.terms.arrays
+
+    def open_pairs(self) -> list[int]:
+        """Positions of the outputs that have not met."""
+        return [i for i, (a, b) in enumerate(self.roots) if self.terms.find(a) != self.terms.find(b)]
+
+    def unmatched(self) -> list[int]:
+        """Terms that only one side has, in order of evaluation."""
+        todo = {c for side in self.nodes.values() for c in side if not self.shared(c)}
+        return by_depth(self.terms, todo)
+
+    def prove(self) -> bool:
+        """Whether all outputs met; ``tiers`` then says how."""
+        if self.open_pairs():
+            self._rows()
+        if self.open_pairs():
+            self._near()
+        return not self.open_pairs()
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise Undecided("the time limit was reached before the proof was done")
+
+    # -- rows ----------------------------------------------------------------------------------------------------
+
+    def _rows(self) -> None:
+        started = time.monotonic()
+        tier = Tier("rows", draw_primes(self.seed, 8))
+        domain = Residues(tier.primes, self.seed)
+        degrees = Degrees(self.terms)
+        worst = Degree(0, 0, 0)
+        for count in self.row_counts:
+            if not self.open_pairs():
+                break
+            reducer = RowReducer(self.terms, count, self.shared)
+            seen: dict[tuple[int, bytes], int] = {}
+            values: dict[int, Residue] = {}
+            for cls in self.unmatched():
+                self._check_time()
+                if self.shared(cls):
+                    continue
+                row = reducer.reduce(cls)
+                if row is None or self.terms.size(row) > 2_000_000:
+                    continue
+                if row not in values:
+                    cost = sum(_flops(self.terms, c) for c in self.terms.order([row], values.__contains__))
+                    if cost * len(tier.primes) > self.budget:
+                        continue
+                    evaluate(self.terms, domain, [row], values, values.__setitem__)
+                mark = domain.fingerprint(values[row])
+                if mark is None:
+                    continue
+                tier.fingerprints += 1
+                key = (self.terms.size(cls), mark)
+                other = seen.setdefault(key, cls)
+                if self.terms.find(other) != self.terms.find(cls):
+                    self.terms.merge(other, cls)
+                    tier.merges += 1
+                    worst = _worst(worst, degrees.of(row))
+        self._close(tier, domain, worst, started)
+
+    def _close(self, tier: Tier, domain: Residues, worst: Degree, started: float) -> None:
+        tier.hashed, tier.undefined = domain.hashed, domain.undefined
+        tier.degree, tier.height = worst.num + worst.den, worst.height
+        if tier.merges:
+            tier.log2_error = log_probability(worst, len(tier.primes), tier.fingerprints, tier.hashed)
+        tier.seconds = time.monotonic() - started
+        self.tiers.append(tier)
+
+    # -- near ----------------------------------------------------------------------------------------------------
+
+    def _near(self) -> None:
+        started = time.monotonic()
+        todo = self.unmatched()
+        degrees = Degrees(self.terms)
+        shared = {self.terms.find(a) for c in todo for a in self.terms.terms[c].args if self.shared(a)}
+        worst = Degree(0, 0, 0)
+        for cls in todo:
+            worst = _worst(worst, degrees.of(cls, shared))
+        elements = sum(self.terms.size(c) for c in todo if _is_hash(self.terms, c))
+        count = primes_needed(worst, len(todo) + len(shared), elements, self.target) or 8
+        tier = Tier("near", draw_primes(self.seed + 1, count))
+        domain = Residues(tier.primes, self.seed + 1)
+        cost = sum(_flops(self.terms, c) for c in todo) * count
+        if cost <= self.budget:
+            self._evaluate_near(todo, domain, tier)
+        else:
+            tier.name = "near (skipped: over budget)"
+        self._close(tier, domain, worst, started)
+
+    def _evaluate_near(self, todo: list[int], domain: Residues, tier: Tier) -> None:
+        values: dict[int, Residue] = {}
+        marks: dict[tuple[int, bytes], int] = {}
+        level = (-1, -1)
+        for position, cls in enumerate(todo):
+            self._check_time()
+            if self.shared(cls):
+                continue
+            if self.terms.depth[cls] != level:
+                level = self.terms.depth[cls]
+                needed = {
+                    self.terms.find(a) for c in todo[position:] if not self.shared(c) for a in self.terms.terms[c].args
+                }
+                values = {c: v for c, v in values.items() if c in needed}
+            args = [self._value(a, values, domain) for a in self.terms.terms[cls].args]
+            if any(a is None for a in args):
+                continue
+            value = apply(self.terms, domain, cls, [a for a in args if a is not None])
+            values[self.terms.find(cls)] = value
+            mark = domain.fingerprint(value)
+            if mark is None:
+                continue
+            tier.fingerprints += 1
+            other = marks.setdefault((self.terms.size(cls), mark), cls)
+            if self.terms.find(other) != self.terms.find(cls):
+                kept = self.terms.merge(other, cls)
+                values[kept] = value
+                tier.merges += 1
+                if not self.open_pairs():
+                    return
+
+    def _value(self, arg: int, values: dict[int, Residue], domain: Residues) -> Residue | None:
+        """A computed value, a constant, or a free tensor drawn by class."""
+        rep = self.terms.find(arg)
+        if rep not in values:
+            if rep in self.terms.arrays:
+                values[rep] = domain.const(self.terms.arrays[rep])
+            elif self.shared(rep):
+                values[rep] = domain.free(f"class {rep}", self.terms.size(rep))
+        return values.get(rep)
+
+    # -- inputs --------------------------------------------------------------------------------------------------
+
+    def from_inputs(self) -> bool | None:
+        """Evaluate the open outputs from the graph inputs: True proved, False not equal modulo a prime, None undefined."""
+        started = time.monotonic()
+        roots = [self.terms.find(c) for i in self.open_pairs() for c in self.roots[i]]
+        first = self._compare(
+            roots, draw_primes(self.seed + 2, 1), self.seed + 2, Tier("inputs, one prime", []), started
+        )
+        if first is not True:
+            return first
+        degrees, worst = Degrees(self.terms), Degree(0, 0, 0)
+        for root in roots:
+            worst = _worst(worst, degrees.of(root))
+        below = self.terms.order(roots)
+        elements = sum(self.terms.size(c) for c in below if _is_hash(self.terms, c))
+        count = primes_needed(worst, 2 * len(roots), elements, self.target, 24)
+        if count is None:
+            raise Undecided(
+                "no number of primes keeps the error probability under the target: the degrees are too high"
+            )
+        tier = Tier("inputs", draw_primes(self.seed + 3, count))
+        equal = self._compare(roots, tier.primes, self.seed + 3, tier, started, worst)
+        if equal:
+            for i in self.open_pairs():
+                self.terms.merge(*self.roots[i])
+        return equal
+
+    def _compare(
+        self, roots: list[int], primes: list[int], seed: int, tier: Tier, started: float, worst: Degree | None = None
+    ) -> bool | None:
+        domain = Residues(primes, seed)
+        tier.primes = primes
+        values = evaluate(self.terms, domain, roots, visit=lambda *_: self._check_time())
+        equal: bool | None = True
+        for a, b in zip(roots[::2], roots[1::2], strict=True):
+            x, y = domain._canonical(values[a]), domain._canonical(values[b])
+            defined = np.isfinite(values[a]) & np.isfinite(values[b])
+            if (x != y)[defined].any():
+                equal = False
+            elif not defined.all() and equal:
+                equal = None
+        tier.fingerprints, tier.merges = len(roots), len(roots) // 2 if equal else 0
+        self._close(tier, domain, worst or Degree(0, 0, 0), started)
+        return equal
+
+
+class RowReducer:
+    """Rewrites a class of ``count`` rows that are all treated alike into the class of one such row."""
+
+    def __init__(self, terms: Terms, count: int, shared: object) -> None:
+        self.terms, self.count, self.shared = terms, count, shared
+        self._known: dict[int, int | None] = {}
+
+    def reduce(self, cls: int) -> int | None:
+        """The class of one row, or None where rows differ."""
+        rep = self.terms.find(cls)
+        for c in self.terms.order([rep], lambda c: c in self._known or self._is_shared(c)):
+            if c not in self._known:
+                self._known[c] = self._reduce(c)
+        return self._known[rep]
+
+    def _is_shared(self, cls: int) -> bool:
+        return bool(self.shared(cls))  # type: ignore[operator]
+
+    def _row(self, arg: int) -> int | None:
+        return self._known.get(self.terms.find(arg))
+
+    def _whole(self, arg: int) -> int | None:
+        """A tensor that is the same for all rows, as it is: a constant, or a shared class as a free tensor."""
+        rep = self.terms.find(arg)
+        if rep in self.terms.arrays:
+            return rep
+        return self.terms.leaf(("whole", rep), self.terms.size(rep)) if self._is_shared(rep) else None
+
+    def _reduce(self, cls: int) -> int | None:
+        term, count, terms = self.terms.terms[cls], self.count, self.terms
+        if term.size % count or cls in terms.arrays:
+            return None
+        if self._is_shared(cls):
+            return terms.leaf(("row", cls, count), term.size // count)
+        if term.kind == "ew":
+            views = [self._view(a, m, term.size) for a, m in zip(term.args, term.params[1], strict=True)]
+            if any(v is None for v in views):
+                return None
+            return terms.ew(term.params[0], [v for v in views if v is not None], term.size // count)
+        if term.kind == "move" and len(term.args) == 1:
+            view = self._view(term.args[0], term.params[0], term.size)
+            return None if view is None else terms.move((view[0],), view[1] or self._all(term.size // count))
+        if term.kind in ("sum", "rows"):
+            fn, rows, k = term.params if term.kind == "rows" else ("", *term.params)
+            row = self._row(term.args[0])
+            if row is None or rows % count:
+                return None
+            return terms.sum(row, rows // count, k) if term.kind == "sum" else terms.rows(fn, row, rows // count, k)
+        return self._contract(cls) if term.kind == "contract" else None
+
+    def _all(self, size: int) -> Map:
+        return self.terms.maps.intern(np.arange(1, size + 1))
+
+    def _contract(self, cls: int) -> int | None:
+        term, count = self.terms.terms[cls], self.count
+        (ba, bb), m, n, k, kn = term.params
+        row = self._row(term.args[0])
+        if row is None:
+            return None
+        if bb == 1 and (ba * m) % count == 0:
+            other = self._whole(term.args[1])
+            if other is None:
+                return None
+            return self.terms.contract(row, other, (1, 1), ba * m // count, n, k, kn)
+        if ba == bb and ba % count == 0:
+            both = self._row(term.args[1])
+            return None if both is None else self.terms.contract(row, both, (ba // count, bb // count), m, n, k, kn)
+        return None
+
+    def _view(self, arg: int, map_: Map | None, size: int) -> tuple[int, Map | None] | None:
+        """One row of an operand: block-diagonal maps read the row of the operand, constant ones read it whole."""
+        n = self.terms.size(arg)
+        if map_ is None:
+            if n == 1:
+                whole = self._whole(arg)
+                return None if whole is None else (whole, None)
+            row = self._row(arg)
+            return None if row is None else (row, None)
+        key = ("rows", self.count, n)
+        if key not in map_.row_cache:
+            map_.row_cache[key] = self._split(map_, n)
+        kind, first = map_.row_cache[key]  # type: ignore[misc]
+        if kind == "block":
+            row = self._row(arg)
+            return None if row is None else (row, first)
+        if kind == "same":
+            whole = self._whole(arg)
+            return None if whole is None else (whole, first)
+        return None
+
+    def _split(self, map_: Map, n: int) -> tuple[str, Map | None]:
+        table = map_.index.reshape(self.count, -1).astype(np.int64)
+        first = table[0]
+        if bool((table == first).all()):
+            return "same", self.terms.maps.intern(first)
+        if n % self.count == 0 and int(first.max()) <= n // self.count:
+            step = np.arange(self.count)[:, None] * (n // self.count)
+            if bool((table == np.where(first > 0, first + step, 0)).all()):
+                return "block", self.terms.maps.intern(first)
+        return "neither", None
+
+
+def _worst(a: Degree, b: Degree) -> Degree:
+    return Degree(max(a.num, b.num), max(a.den, b.den), max(a.height, b.height))
+
+
+def _is_hash(terms: Terms, cls: int) -> bool:
+    term = terms.terms[cls]
+    return term.kind in ("rows", "opaque") or (term.kind == "ew" and term.params[0] not in ("add", "mul", "recip"))
+
+
+def _flops(terms: Terms, cls: int) -> float:
+    term = terms.terms[cls]
+    if term.kind == "contract":
+        (ba, bb), m, n, k, _ = term.params
+        return 2.0 * max(ba, bb) * m * n * k
+    return term.size * (60.0 if _is_hash(terms, cls) or term.params[:1] == ("recip",) else 5.0)

@@ -1,0 +1,135 @@
+"""onnxruntime sessions: results, refusals, crashes and hangs, each told as what it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+
+from graphcheck.equivalence import runtime
+from graphcheck.equivalence.runtime import RunError, load, measure, run
+from graphcheck.errors import ModelError, UsageError
+
+X = {"x": np.array([[-1, 2, 3]], np.float32)}
+
+
+def model(text: str = "g (float[N,3] x) => (float[N,3] y, float[N,3] z) { y = Relu(x) z = Neg(x) }") -> bytes:
+    data = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}').SerializeToString()
+    assert isinstance(data, bytes)
+    return data
+
+
+@pytest.mark.parametrize("optimizations", ["on", "off"])
+def test_outputs_by_name(optimizations: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model())
+    for source in (model(), path, str(path)):
+        outputs = run(source, X, optimizations=optimizations, threads=1)
+        assert outputs["y"].tolist() == [[0, 2, 3]] and outputs["z"].tolist() == [[1, -2, -3]]
+    assert list(run(path, X, ["z"], threads=1)) == ["z"]
+
+
+def test_inputs_that_the_model_has_not_are_left_out() -> None:
+    assert run(model(), X | {"other": X["x"]}, ["y"], threads=1)["y"].tolist() == [[0, 2, 3]]
+
+
+def test_child_process_gives_the_same(tmp_path: Path) -> None:
+    assert run(model(), X, timeout=60, threads=1)["y"].tobytes() == run(model(), X, threads=1)["y"].tobytes()
+    strings = model("g (string[N] s) => (string[N] t) { t = Identity(s) }")
+    assert run(strings, {"s": np.array(["a", "ü"], object)}, timeout=60)["t"].tolist() == ["a", "ü"]
+
+
+def test_types_that_numpy_lacks() -> None:
+    source = model("g (bfloat16[3] x) => (bfloat16[3] y, float[3] z) { y = Identity(x) z = Cast<to = 1>(x) }")
+    x = np.array([1, -2, 0.5], ml_dtypes.bfloat16)
+    for timeout in (None, 60):
+        outputs = run(source, {"x": x}, timeout=timeout)
+        assert outputs["y"].dtype == ml_dtypes.bfloat16 and outputs["y"].tolist() == outputs["z"].tolist() == [
+            1,
+            -2,
+            0.5,
+        ]
+
+
+def failure(source: runtime.Source, inputs: dict[str, Any] = X, **options: Any) -> RunError:
+    with pytest.raises(RunError) as caught:
+        run(source, inputs, threads=1, **options)
+    assert "\n" not in str(caught.value) and "ONNXRuntimeError" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_outputs_that_are_no_tensors(timeout: float | None) -> None:
+    source = model("g (float[N,3] x) => (seq(float[N,3]) y) { y = SequenceConstruct(x) }")
+    assert "output 'y' is no tensor but seq(tensor(float))" in failure(source, timeout=timeout).cause
+
+
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_refusals_name_file_node_and_cause(timeout: float | None, tmp_path: Path) -> None:
+    path = tmp_path / "odd.onnx"
+    path.write_bytes(model("g (float[N,3] x) => (float[N,3] y) { y = NoSuchOp(x) }"))
+    error = failure(path, timeout=timeout)
+    assert error.kind == "load" and str(error).startswith(f"{path}: ") and "NoSuchOp" in error.cause
+    path.write_bytes(model("g (float[N,3] x, int64[K] s) => (float[A,B] y) { y = Reshape(x, s) }"))
+    error = failure(path, X | {"s": np.array([2, 2])}, timeout=timeout)
+    assert error.kind == "run" and error.node == "Reshape"
+    assert failure(model(), {}, timeout=timeout).kind == "run"
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"nonsense")
+    assert failure(tmp_path / "bad.onnx").kind == "load"
+    with pytest.raises(ModelError, match=r"none\.onnx: there is no such file"):
+        run(tmp_path / "none.onnx", X)
+
+
+def test_crash_is_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = subprocess.run
+
+    def crash(command: list[str], **options: Any) -> Any:
+        return real([sys.executable, "-c", "import os; os.abort()"], **options)
+
+    monkeypatch.setattr(subprocess, "run", crash)
+    error = failure(model(), timeout=60)
+    assert error.kind == "crash" and str(error) == "model: onnxruntime crashed (SIGABRT)"
+
+
+def test_hang_is_a_result() -> None:
+    endless = """g (float x) => (float y) {
+        n = Constant<value = int64 {9000000000}>()
+        c = Constant<value = bool {1}>()
+        y = Loop(n, c, x) <body = b (int64 i, bool d, float v) => (bool e, float w) { e = Identity(d) w = Cos(v) }>
+    }"""
+    error = failure(model(endless), {"x": np.float32(1).reshape(())}, timeout=1)
+    assert error.kind == "timeout" and "was not done after 1 s" in error.cause
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(UsageError, match=r"no provider 'NopeExecutionProvider' here; it has .*CPUExecutionProvider"):
+        load(model(), providers=["NopeExecutionProvider"])
+    with pytest.raises(UsageError, match="optimizations are off or on"):
+        load(model(), optimizations="some")
+
+
+def test_measure_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    real = runtime.Session.run
+
+    def spy(self: runtime.Session, *args: Any) -> Any:
+        calls.append(self.name)
+        return real(self, *args)
+
+    monkeypatch.setattr(runtime.Session, "run", spy)
+    sessions = {name: (load(model(), threads=1), X) for name in "ab"}
+    for name, (session, _) in sessions.items():
+        session.name = name
+    times = measure(sessions, runs=3)
+    assert calls == ["a", "b", *"ababab"]
+    assert all(0 < t.min <= t.median <= t.max and t.runs == 3 for t in times.values())
