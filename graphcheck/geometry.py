@@ -63,9 +63,12 @@ class Window:
             result.append(count)
         return tuple(result)
 
-    def gather(self, spatial: Sequence[int]) -> np.ndarray:
-        """Index map [*out_shape, *kernel_shape] into the flat spatial axes, 1-based, 0 where the window is on padding."""
-        out, rank = self.out_shape(spatial), len(self.kernel_shape)
+    def gather(self, spatial: Sequence[int], positions: Sequence[int] | None = None) -> np.ndarray:
+        """Index map [*positions, *kernel_shape] into the flat spatial axes, 1-based, 0 where the window is on padding.
+
+        ``positions`` per axis are those of :meth:`out_shape` unless given.
+        """
+        out, rank = tuple(positions or self.out_shape(spatial)), len(self.kernel_shape)
         total = np.zeros(out + self.kernel_shape, np.int64)
         inside = np.ones(out + self.kernel_shape, bool)
         for axis in range(rank):

@@ -18,10 +18,10 @@ import onnx_ir as ir
 
 from graphcheck import model as model_
 from graphcheck.errors import Undecided, Untaught
-from graphcheck.ops import control, reference, sequence
+from graphcheck.ops import contraction, control, reduction, reference, sequence
 from graphcheck.ops.algebra import Algebra, Tensor, Value
 from graphcheck.ops.bodies import function_body, types_of
-from graphcheck.ops.node import Node
+from graphcheck.ops.node import Node, since_version
 from graphcheck.ops.table import TAUGHT, is_random
 
 Env = dict[ir.Value, Value]
@@ -88,15 +88,15 @@ class Interpreter:
             function = self.model.functions[key]
             return self._call(function, inputs, self._given(function, node), function.opset_imports)
         if node.domain == "":
-            if node.version < _OLDEST:
-                raise Undecided(f"operator set {node.version} is older than {_OLDEST}, the oldest that is evaluated", node.name)
+            if node.version < _OLDEST and since_version(node) != since_version(dataclasses.replace(node, version=_OLDEST)):
+                raise Undecided(f"{node.op_type} of operator set {node.version} is not evaluated, only from {_OLDEST} on", node.name)
             if is_random(node, inputs):
                 raise Undecided(f"{node.op_type} is random", node.name)
             if node.op_type in control.OPS:
                 return control.OPS[node.op_type](self.m, node, inputs, lambda g, xs: self._subgraph(g, xs, env, attributes, opsets))
             if node.op_type in sequence.OPS:
                 return sequence.OPS[node.op_type](self.m, node, inputs)
-            if all(x is None or isinstance(x, np.ndarray) for x in inputs):
+            if all(x is None or isinstance(x, np.ndarray) for x in inputs) and not _sums_floats(node, inputs):
                 return self._fold(node, inputs)
         if any(isinstance(x, list) for x in inputs):
             raise Undecided(f"{node.op_type} on a sequence is not evaluated", node.name)
@@ -194,6 +194,8 @@ class Interpreter:
             schema = onnx.defs.get_schema(node.op_type, node.version, node.domain)
         except onnx.defs.SchemaError:
             return self._opaque_declared(node, inputs)
+        defaults = {n: onnx.helper.get_attribute_value(a.default_value) for n, a in schema.attributes.items() if a.default_value.type}
+        node = dataclasses.replace(node, attributes={**defaults, **node.attributes})
         types = {f"i{i}": t for i, t in enumerate(types_of(inputs)) if inputs[i] is not None}
         data = {f"i{i}": onnx.numpy_helper.from_array(x) for i, x in enumerate(inputs) if isinstance(x, np.ndarray)}
         found = onnx.shape_inference.infer_node_outputs(schema, node.proto(), types, data)

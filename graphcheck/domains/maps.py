@@ -74,7 +74,10 @@ class Maps:
         return found
 
     def compose(self, inner: Map | None, outer: Map | None) -> Map | None:
-        """First ``inner``, then ``outer``; None stands for the identity."""
+        """First ``inner``, then ``outer``; None stands for a source seen as it is.
+
+        The result may be an identity on the first part of a larger source: whether it is the whole is for the caller to see.
+        """
         if inner is None or outer is None:
             return outer if inner is None else inner
         key = (inner.key, outer.key)
@@ -82,7 +85,7 @@ class Maps:
         if found is None:
             padded = np.concatenate([[0], inner.index])
             found = self._composed[key] = self.intern(padded[outer.index])
-        return None if found.identity and found.size == inner.size else found
+        return found
 
     def inverse(self, map_: Map) -> Map | None:
         """The inverse of a permutation; None if the map is none."""

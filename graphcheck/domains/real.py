@@ -8,6 +8,7 @@ taken to err by at most 4 ulps; an operand's own error is carried through by a b
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,8 +17,9 @@ import numpy as np
 
 from graphcheck.domains.maps import Map
 
-U = 2.0**-53
+U = 2.0**-53 * (1 + 2.0**-20)  # the excess pays for the rounding of the bounds themselves
 _FN = 4 * 2 * U  # relative error granted to numpy's elementary functions
+_TINY = 2.0**-1074  # absolute error of a result that underflows
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,6 +55,9 @@ class Float64:
     def const(self, array: np.ndarray) -> Real:
         """The constant, exact (an integer beyond 2**53 is rounded, and its error said)."""
         value = array.astype(np.float64)
+        if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+            far = np.abs(value) > 2.0**53
+            return Real(value, np.where(far, U * np.abs(value), 0.0))
         return Real(value, np.zeros(value.shape))
 
     def leaf(self, cls: int, key: tuple[Any, ...], size: int) -> Real:
@@ -127,7 +132,8 @@ class Float64:
         value = k - 1 - value if last == "1" else value
         order = np.sort(ordered, axis=1)
         gap = order[:, -1] - order[:, -2] if k > 1 else np.full(rows, np.inf)
-        return self._finish(value.astype(np.float64), np.where(gap <= 2 * wrong.max(axis=1), float(k), 0.0), None)
+        worst = wrong.max(axis=1)
+        return self._finish(value.astype(np.float64), np.where((gap <= 2 * worst) & (worst > 0), float(k), 0.0), None)
 
     def opaque(self, key: tuple[Any, ...], args: Sequence[Real], size: int) -> Real:
         """An untaught operator: its value if a runner knows it, its error unknown."""
@@ -165,13 +171,13 @@ def _add(_: str, a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
 
 def _mul(_: str, a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
     value = a * b
-    return value, np.abs(a) * eb + np.abs(b) * ea + ea * eb + U * np.abs(value)
+    return value, np.abs(a) * eb + np.abs(b) * ea + ea * eb + (U * np.abs(value) + _TINY)
 
 
 def _recip(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
     value = 1 / a
     room = np.abs(a) - ea
-    return value, np.where(room > 0, ea * np.abs(value) / np.maximum(room, 1e-300) + U * np.abs(value), np.inf)
+    return value, np.where(room > 0, ea * np.abs(value) / np.maximum(room, 1e-300) + (U * np.abs(value) + _TINY), np.inf)
 
 
 def _smooth(f: Callable[..., Any], slope: Callable[[Any, Any], Any]) -> Callable[..., tuple[Any, Any]]:
@@ -186,7 +192,7 @@ def _smooth(f: Callable[..., Any], slope: Callable[[Any, Any], Any]) -> Callable
 
 def _exp(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
     value = np.exp(a)
-    return value, value * (np.expm1(np.minimum(ea, 700)) + _FN)
+    return value, value * (np.expm1(np.minimum(ea, 700)) * (1 + _FN) + _FN) + _TINY
 
 
 def _step(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
@@ -215,41 +221,99 @@ def _either(f: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     return op
 
 
+def _monotone(f: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+    """A function that is monotone in each operand: its extremes over the errors lie at their ends."""
+
+    def op(_: str, *parts: Any) -> tuple[Any, Any]:
+        values, errors = parts[0::2], parts[1::2]
+        value, error = f(*values), np.zeros(1)
+        for signs in itertools.product((-1, 1), repeat=len(values)):
+            end = f(*(v + s * e for v, s, e in zip(values, signs, errors, strict=True)))
+            error = np.maximum(error, np.abs(end - value) + _FN * np.abs(end))
+        return value, error + _FN * np.abs(value) + _TINY
+
+    return op
+
+
+def _pow(fn: str, a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
+    """Monotone for a positive base; any other base must be exact, and so its integer exponent."""
+    value, error = _monotone(np.power)(fn, a, ea, b, eb)
+    return value, np.where((a - ea > 0) | ((ea == 0) & (eb == 0)), error, np.inf)
+
+
+def _tan(fn: str, a: Any, ea: Any) -> tuple[Any, Any]:
+    value, error = _monotone(np.tan)(fn, a, ea)
+    return value, np.where(np.rint((a - ea) / np.pi) == np.rint((a + ea) / np.pi), error, np.inf)
+
+
 def _unknown_error(f: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+    """Exact on exact operands (integers), unknown on any other."""
+
     def op(_: str, *parts: Any) -> tuple[Any, Any]:
         value = f(*parts[0::2])
-        exact = np.all([np.max(e, initial=0) == 0 for e in parts[1::2]])
-        return value, np.zeros(1) if exact else np.where(np.isnan(value), np.inf, np.full(np.shape(value), np.inf))
+        exact = np.all([e == 0 for e in np.broadcast_arrays(*parts[1::2])], axis=0)
+        return value, np.where(exact & ~np.isnan(value), 0.0, np.inf)
 
     return op
 
 
 def _cast(fn: str, a: Any, ea: Any) -> tuple[Any, Any]:
-    dtype = np.dtype(_dtype(fn.partition(":")[2]))
-    if dtype.kind in "iu":
-        return _rounding(np.trunc)(fn, a, ea)
-    value = a.astype(dtype).astype(np.float64)
-    near = (a + ea).astype(dtype).astype(np.float64), (a - ea).astype(dtype).astype(np.float64)
-    return value, np.maximum(np.abs(near[0] - value), np.abs(near[1] - value))
+    """Float to integer truncates (undefined outside of the type); to a narrower float rounds, a float8 saturates."""
+    dtype = _dtype(fn)
+    limits = _limits(dtype)
+    if limits is not None:
+        value, error = _rounding(np.trunc)(fn, a, ea)
+        return value, np.where((value < limits[0]) | (value > limits[1]), np.inf, error)
+    top = _top(dtype) if dtype.itemsize == 1 else np.inf
+
+    def rounded(x: Any) -> Any:
+        return np.clip(x, -top, top).astype(dtype).astype(np.float64)
+
+    value = rounded(a)
+    return value, np.maximum(np.abs(rounded(a + ea) - value), np.abs(rounded(a - ea) - value))
+
+
+def _wrap(fn: str, a: Any, ea: Any) -> tuple[Any, Any]:
+    """Integer to integer, modulo the size of the type."""
+    limits = _limits(_dtype(fn))
+    assert limits is not None
+    low, count = limits[0], limits[1] - limits[0] + 1
+    inside = (a - ea >= low) & (a + ea < low + count)
+    value = np.where(inside, a, np.mod(a - low, count) + low)
+    return value, np.where(inside, ea, np.where((ea == 0) & (np.abs(a) < 2.0**53), 0, np.inf))
 
 
 def _saturate(fn: str, a: Any, ea: Any) -> tuple[Any, Any]:
-    dtype = np.dtype(_dtype(fn.partition(":")[2]))
-    if dtype.kind not in "iu" and not dtype.name.startswith(("int", "uint")):
-        return _cast(fn, a, ea)
-    import ml_dtypes
-
-    info = np.iinfo(dtype) if dtype.kind in "iu" else ml_dtypes.iinfo(dtype)
-    return np.clip(a, float(info.min), float(info.max)), ea
+    limits = _limits(_dtype(fn))
+    return _cast(fn, a, ea) if limits is None else (np.clip(a, *limits), ea)
 
 
-def _dtype(name: str) -> Any:
+def _dtype(fn: str) -> np.dtype[Any]:
+    """The type that a verb names behind its colon."""
+    name = fn.partition(":")[2]
     try:
         return np.dtype(name)
     except TypeError:
         import ml_dtypes
 
-        return getattr(ml_dtypes, name)
+        return np.dtype(getattr(ml_dtypes, name))
+
+
+def _limits(dtype: np.dtype[Any]) -> tuple[float, float] | None:
+    """The least and the largest number of an integer type, None for floats."""
+    import ml_dtypes
+
+    if dtype.kind in "iu":
+        return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
+    if dtype.name.startswith(("int", "uint")):
+        return float(ml_dtypes.iinfo(dtype).min), float(ml_dtypes.iinfo(dtype).max)
+    return None
+
+
+def _top(dtype: np.dtype[Any]) -> float:
+    import ml_dtypes
+
+    return float(ml_dtypes.finfo(dtype).max)
 
 
 def _erf(x: Any) -> Any:
@@ -261,7 +325,7 @@ def _one(a: Any, ea: Any) -> Any:
     return np.ones(1)
 
 
-_EXACT = frozenset({"pos", "max", "min", "abs", "round", "floor", "ceil", "cast", "saturate", "mod", "fmod"})
+_EXACT = frozenset({"pos", "max", "min", "abs", "round", "floor", "ceil", "cast", "wrap", "saturate", "mod", "fmod"})
 _ELEMENTWISE: dict[str, Callable[..., tuple[Any, Any]]] = {
     "add": _add,
     "mul": _mul,
@@ -273,26 +337,27 @@ _ELEMENTWISE: dict[str, Callable[..., tuple[Any, Any]]] = {
     "abs": lambda _, a, ea: (np.abs(a), ea),
     "sqrt": lambda _, a, ea: (
         np.sqrt(a),
-        np.where(a - ea > 0, ea / np.maximum(np.sqrt(np.maximum(a - ea, 0)), 1e-300), np.sqrt(2 * ea)) + U * np.sqrt(np.abs(a)),
+        np.where(a - ea > 0, ea / (np.sqrt(np.abs(a)) + np.sqrt(np.maximum(a - ea, 0)) + 1e-300), np.sqrt(ea))
+        * (1 + 8 * U) + U * np.sqrt(np.abs(a)),
     ),
     "log": lambda _, a, ea: (
         np.log(a),
         np.where(a - ea > 0, ea / np.maximum(a - ea, 1e-300), np.where(ea > 0, np.inf, 0)) + _FN * np.abs(np.log(a)) + U,
     ),
-    "erf": _smooth(_erf, lambda a, ea: np.full(1, 2 / math.sqrt(math.pi))),
-    "tanh": _smooth(np.tanh, _one),
+    "erf": _smooth(_erf, lambda a, ea: 1.1283792 * np.exp(-np.square(np.maximum(np.abs(a) - ea, 0)))),
+    "tanh": _smooth(np.tanh, lambda a, ea: 1 / np.square(np.cosh(np.minimum(np.maximum(np.abs(a) - ea, 0), 300))) + _FN),
     "sin": _smooth(np.sin, _one),
     "cos": _smooth(np.cos, _one),
     "atan": _smooth(np.arctan, _one),
     "asinh": _smooth(np.arcsinh, _one),
     "sinh": _smooth(np.sinh, lambda a, ea: np.cosh(np.abs(a) + ea)),
     "cosh": _smooth(np.cosh, lambda a, ea: np.cosh(np.abs(a) + ea)),
-    "tan": _unknown_error(np.tan),
-    "acos": _unknown_error(np.arccos),
-    "asin": _unknown_error(np.arcsin),
-    "acosh": _unknown_error(np.arccosh),
-    "atanh": _unknown_error(np.arctanh),
-    "pow": _unknown_error(lambda a, b: np.power(a, b)),
+    "tan": _tan,
+    "acos": _monotone(np.arccos),
+    "asin": _monotone(np.arcsin),
+    "acosh": _monotone(np.arccosh),
+    "atanh": _monotone(np.arctanh),
+    "pow": _pow,
     "mod": _unknown_error(lambda a, b: np.mod(a, b)),
     "fmod": _unknown_error(lambda a, b: np.fmod(a, b)),
     "intdiv": _unknown_error(lambda a, b: np.trunc(a / b)),
@@ -300,5 +365,6 @@ _ELEMENTWISE: dict[str, Callable[..., tuple[Any, Any]]] = {
     "ceil": _rounding(np.ceil),
     "round": _rounding(np.rint),
     "cast": _cast,
+    "wrap": _wrap,
     "saturate": _saturate,
 }

@@ -29,7 +29,9 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck.domains import affine
 from graphcheck.domains.maps import Map, Maps
+from graphcheck.domains.masks import may_be_neginf
 from graphcheck.errors import Undecided
 
 Operand = tuple[int, Map | None]
@@ -49,11 +51,13 @@ class Term:
 
 
 class Terms:
-    """The store of classes. ``normalize=False`` keeps movement where the graph has it (the analyzer wants it so)."""
+    """The store of classes. ``normalize=False`` keeps movement where the graph has it (the analyzer wants it so);
+    ``affine=True`` gathers constant factors and terms, so that a folded constant faces the expression it was folded from."""
 
-    def __init__(self, *, normalize: bool = True) -> None:
+    def __init__(self, *, normalize: bool = True, affine: bool = False) -> None:
         self.maps = Maps()
         self.normalize = normalize
+        self.affine = affine
         self.terms: list[Term] = []
         self.depth: list[tuple[int, int]] = []  # (contractions, verbs) below a class
         self.neginf: list[bool] = []  # may hold -inf
@@ -61,7 +65,8 @@ class Terms:
         self._keys: dict[tuple[Any, ...], int] = {}
         self._parent: list[int] = []
         self._users: list[list[int]] = []
-        self._digests: dict[tuple[int, int, str], tuple[np.ndarray, bytes]] = {}  # the array is kept: its address is the key
+        self._digests: dict[tuple[Any, ...], tuple[np.ndarray, bytes]] = {}  # the array is kept: its address is the key
+        self._constant_like: dict[int, bool] = {}
         self.merges = 0
         self.on_merge: Callable[[int, int], None] | None = None  # told (kept, given up) at every merge
 
@@ -96,25 +101,10 @@ class Terms:
         below = [self.depth[a] for a in args]
         contractions = max((d[0] for d in below), default=0) + (kind == "contract")
         self.depth.append((contractions, max((d[1] for d in below), default=0) + 1))
-        self.neginf.append(self._may_be_neginf(kind, params, args))
+        self.neginf.append(may_be_neginf(self, kind, params, args, size))
         for arg in set(args):
             self._users[arg].append(cls)
         return cls
-
-    def _may_be_neginf(self, kind: str, params: tuple[Any, ...], args: tuple[int, ...]) -> bool:
-        """Whether -inf (a mask) may stand in the result; it absorbs sums and positive factors, Exp of it is 0."""
-        if not any(self.neginf[a] for a in args):
-            return False
-        fn = params[0] if params else ""
-        if kind in ("move", "opaque") or (kind == "ew" and fn in ("add", "max", "min")) or (kind == "rows" and fn == "max"):
-            return True
-        if (kind == "ew" and fn == "exp") or (kind == "rows" and fn in ("softmax", "logsumexp")):
-            return False
-        if kind == "ew" and fn == "mul":
-            rest = [a for a in args if not self.neginf[a]]
-            if len(rest) == len(args) - 1 and all(a in self.arrays and bool((self.arrays[a] > 0).all()) for a in rest):
-                return True
-        raise Undecided(f"a -inf constant reaches {fn or kind}, where its meaning depends on signs")
 
     def merge(self, a: int, b: int) -> int:
         """Join two classes proved equal, and everything that then has the same key; returns the representative."""
@@ -191,8 +181,9 @@ class Terms:
         if flat.size == 1:
             return ("value", float(flat[0]) + 0.0 if flat.dtype.kind not in "iu" else int(flat[0]))
         if flat.size <= 64:
-            return ("values", tuple(float(v) + 0.0 for v in flat.astype(np.float64)))
-        key = (flat.__array_interface__["data"][0], flat.size, flat.dtype.str)
+            exact = flat.tolist() if flat.dtype.kind in "iu" else (flat.astype(np.float64) + 0.0).tolist()
+            return ("values", tuple(exact))
+        key = _address(flat)
         if key not in self._digests:
             self._digests[key] = (flat, content_digest(flat))
         return ("sha", self._digests[key][1])
@@ -202,7 +193,7 @@ class Terms:
         todo = [a.reshape(-1) for a in arrays if a.size > 4096]
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             for flat, digest in zip(todo, pool.map(content_digest, todo), strict=True):
-                self._digests[(flat.__array_interface__["data"][0], flat.size, flat.dtype.str)] = (flat, digest)
+                self._digests[_address(flat)] = (flat, digest)
 
     def move(self, sources: Sequence[int], map_: Map) -> int:
         """Pick elements of the ``sources``, laid end to end, by the map; in normal form."""
@@ -232,8 +223,7 @@ class Terms:
             if inner[0].kind == "move":
                 composed = self.maps.compose(inner[0].params[0], map_)
                 args = tuple(self.find(a) for a in inner[0].args)
-                if composed is None:
-                    composed = self.maps.intern(np.arange(1, map_.size + 1))
+                assert composed is not None
                 return self._flatten(args, composed) if len(args) > 1 or self.terms[args[0]].kind == "move" else (args, composed)
             return sources, map_
         leaves: dict[int, int] = {}
@@ -300,9 +290,13 @@ class Terms:
                 break
             back = self.maps.inverse(map_)
             if back is not None:
-                moved = [(c, self.maps.compose(m, back) if self.size(c) > 1 else None) for c, m in views]
+                moved = [(c, self._whole(c, self.maps.compose(m, back)) if self.size(c) > 1 else None) for c, m in views]
                 return self.move((self._ew(fn, moved, size),), map_)
         return self._ew(fn, views, size)
+
+    def _whole(self, cls: int, map_: Map | None) -> Map | None:
+        """None for a map that gives the class as it is."""
+        return None if map_ is not None and map_.identity and map_.size == self.size(cls) else map_
 
     def _view(self, cls: int, map_: Map | None, size: int) -> Operand:
         cls = self.find(cls)
@@ -310,25 +304,36 @@ class Terms:
         if term.kind == "move" and len(term.args) == 1:
             inner = self.find(term.args[0])
             composed = self.maps.compose(term.params[0], map_)
-            if composed is None:
-                composed = self.maps.intern(np.arange(1, self.size(inner) + 1))
+            assert composed is not None
             if self.size(inner) == 1 and not composed.has_zero:
                 return inner, None
             if not composed.has_zero:
-                return (inner, None) if composed.identity and composed.size == self.size(inner) else (inner, composed)
+                return inner, self._whole(inner, composed)
         if self.size(cls) == 1 and (map_ is None or not map_.has_zero):
             return cls, None
         if map_ is not None and map_.has_zero:
             return self.move((cls,), map_), None
-        if map_ is not None and map_.identity and map_.size == self.size(cls):
-            map_ = None
-        return cls, map_
+        return cls, self._whole(cls, map_)
 
     def _ew(self, fn: str, views: Sequence[Operand], size: int) -> int:
         views = list(views)
+        if self.affine and fn in ("add", "mul") and len(views) == 2:
+            gathered = affine.gather(self, fn, views, size)
+            if gathered is not None:
+                return gathered
         if fn in COMMUTATIVE:
             views.sort(key=lambda v: (v[0], v[1].key if v[1] else b""))
         return self._intern("ew", (fn, tuple(m for _, m in views)), tuple(c for c, _ in views), size)
+
+    def constant_like(self, cls: int) -> bool:
+        """Whether a class is computed from constants alone."""
+        cls = self.find(cls)
+        if cls not in self._constant_like:
+            term = self.terms[cls]
+            self._constant_like[cls] = cls in self.arrays or (
+                term.kind != "leaf" and all(self.constant_like(a) for a in term.args)
+            )
+        return self._constant_like[cls]
 
     def scalar(self, cls: int) -> float | None:
         """The value of a scalar constant, if the class is one (also one spread over a tensor)."""
@@ -364,7 +369,7 @@ class Terms:
         if fn == "recip":
             value = self.scalar(views[0][0])
             if value and abs(math.frexp(value)[0]) == 0.5 and abs(value) > 2.0**-126:
-                return self._seen((self.const(np.array([1 / value], np.float32)), None), size)
+                return self._seen((self.const(np.array([1 / value])), None), size)
         if fn == "exp" and self.normalize:
             term = self.terms[views[0][0]]
             if term.kind == "ew" and term.params[0] == "mul" and len(term.args) == 2:
@@ -409,7 +414,7 @@ class Terms:
             rows = np.arange(batch * m)[:, None] * k
             return self.move((a,), self.maps.intern(rows + picked[None, :] + 1))
         if self.normalize:
-            if (a in self.arrays, a) > (b in self.arrays, b):
+            if b not in self.arrays and (a in self.arrays or a > b):
                 swapped = self.contract(b, a, batches[::-1], n, m, k)
                 return self.move((swapped,), self.maps.transpose((batch, n, m), (0, 2, 1)))
             a, b = self._sort_columns(a, b, batches, m, n, k, kn)
@@ -505,6 +510,11 @@ class Terms:
 def reduces(fn: str) -> bool:
     """Whether a row function gives one value a row (max, min, argmax, argmin) or a row."""
     return fn in _UNORDERED or fn.startswith("arg")
+
+
+def _address(flat: np.ndarray) -> tuple[Any, ...]:
+    """Where an array lies in memory; a slice with steps begins where its base does, so strides count."""
+    return (flat.__array_interface__["data"][0], flat.size, flat.strides, flat.dtype.str)
 
 
 def content_digest(flat: np.ndarray) -> bytes:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck import model as model_
 from graphcheck.domains.terms import Terms
 from graphcheck.interpreter import Interpreter, Trace
 from graphcheck.ops.algebra import Algebra, Tensor, Value
@@ -20,11 +19,20 @@ from graphcheck.ops.algebra import Algebra, Tensor, Value
 class Pair:
     """Two graphs traced at the same input shapes into one store; inputs are paired by position in ``shapes``."""
 
-    terms: Terms
+    algebra: Algebra
     a: Trace
     b: Trace
     shapes: dict[str, tuple[int, ...]]
-    assumptions: list[str]
+
+    @property
+    def terms(self) -> Terms:
+        """The store."""
+        return self.algebra.terms
+
+    @property
+    def assumptions(self) -> list[str]:
+        """What the operators' meanings assumed."""
+        return sorted(self.algebra.assumptions)
 
     def row_counts(self) -> list[int]:
         """How many rows the tensors of both graphs have, seen through their leading dims; the most frequent first."""
@@ -37,10 +45,15 @@ class Pair:
 
 
 def build(
-    a: ir.Model, b: ir.Model, inputs: Mapping[str, tuple[str, tuple[int, ...]]], concrete: Mapping[str, np.ndarray]
+    a: ir.Model,
+    b: ir.Model,
+    inputs: Mapping[str, tuple[str, tuple[int, ...]]],
+    concrete: Mapping[str, np.ndarray],
+    *,
+    affine: bool = False,
 ) -> Pair:
     """Trace both models. ``inputs`` maps A's input names to (B's name, shape); ``concrete`` holds integer inputs by A's name."""
-    algebra = Algebra(Terms())
+    algebra = Algebra(Terms(affine=affine))
     algebra.terms.hash_ahead([*_weights(a), *_weights(b)])
     given_a: dict[str, Value] = {}
     given_b: dict[str, Value] = {}
@@ -55,14 +68,9 @@ def build(
     trace_a = Interpreter(a, algebra).run(given_a)
     trace_b = Interpreter(b, algebra).run(given_b)
     shapes = {name: shape for name, (_, shape) in inputs.items()}
-    return Pair(algebra.terms, trace_a, trace_b, shapes, sorted(algebra.assumptions))
+    return Pair(algebra, trace_a, trace_b, shapes)
 
 
 def _weights(model: ir.Model) -> list[np.ndarray]:
     tensors = [v.const_value for v in model.graph.initializers.values()]
     return [t.numpy() for t in tensors if t is not None and t.nbytes >= 65536 and t.dtype != ir.DataType.STRING]
-
-
-def required(model: ir.Model) -> list[str]:
-    """Names of the inputs that must be fed."""
-    return [str(v.name) for v in model_.required_inputs(model)]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.domains.maps import Map
+from graphcheck.domains.masks import masked
 from graphcheck.domains.terms import Operand, Terms
 from graphcheck.errors import Undecided
 
@@ -178,6 +179,12 @@ class Algebra:
         rest = self.sub(self.scalar(1, x), c)
         return self.ew("add", self.ew("mul", c, x, dtype=x.dtype), self.ew("mul", rest, y, dtype=y.dtype))
 
+    def masked(self, x: Some) -> np.ndarray:
+        """Where ``x`` is -inf because a constant mask is, everything computed being taken as finite."""
+        if isinstance(x, np.ndarray):
+            return np.isneginf(x.astype(np.float64))
+        return masked(self.terms, x.cls).reshape(x.shape)
+
     # -- contraction and reduction -------------------------------------------------------------------------------
 
     def contract(self, a: Some, b: Some) -> Tensor:
@@ -225,11 +232,15 @@ class Algebra:
     def sum(self, x: Some, axes: Sequence[int], keepdims: bool = True) -> Some:
         """Sum over ``axes``."""
         moved, keep, rows, k = self.last(x, axes)
+        if k == 0:
+            return self.reduced(self.lift(np.zeros(keep, x.dtype)), x, axes, keepdims)
         return self.reduced(Tensor(self.terms.sum(moved.cls, rows, k), keep, moved.dtype), x, axes, keepdims)
 
     def extreme(self, fn: str, x: Some, axes: Sequence[int], keepdims: bool = True) -> Some:
         """Max or min over ``axes``."""
         moved, keep, rows, k = self.last(x, axes)
+        if k == 0:
+            raise Undecided(f"the {fn} of nothing is infinite")
         return self.reduced(Tensor(self.terms.rows(fn, moved.cls, rows, k), keep, moved.dtype), x, axes, keepdims)
 
     def reduced(self, y: Tensor, x: Some, axes: Sequence[int], keepdims: bool) -> Tensor:

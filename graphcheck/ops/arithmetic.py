@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ def _kind(dtype: np.dtype[Any]) -> str:
     """"f" for floats (the small ones of ml_dtypes too), "i" for integers, "b" for bool."""
     if dtype.kind in "iub":
         return "b" if dtype.kind == "b" else "i"
-    return "f"
+    return "i" if dtype.name.startswith(("int", "uint")) else "f"
 
 
 def binary(fn: str) -> Callable[..., Some]:
@@ -54,11 +55,11 @@ def pow_(m: Algebra, node: Node, x: Some, y: Some) -> Some:
     """Small integer powers are products, 0.5 is Sqrt; anything else is uninterpreted."""
     if isinstance(y, np.ndarray) and y.size and bool((y == y.reshape(-1)[0]).all()):
         value = float(y.reshape(-1)[0])
-        if value in (1.0, 2.0, 3.0, 4.0, -1.0, -2.0):
+        if value in (1.0, 2.0, 3.0, 4.0) or (value in (-1.0, -2.0) and _kind(x.dtype) == "f"):
             power = functools.reduce(m.mul, [x] * int(abs(value)))
             shape = np.broadcast_shapes(x.shape, y.shape)
             return m.expand(power if value > 0 else m.recip(power), shape)
-        if value in (0.5, -0.5):
+        if value in (0.5, -0.5) and _kind(x.dtype) == "f":
             root = m.ew("sqrt", x)
             return root if value > 0 else m.recip(root)
     return m.ew("pow", x, y)
@@ -102,8 +103,19 @@ def clip(m: Algebra, node: Node, x: Some, low: Value = None, high: Value = None)
     return x if high is None else extreme(m, "min", x, high)
 
 
+def _infinite(m: Algebra, compare: Callable[..., Any], a: Some, b: Some) -> np.ndarray | None:
+    """A comparison with a constant that is infinite throughout: only where a mask put -inf is the other infinite too."""
+    if not any(isinstance(x, np.ndarray) and x.size and np.isinf(x.astype(np.float64)).all() for x in (a, b)):
+        return None
+    m.assumptions.add(_FINITE)
+    stand_in = [x if isinstance(x, np.ndarray) else np.where(m.masked(x), -np.inf, 0) for x in (a, b)]
+    return np.asarray(compare(*stand_in))
+
+
 def less(m: Algebra, node: Node, a: Some, b: Some) -> Some:
     """a < b is pos(b - a)."""
+    if (known := _infinite(m, np.less, a, b)) is not None:
+        return known
     return m.ew("pos", m.sub(_number(m, b), _number(m, a)), dtype=bool)
 
 
@@ -129,6 +141,8 @@ def greater_equal(m: Algebra, node: Node, a: Some, b: Some) -> Some:
 
 def equal(m: Algebra, node: Node, a: Some, b: Some) -> Some:
     """a == b: neither is larger."""
+    if (known := _infinite(m, np.equal, a, b)) is not None:
+        return known
     larger, smaller = greater(m, node, a, b), less(m, node, a, b)
     return m.ew("mul", not_(m, node, larger), not_(m, node, smaller), dtype=bool)
 
@@ -155,10 +169,19 @@ def where(m: Algebra, node: Node, c: Some, x: Some, y: Some) -> Some:
     return m.where(c, x, y)
 
 
+_FINITE = "inputs and what is computed from them are finite and no softmax row is fully masked, so IsNaN and IsInf are false"
+
+
 def isnan(m: Algebra, node: Node, x: Some) -> Some:
     """False: inputs are taken as finite and no row as fully masked; the verdict prints that assumption."""
-    m.assumptions.add("inputs are finite and no softmax row is fully masked, so IsNaN and IsInf are false")
+    m.assumptions.add(_FINITE)
     return np.zeros(x.shape, bool)
+
+
+def isinf(m: Algebra, node: Node, x: Some) -> Some:
+    """True where a mask put -inf, under the same assumption."""
+    m.assumptions.add(_FINITE)
+    return m.masked(x) if node.attr("detect_negative", 1) else np.zeros(x.shape, bool)
 
 
 def _number(m: Algebra, x: Some) -> Some:
@@ -214,25 +237,41 @@ def swish(m: Algebra, node: Node, x: Some) -> Some:
 
 def cast(m: Algebra, node: Node, x: Some) -> Some:
     """The same value where the type keeps it; narrowing floats and float to integer are uninterpreted."""
-    return cast_to(m, x, _numpy_dtype(node.attr("to")))
+    return _cast(m, node, x, _numpy_dtype(node.attr("to")))
 
 
 def cast_like(m: Algebra, node: Node, x: Some, like: Some) -> Some:
     """Cast to the type of the second input."""
-    return cast_to(m, x, np.dtype(like.dtype))
+    return _cast(m, node, x, np.dtype(like.dtype))
+
+
+def _cast(m: Algebra, node: Node, x: Some, to: np.dtype[Any]) -> Some:
+    if to.name.startswith("float8") and (not node.attr("saturate", 1) or "e8m0" in to.name):
+        raise Untaught(f"{node.op_type} to {to.name} that does not saturate or rounds in its own way", node.name)
+    return cast_to(m, x, to)
 
 
 def cast_to(m: Algebra, x: Some, to: np.dtype[Any]) -> Some:
     """``x`` in the declared type ``to``."""
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray) and not to.name.startswith("float8"):
         return x.astype(to)
+    x = m.lift(x)
     source, target = _kind(x.dtype), _kind(to)
     if target == "b" and source != "b":
         zero = np.asarray(0, np.float32)
         return _typed(or_any(m, less(m, _NO_NODE, x, zero), greater(m, _NO_NODE, x, zero)), to)
-    keeps = source == "b" or x.dtype == to or (source == target == "i" and to.itemsize >= x.dtype.itemsize)
+    keeps = source == "b" or x.dtype == to or (source == target == "i" and _holds(to, x.dtype))
     keeps = keeps or (source == target == "f" and _wider(to, x.dtype)) or (source == "i" and target == "f")
-    return Tensor(x.cls, x.shape, to) if keeps else m.ew(f"cast:{to.name}", x, dtype=to)
+    kind = "wrap" if source == target == "i" else "cast"
+    return Tensor(x.cls, x.shape, to) if keeps else m.ew(f"{kind}:{to.name}", x, dtype=to)
+
+
+def _holds(to: np.dtype[Any], source: np.dtype[Any]) -> bool:
+    """Whether every integer of ``source`` is one of ``to``."""
+    import ml_dtypes
+
+    wide, narrow = (np.iinfo(d) if d.kind in "iu" else ml_dtypes.iinfo(d) for d in (to, source))
+    return bool(wide.min <= narrow.min and wide.max >= narrow.max)
 
 
 def or_any(m: Algebra, a: Some, b: Some) -> Some:
@@ -247,8 +286,6 @@ def _wider(to: np.dtype[Any], source: np.dtype[Any]) -> bool:
 
 def dequantize(m: Algebra, node: Node, x: Some, scale: Some, zero: Value = None) -> Some:
     """(x - zero_point) * scale, per tensor or along ``axis``."""
-    if node.attr("block_size", 0):
-        raise Untaught("blocked DequantizeLinear of a computed value", node.name)
     scale, zero = _along(m, node, x, scale), None if zero is None else _along(m, node, x, zero)
     wide = Tensor(m.lift(x).cls, x.shape, scale.dtype)
     shifted = wide if zero is None else m.sub(wide, _as(zero, scale.dtype))
@@ -257,10 +294,11 @@ def dequantize(m: Algebra, node: Node, x: Some, scale: Some, zero: Value = None)
 
 def quantize(m: Algebra, node: Node, x: Some, scale: Some, zero: Value = None) -> Some:
     """Saturate(Round(x / scale) + zero_point): rounding and saturation are uninterpreted."""
-    if node.attr("block_size", 0):
-        raise Untaught("blocked QuantizeLinear of a computed value", node.name)
+    if not node.attr("saturate", 1) or node.attr("precision", 0):
+        raise Untaught("QuantizeLinear of a computed value that does not saturate, or in another precision", node.name)
     to = zero.dtype if zero is not None else _numpy_dtype(node.attr("output_dtype") or 2)
-    scaled = m.ew("round", m.div(m.lift(x), _along(m, node, x, scale)))
+    scaled = m.div(m.lift(x), _along(m, node, x, scale))
+    scaled = m.ew("round", scaled) if _kind(to) == "i" else scaled
     shifted = scaled if zero is None else m.add(scaled, _as(_along(m, node, x, zero), scaled.dtype))
     return m.ew(f"saturate:{to.name}", shifted, dtype=to)
 
@@ -270,7 +308,12 @@ def _as(x: Some, dtype: np.dtype[Any]) -> Some:
 
 
 def _along(m: Algebra, node: Node, x: Some, parameter: Some) -> Some:
-    """A per-axis parameter shaped to broadcast against ``x``."""
+    """A per-axis parameter shaped to broadcast against ``x``; a blocked one repeated to its shape."""
+    block = node.attr("block_size", 0)
+    if block:
+        axis = node.attr("axis", 1) % len(x.shape)
+        index = np.arange(1, 1 + math.prod(parameter.shape)).reshape(parameter.shape).repeat(block, axis)
+        return m.pick(parameter, index.take(np.arange(x.shape[axis]), axis), x.shape)
     if parameter.size == 1 if isinstance(parameter, np.ndarray) else not parameter.shape:
         return parameter.reshape(()) if isinstance(parameter, np.ndarray) else parameter
     axis = node.attr("axis", 1) % len(x.shape)
@@ -306,7 +349,7 @@ OPS: dict[str, Callable[..., Any]] = {
     "Xor": xor,
     "Where": where,
     "IsNaN": isnan,
-    "IsInf": isnan,
+    "IsInf": isinf,
     "Sign": sign,
     "Relu": lambda m, node, x: m.relu(x),
     "LeakyRelu": leaky_relu,

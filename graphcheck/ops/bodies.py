@@ -29,6 +29,8 @@ def function_body(
     memo: dict[Any, Any], node: Node, inputs: Sequence[Value], opsets: Mapping[str, int]
 ) -> ir.Function | None:
     """The function body of the operator at the model's operator set, or None; interned in ``memo`` by its bytes."""
+    if any(isinstance(value, ir.Graph) for value in node.attributes.values()):
+        return None  # the body would have to carry the subgraph on
     try:
         schema = onnx.defs.get_schema(node.op_type, node.version, node.domain)
     except onnx.defs.SchemaError:
@@ -43,16 +45,18 @@ def function_body(
 
 
 def _proto(schema: onnx.defs.OpSchema, node: Node, inputs: Sequence[Value]) -> onnx.FunctionProto | None:
-    """The body written for the newest operator set that is not newer than the node's."""
-    at = node.version
-    plain = [v for v in schema.function_opset_versions if v <= at]
-    if plain:
-        return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(plain)))
-    built = [v for v in schema.context_dependent_function_opset_versions if v <= at]
-    if not built:
+    """The body written in the newest operator set that is not newer than the node's, else in the oldest that there is."""
+
+    def best(versions: Sequence[int]) -> int:
+        return max((v for v in versions if v <= node.version), default=min(versions))
+
+    if schema.function_opset_versions:
+        return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(best(schema.function_opset_versions)))
+    if not schema.context_dependent_function_opset_versions:
         return None
+    at = best(schema.context_dependent_function_opset_versions)
     types = [t.SerializeToString() for t in types_of(inputs)]
-    data = schema.get_context_dependent_function_with_opset_version(max(built), node.proto().SerializeToString(), types)
+    data = schema.get_context_dependent_function_with_opset_version(at, node.proto().SerializeToString(), types)
     return onnx.FunctionProto.FromString(data)
 
 

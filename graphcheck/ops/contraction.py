@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.errors import Undecided, Untaught
+from graphcheck.errors import Undecided
 from graphcheck.geometry import Window, im2col
 from graphcheck.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.ops.node import Node
@@ -34,7 +34,7 @@ def scaled(m: Algebra, x: Some, factor: float) -> Some:
 
 
 def einsum(m: Algebra, node: Node, *xs: Some) -> Some:
-    """Pairwise contractions from the left; repeated letters within one operand are undecided."""
+    """Pairwise contractions from the left."""
     equation = node.attr("equation").replace(" ", "")
     if isinstance(equation, bytes):
         equation = equation.decode()
@@ -45,8 +45,7 @@ def einsum(m: Algebra, node: Node, *xs: Some) -> Some:
     elif "->" not in equation:
         letters = "".join(terms)
         right = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
-    if any(len(set(t)) != len(t) for t in terms):
-        raise Untaught("Einsum with a letter repeated in one operand", node.name)
+    xs, terms = zip(*(_diagonal(m, x, t) for x, t in zip(xs, terms, strict=True)), strict=True)  # type: ignore[assignment]
     value, names = m.lift(xs[0]), terms[0]
     for i in range(1, len(xs)):
         rest = "".join(terms[i + 1 :]) + right
@@ -56,6 +55,17 @@ def einsum(m: Algebra, node: Node, *xs: Some) -> Some:
         value = m.lift(m.sum(value, gone, keepdims=False))
         names = "".join(c for c in names if c in right)
     return m.transpose(value, [names.index(c) for c in right])
+
+
+def _diagonal(m: Algebra, x: Some, names: str) -> tuple[Tensor, str]:
+    """The diagonal over letters that are repeated in one operand."""
+    x = m.lift(x)
+    if len(set(names)) == len(names):
+        return x, names
+    letters = "".join(dict.fromkeys(names))
+    index = np.arange(1, 1 + math.prod(x.shape)).reshape(x.shape)
+    index = np.einsum(index, [letters.index(c) for c in names], list(range(len(letters))))
+    return m.pick(x, np.ascontiguousarray(index), index.shape), letters
 
 
 def _spell_ellipsis(terms: list[str], right: str, ranks: list[int], explicit: bool) -> tuple[list[str], str]:

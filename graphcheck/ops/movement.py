@@ -109,13 +109,26 @@ def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
     x = m.lift(x)  # type: ignore[arg-type]
     if any(isinstance(r, Tensor) for r in rest):
         raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
-    if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch" or node.version < 11:
-        raise Untaught("Resize before opset 11, or one that keeps the aspect ratio", node.name)
+    if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch" or node.attr("extrapolation_value", 0.0) != 0.0:
+        raise Untaught("Resize that keeps the aspect ratio, or puts a value outside of its region", node.name)
     axes = [a % len(x.shape) for a in node.attr("axes") or range(len(x.shape))]
     out = x
     for at, axis in enumerate(axes):
         out = _resize_axis(m, node, out, axis, at, len(axes), rest)
     return out
+
+
+def upsample(m: Algebra, node: Node, x: Value, scales: Value = None) -> Value:
+    """Upsample, and Resize before opset 11: coordinates are divided by the scale, nearest takes the floor."""
+    scales = np.asarray(node.attr("scales"), np.float32) if scales is None else scales
+    if isinstance(scales, Tensor):
+        raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
+    mode = node.attr("mode", "nearest")
+    if mode == "nearest" and bool(((scales < 1) & (1 / scales % 1 != 0)).any()):
+        raise Untaught("Resize before opset 11 that shrinks by no whole factor: the standard leaves its rounding open", node.name)
+    attributes = {"mode": mode, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    plain = dataclasses.replace(node, op_type="Resize", version=13, attributes=attributes)
+    return resize(m, plain, x, None, scales)
 
 
 def _resize_axis(m: Algebra, node: Node, x: Tensor, axis: int, at: int, count: int, rest: tuple[Value, ...]) -> Tensor:
@@ -168,5 +181,6 @@ OPS: dict[str, Callable[..., Any]] = {
     "Dropout": dropout,
     "Shape": shape,
     "Size": size,
-    "Resize": resize,
+    "Resize": lambda m, node, *xs: (resize if node.version >= 11 else upsample)(m, node, *xs),
+    "Upsample": upsample,
 }

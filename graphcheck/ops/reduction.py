@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -114,11 +116,12 @@ def average_pool(m: Algebra, node: Node, x: Some) -> Some:
     """The sum of each window divided by its count (padding counted as ``count_include_pad`` says)."""
     x = m.lift(x)
     windows, inside, out = _windows(m, node, x, None)
-    counts = inside.sum(axis=-1).reshape(out).astype(np.float64)
-    if node.attr("count_include_pad", 0):
-        if node.attr("ceil_mode", 0):
-            raise Untaught("AveragePool with ceil_mode and count_include_pad", node.name)
-        counts = np.asarray(float(inside.shape[-1]))
+    if node.attr("count_include_pad", 0):  # pads count, what ceil_mode adds behind them does not
+        window = Window.resolve(node.attributes, x.shape[2:])
+        begins, ends = window.pads[: len(out)], window.pads[len(out) :]
+        sizes = [b + n + e for b, n, e in zip(begins, x.shape[2:], ends, strict=True)]
+        inside = dataclasses.replace(window, pads=(0,) * len(window.pads)).gather(sizes, out) > 0
+    counts = inside.reshape(math.prod(out), -1).sum(axis=-1).reshape(out).astype(np.float64)
     total = m.reshape(m.sum(windows, [1], False), (*x.shape[:2], *out))
     return m.div(total, counts)
 
@@ -134,12 +137,21 @@ def global_pool(fn: str) -> Callable[..., Some]:
 
 
 def lp_pool(m: Algebra, node: Node, x: Some) -> Some:
-    """The 2-norm of each window; other norms are untaught."""
-    if node.attr("p", 2) != 2:
-        raise Untaught(f"LpPool with p = {node.attr('p')}", node.name)
+    """The p-norm of each window."""
     x = m.lift(x)
     windows, _, out = _windows(m, node, x, None)
-    return m.reshape(m.ew("sqrt", m.sum(_square(m, windows), [1], False)), (*x.shape[:2], *out))
+    return m.reshape(_norm(m, windows, [1], node.attr("p", 2), False), (*x.shape[:2], *out))
+
+
+def _norm(m: Algebra, x: Some, axes: list[int], p: int, keep: bool = True) -> Some:
+    """The 1-norm, the 2-norm, or any other p-norm."""
+    if p == 2:
+        return m.ew("sqrt", m.sum(_square(m, x), axes, keep))
+    size = m.ew("abs", x)
+    if p == 1:
+        return m.sum(size, axes, keep)
+    power = functools.reduce(m.mul, [size] * p)
+    return m.ew("pow", m.sum(power, axes, keep), np.asarray(1 / p, x.dtype))
 
 
 def normalized(m: Algebra, x: Some, axes: list[int], epsilon: float, stash: Any = None) -> tuple[Some, Some, Some]:
@@ -175,8 +187,9 @@ def _per_channel(m: Algebra, x: Some, parameter: Some) -> Some:
 
 def batch_normalization(m: Algebra, node: Node, x: Some, scale: Some, bias: Some, mean: Some, var: Some) -> Some:
     """(x - mean) * scale / Sqrt(var + epsilon) + bias, the stored statistics being constants over the reals."""
-    if node.attr("training_mode", 0):
-        raise Untaught("BatchNormalization in training mode", node.name)
+    trains = node.attr("training_mode", 0) if node.version >= 14 else sum(node.present_outputs) > 1
+    if trains or not node.attr("spatial", 1):
+        raise Untaught("BatchNormalization in training mode, or with statistics per element", node.name)
     scale, bias, mean, var = (_per_channel(m, x, m.lift(p)) for p in (scale, bias, mean, var))
     root = m.ew("sqrt", m.add(var, np.asarray(node.attr("epsilon", 1e-5), np.float32).astype(x.dtype)))
     return m.add(m.mul(m.mul(m.sub(x, mean), m.recip(root)), scale), bias)
@@ -202,10 +215,35 @@ def group_normalization(m: Algebra, node: Node, x: Some, scale: Some, bias: Some
 
 def lp_normalization(m: Algebra, node: Node, x: Some) -> Some:
     """x / norm along ``axis``."""
-    axis = [node.attr("axis", -1)]
-    if node.attr("p", 2) == 1:
-        return m.mul(x, m.recip(m.sum(m.ew("abs", x), axis)))
-    return m.mul(x, m.recip(m.ew("sqrt", m.sum(_square(m, x), axis))))
+    return m.mul(x, m.recip(_norm(m, x, [node.attr("axis", -1)], node.attr("p", 2))))
+
+
+def lp_pool_global(m: Algebra, node: Node, x: Some) -> Some:
+    """The p-norm over all spatial axes."""
+    return _norm(m, x, list(range(2, len(x.shape))), node.attr("p", 2))
+
+
+def local_response_normalization(m: Algebra, node: Node, x: Some) -> Some:
+    """x / (bias + alpha / size * sum of squares over ``size`` neighbouring channels) ** beta."""
+    x, size = m.lift(x), node.attr("size")
+    before = (size - 1) // 2
+    index = np.arange(1, 1 + math.prod(x.shape)).reshape(x.shape)
+    padded = np.pad(index, [(0, 0), (before, size - 1 - before), *[(0, 0)] * (len(x.shape) - 2)])
+    near = np.stack([padded[:, i : i + x.shape[1]] for i in range(size)])
+    total = m.sum(_square(m, m.pick(x, near, near.shape)), [0], False)
+    scale = m.scalar(node.attr("alpha", 1e-4) / size, x)
+    powered = m.ew("pow", m.add(m.scalar(node.attr("bias", 1.0), x), m.mul(scale, total)), m.scalar(node.attr("beta", 0.75), x))
+    return m.mul(x, m.recip(powered))
+
+
+def product(m: Algebra, x: Some, axes: list[int], keep: bool) -> Some:
+    """The product over ``axes``, factor by factor."""
+    moved, keeps, rows, k = m.last(x, axes)
+    if not 0 < k <= _MAX_FACTORS:
+        raise Untaught(f"a product of {k} factors")
+    index = np.arange(1, 1 + rows * k).reshape(rows, k)
+    factors: list[Some] = [m.pick(moved, index[:, i], keeps) for i in range(k)]
+    return m.reduced(m.lift(functools.reduce(m.mul, factors)), x, axes, keep)
 
 
 def cumsum(m: Algebra, node: Node, x: Some, axis: Some) -> Some:
@@ -221,11 +259,14 @@ def cumsum(m: Algebra, node: Node, x: Some, axis: Some) -> Some:
     return m.transpose(Tensor(y.cls, y.shape, x.dtype), [*range(at), rank - 1, *range(at, rank - 1)])
 
 
+_MAX_FACTORS = 64
+
 OPS: dict[str, Callable[..., Any]] = {
     "ReduceSum": reduce(_sum, _same),
     "ReduceMean": reduce(lambda m, x, axes, keep: m.mean(x, axes, keep), _same),
     "ReduceMax": reduce(lambda m, x, axes, keep: m.extreme("max", x, axes, keep), _same),
     "ReduceMin": reduce(lambda m, x, axes, keep: m.extreme("min", x, axes, keep), _same),
+    "ReduceProd": reduce(product, _same),
     "ReduceSumSquare": reduce(_sum_of(_square), _square),
     "ReduceL1": reduce(_sum_of(lambda m, x: m.ew("abs", x)), lambda m, x: m.ew("abs", x)),
     "ReduceL2": reduce(_sum_of(_square, "sqrt"), lambda m, x: m.ew("abs", x)),
@@ -240,6 +281,8 @@ OPS: dict[str, Callable[..., Any]] = {
     "GlobalAveragePool": global_pool("mean"),
     "GlobalMaxPool": global_pool("max"),
     "LpPool": lp_pool,
+    "GlobalLpPool": lp_pool_global,
+    "LRN": local_response_normalization,
     "LayerNormalization": layer_normalization,
     "RMSNormalization": rms_normalization,
     "BatchNormalization": batch_normalization,

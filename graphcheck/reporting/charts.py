@@ -21,12 +21,23 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
         for key, value in attributes.items()
         if value is not None
     )
-    return Markup("<{}{}>{}</{}>").format(Markup(name), Markup(written), Markup("").join(children), Markup(name))
+    return Markup("<{}{}>{}</{}>").format(
+        Markup(name), Markup(written), Markup("").join(escape(child) for child in children), Markup(name)
+    )
 
 
 def drawing(width: float, height: float, label: str, *children: object, css: str = "chart") -> Markup:
     """An SVG picture with a text for those who do not see it."""
-    return tag("svg", tag("title", label), *children, class_=css, viewBox=f"0 0 {width:g} {height:g}", role="img", width=width, height=height)
+    return tag(
+        "svg",
+        tag("title", label),
+        *children,
+        class_=css,
+        viewBox=f"0 0 {width:g} {height:g}",
+        role="img",
+        width=width,
+        height=height,
+    )
 
 
 def png(pixels: Sequence[Sequence[tuple[int, int, int]]]) -> str:
@@ -43,7 +54,9 @@ def png(pixels: Sequence[Sequence[tuple[int, int, int]]]) -> str:
 
 def image(pixels: Sequence[Sequence[tuple[int, int, int]]], x: float, y: float, width: float, height: float) -> Markup:
     """Pixels drawn as crisp squares in a box."""
-    return tag("image", href=png(pixels), x=x, y=y, width=width, height=height, preserveAspectRatio="none", class_="pixels")
+    return tag(
+        "image", href=png(pixels), x=x, y=y, width=width, height=height, preserveAspectRatio="none", class_="pixels"
+    )
 
 
 def histogram(rows: Any, unit: str = "ulps of the largest magnitude") -> Markup | None:
@@ -59,7 +72,18 @@ def histogram(rows: Any, unit: str = "ulps of the largest magnitude") -> Markup 
         # Square root, so that the few large deviations, which matter most, can be seen beside the many small ones.
         tall = 92 * math.sqrt(count / most)
         tip = tag("title", f"from {number(edge)}: {number(count)} elements")
-        parts.append(tag("rect", tip, x=30 + i * step + 1, y=base - tall, width=max(step - 2, 1), height=tall, rx=2, class_="bar-fill"))
+        parts.append(
+            tag(
+                "rect",
+                tip,
+                x=30 + i * step + 1,
+                y=base - tall,
+                width=max(step - 2, 1),
+                height=tall,
+                rx=2,
+                class_="bar-fill",
+            )
+        )
         if i % skip == 0:
             parts.append(tag("text", number(edge), x=30 + i * step + step / 2, y=base + 15, class_="tick mid"))
     parts.append(tag("text", f"|A − B| in {unit}; height: √count", x=width / 2 + 10, y=height - 6, class_="tick mid"))
@@ -92,15 +116,31 @@ def curve(points: Any) -> Markup | None:
     spread = [(i, p["spread"]) for i, p in enumerate(data) if is_number(p.get("spread")) and p["spread"] > 0]
     if len(spread) > 1:
         outline = " ".join(f"{x(i):.1f},{y(s):.1f}" for i, s in spread)
-        parts.append(tag("polygon", points=f"{x(spread[0][0]):.1f},{base} {outline} {x(spread[-1][0]):.1f},{base}", class_="spread"))
-    parts.append(tag("polyline", points=" ".join(f"{x(i):.1f},{y(p['deviation']):.1f}" for i, p in enumerate(data)), class_="curve"))
+        parts.append(
+            tag(
+                "polygon",
+                points=f"{x(spread[0][0]):.1f},{base} {outline} {x(spread[-1][0]):.1f},{base}",
+                class_="spread",
+            )
+        )
+    parts.append(
+        tag(
+            "polyline",
+            points=" ".join(f"{x(i):.1f},{y(p['deviation']):.1f}" for i, p in enumerate(data)),
+            class_="curve",
+        )
+    )
     for i, p in enumerate(data):
         over = is_number(p.get("spread")) and p["deviation"] > p["spread"] > 0
         tip = tag("title", f"{p.get('a')}: deviation {number(p['deviation'])}, spread {number(p.get('spread'))}")
-        dot = tag("circle", tip, cx=x(i), cy=y(p["deviation"]), r=3.4 if over else 2.2, class_="dot over" if over else "dot")
+        dot = tag(
+            "circle", tip, cx=x(i), cy=y(p["deviation"]), r=3.4 if over else 2.2, class_="dot over" if over else "dot"
+        )
         link = p.get("node")
         parts.append(tag("a", dot, href=f"#node=a:{int(link)}") if isinstance(link, int) else dot)
-    parts.append(tag("text", "depth of the network, first tensor to last", x=(width + left) / 2, y=height - 8, class_="tick mid"))
+    parts.append(
+        tag("text", "depth of the network, first tensor to last", x=(width + left) / 2, y=height - 8, class_="tick mid")
+    )
     return drawing(width, height, "Deviation of aligned tensors along the network, log scale", *parts, css="chart wide")
 
 
@@ -118,7 +158,10 @@ def heatmap(values: Any) -> Markup | None:
     wide, tall = columns * scale, rows * scale
     ramp = [[_heat(i / 63) for i in range(64)]]
     parts = [image(pixels, 0, 0, wide, tall), image(ramp, 0, tall + 10, 120, 8)]
-    parts += [tag("text", "0", x=0, y=tall + 32, class_="tick"), tag("text", number(top), x=120, y=tall + 32, class_="tick end")]
+    parts += [
+        tag("text", "0", x=0, y=tall + 32, class_="tick"),
+        tag("text", number(top), x=120, y=tall + 32, class_="tick end"),
+    ]
     return drawing(max(wide, 124), tall + 38, "Heatmap of |A - B|", *parts)
 
 
@@ -143,9 +186,14 @@ def scatter(pairs: Any) -> Markup | None:
     spots = "".join(f"M{30 + (a - low) / span * 160:.1f} {170 - (b - low) / span * 160:.1f}h0" for a, b in points)
     frame = tag("rect", x=30, y=10, width=160, height=160, class_="frame")
     diagonal = tag("line", x1=30, y1=170, x2=190, y2=10, class_="axis")
-    ends = [tag("text", number(low), x=30, y=184, class_="tick"), tag("text", number(high), x=190, y=184, class_="tick end")]
+    ends = [
+        tag("text", number(low), x=30, y=184, class_="tick"),
+        tag("text", number(high), x=190, y=184, class_="tick end"),
+    ]
     names = [tag("text", "A", x=110, y=184, class_="tick mid"), tag("text", "B", x=24, y=94, class_="tick end")]
-    return drawing(200, 190, "Values of A against values of B", frame, diagonal, tag("path", d=spots, class_="dot"), *ends, *names)
+    return drawing(
+        200, 190, "Values of A against values of B", frame, diagonal, tag("path", d=spots, class_="dot"), *ends, *names
+    )
 
 
 def time_bars(rows: Iterable[tuple[str, Any]]) -> Markup | None:
@@ -163,10 +211,23 @@ def time_bars(rows: Iterable[tuple[str, Any]]) -> Markup | None:
     parts = []
     for i, (label, middle, low, high) in enumerate(data):
         y, end = 8 + i * 26, left + wide * middle / top
-        parts.append(tag("text", tag("title", label), label if len(label) <= 24 else label[:23] + "…", x=left - 8, y=y + 13, class_="label end"))
+        parts.append(
+            tag(
+                "text",
+                tag("title", label),
+                label if len(label) <= 24 else label[:23] + "…",
+                x=left - 8,
+                y=y + 13,
+                class_="label end",
+            )
+        )
         parts.append(tag("rect", x=left, y=y, width=max(end - left, 1.0), height=18, rx=3, class_="bar-fill"))
         if high > low:
             x1, x2 = left + wide * low / top, left + wide * high / top
-            parts.append(tag("path", d=f"M{x1:.1f} {y + 5}v8M{x1:.1f} {y + 9}H{x2:.1f}M{x2:.1f} {y + 5}v8", class_="whisker"))
-        parts.append(tag("text", duration(middle), x=left + wide * max(middle, high) / top + 8, y=y + 13, class_="label"))
+            parts.append(
+                tag("path", d=f"M{x1:.1f} {y + 5}v8M{x1:.1f} {y + 9}H{x2:.1f}M{x2:.1f} {y + 5}v8", class_="whisker")
+            )
+        parts.append(
+            tag("text", duration(middle), x=left + wide * max(middle, high) / top + 8, y=y + 13, class_="label")
+        )
     return drawing(left + wide + 76, 12 + len(data) * 26, "Measured times", *parts, css="chart wide")

@@ -86,7 +86,9 @@ def tree(union: Union, groups: list[list[int]], modules: list[str], special: set
             fold["open"] |= everything
             # A box that could not be named, with named boxes inside, says less than they do.
             named = any("title" in item for item in fold["items"])
-            out.extend(fold["items"] if named and not _shared_module([modules[v] for i in run for v in groups[i]]) else [fold])
+            out.extend(
+                fold["items"] if named and not _shared_module([modules[v] for i in run for v in groups[i]]) else [fold]
+            )
         run.clear()
 
     at = 0
@@ -191,10 +193,12 @@ def _repeated(
 
 
 def _without_root(names: list[str]) -> list[str]:
-    """Module names in dots, without the levels that all of them share (the wrapper that was exported)."""
+    """Module names in dots, without the levels that all share (the wrapper that was exported); "layer.0" stays whole."""
     dotted = [n.strip("/").replace("/", ".") for n in names]
     root = _shared_module([n for n in dotted if n])
     levels = len(root.split(".")) if root else 0
+    if levels and any(part.isdigit() for n in dotted for part in n.split(".")[levels : levels + 1]):
+        levels -= 1
     return [".".join(n.split(".")[levels:]) for n in dotted]
 
 

@@ -24,12 +24,12 @@ def drawing(
     """
     marks = marks or {}
     found = {"a": _divergent(a, divergence, "a"), "b": _divergent(b, divergence, "b") if b else set()}
-    sides = {
-        s: union.side(g, frozenset(found[s])) if g is not None else None for s, g in (("a", a), ("b", b))
-    }
+    sides = {s: union.side(g, frozenset(found[s])) if g is not None else None for s, g in (("a", a), ("b", b))}
     side_a = sides["a"]
     assert side_a is not None
-    merged = union.merge(side_a, sides["b"], alignment or [], _ports(a, b, interface) if b else {})
+    # Only behind a divergence are nodes without partner counterparts; elsewhere they are another way to write the same.
+    by_place = bool(found["a"] or found["b"])
+    merged = union.merge(side_a, sides["b"], alignment or [], _ports(a, b, interface) if b else {}, by_place)
     by_id = {s: {int(n["id"]): n for n in g["nodes"]} for s, g in (("a", a), ("b", b)) if g is not None}
     verts: list[list[Any]] = []
     special: set[int] = set()
@@ -98,4 +98,8 @@ def _module(by_id: dict[str, dict[int, dict[str, Any]]], v: union.Vertex) -> str
 def deviations(numeric: dict[str, Any] | None) -> dict[str, list[Any]]:
     """Deviation and spread of each tensor of A that the divergence curve measured: {tensor: [deviation, spread or null]}."""
     curve = (numeric or {}).get("curve") or []
-    return {str(p["a"]): [p.get("deviation"), p.get("spread")] for p in curve if p.get("a") and is_number(p.get("deviation"))}
+    return {
+        str(p["a"]): [p.get("deviation"), p.get("spread")]
+        for p in curve
+        if p.get("a") and is_number(p.get("deviation"))
+    }

@@ -75,19 +75,26 @@ def _solve(rows: tuple[int, ...], edges: tuple[tuple[int, int], ...]) -> tuple[l
         for v in (*chain, j + 1):
             steps.append((before, v))
             before = v
-    found = from_edges(steps, vertex_spacing=1, ranking_type="original", dummy_vertices=False).to_dict()
+    layouts = from_edges(steps, vertex_spacing=1, ranking_type="original", dummy_vertices=False)
+    found = {int(v): xy[0] for positions, *_ in layouts for v, xy in positions}
     # Lines that only hold a vertex at its row are not drawn and take no room.
     ghosts = {v for key, chain in chains.items() if key not in real for v in chain}
     drawn = [v for v in range(len(level)) if v not in ghosts]
-    near = [(u, v) for u, v in steps if u not in ghosts and v not in ghosts and (u or chains.get((-1, v - 1)) is None or (-1, v - 1) in real)]
-    xs = _straighten({v: found[v][0] for v in drawn}, level, near, len(rows))
+    near = [
+        (u, v)
+        for u, v in steps
+        if u not in ghosts and v not in ghosts and (u or chains.get((-1, v - 1)) is None or (-1, v - 1) in real)
+    ]
+    xs = _straighten({v: found[v] for v in drawn}, level, near, len(rows))
     bends = {
         key: [(round(xs[v], 2), level[v]) for v in chain] for key, chain in chains.items() if chain and key in real
     }
     return [round(xs[i + 1], 2) for i in range(len(rows))], bends
 
 
-def _straighten(start: dict[int, float], level: list[int], steps: list[tuple[int, int]], boxes: int) -> dict[int, float]:
+def _straighten(
+    start: dict[int, float], level: list[int], steps: list[tuple[int, int]], boxes: int
+) -> dict[int, float]:
     """Columns in the order of ``start``, as narrow as boxes and lines allow, each vertex near the mean of its neighbours.
 
     A row with one box at the top or the bottom of the atom stays in the middle, so that atoms hang straight below each other.

@@ -36,7 +36,11 @@ class Blocks:
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("graphcheck.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.ChainableUndefined
+        loader=jinja2.PackageLoader("graphcheck.reporting"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.ChainableUndefined,
     )
     environment.filters |= {
         "number": words.number,
@@ -106,7 +110,9 @@ def render(results: list[dict[str, Any]]) -> str:
         try:
             made.append(maker(words.clean(result), f"r{i}" if len(results) > 1 else "", blocks.add, fragment))
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-            raise GraphcheckError(f"result {i + 1} ({schema}) lacks or garbles {error!s:.120}, so no report was made of it") from error
+            raise GraphcheckError(
+                f"result {i + 1} ({schema}) lacks or garbles {error!s:.120}, so no report was made of it"
+            ) from error
     if len(made) == 1:
         body, title = made[0].html, made[0].title
     else:

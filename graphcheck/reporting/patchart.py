@@ -29,7 +29,9 @@ def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224) -> 
     rows, columns = max(1, (height - kh) // sh + 1), max(1, (width - kw) // sw + 1)
     if not (kh <= height <= 4096 and kw <= width <= 4096):
         return None
-    channels = min(3, site["in_channels"]) if isinstance(site.get("in_channels"), int) and site["in_channels"] > 0 else 3
+    channels = (
+        min(3, site["in_channels"]) if isinstance(site.get("in_channels"), int) and site["in_channels"] > 0 else 3
+    )
     row, column = int(rows * 0.42), int(columns * 0.58)
     top, left = row * sh, column * sw
     side = 210.0
@@ -41,15 +43,31 @@ def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224) -> 
     patch = [[_colour((top + i) / height, (left + j) / width) for j in range(kw)] for i in range(kh)]
     big = 130.0
     px, py = 268.0, 40.0
-    parts.append(tag("path", d=f"M{x + kw * scale:.1f} {y:.1f}L{px} {py}M{x + kw * scale:.1f} {y + kh * scale:.1f}L{px} {py + big}", class_="ray"))
+    parts.append(
+        tag(
+            "path",
+            d=f"M{x + kw * scale:.1f} {y:.1f}L{px} {py}M{x + kw * scale:.1f} {y + kh * scale:.1f}L{px} {py + big}",
+            class_="ray",
+        )
+    )
     parts.append(image(patch, px, py, big, big))
     parts.append(tag("rect", x=px, y=py, width=big, height=big, class_="picked"))
     parts.append(tag("text", f"one patch: {kh} × {kw} pixels", x=px + big / 2, y=py + big + 18, class_="label mid"))
     parts += _planes(patch, channels, 434, py)
     order = _order(site.get("pattern"), kh, kw, channels)
-    parts.append(tag("text", f"{height} × {width} image, {rows} × {columns} = {rows * columns} patches", x=0, y=14, class_="label"))
+    parts.append(
+        tag(
+            "text",
+            f"{height} × {width} image, {rows} × {columns} = {rows * columns} patches",
+            x=0,
+            y=14,
+            class_="label",
+        )
+    )
     parts += _strip(patch, order, channels, row * columns + column, rows * columns)
-    return drawing(760, 362, "A patch of the image and the row of the matrix that it becomes", *parts, css="chart wide patch")
+    return drawing(
+        760, 362, "A patch of the image and the row of the matrix that it becomes", *parts, css="chart wide patch"
+    )
 
 
 def _scene(height: int, width: int) -> list[list[Pixel]]:
@@ -76,7 +94,9 @@ def _colour(y: float, x: float) -> Pixel:
     return 118 + int(96 * y), 168 + int(66 * y), 222 + int(8 * y)
 
 
-def _grid(rows: int, columns: int, kh: int, kw: int, sh: int, sw: int, scale: float, width: int, height: int) -> list[Markup]:
+def _grid(
+    rows: int, columns: int, kh: int, kw: int, sh: int, sw: int, scale: float, width: int, height: int
+) -> list[Markup]:
     if max(rows, columns) > 64 or sh < kh or sw < kw:
         return []
     lines = [f"M0 {24 + r * sh * scale:.1f}h{width * scale:.1f}" for r in range(1, rows + (rows * sh < height))]
@@ -90,7 +110,15 @@ def _planes(patch: Sequence[Sequence[Pixel]], channels: int, x: float, y: float)
     for c in range(channels):
         at = x + c * 104
         parts.append(image([[_plane(p, c, channels) for p in line] for line in patch], at, y, 92, 92))
-        parts.append(tag("text", f"c = {c}" + (f" ({_PLANES[c]})" if channels == 3 else ""), x=at + 46, y=y + 110, class_="label mid"))
+        parts.append(
+            tag(
+                "text",
+                f"c = {c}" + (f" ({_PLANES[c]})" if channels == 3 else ""),
+                x=at + 46,
+                y=y + 110,
+                class_="label mid",
+            )
+        )
     parts.append(tag("text", "its channels", x=x, y=y - 12, class_="label"))
     return parts
 
@@ -127,17 +155,33 @@ def _strip(
     cells, name = order
     y = 270.0
     colours = [[_plane(patch[i][j], c, channels) for i, j, c in cells]]
-    parts = [tag("text", f"row {number} of {of} of the matrix: {len(cells)} numbers, in the order ({name})", x=0, y=y - 8, class_="label")]
-    parts.append(tag("path", d=f"M580 150V{y - 6}m-5 -7l5 7l5 -7", class_="ray"))
+    parts = [
+        tag(
+            "text",
+            f"row {number} of {of} of the matrix: {len(cells)} numbers, in the order ({name})",
+            x=0,
+            y=y - 8,
+            class_="label",
+        )
+    ]
+    parts.append(tag("path", d=f"M580 160V{y - 6}m-5 -7l5 7l5 -7", class_="ray"))
     parts += [image(colours, 0, y, 760, 26), tag("rect", x=0, y=y, width=760, height=26, class_="frame")]
     shown = min(len(cells), 13)
     wide = 52.0
-    parts.append(tag("path", d=f"M0 {y + 26}L0 {y + 46}M{760 * shown / len(cells):.1f} {y + 26}L{shown * wide} {y + 46}", class_="ray"))
+    parts.append(
+        tag(
+            "path",
+            d=f"M0 {y + 26}L0 {y + 46}M{760 * shown / len(cells):.1f} {y + 26}L{shown * wide} {y + 46}",
+            class_="ray",
+        )
+    )
     for k, (i, j, c) in enumerate(cells[:shown]):
         parts.append(image([[colours[0][k]]], k * wide, y + 46, wide, 22))
         parts.append(tag("rect", x=k * wide, y=y + 46, width=wide, height=22, class_="frame"))
         parts.append(tag("text", f"{i},{j},{c}", x=k * wide + wide / 2, y=y + 84, class_="tick mid"))
-    parts.append(tag("text", "… (p1,p2,c)" if shown < len(cells) else "(p1,p2,c)", x=shown * wide + 6, y=y + 62, class_="tick"))
+    parts.append(
+        tag("text", "… (p1,p2,c)" if shown < len(cells) else "(p1,p2,c)", x=shown * wide + 6, y=y + 62, class_="tick")
+    )
     return parts
 
 
@@ -156,7 +200,9 @@ def filters_picture(weights: Any) -> Markup | None:
         channels, kh, kw = len(kernel), len(kernel[0]), len(kernel[0][0])
         flat = [v for plane in kernel for line in plane for v in line if is_number(v)]
         top = max((abs(v) for v in flat), default=0) or 1.0
-        picture = [[_signed([kernel[c][i][j] / top for c in range(min(3, channels))]) for j in range(kw)] for i in range(kh)]
+        picture = [
+            [_signed([kernel[c][i][j] / top for c in range(min(3, channels))]) for j in range(kw)] for i in range(kh)
+        ]
         x = n * 122.0
         parts.append(image(picture, x, 22, 92, 92))
         parts.append(tag("text", f"filter {weights.get('first', 0) + n}", x=x + 46, y=14, class_="label mid"))
@@ -164,7 +210,15 @@ def filters_picture(weights: Any) -> Markup | None:
         column = [[_signed([kernel[c][i][j] / top])] for i, j, c in cells]
         parts.append(image(column, x + 98, 22, 12, 92))
         parts.append(tag("rect", x=x + 98, y=22, width=12, height=92, class_="frame"))
-    parts.append(tag("text", "square: the Conv kernel; bar: the same numbers as a column of the MatMul's matrix", x=0, y=134, class_="label"))
+    parts.append(
+        tag(
+            "text",
+            "square: the Conv kernel; bar: the same numbers as a column of the MatMul's matrix",
+            x=0,
+            y=134,
+            class_="label",
+        )
+    )
     return drawing(max(len(filters) * 122, 480), 142, "Filters as kernels and as columns", *parts, css="chart wide")
 
 

@@ -15,12 +15,16 @@ Key = tuple[str, int]
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """One graph: the keys drawn, in topological order, and its edges (producer, consumer), without repeats."""
+    """One graph: the keys drawn, in topological order, and its edges (producer, consumer), without repeats.
+
+    ``light`` are nodes whose values depend on shapes and constants alone; ``hidden`` counts those of them left out.
+    """
 
     keys: list[Key]
     edges: list[tuple[Key, Key]]
     ops: dict[Key, str]
-    integer: frozenset[Key]
+    light: frozenset[Key]
+    hidden: int
 
 
 @dataclasses.dataclass
@@ -35,7 +39,7 @@ class Vertex:
 
     @property
     def kind(self) -> str:
-        """"n" for a node, "i" for a graph input, "o" for a graph output."""
+        """ "n" for a node, "i" for a graph input, "o" for a graph output."""
         return (self.a or self.b or ("n", 0))[0]
 
 
@@ -51,41 +55,52 @@ class Union:
     """Shape arithmetic and what is computed from constants alone: drawn beside its first reader."""
 
 
-def side(graph: dict[str, Any], keep: frozenset[int] = frozenset()) -> Side:
-    """The drawn part of one graph: inputs, outputs and nodes, without Constants and copies of constants (unless in ``keep``).
+def side(graph: dict[str, Any], keep: frozenset[int] = frozenset(), calm: bool = False) -> Side:
+    """The drawn part of one graph: inputs, outputs, and nodes without Constants and copies of constants.
 
-    ONNX lists nodes in topological order; an edge against that order (an invalid graph) is dropped.
+    With ``calm`` light nodes are left out too; nodes of ``keep`` are always drawn. ONNX lists nodes in topological order;
+    an edge against that order (an invalid graph) is dropped.
     """
-    tensors = graph.get("tensors") or {}
-    constant = {name for name, t in tensors.items() if t.get("constant")}
+    constant = {name for name, t in (graph.get("tensors") or {}).items() if t.get("constant")}
     producer: dict[str, Key] = {name: ("i", i) for i, name in enumerate(graph["inputs"]) if name not in constant}
     keys: list[Key] = list(producer.values())
     ops: dict[Key, str] = dict.fromkeys(keys, "Input")
     edges: dict[tuple[Key, Key], None] = {}
+    shapes: set[str] = set()
+    light: set[Key] = set()
+    hidden = 0
     for node in graph["nodes"]:
-        if node["op_type"] in ("Constant", "Identity") and not any(n in producer for n in node["inputs"]) and node["id"] not in keep:
+        key, op = ("n", int(node["id"])), node["op_type"]
+        sources = [name for name in node["inputs"] if name in producer or name in shapes]
+        is_light = op in ("Shape", "Size") or all(name in shapes or producer.get(name) in light for name in sources)
+        if key[1] not in keep and op in ("Constant", "Identity") and not sources:
             continue
-        key = ("n", int(node["id"]))
+        if key[1] not in keep and calm and is_light:
+            hidden += 1
+            shapes.update(node["outputs"])
+            continue
+        if is_light:
+            light.add(key)
         keys.append(key)
-        ops[key] = node["op_type"]
-        edges.update({(producer[name], key): None for name in node["inputs"] if name in producer})
+        ops[key] = op
+        edges.update({(producer[name], key): None for name in sources if name in producer})
         producer.update({name: key for name in node["outputs"] if name})
-    integer = frozenset(
-        key for name, key in producer.items() if str(tensors.get(name, {}).get("dtype", "")).lower().startswith(("int", "uint", "bool"))
-    )
     for i, name in enumerate(graph["outputs"]):
         keys.append(("o", i))
         ops["o", i] = "Output"
         if name in producer:
             edges[producer[name], ("o", i)] = None
-    return Side(keys, [(u, v) for u, v in edges if u != v], ops, integer)
+    return Side(keys, [(u, v) for u, v in edges if u != v], ops, frozenset(light), hidden)
 
 
-def merge(a: Side, b: Side | None, alignment: list[Any], ports: dict[str, list[tuple[int, int]]]) -> Union:
+def merge(
+    a: Side, b: Side | None, alignment: list[Any], ports: dict[str, list[tuple[int, int]]], by_place: bool = False
+) -> Union:
     """The union of two sides (or one alone), rows by longest path.
 
-    ``alignment`` holds [node of A, node of B, status]; ``ports`` pairs graph inputs ("i") and outputs ("o") by index. Pairs
-    that would close a cycle are drawn apart. Nodes without partner are paired by place: same op behind paired producers.
+    ``alignment`` holds [node of A, node of B, status]; ``ports`` pairs graph inputs ("i") and outputs ("o") by index.
+    Pairs that would close a cycle are drawn apart. With ``by_place``, nodes without partner are paired as "different"
+    where the same op stands behind paired producers.
     """
     pairs: dict[Key, tuple[Key, str]] = {}
     apart: dict[Key, tuple[Key, str]] = {}
@@ -98,14 +113,18 @@ def merge(a: Side, b: Side | None, alignment: list[Any], ports: dict[str, list[t
             if x in known_a and y in known_b and x not in pairs and y not in taken:
                 pairs[x] = (y, status if status in ("same", "layout", "different") else "different")
                 taken.add(y)
-        _pair_by_place(a, b, pairs)
+        if by_place:
+            _pair_by_place(a, b, pairs)
         dropped = _knotted(a, b, pairs)
         apart = {x: pairs.pop(x) for x in dropped}
     return _build(a, b, pairs, apart)
 
 
 def _pair_by_place(a: Side, b: Side, pairs: dict[Key, tuple[Key, str]]) -> None:
-    """Pair what is left, in topological order: a node of B with A's node of the same op behind the same paired producers."""
+    """Pair what is left, in topological order: a node of B with A's node of the same op behind the same producers.
+
+    A node without partner is looked through, on either side, so that one op inserted does not part all that follows.
+    """
     consumers: dict[Key, list[Key]] = defaultdict(list)
     for u, v in a.edges:
         consumers[u].append(v)
@@ -113,13 +132,18 @@ def _pair_by_place(a: Side, b: Side, pairs: dict[Key, tuple[Key, str]]) -> None:
     for u, v in b.edges:
         sources_b[v].append(u)
     back = {y: x for x, (y, _) in pairs.items()}
+    origin: dict[Key, Key] = dict(back)
     for y in b.keys:
         if y in back or y[0] != "n":
             continue
-        candidates = (v for u in sources_b[y] if u in back for v in consumers[back[u]])
-        x = next((v for v in candidates if v not in pairs and a.ops[v] == b.ops[y]), None)
+        behind = [origin[u] for u in sources_b[y] if u in origin]
+        near = [v for u in behind for v in consumers[u]]
+        near += [w for v in near if v not in pairs for w in consumers[v]]
+        x = next((v for v in near if v not in pairs and a.ops[v] == b.ops[y]), None)
         if x is not None:
-            pairs[x], back[y] = (y, "different"), x
+            pairs[x], back[y], origin[y] = (y, "different"), x, x
+        elif behind:
+            origin[y] = behind[0]
 
 
 def _knotted(a: Side, b: Side, pairs: dict[Key, tuple[Key, str]]) -> set[Key]:
@@ -183,12 +207,7 @@ def _build(a: Side, b: Side | None, pairs: dict[Key, tuple[Key, str]], apart: di
     for row, generation in enumerate(generations):
         for v in generation:
             rows[v] = row
-    integer_b = b.integer if b else frozenset[Key]()
-    light = [False] * len(vertices)
-    for generation in generations:
-        for v in generation:
-            vertex, before = vertices[v], list(graph.predecessors(v))
-            light[v] = vertex.kind == "n" and (all(light[u] for u in before) or vertex.a in a.integer or vertex.b in integer_b)
+    light = [v.a in a.light or (b is not None and v.b in b.light) for v in vertices]
     # What is light stands next to its use, not at the top where a longest path would put it.
     for generation in reversed(generations):
         for v in generation:

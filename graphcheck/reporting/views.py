@@ -46,7 +46,9 @@ def file_name(model: dict[str, Any] | None) -> str:
     return str(path).replace("\\", "/").rsplit("/", 1)[-1] if path else "model in memory"
 
 
-def compare(result: dict[str, Any], ident: str, add: Add, fragment: Fragment, stage: Stage | None = None, title: str = "") -> View:
+def compare(
+    result: dict[str, Any], ident: str, add: Add, fragment: Fragment, stage: Stage | None = None, title: str = ""
+) -> View:
     """The view of one pair; ``stage`` names graphs that are already packed, else the result's own are packed.
 
     With a ``title`` it is one pair of a family, whose models are described elsewhere on the page.
@@ -58,15 +60,31 @@ def compare(result: dict[str, Any], ident: str, add: Add, fragment: Fragment, st
         stage = Stage(add(f"{ident}drawing", data), add(f"{ident}graphs", pair), "a", "b")
     if stage is not None:
         stage = dataclasses.replace(stage, name_a=file_name(result.get("a")), name_b=file_name(result.get("b")))
-    ids = {s: {str(n["name"]): n["id"] for n in pair[s]["nodes"]} for s in "ab"} if pair.get("a") and pair.get("b") else {"a": {}, "b": {}}
+    ids = (
+        {s: {str(n["name"]): n["id"] for n in pair[s]["nodes"]} for s in "ab"}
+        if pair.get("a") and pair.get("b")
+        else {"a": {}, "b": {}}
+    )
     title = title or f"{file_name(result.get('a'))} and {file_name(result.get('b'))}"
-    html = fragment("compare.html.j2", r=result, ident=ident, stage=stage, title=title, ids=ids, curve_data=_curve(result, pair), worst=_worst(result), brief=brief)
+    html = fragment(
+        "compare.html.j2",
+        r=result,
+        ident=ident,
+        stage=stage,
+        title=title,
+        ids=ids,
+        curve_data=_curve(result, pair),
+        worst=_worst(result),
+        brief=brief,
+    )
     return View(ident, "compare", title, str(result["verdict"]), str(result.get("reason") or ""), html)
 
 
 def pair_drawing(result: dict[str, Any], a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     """The packed drawing of a pair with its deviations."""
-    made = graphs.drawing(a, b, alignment=result.get("alignment"), interface=result.get("interface"), divergence=result.get("divergence"))
+    made = graphs.drawing(
+        a, b, alignment=result.get("alignment"), interface=result.get("interface"), divergence=result.get("divergence")
+    )
     return {"drawing": made, "deviations": graphs.deviations(result.get("numeric"))}
 
 
@@ -86,7 +104,10 @@ def _worst(result: dict[str, Any]) -> list[dict[str, Any]]:
     for run in (result.get("numeric") or {}).get("runs") or []:
         for out in run.get("outputs") or []:
             key, size = (str(out.get("a")), str(out.get("b"))), out.get("max_abs")
-            if key not in best or (words.is_number(size) and not (words.is_number(best[key].get("max_abs")) and best[key]["max_abs"] >= size)):
+            if key not in best or (
+                words.is_number(size)
+                and not (words.is_number(best[key].get("max_abs")) and best[key]["max_abs"] >= size)
+            ):
                 best[key] = out | {"side_note": run.get("side_note")}
     return list(best.values())
 
@@ -96,14 +117,34 @@ def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) ->
     graph = result.get("graph")
     stage = None
     if graph:
-        marks = {str(name): "patch embedding" for site in result.get("patch_embeddings") or [] for name in site.get("nodes") or []}
-        marks |= {str(r.get("node")): "refused" for r in result.get("refusals") or [] if str(r.get("node")) not in marks}
+        marks = {
+            str(name): "patch embedding"
+            for site in result.get("patch_embeddings") or []
+            for name in site.get("nodes") or []
+        }
+        marks |= {
+            str(r.get("node")): "refused" for r in result.get("refusals") or [] if str(r.get("node")) not in marks
+        }
         data = {"drawing": graphs.drawing(graph, marks={"a": marks})}
-        stage = Stage(add(f"{ident}drawing", data), add(f"{ident}graphs", {"a": graph}), "a", name_a=file_name(result.get("model")))
+        stage = Stage(
+            add(f"{ident}drawing", data),
+            add(f"{ident}graphs", {"a": graph}),
+            "a",
+            name_a=file_name(result.get("model")),
+        )
     title = file_name(result.get("model"))
     count = len(result.get("patch_embeddings") or [])
     line = f"{count or 'no'} patch embedding{'' if count == 1 else 's'} found"
-    html = fragment("analyze.html.j2", r=result, ident=ident, stage=stage, title=title, line=line, sizes=image_sizes(result), ids=_ids(graph))
+    html = fragment(
+        "analyze.html.j2",
+        r=result,
+        ident=ident,
+        stage=stage,
+        title=title,
+        line=line,
+        sizes=image_sizes(result),
+        ids=_ids(graph),
+    )
     return View(ident, "analyze", title, None, line, html)
 
 
@@ -117,19 +158,41 @@ def image_sizes(result: dict[str, Any]) -> list[tuple[int, int]]:
     tensors = graph.get("tensors") or {}
     out = []
     for site in result.get("patch_embeddings") or []:
-        shapes = [(tensors.get(site.get("input")) or {}).get("shape")] + [i.get("shape") for i in model.get("inputs") or [] if i.get("name") == site.get("input")]
+        shapes = [(tensors.get(site.get("input")) or {}).get("shape")] + [
+            i.get("shape") for i in model.get("inputs") or [] if i.get("name") == site.get("input")
+        ]
         shape: list[Any] = next((s for s in shapes if isinstance(s, list) and len(s) == 4), [])
         layout = str(site.get("layout") or "NCHW")
         dims = [shape[layout.index(axis)] for axis in "HW"] if shape and sorted(layout) == sorted("NCHW") else []
-        out.append((dims[0], dims[1]) if len(dims) == 2 and all(isinstance(d, int) and d > 0 for d in dims) else (224, 224))
+        out.append(
+            (dims[0], dims[1]) if len(dims) == 2 and all(isinstance(d, int) and d > 0 for d in dims) else (224, 224)
+        )
     return out
 
 
 def rewrite(result: dict[str, Any], ident: str, add: Add, fragment: Fragment, title: str = "") -> View:
     """The view of one rewrite: each site before and after, its checks and times."""
     title = title or f"{file_name(result.get('model'))} to {result.get('to')}"
-    rank = max((t["rank"] for site in result.get("sites") or [] for when in ("before", "after") for t in site.get(when) or [] if words.is_number(t.get("rank"))), default=0)
-    html = fragment("rewrite.html.j2", r=result, ident=ident, title=title, top_rank=rank, sizes=image_sizes({"model": result.get("model"), "patch_embeddings": [s.get("site") or {} for s in result.get("sites") or []]}))
+    rank = max(
+        (
+            t["rank"]
+            for site in result.get("sites") or []
+            for when in ("before", "after")
+            for t in site.get(when) or []
+            if words.is_number(t.get("rank"))
+        ),
+        default=0,
+    )
+    html = fragment(
+        "rewrite.html.j2",
+        r=result,
+        ident=ident,
+        title=title,
+        top_rank=rank,
+        sizes=image_sizes(
+            {"model": result.get("model"), "patch_embeddings": [s.get("site") or {} for s in result.get("sites") or []]}
+        ),
+    )
     return View(ident, "rewrite", title, result.get("verdict"), str(result.get("reason") or ""), html)
 
 
@@ -153,12 +216,23 @@ def demo(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) -> Vi
             cells[a, b] = cells[b, a] = (key, pair["compare"])
         for i, variant in enumerate(family.get("variants") or []):
             key = f"{prefix}-variant-{i}"
-            packed[key] = fragment("variant.html.j2", v=variant, ident=key, sizes=image_sizes(variant.get("analyze") or {}))
+            packed[key] = fragment(
+                "variant.html.j2", v=variant, ident=key, sizes=image_sizes(variant.get("analyze") or {})
+            )
         add(f"{prefix}-views", packed)
         add(f"{prefix}-drawings", drawings)
         add(f"{prefix}-graphs", store)
         counts = Counter(str(pair["compare"].get("verdict")) for pair in family.get("pairs") or [])
-        families.append({"f": family, "prefix": prefix, "names": names, "cells": cells, "counts": counts, "slowest": _slowest(family)})
+        families.append(
+            {
+                "f": family,
+                "prefix": prefix,
+                "names": names,
+                "cells": cells,
+                "counts": counts,
+                "slowest": _slowest(family),
+            }
+        )
     total: Counter[str] = sum((f["counts"] for f in families), Counter())
     html = fragment("demo.html.j2", r=result, ident=ident, families=families, total=total, tallies=tallies(result))
     line = ", ".join(f"{n} {v}" for v, n in total.most_common())
@@ -167,7 +241,7 @@ def demo(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) -> Vi
 
 def _slowest(family: dict[str, Any]) -> float:
     times = [(v.get("time_ms") or {}).get("median") for v in family.get("variants") or []]
-    return max((t for t in times if words.is_number(t)), default=0.0)
+    return max((float(t) for t in times if words.is_number(t)), default=0.0)
 
 
 def tallies(result: dict[str, Any]) -> dict[str, tuple[int, int]]:
@@ -182,7 +256,11 @@ def tallies(result: dict[str, Any]) -> dict[str, tuple[int, int]]:
 
 def passed(result: dict[str, Any]) -> bool:
     """Whether a rewrite did something and every check on it held."""
-    return bool(result.get("sites")) and result.get("verdict") != "different" and all(c.get("ok") for c in result.get("checks") or [])
+    return (
+        bool(result.get("sites"))
+        and result.get("verdict") != "different"
+        and all(c.get("ok") for c in result.get("checks") or [])
+    )
 
 
 MAKERS: dict[str, Callable[[dict[str, Any], str, Add, Fragment], View]] = {

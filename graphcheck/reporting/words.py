@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 MAX_TEXT = 2_000
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
@@ -59,7 +59,10 @@ VERDICTS: dict[str, Saying] = {
         "?",
         "Not decided",
         "Neither equality nor a difference could be shown. What stopped the proof is named below.",
-        ("That they differ: no input is known on which they certainly do.", "That they are equal, however close the numbers."),
+        (
+            "That they differ: no input is known on which they certainly do.",
+            "That they are equal, however close the numbers.",
+        ),
     ),
 }
 _UNKNOWN = Saying("·", "No verdict", "This result carries no verdict that this version of graphcheck knows.", ())
@@ -104,7 +107,7 @@ def clean(value: Any) -> Any:
     return value
 
 
-def is_number(value: object) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a JSON value is a finite number (a bool is none)."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -113,12 +116,14 @@ def number(value: Any) -> str:
     """A number for people: integers grouped, floats to three digits; anything else as its text, None as a dash."""
     if value is None:
         return "–"
-    if isinstance(value, bool) or not is_number(value):
+    if not is_number(value):
         return str(value)
-    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
-        return f"{int(value):,}".replace(",", "\u202f") if abs(value) < 1e18 else f"{value:.3e}"
+    if isinstance(value, int) or value.is_integer():
+        return (
+            f"{int(value):,}".replace(",", "\u202f") if abs(value) < 1e9 or isinstance(value, int) else f"{value:.2e}"
+        )
     if 1e-3 <= abs(value) < 1e6:
-        return f"{value:,.3g}".replace(",", "\u202f") if abs(value) < 1e3 else f"{value:,.0f}".replace(",", "\u202f")
+        return f"{value:.3g}" if abs(value) < 1e3 else f"{value:,.0f}".replace(",", "\u202f")
     return f"{value:.2e}"
 
 

@@ -164,6 +164,13 @@ class Drawing {
     return vert.kind === "n" && vert[s] !== null ? this.nodes[s].get(vert[s]) : null;
   }
 
+  // A node that is not drawn (a Constant): the first vertex that reads it.
+  reader(s, id) {
+    const made = this.nodes[s]?.get(id)?.outputs || [];
+    const node = made.length ? this.graphs[s].nodes.find((n) => n.inputs.some((name) => made.includes(name))) : undefined;
+    return node && this.byNode[s].get(node.id);
+  }
+
   tensorNames(v, s) {
     const vert = this.verts[v];
     if (vert[s] === null) return [];

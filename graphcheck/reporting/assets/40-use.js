@@ -39,7 +39,7 @@ Object.assign(Stage.prototype, {
         el("span", { class: "seg" }, button("−", "Zoom out (-)", () => this.setZoom(this.zoom / 1.25)),
           button("Fit", "Fit the width (0)", () => { this.fit(); this.draw(); }), button("+", "Zoom in (+)", () => this.setZoom(this.zoom * 1.25))),
         button("⛶", "Fill the window (f)", () => this.full()),
-        button("?", "Keys", () => this.help())));
+        button("?", "Keys", () => this.help(), { class: "wide" })));
   },
 
   heads() {
@@ -194,7 +194,7 @@ Object.assign(Stage.prototype, {
 
   go(text) {
     const [s, id] = text.split(":");
-    const v = this.g.byNode[s]?.get(+id);
+    const v = this.g.byNode[s]?.get(+id) ?? this.g.reader(s, +id);
     if (v === undefined) return false;
     this.select(v, s, false);
     this.centre(v, false);

@@ -1,0 +1,265 @@
+"""A witness: an input on which two models certainly differ, by more than rounding explains; shrunk, saved and replayed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck import model as model_
+from graphcheck.equivalence import inputs as inputs_
+from graphcheck.equivalence import numeric, runtime
+from graphcheck.equivalence.classes import Pair
+from graphcheck.equivalence.difference import SPREAD_FACTOR, Deviation, judge
+from graphcheck.equivalence.interface import Interface
+from graphcheck.errors import GraphcheckError
+from graphcheck.ops.algebra import Tensor
+
+_TRIALS: tuple[dict[str, Any], ...] = (
+    {},
+    {"scale": 100.0},
+    {"scale": 10000.0},
+    {"signs": "positive"},
+    {"signs": "negative"},
+    {"distribution": "one-hot"},
+    {"distribution": "constant"},
+    {"scale": 0.01},
+    {"distribution": "extreme"},
+)
+_SHRINK_SECONDS = 5.0
+_UNITS = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
+
+
+@dataclasses.dataclass(frozen=True)
+class Witness:
+    """An input (by pair key) with what it shows; ``path`` is set once it is saved."""
+
+    inputs: Mapping[str, np.ndarray]
+    reason: str
+    kind: str
+    seed: int | None
+    deviation: Deviation | None
+    replayed: float | None
+    path: str | None = None
+    replay: str | None = None
+
+    def save(self, folder: str | os.PathLike[str] | None, files: tuple[str, str]) -> Witness:
+        """Write the input to an .npz in ``folder`` (nothing for None) and note the command that replays it."""
+        if folder is None:
+            return self
+        digest = hashlib.sha256(b"".join(v.tobytes() for v in self.inputs.values())).hexdigest()[:12]
+        path = Path(folder) / f"graphcheck-witness-{digest}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        inputs_.save_npz(path, self.inputs)
+        replay = f"graphcheck compare {files[0]} {files[1]} --inputs {path}"
+        return dataclasses.replace(self, path=str(path), replay=replay, reason=f"{self.reason}; the input is in {path}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``witness`` key of the JSON."""
+        d = self.deviation
+        return {
+            "path": self.path,
+            "seed": self.seed,
+            "kind": self.kind,
+            "replay": self.replay,
+            "output": d and d.output,
+            "max_abs": d and d.deviation,
+            "bound": d and d.bound,
+            "bound_kind": d and ("running error bound" if d.rigorous else "first-order error bound"),
+            "spread": d and d.spread,
+            "onnxruntime_max_abs": self.replayed,
+            "nonzeros": int(sum(np.count_nonzero(v) for v in self.inputs.values())),
+        }
+
+
+class Search:
+    """Looks for a witness at the shapes of ``pair``; ``deviations`` keeps what the most telling input showed."""
+
+    def __init__(
+        self,
+        sources: tuple[Any, Any],
+        models: tuple[ir.Model, ir.Model],
+        interface: Interface,
+        pair: Pair,
+        outputs: list[tuple[str, int, int]],
+        seed: int,
+        ranges: Mapping[str, tuple[float, float]],
+        given: str | os.PathLike[str] | None,
+        tick: Callable[[], None],
+        run: bool,
+    ) -> None:
+        self.sources, self.models, self.interface, self.pair = sources, models, interface, pair
+        self.outputs, self.seed, self.given, self.tick, self.execute = outputs, seed, given, tick, run
+        self.ranges = tuple((name, *bounds) for name, bounds in ranges.items())
+        self.unit = unit_of(pair)
+        self.deviations: list[Deviation] = []
+        self._sessions: list[runtime.Session] | None = None
+
+    def run(self) -> Witness | None:
+        """A witness, or None if no trial showed a difference beyond rounding."""
+        for kind, seed, arrays in self._trials():
+            self.tick()
+            deviations = self._judge(arrays)
+            if max((d.units for d in deviations), default=0) >= max((d.units for d in self.deviations), default=0):
+                self.deviations = deviations
+            shown = self._shown(deviations, arrays)
+            if shown is not None:
+                small = self._shrink(arrays, shown[0].output)
+                deviations = self._judge(small)
+                shown = self._shown(deviations, small) or shown
+                self.deviations = deviations
+                return Witness(small, self._reason(*shown), kind, seed, *shown)
+        return None
+
+    def _trials(self) -> Iterator[tuple[str, int | None, dict[str, np.ndarray]]]:
+        if self.given is not None:
+            yield "given", None, inputs_.load_npz(self.given, self.interface)
+            return
+        for trial in _TRIALS:
+            spec = inputs_.InputSpec(self.seed, ranges=self.ranges, **trial)
+            kind = " ".join(str(v) for v in trial.values()) or "normal"
+            yield kind, self.seed, inputs_.generate(self.interface, self.pair.shapes, spec)
+
+    def _judge(self, arrays: Mapping[str, np.ndarray]) -> list[Deviation]:
+        leaves = {("input", name): np.asarray(value, np.float64) for name, value in arrays.items()}
+        return judge(self.pair.terms, self.outputs, leaves, self.unit, self.seed, tick=self.tick)
+
+    def _shown(self, deviations: list[Deviation], arrays: Mapping[str, np.ndarray]) -> tuple[Deviation, float | None] | None:
+        """The output that differs most beyond the spread, if onnxruntime shows it too."""
+        gross = sorted((d for d in deviations if d.gross and math.isfinite(d.deviation)), key=lambda d: -d.units)
+        if not gross:
+            return None
+        if not self.execute:
+            return gross[0], None
+        seen = self._execute(arrays)
+        for d in gross:
+            if seen is None or d.output not in seen:
+                continue
+            if seen[d.output] > SPREAD_FACTOR * d.spread:
+                return d, seen[d.output]
+        return None
+
+    def _execute(self, arrays: Mapping[str, np.ndarray]) -> dict[str, float] | None:
+        """max |A - B| of each output in onnxruntime, optimizations off; None if it cannot run them."""
+        try:
+            if self._sessions is None:
+                self._sessions = [
+                    runtime.load(_source(s, m), optimizations="off") for s, m in zip(self.sources, self.models, strict=True)
+                ]
+            feeds = inputs_.side_inputs(self.interface, arrays)
+            a, b = (session.run(feed) for session, feed in zip(self._sessions, feeds, strict=True))
+        except GraphcheckError:
+            return None
+        found = {}
+        for port in self.interface.outputs:
+            if port.a is not None and port.b is not None:
+                x, y = (np.asarray(v, np.float64) for v in (a[port.a.name], b[port.b.name]))
+                if x.shape != y.shape:
+                    found[port.key] = math.inf
+                    continue
+                with np.errstate(invalid="ignore"):
+                    apart = np.where(np.isnan(x) & np.isnan(y), 0.0, np.abs(x - y))
+                found[port.key] = float(np.nan_to_num(apart, nan=math.inf).max(initial=0.0))
+        return found
+
+    def _shrink(self, arrays: dict[str, np.ndarray], output: str) -> dict[str, np.ndarray]:
+        """Fewer non-zeros that still show it: halves of the input are set to zero as long as they may."""
+        if self.given is not None or self.ranges:
+            return arrays
+        started, best = time.monotonic(), arrays
+        for name in [n for n, v in arrays.items() if v.dtype.kind == "f" and v.size > 1]:
+            pieces = 2
+            while pieces <= best[name].size and time.monotonic() - started < _SHRINK_SECONDS:
+                live = np.flatnonzero(best[name])
+                shrunk = False
+                for part in np.array_split(live, min(pieces, max(live.size, 1))):
+                    if time.monotonic() - started > _SHRINK_SECONDS or part.size in (0, live.size):
+                        break
+                    trial = best[name].copy()
+                    trial.reshape(-1)[part] = 0
+                    candidate = {**best, name: trial}
+                    if any(d.gross and d.output == output for d in self._judge(candidate)):
+                        if self._shown(self._judge(candidate), candidate) is not None:
+                            best, shrunk = candidate, True
+                            break
+                pieces = 2 if shrunk else pieces * 2
+        return best
+
+    def _reason(self, d: Deviation, replayed: float | None) -> str:
+        shown = "not replayed in onnxruntime" if replayed is None else f"{replayed:.3g} in onnxruntime"
+        return (
+            f"output {d.output!r} differs by {d.deviation:.3g} ({shown}), {d.units:.3g} times what rounding explains, "
+            f"and float64 errs by at most {d.bound:.1e} there"
+        )
+
+
+def _source(source: Any, model: ir.Model) -> Any:
+    return str(source) if isinstance(source, (str, os.PathLike)) else bytes(ir.to_proto(model).SerializeToString())
+
+
+def unit_of(pair: Pair) -> float:
+    """The unit roundoff of the coarsest declared float type of either graph."""
+    names = {v.dtype.name for trace in (pair.a, pair.b) for v in trace.values.values() if isinstance(v, Tensor)}
+    return max((_UNITS[n] for n in names if n in _UNITS), default=2.0**-24)
+
+
+def spread_of(pair: Pair, interface: Interface, runs: list[numeric.Run], seed: int) -> dict[str, float]:
+    """The spread of each output on the first run whose shapes are those of ``pair``, by A's name."""
+    run = next((r for r in runs if dict(r.shapes) == dict(pair.shapes)), None)
+    if run is None:
+        return {}
+    from graphcheck.domains.domain import evaluate
+    from graphcheck.domains.real import Float64
+
+    leaves = {("input", name): np.asarray(value, np.float64) for name, value in run.inputs.items()}
+    named = {v.name: t for v, t in pair.a.values.items() if isinstance(t, Tensor)}
+    outputs = {p.a.name: named[p.a.name].cls for p in interface.outputs if p.a is not None and p.a.name in named}
+    exact = evaluate(pair.terms, Float64(leaves, bounds=False), list(outputs.values()))
+    noisy = evaluate(pair.terms, Float64(leaves, bounds=False, unit=unit_of(pair), seed=seed), list(outputs.values()))
+    find = pair.terms.find
+    return {n: float(np.abs(noisy[find(c)].value - exact[find(c)].value).max(initial=0)) for n, c in outputs.items()}
+
+
+def refusal(
+    sources: tuple[Any, Any],
+    models: tuple[ir.Model, ir.Model],
+    interface: Interface,
+    shapes: dict[str, tuple[int, ...]],
+    seed: int,
+    folder: str | os.PathLike[str] | None,
+) -> Witness | None:
+    """An input that one model runs and the other refuses, or answers in another shape, in onnxruntime."""
+    arrays = inputs_.generate(interface, shapes, inputs_.InputSpec(seed))
+    feeds = inputs_.side_inputs(interface, arrays)
+    results: list[Any] = []
+    for source, model, feed in zip(sources, models, feeds, strict=True):
+        try:
+            results.append(runtime.load(_source(source, model), optimizations="off").run(feed))
+        except GraphcheckError as error:
+            results.append(error)
+    failed = [isinstance(r, GraphcheckError) for r in results]
+    text = ", ".join(f"{k}={'x'.join(map(str, s))}" for k, s in shapes.items())
+    if failed[0] != failed[1]:
+        runs, refuses = ("A", "B") if failed[1] else ("B", "A")
+        reason = f"{runs} runs at {text} and {refuses} does not: {results[failed[1]]}"
+    elif not failed[0]:
+        shown = None
+        for port in interface.outputs:
+            if port.a is not None and port.b is not None:
+                x, y = results[0][port.a.name].shape, results[1][port.b.name].shape
+                shown = shown or (f"output {port.key!r} has shape {list(x)} in A and {list(y)} in B" if x != y else None)
+        if shown is None:
+            return None
+        reason = f"at {text} {shown}"
+    else:
+        return None
+    files = tuple(model_.path_of(m) or side for m, side in zip(models, "AB", strict=True))
+    return Witness(arrays, reason, "shape", seed, None, None).save(folder, files)  # type: ignore[arg-type]

@@ -1,0 +1,146 @@
+"""What the command line runs beside ``compare``: inputs from a loader script, saved inputs and outputs, tolerances."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import runpy
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphcheck.errors import GraphcheckError, UsageError
+
+if TYPE_CHECKING:
+    from graphcheck.equivalence.interface import Interface
+    from graphcheck.equivalence.numeric import NumericOptions, Run
+
+Tolerances = dict[str, float]  # by output name; "" is for all others
+
+
+@dataclasses.dataclass(frozen=True)
+class Wishes:
+    """What to do with the runs. Empty tolerances and ``top_k`` None gate nothing."""
+
+    atol: Tolerances
+    rtol: Tolerances
+    top_k: int | None = None
+    save_inputs: Path | None = None
+    save_outputs: Path | None = None
+
+    @property
+    def gate(self) -> bool:
+        """Whether the runs have a say in the exit code."""
+        return bool(self.atol or self.rtol or self.top_k)
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to run for."""
+        return self.gate or self.save_inputs is not None or self.save_outputs is not None
+
+
+def parse_tolerances(option: str, texts: Iterable[str]) -> Tolerances:
+    """Tolerances by output name from ``1e-3`` (name ``""``) and ``tokens:1e-3``."""
+    found: Tolerances = {}
+    for text in texts:
+        name, _, value = text.rpartition(":")
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not (math.isfinite(number) and number >= 0):
+            raise UsageError(f"{option} takes a number of at least 0, such as 1e-3 or NAME:1e-3, not {text!r}")
+        found[name] = number
+    return found
+
+
+def load_script(text: str, iterations: int | None) -> list[dict[str, Any]]:
+    """The feeds (input name -> array) that ``FILE.py[:FUNCTION]`` yields; FUNCTION is ``load_data`` where not named."""
+    path, _, function = text.partition(":") if ":" in Path(text).name else (text, "", "")
+    name = function or "load_data"
+    if not Path(path).is_file():
+        raise UsageError(f"{path}: there is no such loader script")
+    try:
+        found = runpy.run_path(path).get(name)
+        if not callable(found):
+            raise UsageError(f"{path}: the loader script defines no function {name!r}")
+        feeds = list(itertools.islice(found(), iterations))
+    except GraphcheckError:
+        raise
+    except (Exception, SystemExit) as error:  # the script is the user's
+        raise GraphcheckError(f"{path}: the loader script fails with {type(error).__name__}: {error}") from None
+    if not feeds or not all(isinstance(feed, Mapping) for feed in feeds):
+        raise UsageError(f"{path}: {name}() must yield mappings of input names to arrays, at least one")
+    return [dict(feed) for feed in feeds]
+
+
+def save_feed(feed: Mapping[str, Any], path: Path) -> Path:
+    """``path``, after ``feed`` was written there as .npz."""
+    import numpy as np
+
+    from graphcheck.equivalence.inputs import save_npz
+
+    save_npz(path, {name: np.asarray(value) for name, value in feed.items()})
+    return path
+
+
+def run_all(a: Path, b: Path, interface: Interface, plans: Iterable[NumericOptions], wishes: Wishes) -> dict[str, Any]:
+    """The ``tolerances`` key of the JSON: what each wish came to; saves what is to be saved."""
+    rows: dict[str, dict[str, Any]] = {}
+    for number, run in enumerate(_runs(a, b, interface, plans)):
+        if number == 0:
+            _save(run, interface, wishes)
+        for row in _judge(run, interface, wishes):
+            known = rows.setdefault(row["output"], row)
+            known["passed"] &= row["passed"]
+            known["failing"] = max(known["failing"], row["failing"])
+    gate = {"atol": wishes.atol, "rtol": wishes.rtol, "top_k": wishes.top_k}
+    return gate | {"passed": all(row["passed"] for row in rows.values()), "outputs": list(rows.values())}
+
+
+def _runs(a: Path, b: Path, interface: Interface, plans: Iterable[NumericOptions]) -> Iterator[Run]:
+    from graphcheck.equivalence import numeric
+
+    for plan in plans:
+        yield from numeric.runs(a, b, interface, plan)
+
+
+def _save(run: Run, interface: Interface, wishes: Wishes) -> None:
+    from graphcheck.equivalence.inputs import save_npz
+
+    if wishes.save_inputs is not None:
+        save_npz(wishes.save_inputs, run.inputs)
+    if wishes.save_outputs is not None:
+        named = {}
+        for pair in interface.outputs:
+            for side, port, outputs in (("a", pair.a, run.a.outputs), ("b", pair.b, run.b.outputs)):
+                if port is not None and pair.key in outputs:
+                    named[f"{side}/{port.name}"] = outputs[pair.key]
+        save_npz(wishes.save_outputs, named)
+
+
+def _judge(run: Run, interface: Interface, wishes: Wishes) -> Iterator[dict[str, Any]]:
+    """One row for each output pair of a run; ``failing`` counts the elements outside the tolerances."""
+    import numpy as np
+
+    from graphcheck.equivalence.statistics import compare_arrays
+
+    for pair in interface.outputs:
+        a, b = run.a.outputs.get(pair.key), run.b.outputs.get(pair.key)
+        if a is None or b is None or a.shape != b.shape:
+            yield {"output": pair.key, "passed": False, "failing": 0 if a is None else int(a.size)}
+            continue
+        failing = 0
+        if (wishes.atol or wishes.rtol) and a.dtype.kind in "OSUT":
+            failing = int(np.count_nonzero(a != b))
+        elif wishes.atol or wishes.rtol:
+            atol = wishes.atol.get(pair.key, wishes.atol.get("", 0.0))
+            rtol = wishes.rtol.get(pair.key, wishes.rtol.get("", 0.0))
+            wide = np.complex128 if "c" in (a.dtype.kind, b.dtype.kind) else np.float64
+            x, y = a.astype(wide), b.astype(wide)
+            with np.errstate(invalid="ignore"):
+                good = (np.abs(x - y) <= atol + rtol * np.abs(x)) | (x == y) | (np.isnan(x) & np.isnan(y))
+            failing = int(np.count_nonzero(~good))
+        top = (compare_arrays(a, b)["top_k"] or {}).get(str(wishes.top_k)) if wishes.top_k else 1.0
+        yield {"output": pair.key, "passed": failing == 0 and top == 1.0, "failing": failing}

@@ -1,0 +1,95 @@
+"""``guard``: runs someone's optimizer on a model, then compares what it made with what it was given."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphcheck.errors import GraphcheckError, UsageError
+from graphcheck.verdict import Comparison
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def guard(
+    model: Path,
+    command: Sequence[str],
+    check: Callable[[Path, Path], Comparison],
+    *,
+    out: Path | None = None,
+    accept: Callable[[Comparison], bool] = lambda result: result.exit_code() == 0,
+) -> Comparison:
+    """``check(model, what command made of it)``; the command's ``{in}`` and ``{out}`` become files of a temporary folder.
+
+    ``{in}`` is a copy, with its external data, so that a command that works in place harms nobody. With ``out``, the
+    result is put there if ``accept`` holds. Raises UsageError where the command lacks a placeholder, GraphcheckError
+    where it cannot be started, fails, or writes no ``{out}``.
+    """
+    for placeholder in ("{in}", "{out}"):
+        if not any(placeholder in part for part in command):
+            raise UsageError(f"the command must name {placeholder}, as in: graphcheck guard MODEL -- onnxsim {{in}} {{out}}")
+    files = _files(model)
+    with tempfile.TemporaryDirectory(prefix="graphcheck-") as folder:
+        source, target = Path(folder, "in", model.name), Path(folder, "out", model.name)
+        for path, name in files:
+            copy = source.parent / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        target.parent.mkdir()
+        _run([part.replace("{in}", str(source)).replace("{out}", str(target)) for part in command])
+        if not target.is_file():
+            raise GraphcheckError(f"{command[0]}: the command ended without an error, but wrote no {{out}}")
+        result = check(model, target)
+        if out is not None and accept(result):
+            _keep(target, out)
+    return result
+
+
+def _files(model: Path) -> list[tuple[Path, Path]]:
+    """The model's files, external data included, each with its path relative to the model's folder."""
+    from graphcheck.model import read
+
+    locations = {Path(location) for location in _external(read(model))}
+    return [(model, Path(model.name)), *((model.parent / name, name) for name in sorted(locations))]
+
+
+def _external(model: ir.Model) -> list[str]:
+    import onnx_ir as ir
+
+    values = [value.const_value for value in model.graph.initializers.values()]
+    return [str(tensor.location) for tensor in values if isinstance(tensor, ir.ExternalTensor)]
+
+
+def _run(command: list[str]) -> None:
+    # The answer must stay readable, so what the command prints is shown only where it fails.
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False)
+    except OSError as error:
+        raise GraphcheckError(f"{command[0]}: the command cannot be started: {error.strerror}") from None
+    if done.returncode:
+        lines = [line.strip() for line in done.stdout.decode(errors="replace").splitlines() if line.strip()]
+        how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"failed with exit code {done.returncode}"
+        raise GraphcheckError(f"{command[0]}: the command {how}{': ' if lines else ''}{lines[-1][:300] if lines else ''}")
+
+
+def _keep(made: Path, out: Path) -> None:
+    """Put the model at ``out``, atomically; its external data beside it, which must not be there yet."""
+    others = _files(made)[1:]
+    for _, name in others:
+        if (out.parent / name).exists():
+            raise GraphcheckError(f"{out.parent / name}: is in the way of the model's external data")
+    for path, name in others:
+        (out.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, out.parent / name)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(made, temporary)
+        os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,156 @@
+"""Finds the patch embeddings of a model by the window map: :func:`find` and its plain-data form :func:`analyze_json`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck import model as model_
+from graphcheck.ops.algebra import Value
+from graphcheck.ops.node import Node
+from graphcheck.patches import between, merge, output
+from graphcheck.patches.liveness import mark_blocked
+from graphcheck.patches.reading import Reader, Reading
+from graphcheck.patches.site import Analysis, Refusal, Site
+from graphcheck.patches.trace import Trial, trials
+from graphcheck.patches.window import NoWindow
+
+SCHEMA = "graphcheck/analyze/1"
+
+Met = tuple[Node, tuple[Value, ...]]
+
+
+def find(model: ir.Model) -> Analysis:
+    """The patch embeddings of a model's main graph, and the contractions fed by movement that are none, with reasons.
+
+    The model is traced where its dims are static once, else at two or three sizes, which must show the same geometry.
+    Contractions inside model-local functions and subgraphs are not looked at.
+    """
+    runs = trials(model)
+    readers = [Reader(run) for run in runs]
+    met: list[dict[ir.Node, Met]] = [{node: (resolved, inputs) for node, resolved, inputs in run.products} for run in runs]
+    sites: list[Site] = []
+    refusals: list[Refusal] = []
+    for node in model.graph:
+        if node not in met[0]:
+            continue
+        try:
+            site = _site(node, runs, readers, met)
+        except NoWindow as error:
+            refusals.append(Refusal(str(error), model_.node_name(node)))
+            continue
+        if isinstance(site, Refusal):
+            refusals.append(site)
+        elif site is not None:
+            sites.append(site)
+    return Analysis(mark_blocked(model, sites), tuple(refusals))
+
+
+def analyze_json(model: ir.Model) -> dict[str, Any]:
+    """``graphcheck analyze`` as plain data (schema graphcheck/analyze/1), without the drawn graph."""
+    analysis = find(model)
+    return {
+        "schema": SCHEMA,
+        "model": model_.summary(model),
+        "patch_embeddings": [site.to_json() for site in analysis.sites],
+        "refusals": [refusal.to_json() for refusal in analysis.refusals],
+    }
+
+
+def _site(node: ir.Node, runs: list[Trial], readers: list[Reader], met: list[dict[ir.Node, Met]]) -> Site | Refusal | None:
+    seen: list[tuple[Trial, Reading]] = []
+    for at, (run, reader) in enumerate(zip(runs, readers, strict=True)):
+        if node not in met[at]:
+            continue
+        reading = reader.read(node, *met[at][node])
+        if reading is None:
+            return between.refusal(node, *met[at][node], reader) if at == 0 else None
+        seen.append((run, reading))
+    if len(runs) > 1 and len(seen) < 2:
+        return Refusal("it can be evaluated at one size only, so its geometry may depend on the size", model_.node_name(node))
+    resolved, inputs = met[0][node]
+    return _build(node, resolved, inputs, seen, whole=len(seen) == len(runs))
+
+
+def _build(
+    node: ir.Node, resolved: Node, inputs: tuple[Value, ...], seen: list[tuple[Trial, Reading]], *, whole: bool
+) -> Site | Refusal:
+    first = seen[0][1]
+    axes = merge.axes([reading for _, reading in seen])
+    for _, reading in seen[1:]:
+        merge.same(first, reading)
+    plain_end = resolved.op_type in ("FusedConv", "FusedGemm") and (resolved.attr("activation") or len(inputs) > 3)
+    result = node.outputs[0]
+    values = [result] if plain_end else output.behind(result, seen[0][0])
+    filters = first.weight_index.shape[0]
+    for value in reversed(values):
+        ends = [_end(value, result, run, reading, filters) for run, reading in seen]
+        if all(end is not None and end[0] == ends[0][0] for end in ends) and _same_bias([e[1] for e in ends if e]):  # type: ignore[index]
+            break
+    else:
+        return Refusal("its output mixes the windows in an order that is no transposition", model_.node_name(node))
+    order, bias = ends[0]  # type: ignore[misc]
+    if first.bias is not None and bias is not None:
+        return Refusal("two biases are added to it", model_.node_name(node))
+    index, groups = merge.with_groups(first)
+    notes = () if whole else ("the original demands sizes that divide by the stride; a Conv crops instead",)
+    site = Site(
+        form=merge.form(node, first, seen[0][0]),
+        pattern=merge.pattern(first, axes),
+        axes=axes,
+        layout=merge.layout_of(axes),
+        groups=groups,
+        in_channels=index.shape[1] * groups if not first.flattened else inputs[1].shape[1],  # type: ignore[union-attr]
+        out_channels=filters,
+        kernel_shape=first.kernel_shape,
+        input=first.source,
+        output=value,
+        node=node,
+        region=merge.region(first.source, value, seen[0][0]),
+        weight_value=first.weight_value,
+        weight=first.weight,
+        weight_index=index,
+        alpha=first.alpha,
+        bias=first.bias if bias is None else bias.astype(first.weight.dtype),
+        order=order,
+        shape=output.shape_of(value, seen[0][0]),
+        direct=first.direct,
+        flattened=first.flattened,
+        activation=resolved if plain_end and resolved.attr("activation") else None,
+        residual=node.inputs[3] if plain_end and len(node.inputs) > 3 else None,
+        notes=notes,
+    )
+    return dataclasses.replace(site, bias=_beta(site, resolved, first))
+
+
+def _beta(site: Site, resolved: Node, first: Reading) -> np.ndarray | None:
+    """Gemm's beta times its bias, in the declared type, as a runtime folds it."""
+    beta = resolved.attr("beta", 1.0)
+    if site.bias is None or first.bias is None or beta == 1.0 or "Gemm" not in resolved.op_type:
+        return site.bias
+    return np.asarray(np.asarray(beta, np.float32).astype(site.bias.dtype) * site.bias).astype(site.bias.dtype)
+
+
+def _same_bias(biases: list[np.ndarray | None]) -> bool:
+    first = biases[0]
+    return all((b is None) == (first is None) and (b is None or np.array_equal(b, first)) for b in biases)  # type: ignore[arg-type]
+
+
+def _end(
+    value: ir.Value, result: ir.Value, run: Trial, reading: Reading, filters: int
+) -> tuple[tuple[tuple[int, ...], ...], np.ndarray | None] | None:
+    """(order, bias [out_channels] or None) of a value behind the contraction; None if it is no end of a site."""
+    found = output.seen(value, result, run)
+    if found is None:
+        return None
+    index = reading.canonical[found.index]
+    order = output.order_of(index, [*(axis.count for axis in reading.axes), filters], output.shape_of(value, run))
+    if order is None:
+        return None
+    if found.bias is None:
+        return order, None
+    bias = output.per_channel(found.bias, index % filters, filters)
+    return None if bias is None else (order, bias)

@@ -1,0 +1,86 @@
+"""A patchify whose projection is kept from it by a normalization: named, since it cannot become a Conv."""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from graphcheck import model as model_
+from graphcheck.ops.algebra import Tensor, Value
+from graphcheck.ops.node import Node
+from graphcheck.patches.product import operands
+from graphcheck.patches.reading import Reader
+from graphcheck.patches.site import Refusal
+from graphcheck.patches.window import NoWindow, recognise
+
+_STEPS = 24  # nodes looked at behind a projection: a decomposed LayerNormalization has nine
+
+
+def refusal(source: ir.Node, node: Node, inputs: tuple[Value, ...], reader: Reader) -> Refusal | None:
+    """The node that stands between a patchify and this projection, if its data would be windows without it."""
+    pair = operands(node, list(inputs))
+    assert pair is not None
+    data = source.inputs[pair[0]]
+    x = inputs[pair[0]]
+    assert data is not None and isinstance(x, Tensor)
+    if "Conv" in node.op_type and math.prod(inputs[1].shape[2:]) != 1:  # type: ignore[union-attr]
+        return None
+    term = reader.terms.terms[x.cls]
+    if term.kind == "move" and len(term.args) > 1:
+        return None
+    begin, _ = reader.index_of(x.cls)
+    carrier = reader.carriers.get(begin, [None])[0]
+    for blocker, value in _moved_behind(carrier, reader):
+        tensor = reader.trial.tensor(value)
+        assert tensor is not None
+        if _is_patchify(tensor, x.shape, reader):
+            return Refusal(f"{blocker.op_type} stands between the patchify and the projection", model_.node_name(blocker))
+    return None
+
+
+def _moved_behind(value: ir.Value | None, reader: Reader) -> list[tuple[ir.Node, ir.Value]]:
+    """(node, its operand) where a chain of same-sized elementwise nodes behind ``value`` reads moved data."""
+    found: list[tuple[ir.Node, ir.Value]] = []
+    queue, looked = [value], 0
+    size = _size(value, reader)
+    done: set[ir.Value] = set()
+    while queue and looked < _STEPS:
+        at = queue.pop(0)
+        producer = at.producer() if at is not None else None
+        if producer is None or at in done or reader.is_product(producer):
+            continue
+        done.add(at)  # type: ignore[arg-type]
+        looked += 1
+        same = {v for v in producer.inputs if _size(v, reader) == size}
+        if len(same) != 1:
+            continue  # a residual sum, a gate: no normalization
+        (operand,) = same
+        tensor = reader.trial.tensor(operand)
+        if tensor is not None and operand is not None:
+            if reader.terms.terms[tensor.cls].kind == "move":
+                found.append((producer, operand))
+            else:
+                queue.append(operand)
+    return found
+
+
+def _size(value: ir.Value | None, reader: Reader) -> int:
+    tensor = reader.trial.tensor(value)
+    return -1 if tensor is None else math.prod(tensor.shape)
+
+
+def _is_patchify(moved: Tensor, shape: tuple[int, ...], reader: Reader) -> bool:
+    if len([a for a in reader.terms.terms[moved.cls].args if reader.terms.scalar(a) != 0.0]) != 1:
+        return False
+    begin, index = reader.index_of(moved.cls)
+    for value in reader.carriers.get(begin, ()):
+        origin = reader.trial.tensor(value)
+        assert origin is not None
+        try:
+            window = recognise(index.reshape(-1, moved.shape[-1]), origin.shape)
+        except NoWindow:
+            continue
+        return window.is_window and sum(a.kernel > 1 for a in window.axes if a.role == "spatial") > 0
+    return False
+

@@ -1,0 +1,126 @@
+"""From the contraction's result on: bias, reshapes and transposes behind it belong to the patch embedding too."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck.ops.algebra import Tensor
+from graphcheck.patches.trace import Trial
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Seen:
+    """A value told by the contraction's result: ``index`` int [size], its elements; ``bias`` [size] added, or None."""
+
+    index: np.ndarray
+    bias: np.ndarray | None
+
+
+def behind(result: ir.Value, trial: Trial) -> list[ir.Value]:
+    """Values that show every element of ``result`` once, moved and with constants added, in graph order."""
+    start = trial.tensor(result)
+    if start is None:
+        return []
+    found, queue = [result], [result]
+    while queue:
+        value = queue.pop(0)
+        for user in value.consumers():
+            for out in user.outputs:
+                if out not in found and len(found) < 32 and seen(out, result, trial) is not None:
+                    found.append(out)
+                    queue.append(out)
+    return found
+
+
+def seen(value: ir.Value, result: ir.Value, trial: Trial) -> Seen | None:
+    """How ``value`` shows the elements of ``result``; None if it is not all of them, each once."""
+    tensor, leaf = trial.tensor(value), trial.tensor(result)
+    if tensor is None or leaf is None or math.prod(tensor.shape) != math.prod(leaf.shape):
+        return None
+    return _seen(trial, tensor.cls, leaf.cls)
+
+
+def _seen(trial: Trial, cls: int, leaf: int) -> Seen | None:
+    terms = trial.algebra.terms
+    if cls == leaf:
+        return Seen(np.arange(terms.size(leaf)), None)
+    term = terms.terms[cls]
+    if term.kind == "move" and len(term.args) == 1 and not term.params[0].has_zero:
+        inner = _seen(trial, term.args[0], leaf)
+        return None if inner is None or term.size != inner.index.size else _through(inner, term.params[0].index - 1)
+    if term.kind != "ew" or term.params[0] != "add" or len(term.args) != 2:
+        return None
+    for one, other in ((0, 1), (1, 0)):
+        bias = _constant(trial, term.args[other], term.params[1][other], term.size)
+        inner = _seen(trial, term.args[one], leaf) if bias is not None else None
+        if inner is not None and inner.bias is None and inner.index.size == term.size:
+            view = term.params[1][one]
+            moved = inner if view is None else _through(inner, view.index - 1)
+            return Seen(moved.index, bias)
+    return None
+
+
+def _through(inner: Seen, index: np.ndarray) -> Seen | None:
+    if np.unique(index).size != index.size:
+        return None
+    return Seen(inner.index[index], None if inner.bias is None else inner.bias[index])
+
+
+def _constant(trial: Trial, cls: int, view: object, size: int) -> np.ndarray | None:
+    """The elements of a constant operand, spread to ``size``."""
+    terms = trial.algebra.terms
+    scalar = terms.scalar(cls)
+    array = terms.arrays.get(cls)
+    if array is None:
+        return None if scalar is None else np.full(size, scalar)
+    if array.size == 1 or view is None:
+        return np.broadcast_to(array, (size,)) if array.size in (1, size) else None
+    return array[view.index - 1]  # type: ignore[attr-defined, no-any-return]
+
+
+def per_channel(bias: np.ndarray, channel: np.ndarray, channels: int) -> np.ndarray | None:
+    """The bias [channels] of a bias per element, if it depends on the channel alone."""
+    first = np.zeros(channels, bias.dtype)
+    first[channel] = bias
+    return first if bool((first[channel] == bias).all()) else None
+
+
+def order_of(index: np.ndarray, counts: Sequence[int], shape: Sequence[int]) -> tuple[tuple[int, ...], ...] | None:
+    """The axes that each dim of ``shape`` runs over, slowest first, for ``index`` [size] into axes of ``counts``.
+
+    None where the elements are no transposition of the axes, or where a dim ends within an axis. Axes of one window
+    are left out.
+    """
+    size = math.prod(counts)
+    back = np.empty(size, np.int64)
+    back[index] = np.arange(size)
+    table = back.reshape(tuple(counts))
+    strides = []
+    for axis, count in enumerate(counts):
+        step = np.take(table, 1, axis=axis).reshape(-1)[0] if count > 1 else 0
+        strides.append(int(step))
+        table_axis = np.arange(count).reshape([-1 if i == axis else 1 for i in range(len(counts))]) * int(step)
+        table = table - table_axis
+    if bool(table.any()):
+        return None
+    axes = sorted((a for a, n in enumerate(counts) if n > 1), key=lambda a: -strides[a])
+    groups: list[tuple[int, ...]] = []
+    for dim in shape:
+        group: list[int] = []
+        while math.prod(counts[a] for a in group) < dim and axes:
+            group.append(axes.pop(0))
+        if math.prod(counts[a] for a in group) != dim:
+            return None
+        groups.append(tuple(group))
+    return tuple(groups) if not axes else None
+
+
+def shape_of(value: ir.Value, trial: Trial) -> tuple[int, ...]:
+    """The value's shape in a trial."""
+    found: Tensor | None = trial.tensor(value)
+    return () if found is None else found.shape

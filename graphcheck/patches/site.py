@@ -1,0 +1,158 @@
+"""What the analyzer finds: a patch embedding as a frozen Site, or a frozen Refusal with its reason and node."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck import model as model_
+from graphcheck.ops.node import Node
+
+
+@dataclasses.dataclass(frozen=True)
+class SiteAxis:
+    """One axis of the site's input, over all sizes tried; ``size`` and ``count`` are None where they vary.
+
+    ``role`` as in :class:`graphcheck.patches.window.Axis`; ``begin`` and ``end`` are pads, negative where elements are
+    cut off; ``count`` is the number of windows along the axis (1 for a channel axis).
+    """
+
+    role: str
+    size: int | None
+    count: int | None
+    kernel: int = 1
+    stride: int = 1
+    dilation: int = 1
+    begin: int = 0
+    end: int = 0
+
+    @property
+    def extent(self) -> int:
+        """How many elements the dilated kernel spans."""
+        return (self.kernel - 1) * self.dilation + 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Site:
+    """A patch embedding: ``output = order(activation(conv(input, weight) * alpha + bias + residual))``.
+
+    ``axes`` are those of ``input``; ``weight`` is the folded constant and ``weight_index`` int
+    [out_channels, in_channels / groups, *kernel_shape] the flat element of it at each place of the Conv weight, -1 for a
+    zero (channels run over the channel axes in their order); ``bias`` is [out_channels] or None. ``order`` has a tuple
+    for each dim of ``output``: the input axes whose windows it runs over, ``len(axes)`` standing for out_channels.
+    ``direct`` is a Conv that reads its input as it is; ``flattened`` a Conv over patches that are flattened already.
+    ``blocked`` says why the site cannot be rewritten, if so.
+    """
+
+    form: str
+    pattern: str | None
+    axes: tuple[SiteAxis, ...]
+    layout: str
+    groups: int
+    in_channels: int
+    out_channels: int
+    kernel_shape: tuple[int, ...]
+    input: ir.Value
+    output: ir.Value
+    node: ir.Node
+    region: tuple[ir.Node, ...]
+    weight_value: ir.Value
+    weight: np.ndarray
+    weight_index: np.ndarray
+    alpha: float
+    bias: np.ndarray | None
+    order: tuple[tuple[int, ...], ...]
+    shape: tuple[int, ...]
+    direct: bool = False
+    flattened: bool = False
+    activation: Node | None = None
+    residual: ir.Value | None = None
+    blocked: str | None = None
+    blocker: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def spatial(self) -> tuple[SiteAxis, ...]:
+        """The spatial axes in order."""
+        return tuple(axis for axis in self.axes if axis.role == "spatial")
+
+    @property
+    def sliding(self) -> bool:
+        """Whether the windows overlap (kernel larger than stride somewhere)."""
+        return any(axis.extent > axis.stride for axis in self.spatial)
+
+    @property
+    def ordinary(self) -> bool:
+        """An ordinary Conv, as every CNN has many: rewritten only when it is named."""
+        return self.direct and self.sliding
+
+    @property
+    def name(self) -> str:
+        """The name of the contraction node."""
+        return model_.node_name(self.node)
+
+    def geometry(self) -> tuple[Any, ...]:
+        """What two sites must share to be the same convolution of the same input axes."""
+        spatial = [(a.kernel, a.stride, a.dilation, a.begin) for a in self.spatial]
+        return (self.layout, tuple(spatial), self.in_channels, self.out_channels)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of ``analyze``'s ``patch_embeddings``."""
+        spatial = self.spatial
+        return {
+            "form": self.form,
+            "pattern": self.pattern,
+            "kernel_shape": list(self.kernel_shape),
+            "strides": [a.stride for a in spatial] or list(self.kernel_shape),
+            "dilations": [a.dilation for a in spatial] or [1] * len(self.kernel_shape),
+            "pads": [a.begin for a in spatial] + [a.end for a in spatial] or [0] * (2 * len(self.kernel_shape)),
+            "groups": self.groups,
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "layout": self.layout,
+            "nodes": [model_.node_name(n) for n in self.region],
+            "node": self.name,
+            "input": self.input.name,
+            "output": self.output.name,
+            "ordinary": self.ordinary,
+            "blocked": self.blocked,
+            "notes": list(self.notes),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """Why a contraction that is fed by data movement is no patch embedding, or why a site is left alone."""
+
+    reason: str
+    node: str
+
+    def to_json(self) -> dict[str, str]:
+        """Plain data."""
+        return {"reason": self.reason, "node": self.node}
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """All sites and refusals of a model, in graph order."""
+
+    sites: tuple[Site, ...]
+    refusals: tuple[Refusal, ...]
+
+
+def conv_weight(site: Site) -> np.ndarray:
+    """The Conv weight [out_channels, in_channels / groups, *kernel_shape]: the site's weight, permuted bit for bit."""
+    flat = site.weight.reshape(-1)
+    index = site.weight_index
+    if bool((index >= 0).all()):
+        return flat[index]
+    return np.concatenate([flat, np.zeros(1, flat.dtype)])[index]
+
+
+def channels_of(axes: tuple[SiteAxis, ...]) -> int:
+    """The product of the channel axes' sizes."""
+    return math.prod(a.size or 0 for a in axes if a.role == "channel")

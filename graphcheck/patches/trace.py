@@ -1,0 +1,218 @@
+"""Traces of a model for the analyzer: movement and shapes at concrete sizes, every contraction's result a free tensor.
+
+What cannot be evaluated is skipped, with what depends on it, so that one untaught operator does not hide a patch
+embedding elsewhere in the graph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck import geometry
+from graphcheck import model as model_
+from graphcheck.domains.terms import Terms
+from graphcheck.errors import Undecided
+from graphcheck.interpreter import Env, Interpreter
+from graphcheck.ops.algebra import Algebra, Tensor, Value
+from graphcheck.ops.node import Node
+from graphcheck.patches.product import CONTRACTIONS, operands, out_shape
+
+Sizes = dict[str, int]
+
+# (batch-like, the other dims in turn) for the first trial and the second; the first pair that evaluates is used.
+_CANDIDATES = (
+    ((2, (112, 224, 336)), (3, (224, 336, 112))),
+    ((2, (224, 224, 224)), (3, (224, 224, 224))),
+    ((2, (96, 192, 288)), (3, (192, 96, 384))),
+    ((2, (8, 12, 16)), (3, (12, 16, 8))),
+)
+_ODD = (5, (225, 339, 113))  # divisible by no patch size: tells whether the original crops or refuses
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trial:
+    """One trace: the sizes of the symbolic dims, every value's tensor, the contractions met, and how many nodes failed.
+
+    ``values`` maps a value to a Tensor or a concrete array; a value that could not be evaluated is absent.
+    """
+
+    sizes: Sizes
+    algebra: Algebra
+    values: Env
+    products: tuple[tuple[ir.Node, Node, tuple[Value, ...]], ...]
+    lost: tuple[tuple[str, str], ...]
+
+    def tensor(self, value: ir.Value | None) -> Tensor | None:
+        """The computed tensor that a value holds, if it does."""
+        found = self.values.get(value) if value is not None else None
+        return found if isinstance(found, Tensor) else None
+
+
+def trials(model: ir.Model) -> list[Trial]:
+    """One trial where all input dims are static, two or three otherwise, with every symbolic dim at other sizes."""
+    symbols = _symbols(model)
+    algebra = Algebra(Terms(normalize=False))
+    if not symbols:
+        return [_run(model, algebra, {}, 0)]
+    best: list[Trial] = []
+    for pair in _CANDIDATES:
+        found = [_run(model, algebra, _assign(symbols, *sizes), at) for at, sizes in enumerate(pair)]
+        if not best or sum(len(t.lost) for t in found) < sum(len(t.lost) for t in best):
+            best = found
+        if not any(t.lost for t in found) or all(batch for batch in symbols.values()):
+            break
+    if not all(symbols.values()):
+        best.append(_run(model, algebra, _assign(symbols, *_ODD), 2))
+    return best
+
+
+def _symbols(model: ir.Model) -> dict[str, bool]:
+    """Names of the symbolic input dims in order, and whether each stands first in its input (a batch)."""
+    found: dict[str, bool] = {}
+    for at, value in enumerate(model_.required_inputs(model)):
+        for axis, dim in enumerate(model_.declared_shape(value) or ()):
+            if not isinstance(dim, int):
+                name = dim or f"?{at}.{axis}"
+                found[name] = found.get(name, True) and axis == 0
+    return found
+
+
+def _assign(symbols: Mapping[str, bool], batch: int, others: Sequence[int]) -> Sizes:
+    rest = itertools.cycle(others)
+    return {name: batch if first else next(rest) for name, first in symbols.items()}
+
+
+def _run(model: ir.Model, algebra: Algebra, sizes: Sizes, number: int) -> Trial:
+    tracer = _Tracer(model, algebra, sizes, number)
+    inputs: dict[str, Value] = {}
+    for at, value in enumerate(model_.required_inputs(model)):
+        dims = model_.declared_shape(value)
+        if dims is None or value.dtype is None or value.name is None:
+            continue
+        shape = tuple(d if isinstance(d, int) else sizes[d or f"?{at}.{i}"] for i, d in enumerate(dims))
+        inputs[value.name] = tracer.free(("input", at), shape, np.dtype(value.dtype.numpy()))
+    tracer.trace(inputs)
+    values = {v: x for v, x in tracer.env.items() if not isinstance(x, _Lost)}
+    return Trial(sizes, algebra, values, tuple(tracer.products), tuple(tracer.lost))
+
+
+class _Lost:
+    """Stands for a value that could not be evaluated."""
+
+
+_LOST: Any = _Lost()
+
+
+class _Tracer(Interpreter):
+    """The interpreter, with contractions cut off and failures passed over."""
+
+    def __init__(self, model: ir.Model, algebra: Algebra, sizes: Sizes, number: int) -> None:
+        super().__init__(model, algebra)
+        self.sizes, self.number = sizes, number
+        self.env: Env = {}
+        self.products: list[tuple[ir.Node, Node, tuple[Value, ...]]] = []
+        self.lost: list[tuple[str, str]] = []
+        self._inside = False
+        self._fresh: Iterator[int] = itertools.count()
+
+    def trace(self, inputs: Mapping[str, Value]) -> None:
+        """Fill ``env`` for the main graph."""
+        graph = self.model.graph
+        for value in graph.inputs:
+            if value.name not in graph.initializers:
+                self.env[value] = inputs.get(value.name or "", _LOST)
+        self._constants(graph, self.env)
+        for node in graph:
+            results = self._try(node, self.model.opset_imports)
+            self.env.update(zip(node.outputs, results, strict=False))
+
+    def free(self, key: tuple[Any, ...], shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
+        """A tensor of its own, not to be told apart by value."""
+        size = math.prod(shape)
+        return Tensor(self.m.terms.leaf((self.number, *key), size), tuple(shape), dtype)
+
+    def _try(self, source: ir.Node, opsets: Mapping[str, int]) -> Sequence[Value]:
+        try:
+            if any(v is not None and isinstance(self.env.get(v, _LOST), _Lost) for v in source.inputs):
+                return [self._declared(v) for v in source.outputs]
+            return self._cut(source, opsets) or self._node(source, self.env, {}, opsets)
+        except RecursionError:
+            reason = "its functions or subgraphs are nested too deeply"
+        except Undecided as error:
+            reason = error.reason
+        except (ValueError, IndexError, TypeError, KeyError, AttributeError, AssertionError, ZeroDivisionError) as error:
+            reason = str(error)
+        self.lost.append((model_.node_name(source), reason))
+        return [self._declared(v) for v in source.outputs]
+
+    def _declared(self, value: ir.Value) -> Value:
+        """A free tensor of the declared shape, where its dims are known at these sizes."""
+        dims = model_.declared_shape(value)
+        if dims is None or value.dtype is None:
+            return _LOST  # type: ignore[no-any-return]
+        shape = [d if isinstance(d, int) else self.sizes.get(d or "") for d in dims]
+        if any(d is None for d in shape):
+            return _LOST  # type: ignore[no-any-return]
+        return self.free(("declared", next(self._fresh)), [d for d in shape if d is not None], np.dtype(value.dtype.numpy()))
+
+    def _cut(self, source: ir.Node, opsets: Mapping[str, int]) -> Sequence[Value] | None:
+        """A contraction's result as a free tensor; None for any other node, and for one that only moves elements."""
+        domain = "" if source.domain == "ai.onnx" else source.domain
+        if (domain, source.op_type) not in CONTRACTIONS:
+            return None
+        inputs = [None if v is None else self.env[v] for v in source.inputs]
+        node = self._resolve(source, {}, opsets, inputs)
+        pair = operands(node, inputs)
+        if pair is not None and not _one_hot(node, inputs, pair[1]):
+            self.products.append((source, node, tuple(inputs)))
+        elif pair is not None or isinstance(inputs[0], np.ndarray):
+            return None
+        shape, like = self._shape(node, inputs, pair), inputs[0 if pair is None else pair[0]]
+        if shape is None or like is None:
+            return None
+        return [self.free(("product", next(self._fresh)), shape, like.dtype)]
+
+    def _shape(self, node: Node, inputs: list[Value], pair: tuple[int, int] | None) -> tuple[int, ...] | None:
+        x, w = inputs[:2]
+        if x is None or w is None:
+            return None
+        if "Conv" in node.op_type:
+            window = geometry.Window.resolve(node.attributes, x.shape[2:], w.shape[2:])
+            out = window.out_shape(x.shape[2:])
+            if x.shape[1] != w.shape[1] * node.attr("group", 1) or min(out, default=1) < 1:
+                raise Undecided("the kernel does not fit its input")
+            return (x.shape[0], w.shape[0], *out)
+        shape = out_shape(node, x, w)
+        if shape is None and pair is not None:
+            stand_in: list[Value] = list(inputs)
+            w = inputs[pair[1]]
+            assert w is not None
+            stand_in[pair[1]] = self.free(("weight", next(self._fresh)), w.shape, w.dtype)
+            found = self._taught(node, stand_in)[0]
+            assert found is not None
+            shape = tuple(found.shape)
+        return shape
+
+
+def _one_hot(node: Node, inputs: Sequence[Value], at: int) -> bool:
+    """Whether every filter picks one element: then the node only moves elements (tf2onnx writes patches so)."""
+    w = inputs[at]
+    assert isinstance(w, np.ndarray)
+    if w.ndim < 2 or node.op_type == "Einsum" or node.attr("activation") or node.attr("group", 1) != 1:
+        return False
+    if "Conv" in node.op_type:
+        table = w.reshape(w.shape[0], -1)
+    elif w.ndim == 2:
+        table = w if bool(node.attr("transB" if at == 1 else "transA", 0)) == (at == 1) else w.T
+    else:
+        return False
+    if table.shape[1] < 2 or np.count_nonzero(table[0]) != 1:
+        return False
+    return bool((np.count_nonzero(table, axis=1) == 1).all() and (table.max(axis=1) == 1).all())

@@ -1,0 +1,174 @@
+"""From an integer map to window geometry: the coordinates that each row picks, told as origins and offsets.
+
+No operator is looked at here. A table ``[rows, columns]`` of source indices is a convolution's im2col exactly when the
+coordinates of every row, minus the row's origin, are the same offsets, and the origins are a regular grid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """What a source axis is to the window, at one size.
+
+    ``role`` is ``batch`` (the origins cover it step by step, the offset is 0), ``channel`` (the offsets cover it, the
+    origin is 0) or ``spatial``; ``origin`` is the first window's begin (negative in padding), ``count`` the number of
+    windows, ``kernel``, ``stride`` and ``dilation`` as for Conv.
+    """
+
+    role: str
+    size: int
+    kernel: int = 1
+    stride: int = 1
+    dilation: int = 1
+    origin: int = 0
+    count: int = 1
+
+    @property
+    def extent(self) -> int:
+        """How many source elements the dilated kernel spans."""
+        return (self.kernel - 1) * self.dilation + 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Window:
+    """A recognised window: its axes, and for the table's rows and columns where they lie on them.
+
+    ``positions`` is int [axes, rows], the window's index along each axis; ``offsets`` int [axes, columns], the index
+    within the kernel (spatial) or along the axis (channel); ``used`` bool [columns], False where a column is padding in
+    every row, so that its offset is unknown and its weight multiplies nothing.
+    """
+
+    axes: tuple[Axis, ...]
+    positions: np.ndarray
+    offsets: np.ndarray
+    used: np.ndarray
+
+    @property
+    def is_window(self) -> bool:
+        """Whether a spatial axis has a kernel above 1; without one this is a plain projection."""
+        return any(axis.role == "spatial" and axis.kernel > 1 for axis in self.axes)
+
+
+class NoWindow(Exception):
+    """Why a map is no window; the message is a refusal's reason."""
+
+
+def recognise(table: np.ndarray, shape: Sequence[int]) -> Window:
+    """The window of a map.
+
+    ``table`` is int [rows, columns], 1-based into a tensor of ``shape``, 0 where the map gives padding. Raises
+    :class:`NoWindow` if the offsets differ between rows, if the origins are no regular grid, or if the map has zeros
+    where the window lies on the tensor. A plain projection's rows need not be a grid, so they are not checked.
+    """
+    if not table.size or not shape:
+        raise NoWindow("the data are empty")
+    valid = table > 0
+    coordinates = np.stack(np.unravel_index(np.maximum(table - 1, 0), tuple(shape)))
+    offsets, origins, used = _origins_and_offsets(coordinates, valid)
+    if not bool(used.all()):
+        coordinates, valid, offsets = coordinates[:, :, used], valid[:, used], offsets[:, used]
+    inside = np.ones(valid.shape, bool)
+    for axis, size in enumerate(shape):
+        at = origins[axis][:, None] + offsets[axis][None, :]
+        if bool((valid & (at != coordinates[axis])).any()):
+            raise NoWindow("the offsets are not the same in every row")
+        inside &= (at >= 0) & (at < size)
+    if not bool((inside == valid).all()):
+        raise NoWindow("the map gives zeros where the window lies on the tensor")
+    axes, positions, steps = [], [], []
+    for axis, size in enumerate(shape):
+        found, position, step = _axis(int(size), origins[axis], offsets[axis])
+        axes.append(found)
+        positions.append(position)
+        steps.append(step)
+    axes = _name_unit_channel(axes)
+    columns = np.zeros((len(shape), used.size), np.int64)
+    columns[:, used] = np.stack(steps)
+    window = Window(tuple(axes), np.stack(positions), columns, used)
+    if window.is_window:
+        _check_grid(window, table.shape[0])
+    return window
+
+
+def _origins_and_offsets(coordinates: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Origins [axes, rows], offsets [axes, columns] relative to them (least offset 0), and which columns are known.
+
+    A row without padding gives all offsets at once; otherwise rows and columns are linked through what they share.
+    """
+    rank, rows, columns = coordinates.shape
+    if not bool(valid.any(axis=1).all()):
+        raise NoWindow("a row consists of padding alone")
+    offsets, origins = np.zeros((rank, columns), np.int64), np.zeros((rank, rows), np.int64)
+    start = int(np.argmax(valid.sum(axis=1)))
+    known, reached = valid[start].copy(), np.zeros(rows, bool)
+    offsets[:, known] = coordinates[:, start, known]
+    while True:
+        new = ~reached & (valid & known).any(axis=1)
+        if not bool(new.any()):
+            break
+        pick = (valid & known)[new].argmax(axis=1)
+        origins[:, new] = coordinates[:, np.flatnonzero(new), pick] - offsets[:, pick]
+        reached |= new
+        more = ~known & valid[new].any(axis=0)
+        if bool(more.any()):
+            row = np.flatnonzero(new)[valid[new][:, more].argmax(axis=0)]
+            offsets[:, more] = coordinates[:, row, np.flatnonzero(more)] - origins[:, row]
+            known |= more
+    if not bool(reached.all()):
+        raise NoWindow("the rows share no offsets")
+    least = offsets[:, known].min(axis=1)
+    offsets[:, known] -= least[:, None]
+    return offsets, origins + least[:, None], known
+
+
+def _axis(size: int, origins: np.ndarray, offsets: np.ndarray) -> tuple[Axis, np.ndarray, np.ndarray]:
+    """The role of one axis, the rows' positions and the columns' kernel indices along it."""
+    starts, reach = np.unique(origins), np.unique(offsets)
+    zeros = np.zeros_like(origins)
+    if reach.size == 1 and starts.size == size and starts[0] == 0:
+        return Axis("batch", size, count=size), origins, offsets
+    if starts.size == 1 and starts[0] == 0 and reach.size == size:
+        return Axis("channel", size), zeros, offsets
+    steps = np.diff(starts)
+    if steps.size and not bool((steps == steps[0]).all()):
+        raise NoWindow("the rows' origins are no regular grid")
+    dilation = int(np.gcd.reduce(reach)) or 1
+    kernel = int(reach[-1]) // dilation + 1
+    stride = int(steps[0]) if steps.size else (kernel - 1) * dilation + 1
+    axis = Axis("spatial", size, kernel, stride, dilation, int(starts[0]), starts.size)
+    return axis, (origins - starts[0]) // stride, offsets // dilation
+
+
+def _name_unit_channel(axes: list[Axis]) -> list[Axis]:
+    """Where no axis is a channel, an axis of size 1 behind the first is one (a grey image)."""
+    if any(axis.role == "channel" for axis in axes):
+        return axes
+    for at, axis in enumerate(axes):
+        if at and axis.size == 1 and axis.role == "batch":
+            return [*axes[:at], Axis("channel", 1), *axes[at + 1 :]]
+    return axes
+
+
+def _check_grid(window: Window, rows: int) -> None:
+    counts = [axis.count for axis in window.axes]
+    flat = np.ravel_multi_index(tuple(window.positions), counts)
+    if math.prod(counts) != rows or np.unique(flat).size != rows:
+        raise NoWindow("the rows are not a grid of windows, each once")
+    first = window.axes[0]
+    patched = [axis for axis in window.axes if axis.role == "spatial" and axis.kernel > 1]
+    if first in patched and len(patched) > 1 and len(window.axes) > 3:
+        raise NoWindow("the batch axis is mixed into the patches")
+
+
+def layout(axes: Sequence[Axis]) -> str:
+    """The axes in letters: N for batch, C for channel, W, HW or DHW for the spatial ones (S0, S1 ... beyond three)."""
+    spatial = sum(axis.role == "spatial" for axis in axes)
+    names = iter("DHW"[3 - spatial :] if spatial <= 3 else [f"S{i}" for i in range(spatial)])
+    return "".join({"batch": "N", "channel": "C"}.get(axis.role) or next(names) for axis in axes)

@@ -1,0 +1,300 @@
+"""The report as text: escaped, closed to the network, complete without scripts, equal for equal results."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import html.parser
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_reporting_data import HOSTILE, LONG, SAMPLES, analyze, compare, demo, mutant, renamed, rewrite, transformer
+
+from graphcheck import reporting
+from graphcheck.errors import GraphcheckError
+from graphcheck.reporting import page, words
+
+VOID = {"meta", "link", "br", "input", "img"}
+ALLOWED_PARENT = {
+    "tr": {"thead", "tbody"},
+    "td": {"tr"},
+    "th": {"tr"},
+    "li": {"ul", "ol"},
+    "dd": {"div", "dl"},
+    "dt": {"div", "dl"},
+    "figcaption": {"figure"},
+}
+
+
+class Checker(html.parser.HTMLParser):
+    """Tags in order, with their attributes; complains about what is not closed, doubled or misplaced."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.stack: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.problems: list[str] = []
+        self.text: list[str] = []
+        self.scripts: list[tuple[dict[str, str], str]] = []
+        self.ids: set[str] = set()
+        self.feed(text)
+        self.close()
+        if self.stack:
+            self.problems.append(f"not closed: {self.stack}")
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {k: v or "" for k, v in attrs}
+        if len(found) != len(attrs):
+            self.problems.append(f"{tag} has an attribute twice: {attrs}")
+        parent = self.stack[-1] if self.stack else ""
+        if parent not in ALLOWED_PARENT.get(tag, {parent}):
+            self.problems.append(f"{tag} in {parent}")
+        if "p" in self.stack and tag in (
+            "p",
+            "div",
+            "ul",
+            "ol",
+            "dl",
+            "table",
+            "section",
+            "h2",
+            "h3",
+            "figure",
+            "details",
+        ):
+            self.problems.append(f"{tag} inside p")
+        if (ident := found.get("id")) is not None:
+            if not ident or ident in self.ids:
+                self.problems.append(f"id {ident!r} empty or twice")
+            self.ids.add(ident)
+        self.tags.append((tag, found))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {k: v or "" for k, v in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.stack or self.stack.pop() != tag:
+            self.problems.append(f"</{tag}> closes nothing")
+
+    def handle_data(self, data: str) -> None:
+        if self.stack and self.stack[-1] == "script":
+            self.scripts.append((self.tags[-1][1], data))
+        elif not self.stack or self.stack[-1] != "style":
+            self.text.append(data)
+
+
+def blocks(checked: Checker) -> dict[str, Any]:
+    """The packed data of a page, by id."""
+    return {
+        a["id"]: json.loads(gzip.decompress(base64.b64decode(d)))
+        for a, d in checked.scripts
+        if a.get("type") == "application/gzip"
+    }
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_page_is_valid_and_says_what_it_is(name: str) -> None:
+    result = SAMPLES[name]()
+    checked = Checker(reporting.render([result]))
+    assert checked.problems == []
+    text = " ".join(checked.text)
+    if verdict := result.get("verdict"):
+        assert words.VERDICTS[verdict].headline in text or name == "rewrite"
+        assert result["reason"] in text
+
+
+def test_checker_sees_what_is_wrong() -> None:
+    assert (
+        Checker("<div><p>x</div>").problems
+        and Checker("<td>x</td>").problems
+        and Checker('<p id="a"></p><p id="a"></p>').problems
+    )
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_packed_views_are_valid_too(name: str) -> None:
+    views = [
+        b for k, b in blocks(Checker(reporting.render([SAMPLES[name](), compare()]))).items() if k.endswith("views")
+    ]
+    assert views and all(Checker(text).problems == [] for view in views for text in view.values())
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize(
+    "suffix", [HOSTILE, LONG, "\u202e\u0007", "' onmouseover='x"], ids=["markup", "long", "bidi", "quote"]
+)
+def test_hostile_names_change_nothing(name: str, suffix: str) -> None:
+    plain, hostile = (Checker(reporting.render([renamed(SAMPLES[name](), s)])) for s in ("", suffix))
+    assert [(t, sorted(a)) for t, a in plain.tags] == [(t, sorted(a)) for t, a in hostile.tags]
+    assert hostile.problems == []
+    for ours, theirs in zip(blocks(plain).items(), blocks(hostile).items(), strict=True):
+        if ours[0].endswith("views"):
+            for one, other in zip(ours[1].values(), theirs[1].values(), strict=True):
+                assert [(t, sorted(a)) for t, a in Checker(one).tags] == [
+                    (t, sorted(a)) for t, a in Checker(other).tags
+                ]
+
+
+def test_long_text_does_not_make_a_large_file() -> None:
+    assert len(reporting.render([renamed(compare(), LONG)])) < 400_000
+
+
+def test_hostile_names_are_told_as_text() -> None:
+    text = " ".join(Checker(reporting.render([compare(reason=HOSTILE)])).text)
+    assert "</script><script>alert('x')</script>" in text and "{{ 7*7 }}" in text
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_policy_lets_nothing_else_in(name: str) -> None:
+    text = reporting.render([SAMPLES[name]()])
+    checked = Checker(text)
+    policy = next(
+        a["content"] for t, a in checked.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy.startswith("default-src 'none';") and "unsafe" not in policy and "http" not in policy
+    running = [d for a, d in checked.scripts if "type" not in a]
+    assert len(running) == 1
+    for kind, content in [
+        ("script-src", running[0]),
+        *(("style-src", s) for s in re.findall(r"<style>(.*?)</style>", text, re.S)),
+    ]:
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert re.search(rf"{kind}[^;]*'sha256-{re.escape(digest)}'", policy)
+    for tag, attributes in checked.tags:
+        assert not any(a == "style" or a.startswith("on") for a in attributes), (tag, attributes)
+        for a in ("href", "src", "action", "srcset", "data", "xlink:href"):
+            assert attributes.get(a, "#").startswith(("#", "data:")), (tag, attributes)
+
+
+def test_own_script_is_small() -> None:
+    assert 10_000 < len(page.script().encode()) <= page.MAX_SCRIPT
+
+
+@pytest.mark.parametrize("verdict", words.VERDICTS)
+def test_noscript_holds_the_verdict(verdict: str) -> None:
+    noscript = "".join(re.findall(r"<noscript>(.*?)</noscript>", reporting.render([compare(verdict=verdict)]), re.S))
+    assert verdict in noscript and words.VERDICTS[verdict].headline in noscript
+
+
+def test_noscript_of_the_demo_lists_every_pair() -> None:
+    noscript = "".join(re.findall(r"<noscript>(.*?)</noscript>", reporting.render([demo("within-rounding")]), re.S))
+    assert noscript.count("<td>within-rounding</td>") == 3
+
+
+def test_unknown_schema_is_named() -> None:
+    with pytest.raises(GraphcheckError, match="'graphcheck/compare/99' is unknown"):
+        reporting.render([compare(schema="graphcheck/compare/99")])
+    with pytest.raises(GraphcheckError, match="unknown"):
+        reporting.render([["no", "result"]])  # type: ignore[list-item]
+    with pytest.raises(GraphcheckError, match="no result"):
+        reporting.render([])
+
+
+def test_garbled_result_is_one_sentence() -> None:
+    broken = compare()
+    del broken["verdict"]
+    with pytest.raises(GraphcheckError, match=r"result 1 \(graphcheck/compare/1\) lacks or garbles 'verdict'"):
+        reporting.render([broken])
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "numeric",
+        "proof",
+        "structure",
+        "interface",
+        "graphs",
+        "alignment",
+        "timings",
+        "command",
+        "witness",
+        "divergence",
+    ],
+)
+def test_missing_parts_leave_the_verdict(key: str) -> None:
+    assert "The same function" in reporting.render([compare(**{key: None})])
+
+
+def test_numbers_that_are_none_and_nan() -> None:
+    result = compare()
+    out = result["numeric"]["runs"][0]["outputs"][0]
+    out |= {k: float("nan") for k in ("max_abs", "cosine", "spread_units")} | {
+        "histogram": [[float("inf"), 1]],
+        "heatmap": {"values": [[float("nan")]]},
+    }
+    checked = Checker(reporting.render([result]))
+    assert checked.problems == [] and "NaN" in checked.text
+
+
+def test_every_part_of_the_evidence_is_told() -> None:
+    text = " ".join(Checker(reporting.render([compare()])).text)
+    for expected in (
+        "1×8",
+        "below 10⁻¹²",
+        "Erf is an unknown function",
+        "4194301",
+        "a new key",
+        "output y is constant",
+        "graphcheck compare a.onnx b.onnx",
+        "0" * 64,
+        "1.23.2",
+        "N is 1",
+    ):
+        assert expected in text, expected
+
+
+def test_same_result_same_file() -> None:
+    assert reporting.render([mutant()]) == reporting.render([mutant()])
+
+
+def test_many_results_have_an_index() -> None:
+    checked = Checker(reporting.render([compare(), mutant(), analyze(), rewrite(), demo()]))
+    links = [a["data-view-id"] for t, a in checked.tags if t == "a" and "data-view-id" in a]
+    assert (
+        checked.problems == []
+        and links == ["r0", "r1", "r2", "r3", "r4"]
+        and set(blocks(checked)["views"]) == set(links)
+    )
+
+
+def test_demo_cells_lead_to_their_pairs() -> None:
+    checked = Checker(reporting.render([demo()]))
+    cells = {a["data-view-id"] for t, a in checked.tags if a.get("class", "").startswith("cell")}
+    packed = blocks(checked)
+    assert (
+        len(cells) == 3
+        and cells <= set(packed["f0-views"])
+        and cells == set(packed["f0-drawings"])
+        and set(packed["f0-graphs"]) == {"conv", "matmul", "unfold"}
+    )
+
+
+def test_write_is_atomic(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "report.html"
+    reporting.write([compare()], target)
+    before = target.read_text(encoding="utf-8")
+    with pytest.raises(GraphcheckError):
+        reporting.write([{"schema": "?"}], target)
+    assert target.read_text(encoding="utf-8") == before and [p.name for p in target.parent.iterdir()] == ["report.html"]
+
+
+def test_large_pair_stays_small() -> None:
+    big = transformer(550)
+    result = compare(big, big, [[n["id"], n["id"], "same"] for n in big["nodes"]])
+    assert len(big["nodes"]) > 4_900 and len(reporting.render([result])) < 1_000_000
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = "import sys, graphcheck.reporting; print([m for m in ('jinja2', 'networkx', 'fast_sugiyama', 'numpy', 'onnx') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

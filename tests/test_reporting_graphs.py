@@ -1,0 +1,201 @@
+"""The drawing of graphs as data: rows shared by both sides, folds, columns that do not overlap; and the small charts."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from typing import Any
+
+import pytest
+from test_reporting_data import compare, conv_graph, graph, matmul_graph, mutant, node, site, transformer
+
+from graphcheck.reporting import charts, folding, layout, patchart, union, words
+from graphcheck.reporting.graphs import drawing
+
+
+def draw(result: dict[str, Any]) -> dict[str, Any]:
+    pair = result["graphs"]
+    return drawing(
+        pair["a"],
+        pair["b"],
+        alignment=result["alignment"],
+        interface=result["interface"],
+        divergence=result["divergence"],
+    )
+
+
+def folds(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [f for item in items if "items" in item for f in (item, *folds(item["items"]))]
+
+
+def atoms_of(items: list[dict[str, Any]]) -> list[int]:
+    return [a for item in items for a in ([item["atom"]] if "atom" in item else atoms_of(item["items"]))]
+
+
+def test_partners_share_a_row_and_the_rest_stands_apart() -> None:
+    made = draw(compare())
+    by_status = {
+        status: [v for v in made["verts"] if v[3] == status and v[0] == "n"]
+        for status in ("same", "a", "b", "different")
+    }
+    assert [v[1:3] for v in by_status["same"]] == [[2, 3]]
+    # Reshape follows x on B and Conv on A: only what has paired producers is paired by place.
+    assert len(by_status["a"]) == 2 and len(by_status["b"]) == 3
+    assert [v[:3] for v in made["verts"] if v[0] != "n"] == [["i", 0, 0], ["o", 0, 0]]
+
+
+def test_edges_only_go_down() -> None:
+    for result in (compare(), mutant()):
+        a, b = (union.side(result["graphs"][s]) for s in "ab")
+        merged = union.merge(a, b, result["alignment"], {"i": [(0, 0)], "o": [(0, 0)]})
+        assert all(merged.rows[u] < merged.rows[v] for s in "ab" for u, v in merged.edges[s])
+
+
+def test_crossed_partners_close_no_cycle() -> None:
+    chain = graph(
+        [node(0, "Neg", ["x"], ["p"]), node(1, "Neg", ["p"], ["q"]), node(2, "Abs", ["q"], ["y"])], ["x"], ["y"]
+    )
+    made = draw(compare(chain, chain, [[0, 1, "same"], [1, 0, "same"], [2, 2, "same"]]))
+    apart = [v for v in made["verts"] if v[5] is not None]
+    assert len(apart) == 2 and all(v[3] == "same" for v in apart)
+
+
+@pytest.mark.parametrize(("values", "kept"), [([], 0), ([3, 1, 2], 2), ([1, 2, 3], 3), ([3, 2, 1], 1)])
+def test_longest_increasing_run(values: list[int], kept: int) -> None:
+    found = sorted(union._increasing(values))
+    assert len(found) == kept and [values[i] for i in found] == sorted(values[i] for i in found)
+
+
+def test_constants_are_not_drawn_unless_they_diverge() -> None:
+    nodes = [node(0, "Constant", [], ["k"]), node(1, "Add", ["x", "k"], ["y"])]
+    assert [k for k in union.side(graph(nodes, ["x"], ["y"])).keys if k[0] == "n"] == [("n", 1)]
+    assert ("n", 0) in union.side(graph(nodes, ["x"], ["y"]), frozenset([0])).keys
+
+
+def test_twelve_equal_blocks_fold_into_one_box() -> None:
+    big = transformer(12)
+    made = draw(compare(big, big, [[n["id"], n["id"], "same"] for n in big["nodes"]]))
+    repeats = [f for f in folds(made["tree"]) if f["kind"] == "repeat"]
+    assert [f["times"] for f in repeats] == [12] and not repeats[0]["open"]
+    assert [f["title"] for f in repeats[0]["items"]][:2] == ["layer.0", "layer.1"] or repeats[0]["items"][0][
+        "title"
+    ].endswith("0")
+    assert sorted(atoms_of(made["tree"])) == list(range(len(made["atoms"])))
+
+
+def test_the_divergent_block_is_open_and_pointed_at() -> None:
+    made = draw(mutant())
+    goto = made["verts"][made["goto"]]
+    assert goto[4] == "divergence" and goto[1] is None
+    atom = next(i for i, a in enumerate(made["atoms"]) if made["goto"] in [v[0] for v in a["v"]])
+    assert all(f["open"] for f in folds(made["tree"]) if atom in atoms_of(f["items"]))
+    assert any(f["kind"] == "repeat" and not f["open"] and f["times"] == 3 for f in folds(made["tree"]))
+
+
+def test_what_follows_a_divergence_is_paired_by_place() -> None:
+    made = draw(mutant())
+    assert not [v for v in made["verts"] if v[3] == "a"] and [v[2] for v in made["verts"] if v[3] == "b"] == [
+        made["verts"][made["goto"]][2]
+    ]
+    assert any(v[3] == "different" for v in made["verts"])
+
+
+@pytest.mark.parametrize("result", [compare(), mutant()], ids=["small", "mutant"])
+def test_boxes_of_a_row_do_not_overlap(result: dict[str, Any]) -> None:
+    for atom in draw(result)["atoms"]:
+        for column in (2, 3):
+            rows: dict[int, list[float]] = {}
+            for v in atom["v"]:
+                if v[column] is not None:
+                    rows.setdefault(v[1], []).append(v[column])
+            for xs in rows.values():
+                assert all(y - x > 0.99 for x, y in zip(sorted(xs), sorted(xs)[1:], strict=False))
+
+
+def test_spread_keeps_order_and_room() -> None:
+    assert layout._spread([0.0, 0.0, 5.0], [0.5, 0.5, 0.5]) == [-0.5, 0.5, 5.0]
+
+
+def test_graph_without_nodes_and_without_waist() -> None:
+    empty = graph([], ["x"], ["x"])
+    assert drawing(empty)["verts"]
+    skips = [node(i, "Neg", [f"t{i - 1}" if i else "x"], [f"t{i}"]) for i in range(120)]
+    skips += [node(120 + i, "Add", [f"t{119 - i}", f"u{i - 1}" if i else "t119"], [f"u{i}"]) for i in range(120)]
+    made = drawing(graph(skips, ["x"], ["u119"]))
+    assert len(made["atoms"]) > 2 and max(a["rows"] for a in made["atoms"]) <= 2 * folding.LONG
+
+
+def test_unsorted_graph_is_drawn_without_its_backward_edge() -> None:
+    made = drawing(graph([node(0, "Neg", ["late"], ["y"]), node(1, "Abs", ["x"], ["late"])], ["x"], ["y"]))
+    assert len(made["edges"]["a"]) == 2
+
+
+def test_module_names_lose_their_common_root() -> None:
+    assert folding._without_root(["/m/a/x", "/m/b", ""]) == ["a.x", "b", ""]
+
+
+def pixels(picture: str) -> tuple[int, int]:
+    data = base64.b64decode(picture.split(",")[1])
+    assert data.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", data[16:24])
+    return width, height
+
+
+def test_pictures_have_their_size_and_escape_their_labels() -> None:
+    assert pixels(charts.png([[(0, 0, 0)] * 5] * 3)) == (5, 3)
+    assert "&lt;b&gt;" in str(charts.time_bars([("<b>", 1.0)])) and "<b>" not in str(charts.time_bars([("<b>", 1.0)]))
+
+
+def test_charts_without_data_are_left_out() -> None:
+    assert (
+        charts.histogram([]) is None and charts.histogram(None) is None and charts.curve([{"deviation": 0.0}]) is None
+    )
+    assert charts.heatmap([[0.0]]) is None and charts.scatter([]) is None and charts.time_bars([("a", None)]) is None
+    assert (
+        patchart.patch_picture(site() | {"kernel_shape": [2, 2, 2]}) is None and patchart.filters_picture(None) is None
+    )
+
+
+def test_curve_marks_what_is_above_the_spread() -> None:
+    points = [{"a": "p", "deviation": 1e-7, "spread": 1e-6}, {"a": "q", "deviation": 1e-3, "spread": 1e-6, "node": 4}]
+    drawn = str(charts.curve(points))
+    assert drawn.count("dot over") == 1 and 'href="#node=a:4"' in drawn
+
+
+@pytest.mark.parametrize(
+    ("pattern", "first"),
+    [
+        ("b c (h p1) (w p2) -> b (h w) (p1 p2 c)", [(0, 0, 0), (0, 0, 1)]),
+        ("b c (h p1) (w p2) -> b (h w) (c p2 p1)", [(0, 0, 0), (1, 0, 0)]),
+        (None, [(0, 0, 0), (0, 1, 0)]),
+    ],
+)
+def test_row_of_the_matrix_follows_the_pattern(pattern: str | None, first: list[tuple[int, int, int]]) -> None:
+    cells, _ = patchart._order(pattern, 4, 4, 3)
+    assert cells[:2] == first and len(set(cells)) == 48
+    assert patchart.patch_picture(site(pattern), 8, 8) is not None
+
+
+def test_numbers_for_people() -> None:
+    assert [words.number(x) for x in (None, True, 0, 12345, 0.25, 1e-9, "NaN")] == [
+        "–",
+        "True",
+        "0",
+        "12\u202f345",
+        "0.25",
+        "1.00e-09",
+        "NaN",
+    ]
+    assert words.probability(3.1e-16) == "below 10⁻¹⁵" and words.probability(0.01) == "1.0e-02"
+    assert words.shape([1, "N", None]) == "1×N×?" and words.shape([]) == "scalar" and words.size(1234567) == "1.2 MB"
+    assert words.short("abcdefghij", 5) == "ab…ij" and words.clean("a\0b\ud800") == "a\ufffdb\ufffd"
+
+
+def test_two_long_names_stay_two_names() -> None:
+    assert words.clean("x" * 9_000 + "a") != words.clean("x" * 9_000 + "b")
+
+
+def test_one_side_alone_points_at_its_marks() -> None:
+    made = drawing(conv_graph(), marks={"a": {"Conv_0": "patch embedding"}})
+    assert made["verts"][made["goto"]][4] == "patch embedding" and {v[3] for v in made["verts"]} == {"plain"}
+    assert drawing(matmul_graph())["goto"] is None

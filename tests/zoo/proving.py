@@ -1,0 +1,101 @@
+"""The verdict on a pair: by the whole of ``compare`` where it is asked for, or by the proof engine alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from typing import Any
+
+import numpy as np
+import onnx
+
+from graphcheck import model as model_
+from graphcheck.equivalence import classes
+from graphcheck.equivalence.windows import Prover
+from graphcheck.errors import GraphcheckError, Undecided
+from graphcheck.ops.algebra import Tensor
+
+
+@dataclasses.dataclass
+class Proof:
+    """What the engine alone says of a pair: ``how`` is the last tier, or what stopped it."""
+
+    proved: bool
+    how: str
+    seconds: float
+    unmatched: str = ""
+
+
+def prove(a: Any, b: Any, batch: int = 2, from_inputs: bool = True, seed: int = 0) -> Proof:
+    """Congruence, windows and (unless told not to) the evaluation from the inputs, symbolic dims set to ``batch``."""
+    started = time.monotonic()
+    one, two = (model_.read(m) for m in (a, b))
+    inputs, concrete = {}, {}
+    for x, y in zip(model_.required_inputs(one), model_.required_inputs(two), strict=True):
+        shapes = [model_.declared_shape(v) or [] for v in (x, y)]
+        shape = tuple(
+            next((d for d in pair if isinstance(d, int)), batch) for pair in zip(*shapes, strict=True)
+        )
+        inputs[str(x.name)] = (str(y.name), shape)
+        assert x.dtype is not None
+        if not x.dtype.is_floating_point():
+            concrete[str(x.name)] = np.random.default_rng(0).integers(0, 3, shape).astype(x.dtype.numpy())
+    try:
+        pair = classes.build(one, two, inputs, concrete)
+        proved, how, unmatched = _prove(pair, from_inputs, seed)
+    except (GraphcheckError, Undecided) as error:
+        proved, how, unmatched = False, f"undecided: {error}", ""
+    return Proof(proved, how, time.monotonic() - started, unmatched)
+
+
+def _prove(pair: classes.Pair, from_inputs: bool, seed: int) -> tuple[bool, str, str]:
+    sides: list[list[int]] = [[], []]
+    for x, y in zip(pair.a.outputs, pair.b.outputs, strict=True):
+        assert x is not None and y is not None
+        if x.shape != y.shape:
+            return False, f"shapes {x.shape} and {y.shape}", ""
+        if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
+            if not np.array_equal(x, y):
+                return False, "concrete outputs differ", ""
+            continue
+        for side, z in zip(sides, (x, y), strict=True):
+            side.append(z.cls if isinstance(z, Tensor) else pair.terms.const(z))
+    prover = Prover(pair.terms, *sides, pair.row_counts(), seed=seed, target=1e-9)
+    if not prover.open_pairs():
+        return True, "congruence", ""
+    if prover.prove():
+        return True, next(t.name for t in reversed(prover.tiers) if t.merges), ""
+    unmatched = "; ".join(first_unmatched(pair, prover, side) for side in ("a", "b"))
+    if not from_inputs:
+        return False, "open", unmatched
+    cost = sum(math.prod(pair.terms.terms[c].params[1:4]) for c in prover.unmatched() if pair.terms.terms[c].kind == "contract"
+               and all(isinstance(p, int) for p in pair.terms.terms[c].params[1:4]))
+    if cost > 3e9:
+        return False, "open (too large for the inputs)", unmatched
+    result = prover.from_inputs()
+    return bool(result), {True: "inputs", False: "unequal", None: "undefined"}[result], unmatched
+
+
+def first_unmatched(pair: classes.Pair, prover: Prover, side: str) -> str:
+    """The first nodes of a side whose result has no partner though all operands have one."""
+    trace = pair.a if side == "a" else pair.b
+    found = []
+    for value, tensor in trace.values.items():
+        if not isinstance(tensor, Tensor) or prover.shared(tensor.cls):
+            continue
+        node = value.producer()
+        if node is None:
+            continue
+        below = [trace.values.get(v) for v in node.inputs if v is not None]
+        if all(not isinstance(t, Tensor) or prover.shared(t.cls) for t in below):
+            found.append(f"{node.op_type} {node.name or value.name}{list(tensor.shape)}")
+    return f"{side}: {', '.join(found[:3]) or '-'}"
+
+
+def as_proto(model: Any) -> onnx.ModelProto:
+    """A ModelProto of a path or a proto."""
+    if isinstance(model, onnx.ModelProto):
+        return model
+    with open(model, "rb") as file:
+        return onnx.ModelProto.FromString(file.read())
