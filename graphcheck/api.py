@@ -1,4 +1,4 @@
-"""The public functions: thin doors to what does the work, so that a name in ``graphcheck`` costs nothing until it is used."""
+"""The public functions: thin doors to what does the work."""
 
 from __future__ import annotations
 
@@ -45,13 +45,15 @@ def compare(
     return torch_side.compare_module(module, model, args, kwargs, compare_models, **options)
 
 
-def assert_equivalent(a: ModelLike | Any, b: ModelLike | Any, *, require: str = "within-rounding", **options: Any) -> Comparison:
+def assert_equivalent(
+    a: ModelLike | Any, b: ModelLike | Any, *, require: str = "within-rounding", **options: Any
+) -> Comparison:
     """The comparison, if it establishes ``require``; else AssertionError with the reason and the first divergence.
 
     For test suites; ``options`` are those of :func:`compare`.
     """
     __tracebackhide__ = True  # pytest then shows the test's own line
-    from graphcheck.terminal import divergence
+    from graphcheck.answers import divergence
 
     levels = [str(level) for level in Verdict][:3]
     if require not in levels:
@@ -68,7 +70,7 @@ def assert_equivalent(a: ModelLike | Any, b: ModelLike | Any, *, require: str = 
 
 
 def analyze(model: ModelLike) -> Analysis:
-    """The patch embeddings of a model (``.sites``), and the contractions that are fed by movement but are none (``.refusals``)."""
+    """The patch embeddings of a model (``.sites``), and what looks like one but is none (``.refusals``)."""
     from graphcheck.model import read
     from graphcheck.patches.analyze import find
 
@@ -76,7 +78,7 @@ def analyze(model: ModelLike) -> Analysis:
 
 
 def export(names: str | Iterable[str], out_dir: str | Path = "models", seed: int = 0) -> Manifest:
-    """Exports variants or families (``graphcheck export --list`` names them) into ``out_dir``; what was written and what failed."""
+    """Exports variants or families (``graphcheck export --list``) into ``out_dir``: what was written, what failed."""
     from graphcheck.exporting import export as export_models
 
     return export_models([names] if isinstance(names, str) else names, out_dir, seed)

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 import runpy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +85,29 @@ def save_feed(feed: Mapping[str, Any], path: Path) -> Path:
     return path
 
 
-def run_all(a: Path, b: Path, interface: Interface, plans: Iterable[NumericOptions], wishes: Wishes) -> dict[str, Any]:
-    """The ``tolerances`` key of the JSON: what each wish came to; saves what is to be saved."""
+def add_runs(
+    data: dict[str, Any], a: Path, b: Path, paths: Sequence[Path], options: Mapping[str, Any], wishes: Wishes
+) -> dict[str, Any] | None:
+    """The ``tolerances`` key, added to the JSON ``data`` of a comparison together with the runs on ``paths[1:]``.
+
+    ``options`` are those that ``compare`` got. None where nothing was to be gated; saves what is to be saved.
+    """
+    if not options["run"] or (len(paths) < 2 and not wishes.any):
+        return None
+    if data["interface"]["mismatches"] and not data["numeric"]:
+        return None  # nothing can run
+    from graphcheck import model as model_
+    from graphcheck.equivalence.interface import pair_interfaces
+    from graphcheck.equivalence.numeric import numeric
+
+    interface = pair_interfaces(model_.read(a), model_.read(b), options["ignore_outputs"])
+    plans = list(_plans(interface, paths, options))
+    for plan in plans[1:]:
+        more = numeric(a, b, interface, plan)
+        data["numeric"]["runs"] += more["runs"]
+        data["numeric"]["warnings"] += [text for text in more["warnings"] if text not in data["numeric"]["warnings"]]
+    if not wishes.any:
+        return None
     rows: dict[str, dict[str, Any]] = {}
     for number, run in enumerate(_runs(a, b, interface, plans)):
         if number == 0:
@@ -95,8 +116,32 @@ def run_all(a: Path, b: Path, interface: Interface, plans: Iterable[NumericOptio
             known = rows.setdefault(row["output"], row)
             known["passed"] &= row["passed"]
             known["failing"] = max(known["failing"], row["failing"])
-    gate = {"atol": wishes.atol, "rtol": wishes.rtol, "top_k": wishes.top_k}
-    return gate | {"passed": all(row["passed"] for row in rows.values()), "outputs": list(rows.values())}
+    if not wishes.gate:
+        return None
+    passed = all(row["passed"] for row in rows.values())
+    gate = {"atol": wishes.atol, "rtol": wishes.rtol, "top_k": wishes.top_k, "passed": passed}
+    data["tolerances"] = gate | {"outputs": list(rows.values())}
+    return gate
+
+
+def _plans(interface: Interface, paths: Sequence[Path], options: Mapping[str, Any]) -> Iterator[NumericOptions]:
+    """What to run: one plan for each file of inputs, or one for all drawn inputs."""
+    from graphcheck.equivalence.inputs import load_npz
+    from graphcheck.equivalence.numeric import NumericOptions
+
+    common = {
+        "level": options["numerics"],
+        "seed": options["seed"],
+        "iterations": options["iterations"],
+        "shapes": options["shapes"],
+        "ranges": tuple((name, *bounds) for name, bounds in options["ranges"].items()),
+        "threads": options["threads"],
+        "fail_fast": options["fail_fast"],
+    }
+    if "providers" in options:
+        common["providers"] = options["providers"]
+    for path in paths or (None,):
+        yield NumericOptions(**common, inputs=None if path is None else load_npz(path, interface))
 
 
 def _runs(a: Path, b: Path, interface: Interface, plans: Iterable[NumericOptions]) -> Iterator[Run]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ def guard(
     out: Path | None = None,
     accept: Callable[[Comparison], bool] = lambda result: result.exit_code() == 0,
 ) -> Comparison:
-    """``check(model, what command made of it)``; the command's ``{in}`` and ``{out}`` become files of a temporary folder.
+    """``check(model, what command made of it)``; ``{in}`` and ``{out}`` become files of a temporary folder.
 
     ``{in}`` is a copy, with its external data, so that a command that works in place harms nobody. With ``out``, the
     result is put there if ``accept`` holds. Raises UsageError where the command lacks a placeholder, GraphcheckError
@@ -33,7 +34,9 @@ def guard(
     """
     for placeholder in ("{in}", "{out}"):
         if not any(placeholder in part for part in command):
-            raise UsageError(f"the command must name {placeholder}, as in: graphcheck guard MODEL -- onnxsim {{in}} {{out}}")
+            raise UsageError(
+                f"the command must name {placeholder}, as in: graphcheck guard MODEL -- onnxsim {{in}} {{out}}"
+            )
     files = _files(model)
     with tempfile.TemporaryDirectory(prefix="graphcheck-") as folder:
         source, target = Path(folder, "in", model.name), Path(folder, "out", model.name)
@@ -46,9 +49,12 @@ def guard(
         if not target.is_file():
             raise GraphcheckError(f"{command[0]}: the command ended without an error, but wrote no {{out}}")
         result = check(model, target)
-        if out is not None and accept(result):
+        kept = out is not None and accept(result)
+        if out is not None and kept:
             _keep(target, out)
-    return result
+    # The temporary file is gone: what the command made is called by where it lies now, or as the command called it.
+    made = (result.evidence.get("b") or {}) | {"path": str(out) if kept else "{out}"}
+    return dataclasses.replace(result, evidence=result.evidence | {"b": made})
 
 
 def _files(model: Path) -> list[tuple[Path, Path]]:
@@ -69,13 +75,21 @@ def _external(model: ir.Model) -> list[str]:
 def _run(command: list[str]) -> None:
     # The answer must stay readable, so what the command prints is shown only where it fails.
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False
+        )
     except OSError as error:
         raise GraphcheckError(f"{command[0]}: the command cannot be started: {error.strerror}") from None
     if done.returncode:
         lines = [line.strip() for line in done.stdout.decode(errors="replace").splitlines() if line.strip()]
-        how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"failed with exit code {done.returncode}"
-        raise GraphcheckError(f"{command[0]}: the command {how}{': ' if lines else ''}{lines[-1][:300] if lines else ''}")
+        how = (
+            f"was killed by signal {-done.returncode}"
+            if done.returncode < 0
+            else f"failed with exit code {done.returncode}"
+        )
+        raise GraphcheckError(
+            f"{command[0]}: the command {how}{': ' if lines else ''}{lines[-1][:300] if lines else ''}"
+        )
 
 
 def _keep(made: Path, out: Path) -> None:

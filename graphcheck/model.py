@@ -56,6 +56,7 @@ def read(model: ModelLike) -> ir.Model:
         ir.external_data.set_base_dir(result.graph, str(path.parent.resolve()))
     _attach(result, raw, data, path)
     result.meta["graphcheck.path"] = str(path)
+    result.meta["graphcheck.map"] = data
     return result
 
 
@@ -63,6 +64,14 @@ def path_of(model: ir.Model) -> str | None:
     """The file that the model was read from, or None for one made in memory."""
     value = model.meta.get("graphcheck.path")
     return None if value is None else str(value)
+
+
+def release(*models: ir.Model) -> None:
+    """Give the mapped pages of model files back to the system; what is read again is mapped again."""
+    for model in models:
+        data = model.meta.get("graphcheck.map")
+        if data is not None and hasattr(mmap, "MADV_DONTNEED"):
+            data.madvise(mmap.MADV_DONTNEED)
 
 
 def write(model: ir.Model, path: str | os.PathLike[str]) -> None:

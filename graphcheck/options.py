@@ -3,56 +3,133 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 _RUN, _CLAIM, _OUT = "What is run", "What is claimed", "What is written"
 
 
-def _option(*names: str, help: str, panel: str | None = None, metavar: str | None = None) -> typer.models.OptionInfo:
-    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, show_default=False)  # type: ignore[no-any-return]
+def _option(
+    *names: str, help: str, panel: str | None = None, metavar: str | None = None, least: int | None = None
+) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, min=least, show_default=False)
 
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="an ONNX model", show_default=False)]
 SideA = Annotated[Path, typer.Argument(metavar="A", help="an ONNX model, the reference", show_default=False)]
 SideB = Annotated[Path, typer.Argument(metavar="B", help="the ONNX model to compare with it", show_default=False)]
 
-Json = Annotated[str | None, _option("--json", metavar="FILE", help="write the result as JSON; - is standard output, which then holds nothing else", panel=_OUT)]
-Report = Annotated[Path | None, _option("--report", metavar="FILE", help="write a self-contained HTML report", panel=_OUT)]
+Json = Annotated[
+    str | None,
+    _option(
+        "--json",
+        metavar="FILE",
+        help="write the result as JSON; - is standard output, which then holds nothing else",
+        panel=_OUT,
+    ),
+]
+Report = Annotated[
+    Path | None, _option("--report", metavar="FILE", help="write a self-contained HTML report", panel=_OUT)
+]
 Out = Annotated[Path | None, _option("-o", "--out", metavar="FILE", help="where to write the model", panel=_OUT)]
 Require = Annotated[
     Literal["identical", "proved", "within-rounding"] | None,
     _option("--require", help="the weakest verdict that exits with 0 (default: within-rounding)", panel=_CLAIM),
 ]
-Shape = Annotated[list[str] | None, _option("--shape", metavar="NAME=1,3,224,224", help="the shape of an input; repeatable", panel=_RUN)]
+Shape = Annotated[
+    list[str] | None,
+    _option("--shape", metavar="NAME=1,3,224,224", help="the shape of an input; repeatable", panel=_RUN),
+]
 Range = Annotated[
     list[str] | None,
-    _option("--val-range", metavar="NAME=LOW,HIGH", help="the values that an input (or, without NAME=, every input) takes: restricts the claim; repeatable", panel=_CLAIM),
+    _option(
+        "--val-range",
+        metavar="NAME=LOW,HIGH",
+        help="the values that an input (or, without NAME=, every input) takes: restricts the claim; repeatable",
+        panel=_CLAIM,
+    ),
 ]
-Inputs = Annotated[Path | None, _option("--inputs", "--load-inputs", metavar="FILE.npz", help="own inputs, by name", panel=_RUN)]
+Inputs = Annotated[
+    Path | None, _option("--inputs", "--load-inputs", metavar="FILE.npz", help="own inputs, by name", panel=_RUN)
+]
 Loader = Annotated[
     str | None,
-    _option("--data-loader-script", metavar="FILE.py[:FUNCTION]", help="own inputs: each mapping of names to arrays that FUNCTION (load_data) yields, --iterations of them at most", panel=_RUN),
+    _option(
+        "--data-loader-script",
+        metavar="FILE.py[:FUNCTION]",
+        help="own inputs: the name-to-array mappings that FUNCTION (load_data) yields, --iterations at most",
+        panel=_RUN,
+    ),
 ]
-Ignore = Annotated[list[str] | None, _option("--ignore-output", metavar="NAME", help="leave this output out; repeatable", panel=_CLAIM)]
-Seed = Annotated[int, _option("--seed", metavar="N", help="of inputs, primes and points (default: 0)", panel=_RUN)]
+Ignore = Annotated[
+    list[str] | None, _option("--ignore-output", metavar="NAME", help="leave this output out; repeatable", panel=_CLAIM)
+]
+Seed = Annotated[
+    int, _option("--seed", metavar="N", least=0, help="of inputs, primes and points (default: 0)", panel=_RUN)
+]
 NoRun = Annotated[bool, _option("--no-run", help="prove only: do not run onnxruntime", panel=_RUN)]
 Numerics = Annotated[
     Literal["quick", "full"] | None,
-    _option("--numerics", help="quick: one input; full: several seeds, scales, signs and batch sizes, optimizations off and on (default: full with --report, else quick)", panel=_RUN),
+    _option(
+        "--numerics",
+        help="quick: one input; full: many, at several scales, with optimizations off and on (default with --report)",
+        panel=_RUN,
+    ),
 ]
-Reduce = Annotated[Path | None, _option("--reduce", metavar="DIR", help="write the two small models around the first divergence", panel=_OUT)]
-Witness = Annotated[Path | None, _option("--witness", metavar="DIR", help="where to save the input on which the models differ (default: here)", panel=_OUT)]
-ErrorProbability = Annotated[float, _option("--error-probability", metavar="P", help="of a proof, at most (default: 1e-9)", panel=_CLAIM)]
-Timeout = Annotated[float, _option("--timeout", metavar="SECONDS", help="for the whole; undecided after it (default: 300)", panel=_RUN)]
-Providers = Annotated[list[str] | None, _option("--providers", metavar="NAME", help="onnxruntime's execution providers, in order; repeatable, or separated by commas", panel=_RUN)]
-Threads = Annotated[int, _option("--threads", metavar="N", help="of onnxruntime, for each model (default: half the cores)", panel=_RUN)]
-Iterations = Annotated[int | None, _option("--iterations", metavar="N", help="seeds to run, from --seed on", panel=_RUN)]
+Reduce = Annotated[
+    Path | None,
+    _option("--reduce", metavar="DIR", help="write the two small models around the first divergence", panel=_OUT),
+]
+Witness = Annotated[
+    Path | None,
+    _option(
+        "--witness",
+        metavar="DIR",
+        help="where to save the input on which the models differ (default: here)",
+        panel=_OUT,
+    ),
+]
+ErrorProbability = Annotated[
+    float, _option("--error-probability", metavar="P", help="of a proof, at most (default: 1e-9)", panel=_CLAIM)
+]
+Timeout = Annotated[
+    float, _option("--timeout", metavar="SECONDS", help="for the whole; undecided after it (default: 300)", panel=_RUN)
+]
+Providers = Annotated[
+    list[str] | None,
+    _option(
+        "--providers",
+        metavar="NAME",
+        help="onnxruntime's execution providers, in order; repeatable, or separated by commas",
+        panel=_RUN,
+    ),
+]
+Threads = Annotated[
+    int,
+    _option(
+        "--threads", metavar="N", least=0, help="of onnxruntime, for each model (default: half the cores)", panel=_RUN
+    ),
+]
+Iterations = Annotated[
+    int | None, _option("--iterations", metavar="N", least=1, help="seeds to run, from --seed on", panel=_RUN)
+]
 FailFast = Annotated[bool, _option("--fail-fast", help="stop running at the first unequal output", panel=_RUN)]
-SaveInputs = Annotated[Path | None, _option("--save-inputs", metavar="FILE.npz", help="save the inputs of the first run", panel=_OUT)]
-SaveOutputs = Annotated[Path | None, _option("--save-outputs", metavar="FILE.npz", help="save the outputs of the first run, as a/NAME and b/NAME", panel=_OUT)]
-_GATE = "exit with 0 exactly if every output passes and the verdict is not different; never touches the verdict; repeatable as NAME:X"
+SaveInputs = Annotated[
+    Path | None, _option("--save-inputs", metavar="FILE.npz", help="save the inputs of the first run", panel=_OUT)
+]
+SaveOutputs = Annotated[
+    Path | None,
+    _option(
+        "--save-outputs", metavar="FILE.npz", help="save the outputs of the first run, as a/NAME and b/NAME", panel=_OUT
+    ),
+]
+_GATE = "exit with 0 only if every output passes; never touches the verdict; repeatable as NAME:X"
 Atol = Annotated[list[str] | None, _option("--atol", metavar="X", help=f"absolute tolerance: {_GATE}", panel=_CLAIM)]
 Rtol = Annotated[list[str] | None, _option("--rtol", metavar="X", help="relative tolerance, as --atol", panel=_CLAIM)]
-TopK = Annotated[Literal["1", "5"] | None, _option("--top-k", help="show how many rows have the same K largest, and exit with 0 only if all have", panel=_CLAIM)]
+TopK = Annotated[
+    Literal["1", "5"] | None,
+    _option(
+        "--top-k", help="show how many rows have the same K largest, and exit with 0 only if all have", panel=_CLAIM
+    ),
+]

@@ -53,7 +53,9 @@ def compare_module(
         fresh, exporter, errors = _export(module, args, kwargs, onnx_model, len(expected))
     live = {"outputs": rows, "exporter": exporter, "export_errors": errors}
     if fresh is None:
-        return _unproved(onnx_model, live, mismatch or f"no fresh export could be made ({'; '.join(errors)})", mismatch is not None)
+        return _unproved(
+            onnx_model, live, mismatch or f"no fresh export could be made ({'; '.join(errors)})", mismatch is not None
+        )
     result = check(fresh, model, **options)
     evidence = result.evidence | {"torch": live}
     verdict, reason = result.verdict, result.reason
@@ -61,10 +63,14 @@ def compare_module(
         verdict, reason = Verdict.DIFFERENT, mismatch
     elif verdict not in (Verdict.DIFFERENT, Verdict.UNDECIDED):
         size = max((row["scale_ulp"] or 0.0 for row in rows), default=0.0)
-        measured = f"the module itself deviates by up to {size:.2g} ulps of an output's largest magnitude on the given args"
+        measured = (
+            f"the module itself deviates by up to {size:.2g} ulps of an output's largest magnitude on the given args"
+        )
         if size > _FAR or any(row["min_atol"] is None for row in rows):
             verdict = Verdict.UNDECIDED
-            reason = f"a fresh export ({exporter}) and the model are {result.verdict}, but {measured}: look at the exporter"
+            reason = (
+                f"a fresh export ({exporter}) and the model are {result.verdict}, but {measured}: look at the exporter"
+            )
         else:
             reason = f"a fresh export of the module ({exporter}) against the model: {reason}; {measured}"
     return Comparison(verdict, reason, evidence)
@@ -113,7 +119,9 @@ def _feeds(model: ir.Model, args: Sequence[Any], kwargs: Mapping[str, Any]) -> d
     tensors = [leaf for leaf in others if isinstance(leaf, torch.Tensor)]
     rest = [name for name in names if name not in by_name]
     if len(rest) != len(tensors):
-        raise UsageError(f"args hold {len(tensors) + len(by_name)} tensors, the model takes {len(names)}: {', '.join(names)}")
+        raise UsageError(
+            f"args hold {len(tensors) + len(by_name)} tensors, the model takes {len(names)}: {', '.join(names)}"
+        )
     return {name: _array(tensor) for name, tensor in (by_name | dict(zip(rest, tensors, strict=True))).items()}
 
 
@@ -131,10 +139,13 @@ def _numbers(
         return [], f"the module runs on the given args, the model does not: {error}"
     if len(names) != len(expected):
         return [], f"the module gives {len(expected)} tensors, the model {len(names)}: {', '.join(names)}"
-    rows = [{"output": name} | compare_arrays(array, outputs[name]) for name, array in zip(names, expected, strict=True)]
+    rows = [
+        {"output": name} | compare_arrays(array, outputs[name]) for name, array in zip(names, expected, strict=True)
+    ]
     for row in rows:
         if row["shape"] != row["shape_b"]:
-            return rows, f"output {row['output']!r} has shape {row['shape']} in the module and {row['shape_b']} in the model on the given args"
+            shapes = f"{row['shape']} in the module and {row['shape_b']} in the model"
+            return rows, f"output {row['output']!r} has shape {shapes} on the given args"
     return rows, None
 
 
@@ -146,7 +157,7 @@ def _export(
     options: dict[str, Any] = {"kwargs": dict(kwargs or {}), "opset_version": max(model.opset_imports.get("", 18), 18)}
     if len(names) == outputs:
         options["output_names"] = names
-    errors = []
+    errors: list[str] = []
     for exporter in (_dynamo, _torchscript):
         try:
             with _quiet():
@@ -191,7 +202,14 @@ def _quiet() -> Iterator[None]:
 def _unproved(model: ir.Model, live: dict[str, Any], reason: str, different: bool) -> Comparison:
     from graphcheck import model as model_
 
-    empty = {"inputs": [], "outputs": [], "notes": [], "mismatches": []}
-    evidence = {"a": None, "b": model_.summary(model), "interface": empty, "structure": None, "numeric": None, "proof": None}
+    empty: dict[str, list[Any]] = {"inputs": [], "outputs": [], "notes": [], "mismatches": []}
+    evidence = {
+        "a": None,
+        "b": model_.summary(model),
+        "interface": empty,
+        "structure": None,
+        "numeric": None,
+        "proof": None,
+    }
     evidence |= {"divergence": None, "witness": None, "torch": live}
     return Comparison(Verdict.DIFFERENT if different else Verdict.UNDECIDED, reason, evidence)

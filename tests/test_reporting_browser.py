@@ -6,13 +6,14 @@ Where one of the two is missing these tests are skipped, and fail if GRAPHCHECK_
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_reporting_data import HOSTILE, SAMPLES, compare, demo, mutant, renamed, transformer
+from test_reporting_data import HOSTILE, SAMPLES, compare, demo, graph, matmul_graph, mutant, node, renamed, transformer
 
 from graphcheck import reporting
 
@@ -156,11 +157,20 @@ def test_opens_at_the_first_divergence(show: Open) -> None:
 
 def test_link_opens_its_node(show: Open) -> None:
     page = show(blocks(), anchor="#node=b:40", wait=".box.selected")
-    assert page.locator('.panel section[data-side="b"]').first.get_by_text("_40", exact=False).first.is_visible()
-    assert (
-        page.locator('.panel section[data-side="b"]').first.evaluate("x => x.previousElementSibling.className")
-        == "panelhead"
-    )
+    current = page.locator(".panel section.current")
+    assert current.get_attribute("data-side") == "b" and "_40" in current.locator("dd").first.inner_text()
+
+
+def test_shape_arithmetic_is_shown_on_demand(show: Open) -> None:
+    nodes = [node(0, "Shape", ["x"], ["s"]), node(1, "Reshape", ["x", "s"], ["y"])]
+    page = show(compare(graph(nodes, ["x"], ["y"]), matmul_graph(), []))
+    assert page.locator(".box .op", has_text=re.compile("^Shape$")).count() == 0
+    page.get_by_role("button", name="Show what depends on shapes").click()
+    assert page.locator(".box .op", has_text=re.compile("^Shape$")).count() == 1
+    page.get_by_role("button", name="Show what depends on shapes").click()
+    page.get_by_label("Search nodes").fill("Shape_0")
+    page.get_by_text("1 more among the shape ops").click()
+    assert page.locator(".box .op", has_text=re.compile("^Shape$")).count() == 1
 
 
 def test_wrong_link_says_so(show: Open) -> None:
@@ -181,7 +191,7 @@ def test_keys_walk_cross_and_fold(show: Open) -> None:
 
 def test_filter_dims_the_rest(show: Open) -> None:
     page = show(compare())
-    page.locator(".chip", has_text="only in A").click()
+    page.locator(".chip", has_text="A only").click()
     assert page.locator(".box.s-a.dim").count() == 0 and page.locator(".box.s-same.dim").count() == 6
 
 

@@ -10,18 +10,13 @@ import pytest
 from test_reporting_data import compare, conv_graph, graph, matmul_graph, mutant, node, site, transformer
 
 from graphcheck.reporting import charts, folding, layout, patchart, union, words
-from graphcheck.reporting.graphs import drawing
+from graphcheck.reporting.graphs import drawings
 
 
 def draw(result: dict[str, Any]) -> dict[str, Any]:
     pair = result["graphs"]
-    return drawing(
-        pair["a"],
-        pair["b"],
-        alignment=result["alignment"],
-        interface=result["interface"],
-        divergence=result["divergence"],
-    )
+    options = {k: result[k] for k in ("alignment", "interface", "divergence")}
+    return drawings(pair["a"], pair["b"], **options)[-1]
 
 
 def folds(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -72,6 +67,23 @@ def test_constants_are_not_drawn_unless_they_diverge() -> None:
     assert ("n", 0) in union.side(graph(nodes, ["x"], ["y"]), frozenset([0])).keys
 
 
+def test_shape_arithmetic_is_left_out_of_the_calm_drawing() -> None:
+    nodes = [
+        node(0, "Shape", ["x"], ["s"]),
+        node(1, "Gather", ["s", "w0"], ["d"]),
+        node(2, "Reshape", ["x", "d"], ["r"]),
+        node(3, "Transpose", ["w1"], ["t"]),
+        node(4, "MatMul", ["r", "t"], ["y"]),
+    ]
+    calm, full = drawings(graph(nodes, ["x"], ["y"]))
+    assert [v[1] for v in calm["verts"] if v[0] == "n"] == [2, 4] and calm["hidden"] == 3
+    assert sorted(v[1] for v in full["verts"] if v[0] == "n") == [0, 1, 2, 3, 4] and full["hidden"] == 0
+    # A light node whose partner depends on the input, or differs, stays in sight.
+    pair = compare(graph(nodes, ["x"], ["y"]), matmul_graph(), [[3, 1, "same"], [1, 0, "different"]])
+    calm, _ = drawings(pair["graphs"]["a"], pair["graphs"]["b"], alignment=pair["alignment"])
+    assert {v[1] for v in calm["verts"] if v[0] == "n"} >= {1, 3}
+
+
 def test_twelve_equal_blocks_fold_into_one_box() -> None:
     big = transformer(12)
     made = draw(compare(big, big, [[n["id"], n["id"], "same"] for n in big["nodes"]]))
@@ -118,15 +130,15 @@ def test_spread_keeps_order_and_room() -> None:
 
 def test_graph_without_nodes_and_without_waist() -> None:
     empty = graph([], ["x"], ["x"])
-    assert drawing(empty)["verts"]
+    assert drawings(empty)[0]["verts"]
     skips = [node(i, "Neg", [f"t{i - 1}" if i else "x"], [f"t{i}"]) for i in range(120)]
     skips += [node(120 + i, "Add", [f"t{119 - i}", f"u{i - 1}" if i else "t119"], [f"u{i}"]) for i in range(120)]
-    made = drawing(graph(skips, ["x"], ["u119"]))
+    made = drawings(graph(skips, ["x"], ["u119"]))[0]
     assert len(made["atoms"]) > 2 and max(a["rows"] for a in made["atoms"]) <= 2 * folding.LONG
 
 
 def test_unsorted_graph_is_drawn_without_its_backward_edge() -> None:
-    made = drawing(graph([node(0, "Neg", ["late"], ["y"]), node(1, "Abs", ["x"], ["late"])], ["x"], ["y"]))
+    made = drawings(graph([node(0, "Neg", ["late"], ["y"]), node(1, "Abs", ["x"], ["late"])], ["x"], ["y"]))[-1]
     assert len(made["edges"]["a"]) == 2
 
 
@@ -196,6 +208,6 @@ def test_two_long_names_stay_two_names() -> None:
 
 
 def test_one_side_alone_points_at_its_marks() -> None:
-    made = drawing(conv_graph(), marks={"a": {"Conv_0": "patch embedding"}})
+    made = drawings(conv_graph(), marks={"a": {"Conv_0": "patch embedding"}})[0]
     assert made["verts"][made["goto"]][4] == "patch embedding" and {v[3] for v in made["verts"]} == {"plain"}
-    assert drawing(matmul_graph())["goto"] is None
+    assert drawings(matmul_graph())[0]["goto"] is None

@@ -20,9 +20,7 @@ e-graphs do (Willsey et al., "egg", POPL 2021), so that everything behind a merg
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,6 +31,7 @@ from graphcheck.domains import affine
 from graphcheck.domains.maps import Map, Maps
 from graphcheck.domains.masks import may_be_neginf
 from graphcheck.errors import Undecided
+from graphcheck.hashing import Hashes
 
 Operand = tuple[int, Map | None]
 
@@ -54,7 +53,8 @@ class Terms:
     """The store of classes. ``normalize=False`` keeps movement where the graph has it (the analyzer wants it so);
     ``affine=True`` gathers constant factors and terms, so that a folded constant faces the expression it was folded from."""
 
-    def __init__(self, *, normalize: bool = True, affine: bool = False) -> None:
+    def __init__(self, *, normalize: bool = True, affine: bool = False, hashes: Hashes | None = None) -> None:
+        self.hashes = hashes or Hashes()
         self.maps = Maps()
         self.normalize = normalize
         self.affine = affine
@@ -65,7 +65,6 @@ class Terms:
         self._keys: dict[tuple[Any, ...], int] = {}
         self._parent: list[int] = []
         self._users: list[list[int]] = []
-        self._digests: dict[tuple[Any, ...], tuple[np.ndarray, bytes]] = {}  # the array is kept: its address is the key
         self._constant_like: dict[int, bool] = {}
         self.merges = 0
         self.on_merge: Callable[[int, int], None] | None = None  # told (kept, given up) at every merge
@@ -183,17 +182,7 @@ class Terms:
         if flat.size <= 64:
             exact = flat.tolist() if flat.dtype.kind in "iu" else (flat.astype(np.float64) + 0.0).tolist()
             return ("values", tuple(exact))
-        key = _address(flat)
-        if key not in self._digests:
-            self._digests[key] = (flat, content_digest(flat))
-        return ("sha", self._digests[key][1])
-
-    def hash_ahead(self, arrays: Sequence[np.ndarray], threads: int = 4) -> None:
-        """Hash large constants in threads, so that :meth:`const` finds their digests."""
-        todo = [a.reshape(-1) for a in arrays if a.size > 4096]
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            for flat, digest in zip(todo, pool.map(content_digest, todo), strict=True):
-                self._digests[_address(flat)] = (flat, digest)
+        return ("sha", flat.dtype.str, self.hashes.of(flat))
 
     def move(self, sources: Sequence[int], map_: Map) -> int:
         """Pick elements of the ``sources``, laid end to end, by the map; in normal form."""
@@ -510,16 +499,6 @@ class Terms:
 def reduces(fn: str) -> bool:
     """Whether a row function gives one value a row (max, min, argmax, argmin) or a row."""
     return fn in _UNORDERED or fn.startswith("arg")
-
-
-def _address(flat: np.ndarray) -> tuple[Any, ...]:
-    """Where an array lies in memory; a slice with steps begins where its base does, so strides count."""
-    return (flat.__array_interface__["data"][0], flat.size, flat.strides, flat.dtype.str)
-
-
-def content_digest(flat: np.ndarray) -> bytes:
-    """SHA-256 of an array's bytes, and its dtype."""
-    return hashlib.sha256(np.ascontiguousarray(flat).view(np.uint8)).digest() + flat.dtype.str.encode()
 
 
 def _uniform(flat: np.ndarray) -> bool:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import struct
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import networkx as nx
@@ -21,12 +19,10 @@ import onnx
 import onnx_ir as ir
 
 from graphcheck.errors import ModelError
+from graphcheck.hashing import Hashes
 from graphcheck.model import node_name, path_of
 
 Body = ir.Graph | ir.Function
-Digests = dict[int, tuple[ir.TensorProtocol, bytes]]  # by id; the tensor is kept, so that no other gets its id
-
-_THREAD_BYTES = 1 << 16  # hashing smaller tensors in a thread costs more than it gains
 # Defaults that operator schemas state in words only: one value for every spatial axis.
 _UNIFORM_DEFAULTS = {"strides": 1, "dilations": 1, "pads": 0}
 _WINDOWED_OPS = frozenset(
@@ -38,29 +34,28 @@ _CONSTANT_TYPES = {
 }  # fmt: skip
 
 
-def tensor_digest(tensor: ir.TensorProtocol) -> bytes:
-    """SHA-256 of dtype, shape and elements: the same for every way of storing the same constant, bit for bit."""
-    result = hashlib.sha256(f"{tensor.dtype.name}{list(tensor.shape.numpy())}".encode())
+def tensor_digest(tensor: ir.TensorProtocol, hashes: Hashes) -> bytes:
+    """A digest of dtype, shape and elements: the same for every way of storing the same constant, bit for bit."""
+    header = f"{tensor.dtype.name}{list(tensor.shape.numpy())}".encode()
     if tensor.dtype == ir.DataType.STRING:
+        result = hashlib.sha256(header)
         for item in np.asarray(tensor.numpy(), dtype=object).ravel():
             data = item if isinstance(item, bytes) else str(item).encode()
             result.update(struct.pack("<q", len(data)) + data)
         return result.digest()
-    array = np.ascontiguousarray(tensor.numpy()).reshape(-1)
+    array = tensor.numpy()
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
-    octets = array.view(np.uint8)
     if tensor.dtype.bitwidth < 8:  # one element a byte here, and its upper bits mean nothing
-        octets = octets & np.uint8((1 << tensor.dtype.bitwidth) - 1)
-    result.update(octets.data)
-    return result.digest()
+        array = np.ascontiguousarray(array).view(np.uint8) & np.uint8((1 << tensor.dtype.bitwidth) - 1)
+    return hashlib.sha256(header + hashes.of(array)).digest()
 
 
 class FlatGraph:
     """All live nodes of a model in topological order, each with its key, its bodies and its two digests."""
 
-    def __init__(self, model: ir.Model, digests: Digests) -> None:
-        self.model, self.memo = model, digests
+    def __init__(self, model: ir.Model, hashes: Hashes) -> None:
+        self.model, self.hashes = model, hashes
         self.constants: dict[ir.Value, bytes] = {}  # of initializers and of the outputs of Constant nodes
         self.shapes: dict[ir.Value, bytes] = {}  # what the skeleton knows of them
         self.leaves: dict[ir.Value, bytes] = {}  # graph inputs, and formal parameters of bodies
@@ -117,7 +112,7 @@ class FlatGraph:
             if value.const_value is None:
                 continue
             if value in self.leaves:  # a default that a caller may override
-                self.leaves[value] = _hash(b"default", self.leaves[value], self._tensor(value.const_value))
+                self.leaves[value] = _hash(b"default", self.leaves[value], tensor_digest(value.const_value, self.hashes))
             else:
                 tensors[value] = value.const_value
 
@@ -145,18 +140,11 @@ class FlatGraph:
             raise ModelError(path_of(self.model) or "model", "the graph has a cycle", node_name(cycle[0])) from None
 
     def _hash_constants(self, tensors: dict[ir.Value, ir.TensorProtocol]) -> None:
-        large = {id(t): t for t in tensors.values() if id(t) not in self.memo and t.nbytes >= _THREAD_BYTES}
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # hashlib lets go of the interpreter lock
-            for tensor, digest in zip(large.values(), pool.map(tensor_digest, large.values()), strict=True):
-                self.memo[id(tensor)] = (tensor, digest)
+        numbers = [t for t in tensors.values() if t.dtype != ir.DataType.STRING and t.dtype.bitwidth >= 8]
+        self.hashes.ahead(t.numpy() for t in numbers)
         for value, tensor in tensors.items():
-            self.constants[value] = _hash(b"constant", self._tensor(tensor))
+            self.constants[value] = _hash(b"constant", tensor_digest(tensor, self.hashes))
             self.shapes[value] = _hash(b"constant", repr((tensor.dtype.name, tensor.shape.numpy())).encode())
-
-    def _tensor(self, tensor: ir.TensorProtocol) -> bytes:
-        if id(tensor) not in self.memo:
-            self.memo[id(tensor)] = (tensor, tensor_digest(tensor))
-        return self.memo[id(tensor)][1]
 
     def _key(self, node: ir.Node) -> bytes:
         """What the node does to its operands; of its bodies only how many parameters and results they have."""
@@ -179,9 +167,9 @@ class FlatGraph:
         if attr.is_ref():
             return _hash(b"reference", attr.type.name.encode(), str(attr.ref_attr_name).encode())
         if attr.type == ir.AttributeType.TENSOR:
-            return _hash(b"tensor", self._tensor(attr.value))
+            return _hash(b"tensor", tensor_digest(attr.value, self.hashes))
         if attr.type == ir.AttributeType.TENSORS:
-            return _hash(b"tensors", *(self._tensor(tensor) for tensor in attr.value))
+            return _hash(b"tensors", *(tensor_digest(tensor, self.hashes) for tensor in attr.value))
         if attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
             return b"graph"  # compared as a body
         return _plain_attribute(attr.type, attr.value)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck.domains.terms import Terms
+from graphcheck.hashing import Hashes
 from graphcheck.interpreter import Interpreter, Trace
 from graphcheck.ops.algebra import Algebra, Tensor, Value
 
@@ -51,10 +52,11 @@ def build(
     concrete: Mapping[str, np.ndarray],
     *,
     affine: bool = False,
+    hashes: Hashes | None = None,
 ) -> Pair:
     """Trace both models. ``inputs`` maps A's input names to (B's name, shape); ``concrete`` holds integer inputs by A's name."""
-    algebra = Algebra(Terms(affine=affine))
-    algebra.terms.hash_ahead([*_weights(a), *_weights(b)])
+    algebra = Algebra(Terms(affine=affine, hashes=hashes))
+    algebra.terms.hashes.ahead([*weights(a), *weights(b)])
     given_a: dict[str, Value] = {}
     given_b: dict[str, Value] = {}
     dtypes = {v.name: v.dtype for v in a.graph.inputs}
@@ -71,6 +73,7 @@ def build(
     return Pair(algebra, trace_a, trace_b, shapes)
 
 
-def _weights(model: ir.Model) -> list[np.ndarray]:
+def weights(model: ir.Model) -> list[np.ndarray]:
+    """The large initializers of a model."""
     tensors = [v.const_value for v in model.graph.initializers.values()]
     return [t.numpy() for t in tensors if t is not None and t.nbytes >= 65536 and t.dtype != ir.DataType.STRING]

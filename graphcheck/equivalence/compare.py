@@ -26,6 +26,7 @@ from graphcheck.equivalence.difference import SPREAD_FACTOR, Deviation, judge
 from graphcheck.equivalence.interface import Interface
 from graphcheck.equivalence.windows import Prover, Tier
 from graphcheck.errors import GraphcheckError, Undecided, UsageError
+from graphcheck.hashing import Hashes
 from graphcheck.ops.algebra import Tensor, Value
 from graphcheck.verdict import Comparison, Verdict
 
@@ -117,6 +118,7 @@ class _Comparer:
         with self._timed("read"):
             self.sources = (a, b)
             self.models = (model_.read(a), model_.read(b))
+        self.hashes = Hashes()
         self.interface = interface.pair_interfaces(*self.models, options.ignore_outputs)
         self.attempts: list[Attempt] = []
         self.numbers: dict[str, Any] | None = None
@@ -136,11 +138,14 @@ class _Comparer:
         blocking = [m for m in self.interface.mismatches if m.where == "input" or m.kind in ("missing", "dtype")]
         if blocking:
             return self._interface_verdict([m for m in blocking])
-        with self._timed("structure"):
-            self.structure = structure.compare_structure(*self.models)
         pool = concurrent.futures.ThreadPoolExecutor(1)
+        running = pool.submit(self._numeric) if self.options.run else None
+        with self._timed("hashing"):
+            self.hashes.ahead([*classes.weights(self.models[0]), *classes.weights(self.models[1])])
+            model_.release(*self.models)
+        with self._timed("structure"):
+            self.structure = structure.compare_structure(*self.models, self.hashes)
         try:
-            running = pool.submit(self._numeric) if self.options.run else None
             verdict, reason = self._identical() or self._prove()
             if running is not None:
                 with self._timed("waiting for onnxruntime"):
@@ -244,7 +249,7 @@ class _Comparer:
     def _build(self, chosen: dict[str, tuple[int, ...]], affine: bool = False) -> classes.Pair:
         partner = {p.key: p.b.name for p in self.interface.inputs if p.b is not None}
         feeds = {key: (partner[key], shape) for key, shape in chosen.items()}
-        return classes.build(*self.models, feeds, self._concrete(chosen), affine=affine)
+        return classes.build(*self.models, feeds, self._concrete(chosen), affine=affine, hashes=self.hashes)
 
     def _concrete(self, chosen: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
         """Integer and boolean inputs take concrete values: given ones, or samples drawn by the seed."""
@@ -266,7 +271,7 @@ class _Comparer:
         feeds = {n.name: (n.name, chosen[k]) for n, k in zip(names, keys, strict=True) if n is not None}
         concrete = {n.name: v for n, k in zip(names, keys, strict=True) if n and (v := self._concrete(chosen).get(k)) is not None}
         try:
-            classes.build(self.models[side], self.models[side], feeds, concrete)
+            classes.build(self.models[side], self.models[side], feeds, concrete, hashes=self.hashes)
         except Undecided:
             return False
         return True

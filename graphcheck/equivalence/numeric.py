@@ -29,7 +29,7 @@ class NumericOptions:
     optimizations off and on, and besides those seeds other scales, signs, distributions and batch sizes. ``shapes`` and
     ``sizes`` as in :func:`graphcheck.equivalence.interface.shapes`; ``inputs`` (by pair key, as from ``load_npz``) are
     used instead of drawn ones. ``timeout`` in seconds puts each run into a child process. ``fail_fast`` stops after
-    the first run with an unequal element. ``threads`` 0: half the cores for each side.
+    the first run with an unequal element. ``threads`` 0: half the cores for each side, all of them where one runs after the other (a single quick run).
     """
 
     level: str = "quick"
@@ -140,7 +140,7 @@ class _Sides:
     def __init__(self, a: Source, b: Source, interface: Interface, options: NumericOptions) -> None:
         self.models, self.interface, self.options = (a, b), interface, options
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.threads = options.threads or max(1, cores // 2)
+        self.threads = options.threads or max(1, cores if options.level == "quick" else cores // 2)
         self.pool = ThreadPoolExecutor(2)
         self.sessions: dict[tuple[int, str], Session | RunError] = {}
         self.last: list[Arrays] = [{}, {}]
@@ -152,8 +152,15 @@ class _Sides:
         self.pool.shutdown(wait=True)
         self.sessions.clear()
 
-    def run(self, inputs: Arrays, optimizations: str) -> tuple[Side, Side]:
+    def run(self, inputs: Arrays, optimizations: str, *, once: bool = False) -> tuple[Side, Side]:
+        """Both sides on one input; ``once`` runs one after the other and keeps no session, for the sake of memory."""
         self.last = list(side_inputs(self.interface, inputs))
+        if once:
+            sides = []
+            for side in (0, 1):
+                sides.append(self._one(side, self.last[side], optimizations))
+                self.sessions.clear()
+            return sides[0], sides[1]
         a, b = (self.pool.submit(self._one, side, self.last[side], optimizations) for side in (0, 1))
         return a.result(), b.result()
 
@@ -214,7 +221,7 @@ def _runs(sides: _Sides, interface: Interface, options: NumericOptions) -> Itera
     for optimizations in ("off", "on") if options.level == "full" else ("on",):
         for spec, chosen in _plan(interface, options):
             inputs = dict(options.inputs or {}) if spec is None else generate(interface, chosen, spec)
-            a, b = sides.run(inputs, optimizations)
+            a, b = sides.run(inputs, optimizations, once=options.level == "quick" and options.iterations == 1)
             yield Run(spec, chosen, optimizations, options.providers, inputs, a, b)
             if any(side.error is not None and side.error.kind == "load" for side in (a, b)):
                 break  # other inputs cannot help

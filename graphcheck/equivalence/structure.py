@@ -13,7 +13,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphcheck.equivalence.canonical import Digests, FlatGraph, constant_tensor, signature, strip
+from graphcheck.equivalence.canonical import FlatGraph, constant_tensor, signature, strip
+from graphcheck.hashing import Hashes
 from graphcheck.model import declared_shape, node_name, op_name
 
 ValuePair = tuple[ir.Value | None, ir.Value | None]
@@ -59,13 +60,13 @@ class Structure:
         }
 
 
-def compare_structure(a: ir.Model, b: ir.Model, digests: Digests | None = None) -> Structure:
+def compare_structure(a: ir.Model, b: ir.Model, hashes: Hashes | None = None) -> Structure:
     """The structures of A and B compared, in time linear in nodes and bytes; :class:`ModelError` for a cyclic graph.
 
-    ``digests`` is filled, so that one comparison hashes each constant once.
+    ``hashes`` may be shared with others, so that one comparison hashes each constant once.
     """
-    digests = {} if digests is None else digests
-    left, right = FlatGraph(a, digests), FlatGraph(b, digests)
+    hashes = hashes or Hashes()
+    left, right = FlatGraph(a, hashes), FlatGraph(b, hashes)
     walked, reason = _walk(left, right)
     matched = dict(walked) if reason is None else _match(left, right, walked)
     partners = set(matched.values())

@@ -287,6 +287,9 @@ def _wider(to: np.dtype[Any], source: np.dtype[Any]) -> bool:
 def dequantize(m: Algebra, node: Node, x: Some, scale: Some, zero: Value = None) -> Some:
     """(x - zero_point) * scale, per tensor or along ``axis``."""
     scale, zero = _along(m, node, x, scale), None if zero is None else _along(m, node, x, zero)
+    if isinstance(x, np.ndarray) and isinstance(scale, np.ndarray) and not isinstance(zero, Tensor):
+        offset = 0 if zero is None else zero.astype(np.float32)
+        return np.asarray((x.astype(np.float32) - offset) * scale).astype(scale.dtype)
     wide = Tensor(m.lift(x).cls, x.shape, scale.dtype)
     shifted = wide if zero is None else m.sub(wide, _as(zero, scale.dtype))
     return m.ew("mul", shifted, scale, dtype=scale.dtype)

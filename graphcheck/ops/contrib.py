@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Untaught
-from graphcheck.ops import arithmetic, contraction, reduction
+from graphcheck.ops import arithmetic, contraction, quantized, reduction
 from graphcheck.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.ops.node import Node
 
@@ -120,7 +120,8 @@ def multi_head_attention(
     *rest: Value,
 ) -> Some:
     """Attention on projected [batch, length, hidden] tensors."""
-    if k is None or v is None or mask is not None or any(r is not None for r in rest) or len(k.shape) != 3:
+    odd = mask is not None or any(r is not None for r in rest) or node.attr("unidirectional", 0)
+    if k is None or v is None or odd or len(k.shape) != 3:
         raise Untaught("MultiHeadAttention with packed inputs, a mask or a past", node.name)
     if b is not None:
         sizes = np.cumsum([0, q.shape[-1], k.shape[-1], v.shape[-1]])
@@ -149,40 +150,34 @@ def scaled_dot(m: Algebra, node: Node, q: Some, k: Some, v: Some, bias: Value) -
     return m.reshape(y, (y.shape[0], y.shape[1], -1))
 
 
-def qlinear_matmul(m: Algebra, node: Node, *xs: Some) -> Some:
-    """QuantizeLinear(DequantizeLinear(a) @ DequantizeLinear(b))."""
-    a, sa, za, b, sb, zb, sy, zy = xs
-    plain = dataclasses.replace(node, attributes={})
-    left = arithmetic.dequantize(m, plain, a, sa, za)
-    right = arithmetic.dequantize(m, dataclasses.replace(node, attributes={"axis": -1}), b, sb, zb)
-    return arithmetic.quantize(m, plain, m.matmul(left, right), sy, zy)
+def guarded(op: Callable[..., Any], known: str) -> Callable[..., Any]:
+    """``op``, untaught where the node has an attribute that it does not know: nobody else checks this domain."""
+
+    def checked(m: Algebra, node: Node, *xs: Value) -> Any:
+        if strange := set(node.attributes) - set(known.split()):
+            raise Untaught(f"{node.op_type} with the attribute {min(strange)}", node.name)
+        return op(m, node, *xs)
+
+    return checked
 
 
-def qlinear_conv(m: Algebra, node: Node, *xs: Some) -> Some:
-    """QuantizeLinear(Conv(DequantizeLinear(x), DequantizeLinear(w), bias * x_scale * w_scale))."""
-    x, sx, zx, w, sw, zw, sy, zy, *bias = xs
-    plain = dataclasses.replace(node, attributes={})
-    first = dataclasses.replace(node, attributes={"axis": 0})
-    b = m.ew("mul", arithmetic.cast_to(m, bias[0], np.dtype(np.float32)), m.mul(sx, sw)) if bias else None
-    y = contraction.conv(m, node, arithmetic.dequantize(m, plain, x, sx, zx), arithmetic.dequantize(m, first, w, sw, zw), b)
-    return arithmetic.quantize(m, plain, y, sy, zy)
-
-
-STANDARD: dict[str, Callable[..., Any]] = {"QLinearMatMul": qlinear_matmul, "QLinearConv": qlinear_conv}
+_CONV = "auto_pad dilations group kernel_shape pads strides activation activation_params"
+_GEMM = "alpha beta transA transB activation activation_alpha activation_beta activation_gamma"
+_ATTENTION = "num_heads qkv_hidden_sizes scale unidirectional do_rotary mask_filter_value past_present_share_buffer"
+_MATMUL = "alpha transA transB transBatchA transBatchB"
 
 OPS: dict[str, Callable[..., Any]] = {
-    "FusedMatMul": fused_matmul,
-    "TransposeMatMul": fused_matmul,
-    "FusedConv": fused_conv,
-    "FusedGemm": fused_gemm,
-    "Gelu": gelu,
-    "BiasGelu": gelu,
-    "FastGelu": fast_gelu,
-    "QuickGelu": quick_gelu,
-    "SkipLayerNormalization": skip_layer_normalization,
-    "SkipSimplifiedLayerNormalization": skip_simplified,
-    "Attention": attention,
-    "MultiHeadAttention": multi_head_attention,
-    "QuantizeLinear": arithmetic.quantize,
-    "DequantizeLinear": arithmetic.dequantize,
+    "FusedMatMul": guarded(fused_matmul, _MATMUL),
+    "TransposeMatMul": guarded(fused_matmul, _MATMUL),
+    "FusedConv": guarded(fused_conv, _CONV),
+    "FusedGemm": guarded(fused_gemm, _GEMM),
+    "Gelu": guarded(gelu, ""),
+    "BiasGelu": guarded(gelu, ""),
+    "FastGelu": guarded(fast_gelu, ""),
+    "QuickGelu": guarded(quick_gelu, "alpha"),
+    "SkipLayerNormalization": guarded(skip_layer_normalization, "epsilon"),
+    "SkipSimplifiedLayerNormalization": guarded(skip_simplified, "epsilon"),
+    "Attention": guarded(attention, _ATTENTION),
+    "MultiHeadAttention": guarded(multi_head_attention, "num_heads scale unidirectional mask_filter_value"),
+    **{name: guarded(op, known) for name, (op, known) in quantized.CONTRIB.items()},
 }

@@ -25,7 +25,6 @@ DATA: dict[str, tuple[int, ...] | None] = {
     "Expand": (0,),
     "Flatten": (0,),
     "Gather": (0,),
-    "GatherElements": (0,),
     "GatherND": (0,),
     "OneHot": (2,),
     "Pad": (0, 2),
@@ -112,6 +111,11 @@ def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
     if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch" or node.attr("extrapolation_value", 0.0) != 0.0:
         raise Untaught("Resize that keeps the aspect ratio, or puts a value outside of its region", node.name)
     axes = [a % len(x.shape) for a in node.attr("axes") or range(len(x.shape))]
+    scales = next((r for r in rest[1:2] if r is not None and r.size), None)  # type: ignore[union-attr]
+    if node.attr("coordinate_transformation_mode") == "align_corners" and scales is not None:
+        lengths = scales.astype(np.float64) * [x.shape[a] for a in axes]  # type: ignore[union-attr]
+        if bool((np.abs(lengths - np.rint(lengths)) > 1e-4).any()):
+            raise Untaught("Resize with align_corners to a broken length: the standard and the runtimes differ", node.name)
     out = x
     for at, axis in enumerate(axes):
         out = _resize_axis(m, node, out, axis, at, len(axes), rest)
@@ -164,18 +168,55 @@ def scatter(m: Algebra, node: Node, *inputs: Value) -> tuple[Some, ...]:
 
 
 def pad(m: Algebra, node: Node, x: Some, *rest: Value) -> tuple[Some, ...]:
-    """Pads and value as inputs; as attributes before opset 11."""
-    if node.version >= 11:
+    """Pads and value as inputs, as attributes before opset 11; a negative pad crops."""
+    if node.version < 11:
+        rest = (np.asarray(node.attr("pads"), np.int64), np.asarray(node.attr("value", 0.0), x.dtype))
+        kept = {k: v for k, v in node.attributes.items() if k == "mode"}
+        node = dataclasses.replace(node, version=13, attributes=kept, n_inputs=3, present_inputs=(True,) * 3, source=None)
+    pads, value, axes = (*rest, None, None, None)[:3]
+    if not isinstance(pads, np.ndarray) or pads.min(initial=0) >= 0:
         return move(m, node, x, *rest)
-    steering = (np.asarray(node.attr("pads"), np.int64), np.asarray(node.attr("value", 0.0), x.dtype))
-    kept = {k: v for k, v in node.attributes.items() if k == "mode"}
-    plain = dataclasses.replace(node, version=13, attributes=kept, n_inputs=3, present_inputs=(True,) * 3, source=None)
-    return move(m, plain, x, *steering)
+    rank = len(x.shape)
+    if node.attr("mode", "constant") != "constant" or isinstance(axes, Tensor):
+        raise Untaught("Pad that crops and does not fill with a constant", node.name)
+    full = np.zeros((2, rank), np.int64)
+    full[:, slice(None) if axes is None else axes.reshape(-1)] = pads.reshape(2, -1)
+    count = math.prod(x.shape)
+    index = np.pad(np.arange(1, 1 + count).reshape(x.shape), np.maximum(full, 0).T, constant_values=count + 1)
+    index = index[tuple(slice(max(-lo, 0), n - max(-hi, 0)) for lo, hi, n in zip(*full, index.shape, strict=True))]
+    fill = np.zeros(1, x.dtype) if value is None else m.reshape(value, (1,))
+    return (m.join((x, fill), index, index.shape, x.dtype),)
+
+
+def gather_elements(m: Algebra, node: Node, x: Some, indices: Some) -> Some:
+    """Elements along ``axis``; in the other axes the indices may be shorter than the data."""
+    if isinstance(indices, Tensor):
+        raise Untaught("GatherElements steered by a value that depends on the inputs", node.name)
+    axis = node.attr("axis", 0) % len(x.shape)
+    index = np.arange(1, 1 + math.prod(x.shape)).reshape(x.shape)
+    index = index[tuple(slice(None) if i == axis else slice(n) for i, n in enumerate(indices.shape))]
+    index = np.take_along_axis(index, indices.astype(np.int64), axis)
+    return m.pick(x, index, index.shape)
+
+
+def eye_like(m: Algebra, node: Node, x: Some) -> Value:
+    """A matrix of the same shape with ones on a diagonal: concrete."""
+    attributes = {"dtype": ir_code(x.dtype), **node.attributes}
+    return reference.run(dataclasses.replace(node, attributes=attributes, source=None), [np.zeros(x.shape, np.float32)])[0]  # type: ignore[no-any-return]
+
+
+def ir_code(dtype: np.dtype[Any]) -> int:
+    """ONNX's number of a numpy type."""
+    import onnx_ir as ir
+
+    return int(ir.DataType.from_numpy(dtype))
 
 
 OPS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(DATA, move),
     "Pad": pad,
+    "GatherElements": gather_elements,
+    "EyeLike": eye_like,
     "Scatter": scatter,
     "Identity": identity,
     "Dropout": dropout,

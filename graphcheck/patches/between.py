@@ -48,8 +48,9 @@ def _moved_behind(value: ir.Value | None, reader: Reader) -> list[tuple[ir.Node,
     while queue and looked < _STEPS:
         at = queue.pop(0)
         producer = at.producer() if at is not None else None
-        if producer is None or at in done or reader.is_product(producer):
-            continue
+        tensor = reader.trial.tensor(at)
+        if producer is None or tensor is None or at in done or reader.terms.terms[tensor.cls].kind == "leaf":
+            continue  # an input, or a contraction's result
         done.add(at)  # type: ignore[arg-type]
         looked += 1
         same = {v for v in producer.inputs if _size(v, reader) == size}
@@ -58,9 +59,10 @@ def _moved_behind(value: ir.Value | None, reader: Reader) -> list[tuple[ir.Node,
         (operand,) = same
         tensor = reader.trial.tensor(operand)
         if tensor is not None and operand is not None:
-            if reader.terms.terms[tensor.cls].kind == "move":
+            kind = reader.terms.terms[tensor.cls].kind
+            if kind == "move":
                 found.append((producer, operand))
-            else:
+            elif kind != "leaf":
                 queue.append(operand)
     return found
 

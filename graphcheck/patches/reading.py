@@ -73,10 +73,6 @@ class Reader:
             return None
         return self._indirect(node, inputs, found, data, weight)
 
-    def is_product(self, node: ir.Node) -> bool:
-        """Whether the node is a contraction with a constant weight."""
-        return any(node is met for met, _, _ in self.trial.products)
-
     def _shape(self, value: ir.Value) -> tuple[int, ...]:
         found = self.trial.tensor(value)
         assert found is not None

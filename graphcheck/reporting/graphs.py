@@ -8,7 +8,7 @@ from graphcheck.reporting import folding, layout, union
 from graphcheck.reporting.words import is_number
 
 
-def drawing(
+def drawings(
     a: dict[str, Any],
     b: dict[str, Any] | None = None,
     *,
@@ -16,35 +16,60 @@ def drawing(
     interface: dict[str, Any] | None = None,
     divergence: dict[str, Any] | None = None,
     marks: dict[str, dict[str, str]] | None = None,
-) -> dict[str, Any]:
-    """The drawing: {"verts", "atoms", "edges", "tree", "goto"}.
+) -> list[dict[str, Any]]:
+    """One drawing with all nodes, or two: first a calm one, without what depends on shapes and constants alone.
 
-    ``marks`` maps the side ("a", "b") to {node name: words} for nodes to point out. Vertices are [kind, key of A, key of B, status, mark,
-    partner drawn elsewhere]; ``goto`` is the vertex to bring into view first.
+    A drawing is {"verts", "atoms", "edges", "tree", "goto", "hidden"}. ``marks`` maps the side ("a", "b") to {node name:
+    words} for nodes to point out. Vertices are [kind, key of A, key of B, status, mark, partner drawn elsewhere];
+    ``goto`` is the vertex to bring into view first, ``hidden`` how many nodes are left out.
     """
-    marks = marks or {}
-    found = {"a": _divergent(a, divergence, "a"), "b": _divergent(b, divergence, "b") if b else set()}
-    sides = {s: union.side(g, frozenset(found[s])) if g is not None else None for s, g in (("a", a), ("b", b))}
-    side_a = sides["a"]
-    assert side_a is not None
-    # Only behind a divergence are nodes without partner counterparts; elsewhere they are another way to write the same.
-    by_place = bool(found["a"] or found["b"])
-    merged = union.merge(side_a, sides["b"], alignment or [], _ports(a, b, interface) if b else {}, by_place)
-    by_id = {s: {int(n["id"]): n for n in g["nodes"]} for s, g in (("a", a), ("b", b)) if g is not None}
+    models = {"a": a} if b is None else {"a": a, "b": b}
+    by_id = {s: {int(n["id"]): n for n in g["nodes"]} for s, g in models.items()}
+    found = {s: _divergent(g, divergence, s) for s, g in models.items()}
+    named = {s: {i: str(n["name"]) for i, n in nodes.items()} for s, nodes in by_id.items()}
+    words = {s: {i: w for i, n in named[s].items() if (w := (marks or {}).get(s, {}).get(n))} for s in models}
+    for s, ids in found.items():
+        words[s] |= dict.fromkeys(ids, "divergence")
+    ports = _ports(a, b, interface) if b is not None else {}
+
+    def draw(calm: bool, keep: dict[str, set[int]]) -> dict[str, Any]:
+        sides = {s: union.side(g, frozenset(keep[s]), calm) for s, g in models.items()}
+        # Only behind a divergence are nodes without partner counterparts; elsewhere they are another way to write it.
+        by_place = any(found.values())
+        merged = union.merge(sides["a"], sides.get("b"), alignment or [], ports, by_place)
+        made = _draw(merged, by_id, words)
+        return made | {"hidden": sum(side.hidden for side in sides.values())}
+
+    everything = draw(False, found)
+    calm = draw(True, {s: set(words[s]) | kept for s, kept in _heavy(models, alignment or []).items()})
+    return [calm, everything] if calm["hidden"] else [everything]
+
+
+def _heavy(models: dict[str, dict[str, Any]], alignment: list[Any]) -> dict[str, set[int]]:
+    """Light nodes that a calm drawing keeps: their values differ from the partner's, or the partner is not light."""
+    light = {s: {i for _, i in union.side(g).light} for s, g in models.items()}
+    kept: dict[str, set[int]] = {s: set() for s in models}
+    for x, y, status in alignment if len(models) == 2 else []:
+        if status == "different" or (int(x) in light["a"]) != (int(y) in light["b"]):
+            kept["a"].add(int(x))
+            kept["b"].add(int(y))
+    return kept
+
+
+def _draw(
+    merged: union.Union, by_id: dict[str, dict[int, dict[str, Any]]], words: dict[str, dict[int, str]]
+) -> dict[str, Any]:
     verts: list[list[Any]] = []
     special: set[int] = set()
     goto = None
     for i, v in enumerate(merged.vertices):
-        mark = ""
-        for s, key in (("a", v.a), ("b", v.b)):
-            if key is None or key[0] != "n":
-                continue
-            if key[1] in found[s]:
-                mark = "divergence"
-                goto = i if goto is None or s == "b" else goto
-            mark = mark or marks.get(s, {}).get(str(by_id[s][key[1]]["name"]), "")
+        keys = [(s, key[1]) for s, key in (("a", v.a), ("b", v.b)) if key is not None and key[0] == "n"]
+        said = [words[s][ident] for s, ident in keys if ident in words[s]]
+        mark = "divergence" if "divergence" in said else said[0] if said else ""
         if mark:
             special.add(i)
+        if mark == "divergence" and (goto is None or keys[-1][0] == "b"):
+            goto = i
         verts.append([v.kind, v.a and v.a[1], v.b and v.b[1], v.status, mark, v.other and v.other[1]])
     modules = [_module(by_id, v) for v in merged.vertices]
     groups = folding.atoms(merged)
@@ -67,10 +92,10 @@ def _edges(merged: union.Union, s: str, bends: layout.Bends) -> list[list[Any]]:
     return out
 
 
-def _divergent(graph: dict[str, Any] | None, divergence: dict[str, Any] | None, s: str) -> set[int]:
+def _divergent(graph: dict[str, Any], divergence: dict[str, Any] | None, s: str) -> set[int]:
     """Ids of the node that makes the first divergent tensor of a side."""
     place = (divergence or {}).get(s) or {}
-    nodes = graph["nodes"] if graph else []
+    nodes = graph["nodes"]
     hits = {int(n["id"]) for n in nodes if place.get("tensor") in n["outputs"]}
     return hits or {int(n["id"]) for n in nodes if place.get("node") and n["name"] == place["node"]}
 

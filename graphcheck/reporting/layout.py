@@ -11,7 +11,7 @@ Columns = dict[int, float]
 Bends = dict[tuple[int, int], list[tuple[float, int]]]
 Problem = tuple[tuple[int, ...], tuple[tuple[int, int], ...]]
 
-HALF_BOX, HALF_LINE, SWEEPS = 0.5, 0.11, 14
+HALF_BOX, HALF_LINE, SWEEPS = 0.5, 0.11, 24
 """Half the room of a box and of a passing edge, in units of a box's pitch; sweeps of straightening."""
 
 
@@ -95,7 +95,7 @@ def _solve(rows: tuple[int, ...], edges: tuple[tuple[int, int], ...]) -> tuple[l
 def _straighten(
     start: dict[int, float], level: list[int], steps: list[tuple[int, int]], boxes: int
 ) -> dict[int, float]:
-    """Columns in the order of ``start``, as narrow as boxes and lines allow, each vertex near the mean of its neighbours.
+    """Columns in the order of ``start``, as narrow as boxes and lines allow, each vertex near the median of its neighbours.
 
     A row with one box at the top or the bottom of the atom stays in the middle, so that atoms hang straight below each other.
     """
@@ -115,13 +115,17 @@ def _straighten(
     for sweep in range(SWEEPS):
         for row in order if sweep % 2 == 0 else order[::-1]:
             members = layers[row]
-            wanted = [0.0 if v in pinned else _mean([xs[u] for u in around[v]], xs[v]) for v in members]
+            wanted = [0.0 if v in pinned else _wanted([xs[u] for u in around[v]], xs[v]) for v in members]
             xs.update(zip(members, _spread(wanted, [half[v] for v in members]), strict=True))
     return xs
 
 
-def _mean(values: list[float], default: float) -> float:
-    return sum(values) / len(values) if values else default
+def _wanted(near: list[float], now: float) -> float:
+    """The place between the middle two neighbours that is nearest to ``now``: chains stay straight, with one step."""
+    if not near:
+        return now
+    near = sorted(near)
+    return min(max(now, near[(len(near) - 1) // 2]), near[len(near) // 2])
 
 
 def _spread(wanted: list[float], half: list[float]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -70,6 +71,7 @@ def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224) -> 
     )
 
 
+@functools.lru_cache(maxsize=64)
 def _scene(height: int, width: int) -> list[list[Pixel]]:
     """A made-up image: a sky, a sun, two hills, a house; small enough for a file, rich enough to see where a patch is from."""
     step = max(1, math.ceil(max(height, width) / 112))

@@ -73,6 +73,7 @@ def side(graph: dict[str, Any], keep: frozenset[int] = frozenset(), calm: bool =
         key, op = ("n", int(node["id"])), node["op_type"]
         sources = [name for name in node["inputs"] if name in producer or name in shapes]
         is_light = op in ("Shape", "Size") or all(name in shapes or producer.get(name) in light for name in sources)
+        is_light &= not op.startswith(("Random", "Bernoulli", "If", "Loop", "Scan"))
         if key[1] not in keep and op in ("Constant", "Identity") and not sources:
             continue
         if key[1] not in keep and calm and is_light:

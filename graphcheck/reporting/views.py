@@ -82,10 +82,10 @@ def compare(
 
 def pair_drawing(result: dict[str, Any], a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     """The packed drawing of a pair with its deviations."""
-    made = graphs.drawing(
+    made = graphs.drawings(
         a, b, alignment=result.get("alignment"), interface=result.get("interface"), divergence=result.get("divergence")
     )
-    return {"drawing": made, "deviations": graphs.deviations(result.get("numeric"))}
+    return {"drawings": made, "deviations": graphs.deviations(result.get("numeric"))}
 
 
 def _curve(result: dict[str, Any], pair: dict[str, Any]) -> list[dict[str, Any]]:
@@ -125,7 +125,7 @@ def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) ->
         marks |= {
             str(r.get("node")): "refused" for r in result.get("refusals") or [] if str(r.get("node")) not in marks
         }
-        data = {"drawing": graphs.drawing(graph, marks={"a": marks})}
+        data = {"drawings": graphs.drawings(graph, marks={"a": marks})}
         stage = Stage(
             add(f"{ident}drawing", data),
             add(f"{ident}graphs", {"a": graph}),

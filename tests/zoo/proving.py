@@ -78,19 +78,20 @@ def _prove(pair: classes.Pair, from_inputs: bool, seed: int) -> tuple[bool, str,
 
 
 def first_unmatched(pair: classes.Pair, prover: Prover, side: str) -> str:
-    """The first nodes of a side whose result has no partner though all operands have one."""
-    trace = pair.a if side == "a" else pair.b
-    found = []
-    for value, tensor in trace.values.items():
-        if not isinstance(tensor, Tensor) or prover.shared(tensor.cls):
-            continue
+    """The first terms of a side that have no partner though all operands have one, and the nodes that they are."""
+    bit = 1 if side == "a" else 2
+    names: dict[int, str] = {}
+    for value, tensor in (pair.a if side == "a" else pair.b).values.items():
         node = value.producer()
-        if node is None:
-            continue
-        below = [trace.values.get(v) for v in node.inputs if v is not None]
-        if all(not isinstance(t, Tensor) or prover.shared(t.cls) for t in below):
-            found.append(f"{node.op_type} {node.name or value.name}{list(tensor.shape)}")
-    return f"{side}: {', '.join(found[:3]) or '-'}"
+        if isinstance(tensor, Tensor) and node is not None:
+            names.setdefault(pair.terms.find(tensor.cls), f"{node.op_type} {node.name or value.name}{list(tensor.shape)}")
+    found = []
+    for cls in prover.unmatched():
+        term = pair.terms.terms[cls]
+        if prover.sides.get(cls, 0) == bit and all(prover.shared(a) for a in term.args):
+            kind = f"{term.kind} {term.params[0]}" if term.kind in ("ew", "rows") else term.kind
+            found.append(f"{kind} [{term.size}] = {names.get(cls, 'part of a node')}")
+    return f"{side}: {', '.join(found[:2]) or '-'}"
 
 
 def as_proto(model: Any) -> onnx.ModelProto:

@@ -6,6 +6,8 @@ const WORDS = {
   same: "same", layout: "moved layout", different: "values differ", a: "only in A", b: "only in B", plain: "",
 };
 
+const BRIEF = { same: "same", layout: "moved", different: "differ", a: "A only", b: "B only" };
+
 class Drawing {
   constructor(data, graphs) {
     this.data = data;

@@ -1,8 +1,10 @@
 // One drawing on the page: what is in view becomes SVG, nothing else does.
 class Stage {
-  constructor(root, drawing, devs) {
+  // drawings: one with every node, or a calm one before it
+  constructor(root, drawings, devs) {
     this.root = root;
-    this.g = drawing;
+    this.drawings = drawings;
+    this.g = drawings[0];
     this.devs = devs || {};
     this.zoom = 1;
     this.only = "";
@@ -25,6 +27,20 @@ class Stage {
     }
   }
 
+  // From the calm drawing to the full one or back; the selected node stays if it is in both.
+  swap(to) {
+    const old = this.g, v = old.selected, vert = v === null ? null : old.verts[v];
+    this.g = to;
+    to.side = old.side;
+    this.filter.clear();
+    this.root.firstChild.replaceWith(this.toolbar());
+    this.find();
+    this.fit();
+    this.redraw();
+    const there = vert && vert.kind === "n" ? to.byNode[old.side].get(vert[old.side]) : undefined;
+    this.select(there ?? null, null, there !== undefined);
+  }
+
   build() {
     this.view = el("div", { class: "view", tabindex: "0", role: "application", "aria-label": "Model graphs. Arrow keys walk, Enter folds, slash searches." });
     this.svg = svg("svg", { class: "canvas" });
@@ -32,7 +48,7 @@ class Stage {
     this.svg.append(this.defs(), ...this.layers);
     this.view.append(this.svg);
     this.ruler = svg("svg", { class: "ruler", preserveAspectRatio: "none", "aria-hidden": "true" });
-    this.panel = el("aside", { class: "panel", hidden: true, "aria-label": "Details of the node", "aria-live": "polite" });
+    this.panel = el("aside", { class: this.g.sides.length > 1 ? "panel two" : "panel", hidden: true, "aria-label": "Details of the node", "aria-live": "polite" });
     this.body = el("div", { class: "stagebody" }, this.view, this.ruler, this.panel);
     this.root.replaceChildren(this.toolbar(), this.heads(), this.body);
     let waiting = false;
@@ -110,6 +126,8 @@ class Stage {
     this.svg.setAttribute("width", Math.round((x1 - x0) * this.zoom));
     this.svg.setAttribute("height", Math.round(this.g.height * this.zoom));
     this.svg.classList.toggle("tiny", this.zoom < 0.28);
+    // A small drawing needs no tall window.
+    this.body.style.maxHeight = this.root.classList.contains("full") ? "none" : `${Math.max(430, Math.round(this.g.height * this.zoom) + 24)}px`;
   }
 
   // After folding or a change of what is shown.
@@ -172,7 +190,7 @@ class Stage {
     if (vert.mark) out.append(svg("rect", { class: "flag", x: -5, y: -5, width: BOX.w + 10, height: BOX.h + 10, rx: 11 }));
     if (vert.mark === "divergence") out.append(words("text", "flagword", BOX.w / 2, -10, "first divergence"));
     const dev = s === "a" ? this.devs[names[0]] : null;
-    if (dev) out.append(this.gauge(dev));
+    if (dev && dev[0] > 0) out.append(this.gauge(dev));
     const title = node ? `${node.op_type} ${short(node.name, 200)}` : label;
     out.append(words("title", "", 0, 0, title + (WORDS[vert.status] ? ` (${WORDS[vert.status]})` : "") + (vert.mark ? `, ${vert.mark}` : "")));
     return out;

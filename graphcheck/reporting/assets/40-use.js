@@ -13,7 +13,7 @@ Object.assign(Stage.prototype, {
     const counts = {};
     for (const v of this.g.verts) if (v.kind === "n") counts[v.status] = (counts[v.status] || 0) + 1;
     this.chips = ["different", "a", "b", "layout", "same"].filter((s) => counts[s]).map((s) => {
-      const chip = button(`${GLYPH[s] || "="} ${counts[s]} ${WORDS[s]}`, `Show only: ${WORDS[s]}`, () => {
+      const chip = button(el("span", {}, el("span", { class: "g" }, GLYPH[s] || "="), ` ${counts[s]} ${BRIEF[s]}`), `Show only: ${WORDS[s]}`, () => {
         if (!this.filter.delete(s)) this.filter.add(s);
         chip.setAttribute("aria-pressed", this.filter.has(s));
         this.mark();
@@ -28,11 +28,13 @@ Object.assign(Stage.prototype, {
         this.fit();
         this.redraw();
       }, { "aria-pressed": only === "" }));
+    const full = this.drawings[this.drawings.length - 1], hidden = this.drawings[0].data.hidden;
     return el("div", { class: "bar" },
       el("div", { class: "searchbox" }, this.input, this.list),
       el("div", { class: "chips" }, ...this.chips),
       el("div", { class: "tools" },
-        this.notable().length ? button(this.g.sides.length > 1 ? "↓ difference" : "↓ marked", "Next (n)", () => this.step(this.notable(), 1)) : null,
+        this.notable().length ? button(this.g.sides.length > 1 ? "↓ next" : "↓ marked", "Next difference (n)", () => this.step(this.notable(), 1)) : null,
+        hidden ? button(`Shape ops ${hidden}`, "Show what depends on shapes and constants alone (s)", () => this.shapes(), { "aria-pressed": this.g === full }) : null,
         views.length ? el("span", { class: "seg" }, ...views) : null,
         this.g.folds.length ? el("span", { class: "seg" },
           button("Fold", "Fold all (c)", () => this.folding(false)), button("Unfold", "Unfold all (o)", () => this.folding(true))) : null,
@@ -45,6 +47,10 @@ Object.assign(Stage.prototype, {
   heads() {
     const name = (s) => this.root.dataset[s] || s.toUpperCase();
     return el("div", { class: "heads" }, ...this.g.sides.map((s) => el("span", {}, el("b", {}, this.g.sides.length > 1 ? s.toUpperCase() : ""), " ", el("bdi", {}, name(s)))));
+  },
+
+  shapes() {
+    this.swap(this.drawings[this.g === this.drawings[0] ? this.drawings.length - 1 : 0]);
   },
 
   folding(open) {
@@ -97,8 +103,10 @@ Object.assign(Stage.prototype, {
       return el("li", {}, el("button", { type: "button", onclick: () => { this.list.hidden = true; this.select(v, s, true); } },
         el("b", {}, short(this.g.label(v, s), 40)), " ", el("span", {}, short(node ? node.name : "", 90)), vert.status === "plain" ? "" : el("i", { class: `s-${vert.status}` }, WORDS[vert.status])));
     }));
+    const full = this.drawings[this.drawings.length - 1], more = this.g === full ? 0 : full.search(this.input.value).length - found.length;
+    if (more > 0) this.list.append(el("li", {}, el("button", { type: "button", class: "more", onclick: () => this.swap(full) }, `${more} more among the shape ops that are hidden`)));
     if (found.length > 60) this.list.append(el("li", { class: "more" }, `and ${found.length - 60} more`));
-    if (this.input.value.trim() && !found.length) this.list.append(el("li", { class: "more" }, "no node has this in its name or op"));
+    if (this.input.value.trim() && !found.length && more <= 0) this.list.append(el("li", { class: "more" }, "no node has this in its name or op"));
     this.list.hidden = !this.input.value.trim();
     this.mark();
   },
@@ -173,7 +181,8 @@ Object.assign(Stage.prototype, {
     this.g.side = s && vert[s] !== null ? s : vert[this.g.side] !== null && this.g.side in this.g.cx ? this.g.side : vert.a !== null ? "a" : "b";
     if (this.g.reveal(v)) { this.refit(); this.redraw(); }
     this.details(v);
-    if (move) this.centre(v);
+    const low = this.g.at[v].y * this.zoom - this.view.scrollTop > this.view.clientHeight - this.panel.offsetHeight - 30;
+    if (move || (low && this.panel.classList.contains("two"))) this.centre(v);
     this.mark();
     if (vert.kind === "n") history.replaceState(null, "", this.address(v));
   },
@@ -188,12 +197,15 @@ Object.assign(Stage.prototype, {
     const xs = this.g.sides.filter((s) => at[s] !== null && (!this.only || s === this.only)).map((s) => this.g.cx[s] + at[s]);
     const x = xs.length ? (Math.min(...xs) + Math.max(...xs)) / 2 - x0 : 0;
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches || Math.abs(at.y * z - this.view.scrollTop) > 4000;
-    this.view.scrollTo({ left: x * z - this.view.clientWidth / 2, top: at.y * z - this.view.clientHeight / 2, behavior: smooth && !calm ? "smooth" : "instant" });
+    const covered = this.panel.hidden || !this.panel.classList.contains("two") ? 0 : this.panel.offsetHeight;
+    this.view.scrollTo({ left: x * z - this.view.clientWidth / 2, top: at.y * z - (this.view.clientHeight - covered) / 2, behavior: smooth && !calm ? "smooth" : "instant" });
     this.draw();
   },
 
   go(text) {
     const [s, id] = text.split(":");
+    const home = this.drawings.find((d) => d.byNode[s]?.has(+id));
+    if (home && home !== this.g) this.swap(home);
     const v = this.g.byNode[s]?.get(+id) ?? this.g.reader(s, +id);
     if (v === undefined) return false;
     this.select(v, s, false);
@@ -208,7 +220,7 @@ Object.assign(Stage.prototype, {
       ArrowLeft: () => this.across("a"), ArrowRight: () => this.across("b"),
       n: () => this.step(this.notable(), 1), p: () => this.step(this.notable(), -1),
       "/": () => this.input.focus(), "+": () => this.setZoom(this.zoom * 1.25), "=": () => this.setZoom(this.zoom * 1.25), "-": () => this.setZoom(this.zoom / 1.25),
-      0: () => { this.fit(); this.draw(); }, c: () => this.folding(false), o: () => this.folding(true), f: () => this.full(), "?": () => this.help(),
+      0: () => { this.fit(); this.draw(); }, s: () => this.drawings.length > 1 && this.shapes(), c: () => this.folding(false), o: () => this.folding(true), f: () => this.full(), "?": () => this.help(),
       Escape: () => (this.root.classList.contains("full") ? this.full() : this.select(null)),
       Enter: () => {
         const spot = this.g.selected === null ? null : this.g.atomOf[this.g.selected];

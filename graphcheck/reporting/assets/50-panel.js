@@ -2,9 +2,8 @@
 Object.assign(Stage.prototype, {
   details(v) {
     const vert = this.g.verts[v], first = this.g.side;
-    const order = this.g.sides.filter((s) => s === first).concat(this.g.sides.filter((s) => s !== first));
     const parts = [];
-    for (const s of order) {
+    for (const s of this.g.sides) {
       let at = v;
       if (vert[s] === null) at = this.g.byNode[s].get(vert.other);
       parts.push(at === undefined ? this.missing(s) : this.about(at, s, s !== first));
@@ -13,11 +12,11 @@ Object.assign(Stage.prototype, {
     this.panel.replaceChildren(
       el("div", { class: "panelhead" },
         el("h3", {}, short(this.g.label(v, first), 60)),
-        status ? el("span", { class: `tag s-${vert.status}` }, `${GLYPH[vert.status] || "="} ${status}`) : null,
+        status ? el("span", { class: `tag s-${vert.status}` }, el("span", { class: "g" }, GLYPH[vert.status] || "="), ` ${status}`) : null,
         vert.mark ? el("span", { class: "tag s-mark" }, vert.mark) : null,
+        vert.kind === "n" ? el("button", { type: "button", class: "quiet", onclick: () => copy(location.href.split("#")[0] + this.address(v)) }, "Copy link") : null,
         el("button", { type: "button", class: "close", title: "Close (Esc)", "aria-label": "Close", onclick: () => this.select(null) }, "×")),
-      ...parts,
-      vert.kind === "n" ? el("p", {}, el("button", { type: "button", class: "quiet", onclick: () => copy(location.href.split("#")[0] + this.address(v)) }, "Copy a link to this node")) : "");
+      ...parts);
     this.panel.hidden = false;
     this.panel.scrollTop = 0;
   },
@@ -47,7 +46,7 @@ Object.assign(Stage.prototype, {
     }
     const head = this.g.sides.length > 1
       ? el("h4", {}, `${s.toUpperCase()} `, partner ? el("button", { type: "button", class: "quiet partnerlink", onclick: () => this.select(v, s, true) }, "partner") : "") : "";
-    return el("section", { "data-side": s }, head, el("dl", {}, ...rows), el("ul", { class: "tensors" }, ...tensors));
+    return el("section", { "data-side": s, class: partner ? "" : "current" }, head, el("dl", {}, ...rows), el("ul", { class: "tensors" }, ...tensors));
   },
 
   tensor(name, s, way, index, v) {
@@ -66,7 +65,7 @@ Object.assign(Stage.prototype, {
 
   help() {
     const keys = [["↑ ↓", "walk along the graph"], ["← →", "to the partner in A, in B"], ["n p", "next, previous difference"], ["/", "search; Enter for the next hit"],
-      ["Enter", "fold the group around the node"], ["o c", "unfold all, fold all"], ["+ − 0", "zoom, fit (Ctrl + wheel too)"], ["f", "fill the window"], ["Esc", "close"]];
+      ["Enter", "fold the group around the node"], ["o c", "unfold all, fold all"], ["s", "show or hide shape ops"], ["+ − 0", "zoom, fit (Ctrl + wheel too)"], ["f", "fill the window"], ["Esc", "close"]];
     this.g.selected = null;
     this.panel.replaceChildren(
       el("div", { class: "panelhead" }, el("h3", {}, "Keys"), el("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => this.select(null) }, "×")),

@@ -9,7 +9,7 @@ async function startStage(root) {
       const drawing = root.dataset.key ? data[root.dataset.key] : data;
       const graphs = { a: store[root.dataset.ga], b: root.dataset.gb ? store[root.dataset.gb] : null };
       // A drawing is data of the file: its own copy, so that folding one view leaves another alone.
-      return new Stage(root, new Drawing(structuredClone(drawing.drawing), graphs), drawing.deviations);
+      return new Stage(root, drawing.drawings.map((d) => new Drawing(structuredClone(d), graphs)), drawing.deviations);
     } catch (error) {
       root.replaceChildren(el("p", { class: "soft pad" }, `The graphs could not be drawn (${error.message}). Verdict and tables are complete without them.`));
       throw error;

@@ -1,0 +1,130 @@
+"""What each command says on the terminal: the JSON of its result in a few lines, the verdict first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphcheck.terminal import Cell, Terminal, dims, number, safe, short
+
+
+def show_model(terminal: Terminal, model: dict[str, Any]) -> None:
+    """What a person wants to know first of a model (the summary of ``analyze``)."""
+    size = f", {number(model['bytes'])} bytes" if model.get("bytes") else ""
+    opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in model["opsets"].items())
+    name, producer = safe(model.get("path") or "model in memory"), safe(model["producer"] or "?")
+    terminal.say(f"{name}{size}, opset {safe(opsets)}, by {producer}")
+    for way in ("inputs", "outputs"):
+        terminal.table((), [(way[:-1], short(p["name"]), safe(p["dtype"]), dims(p["shape"])) for p in model[way]])
+    ops = ", ".join(f"{count} {short(op, 40)}" for op, count in model["ops"].items())
+    terminal.say(f"  {plural(model['nodes'], 'node')}: {ops}")
+    rank = "" if model.get("largest_rank") is None else f"; largest tensor rank {model['largest_rank']}"
+    terminal.say(f"  {plural(model['parameters'], 'parameter')} in {number(model['parameter_bytes'])} bytes{rank}")
+
+
+def show_analysis(terminal: Terminal, result: dict[str, Any]) -> None:
+    """The answer of ``analyze``."""
+    show_model(terminal, result["model"])
+    # Every CNN is full of ordinary convolutions: they are counted, and named in the JSON.
+    sites = [site for site in result["patch_embeddings"] if not site.get("ordinary")]
+    ordinary = len(result["patch_embeddings"]) - len(sites)
+    besides = f", and {plural(ordinary, 'ordinary convolution')}" if ordinary else ""
+    terminal.say(f"{plural(len(sites), 'patch embedding')}{besides}", "bold green" if sites else "bold")
+    for site in sites:
+        show_site(terminal, site)
+    for refusal in result["refusals"]:
+        terminal.say(f"  left alone: {short(refusal['node'])}: {safe(refusal['reason'])}", "yellow")
+
+
+def show_site(terminal: Terminal, site: dict[str, Any]) -> None:
+    """One patch embedding of ``analyze``."""
+    terminal.say(f"  {safe(site['form'])}: {short(site['input'])} -> {short(site['output'])}", "bold")
+    named = (("kernel", "kernel_shape"), ("strides", "strides"), ("dilations", "dilations"))
+    geometry = ", ".join(f"{name} {dims(site[key])}" for name, key in named)
+    pads = ",".join(str(pad) for pad in site["pads"])
+    channels = f"{site['in_channels']} -> {site['out_channels']} channels in {plural(site['groups'], 'group')}"
+    rows = [("pattern", short(site["pattern"], 100))] if site.get("pattern") else []
+    rows += [("geometry", f"{safe(site['layout'])}, {geometry}, pads {pads}; {channels}")]
+    rows += [("nodes", short(", ".join(map(str, site["nodes"])), 110))]
+    rows += [("blocked", safe(site["blocked"]))] if site.get("blocked") else []
+    rows += [("note", safe(note)) for note in site.get("notes") or []]
+    terminal.table((), rows, 4)
+
+
+def show_comparison(terminal: Terminal, result: dict[str, Any], top_k: int | None = None) -> None:
+    """The answer of ``compare`` and ``guard``: verdict, outputs, proof, witness, first divergence."""
+    terminal.verdict(result["verdict"], result["reason"])
+    for text in result["interface"]["mismatches"]:
+        terminal.say(f"  interface: {safe(text)}", "red")
+    for text in result["interface"]["notes"]:
+        terminal.say(f"  note: {safe(text)}", "dim")
+    if result.get("numeric"):
+        _show_numeric(terminal, result["numeric"], top_k)
+    if result.get("proof"):
+        _show_proof(terminal, result["proof"])
+    if result.get("witness"):
+        _show_witness(terminal, result["witness"])
+    if result.get("divergence"):
+        terminal.say(f"  first divergence: {divergence(result['divergence'])}")
+
+
+def divergence(found: dict[str, Any]) -> str:
+    """The first divergence in one phrase: ``Gelu node act of B (tensor t9); Gelu node gelu of A (tensor t7)``."""
+    places = [(side.upper(), found[side]) for side in ("b", "a") if found.get(side)]
+    return "; ".join(
+        f"{short(place['op_type'])} node {short(place['node'])} of {side} (tensor {short(place['tensor'])})"
+        for side, place in places
+    )
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 node``, ``2 nodes``, ``no nodes``."""
+    return f"{number(count) if count else 'no'} {noun}{'' if count == 1 else 's'}"
+
+
+def _show_numeric(terminal: Terminal, numeric: dict[str, Any], top_k: int | None) -> None:
+    """One row for each output pair: the run in which it deviates most."""
+    worst: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in numeric["runs"]:
+        for row in run["outputs"]:
+            key = (row["a"], row["b"])
+            if key not in worst or (row["max_abs"] or 0) > (worst[key]["max_abs"] or 0):
+                worst[key] = row
+    head = ["output", "shape", "max abs", "max ulp", "ulps of largest", "spreads", "min atol", "min rtol"]
+    rows: list[list[Cell]] = []
+    for row in worst.values():
+        name = short(row["a"], 40) if row["a"] == row["b"] else f"{short(row['a'], 24)} / {short(row['b'], 24)}"
+        measures = ("max_abs", "max_ulp", "scale_ulp", "spread_units", "min_atol", "min_rtol")
+        rows.append([name, dims(row["shape"]), *(number(row.get(key)) for key in measures)])
+        if top_k is not None:
+            rows[-1].append(number((row.get("top_k") or {}).get(str(top_k))))
+    terminal.table([*head, *([f"top-{top_k}"] if top_k else [])], rows)
+    if rows:
+        runs = plural(len(numeric["runs"]), "run")
+        terminal.say(f"  in onnxruntime, {runs}: the largest deviation of each output", "dim")
+    for text in numeric["warnings"]:
+        terminal.say(f"  warning: {safe(text)}", "yellow")
+
+
+def _show_proof(terminal: Terminal, proof: dict[str, Any]) -> None:
+    parts = [f"by {safe(proof['tier'])}"] if proof.get("tier") else []
+    if primes := proof.get("primes"):
+        parts.append(f"{len(primes)} primes, seed {proof.get('seed')}")
+        parts.append(f"error probability {number(proof.get('error_probability'))}")
+    if parts:
+        terminal.say(f"  proof: {', '.join(parts)}")
+    for text in proof.get("assumptions") or []:
+        terminal.say(f"  assuming: {safe(text)}", "dim")
+    constants = proof.get("constants") or []
+    for constant in constants[:8]:
+        terminal.say("  rounded constant: " + ", ".join(f"{safe(k)} {number(v)}" for k, v in constant.items()))
+    if len(constants) > 8:
+        terminal.say(f"  and {len(constants) - 8} more rounded constants, in the JSON")
+
+
+def _show_witness(terminal: Terminal, witness: dict[str, Any]) -> None:
+    named = (("deviation", "max_abs"), ("bound", "bound"), ("spread", "spread"))
+    sizes = "".join(f", {name} {number(witness[key])}" for name, key in named if witness.get(key) is not None)
+    where = f" {safe(witness['path'])}" if witness.get("path") else ""
+    terminal.say(f"  witness{where}: {safe(witness.get('kind') or 'an input')}{sizes}")
+    if witness.get("replay"):
+        terminal.say(f"  replay it: {safe(witness['replay'])}")

@@ -1,0 +1,94 @@
+"""Puts one form in a site's place, in place: new nodes, the old output's name, and nothing dead left behind."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from graphcheck import model as model_
+from graphcheck.patches.liveness import live_nodes
+from graphcheck.patches.site import Site
+from graphcheck.rewriting.builder import Builder, Cannot
+from graphcheck.rewriting.common import to_output
+from graphcheck.rewriting.forms import FORMS
+
+
+def apply(model: ir.Model, site: Site, to: str, replaced: dict[ir.Value, ir.Value]) -> list[ir.Node]:
+    """Rewrite ``site`` of ``model`` to the form ``to``; returns the new nodes. Raises :class:`Cannot`, model unchanged.
+
+    ``replaced`` maps outputs that earlier sites replaced to what took their place, and learns this one.
+    """
+    reason = FORMS[to].why_not(site)
+    if reason is not None:
+        raise Cannot(reason)
+    source = replaced.get(site.input, site.input)
+    builder = Builder(model, site, source, f"patch-embedding:{site.form}->{to}")
+    try:
+        result, groups = FORMS[to].build(builder)
+        result = to_output(builder, result, groups)
+        result = _fused_end(builder, result, replaced)
+    except Cannot:
+        for node in reversed(builder.nodes):
+            for at in range(len(node.inputs)):
+                node.replace_input_with(at, None)
+        raise
+    _carry_metadata(site, builder.nodes)
+    _install(model, builder, site.output, result)
+    replaced[site.output] = result
+    return builder.nodes
+
+
+def sweep(model: ir.Model) -> None:
+    """Remove the main graph's nodes and initializers that no output needs; graph inputs stay."""
+    graph, live = model.graph, live_nodes(model, {})
+    for node in reversed(list(graph)):
+        if node not in live:
+            graph.remove(node, safe=True)
+    kept = set(graph.inputs) | set(graph.outputs)
+    for name, value in list(graph.initializers.items()):
+        if value not in kept and not value.uses():
+            del graph.initializers[name]
+
+
+def _fused_end(b: Builder, result: ir.Value, replaced: dict[ir.Value, ir.Value]) -> ir.Value:
+    """The addition and activation of com.microsoft's fused nodes."""
+    site = b.site
+    if site.residual is not None:
+        result = b.op("Add", [result, replaced.get(site.residual, site.residual)], b.dims[result])
+    if site.activation is not None:
+        name = site.activation.attr("activation")
+        given = site.activation.attr("activation_params") or []
+        if name == "LeakyRelu" and not given and site.activation.attr("activation_alpha") is not None:
+            given = [site.activation.attr("activation_alpha")]
+        names = {"LeakyRelu": ["alpha"], "Relu": [], "Sigmoid": [], "Tanh": []}.get(name)
+        if names is None or len(given) > len(names):
+            raise Cannot(f"its activation {name} has no plain counterpart here")
+        result = b.op(name, [result], b.dims[result], **dict(zip(names, given, strict=False)))
+    return result
+
+
+def _carry_metadata(site: Site, nodes: list[ir.Node]) -> None:
+    """The contraction's own metadata (the module that it came from) goes to the nodes that replace it."""
+    for node in nodes:
+        for key, value in site.node.metadata_props.items():
+            node.metadata_props.setdefault(key, value)
+
+
+def _install(model: ir.Model, b: Builder, old: ir.Value, new: ir.Value) -> None:
+    graph, producer = model.graph, old.producer()
+    assert producer is not None
+    for value in b.constants:
+        if value.uses():
+            graph.register_initializer(value)
+    graph.insert_before(producer, b.nodes)
+    name, old.name = old.name, f"{old.name}/graphcheck/old"
+    new.name, new.type, new.doc_string = name, old.type, old.doc_string
+    if old.shape is not None:
+        new.shape = old.shape
+    new.metadata_props.update(old.metadata_props)
+    new.meta.update(old.meta)
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+
+def node_names(nodes: list[ir.Node]) -> list[str]:
+    """Names of nodes."""
+    return [model_.node_name(node) for node in nodes]

@@ -1,0 +1,253 @@
+"""Writes nodes for one site: every value's dims are known as numbers or as expressions of the site's input dims."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from graphcheck.patches.site import Site, SiteAxis
+
+RULE = "graphcheck.rule"
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Atom:
+    """``(size of input axis + add) // div + plus``, at run time."""
+
+    axis: int
+    add: int = 0
+    div: int = 1
+    plus: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Dim:
+    """A product of a number and run-time atoms."""
+
+    number: int = 1
+    atoms: tuple[Atom, ...] = ()
+
+    def __mul__(self, other: Dim) -> Dim:
+        return Dim(self.number * other.number, tuple(sorted((*self.atoms, *other.atoms))))
+
+    @property
+    def static(self) -> bool:
+        """Whether it is a plain number."""
+        return not self.atoms
+
+
+Dims = tuple[Dim, ...]
+
+
+def product(dims: Iterable[Dim]) -> Dim:
+    """The product of dims."""
+    result = Dim()
+    for dim in dims:
+        result = result * dim
+    return result
+
+
+def size_of(site: Site, at: int, padded: bool = False) -> Dim:
+    """The size of an input axis, with its pads (and cuts) if ``padded``."""
+    axis = site.axes[at]
+    add = axis.begin + axis.end if padded else 0
+    return Dim(axis.size + add) if axis.size is not None else Dim(1, (Atom(at, add),))
+
+
+def count_of(site: Site, at: int) -> Dim:
+    """The number of windows along an input axis."""
+    axis: SiteAxis = site.axes[at]
+    if axis.count is not None:
+        return Dim(axis.count)
+    if axis.role != "spatial":
+        return size_of(site, at)
+    add = axis.begin + axis.end - axis.extent
+    atom = Atom(at, 0, axis.stride) if add == -axis.stride else Atom(at, add, axis.stride, 1)
+    return Dim(1, (atom,))
+
+
+class Cannot(Exception):
+    """Why a form cannot be written here; the message is a refusal's reason."""
+
+
+class Builder:
+    """Collects the nodes and initializers that compute a site's output anew."""
+
+    def __init__(self, model: ir.Model, site: Site, source: ir.Value, rule: str) -> None:
+        self.model, self.site, self.source, self.rule = model, site, source, rule
+        self.opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
+        self.nodes: list[ir.Node] = []
+        self.constants: list[ir.Value] = []
+        self.dims: dict[ir.Value, Dims] = {source: tuple(size_of(site, i) for i in range(len(site.axes)))}
+        self.dtype = site.weight_value.dtype or ir.DataType.FLOAT
+        self._prefix = f"{site.output.name}/graphcheck"
+        self._taken = {v.name for v in model.graph.initializers.values()} | {v.name for v in model.graph.inputs}
+        self._taken |= {v.name for n in model.graph.all_nodes() for v in n.outputs}
+        self._node_names = {n.name for n in model.graph.all_nodes()}
+        self._atoms: dict[Atom, ir.Value] = {}
+
+    # -- nodes ---------------------------------------------------------------------------------------------------
+
+    def op(
+        self, op_type: str, inputs: Sequence[ir.Value | None], dims: Dims | None, dtype: ir.DataType | None = None,
+        **attributes: Any,
+    ) -> ir.Value:  # fmt: skip
+        """One node with one output of ``dims`` (None: not told), in the default domain."""
+        self.needs(op_type, dtype or self.dtype if op_type in ("Conv", "MatMul") else None)
+        node = ir.node(op_type, inputs, attributes, name=self._name(f"{self._prefix}/{op_type}", self._node_names))
+        node.metadata_props[RULE] = self.rule
+        value = node.outputs[0]
+        value.name = self._name(f"{self._prefix}/{op_type}_output", self._taken)
+        value.dtype = dtype or self.dtype
+        if dims is not None:
+            self.dims[value] = dims
+            value.shape = ir.Shape([self._declared(d) for d in dims])
+        self.nodes.append(node)
+        return value
+
+    def constant(self, array: np.ndarray, name: str) -> ir.Value:
+        """A new initializer."""
+        value = ir.Value(name=self._name(f"{self._prefix}/{name}", self._taken))
+        array = np.ascontiguousarray(array)
+        value.const_value = ir.tensor(array, name=value.name)
+        value.dtype, value.shape = value.const_value.dtype, ir.Shape(array.shape)
+        self.constants.append(value)
+        self.dims[value] = tuple(Dim(n) for n in array.shape)
+        return value
+
+    def needs(self, op_type: str, dtype: ir.DataType | None = None) -> None:
+        """Raise :class:`Cannot` unless the model's opset has the operator (for the element type)."""
+        least = {"Slice": 10, "Pad": 11, "Range": 11, "Reshape": 5}.get(op_type, 1)
+        if self.opset < least:
+            raise Cannot(f"opset {self.opset} lacks the {op_type} that is needed (opset {least})")
+        if dtype is None:
+            return
+        schema = onnx.defs.get_schema(op_type, self.opset, "")
+        allowed = next(c.allowed_type_strs for c in schema.type_constraints if c.type_param_str == "T")
+        kind = {"float32": "float", "float64": "double"}.get(str(np.dtype(dtype.numpy())), str(np.dtype(dtype.numpy())))
+        if f"tensor({kind})" not in allowed:
+            raise Cannot(f"{op_type} of opset {self.opset} takes no {kind}")
+
+    @staticmethod
+    def _name(wanted: str, taken: set[Any]) -> str:
+        name, at = wanted, 1
+        while name in taken:
+            name, at = f"{wanted}_{at}", at + 1
+        taken.add(name)
+        return name
+
+    def _declared(self, dim: Dim) -> int | str | None:
+        if dim.static:
+            return dim.number
+        shape = self.source.shape
+        if dim.number == 1 and len(dim.atoms) == 1 and dim.atoms[0] == Atom(dim.atoms[0].axis) and shape is not None:
+            found = shape[dim.atoms[0].axis]
+            return found if isinstance(found, int) else found.value
+        return None
+
+    # -- movement ------------------------------------------------------------------------------------------------
+
+    def reshape(self, x: ir.Value, dims: Dims) -> ir.Value:
+        """``x`` in other dims; at most one of them is left to -1, what else is dynamic is copied or computed."""
+        have = self.dims[x]
+        if have == dims:
+            return x
+        plain: list[int | None] = []
+        for at, dim in enumerate(dims):
+            same = at < len(have) and have[at] == dim
+            plain.append(dim.number if dim.static else 0 if same else None)
+        missing = [at for at, n in enumerate(plain) if n is None]
+        if len(missing) <= 1:
+            shape = self.constant(np.asarray([-1 if n is None else n for n in plain], np.int64), "shape")
+        else:
+            shape = self.vector(dims)
+        return self.op("Reshape", [x, shape], dims, self._dtype(x))
+
+    def transpose(self, x: ir.Value, perm: Sequence[int]) -> ir.Value:
+        """``x`` with its axes in the order of ``perm``."""
+        if list(perm) == list(range(len(perm))):
+            return x
+        return self.op("Transpose", [x], tuple(self.dims[x][p] for p in perm), self._dtype(x), perm=list(perm))
+
+    def slice(self, x: ir.Value, cuts: Mapping[int, tuple[int, int]], dims: Dims) -> ir.Value:
+        """``x`` from start to end (as numpy counts them; 2**63 - 1 for no end) along some axes."""
+        if not cuts:
+            return x
+        starts, ends = zip(*cuts.values(), strict=True)
+        parts = [np.asarray(v, np.int64) for v in (starts, ends, tuple(cuts))]
+        named = [self.constant(v, n) for v, n in zip(parts, ("starts", "ends", "axes"), strict=True)]
+        return self.op("Slice", [x, *named], dims, self._dtype(x))
+
+    def slice_to(self, x: ir.Value, ends: Mapping[int, Dim]) -> ir.Value:
+        """``x`` up to an end computed at run time, along some axes."""
+        if not ends:
+            return x
+        dims = tuple(ends.get(at, dim) for at, dim in enumerate(self.dims[x]))
+        axes = self.constant(np.asarray(list(ends), np.int64), "axes")
+        starts = self.constant(np.zeros(len(ends), np.int64), "starts")
+        return self.op("Slice", [x, starts, self.vector(tuple(ends.values())), axes], dims, self._dtype(x))
+
+    def pad(self, x: ir.Value, begin: Sequence[int], end: Sequence[int], dims: Dims) -> ir.Value:
+        """``x`` with zeros around it."""
+        if not any(begin) and not any(end):
+            return x
+        pads = self.constant(np.asarray([*begin, *end], np.int64), "pads")
+        return self.op("Pad", [x, pads], dims, self._dtype(x))
+
+    @staticmethod
+    def _dtype(x: ir.Value) -> ir.DataType | None:
+        return x.dtype
+
+    # -- run-time sizes ------------------------------------------------------------------------------------------
+
+    def vector(self, dims: Dims) -> ir.Value:
+        """Dims as a 1-D int64 tensor; a constant where they are numbers."""
+        if all(d.static for d in dims):
+            return self.constant(np.asarray([d.number for d in dims], np.int64), "shape")
+        parts: list[ir.Value] = []
+        run: list[int] = []
+        for dim in (*dims, None):
+            if dim is not None and dim.static:
+                run.append(dim.number)
+                continue
+            if run:
+                parts.append(self.constant(np.asarray(run, np.int64), "shape"))
+                run = []
+            if dim is not None:
+                parts.append(self.number(dim))
+        if len(parts) == 1:
+            return parts[0]
+        return self.op("Concat", parts, (Dim(len(dims)),), ir.DataType.INT64, axis=0)
+
+    def number(self, dim: Dim) -> ir.Value:
+        """A dim as an int64 tensor of shape [1]."""
+        values = [self._atom(atom) for atom in dim.atoms]
+        if dim.number != 1 or not values:
+            values.append(self.constant(np.asarray([dim.number], np.int64), "number"))
+        result = values[0]
+        for value in values[1:]:
+            result = self._integer("Mul", result, value)
+        return result
+
+    def _atom(self, atom: Atom) -> ir.Value:
+        if atom not in self._atoms:
+            base = Atom(atom.axis)
+            if atom == base:
+                shape = self.op("Shape", [self.source], (Dim(len(self.site.axes)),), ir.DataType.INT64)
+                at = self.constant(np.asarray([atom.axis], np.int64), "axis")
+                self._atoms[atom] = self.op("Gather", [shape, at], (Dim(1),), ir.DataType.INT64, axis=0)
+            else:
+                value = self._atom(base)
+                for op_type, number, neutral in (("Add", atom.add, 0), ("Div", atom.div, 1), ("Add", atom.plus, 0)):
+                    if number != neutral:
+                        value = self._integer(op_type, value, self.constant(np.asarray([number], np.int64), "number"))
+                self._atoms[atom] = value
+        return self._atoms[atom]
+
+    def _integer(self, op_type: str, a: ir.Value, b: ir.Value) -> ir.Value:
+        return self.op(op_type, [a, b], (Dim(1),), ir.DataType.INT64)

@@ -1,0 +1,96 @@
+"""What must hold of a rewritten model before it is written, besides the proof, which is handed in."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import onnx_ir as ir
+
+from graphcheck import model as model_
+from graphcheck.errors import ModelError
+from graphcheck.patches.analyze import find
+from graphcheck.patches.site import Site
+
+_TWO_GIB = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One check: its name, whether it held (None: it could not be made), and a sentence."""
+
+    name: str
+    ok: bool | None
+    detail: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"name": self.name, "ok": self.ok, "detail": self.detail}
+
+
+def structural_checks(original: ir.Model, rewritten: ir.Model, sites: tuple[Site, ...] = ()) -> list[Check]:
+    """Names kept, ``onnx.checker`` with full check, loads in onnxruntime, and the same window map.
+
+    ``sites`` are the rewritten sites of ``original``; without them those found in it are compared.
+    """
+    return [_names(original, rewritten), _checker(rewritten), _loads(original, rewritten), _windows(original, rewritten, sites)]
+
+
+def _interface(model: ir.Model) -> tuple[Any, ...]:
+    graph = model.graph
+    values = [(v.name, str(v.dtype), str(model_.declared_shape(v))) for v in (*graph.inputs, *graph.outputs)]
+    return (values, dict(model.opset_imports), dict(model.metadata_props), model.ir_version)
+
+
+def _names(original: ir.Model, rewritten: ir.Model) -> Check:
+    kept = _interface(original) == _interface(rewritten)
+    detail = "inputs, outputs, opsets and metadata are" + (" kept" if kept else " not what they were")
+    return Check("interface", kept, detail)
+
+
+def _checker(rewritten: ir.Model) -> Check:
+    if sum(v.const_value.nbytes for v in rewritten.graph.initializers.values() if v.const_value is not None) > _TWO_GIB:
+        return Check("checker", None, "more than 2 GiB: the checker takes such a model only from its file")
+    try:
+        model_.check_full(rewritten)
+    except ModelError as error:
+        return Check("checker", False, error.cause)
+    return Check("checker", True, "onnx.checker accepts it with full check")
+
+
+def _loads(original: ir.Model, rewritten: ir.Model) -> Check:
+    error = _load(rewritten)
+    if error is None:
+        return Check("onnxruntime", True, "onnxruntime loads it")
+    before = _load(original)
+    if before is None:
+        return Check("onnxruntime", False, f"onnxruntime runs the original and refuses the result: {error}")
+    return Check("onnxruntime", None, f"onnxruntime loads neither: {before}")
+
+
+def _load(model: ir.Model) -> str | None:
+    """Why onnxruntime's CPU provider refuses the model; None if it loads it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    try:
+        data = ir.to_proto(model).SerializeToString()
+        onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen classes of its own
+        return " ".join(str(error).split())[:300]
+    return None
+
+
+def _windows(original: ir.Model, rewritten: ir.Model, sites: tuple[Site, ...]) -> Check:
+    before = sites or find(original).sites
+    after = {site.output.name: site for site in find(rewritten).sites}
+    for site in before:
+        found = after.get(site.output.name)
+        if site.flattened:
+            continue
+        if found is None or found.input.name != site.input.name or found.geometry() != site.geometry():
+            return Check("window map", False, f"the result has not the window of {site.name}")
+    return Check("window map", True, "the result has the same windows")

@@ -1,0 +1,45 @@
+"""The patch embedding as one Conv."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from graphcheck.patches.site import Site, conv_weight
+from graphcheck.rewriting.builder import Builder, Dim, count_of
+from graphcheck.rewriting.common import Groups, channels_first, cropped, scale
+
+NAME = "conv"
+
+
+def why_not(site: Site) -> str | None:
+    """Why the site can be no Conv."""
+    if site.flattened:
+        return "its patches are flattened already, so there is nothing to slide over"
+    if len(site.spatial) > 3:
+        return f"it has {len(site.spatial)} spatial axes, and runtimes have Conv for three at most"
+    return None
+
+
+def build(b: Builder) -> tuple[ir.Value, Groups]:
+    """[batch, channels, *spatial] -> Conv -> [batch, out_channels, *windows]."""
+    site, spatial = b.site, b.site.spatial
+    x, groups = channels_first(b, cropped(b, b.source))
+    weight = b.constant(conv_weight(site), "weight")
+    bias = site.bias if site.alpha == 1.0 else None
+    inputs = [x, weight, *([b.constant(bias, "bias")] if bias is not None else [])]
+    counts = tuple(count_of(site, i) for i, axis in enumerate(site.axes) if axis.role == "spatial")
+    y = b.op(
+        "Conv",
+        inputs,
+        (b.dims[x][0], Dim(site.out_channels), *counts),
+        kernel_shape=[a.kernel for a in spatial],
+        strides=[a.stride for a in spatial],
+        dilations=[a.dilation for a in spatial],
+        pads=[max(a.begin, 0) for a in spatial] + [max(a.end, 0) for a in spatial],
+        group=site.groups,
+    )
+    y = scale(b, y)
+    if site.bias is not None and bias is None:
+        column = b.constant(site.bias.reshape(-1, *[1] * len(spatial)), "bias")
+        y = b.op("Add", [y, column], b.dims[y])
+    return y, [groups[0], (len(site.axes),), *groups[2:]]

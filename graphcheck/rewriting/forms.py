@@ -1,0 +1,27 @@
+"""The registry of forms: a module with NAME, ``why_not(site)`` and ``build(builder)`` each."""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import onnx_ir as ir
+
+from graphcheck.patches.site import Site
+from graphcheck.rewriting import conv, matmul, space_to_depth, unfold
+from graphcheck.rewriting.builder import Builder
+from graphcheck.rewriting.common import Groups
+
+
+class Form(Protocol):
+    """One way to write a patch embedding."""
+
+    NAME: str
+
+    def why_not(self, site: Site) -> str | None:
+        """Why the site cannot have this form; None if it can."""
+
+    def build(self, b: Builder) -> tuple[ir.Value, Groups]:
+        """Write the nodes; returns the result and the axes that each of its dims runs over."""
+
+
+FORMS: dict[str, Form] = {form.NAME: cast(Form, form) for form in (conv, matmul, unfold, space_to_depth)}

@@ -1,0 +1,84 @@
+"""The patch embedding as one MatMul: Reshape, Transpose, Reshape, MatMul where windows lie side by side."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from graphcheck.patches.site import Site
+from graphcheck.rewriting import unfold
+from graphcheck.rewriting.builder import Builder, Dim, count_of, product, size_of
+from graphcheck.rewriting.common import Groups, add_bias, axes_of, columns_weight, dims_of, padded, tiles
+
+NAME = "matmul"
+
+
+def why_not(site: Site) -> str | None:
+    """Every site can be a MatMul."""
+    return None
+
+
+def build(b: Builder) -> tuple[ir.Value, Groups]:
+    """Rows in the order of the old output where its channels stand last; columns in the order of the input's axes."""
+    site = b.site
+    if site.flattened:
+        return _flattened(b)
+    if not tiles(site):
+        return unfold.build(b)
+    x = fitted(b, padded(b, b.source))
+    split: list[Dim] = []
+    rows: dict[int, int] = {}
+    columns: dict[int, int] = {}
+    for at, axis in enumerate(site.axes):
+        if axis.role != "channel":
+            rows[at] = len(split)
+            split.append(count_of(site, at))
+        if axis.role == "channel" or (axis.role == "spatial" and axis.kernel > 1):
+            columns[at] = len(split)
+            split.append(size_of(site, at) if axis.role == "channel" else Dim(axis.kernel))
+    x = b.reshape(x, tuple(split))
+    groups = row_groups(site)
+    order = [i for group in groups for i in group]
+    order = [*(i for i in rows if i not in order), *order]
+    x = b.transpose(x, [*(rows[i] for i in order), *(columns[i] for i in columns)])
+    k = product(split[columns[i]] for i in columns)
+    heads = tuple(dims_of(site, group) for group in groups)
+    x = b.reshape(x, (*heads, k))
+    weight = b.constant(columns_weight(site, list(columns)), "weight")
+    y = b.op("MatMul", [x, weight], (*heads, Dim(site.out_channels)))
+    return add_bias(b, y), [*groups, (len(site.axes),)]
+
+
+def fitted(b: Builder, x: ir.Value) -> ir.Value:
+    """The input cut to whole windows, where a Conv would ignore the rest."""
+    site, ends = b.site, {}
+    whole = any("demands sizes" in note for note in site.notes)
+    for at, axis in enumerate(site.axes):
+        if axis.role != "spatial":
+            continue
+        if axis.size is None:
+            if not whole:
+                ends[at] = count_of(site, at) * Dim(axis.stride)
+        elif axis.count is not None and axis.size + axis.begin + axis.end != axis.count * axis.stride:
+            ends[at] = Dim(axis.count * axis.stride)
+    return b.slice_to(x, ends)
+
+
+def row_groups(site: Site) -> Groups:
+    """The dims of the rows: those of the old output if its last dim is the channels, else batch and windows."""
+    channels = len(site.axes)
+    if site.order and site.order[-1] == (channels,):
+        return list(site.order[:-1])
+    return [tuple(axes_of(site, "batch")), tuple(axes_of(site, "spatial"))]
+
+
+def _flattened(b: Builder) -> tuple[ir.Value, Groups]:
+    """Patches that are flattened already need nothing but a MatMul."""
+    site = b.site
+    batch, channel = axes_of(site, "batch"), axes_of(site, "channel")
+    rest = [i for i in range(len(site.axes)) if i not in batch and i not in channel]
+    x = b.transpose(b.source, [*batch, *rest, *channel])
+    k = product(size_of(site, i) for i in channel)
+    x = b.reshape(x, (product(count_of(site, i) for i in [*batch, *rest]), k))
+    weight = b.constant(site.weight.reshape(-1)[site.weight_index].reshape(site.out_channels, -1).T, "weight")
+    y = b.op("MatMul", [x, weight], (b.dims[x][0], Dim(site.out_channels)))
+    return add_bias(b, y), [(*batch, *rest), (len(site.axes),)]
