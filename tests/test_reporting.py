@@ -294,7 +294,10 @@ def test_large_pair_stays_small() -> None:
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    code = "import sys, graphcheck.reporting; print([m for m in ('jinja2', 'networkx', 'fast_sugiyama', 'numpy', 'onnx') if m in sys.modules])"
+    code = (
+        "import sys, graphcheck.reporting; "
+        "print([m for m in ('jinja2', 'networkx', 'fast_sugiyama', 'numpy', 'onnx') if m in sys.modules])"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )

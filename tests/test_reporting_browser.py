@@ -247,7 +247,9 @@ def test_phone_needs_no_sideways_scroll(show: Open) -> None:
 def test_without_scripts_the_verdict_stands(show: Open) -> None:
     page = show(compare(), wait="", java_script_enabled=False)
     assert page.locator(".noscript").is_visible() and "proved" in page.locator(".noscript").inner_text()
-    assert page.get_by_role("heading", name="The same function").is_visible() and not page.locator(".stage").is_visible()
+    assert (
+        page.get_by_role("heading", name="The same function").is_visible() and not page.locator(".stage").is_visible()
+    )
 
 
 def test_large_pair_stays_usable(show: Open) -> None:

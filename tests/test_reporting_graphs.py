@@ -1,4 +1,4 @@
-"""The drawing of graphs as data: rows shared by both sides, folds, columns that do not overlap; and the small charts."""
+"""The drawing of graphs as data: rows shared by both sides, folds, no overlaps; and the small charts."""
 
 from __future__ import annotations
 

@@ -316,13 +316,12 @@ class Terms:
 
     def constant_like(self, cls: int) -> bool:
         """Whether a class is computed from constants alone."""
-        cls = self.find(cls)
-        if cls not in self._constant_like:
-            term = self.terms[cls]
-            self._constant_like[cls] = cls in self.arrays or (
-                term.kind != "leaf" and all(self.constant_like(a) for a in term.args)
-            )
-        return self._constant_like[cls]
+        known = self._constant_like
+        for c in self.order([cls], known.__contains__):
+            if c not in known:
+                term = self.terms[c]
+                known[c] = c in self.arrays or (term.kind != "leaf" and all(known[self.find(a)] for a in term.args))
+        return known[self.find(cls)]
 
     def scalar(self, cls: int) -> float | None:
         """The value of a scalar constant, if the class is one (also one spread over a tensor)."""

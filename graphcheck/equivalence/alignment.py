@@ -65,6 +65,11 @@ class Alignment:
         root, map_ = _root(self.terms, cls)
         return "layout" if map_ is not None and root in self.roots[1 - side] else None
 
+    def shared(self, side: int, value: ir.Value) -> bool:
+        """Whether the other graph has this very tensor, in this layout, computed from the inputs."""
+        tensor = self.traces[side].values.get(value)
+        return isinstance(tensor, Tensor) and self.terms.find(tensor.cls) in self.held[1 - side]
+
     def nodes(self) -> list[list[Any]]:
         """[index in A, index in B, "same" | "layout"] for the nodes that make the same tensor, in B's order."""
         makers: dict[Any, list[tuple[int, ir.Node]]] = defaultdict(list)

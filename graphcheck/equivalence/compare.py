@@ -501,10 +501,13 @@ class _Comparer:
         if self.alignment is None and attempt is not None and attempt.pair is not None and self.graphs:
             self.alignment = Alignment(*self.models, attempt.pair)
         reduced = None
-        if self.options.reduce is not None and self.divergence is not None and attempt is not None:
+        wanted = self.options.reduce is not None and self.divergence is not None
+        if wanted and attempt is not None and attempt.pair is not None and self.alignment is not None:
             from graphcheck.equivalence import reduction
 
-            reduced = reduction.write(self.models, attempt, self.alignment, self.divergence, Path(self.options.reduce))
+            assert self.divergence is not None and self.options.reduce is not None
+            folder = Path(self.options.reduce)
+            reduced = reduction.write(self.models, attempt.pair, self.alignment, self.divergence, folder, self.options.seed)
         self._units()
         evidence: dict[str, Any] = {
             "a": model_.summary(self.models[0]) if self.graphs else {"path": model_.path_of(self.models[0])},

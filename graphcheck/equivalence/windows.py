@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -64,10 +65,12 @@ class Prover:
         for bit, side in ((1, "a"), (2, "b")):
             for cls in self.nodes[side]:
                 self.sides[cls] = self.sides.get(cls, 0) | bit
+        self._uses: Counter[int] = Counter()  # how many unmatched terms still need a value
         terms.on_merge = self._merged
         self.tiers: list[Tier] = []
 
     def _merged(self, kept: int, gone: int) -> None:
+        self._uses[kept] += self._uses.pop(gone, 0)
         self.sides[kept] = self.sides.get(kept, 0) | self.sides.get(gone, 0)
 
     def shared(self, cls: int) -> bool:
@@ -166,18 +169,14 @@ class Prover:
     def _evaluate_near(self, todo: list[int], domain: Residues, tier: Tier) -> None:
         values: dict[int, Residue] = {}
         marks: dict[tuple[int, bytes], int] = {}
-        level = (-1, -1)
-        for position, cls in enumerate(todo):
+        self._uses = Counter(self.terms.find(a) for c in todo for a in self.terms.terms[c].args)
+        for cls in todo:
             self._check_time()
             if self.shared(cls):
+                self._used(cls, values)
                 continue
-            if self.terms.depth[cls] != level:
-                level = self.terms.depth[cls]
-                needed = {
-                    self.terms.find(a) for c in todo[position:] if not self.shared(c) for a in self.terms.terms[c].args
-                }
-                values = {c: v for c, v in values.items() if c in needed}
             args = [self._value(a, values, domain) for a in self.terms.terms[cls].args]
+            self._used(cls, values)
             if any(a is None for a in args):
                 continue
             value = apply(self.terms, domain, cls, [a for a in args if a is not None])
@@ -193,6 +192,14 @@ class Prover:
                 tier.merges += 1
                 if not self.open_pairs():
                     return
+
+    def _used(self, cls: int, values: dict[int, Residue]) -> None:
+        """Drop the values that no unmatched term needs any more."""
+        for arg in self.terms.terms[cls].args:
+            rep = self.terms.find(arg)
+            self._uses[rep] -= 1
+            if self._uses[rep] <= 0:
+                values.pop(rep, None)
 
     def _value(self, arg: int, values: dict[int, Residue], domain: Residues) -> Residue | None:
         """A computed value, a constant, or a free tensor drawn by class."""

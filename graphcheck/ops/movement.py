@@ -143,6 +143,9 @@ def _resize_axis(m: Algebra, node: Node, x: Tensor, axis: int, at: int, count: i
         None if scales is None else np.asarray([1, scales[at]], np.float32),  # type: ignore[index]
         None if sizes is None else np.asarray([n, sizes[at]], np.int64),  # type: ignore[index]
     ]
+    scale = float(scales[at]) if scales is not None else sizes[at] / n  # type: ignore[index]
+    if node.attr("mode", "nearest") == "nearest" and _on_the_edge(node, n, scale):
+        raise Untaught("Resize whose nearest element depends on how its coordinates are rounded", node.name)
     present = (True, *(value is not None for value in to_one))
     attributes = {k: v for k, v in node.attributes.items() if k != "axes"}
     alone = dataclasses.replace(node, attributes=attributes, present_inputs=present, source=None)
@@ -210,6 +213,21 @@ def ir_code(dtype: np.dtype[Any]) -> int:
     import onnx_ir as ir
 
     return int(ir.DataType.from_numpy(dtype))
+
+
+def _on_the_edge(node: Node, n: int, scale: float) -> bool:
+    """Whether a coordinate lies on the edge between two elements, and ``scale`` is no short binary fraction."""
+    if scale * 2**10 % 1 == 0:
+        return False
+    to = np.arange(int(n * scale + 1e-6), dtype=np.float64)
+    how = node.attr("coordinate_transformation_mode", "half_pixel")
+    if how == "align_corners":
+        at = to * (n - 1) / max(len(to) - 1, 1)
+    else:
+        at = to / scale if how == "asymmetric" else (to + 0.5) / scale - 0.5
+    if node.attr("nearest_mode", "round_prefer_floor").startswith("round"):
+        at = at + 0.5
+    return bool((np.abs(at - np.rint(at)) < 1e-4).any())
 
 
 OPS: dict[str, Callable[..., Any]] = {

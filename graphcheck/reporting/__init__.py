@@ -7,9 +7,10 @@ from typing import Any
 
 
 def render(results: list[dict[str, Any]]) -> str:
-    """One HTML page for saved results of compare, analyze, rewrite or demo; it needs no network and runs no foreign script.
+    """One HTML page for saved results of compare, analyze, rewrite or demo.
 
-    Raises GraphcheckError for a result whose ``schema`` is unknown, or that lacks what its schema promises.
+    It needs no network and runs no foreign script. Raises GraphcheckError for a result whose ``schema`` is unknown, or
+    that lacks what its schema promises.
     """
     from graphcheck.reporting import page
 
@@ -17,7 +18,7 @@ def render(results: list[dict[str, Any]]) -> str:
 
 
 def write(results: list[dict[str, Any]], path: str | Path) -> None:
-    """Write ``render(results)`` to ``path`` at once: a temporary file beside it, then a rename; nothing is left on failure."""
+    """Write ``render(results)`` to ``path`` at once: a temporary file beside it, then a rename; or leave nothing."""
     import os
     import tempfile
 

@@ -15,7 +15,7 @@ from graphcheck.reporting.words import duration, is_number, number
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:
-    """One SVG element, everything escaped; ``_`` in attribute names is ``-`` (``class_`` is class), None leaves one out."""
+    """One SVG element, all escaped; ``_`` in attribute names is ``-`` (``class_`` is class), None leaves one out."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(round(value, 1) if isinstance(value, float) else value)}"'
         for key, value in attributes.items()
@@ -59,36 +59,49 @@ def image(pixels: Sequence[Sequence[tuple[int, int, int]]], x: float, y: float, 
     )
 
 
-def histogram(rows: Any, unit: str = "ulps of the largest magnitude") -> Markup | None:
-    """Bars for [[edge, count], ...] (edges ascending, log scale); None where there is nothing to draw."""
-    bars = [(r[0], r[1]) for r in rows or [] if len(r) == 2 and is_number(r[0]) and is_number(r[1])]
-    if not bars or not any(count for _, count in bars):
+def histogram(rows: Any, marks: dict[str, Any] | None = None) -> Markup | None:
+    """Bars for [[lower edge, count], ...] of |A - B| by decades, exact zeros first under edge 0; None without data.
+
+    ``marks`` are named deviations drawn as lines on the same scale, such as one ulp, or the spread of rounding.
+    """
+    data = [(r[0], r[1]) for r in rows or [] if len(r) == 2 and is_number(r[0]) and is_number(r[1])]
+    bars = {math.floor(math.log10(edge) + 1e-9): count for edge, count in data if edge > 0}
+    zeros = sum(count for edge, count in data if edge <= 0)
+    most = max([zeros, *bars.values()], default=0)
+    if not most:
         return None
-    width, height, base = 360, 150, 112
-    step, most = (width - 40) / len(bars), max(count for _, count in bars)
-    parts = [tag("line", x1=30, x2=width - 6, y1=base, y2=base, class_="axis")]
-    skip = max(1, math.ceil(len(bars) / 7))
-    for i, (edge, count) in enumerate(bars):
+    lines = {name: math.log10(v) for name, v in (marks or {}).items() if is_number(v) and 1e-40 < v < 1e40}
+    # Marks far from every bar would squeeze the bars.
+    near = [x for x in lines.values() if not bars or min(bars) - 4 <= x <= max(bars) + 5]
+    low = min([*bars, *(math.floor(x) for x in near)], default=0)
+    high = max([*bars, *(math.floor(x) for x in near)], default=0) + 1
+    width, height, base, left = 380, 172, 128, 76
+    step = (width - left - 10) / (high - low)
+    parts = [tag("line", x1=24, x2=width - 6, y1=base, y2=base, class_="axis")]
+
+    def bar(x: float, wide: float, count: float, tip: str) -> Markup:
         # Square root, so that the few large deviations, which matter most, can be seen beside the many small ones.
-        tall = 92 * math.sqrt(count / most)
-        tip = tag("title", f"from {number(edge)}: {number(count)} elements")
-        parts.append(
-            tag(
-                "rect",
-                tip,
-                x=30 + i * step + 1,
-                y=base - tall,
-                width=max(step - 2, 1),
-                height=tall,
-                rx=2,
-                class_="bar-fill",
-            )
-        )
-        if i % skip == 0:
-            parts.append(tag("text", number(edge), x=30 + i * step + step / 2, y=base + 15, class_="tick mid"))
-    parts.append(tag("text", f"|A − B| in {unit}; height: √count", x=width / 2 + 10, y=height - 6, class_="tick mid"))
-    parts.append(tag("text", number(most), x=26, y=24, class_="tick end"))
-    return drawing(width, height, f"Histogram of deviations in {unit}", *parts)
+        tall = 98 * math.sqrt(count / most)
+        return tag("rect", tag("title", tip), x=x, y=base - tall, width=wide, height=tall, rx=2, class_="bar-fill")
+
+    parts.append(bar(28, 34, zeros, f"{number(zeros)} elements are equal"))
+    parts.append(tag("text", "equal", x=45, y=base + 15, class_="tick mid"))
+    every = max(1, math.ceil((high - low) / 7))
+    for decade in range(low, high + 1):
+        x = left + (decade - low) * step
+        if count := bars.get(decade):
+            parts.append(bar(x + 1, step - 2, count, f"{number(count)} elements from 1e{decade} to 1e{decade + 1}"))
+        if (decade - low) % every == 0:
+            parts.append(tag("text", f"1e{decade}", x=x, y=base + 15, class_="tick mid"))
+    shown = [(name, x) for name, x in lines.items() if x in near]
+    for n, (name, x) in enumerate(sorted(shown, key=lambda pair: pair[1])):
+        at = left + (x - low) * step
+        parts.append(tag("line", x1=at, x2=at, y1=12 + 13 * n, y2=base, class_="markline"))
+        end = at > width - 90
+        place = {"x": at - 4 if end else at + 4, "y": 16 + 13 * n, "class_": "tick end" if end else "tick"}
+        parts.append(tag("text", name, **place))
+    parts.append(tag("text", "|A − B|; height: square root of the count", x=width / 2, y=height - 8, class_="tick mid"))
+    return drawing(width, height, "Histogram of deviations by decades", *parts)
 
 
 def curve(points: Any) -> Markup | None:
@@ -130,14 +143,17 @@ def curve(points: Any) -> Markup | None:
             class_="curve",
         )
     )
-    for i, p in enumerate(data):
+    bins = max(1, len(data) // 240)
+    for start in range(0, len(data), bins):
+        # Of a very deep network, the largest of each few.
+        i = max(range(start, min(start + bins, len(data))), key=lambda n: data[n]["deviation"])
+        p = data[i]
         over = is_number(p.get("spread")) and p["deviation"] > p["spread"] > 0
         tip = tag("title", f"{p.get('a')}: deviation {number(p['deviation'])}, spread {number(p.get('spread'))}")
-        dot = tag(
-            "circle", tip, cx=x(i), cy=y(p["deviation"]), r=3.4 if over else 2.2, class_="dot over" if over else "dot"
-        )
+        css = "dot over" if over else "dot"
+        dot = tag("circle", tip, cx=x(i), cy=y(p["deviation"]), r=3.4 if over else 2.2, class_=css)
         link = p.get("node")
-        parts.append(tag("a", dot, href=f"#node=a:{int(link)}") if isinstance(link, int) else dot)
+        parts.append(tag("a", dot, href=f"#node=a:{link}") if isinstance(link, int) else dot)
     parts.append(
         tag("text", "depth of the network, first tensor to last", x=(width + left) / 2, y=height - 8, class_="tick mid")
     )

@@ -9,15 +9,15 @@ from typing import Any
 from graphcheck.reporting.union import Union
 
 MAX_PERIOD, MIN_REPEAT, MIN_RUN, LONG, FLAT = 96, 8, 3, 48, 36
-"""Longest block in atoms; fewest vertices in a repeat and in a run; most rows of an atom before it is cut anyway; most vertices that
-open at once, without inner boxes."""
+"""Longest block in atoms; fewest vertices in a repeat and in a run; most rows of an atom before it is cut anyway; most
+vertices that open at once, without inner boxes."""
 
 
 def atoms(union: Union) -> list[list[int]]:
     """Vertices in groups of whole rows, cut where at most one tensor of each side crosses from one row to the next.
 
-    Tensors read all over the graph (masks, rotary tables) do not count, and light vertices go where they are read. A group that stays
-    long (a U-Net) is cut where fewest cross.
+    Tensors read all over the graph (masks, rotary tables) do not count, and light vertices go where they are read. A
+    group that stays long (a U-Net) is cut where fewest cross.
     """
     if not union.rows:
         return []
@@ -193,7 +193,7 @@ def _repeated(
 
 
 def _without_root(names: list[str]) -> list[str]:
-    """Module names in dots, without the levels that all share (the wrapper that was exported); "layer.0" stays whole."""
+    """Module names in dots, without the levels that all share (the wrapper exported); "layer.0" stays whole."""
     dotted = [n.strip("/").replace("/", ".") for n in names]
     root = _shared_module([n for n in dotted if n])
     levels = len(root.split(".")) if root else 0

@@ -19,8 +19,8 @@ def drawings(
 ) -> list[dict[str, Any]]:
     """One drawing with all nodes, or two: first a calm one, without what depends on shapes and constants alone.
 
-    A drawing is {"verts", "atoms", "edges", "tree", "goto", "hidden"}. ``marks`` maps the side ("a", "b") to {node name:
-    words} for nodes to point out. Vertices are [kind, key of A, key of B, status, mark, partner drawn elsewhere];
+    A drawing is {"verts", "atoms", "edges", "tree", "goto", "hidden"}. ``marks`` maps the side ("a", "b") to {node
+    name: words} for nodes to point out. Vertices are [kind, key of A, key of B, status, mark, partner drawn elsewhere];
     ``goto`` is the vertex to bring into view first, ``hidden`` how many nodes are left out.
     """
     models = {"a": a} if b is None else {"a": a, "b": b}
@@ -121,7 +121,7 @@ def _module(by_id: dict[str, dict[int, dict[str, Any]]], v: union.Vertex) -> str
 
 
 def deviations(numeric: dict[str, Any] | None) -> dict[str, list[Any]]:
-    """Deviation and spread of each tensor of A that the divergence curve measured: {tensor: [deviation, spread or null]}."""
+    """{tensor of A: [deviation, spread or null]}, as the divergence curve measured them."""
     curve = (numeric or {}).get("curve") or []
     return {
         str(p["a"]): [p.get("deviation"), p.get("spread")]

@@ -1,7 +1,9 @@
-"""Where the boxes of a union stand: rows are given, their order comes from fast-sugiyama, atom by atom and side by side."""
+"""Where the boxes of a union stand: rows are given, their order comes from fast-sugiyama, atom by atom and by side."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections import defaultdict
 from typing import Any
 
@@ -16,10 +18,10 @@ HALF_BOX, HALF_LINE, SWEEPS = 0.5, 0.11, 24
 
 
 def place(union: Union, groups: list[list[int]]) -> tuple[list[dict[str, Any]], Bends, Bends]:
-    """For each atom {"rows", "v": [[vertex, row in the atom, column on A or null, column on B or null]]}, and the bends of each side.
+    """For each atom {"rows", "v": [[vertex, row in the atom, column on A or null, on B or null]]}; each side's bends.
 
-    Columns are in units of a box's pitch around 0. Bends are (column, row in the target's atom) of edges that pass other rows on their
-    way to a vertex of the atom; those that enter the atom from above are listed under source -1.
+    Columns are in units of a box's pitch around 0. Bends are (column, row in the target's atom) of edges that pass
+    other rows on their way to a vertex of the atom; those that enter the atom from above are listed under source -1.
     """
     bends: dict[str, Bends] = {"a": {}, "b": {}}
     into: dict[str, dict[int, list[int]]] = {s: defaultdict(list) for s in "ab"}
@@ -27,15 +29,11 @@ def place(union: Union, groups: list[list[int]]) -> tuple[list[dict[str, Any]], 
         for u, v in union.edges[s]:
             into[s][v].append(u)
     out: list[dict[str, Any]] = []
-    memo: dict[Problem, tuple[list[float], Bends]] = {}
     for group in groups:
         columns: dict[str, Columns] = {}
         for s in "ab":
             members = [v for v in group if getattr(union.vertices[v], s) is not None]
-            problem = _problem(union, members, group, into[s])
-            if problem not in memo:
-                memo[problem] = _solve(*problem)
-            xs, chains = memo[problem]
+            xs, chains = _solve(*_problem(union, members, group, into[s]))
             columns[s] = {v: xs[i] for i, v in enumerate(members)}
             for (i, j), chain in chains.items():
                 bends[s][members[i] if i >= 0 else -1, members[j]] = chain
@@ -53,10 +51,12 @@ def _problem(union: Union, members: list[int], group: list[int], into: dict[int,
     return tuple(union.rows[v] - first for v in members), tuple(edges)
 
 
+@functools.lru_cache(maxsize=2048)
 def _solve(rows: tuple[int, ...], edges: tuple[tuple[int, int], ...]) -> tuple[list[float], Bends]:
-    """Columns of the members, and the bends of edges that span rows.
+    """Columns of the members, and the bends of edges that span rows; remembered, since blocks and families repeat.
 
-    Every edge is cut into steps of one row, and what nothing enters hangs on the entry, so that the ranks of the library are our rows.
+    Every edge is cut into steps of one row, and what nothing enters hangs on the entry, so that the library's ranks are
+    our rows.
     Vertex 0 is the entry, i + 1 is member i, what follows are the passing edges' dummies.
     """
     from fast_sugiyama import from_edges
@@ -95,9 +95,9 @@ def _solve(rows: tuple[int, ...], edges: tuple[tuple[int, int], ...]) -> tuple[l
 def _straighten(
     start: dict[int, float], level: list[int], steps: list[tuple[int, int]], boxes: int
 ) -> dict[int, float]:
-    """Columns in the order of ``start``, as narrow as boxes and lines allow, each vertex near the median of its neighbours.
+    """Columns in the order of ``start``, as narrow as boxes and lines allow, each near the median of its neighbours.
 
-    A row with one box at the top or the bottom of the atom stays in the middle, so that atoms hang straight below each other.
+    The entry, and a bottom row of one box, stay in the middle, so that atoms hang straight below each other.
     """
     layers: dict[int, list[int]] = defaultdict(list)
     for v in sorted(start, key=lambda v: (start[v], v)):
@@ -113,10 +113,13 @@ def _straighten(
     pinned = {0} | (set(bottom) if len(bottom) == 1 else set())
     order = sorted(layers)
     for sweep in range(SWEEPS):
+        before = dict(xs)
         for row in order if sweep % 2 == 0 else order[::-1]:
             members = layers[row]
             wanted = [0.0 if v in pinned else _wanted([xs[u] for u in around[v]], xs[v]) for v in members]
             xs.update(zip(members, _spread(wanted, [half[v] for v in members]), strict=True))
+        if all(abs(xs[v] - before[v]) < 1e-3 for v in xs):
+            break
     return xs
 
 
@@ -129,9 +132,9 @@ def _wanted(near: list[float], now: float) -> float:
 
 
 def _spread(wanted: list[float], half: list[float]) -> list[float]:
-    """Places nearest to those wanted (least squares) that keep the order and the room of each (pool adjacent violators)."""
+    """Places nearest to those wanted, in least squares, that keep order and room (pool adjacent violators)."""
     offsets = [0.0]
-    for left, right in zip(half, half[1:], strict=False):
+    for left, right in itertools.pairwise(half):
         offsets.append(offsets[-1] + left + right)
     pools: list[tuple[float, int]] = []
     for value, offset in zip(wanted, offsets, strict=True):

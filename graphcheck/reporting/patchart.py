@@ -1,4 +1,4 @@
-"""A patch embedding as a picture: an image cut into patches, one picked out, and how its pixels travel to the row of a matrix."""
+"""A patch embedding as a picture: an image cut into patches, and how the pixels of one become a row of a matrix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PLANES = ("red", "green", "blue")
 
 
 def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224) -> Markup | None:
-    """The picture of a 2-D site (one row of ``patch_embeddings``); None for other ranks, or a kernel without whole numbers.
+    """The picture of a 2-D site (one row of ``patch_embeddings``); None for other ranks, or a kernel of no known size.
 
     ``height`` and ``width`` are the image's; the picture shows true positions, pixels and order, on a made-up image.
     """
@@ -73,7 +73,7 @@ def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224) -> 
 
 @functools.lru_cache(maxsize=64)
 def _scene(height: int, width: int) -> list[list[Pixel]]:
-    """A made-up image: a sky, a sun, two hills, a house; small enough for a file, rich enough to see where a patch is from."""
+    """A made-up image: a sky, a sun, two hills, a house; rich enough to see where a patch is from."""
     step = max(1, math.ceil(max(height, width) / 112))
     return [[_colour(i / height, j / width) for j in range(0, width, step)] for i in range(0, height, step)]
 

@@ -58,8 +58,8 @@ class Union:
 def side(graph: dict[str, Any], keep: frozenset[int] = frozenset(), calm: bool = False) -> Side:
     """The drawn part of one graph: inputs, outputs, and nodes without Constants and copies of constants.
 
-    With ``calm`` light nodes are left out too; nodes of ``keep`` are always drawn. ONNX lists nodes in topological order;
-    an edge against that order (an invalid graph) is dropped.
+    With ``calm`` light nodes are left out too; nodes of ``keep`` are always drawn. ONNX lists nodes in topological
+    order; an edge against that order (an invalid graph) is dropped.
     """
     constant = {name for name, t in (graph.get("tensors") or {}).items() if t.get("constant")}
     producer: dict[str, Key] = {name: ("i", i) for i, name in enumerate(graph["inputs"]) if name not in constant}
@@ -182,9 +182,10 @@ def _vertices(
     a: Side, b: Side | None, pairs: dict[Key, tuple[Key, str]], apart: dict[Key, tuple[Key, str]]
 ) -> list[Vertex]:
     alone = "plain" if b is None else "a"
-    vertices = []
+    vertices: list[Vertex] = []
+    partner: Key | None
     for k in a.keys:
-        partner, status = apart[k] if k in apart else (None, alone)
+        partner, status = apart.get(k, (None, alone))
         vertices.append(Vertex(k, pairs[k][0], pairs[k][1]) if k in pairs else Vertex(k, None, status, partner))
     matched, back = {y for y, _ in pairs.values()}, {y: (x, status) for x, (y, status) in apart.items()}
     for k in b.keys if b else []:

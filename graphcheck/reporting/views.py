@@ -98,6 +98,15 @@ def _curve(result: dict[str, Any], pair: dict[str, Any]) -> list[dict[str, Any]]
     return [p | {"node": maker.get(p.get("a"))} for p in ordered]
 
 
+def _units(out: dict[str, Any]) -> dict[str, float]:
+    """What one ulp of the output's largest magnitude, and one spread, are as deviations."""
+    found = {}
+    for name, key in (("1 ulp", "scale_ulp"), ("spread", "spread_units")):
+        if words.is_number(out.get(key)) and out[key] > 0 and words.is_number(out.get("max_abs")):
+            found[name] = out["max_abs"] / out[key]
+    return found
+
+
 def _worst(result: dict[str, Any]) -> list[dict[str, Any]]:
     """For each pair of outputs, the run that deviates most: the one whose pictures are drawn."""
     best: dict[tuple[str, str], dict[str, Any]] = {}
@@ -109,7 +118,7 @@ def _worst(result: dict[str, Any]) -> list[dict[str, Any]]:
                 and not (words.is_number(best[key].get("max_abs")) and best[key]["max_abs"] >= size)
             ):
                 best[key] = out | {"side_note": run.get("side_note")}
-    return list(best.values())
+    return [out | {"units": _units(out)} for out in best.values()]
 
 
 def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) -> View:
@@ -259,7 +268,7 @@ def passed(result: dict[str, Any]) -> bool:
     return (
         bool(result.get("sites"))
         and result.get("verdict") != "different"
-        and all(c.get("ok") for c in result.get("checks") or [])
+        and all(c.get("ok") is not False for c in result.get("checks") or [])
     )
 
 

@@ -32,7 +32,7 @@ VERDICTS: dict[str, Saying] = {
     "proved": Saying(
         "✓",
         "The same function",
-        "In exact arithmetic over the stored constants, A and B give equal outputs for every input, at the shapes named.",
+        "In exact arithmetic over the constants stored, A and B give equal outputs for every input, at the shapes named.",
         (
             _FLOATS,
             "Shapes other than the ones named.",
@@ -42,7 +42,7 @@ VERDICTS: dict[str, Saying] = {
     "within-rounding": Saying(
         "≈",
         "The same function, once rounded constants are made exact",
-        "A and B are proved equal after each constant listed is replaced by the exact expression that it was rounded from.",
+        "A and B are proved equal once each constant listed is replaced by the exact expression it was rounded from.",
         (
             _FLOATS,
             "That the stored constants are equal: they differ by the ulps listed.",
@@ -167,10 +167,7 @@ def duration(milliseconds: Any) -> str:
     return f"{milliseconds:.3g} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.3g} s"
 
 
-def short(text: Any, limit: int = 64) -> str:
+def short(text: object, limit: int = 64) -> str:
     """A text cut in its middle to ``limit`` characters: the two ends of a node's name tell most."""
-    text = str(text)
-    if len(text) <= limit:
-        return text
-    head = limit // 2
-    return f"{text[:head]}…{text[-(limit - head - 1) :]}"
+    whole, head = str(text), limit // 2
+    return whole if len(whole) <= limit else f"{whole[:head]}…{whole[-(limit - head - 1) :]}"

@@ -32,6 +32,7 @@ class Stage {
     const old = this.g, v = old.selected, vert = v === null ? null : old.verts[v];
     this.g = to;
     to.side = old.side;
+    this.over = null;
     this.filter.clear();
     this.root.firstChild.replaceWith(this.toolbar());
     this.find();

@@ -1,0 +1,200 @@
+"""The com.microsoft operators that onnxruntime's optimizers write, in the float64 domain beside onnxruntime's own kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ops_support import assert_agrees, float64, floats, model, node_model, values
+
+DOMAIN = "com.microsoft"
+ROW = values((1, 8), 7).reshape(8)
+
+
+def check(op: str, inputs: list[np.ndarray], attributes: dict[str, Any], constants: Any = (), outputs: int = 1, units: float = 64.0) -> None:
+    feeds = {f"x{i}": x for i, x in enumerate(inputs)}
+    proto = node_model(op, inputs, attributes, 18, outputs, DOMAIN, constants)
+    assert_agrees(proto, feeds, units=units)
+    assert_agrees(proto, feeds, units=units, normalize=False)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "attributes"),
+    [
+        ((2, 3, 4), (2, 4, 5), {"alpha": 0.5}),
+        ((2, 4, 3), (2, 5, 4), {"transA": 1, "transB": 1}),
+        ((2, 3, 4), (4, 5), {}),
+        ((3, 2, 4, 5), (2, 4, 5, 6), {"transBatchA": 1}),
+        ((2, 3, 5, 4), (5, 2, 3, 6), {"transA": 1, "transBatchB": 1}),
+    ],
+)
+def test_fused_matmul(a: tuple[int, ...], b: tuple[int, ...], attributes: dict[str, Any]) -> None:
+    check("FusedMatMul", [values(a), values(b, 1)], attributes)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        {},
+        {"activation": "Relu"},
+        {"activation": "Sigmoid"},
+        {"activation": "Tanh"},
+        {"activation": "LeakyRelu", "activation_params": [0.3]},
+        {"activation": "Clip", "activation_params": [-0.5, 0.8]},
+    ],
+)
+def test_fused_conv(activation: dict[str, Any]) -> None:
+    attributes = {"kernel_shape": [3, 3], "strides": [2, 1], "pads": [1, 0, 1, 1], **activation}
+    check("FusedConv", [values((2, 3, 6, 5))], attributes, [values((4, 3, 3, 3), 1), floats(1, 2, 3, 4)])
+
+
+def test_fused_conv_with_a_residual() -> None:
+    attributes = {"kernel_shape": [1, 1], "activation": "Relu"}
+    proto = node_model("FusedConv", [values((1, 3, 4, 4))], attributes, 18, 1, DOMAIN, [values((3, 3, 1, 1), 1), floats(1, 2, 3), values((1, 3, 4, 4), 2)])
+    assert_agrees(proto, {"x0": values((1, 3, 4, 4))})
+
+
+@pytest.mark.parametrize("activation", [{"activation": "Relu"}, {"activation": "LeakyRelu", "activation_alpha": 0.3}])
+def test_fused_gemm(activation: dict[str, Any]) -> None:
+    check("FusedGemm", [values((3, 4))], {"transB": 1, "alpha": 0.5, "beta": 2.0, **activation}, [values((5, 4), 1), floats(1, 2, 3, 4, 5)])
+
+
+@pytest.mark.parametrize(
+    ("op", "constants", "attributes"),
+    [("Gelu", [], {}), ("BiasGelu", [ROW], {}), ("FastGelu", [], {}), ("FastGelu", [ROW], {}), ("QuickGelu", [], {"alpha": 1.5}), ("QuickGelu", [], {})],
+)
+def test_gelus(op: str, constants: Any, attributes: Any) -> None:
+    check(op, [values((2, 3, 8))], attributes, constants)
+
+
+@pytest.mark.parametrize("bias", [[], [ROW]])
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_skip_layer_normalization(bias: list[np.ndarray], outputs: int) -> None:
+    inputs = [values((2, 3, 8)), values((2, 3, 8), 1)]
+    feeds = {"x0": inputs[0], "x1": inputs[1]}
+    proto = node_model("SkipLayerNormalization", inputs, {"epsilon": 1e-3}, 18, outputs, DOMAIN, [ROW, ROW + 1, *bias])
+    if outputs == 4:  # onnxruntime computes the mean and the deviation in training only
+        proto.graph.node[0].output[1:3] = ["", ""]
+        del proto.graph.output[1:3]
+    assert_agrees(proto, feeds)
+    simple = node_model("SkipSimplifiedLayerNormalization", inputs, {"epsilon": 1e-3}, 18, 1, DOMAIN, [ROW, *bias])
+    assert_agrees(simple, feeds)
+
+
+@pytest.mark.parametrize("bias", [None, values((24,), 3)])
+@pytest.mark.parametrize("scale", [{}, {"scale": 0.3}])
+def test_attention(bias: np.ndarray | None, scale: dict[str, float]) -> None:
+    check("Attention", [values((2, 5, 8))], {"num_heads": 2, **scale}, [values((8, 24), 1), bias])
+
+
+@pytest.mark.parametrize("bias", [None, values((24,), 3)])
+def test_multi_head_attention(bias: np.ndarray | None) -> None:
+    inputs = [values((2, n, 8), n) for n in (5, 6)]
+    inputs.append(values((2, 6, 8), 9))
+    check("MultiHeadAttention", inputs, {"num_heads": 2}, [] if bias is None else [bias])
+    scores = values((1, 1, 5, 6), 4)
+    check("MultiHeadAttention", inputs, {"num_heads": 2, "scale": 0.2}, [bias, None, scores])
+
+
+def test_an_attribute_that_is_not_known_makes_it_an_unknown_function() -> None:
+    text = 'g (float[2,4,8] x) => (float[2,4,8] y) {{ y = com.microsoft.QuickGelu<alpha = 1.0{}>(x) }}'
+    feeds = {"x": values((2, 4, 8))}
+    assert not float64(model(text.format("")), feeds)[0].opaque
+    assert float64(model(text.format(", mystery = 1")), feeds)[0].opaque
+
+
+def test_unidirectional_attention_is_not_taken_for_the_full_one() -> None:
+    for unidirectional in (0, 1):
+        x = values((1, 4, 8))
+        proto = node_model("Attention", [x], {"num_heads": 2, "unidirectional": unidirectional}, 18, 1, DOMAIN, [values((8, 24), 1)])
+        proto.graph.output[0].type.tensor_type.elem_type = 1
+        for n in x.shape:
+            proto.graph.output[0].type.tensor_type.shape.dim.add().dim_value = n
+        assert float64(proto, {"x0": x})[0].opaque == bool(unidirectional)
+
+
+QUANTIZED = """g (float[1,2,4,4] x) => (float[1,3,4,4] y) <
+  float s = {0.02}, uint8 z = {120}, float sw = {0.01}, int8 zw = {0}, float sb = {0.0002}, int32 zb = {0}, float sy = {0.03}, uint8 zy = {110}, int32[3] b = {1000, -2000, 300}
+> {
+  q = QuantizeLinear(x, s, z)
+  d = DequantizeLinear(q, s, z)
+  wi = DequantizeLinear(w, sw, zw)
+  bi = DequantizeLinear(b, sb, zb)
+  c = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(d, wi, bi)
+  e = QuantizeLinear(c, sy, zy)
+  y = DequantizeLinear(e, sy, zy)
+}"""
+
+
+def test_quantized_conv_as_the_extended_level_fuses_it(tmp_path: Path) -> None:
+    """QDQ around a Conv becomes QLinearConv: at most one step of the output's scale apart, where a tie rounds."""
+    import onnx
+    import onnxruntime as ort
+
+    proto = model(QUANTIZED)
+    weight = np.random.default_rng(0).integers(-100, 100, (3, 2, 3, 3)).astype(np.int8)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    options.log_severity_level = 4
+    ort.InferenceSession(proto.SerializeToString(), options)
+    fused = onnx.ModelProto.FromString((tmp_path / "fused.onnx").read_bytes())
+    assert "QLinearConv" in {n.op_type for n in fused.graph.node}
+    feeds = {"x": values((1, 2, 4, 4))}
+    before, after = float64(proto, feeds)[0], float64(fused, feeds)[0]
+    assert not before.opaque and not after.opaque
+    assert np.abs(before.value - after.value).max() <= 0.0301
+    assert np.mean(np.abs(before.value - after.value) > 1e-6) < 0.1
+
+
+@pytest.mark.parametrize("op", ["QLinearAdd", "QLinearMul"])
+def test_quantized_arithmetic(op: str) -> None:
+    random = np.random.default_rng(1)
+    a, b = (random.integers(0, 256, (3, 4)).astype(np.uint8) for _ in range(2))
+    half = [np.asarray(0.03, np.float32), np.asarray(100, np.uint8)]
+    text = f"""g (uint8[3,4] a, uint8[3,4] b) => (uint8[3,4] y) <float s = {{0.03}}, uint8 z = {{100}}, float t = {{0.05}}>
+      {{ y = com.microsoft.{op}(a, s, z, b, s, z, t, z) }}"""
+    feeds = {"a": a, "b": b}
+    found = float64(model(text), feeds)[0].value
+    real = [(x.astype(np.float64) - float(half[1])) * float(half[0]) for x in (a, b)]
+    wanted = real[0] + real[1] if op == "QLinearAdd" else real[0] * real[1]
+    assert np.array_equal(found, np.clip(np.rint(wanted / float(np.float32(0.05))) + 100, 0, 255))
+
+
+CLASSIC = """g (float[2,5,8] x) => (float[2,5,8] y) <float[8] g = {1,2,3,4,5,6,7,8}, float[8] b = {0,1,0,1,0,1,0,1}, float two = {2}, float eps = {0.001}, float root = {1.4142135}, float one = {1}, float half = {0.5}> {
+  mean = ReduceMean<axes = [-1]>(x)
+  d = Sub(x, mean)
+  p = Pow(d, two)
+  v = ReduceMean<axes = [-1]>(p)
+  e = Add(v, eps)
+  s = Sqrt(e)
+  n = Div(d, s)
+  m = Mul(n, g)
+  l = Add(m, b)
+  q = Div(l, root)
+  f = Erf(q)
+  o = Add(f, one)
+  w = Mul(l, o)
+  y = Mul(w, half)
+}"""
+
+
+@pytest.mark.parametrize("level", ["BASIC", "EXTENDED"])
+def test_what_onnxruntime_fuses_is_the_same_function(level: str, tmp_path: Path) -> None:
+    import onnx
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    ort.InferenceSession(model(CLASSIC, 13).SerializeToString(), options)
+    fused = onnx.ModelProto.FromString((tmp_path / "fused.onnx").read_bytes())
+    if level == "EXTENDED":
+        assert {n.op_type for n in fused.graph.node} == {"LayerNormalization", "Gelu"}
+    feeds = {"x": values((2, 5, 8))}
+    before, after = float64(model(CLASSIC, 13), feeds)[0], float64(fused, feeds)[0]
+    # the stored 1.4142135 is one float32 rounding from Sqrt(2), as the fused Gelu has it
+    assert np.abs(before.value - after.value).max() <= 4 * 2.0**-24 * np.abs(before.value).max()
