@@ -51,16 +51,22 @@ def node_model(
     return helper.make_model(graph, opset_imports=opsets, ir_version=min(10, 3 + version))
 
 
-def trace(proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray], *, normalize: bool = True) -> tuple[Algebra, list[Any]]:
-    """The outputs as tensors of a fresh store, the feeds being free tensors known by their names."""
+def trace(
+    proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray], *, normalize: bool = True, concrete: bool = False
+) -> tuple[Algebra, list[Any]]:
+    """The outputs as tensors of a fresh store, the feeds being free tensors known by their names unless ``concrete``."""
     m = Algebra(Terms(normalize=normalize))
-    given = {name: Tensor(m.terms.leaf((name,), x.size), x.shape, x.dtype) for name, x in feeds.items()}
+    given: dict[str, Any] = {name: Tensor(m.terms.leaf((name,), x.size), x.shape, x.dtype) for name, x in feeds.items()}
+    if concrete:
+        given = dict(feeds)
     return m, Interpreter(ir.from_proto(proto), m).run(given).outputs
 
 
-def float64(proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray], *, normalize: bool = True) -> list[Outcome]:
+def float64(
+    proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray], *, normalize: bool = True, concrete: bool = False
+) -> list[Outcome]:
     """All outputs in the float64 domain."""
-    m, outputs = trace(proto, feeds, normalize=normalize)
+    m, outputs = trace(proto, feeds, normalize=normalize, concrete=concrete)
     results = []
     for y in outputs:
         if isinstance(y, np.ndarray):
@@ -86,10 +92,11 @@ def run(proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> list[np.ndar
 
 
 def assert_agrees(
-    proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray], *, units: float = 64.0, normalize: bool = True
+    proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray], *, units: float = 64.0, normalize: bool = True,
+    concrete: bool = False,
 ) -> list[Outcome]:
     """Every output within its own bound and ``units`` float32 roundings of onnxruntime's, on the output's scale."""
-    found = float64(proto, feeds, normalize=normalize)
+    found = float64(proto, feeds, normalize=normalize, concrete=concrete)
     for y, wanted in zip(found, run(proto, feeds), strict=True):
         assert not y.opaque
         assert y.value.shape == wanted.shape

@@ -167,6 +167,7 @@ def test_operator_as_onnxruntime_runs_it(entry: Row) -> None:
         proto = node_model(op, [feeds["x0"]], attributes, version, outputs, constants=constants)
         assert_agrees(proto, feeds)
         assert_agrees(proto, feeds, normalize=False)
+        assert_agrees(proto, feeds, concrete=True)
 
 
 def test_the_table_fails_on_a_wrong_meaning() -> None:

@@ -211,7 +211,8 @@ class Residues:
         for row in whole:
             one = _mix(one ^ row)
             two = _mix(two + (row << np.uint64(17)) + one)
-        return np.broadcast_to(one, whole.shape[1:]), np.broadcast_to(two, whole.shape[1:])
+        shape = np.broadcast_shapes(np.shape(one), whole.shape[1:])
+        return np.broadcast_to(one, shape), np.broadcast_to(two, shape)
 
     def _from_key(self, one: Any, two: Any, name: str) -> Residue:
         """Residues drawn by 128-bit keys."""

@@ -64,6 +64,20 @@ class Algebra:
             raise Undecided("strings are not evaluated")
         return Tensor(self.terms.const(x), x.shape, x.dtype)
 
+    def lower(self, x: Value) -> Value:
+        """A constant tensor as a concrete array; anything else as it is."""
+        if not isinstance(x, Tensor):
+            return x
+        term = self.terms.term(x.cls)
+        arrays = self.terms.arrays
+        if term.kind == "const":
+            flat = arrays[self.terms.find(x.cls)]
+        elif term.kind == "move" and all(a in arrays for a in term.args):
+            flat = np.concatenate([np.zeros(1, x.dtype), *(arrays[a].astype(x.dtype) for a in term.args)])[term.params[0].index]
+        else:
+            return x
+        return flat.reshape(x.shape).astype(x.dtype)
+
     def reshape(self, x: Some, shape: Sequence[int]) -> Tensor:
         """The same elements in another shape; one entry may be -1."""
         x = self.lift(x)

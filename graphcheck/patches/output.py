@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from graphcheck.ops.algebra import Tensor
 from graphcheck.patches.trace import Trial
+from graphcheck.patches.window import distinct
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ def _seen(trial: Trial, cls: int, leaf: int) -> Seen | None:
 
 
 def _through(inner: Seen, index: np.ndarray) -> Seen | None:
-    if np.unique(index).size != index.size:
+    if not distinct(index):
         return None
     return Seen(inner.index[index], None if inner.bias is None else inner.bias[index])
 

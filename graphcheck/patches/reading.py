@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -137,14 +138,13 @@ class Reader:
                 reason = reason or error
                 continue
             if window.is_window:
-                return reading
+                own = value.producer() is not None and window.on_first_axis and len(window.axes) > 2
+                return None if own else reading
             if "Conv" not in node.op_type:
                 return None
             plain = plain or reading
         if plain is not None:
             return plain if plain.flattened else None
-        if reason is not None and "Conv" in node.op_type and self._kernel(node, inputs) == 1:
-            raise reason
         if reason is not None:
             raise reason
         return None
@@ -161,10 +161,11 @@ class Reader:
             raise memo[key]
         return memo[key]  # type: ignore[no-any-return]
 
-    def _candidates(self, source: int, table: np.ndarray, data: ir.Value) -> list[tuple[ir.Value, np.ndarray]]:
+    def _candidates(self, source: int, table: np.ndarray, data: ir.Value) -> Iterator[tuple[ir.Value, np.ndarray]]:
         """Tensors that may be the window's input, nearest to the source first, each with the map into it."""
-        found = [(value, table) for value in self.carriers.get(source, ())]
-        for value in _behind(data, {v for v, _ in found}):
+        carriers = self.carriers.get(source, [])
+        yield from ((value, table) for value in carriers)
+        for value in _behind(data, set(carriers)):
             tensor = self.trial.tensor(value)
             if tensor is None or self.terms.terms[tensor.cls].kind != "move" or len(self._sources(tensor.cls)) != 1:
                 continue
@@ -175,9 +176,8 @@ class Reader:
             back = np.zeros(self.terms.size(source) + 1, np.int64)
             back[index] = np.arange(1, index.size + 1)
             back[0] = 0
-            if np.unique(seen).size == seen.size and bool((back[table[table > 0]] > 0).all()):
-                found.append((value, back[table]))
-        return found
+            if distinct(seen) and bool((back[table[table > 0]] > 0).all()):
+                yield value, back[table]
 
     def _kernel(self, node: Node, inputs: tuple[Value, ...]) -> int:
         return math.prod(inputs[1].shape[2:]) if "Conv" in node.op_type else 1  # type: ignore[union-attr]
@@ -196,7 +196,7 @@ class Reader:
         counts = [axis.count for axis in window.axes]
         row_at = np.ravel_multi_index(tuple(window.positions), counts)
         g, r, n = np.unravel_index(found.place, (groups, found.columns.shape[1], filters))
-        if flattened and np.unique(row_at).size != row_at.size:
+        if flattened and not distinct(row_at):
             raise NoWindow("the rows are not a grid of windows, each once")
         canonical = row_at[r] * (groups * filters) + g * filters + n
         kernel = tuple(axis.kernel for axis in window.axes if axis.role == "spatial")
@@ -280,7 +280,7 @@ def _weight_index(window: Window, found: Product) -> tuple[np.ndarray, int]:
     index = np.full((groups * filters, per * volume), -1, np.int64)
     for g in range(groups):
         cell = ((which[g] % per if blocks else which[g]) * volume + where[g])[used[g]]
-        if np.unique(cell).size != cell.size:
+        if not distinct(cell):
             raise NoWindow("an offset occurs twice in a row, which would need an addition of weights")
         index[g * filters : (g + 1) * filters, cell] = found.kernel[g][:, used[g]]
     return index.reshape(groups * filters, per, *kernel), groups if blocks else 1

@@ -51,6 +51,11 @@ class Window:
     used: np.ndarray
 
     @property
+    def on_first_axis(self) -> bool:
+        """Whether only the first axis has a kernel above 1: heads merged into the batch look so."""
+        return [a for a in self.axes if a.role == "spatial" and a.kernel > 1] == [self.axes[0]]
+
+    @property
     def is_window(self) -> bool:
         """Whether a spatial axis has a kernel above 1; without one this is a plain projection."""
         return any(axis.role == "spatial" and axis.kernel > 1 for axis in self.axes)
@@ -130,7 +135,7 @@ def _origins_and_offsets(coordinates: np.ndarray, valid: np.ndarray) -> tuple[np
 
 def _axis(size: int, origins: np.ndarray, offsets: np.ndarray) -> tuple[Axis, np.ndarray, np.ndarray]:
     """The role of one axis, the rows' positions and the columns' kernel indices along it."""
-    starts, reach = np.unique(origins), np.unique(offsets)
+    starts, reach = values(origins), values(offsets)
     zeros = np.zeros_like(origins)
     if reach.size == 1 and starts.size == size and starts[0] == 0:
         return Axis("batch", size, count=size), origins, offsets
@@ -156,19 +161,24 @@ def _name_unit_channel(axes: list[Axis]) -> list[Axis]:
     return axes
 
 
+def distinct(index: np.ndarray) -> bool:
+    """Whether no element of a non-negative index array occurs twice (by counting: np.unique hashes, and is slow)."""
+    return not index.size or int(np.bincount(index.reshape(-1)).max()) <= 1
+
+
+def values(index: np.ndarray) -> np.ndarray:
+    """The different elements of an integer array, ascending."""
+    least = int(index.min())
+    return np.flatnonzero(np.bincount(index.reshape(-1) - least)) + least
+
+
 def _check_grid(window: Window, rows: int) -> None:
     counts = [axis.count for axis in window.axes]
     flat = np.ravel_multi_index(tuple(window.positions), counts)
-    if math.prod(counts) != rows or np.unique(flat).size != rows:
+    if math.prod(counts) != rows or not distinct(flat):
         raise NoWindow("the rows are not a grid of windows, each once")
     first = window.axes[0]
     patched = [axis for axis in window.axes if axis.role == "spatial" and axis.kernel > 1]
     if first in patched and len(patched) > 1 and len(window.axes) > 3:
         raise NoWindow("the batch axis is mixed into the patches")
 
-
-def layout(axes: Sequence[Axis]) -> str:
-    """The axes in letters: N for batch, C for channel, W, HW or DHW for the spatial ones (S0, S1 ... beyond three)."""
-    spatial = sum(axis.role == "spatial" for axis in axes)
-    names = iter("DHW"[3 - spatial :] if spatial <= 3 else [f"S{i}" for i in range(spatial)])
-    return "".join({"batch": "N", "channel": "C"}.get(axis.role) or next(names) for axis in axes)
