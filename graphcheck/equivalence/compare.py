@@ -30,6 +30,7 @@ from graphcheck.hashing import Hashes
 from graphcheck.ops.algebra import Tensor, Value
 from graphcheck.verdict import Comparison, Verdict
 
+_TARGET_SHARE = 24  # the target is shared by up to 4 tiers at up to 6 choices of sizes
 _FAR_BEYOND = 2.0**14  # ulps of the output's largest magnitude, above which a proved pair's runtime is looked into
 
 
@@ -230,13 +231,15 @@ class _Comparer:
         order = [self._position(p) for p in self._output_pairs()]
         attempt.prover = Prover(
             pair.terms, [roots_a[i] for i, _ in order], [roots_b[j] for _, j in order], pair.row_counts(),
-            seed=self.options.seed, target=self.options.error_probability, deadline=self.deadline,
+            seed=self.options.seed, target=self.options.error_probability / _TARGET_SHARE, deadline=self.deadline,
             budget=max(4e9, 0.25 * self._work(pair)),
         )
         try:
             attempt.proved = attempt.prover.prove()
+            if attempt.proved and attempt.prover.log2_error() > math.log2(self.options.error_probability):
+                raise Undecided(f"the error probability would be 2**{attempt.prover.log2_error():.0f}, above the target")
         except Undecided as error:
-            attempt.stopped = error
+            attempt.stopped, attempt.proved = error, False
         return attempt
 
     def _work(self, pair: classes.Pair) -> float:

@@ -67,13 +67,16 @@ class Degrees:
 
     def _symbol(self, cls: int) -> bool:
         """Whether a class is a Moebius function of one uninterpreted value: then its inverse serves as the free symbol."""
-        term = self.terms.terms[cls]
-        if term.kind in ("leaf", "rows") or (term.kind == "ew" and term.params[0] not in _SYMBOLIC):
-            return True
-        if term.kind != "ew" or any(m is not None for m in term.params[1]):
-            return False
-        computed = [self.terms.find(a) for a in term.args if self.terms.find(a) not in self.terms.arrays]
-        return len(computed) == 1 and self._symbol(computed[0])
+        while True:
+            term = self.terms.terms[cls]
+            if term.kind in ("leaf", "rows") or (term.kind == "ew" and term.params[0] not in _SYMBOLIC):
+                return True
+            if term.kind != "ew" or any(m is not None for m in term.params[1]):
+                return False
+            computed = [self.terms.find(a) for a in term.args if self.terms.find(a) not in self.terms.arrays]
+            if len(computed) != 1:
+                return False
+            cls = computed[0]
 
     def _height(self, cls: int) -> float:
         array = self.terms.arrays[cls]

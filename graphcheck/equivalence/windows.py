@@ -57,7 +57,7 @@ class Prover:
         deadline: float = math.inf,
         budget: float = 4e9,
     ) -> None:
-        self.terms, self.seed, self.target, self.deadline, self.budget = terms, seed, target / 4, deadline, budget
+        self.terms, self.seed, self.target, self.deadline, self.budget = terms, seed, target, deadline, budget
         self.roots = list(zip(roots_a, roots_b, strict=True))
         self.row_counts = sorted({r for r in rows if r > 1}, reverse=True)
         self.nodes = {side: terms.order(roots) for side, roots in (("a", roots_a), ("b", roots_b))}
@@ -77,6 +77,10 @@ class Prover:
         """Whether both graphs have the class (constants are shared by nature)."""
         rep = self.terms.find(cls)
         return self.sides.get(rep, 0) == 3 or rep in self.terms.arrays
+
+    def log2_error(self) -> float:
+        """log2 of the probability that any merge of any tier was false."""
+        return math.log2(sum(2.0**t.log2_error for t in self.tiers if t.merges) or 2.0**-1074)
 
     def open_pairs(self) -> list[int]:
         """Positions of the outputs that have not met."""
@@ -129,12 +133,12 @@ class Prover:
                 if mark is None:
                     continue
                 tier.fingerprints += 1
+                worst = _worst(worst, degrees.of(row))
                 key = (self.terms.size(cls), mark)
                 other = seen.setdefault(key, cls)
                 if self.terms.find(other) != self.terms.find(cls):
                     self.terms.merge(other, cls)
                     tier.merges += 1
-                    worst = _worst(worst, degrees.of(row))
         self._close(tier, domain, worst, started)
 
     def _close(self, tier: Tier, domain: Residues, worst: Degree, started: float) -> None:

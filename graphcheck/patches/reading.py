@@ -15,7 +15,7 @@ from graphcheck.ops.algebra import Tensor, Value
 from graphcheck.ops.node import Node
 from graphcheck.patches.product import Product, operands, product
 from graphcheck.patches.trace import Trial
-from graphcheck.patches.window import Axis, NoWindow, Window, recognise
+from graphcheck.patches.window import Axis, NoWindow, Window, distinct, recognise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

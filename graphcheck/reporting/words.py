@@ -32,7 +32,7 @@ VERDICTS: dict[str, Saying] = {
     "proved": Saying(
         "✓",
         "The same function",
-        "In exact arithmetic over the constants stored A and B give equal outputs for every input, at the shapes named.",
+        "In exact arithmetic over the stored constants, both give equal outputs for every input, at the shapes named.",
         (
             _FLOATS,
             "Shapes other than the ones named.",

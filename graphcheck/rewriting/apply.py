@@ -80,7 +80,7 @@ def _install(model: ir.Model, b: Builder, old: ir.Value, new: ir.Value) -> None:
         if value.uses():
             graph.register_initializer(value)
     graph.insert_before(producer, b.nodes)
-    new.name, new.type, new.doc_string = old.name, old.type, old.doc_string
+    new.name, new.type, new.doc_string = old.name, old.type or new.type, old.doc_string
     if old.shape is not None:
         new.shape = old.shape
     new.metadata_props.update(old.metadata_props)

@@ -114,12 +114,16 @@ def to_output(b: Builder, y: ir.Value, groups: Groups) -> ir.Value:
             left.remove(at)
             perm.append(at)
         return b.reshape(b.transpose(y, perm), target_dims(site))
-    flat_have, flat_want = [i for g in have for i in g], [i for g in want for i in g]
+    lead = 0
+    while lead < min(len(have), len(want)) and have[lead] == want[lead]:
+        lead += 1
+    kept = tuple(dims_of(site, group) for group in have[:lead])
+    flat_have, flat_want = [i for g in have[lead:] for i in g], [i for g in want[lead:] for i in g]
     if flat_have != flat_want:
         blocks = _blocks(flat_have, flat_want)
-        y = b.reshape(y, tuple(dims_of(site, block) for block in blocks))
+        y = b.reshape(y, (*kept, *(dims_of(site, block) for block in blocks)))
         order = sorted(range(len(blocks)), key=lambda at: flat_want.index(blocks[at][0]))
-        y = b.transpose(y, order)
+        y = b.transpose(y, [*range(lead), *(lead + at for at in order)])
     return b.reshape(y, target_dims(site))
 
 

@@ -32,6 +32,7 @@ class Stage {
     const old = this.g, v = old.selected, vert = v === null ? null : old.verts[v];
     this.g = to;
     to.side = old.side;
+    this.clear();
     this.over = null;
     this.filter.clear();
     this.root.firstChild.replaceWith(this.toolbar());
@@ -133,11 +134,15 @@ class Stage {
 
   // After folding or a change of what is shown.
   redraw() {
-    this.live.forEach((node) => node.remove());
-    this.live.clear();
+    this.clear();
     this.size();
     this.overview();
     this.draw();
+  }
+
+  clear() {
+    this.live.forEach((node) => node.remove());
+    this.live.clear();
   }
 
   draw(all = false) {
