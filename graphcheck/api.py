@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graphcheck.exporting import Manifest
     from graphcheck.model import ModelLike
     from graphcheck.patches.site import Analysis
+    from graphcheck.rewriting.rewrite import Rewrite
 
 
 def compare(
@@ -75,6 +76,29 @@ def analyze(model: ModelLike) -> Analysis:
     from graphcheck.patches.analyze import find
 
     return find(read(model))
+
+
+def rewrite(
+    model: ModelLike,
+    to: str = "conv",
+    *,
+    check: Callable[[Any, Any], Comparison] | None = None,
+    sites: Sequence[str] | None = None,
+    **options: Any,
+) -> Rewrite:
+    """Rewrites the patch embeddings of a model to the form ``to``: conv, matmul, unfold or space-to-depth.
+
+    The result's ``.model`` is the rewritten clone where ``check(original, rewritten)`` proves it, else the original;
+    without ``check`` that is :func:`compare` with ``options``. ``sites`` picks sites by the name of their contraction,
+    input or output. Raises UsageError for a form or site that there is not.
+    """
+    from graphcheck.model import read
+    from graphcheck.rewriting.rewrite import rewrite as rewrite_model
+
+    def prove(original: Any, rewritten: Any) -> Comparison:
+        return compare(original, rewritten, graphs=False, **options)
+
+    return rewrite_model(read(model), to, check=check or prove, sites=sites)
 
 
 def export(names: str | Iterable[str], out_dir: str | Path = "models", seed: int = 0) -> Manifest:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from graphcheck import output
 from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.verdict import Comparison
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
 
 
 def guard(
@@ -37,7 +33,7 @@ def guard(
             raise UsageError(
                 f"the command must name {placeholder}, as in: graphcheck guard MODEL -- onnxsim {{in}} {{out}}"
             )
-    files = _files(model)
+    files = output.files_of(model)
     with tempfile.TemporaryDirectory(prefix="graphcheck-") as folder:
         source, target = Path(folder, "in", model.name), Path(folder, "out", model.name)
         for path, name in files:
@@ -51,25 +47,10 @@ def guard(
         result = check(model, target)
         kept = out is not None and accept(result)
         if out is not None and kept:
-            _keep(target, out)
+            output.copy_model(target, out)
     # The temporary file is gone: what the command made is called by where it lies now, or as the command called it.
     made = (result.evidence.get("b") or {}) | {"path": str(out) if kept else "{out}"}
     return dataclasses.replace(result, evidence=result.evidence | {"b": made})
-
-
-def _files(model: Path) -> list[tuple[Path, Path]]:
-    """The model's files, external data included, each with its path relative to the model's folder."""
-    from graphcheck.model import read
-
-    locations = {Path(location) for location in _external(read(model))}
-    return [(model, Path(model.name)), *((model.parent / name, name) for name in sorted(locations))]
-
-
-def _external(model: ir.Model) -> list[str]:
-    import onnx_ir as ir
-
-    values = [value.const_value for value in model.graph.initializers.values()]
-    return [str(tensor.location) for tensor in values if isinstance(tensor, ir.ExternalTensor)]
 
 
 def _run(command: list[str]) -> None:
@@ -90,20 +71,3 @@ def _run(command: list[str]) -> None:
         raise GraphcheckError(
             f"{command[0]}: the command {how}{': ' if lines else ''}{lines[-1][:300] if lines else ''}"
         )
-
-
-def _keep(made: Path, out: Path) -> None:
-    """Put the model at ``out``, atomically; its external data beside it, which must not be there yet."""
-    others = _files(made)[1:]
-    for _, name in others:
-        if (out.parent / name).exists():
-            raise GraphcheckError(f"{out.parent / name}: is in the way of the model's external data")
-    for path, name in others:
-        (out.parent / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, out.parent / name)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        shutil.copyfile(made, temporary)
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)

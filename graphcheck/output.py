@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +25,56 @@ def check_targets(*targets: str | Path | None) -> None:
             raise GraphcheckError(f"{path}: cannot be written, since there is no folder {path.parent}")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where they are missing; GraphcheckError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GraphcheckError(f"{path}: cannot be made a folder: {error.strerror}") from None
+
+
+def files_of(model: Path) -> list[tuple[Path, Path]]:
+    """The model's files, external data included, each with its path relative to the model's folder."""
+    import onnx_ir as ir
+
+    from graphcheck.model import read
+
+    values = [value.const_value for value in read(model).graph.initializers.values()]
+    locations = {Path(tensor.location) for tensor in values if isinstance(tensor, ir.ExternalTensor)}
+    return [(model, Path(model.name)), *((model.parent / name, name) for name in sorted(locations))]
+
+
+def copy_model(model: Path, out: Path) -> None:
+    """Copy a model byte by byte, atomically, with its external data, which must not be in anyone's way."""
+    others = [(path, out.parent / name) for path, name in files_of(model)[1:]]
+    others = [(path, target) for path, target in others if not (target.exists() and target.samefile(path))]
+    for _, target in others:
+        if target.exists():
+            raise GraphcheckError(f"{target}: is in the way of the model's external data")
+    for path, target in others:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(model, temporary)
+        os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def dumps(result: Any) -> str:
     """JSON text of a result; numbers that JSON lacks become null, as do those of numpy its own kinds."""
-    return json.dumps(_plain(result), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return json.dumps(plain(result), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value as JSON reads it back: lists, dicts by text, no numpy, null for what JSON lacks."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "tolist"):  # numpy's scalars and arrays
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, bool | int | float) else str(value)
@@ -55,7 +95,7 @@ def write_all(result: dict[str, Any], target: str | None, report: Path | None, t
     if report is not None:
         from graphcheck import reporting
 
-        reporting.write([json.loads(dumps(result))], report)
+        reporting.write([plain(result)], report)
         terminal.say(f"wrote {safe(report)}")
     write_json(result, target)
 

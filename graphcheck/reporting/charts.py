@@ -81,7 +81,7 @@ def histogram(rows: Any, marks: dict[str, Any] | None = None) -> Markup | None:
 
     def bar(x: float, wide: float, count: float, tip: str) -> Markup:
         # Square root, so that the few large deviations, which matter most, can be seen beside the many small ones.
-        tall = 98 * math.sqrt(count / most)
+        tall = 84 * math.sqrt(count / most)
         return tag("rect", tag("title", tip), x=x, y=base - tall, width=wide, height=tall, rx=2, class_="bar-fill")
 
     parts.append(bar(28, 34, zeros, f"{number(zeros)} elements are equal"))

@@ -48,10 +48,12 @@ def _environment() -> jinja2.Environment:
         "size": words.size,
         "duration": words.duration,
         "probability": words.probability,
+        "cosine": words.cosine,
         "short": words.short,
         "saying": words.saying,
         "vclass": words.verdict_class,
     }
+    environment.tests["unequal"] = lambda counts: counts[0] != counts[1]
     environment.globals |= {
         "histogram": charts.histogram,
         "curve": charts.curve,

@@ -127,6 +127,11 @@ def number(value: Any) -> str:
     return f"{value:.2e}"
 
 
+def cosine(value: Any) -> str:
+    """A cosine by its distance from 1, where that is what matters."""
+    return f"1 − {1 - value:.1e}" if is_number(value) and 0 < 1 - value < 1e-2 else number(value)
+
+
 def probability(value: Any) -> str:
     """An error probability as a power of ten ("below 10^-23"), which says more than its digits."""
     if not is_number(value):

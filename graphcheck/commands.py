@@ -1,0 +1,214 @@
+"""The commands that judge: ``compare``, ``rewrite`` and ``guard``; what is heavy is imported inside them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from graphcheck import options as o
+from graphcheck import output
+from graphcheck.answers import show_comparison, show_rewrite
+from graphcheck.errors import UsageError
+from graphcheck.terminal import Terminal, safe
+from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparison, Verdict
+
+
+def compare(
+    a: o.SideA,
+    b: o.SideB,
+    require: o.Require = None,
+    shape: o.Shape = None,
+    val_range: o.Range = None,
+    inputs: o.Inputs = None,
+    data_loader_script: o.Loader = None,
+    ignore_output: o.Ignore = None,
+    seed: o.Seed = 0,
+    no_run: o.NoRun = False,
+    numerics: o.Numerics = None,
+    iterations: o.Iterations = None,
+    fail_fast: o.FailFast = False,
+    providers: o.Providers = None,
+    threads: o.Threads = 0,
+    timeout: o.Timeout = 300.0,
+    error_probability: o.ErrorProbability = 1e-9,
+    atol: o.Atol = None,
+    rtol: o.Rtol = None,
+    top_k: o.TopK = None,
+    json: o.Json = None,
+    report: o.Report = None,
+    reduce: o.Reduce = None,
+    witness: o.Witness = None,
+    save_inputs: o.SaveInputs = None,
+    save_outputs: o.SaveOutputs = None,
+) -> int:
+    """Tell whether two models are the same function, and if not, where they part."""
+    from graphcheck import feeds
+
+    output.check_targets(json, report, save_inputs, save_outputs)
+    wishes = feeds.Wishes(
+        feeds.parse_tolerances("--atol", atol or ()),
+        feeds.parse_tolerances("--rtol", rtol or ()),
+        int(top_k) if top_k else None,
+        save_inputs,
+        save_outputs,
+    )
+    if no_run and wishes.any:
+        raise UsageError("--atol, --rtol, --top-k, --save-inputs and --save-outputs need runs: not with --no-run")
+    if inputs and data_loader_script:
+        raise UsageError("give --inputs or --data-loader-script, not both")
+    options = _options(
+        shape,
+        val_range,
+        ignore_output,
+        seed,
+        no_run,
+        numerics or ("full" if report else "quick"),
+        timeout,
+        error_probability,
+    )
+    options |= {"reduce": reduce, "witness": witness, "threads": threads, "fail_fast": fail_fast}
+    options |= {"iterations": iterations or 1}
+    if providers:
+        options["providers"] = tuple(name.strip() for text in providers for name in text.split(","))
+    terminal = Terminal(quiet=json == "-")
+    with tempfile.TemporaryDirectory(prefix="graphcheck-") as folder:
+        loaded = feeds.load_script(data_loader_script, iterations) if data_loader_script else []
+        paths = [feeds.save_feed(feed, Path(folder, f"{i}.npz")) for i, feed in enumerate(loaded)] or (
+            [inputs] if inputs else []
+        )
+        result = _compared(terminal, a, b, **options, inputs=paths[0] if paths else None)
+        data = result.to_json() | {"command": _command()}
+        gate = feeds.add_runs(data, a, b, paths, options, wishes)
+    show_comparison(terminal, data, wishes.top_k)
+    output.write_all(data, json, report, terminal)
+    return _exit_code(terminal, result, require, gate, reduce)
+
+
+def guard(
+    model: o.Model,
+    command: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="-- COMMAND ... {in} {out}",
+            help="the optimizer; {in} and {out} stand for its files",
+            show_default=False,
+        ),
+    ],
+    require: o.Require = None,
+    shape: o.Shape = None,
+    val_range: o.Range = None,
+    ignore_output: o.Ignore = None,
+    seed: o.Seed = 0,
+    no_run: o.NoRun = False,
+    numerics: o.Numerics = None,
+    timeout: o.Timeout = 300.0,
+    error_probability: o.ErrorProbability = 1e-9,
+    json: o.Json = None,
+    report: o.Report = None,
+    reduce: o.Reduce = None,
+    out: o.Out = None,
+) -> int:
+    """Run an optimizer on a model and compare what it made with what it was given; --out keeps it only if it passes."""
+    from graphcheck import guarding
+
+    output.check_targets(json, report, out)
+    if out is not None and out.exists() and model.exists() and out.samefile(model):
+        raise UsageError(f"{out}: is the model itself; name another file with --out")
+    options = _options(
+        shape,
+        val_range,
+        ignore_output,
+        seed,
+        no_run,
+        numerics or ("full" if report else "quick"),
+        timeout,
+        error_probability,
+    )
+    options |= {"reduce": reduce}
+    terminal = Terminal(quiet=json == "-")
+    level = Verdict(require or Verdict.WITHIN_ROUNDING)
+    result = guarding.guard(
+        model,
+        command,
+        lambda before, after: _compared(terminal, before, after, **options),
+        out=out,
+        accept=lambda result: result.exit_code(level) == EXIT_OK,
+    )
+    data = result.to_json() | {"command": _command()}
+    show_comparison(terminal, data)
+    output.write_all(data, json, report, terminal)
+    code = _exit_code(terminal, result, require, None, reduce)
+    if out is not None:
+        terminal.say(f"wrote {safe(out)}" if code == EXIT_OK else f"{safe(out)} was not written")
+    return code
+
+
+def _options(
+    shape: list[str] | None,
+    val_range: list[str] | None,
+    ignore_output: list[str] | None,
+    seed: int,
+    no_run: bool,
+    numerics: str,
+    timeout: float,
+    error_probability: float,
+) -> dict[str, Any]:
+    """The options of ``compare`` that ``guard`` shares."""
+    from graphcheck.equivalence.inputs import parse_range
+    from graphcheck.equivalence.interface import parse_shape
+
+    if timeout <= 0:
+        raise UsageError(f"--timeout takes seconds above 0, not {timeout:g}")
+    ranges = {name: (low, high) for name, low, high in map(parse_range, val_range or ())}
+    return {
+        "shapes": dict(map(parse_shape, shape or ())),
+        "ranges": ranges,
+        "ignore_outputs": tuple(ignore_output or ()),
+        "seed": seed,
+        "run": not no_run,
+        "numerics": numerics,
+        "timeout": timeout,
+        "error_probability": error_probability,
+    }
+
+
+def _compared(terminal: Terminal, a: Path, b: Path, **options: Any) -> Comparison:
+    from graphcheck.api import compare as compare_models
+
+    with terminal.status("reading") as say:
+        return compare_models(a, b, progress=say, **options)
+
+
+def _exit_code(
+    terminal: Terminal, result: Comparison, require: str | None, gate: dict[str, Any] | None, reduce: Path | None
+) -> int:
+    """The exit code, with the next step said; tolerances may decide it, but never excuse ``different``."""
+    level = Verdict(require or Verdict.WITHIN_ROUNDING)
+    if gate is not None and result.verdict is not Verdict.DIFFERENT:
+        said = "within" if gate["passed"] else "beyond"
+        terminal.say(
+            f"  outputs are {said} the tolerances asked for, which decide the exit code alone and not the verdict"
+        )
+        if not gate["passed"]:
+            return EXIT_DIFFERENT
+        if require is None:
+            return EXIT_OK
+    code = result.exit_code(level)
+    if result.verdict is Verdict.DIFFERENT and reduce is None and result.evidence.get("divergence"):
+        terminal.say(
+            "next: --reduce DIR writes the two small models around the first divergence, ready for a bug report", "dim"
+        )
+    elif result.verdict is Verdict.UNDECIDED:
+        terminal.say("next: --report FILE.html shows both graphs aligned; --numerics full runs more inputs", "dim")
+    elif code and result.verdict is not Verdict.DIFFERENT:
+        terminal.say(f"required: {level}; established: {result.verdict}", "yellow")
+    return code
+
+
+def _command() -> str:
+    return shlex.join(["graphcheck", *sys.argv[1:]])

@@ -1,0 +1,280 @@
+"""``graphcheck demo``: export the built-in variants, analyze, compare all pairs, rewrite both ways, time, report."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphcheck import output
+from graphcheck.answers import plural
+from graphcheck.errors import GraphcheckError, UsageError
+from graphcheck.exporting import Exported, Failure, Variant, available, catalogue, export_variants
+from graphcheck.terminal import STYLES, Terminal, safe
+from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, Verdict
+
+if TYPE_CHECKING:
+    from graphcheck.equivalence.runtime import Session
+
+SCHEMA = "graphcheck/demo/1"
+FAMILIES = {
+    "article-keras": "the article's three Keras models: Conv2D, extract_patches + Dense, Reshape/Permute + Dense",
+    "article-keras-bias": "the same with a bias",
+    "convolution-keras": "a 3x3 convolution and extract_patches + Dense, in Keras",
+    "convolution": "a padded 3x3 convolution and Unfold + Linear, in PyTorch",
+    "torch-p16d32": "16x16 patches, 32 outputs, seven ways to write them in PyTorch",
+    "torch-p16d768": "16x16 patches, 768 outputs (ViT-B/16), the same seven ways",
+    "torch-p14d384": "14x14 patches, 384 outputs (DINOv2-S/14), the same seven ways",
+    "vit": "a whole ViT of transformers, patch embedding in three forms",
+    "beit": "a whole BEiT of transformers, patch embedding in three forms",
+}
+_TIMED_RUNS = 15
+_PROCESSES = 4
+# A process of its own for each pair at a time: threads of BLAS or onnxruntime would only take each other's cores.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclasses.dataclass
+class _Family:
+    """What is under way for one family: its models, and the results to come by name (or pair of names)."""
+
+    name: str
+    models: tuple[Exported, ...]
+    failures: tuple[Failure, ...]
+    analyses: dict[str, Future[dict[str, Any]]]
+    rewrites: dict[str, tuple[str, Future[dict[str, Any]]]]
+    pairs: dict[tuple[str, str], Future[dict[str, Any]]]
+    skipped: int
+
+
+def run(terminal: Terminal, models: Path, reports: Path, json: str | None, seed: int, names: Sequence[str]) -> int:
+    """The exit code: 1 if a pair of a family is ``different`` or a rewrite failed its check, whatever is undecided."""
+    from graphcheck import reporting
+
+    started = time.monotonic()
+    variants, left_out = _chosen(names, seed)
+    output.make_folder(reports)
+    output.make_folder(models)
+    with _pool() as pool, terminal.progress("demo", 2 * len(variants)) as step:
+        families = []
+        for name, members in variants.items():
+            manifest = export_variants(members, models, lambda variant, *_: step(f"exported {variant.name}"))
+            families.append(_submit(pool, name, manifest.models, manifest.failures, models, seed))
+        exported = time.monotonic()
+        for family in families:
+            for future in (*family.analyses.values(), *family.pairs.values()):
+                future.result()
+            for _ in family.models:
+                step(f"compared {family.name}")
+        rows = [_row(family) for family in families]
+    compared = time.monotonic()
+    for row, family in zip(rows, families, strict=True):
+        _time(row, family, models)
+    from graphcheck.equivalence.compare import versions
+
+    timings = {"export": exported - started, "compare and rewrite": compared - exported, "time": time.monotonic() - compared}
+    timings["all"] = time.monotonic() - started
+    result = {"schema": SCHEMA, "families": rows, "left_out": left_out, "seed": seed}
+    result |= {"versions": versions(), "timings": timings}
+    page = reports / "index.html"
+    output.write_json(result, json or str(reports / "demo.json"))
+    reporting.write([output.plain(result)], page)
+    return _tell(terminal, result, page)
+
+
+def _chosen(names: Sequence[str], seed: int) -> tuple[dict[str, list[Variant]], list[str]]:
+    """The variants of each family to export, and what is left out for want of an extra."""
+    if unknown := [name for name in names if name not in FAMILIES]:
+        raise UsageError(f"the demo has no family {unknown[0]!r}; it has {', '.join(FAMILIES)}")
+    chosen: dict[str, list[Variant]] = {name: [] for name in FAMILIES if not names or name in names}
+    for variant in catalogue():
+        if variant.family in chosen:
+            chosen[variant.family].append(dataclasses.replace(variant, seed=seed))
+    extras = {extra: available(extra) for extra in ("keras", "torch")}
+    left_out = []
+    for name, members in list(chosen.items()):
+        extra = members[0].requires
+        if not extras[extra]:
+            del chosen[name]
+            left_out.append(f"{name} ({FAMILIES[name]}), which needs: pip install 'graphcheck[{extra}]'")
+    if not chosen:
+        raise GraphcheckError(f"the demo exports models and can export none: {'; '.join(left_out)}")
+    return chosen, left_out
+
+
+@contextlib.contextmanager
+def _pool() -> Iterator[ProcessPoolExecutor]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))  # the workers inherit it
+    pool = ProcessPoolExecutor(min(cores, _PROCESSES), get_context("spawn"), _start_worker)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the pool
+
+
+def _submit(
+    pool: ProcessPoolExecutor,
+    name: str,
+    models: tuple[Exported, ...],
+    failures: tuple[Failure, ...],
+    folder: Path,
+    seed: int,
+) -> _Family:
+    path = {entry.variant.name: str(folder / entry.file) for entry in models}
+    family = _Family(name, models, failures, {}, {}, {}, 0)
+    for entry in models:
+        variant = entry.variant
+        to = "matmul" if variant.form == "conv" else "conv"
+        family.analyses[variant.name] = pool.submit(analyze_file, path[variant.name])
+        family.rewrites[variant.name] = (to, pool.submit(rewrite_file, path[variant.name], to, seed))
+    for a, b in itertools.combinations([entry.variant for entry in models], 2):
+        if b.name in a.known_equal:
+            family.pairs[a.name, b.name] = pool.submit(compare_files, path[a.name], path[b.name], seed)
+        else:
+            family.skipped += 1  # a batch of 1 against a batch of 2: their interfaces differ on purpose
+    return family
+
+
+def analyze_file(path: str) -> dict[str, Any]:
+    """The JSON of ``graphcheck analyze`` with the graph."""
+    from graphcheck.equivalence.structure import graph_json
+    from graphcheck.model import read
+    from graphcheck.patches.analyze import analyze_json
+
+    model = read(path)
+    return analyze_json(model) | {"graph": graph_json(model)}
+
+
+def rewrite_file(path: str, to: str, seed: int) -> dict[str, Any]:
+    """The JSON of ``graphcheck rewrite`` on every site, ordinary convolutions too; nothing is written."""
+    from graphcheck.api import rewrite
+    from graphcheck.model import read
+    from graphcheck.patches.analyze import find
+
+    model = read(path)
+    named = [site.name for site in find(model).sites if site.ordinary]
+    return rewrite(model, to, sites=named or None, seed=seed, threads=1).to_json()
+
+
+def compare_files(a: str, b: str, seed: int) -> dict[str, Any]:
+    """The JSON of ``graphcheck compare`` without the graphs, which the analyses hold."""
+    from graphcheck.api import compare
+
+    result = compare(a, b, seed=seed, threads=1, graphs=False).to_json()
+    if result["structure"]:
+        result["structure"]["mapping"] = []  # a thousand pairs of it: the alignment says more in less
+    return result
+
+
+def _row(family: _Family) -> dict[str, Any]:
+    """One entry of ``families`` in the JSON, without times."""
+    variants = []
+    for entry in family.models:
+        variant = entry.variant
+        to, rewritten = family.rewrites[variant.name]
+        row = {"name": variant.name, "form": variant.form, "exporter": variant.exporter, "batch": variant.inputs[0][1][0]}
+        row |= {"path": entry.file, "analyze": family.analyses[variant.name].result(), "time_ms": None}
+        row |= {"rewrite_conv": None, "rewrite_matmul": None, f"rewrite_{to}": rewritten.result()}
+        variants.append(row)
+    failures = [{"variant": f.variant.name, "exporter": f.variant.exporter, "error": f.error} for f in family.failures]
+    pairs = [{"a": a, "b": b, "compare": future.result()} for (a, b), future in family.pairs.items()]
+    row = {"name": family.name, "description": FAMILIES[family.name], "variants": variants, "pairs": pairs}
+    return row | {"failures": failures, "skipped_pairs": family.skipped}
+
+
+def _time(row: dict[str, Any], family: _Family, folder: Path) -> None:
+    """Time all models of a family in onnxruntime, taking turns, each on one batch of its own (1 where it may choose)."""
+    import numpy as np
+
+    from graphcheck.equivalence import runtime
+
+    sessions: dict[str, tuple[Session, dict[str, Any]]] = {}
+    for entry in family.models:
+        name, shape = entry.variant.inputs[0][0], entry.variant.input_shape(1)
+        pixels = np.random.default_rng(entry.variant.seed).standard_normal(shape, np.float32)
+        sessions[entry.variant.name] = (runtime.load(folder / entry.file, threads=1), {name: pixels})
+    for name, timing in runtime.measure(sessions, _TIMED_RUNS).items():
+        times = {"median": timing.median, "min": timing.min, "max": timing.max}
+        next(v for v in row["variants"] if v["name"] == name)["time_ms"] = times
+
+
+def passed(rewritten: dict[str, Any]) -> bool | None:
+    """Whether a rewrite was done and proved; None where it is merely undecided or nothing was rewritten."""
+    if rewritten["verdict"] == "different" or any(check["ok"] is False for check in rewritten["checks"]):
+        return False
+    return True if rewritten["sites"] and rewritten["verdict"] in ("proved", "identical") else None
+
+
+def _tell(terminal: Terminal, result: dict[str, Any], page: Path) -> int:
+    """Print the summary; returns the exit code."""
+    head = ("family", "models", "recognised", "pairs", *Verdict, "to conv", "to matmul", "fastest form")
+    rows, failed = [], False
+    for family in result["families"]:
+        variants, pairs = family["variants"], family["pairs"]
+        counts = Counter(pair["compare"]["verdict"] for pair in pairs)
+        recognised = sum(bool(variant["analyze"]["patch_embeddings"]) for variant in variants)
+        rewrites = {to: [v[f"rewrite_{to}"] for v in variants if v[f"rewrite_{to}"]] for to in ("conv", "matmul")}
+        done = {to: f"{sum(passed(r) is True for r in made)} of {len(made)}" for to, made in rewrites.items()}
+        failed |= bool(counts["different"]) or any(passed(r) is False for made in rewrites.values() for r in made)
+        cells = [(str(counts[level]), STYLES[level] if counts[level] else "dim") for level in Verdict]
+        row = [family["name"], str(len(variants)), f"{recognised} of {len(variants)}", str(len(pairs)), *cells]
+        rows.append([*row, done["conv"], done["matmul"], _fastest(variants)])
+    terminal.table(head, rows, 0)
+    for family in result["families"]:
+        if family["name"].startswith("article"):
+            _tell_article(terminal, family)
+    terminal.say("every pair of a family is the same function by construction; proved: for every input, in exact arithmetic")
+    skipped = sum(family["skipped_pairs"] for family in result["families"])
+    if skipped:
+        terminal.say(f"{plural(skipped, 'pair')} left out: models exported for a batch of 1 and of 2 take different inputs")
+    for family in result["families"]:
+        for failure in family["failures"]:
+            terminal.say(f"not exported: {failure['variant']}: {safe(failure['error'])}", "yellow")
+    for text in result["left_out"]:
+        terminal.say(f"left out: {safe(text)}", "yellow")
+    if failed:
+        terminal.say("a pair is different or a rewrite failed its check: see the report", "bold red")
+    terminal.say(f"done in {result['timings']['all']:.0f} s; open the report: {safe(page)}", "bold")
+    return EXIT_DIFFERENT if failed else EXIT_OK
+
+
+def _tell_article(terminal: Terminal, family: dict[str, Any]) -> None:
+    """The article's claim, as far as it is proved."""
+    form = {variant["name"]: variant["form"] for variant in family["variants"]}
+    met: dict[tuple[str, ...], Counter[str]] = {}
+    for pair in family["pairs"]:
+        forms = tuple(sorted({form[pair["a"]], form[pair["b"]]}))
+        if len(forms) == 2:
+            met.setdefault(forms, Counter())[pair["compare"]["verdict"]] += 1
+    for forms, counts in met.items():
+        said = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+        terminal.say(f"{family['name']}: {forms[0]} = {forms[1]}: {said}")
+
+
+def _fastest(variants: Sequence[dict[str, Any]]) -> str:
+    """The form with the smallest median at batch 1, and how much slower the slowest form is at its best."""
+    best: dict[str, float] = {}
+    for variant in variants:
+        if variant["time_ms"] and variant["batch"] != 2:
+            best[variant["form"]] = min(best.get(variant["form"], float("inf")), variant["time_ms"]["median"])
+    if not best:
+        return "-"
+    form, slowest = min(best, key=lambda key: best[key]), max(best, key=lambda key: best[key])
+    return f"{form} {best[form]:.2g} ms, {slowest} {best[slowest] / best[form]:.1f}x"
