@@ -107,7 +107,7 @@ class Terms:
 
     def merge(self, a: int, b: int) -> int:
         """Join two classes proved equal, and everything that then has the same key; returns the representative."""
-        work = [(a, b)]
+        asked, work = a, [(a, b)]
         while work:
             a, b = (self.find(c) for c in work.pop())
             if a == b:
@@ -125,7 +125,7 @@ class Terms:
                 if again is not None and self.find(again) != self.find(user):
                     work.append((again, user))
             self._users[a] += users
-        return self.find(a)
+        return self.find(asked)
 
     def _rank(self, cls: int) -> tuple[bool, int]:
         return (cls not in self.arrays, cls)
