@@ -67,6 +67,43 @@ def show_comparison(terminal: Terminal, result: dict[str, Any], top_k: int | Non
         terminal.say(f"  first divergence: {divergence(result['divergence'])}")
 
 
+def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> None:
+    """The answer of ``rewrite``: each site, why others are left alone, the proof, and what was written."""
+    if result["sites"] and result["verdict"]:
+        terminal.verdict(result["verdict"], result["reason"])
+    elif not result["sites"]:
+        terminal.say(f"nothing to rewrite to {safe(result['to'])}", "bold")
+    for row in result["sites"]:
+        site = row["site"]
+        ranks = [
+            max((t["rank"] for t in row[when] if t["rank"] is not None), default=None) for when in ("before", "after")
+        ]
+        rank = f", largest rank {ranks[0]} -> {ranks[1]}" if None not in ranks else ""
+        terminal.say(
+            f"  {safe(row['from'])} -> {safe(row['to'])}: {short(site['input'])} -> {short(site['output'])}{rank}"
+        )
+        if explain:
+            show_site(terminal, site)
+            for when in ("before", "after"):
+                tensors = [
+                    (when, short(t["tensor"], 60), safe(t.get("op_type", "")), dims(t["shape"])) for t in row[when]
+                ]
+                terminal.table((), tensors, 4)
+    for refusal in result["refusals"]:
+        terminal.say(f"  left alone: {short(refusal['node'])}: {safe(refusal['reason'])}", "yellow")
+    for check in result["checks"]:
+        if explain or check["ok"] is False:
+            word = {True: "passed", False: "FAILED", None: "not made"}[check["ok"]]
+            terminal.say(
+                f"  check {safe(check['name'])} {word}: {safe(check['detail'])}", "" if check["ok"] else "yellow"
+            )
+    if result["output"]:
+        kind = "" if result["sites"] else ", a byte copy of the model"
+        terminal.say(f"wrote {safe(result['output'])}{kind}")
+    elif result["verdict"]:
+        terminal.say("nothing was written")
+
+
 def divergence(found: dict[str, Any]) -> str:
     """The first divergence in one phrase: ``Gelu node act of B (tensor t9); Gelu node gelu of A (tensor t7)``."""
     places = [(side.upper(), found[side]) for side in ("b", "a") if found.get(side)]

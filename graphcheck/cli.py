@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from graphcheck import commands, output
 from graphcheck import options as o
-from graphcheck import output
-from graphcheck.answers import show_analysis, show_comparison
+from graphcheck.answers import show_analysis
 from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.terminal import Terminal, safe
-from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_TROUBLE, Comparison, Verdict
+from graphcheck.verdict import EXIT_OK, EXIT_TROUBLE
 
 app = typer.Typer(
     name="graphcheck",
@@ -51,10 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _trouble(str(error))
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
-    except (
-        BrokenPipeError,
-        SystemExit,
-    ):  # typer turns a closed pipe into an exit with 1, which means something else here
+    except (BrokenPipeError, SystemExit):  # typer makes an exit with 1 of a closed pipe; 1 means something else here
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _BROKEN_PIPE
     except OSError as error:
@@ -167,6 +163,10 @@ def analyze(model: o.Model, json: o.Json = None, report: o.Report = None) -> int
     return EXIT_OK
 
 
+app.command()(commands.compare)
+app.command()(commands.rewrite)
+
+
 @app.command()
 def report(
     results: Annotated[
@@ -183,5 +183,4 @@ def report(
     return EXIT_OK
 
 
-for command in (compare, rewrite, guard):
-    app.command()(command)
+app.command()(commands.guard)

@@ -62,14 +62,14 @@ def compare(
     if inputs and data_loader_script:
         raise UsageError("give --inputs or --data-loader-script, not both")
     options = _options(
-        shape,
-        val_range,
-        ignore_output,
-        seed,
-        no_run,
-        numerics or ("full" if report else "quick"),
-        timeout,
-        error_probability,
+        seed=seed,
+        no_run=no_run,
+        timeout=timeout,
+        error_probability=error_probability,
+        numerics=numerics or ("full" if report else "quick"),
+        shape=shape,
+        val_range=val_range,
+        ignore_output=ignore_output,
     )
     options |= {"reduce": reduce, "witness": witness, "threads": threads, "fail_fast": fail_fast}
     options |= {"iterations": iterations or 1}
@@ -87,6 +87,54 @@ def compare(
     show_comparison(terminal, data, wishes.top_k)
     output.write_all(data, json, report, terminal)
     return _exit_code(terminal, result, require, gate, reduce)
+
+
+def rewrite(
+    model: o.Model,
+    to: o.To = "conv",
+    out: o.Out = None,
+    site: o.Site = None,
+    dry_run: o.DryRun = False,
+    force: o.Force = False,
+    fail_if_none: o.FailIfNone = False,
+    explain: o.Explain = False,
+    no_run: o.NoRun = False,
+    seed: o.Seed = 0,
+    timeout: o.Timeout = 300.0,
+    error_probability: o.ErrorProbability = 1e-9,
+    json: o.Json = None,
+    report: o.Report = None,
+) -> int:
+    """Rewrite patch embeddings to one form; the result is written only once it is proved to be the same function."""
+    from graphcheck.model import read
+    from graphcheck.rewriting.rewrite import rewrite as rewrite_model
+
+    output.check_targets(json, report, out)
+    if out is None and not dry_run:
+        raise UsageError("say where to write with --out FILE, or give --dry-run to be told only")
+    if out is not None and not force and out.exists() and model.exists() and out.samefile(model):
+        raise UsageError(f"{out}: is the model itself; give --force to replace it")
+    options = _options(seed=seed, no_run=no_run, timeout=timeout, error_probability=error_probability)
+    terminal = Terminal(quiet=json == "-")
+
+    def prove(original: Any, rewritten: Any) -> Comparison:
+        return _compared(terminal, original, rewritten, **options, graphs=False)
+
+    result = rewrite_model(read(model), to, check=None if dry_run else prove, sites=site)
+    failed = result.verdict is Verdict.DIFFERENT or any(check.ok is False for check in result.checks)
+    if failed:
+        code = EXIT_DIFFERENT
+    elif not result.applied:
+        code = EXIT_UNDECIDED if fail_if_none else EXIT_OK
+    else:
+        code = EXIT_OK if result.changed else EXIT_UNDECIDED
+    written = out if out is not None and not dry_run and code == EXIT_OK else None
+    if written is not None:
+        output.write_model(result, model, written)
+    data = result.to_json() | {"output": written and str(written), "command": _command(), "versions": _versions()}
+    show_rewrite(terminal, data, explain or dry_run)
+    output.write_all(data, json, report, terminal)
+    return code
 
 
 def guard(
@@ -120,14 +168,14 @@ def guard(
     if out is not None and out.exists() and model.exists() and out.samefile(model):
         raise UsageError(f"{out}: is the model itself; name another file with --out")
     options = _options(
-        shape,
-        val_range,
-        ignore_output,
-        seed,
-        no_run,
-        numerics or ("full" if report else "quick"),
-        timeout,
-        error_probability,
+        seed=seed,
+        no_run=no_run,
+        timeout=timeout,
+        error_probability=error_probability,
+        numerics=numerics or ("full" if report else "quick"),
+        shape=shape,
+        val_range=val_range,
+        ignore_output=ignore_output,
     )
     options |= {"reduce": reduce}
     terminal = Terminal(quiet=json == "-")
@@ -149,25 +197,25 @@ def guard(
 
 
 def _options(
-    shape: list[str] | None,
-    val_range: list[str] | None,
-    ignore_output: list[str] | None,
+    *,
     seed: int,
     no_run: bool,
-    numerics: str,
     timeout: float,
     error_probability: float,
+    numerics: str = "quick",
+    shape: list[str] | None = None,
+    val_range: list[str] | None = None,
+    ignore_output: list[str] | None = None,
 ) -> dict[str, Any]:
-    """The options of ``compare`` that ``guard`` shares."""
+    """The options of ``compare`` that the commands share, from those of the command line."""
     from graphcheck.equivalence.inputs import parse_range
     from graphcheck.equivalence.interface import parse_shape
 
     if timeout <= 0:
         raise UsageError(f"--timeout takes seconds above 0, not {timeout:g}")
-    ranges = {name: (low, high) for name, low, high in map(parse_range, val_range or ())}
     return {
         "shapes": dict(map(parse_shape, shape or ())),
-        "ranges": ranges,
+        "ranges": {name: (low, high) for name, low, high in map(parse_range, val_range or ())},
         "ignore_outputs": tuple(ignore_output or ()),
         "seed": seed,
         "run": not no_run,
@@ -212,3 +260,9 @@ def _exit_code(
 
 def _command() -> str:
     return shlex.join(["graphcheck", *sys.argv[1:]])
+
+
+def _versions() -> dict[str, str]:
+    from graphcheck.equivalence.compare import versions
+
+    return versions()

@@ -81,7 +81,11 @@ def run(terminal: Terminal, models: Path, reports: Path, json: str | None, seed:
         _time(row, family, models)
     from graphcheck.equivalence.compare import versions
 
-    timings = {"export": exported - started, "compare and rewrite": compared - exported, "time": time.monotonic() - compared}
+    timings = {
+        "export": exported - started,
+        "compare and rewrite": compared - exported,
+        "time": time.monotonic() - compared,
+    }
     timings["all"] = time.monotonic() - started
     result = {"schema": SCHEMA, "families": rows, "left_out": left_out, "seed": seed}
     result |= {"versions": versions(), "timings": timings}
@@ -189,7 +193,12 @@ def _row(family: _Family) -> dict[str, Any]:
     for entry in family.models:
         variant = entry.variant
         to, rewritten = family.rewrites[variant.name]
-        row = {"name": variant.name, "form": variant.form, "exporter": variant.exporter, "batch": variant.inputs[0][1][0]}
+        row = {
+            "name": variant.name,
+            "form": variant.form,
+            "exporter": variant.exporter,
+            "batch": variant.inputs[0][1][0],
+        }
         row |= {"path": entry.file, "analyze": family.analyses[variant.name].result(), "time_ms": None}
         row |= {"rewrite_conv": None, "rewrite_matmul": None, f"rewrite_{to}": rewritten.result()}
         variants.append(row)
@@ -240,10 +249,14 @@ def _tell(terminal: Terminal, result: dict[str, Any], page: Path) -> int:
     for family in result["families"]:
         if family["name"].startswith("article"):
             _tell_article(terminal, family)
-    terminal.say("every pair of a family is the same function by construction; proved: for every input, in exact arithmetic")
+    terminal.say(
+        "every pair of a family is the same function by construction; proved: for every input, in exact arithmetic"
+    )
     skipped = sum(family["skipped_pairs"] for family in result["families"])
     if skipped:
-        terminal.say(f"{plural(skipped, 'pair')} left out: models exported for a batch of 1 and of 2 take different inputs")
+        terminal.say(
+            f"{plural(skipped, 'pair')} left out: models exported for a batch of 1 and of 2 take different inputs"
+        )
     for family in result["families"]:
         for failure in family["failures"]:
             terminal.say(f"not exported: {failure['variant']}: {safe(failure['error'])}", "yellow")

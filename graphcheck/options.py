@@ -133,3 +133,13 @@ TopK = Annotated[
         "--top-k", help="show how many rows have the same K largest, and exit with 0 only if all have", panel=_CLAIM
     ),
 ]
+
+To = Annotated[str, _option("--to", metavar="FORM", help="conv (default), matmul, unfold or space-to-depth")]
+Site = Annotated[
+    list[str] | None,
+    _option("--site", metavar="NAME", help="only the site with this contraction, input or output; repeatable"),
+]
+DryRun = Annotated[bool, _option("--dry-run", help="tell what would be done; write nothing")]
+Force = Annotated[bool, _option("--force", help="let OUT be MODEL")]
+FailIfNone = Annotated[bool, _option("--fail-if-none", help="exit with 3, and write nothing, where nothing applies")]
+Explain = Annotated[bool, _option("--explain", help="show each site's tensors before and after, and every check")]

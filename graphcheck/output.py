@@ -7,10 +7,13 @@ import math
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphcheck.errors import GraphcheckError
 from graphcheck.terminal import Terminal, safe
+
+if TYPE_CHECKING:
+    from graphcheck.rewriting.rewrite import Rewrite
 
 
 def check_targets(*targets: str | Path | None) -> None:
@@ -60,6 +63,20 @@ def copy_model(model: Path, out: Path) -> None:
         os.replace(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_model(result: Rewrite, model: Path, out: Path) -> None:
+    """Write a rewritten model, atomically; where nothing was rewritten, a byte copy of ``model``."""
+    import onnx_ir as ir
+
+    from graphcheck import model as model_
+
+    if result.changed:
+        if out.parent.resolve() != model.parent.resolve():
+            ir.external_data.load_to_model(result.model)  # its places are relative to the model's folder
+        model_.write(result.model, out)
+    elif not (out.exists() and out.samefile(model)):
+        copy_model(model, out)
 
 
 def dumps(result: Any) -> str:

@@ -18,7 +18,7 @@ from test_reporting_data import HOSTILE, LONG, SAMPLES, analyze, compare, demo, 
 
 from graphcheck import reporting
 from graphcheck.errors import GraphcheckError
-from graphcheck.reporting import page, words
+from graphcheck.reporting import page, views, words
 
 VOID = {"meta", "link", "br", "input", "img"}
 ALLOWED_PARENT = {
@@ -276,6 +276,15 @@ def test_demo_cells_lead_to_their_pairs() -> None:
         and cells == set(packed["f0-drawings"])
         and set(packed["f0-graphs"]) == {"conv", "matmul", "unfold"}
     )
+
+
+def test_tallies_count_what_was_tried() -> None:
+    result = demo()
+    one, two, _ = result["families"][0]["variants"]
+    one["rewrite_conv"] |= {"sites": [], "refusals": []}  # in that form already
+    two["rewrite_conv"]["checks"][0]["ok"] = False
+    assert views.tallies(result) == {"recognised": (3, 3), "rewritten to conv": (1, 2), "rewritten to matmul": (0, 0)}
+    assert "1 failed" in " ".join(Checker(reporting.render([result])).text)
 
 
 def test_write_is_atomic(tmp_path: Path) -> None:

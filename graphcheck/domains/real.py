@@ -56,7 +56,7 @@ class Float64:
         """The constant, exact (an integer beyond 2**53 is rounded, and its error said)."""
         value = array.astype(np.float64)
         if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
-            far = np.abs(value) > 2.0**53
+            far = np.abs(value) >= 2.0**53
             return Real(value, np.where(far, U * np.abs(value), 0.0))
         return Real(value, np.zeros(value.shape))
 
@@ -86,6 +86,7 @@ class Float64:
 
     def contract(self, a: Real, b: Real, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> Real:
         """Batched products of [m, k] and [n, k]."""
+
         def right(x: np.ndarray) -> np.ndarray:
             return x.reshape(batches[1], k, n) if kn else x.reshape(batches[1], n, k).swapaxes(1, 2)
 
@@ -94,7 +95,7 @@ class Float64:
         error = None
         if self.bounds:
             ae, be = a.error.reshape(av.shape), right(b.error)
-            absolute = np.abs(av) @ (np.abs(bv) * _gamma(k) + be)
+            absolute = np.abs(av) @ (np.abs(bv) * _gamma(k) + be) + k * _TINY
             error = (absolute + ae @ (np.abs(bv) + be)).reshape(-1) if ae.any() else absolute.reshape(-1)
         scale = np.sqrt((av * av) @ (bv * bv)).reshape(-1) if self.unit else None
         return self._finish(value, error, scale)
@@ -150,8 +151,8 @@ class Float64:
             return Real(value, _none(value))
         assert error is not None
         error = np.broadcast_to(error, value.shape)
-        bad = np.isnan(error)
-        if bad.any():  # -inf (a mask) is exact; any other NaN bound is unknown
+        bad = np.isnan(error) | np.isnan(value)
+        if bad.any():  # -inf (a mask) is exact; anything else that is NaN is unknown
             error = np.where(bad, np.where(np.isneginf(value), 0.0, np.inf), error)
         return Real(value, error)
 

@@ -364,8 +364,8 @@ class _Comparer:
                 return Verdict.DIFFERENT, text
             self.say("replacing re-rounded constants")
             with self._timed("rounding"):
-                self.constants = self._rounded()
-            if self.constants:
+                within = self._rounded()
+            if within:
                 worst = max(c["ulps"] for c in self.constants)
                 return Verdict.WITHIN_ROUNDING, (
                     f"the same function once {len(self.constants)} constants, each within its roundings (at most {worst:.3g} ulps), "
@@ -437,20 +437,22 @@ class _Comparer:
         pairs = self._output_pairs()
         return [(pairs[i].key, *attempt.prover.roots[i]) for i in attempt.prover.open_pairs()]
 
-    def _rounded(self) -> list[dict[str, Any]]:
-        """The constants by whose exact expressions the proof goes through at every size, or none."""
-        found: list[dict[str, Any]] = []
+    def _rounded(self) -> bool:
+        """Whether the proof goes through at every size once ``constants`` are replaced, each within its roundings."""
         for chosen in self._sizes():
             pair = self._build(chosen, affine=True)
             order = [self._position(p) for p in self._output_pairs()]
             roots = [(self._class(pair, pair.a.outputs[i]), self._class(pair, pair.b.outputs[j])) for i, j in order]
-            listed = rounding.substitute(
+            found = rounding.substitute(
                 self.models, pair, roots, seed=self.options.seed, target=self.options.error_probability, deadline=self.deadline
             )
-            if listed is None:
-                return []
-            found += [c for c in listed if c not in found]
-        return found
+            if found is None:
+                self.constants = []
+                return False
+            self.constants += [c for c in found.constants if c not in self.constants]
+            if not found.within:
+                return False
+        return bool(self.constants)
 
     def _from_inputs(self, attempt: Attempt, reason: str) -> tuple[Verdict, str]:
         assert attempt.prover is not None
@@ -471,6 +473,9 @@ class _Comparer:
         return Verdict.UNDECIDED, f"not proved ({what} modulo a prime), and no input was found that shows a difference; {self._size_text()}"
 
     def _size_text(self) -> str:
+        if self.constants and not all(c["within"] for c in self.constants):
+            worst = max(self.constants, key=lambda c: c["ulps"])
+            return f"the graphs are the same but for {len(self.constants)} constants, the farthest {worst['name']!r} by {worst['ulps']:.3g} ulps"
         if not self.deviations:
             return ""
         worst = max(self.deviations, key=lambda d: d.units)
@@ -518,6 +523,7 @@ class _Comparer:
             "interface": self.interface.to_json(),
             "structure": self.structure and self.structure.to_json(),
             "numeric": self.numbers,
+            "constants": self.constants,
             "float64": [d.to_json() for d in self.deviations],
             "proof": self._proof(verdict),
             "divergence": self.divergence and self.divergence.to_json(),

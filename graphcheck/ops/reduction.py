@@ -93,7 +93,11 @@ def _windows(m: Algebra, node: Node, x: Tensor, pad: np.ndarray | None) -> tuple
     out = window.out_shape(spatial)
     if min(out, default=1) < 1:
         raise Undecided(f"the kernel of {node.op_type} does not fit its input {list(x.shape)}", node.name)
+    if node.attr("auto_pad") == "VALID" and dataclasses.replace(window, ceil_mode=False).out_shape(spatial) != out:
+        raise Untaught(f"{node.op_type} with auto_pad VALID and ceil_mode: the standard and the runtimes differ", node.name)
     at = window.gather(spatial).reshape(1, math.prod(out), -1)
+    if not at.any(axis=-1).all() and node.op_type != "LpPool":
+        raise Untaught(f"{node.op_type} with a window that lies on padding only", node.name)
     plane, images = math.prod(spatial), math.prod(x.shape[:2])
     index = np.where(at > 0, at + np.arange(images).reshape(-1, 1, 1) * plane, 0)
     shape = (images * math.prod(out), index.shape[-1])

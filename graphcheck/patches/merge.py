@@ -15,7 +15,9 @@ from graphcheck.patches.window import Axis, NoWindow
 
 _LAYOUT = {"batch": "N", "channel": "C"}
 # Operators that move without copying or dropping; a region of these alone is the reshape form.
-_RESHAPES = frozenset("Reshape Transpose Squeeze Unsqueeze Flatten Identity Cast MatMul Gemm Einsum Add FusedMatMul".split())
+_RESHAPES = frozenset(
+    "Reshape Transpose Squeeze Unsqueeze Flatten Identity Cast If MatMul Gemm Einsum FusedMatMul FusedGemm".split()
+)
 
 
 def axes(readings: Sequence[Reading]) -> tuple[SiteAxis, ...]:

@@ -223,7 +223,8 @@ def time_bars(rows: Iterable[tuple[str, Any]]) -> Markup | None:
             data.append((label, middle, ends[0], ends[1]))
     if not data:
         return None
-    top, left, wide = max(max(m, high) for _, m, _, high in data) or 1.0, 168, 360
+    top, wide = max(max(m, high) for _, m, _, high in data) or 1.0, 360
+    left = 16 + 7 * min(24, max(len(label) for label, *_ in data))
     parts = []
     for i, (label, middle, low, high) in enumerate(data):
         y, end = 8 + i * 26, left + wide * middle / top

@@ -258,7 +258,9 @@ def tallies(result: dict[str, Any]) -> dict[str, tuple[int, int]]:
     variants = [v for f in result.get("families") or [] for v in f.get("variants") or []]
     out = {"recognised": (sum(bool((v.get("analyze") or {}).get("patch_embeddings")) for v in variants), len(variants))}
     for to in ("conv", "matmul"):
-        tried = [v[f"rewrite_{to}"] for v in variants if v.get(f"rewrite_{to}")]
+        results = [v[f"rewrite_{to}"] for v in variants if v.get(f"rewrite_{to}")]
+        # What has the form already has neither site nor refusal: nothing was tried on it.
+        tried = [r for r in results if r.get("sites") or r.get("refusals")]
         out[f"rewritten to {to}"] = (sum(passed(r) for r in tried), len(tried))
     return out
 

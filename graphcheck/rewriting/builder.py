@@ -89,7 +89,8 @@ class Builder:
         self._taken = {v.name for v in model.graph.initializers.values()} | {v.name for v in model.graph.inputs}
         self._taken |= {v.name for n in model.graph.all_nodes() for v in n.outputs}
         self._node_names = {n.name for n in model.graph.all_nodes()}
-        self._atoms: dict[Atom, ir.Value] = {}
+        self._numbers: dict[Atom | Dim, ir.Value] = {}
+        self._shape: ir.Value | None = None
 
     # -- nodes ---------------------------------------------------------------------------------------------------
 
@@ -226,28 +227,33 @@ class Builder:
 
     def number(self, dim: Dim) -> ir.Value:
         """A dim as an int64 tensor of shape [1]."""
+        if dim in self._numbers:
+            return self._numbers[dim]
         values = [self._atom(atom) for atom in dim.atoms]
         if dim.number != 1 or not values:
             values.append(self.constant(np.asarray([dim.number], np.int64), "number"))
         result = values[0]
         for value in values[1:]:
             result = self._integer("Mul", result, value)
+        self._numbers[dim] = result
         return result
 
     def _atom(self, atom: Atom) -> ir.Value:
-        if atom not in self._atoms:
-            base = Atom(atom.axis)
-            if atom == base:
-                shape = self.op("Shape", [self.source], (Dim(len(self.site.axes)),), ir.DataType.INT64)
-                at = self.constant(np.asarray([atom.axis], np.int64), "axis")
-                self._atoms[atom] = self.op("Gather", [shape, at], (Dim(1),), ir.DataType.INT64, axis=0)
-            else:
-                value = self._atom(base)
-                for op_type, number, neutral in (("Add", atom.add, 0), ("Div", atom.div, 1), ("Add", atom.plus, 0)):
-                    if number != neutral:
-                        value = self._integer(op_type, value, self.constant(np.asarray([number], np.int64), "number"))
-                self._atoms[atom] = value
-        return self._atoms[atom]
+        if atom in self._numbers:
+            return self._numbers[atom]
+        base = Atom(atom.axis)
+        if atom == base:
+            if self._shape is None:
+                self._shape = self.op("Shape", [self.source], (Dim(len(self.site.axes)),), ir.DataType.INT64)
+            at = self.constant(np.asarray([atom.axis], np.int64), "axis")
+            value = self.op("Gather", [self._shape, at], (Dim(1),), ir.DataType.INT64, axis=0)
+        else:
+            value = self._atom(base)
+            for op_type, number, neutral in (("Add", atom.add, 0), ("Div", atom.div, 1), ("Add", atom.plus, 0)):
+                if number != neutral:
+                    value = self._integer(op_type, value, self.constant(np.asarray([number], np.int64), "number"))
+        self._numbers[atom] = value
+        return value
 
     def _integer(self, op_type: str, a: ir.Value, b: ir.Value) -> ir.Value:
         return self.op(op_type, [a, b], (Dim(1),), ir.DataType.INT64)

@@ -85,12 +85,10 @@ def _load(model: ir.Model) -> str | None:
 
 
 def _windows(original: ir.Model, rewritten: ir.Model, sites: tuple[Site, ...]) -> Check:
-    before = sites or find(original).sites
-    after = {site.output.name: site for site in find(rewritten).sites}
+    before = [site for site in sites or find(original).sites if not site.flattened]
+    after = find(rewritten).sites if before else ()
     for site in before:
-        found = after.get(site.output.name)
-        if site.flattened:
-            continue
-        if found is None or found.input.name != site.input.name or found.geometry() != site.geometry():
+        same = [s for s in after if s.input.name == site.input.name and s.geometry() == site.geometry()]
+        if not same:
             return Check("window map", False, f"the result has not the window of {site.name}")
     return Check("window map", True, "the result has the same windows")

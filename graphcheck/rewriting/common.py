@@ -19,15 +19,26 @@ def axes_of(site: Site, role: str) -> list[int]:
     return [i for i, axis in enumerate(site.axes) if axis.role == role]
 
 
-def cropped(b: Builder, x: ir.Value) -> ir.Value:
-    """The input without the elements that lie before the first window or are cut off behind (negative pads)."""
-    site, cuts, dims = b.site, {}, list(b.dims[x])
+def cropped(b: Builder, x: ir.Value, whole: bool = False) -> ir.Value:
+    """The input without what lies before the first window or is cut off behind (negative pads).
+
+    With ``whole``, an axis of windows side by side is cut to whole windows too, where a Conv would ignore the rest.
+    """
+    site, cuts, dims, ends = b.site, {}, list(b.dims[x]), {}
+    demands = any("demands sizes" in note for note in site.notes)
     for at, axis in enumerate(site.axes):
         begin, end = max(-axis.begin, 0), min(axis.end, 0)
-        if begin or end:
+        covered = 0 if axis.count is None else axis.count * axis.stride - max(axis.begin, 0)
+        if whole and axis.role == "spatial" and axis.size is not None and axis.end <= 0:
+            if begin or begin + covered != axis.size:
+                cuts[at] = (begin, begin + covered)
+                dims[at] = Dim(covered)
+        elif begin or end:
             cuts[at] = (begin, end or NO_END)
             dims[at] = size_of(site, at, padded=True) if axis.begin <= 0 and axis.end <= 0 else dims[at]
-    return b.slice(x, cuts, tuple(dims))
+        if whole and axis.role == "spatial" and axis.size is None and not demands:
+            ends[at] = count_of(site, at) * Dim(axis.stride)
+    return b.slice_to(b.slice(x, cuts, tuple(dims)), ends)
 
 
 def padded(b: Builder, x: ir.Value) -> ir.Value:
@@ -35,6 +46,11 @@ def padded(b: Builder, x: ir.Value) -> ir.Value:
     x = cropped(b, x)
     begin, end = ([max(v, 0) for v in pads] for pads in zip(*((a.begin, a.end) for a in b.site.axes), strict=True))
     return b.pad(x, begin, end, tuple(size_of(b.site, i, padded=True) for i in range(len(b.site.axes))))
+
+
+def has_padding(site: Site) -> bool:
+    """Whether windows reach over the input's border."""
+    return any(a.begin > 0 or a.end > 0 for a in site.spatial)
 
 
 def channels_first(b: Builder, x: ir.Value) -> tuple[ir.Value, Groups]:

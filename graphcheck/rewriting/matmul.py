@@ -7,7 +7,7 @@ import onnx_ir as ir
 from graphcheck.patches.site import Site
 from graphcheck.rewriting import unfold
 from graphcheck.rewriting.builder import Builder, Dim, count_of, product, size_of
-from graphcheck.rewriting.common import Groups, add_bias, axes_of, columns_weight, dims_of, padded, tiles
+from graphcheck.rewriting.common import Groups, add_bias, axes_of, columns_weight, cropped, dims_of, has_padding, tiles
 
 NAME = "matmul"
 
@@ -22,9 +22,9 @@ def build(b: Builder) -> tuple[ir.Value, Groups]:
     site = b.site
     if site.flattened:
         return _flattened(b)
-    if not tiles(site):
+    if not tiles(site) or has_padding(site):
         return unfold.build(b)
-    x = fitted(b, padded(b, b.source))
+    x = cropped(b, b.source, whole=True)
     split: list[Dim] = []
     rows: dict[int, int] = {}
     columns: dict[int, int] = {}
@@ -48,26 +48,11 @@ def build(b: Builder) -> tuple[ir.Value, Groups]:
     return add_bias(b, y), [*groups, (len(site.axes),)]
 
 
-def fitted(b: Builder, x: ir.Value) -> ir.Value:
-    """The input cut to whole windows, where a Conv would ignore the rest."""
-    site, ends = b.site, {}
-    whole = any("demands sizes" in note for note in site.notes)
-    for at, axis in enumerate(site.axes):
-        if axis.role != "spatial":
-            continue
-        if axis.size is None:
-            if not whole:
-                ends[at] = count_of(site, at) * Dim(axis.stride)
-        elif axis.count is not None and axis.size + axis.begin + axis.end != axis.count * axis.stride:
-            ends[at] = Dim(axis.count * axis.stride)
-    return b.slice_to(x, ends)
-
-
 def row_groups(site: Site) -> Groups:
-    """The dims of the rows: those of the old output if its last dim is the channels, else batch and windows."""
-    channels = len(site.axes)
-    if site.order and site.order[-1] == (channels,):
-        return list(site.order[:-1])
+    """The dims of the rows: those of the old output without its channels, if these are a dim of their own."""
+    channels = (len(site.axes),)
+    if channels in site.order:
+        return [group for group in site.order if group != channels]
     return [tuple(axes_of(site, "batch")), tuple(axes_of(site, "spatial"))]
 
 

@@ -8,7 +8,6 @@ import onnx_ir as ir
 from graphcheck.patches.site import Site
 from graphcheck.rewriting.builder import Builder, Dim, count_of
 from graphcheck.rewriting.common import Groups, axes_of, channels_first, cropped, dense_weight, scale, tiles
-from graphcheck.rewriting.matmul import fitted
 
 NAME = "space-to-depth"
 
@@ -30,7 +29,7 @@ def why_not(site: Site) -> str | None:
 def build(b: Builder) -> tuple[ir.Value, Groups]:
     """[batch, channels, h, w] -> SpaceToDepth [batch, p1 * p2 * channels, h / p, w / p] -> Conv."""
     site = b.site
-    x, groups = channels_first(b, fitted(b, cropped(b, b.source)))
+    x, groups = channels_first(b, cropped(b, b.source, whole=True))
     size = site.spatial[0].kernel
     height, width = (count_of(site, i) for i in axes_of(site, "spatial"))
     batch, channels = b.dims[x][:2]

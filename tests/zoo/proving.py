@@ -100,3 +100,11 @@ def as_proto(model: Any) -> onnx.ModelProto:
         return model
     with open(model, "rb") as file:
         return onnx.ModelProto.FromString(file.read())
+
+
+def verdict(a: Any, b: Any, **options: Any) -> tuple[str, str, dict[str, Any]]:
+    """``compare``'s verdict, reason and evidence."""
+    from graphcheck.equivalence.compare import compare
+
+    result = compare(a, b, **options)
+    return str(result.verdict), result.reason, result.evidence

@@ -11,6 +11,11 @@ class Stage {
     this.filter = new Set();
     this.hits = new Set();
     this.live = new Map();
+    const first = this.g.data.goto;
+    if (first !== null) this.g.reveal(first);
+    // Where two columns would be too small to read, one side opens; the other is a tap away.
+    const fitting = root.clientWidth / (2 * this.g.need + GUTTER);
+    if (this.g.sides.length > 1 && root.clientWidth < 700 && fitting < 0.5) this.only = first !== null && this.g.verts[first].b !== null ? "b" : "a";
     this.build();
     this.fit();
     this.redraw();
@@ -19,12 +24,7 @@ class Stage {
       const now = this.view.clientWidth;
       if (now && Math.abs(now - before) > 40) { before = now; this.fit(); this.redraw(); }
     }).observe(this.view);
-    const first = this.g.data.goto;
-    if (first !== null && first !== undefined) {
-      if (this.g.reveal(first)) this.fit();
-      this.redraw();
-      this.centre(first, false);
-    }
+    if (first !== null) this.centre(first, false);
   }
 
   // From the calm drawing to the full one or back; the selected node stays if it is in both.

@@ -27,7 +27,7 @@ Object.assign(Stage.prototype, {
         for (const b of $$("button", e.target.parentNode)) b.setAttribute("aria-pressed", b === e.target);
         this.fit();
         this.redraw();
-      }, { "aria-pressed": only === "" }));
+      }, { "aria-pressed": only === this.only }));
     const full = this.drawings[this.drawings.length - 1], hidden = this.drawings[0].data.hidden;
     return el("div", { class: "bar" },
       el("div", { class: "searchbox" }, this.input, this.list),

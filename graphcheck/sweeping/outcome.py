@@ -1,0 +1,83 @@
+"""What came of one pair or model of a sweep, and what a whole sweep is worth."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_TROUBLE, EXIT_UNDECIDED, Comparison, Verdict
+
+TROUBLE = "trouble"
+ANALYZED, UNCHANGED = "analyzed", "unchanged"  # done, with nothing to prove
+FAILURES = ("error", "crash", "memory", "timeout", "lost", "check")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """One result: ``status`` is a verdict, ``analyzed``, ``unchanged`` (nothing to rewrite) or ``trouble``.
+
+    ``failure`` says what kept it from an answer: ``error`` (a model or command that does not work), ``crash``,
+    ``memory``, ``timeout``, ``lost`` (the worker died), ``check`` (a rewrite that failed its own check). ``seconds``
+    is wall time, ``memory`` the peak in bytes, ``result`` the JSON of the command, ``known`` whether it is an old one.
+    """
+
+    name: str
+    status: str
+    reason: str
+    failure: str | None = None
+    a: str | None = None
+    b: str | None = None
+    seconds: float = 0.0
+    memory: int = 0
+    result: dict[str, Any] | None = None
+    known: bool = False
+
+    def exit_code(self, require: Verdict = Verdict.WITHIN_ROUNDING) -> int:
+        """The exit code that this result alone would give."""
+        if self.status == Verdict.DIFFERENT or self.failure == "check":
+            return EXIT_DIFFERENT
+        if self.status == TROUBLE:
+            return EXIT_TROUBLE
+        done = self.status in (ANALYZED, UNCHANGED) or Verdict(self.status).meets(require)
+        return EXIT_OK if done else EXIT_UNDECIDED
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, without the result of the command."""
+        row = dataclasses.asdict(dataclasses.replace(self, result=None))
+        del row["result"]
+        return row
+
+
+def of(result: Outcome | Comparison | Mapping[str, Any]) -> Outcome:
+    """The outcome of a comparison, or of the JSON of ``compare``, ``guard``, ``analyze`` or ``rewrite``."""
+    if isinstance(result, Outcome):
+        return result
+    data = result.to_json() if isinstance(result, Comparison) else dict(result)
+    sides = [(data.get(side) or {}).get("path") for side in ("a", "b")]
+    model = (data.get("model") or {}).get("path")
+    name = " / ".join(str(side or "model") for side in sides) if "a" in data else str(model or "model")
+    seconds = float((data.get("timings") or {}).get("total", 0.0))
+    status, reason, failure = _status(data)
+    return Outcome(name, status, reason, failure, sides[0] or model, sides[1], seconds, result=data)
+
+
+def _status(data: Mapping[str, Any]) -> tuple[str, str, str | None]:
+    if "patch_embeddings" in data:
+        found, left = len(data["patch_embeddings"]), len(data["refusals"])
+        return ANALYZED, f"{found} patch embeddings or convolutions, {left} left alone", None
+    if data.get("verdict") is None:
+        return UNCHANGED, str(data.get("reason") or "nothing to rewrite"), None
+    failed = [check for check in data.get("checks") or () if check["ok"] is False]
+    if failed:
+        return str(data["verdict"]), f"the rewrite failed its own check: {failed[0]['detail']}", "check"
+    return str(data["verdict"]), str(data["reason"]), None
+
+
+def exit_code(outcomes: Iterable[Outcome], require: Verdict = Verdict.WITHIN_ROUNDING) -> int:
+    """The exit code of many: ``different`` wins over trouble, trouble over undecided, anything over 0.
+
+    A refutation stays one, whatever else happened; and what could not be looked at weighs more than an open question.
+    """
+    codes = {outcome.exit_code(require) for outcome in outcomes}
+    return next((code for code in (EXIT_DIFFERENT, EXIT_TROUBLE, EXIT_UNDECIDED) if code in codes), EXIT_OK)

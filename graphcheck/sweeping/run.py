@@ -1,0 +1,158 @@
+"""The sweep itself: leaves out what is known, hands out the rest, and stores each answer as it comes."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from graphcheck.sweeping.child import Stopped, failure
+from graphcheck.sweeping.executors import Answer, Workers
+from graphcheck.sweeping.keys import Settings, digest
+from graphcheck.sweeping.manifest import Job
+from graphcheck.sweeping.outcome import TROUBLE, Outcome
+from graphcheck.sweeping.store import Store
+
+_HASHERS = 4
+
+
+def sweep(
+    jobs: Sequence[Job],
+    settings: Settings,
+    workers: Workers,
+    store: Store,
+    *,
+    fresh: bool = False,
+    retry: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Outcome]:
+    """The outcome of each job, in order; jobs with equal content are done once.
+
+    With ``fresh`` nothing counts as known, with ``retry`` no failure does. ``progress`` is called once for each job.
+    """
+    keys = _keys(jobs, settings)
+    found: dict[str, Outcome] = {}
+    waiting: deque[tuple[str, Job]] = deque()
+    outcomes: dict[str, Outcome] = {}
+    for job in jobs:
+        key = keys[job.name]
+        if isinstance(key, Outcome):
+            outcomes[job.name] = key
+            progress(job.name)
+        elif key not in found and all(key != other for other, _ in waiting):
+            old = None if fresh else store.known(key, settings.timeout, settings.max_memory, retry)
+            if old is not None and _still_there(old, job, settings):
+                found[key] = old
+            else:
+                waiting.append((key, job))
+    for job in jobs:
+        if keys[job.name] in found:
+            progress(job.name)
+    found |= _work(waiting, settings, workers, store, progress)
+    for job in jobs:
+        key = keys[job.name]
+        if isinstance(key, str):
+            outcomes[job.name] = _named(found[key], job)
+    return [outcomes[job.name] for job in jobs]
+
+
+def _work(
+    waiting: deque[tuple[str, Job]], settings: Settings, workers: Workers, store: Store, progress: Callable[[str], None]
+) -> dict[str, Outcome]:
+    done: dict[str, Outcome] = {}
+    running: dict[Answer, tuple[str, Job]] = {}
+    while waiting or running:
+        room = max(1, workers.capacity()) if waiting else 0
+        while waiting and len(running) < room:
+            key, job = waiting.popleft()
+            running[workers.submit(task_of(job, settings))] = (key, job)
+        ended, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+        for future in ended:
+            key, job = running.pop(future)
+            done[key] = _named(Outcome(job.name, **_answer(future)), job)
+            store.put(key, done[key], settings.timeout, settings.max_memory)
+            progress(job.name)
+    return done
+
+
+def _answer(future: Answer) -> dict[str, Any]:
+    try:
+        return future.result()
+    except Stopped:
+        raise KeyboardInterrupt from None
+    except concurrent.futures.CancelledError:
+        return failure(TROUBLE, "lost", "the connection to the workers was lost")
+    except Exception as error:  # whatever a cluster may raise; a task itself raises nothing
+        text = " ".join(str(error).split())[:200]
+        return failure(TROUBLE, "lost", f"the worker died or failed ({type(error).__name__}: {text})")
+
+
+def task_of(job: Job, settings: Settings) -> dict[str, Any]:
+    """The task as a worker takes it: plain data, absolute paths."""
+    names = {
+        "a": _absolute(job.a),
+        "b": job.b and _absolute(job.b),
+        "reduce": settings.reduce and _absolute(Path(settings.reduce, _file_name(job.name))),
+        "witness": settings.witness and _absolute(Path(settings.witness)),
+        "out": _out(job, settings),
+    }
+    fields = dataclasses.asdict(settings) | {"options": dict(settings.options), "command": list(settings.command)}
+    return fields | names
+
+
+def _out(job: Job, settings: Settings) -> str | None:
+    return settings.out and _absolute(Path(settings.out, f"{_file_name(job.name)}.onnx"))
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)
+
+
+def _file_name(name: str) -> str:
+    """A name as a path below a folder: folders stay, anything unusual does not."""
+    parts = [re.sub(r"[^\w.=+-]+", "-", part).strip(".-") for part in name.split("/")]
+    return "/".join(filter(None, parts))[:200] or "model"
+
+
+def _keys(jobs: Sequence[Job], settings: Settings) -> dict[str, str | Outcome]:
+    """The key of each job, or why it has none; each file is hashed once, several at a time."""
+    files = {path for job in jobs if not job.problem for path in (job.a, job.b) if path is not None}
+    with concurrent.futures.ThreadPoolExecutor(_HASHERS) as pool:
+        digests = dict(zip(files, pool.map(_try_digest, files), strict=True))
+    keys: dict[str, str | Outcome] = {}
+    for job in jobs:
+        paths = [path for path in (job.a, job.b) if path is not None]
+        problem = job.problem or next((text for p in paths for text in [digests[p][1]] if text), None)
+        if problem:
+            keys[job.name] = _named(Outcome(job.name, **failure(TROUBLE, "error", f"{job.a}: {problem}")), job)
+        else:
+            keys[job.name] = settings.key([digests[path][0] for path in paths])
+    return keys
+
+
+def _try_digest(path: Path) -> tuple[str, str | None]:
+    try:
+        return digest(path), None
+    except FileNotFoundError:
+        return "", f"there is no file {path}"
+    except OSError as error:
+        return "", f"{path} cannot be read: {error.strerror}"
+
+
+def _named(outcome: Outcome, job: Job) -> Outcome:
+    """The outcome as that of ``job``: an old or shared one carries another's name."""
+    return dataclasses.replace(outcome, name=job.name, a=str(job.a), b=job.b and str(job.b))
+
+
+def _still_there(old: Outcome, job: Job, settings: Settings) -> bool:
+    """Whether what ``old`` wrote is where this sweep wants it."""
+    wrote = settings.out is not None and settings.do == "rewrite" and old.status not in ("unchanged", TROUBLE)
+    target = _out(job, settings)
+    if not wrote or target is None or old.failure or old.status == "undecided":
+        return True
+    return (old.result or {}).get("output") == target and os.path.exists(target)

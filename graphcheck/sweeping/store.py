@@ -1,0 +1,88 @@
+"""Results in a SQLite file, one row for each key, written as they come: a sweep that is interrupted loses none."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from graphcheck.errors import GraphcheckError
+from graphcheck.output import dumps
+from graphcheck.sweeping.outcome import TROUBLE, Outcome
+from graphcheck.verdict import Verdict
+
+_APPLICATION, _VERSION = 0x67726368, 1  # "grch"; the version of the table below
+_TABLE = """CREATE TABLE IF NOT EXISTS results (
+  key TEXT PRIMARY KEY, name TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, failure TEXT, a TEXT, b TEXT,
+  seconds REAL NOT NULL, memory INTEGER NOT NULL, timeout REAL NOT NULL, max_memory INTEGER NOT NULL,
+  finished REAL NOT NULL, result BLOB) WITHOUT ROWID"""
+_COLUMNS = "name, status, reason, failure, a, b, seconds, memory, result"
+
+
+class Store:
+    """The file; raises GraphcheckError where it is no store or cannot be written. To be used by one thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._trouble():
+            self.connection = sqlite3.connect(path, timeout=30.0, isolation_level=None)
+            self.connection.execute("PRAGMA journal_mode = WAL")
+            self.connection.execute("PRAGMA synchronous = NORMAL")  # survives a kill; after a power cut, a row is redone
+            marks = [self.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+            if marks == [0, 0] and not self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                self.connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+                self.connection.execute(f"PRAGMA user_version = {_VERSION}")
+            elif marks != [_APPLICATION, _VERSION]:
+                raise GraphcheckError(f"{path}: is no store of this version of graphcheck; name another with --store")
+            self.connection.execute(_TABLE)
+
+    def known(self, key: str, timeout: float, max_memory: int, retry: bool = False) -> Outcome | None:
+        """The outcome stored under ``key``, unless another try could tell more.
+
+        That is so for a lost worker, for what ended without an answer under tighter limits than these (``timeout``
+        seconds, ``max_memory`` bytes), and with ``retry`` for every failure.
+        """
+        with self._trouble():
+            row = self.connection.execute(
+                f"SELECT timeout, max_memory, {_COLUMNS} FROM results WHERE key = ?", (key,)
+            ).fetchone()
+        if row is None:
+            return None
+        *fields, packed = row[2:]
+        result = None if packed is None else json.loads(zlib.decompress(packed))
+        outcome = Outcome(*fields, result=result, known=True)
+        open_ = outcome.status in (Verdict.UNDECIDED, TROUBLE)
+        tighter = timeout > row[0] or max_memory > row[1]
+        again = outcome.failure == "lost" or (open_ and tighter) or (retry and outcome.failure is not None)
+        return None if again else outcome
+
+    def put(self, key: str, outcome: Outcome, timeout: float, max_memory: int) -> None:
+        """Write the outcome of ``key`` in the place of any older one, durably."""
+        o = outcome
+        packed = None if o.result is None else zlib.compress(dumps(o.result).encode())
+        values = (o.name, o.status, o.reason, o.failure, o.a, o.b, o.seconds, o.memory, packed)
+        row = (key, *(v.encode(errors="replace").decode() if isinstance(v, str) else v for v in values))
+        with self._trouble():
+            self.connection.execute(
+                f"INSERT OR REPLACE INTO results (key, {_COLUMNS}, timeout, max_memory, finished) "
+                f"VALUES ({', '.join('?' * 13)})",
+                (*row, timeout, max_memory, time.time()),
+            )
+
+    @contextlib.contextmanager
+    def _trouble(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise GraphcheckError(f"{self.path}: cannot serve as the store of results: {error}") from None
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.connection.close()
