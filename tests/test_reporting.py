@@ -274,7 +274,7 @@ def test_demo_cells_lead_to_their_pairs() -> None:
         len(cells) == 3
         and cells <= set(packed["f0-views"])
         and cells == set(packed["f0-drawings"])
-        and set(packed["f0-graphs"]) == {"conv", "matmul", "unfold"}
+        and set(packed["f0-graphs"]) == {"t-conv", "t-matmul", "t-unfold"}
     )
 
 

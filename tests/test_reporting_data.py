@@ -276,8 +276,8 @@ def rewrite(to: str = "conv") -> Json:
 
 
 def demo(verdict: str = "proved") -> Json:
-    names = ["conv", "matmul", "unfold"]
-    graphs = {"conv": conv_graph(), "matmul": matmul_graph(), "unfold": matmul_graph()}
+    names = ["t-conv", "t-matmul", "t-unfold"]
+    graphs = dict(zip(names, (conv_graph(), matmul_graph(), matmul_graph()), strict=True))
     variants = [
         {
             "name": n,

@@ -211,3 +211,8 @@ def test_one_side_alone_points_at_its_marks() -> None:
     made = drawings(conv_graph(), marks={"a": {"Conv_0": "patch embedding"}})[0]
     assert made["verts"][made["goto"]][4] == "patch embedding" and {v[3] for v in made["verts"]} == {"plain"}
     assert drawings(matmul_graph())[0]["goto"] is None
+
+
+def test_without_alignment_nothing_is_claimed() -> None:
+    made = draw(compare(alignment=[]))
+    assert {v[3] for v in made["verts"] if v[0] == "n"} == {"plain"} and len(made["verts"]) == 3 + 4 + 2

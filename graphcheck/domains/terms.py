@@ -116,16 +116,26 @@ class Terms:
                 a, b = b, a
             self._parent[b] = a
             self.merges += 1
-            if self.on_merge is not None:
-                self.on_merge(a, b)
             users = self._users[b]
             self._users[b] = []
+            if self._becomes_move(a, b):
+                self.terms[a] = self.terms[b]
+                users = users + self._users[a]
+                self._users[a] = []
+            if self.on_merge is not None:
+                self.on_merge(a, b)
             for user in users:
                 again = self.rebuild(user)
                 if again is not None and self.find(again) != self.find(user):
                     work.append((again, user))
             self._users[a] += users
         return self.find(asked)
+
+    def _becomes_move(self, kept: int, gone: int) -> bool:
+        """Whether the class kept is better known as the movement that the other one is, since users look through movement."""
+        term = self.terms[gone]
+        known = kept in self.arrays or self.terms[kept].kind in ("move", "leaf")
+        return not known and term.kind == "move" and all(self.find(a) < kept for a in term.args)
 
     def _rank(self, cls: int) -> tuple[bool, int]:
         return (cls not in self.arrays, cls)

@@ -72,6 +72,11 @@ class Prover:
     def _merged(self, kept: int, gone: int) -> None:
         self._uses[kept] += self._uses.pop(gone, 0)
         self.sides[kept] = self.sides.get(kept, 0) | self.sides.get(gone, 0)
+        term = self.terms.terms[kept]
+        if term.kind == "move" and len(term.args) == 1 and self.terms.maps.inverse(term.params[0]) is not None:
+            source = self.terms.find(term.args[0])  # who has a rearrangement of all elements has the elements
+            if self.terms.size(source) == term.size:
+                self.sides[source] = self.sides.get(source, 0) | self.sides[kept]
 
     def shared(self, cls: int) -> bool:
         """Whether both graphs have the class (constants are shared by nature)."""

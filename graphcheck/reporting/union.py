@@ -181,7 +181,9 @@ def _increasing(values: list[int]) -> set[int]:
 def _vertices(
     a: Side, b: Side | None, pairs: dict[Key, tuple[Key, str]], apart: dict[Key, tuple[Key, str]]
 ) -> list[Vertex]:
-    alone = "plain" if b is None else "a"
+    # Without any alignment nothing is known of partners, and nothing is claimed.
+    aligned = b is not None and any(x[0] == "n" for x in (*pairs, *apart))
+    alone, alone_b = ("a", "b") if aligned else ("plain", "plain")
     vertices: list[Vertex] = []
     partner: Key | None
     for k in a.keys:
@@ -190,7 +192,7 @@ def _vertices(
     matched, back = {y for y, _ in pairs.values()}, {y: (x, status) for x, (y, status) in apart.items()}
     for k in b.keys if b else []:
         if k not in matched:
-            partner, status = back.get(k, (None, "b"))
+            partner, status = back.get(k, (None, alone_b))
             vertices.append(Vertex(None, k, status, partner))
     return vertices
 

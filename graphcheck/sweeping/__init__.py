@@ -1,1 +1,1 @@
-"""Many models: what to do, workers that do it in processes of their own, a store that keeps it, formats that tell it."""
+"""Many models: what to do, workers with a process for each task, a store that keeps results, formats that tell them."""

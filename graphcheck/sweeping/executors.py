@@ -1,4 +1,4 @@
-"""Who does the work: threads that each wait for a process here, or Dask's workers elsewhere; both take the same task."""
+"""Who does the work: threads that each wait for a process here, or Dask's workers elsewhere; the task is the same."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class OnDask:
 
 
 def _once(client_id: str) -> Any:
-    """A scheduler plugin that counts this client's tasks as failed as often as is allowed: one more death is the end."""
+    """A scheduler plugin: this client's tasks count as failed as often as is allowed, so one death is their end."""
     from distributed.diagnostics.plugin import SchedulerPlugin
 
     class Once(SchedulerPlugin):  # type: ignore[misc]  # inside, so that it travels by value: no graphcheck needed there

@@ -21,9 +21,9 @@ _LOCATION = b"\x0a\x08location\x12"
 class Settings:
     """What is done to every job: ``do`` is compare, guard, analyze or rewrite.
 
-    ``command`` is guard's, ``to`` rewrite's; ``options`` are those of ``compare`` and decide about the answer. The limits
-    (``timeout`` in seconds, ``max_memory`` in bytes) hold for each job, ``threads`` is what each may use. ``witness``,
-    ``reduce`` and ``out`` are folders.
+    ``command`` is guard's, ``to`` rewrite's; ``options`` are those of ``compare`` and decide about the answer. The
+    limits (``timeout`` in seconds, ``max_memory`` in bytes) hold for each job, ``threads`` is what each may use.
+    ``witness``, ``reduce`` and ``out`` are folders.
     """
 
     do: str

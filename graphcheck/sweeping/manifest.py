@@ -25,9 +25,9 @@ class Job:
 def read_jobs(source: Path, *, against: Path | None = None, pairs: bool = True) -> list[Job]:
     """The jobs that ``source`` names, in order, with unique names; pairs, or single models for ``pairs=False``.
 
-    A folder with ``against``: each ``*.onnx`` below it and its namesake there. A folder of ``graphcheck export`` (or its
-    ``manifest.json``): the pairs known to be equal, or all its models. A JSON list: ``{"a", "b", "name"}`` each, or
-    ``{"model", "name"}``; paths relative to the list. Raises GraphcheckError for what is none of these, or is empty.
+    A folder with ``against``: each ``*.onnx`` below it and its namesake there. A folder of ``graphcheck export`` (or
+    its ``manifest.json``): the pairs known to be equal, or all its models. A JSON list: ``{"a", "b", "name"}`` each,
+    or ``{"model", "name"}``; paths relative to the list. Raises GraphcheckError for what is none, or is empty.
     """
     if not source.exists():
         raise GraphcheckError(f"{source}: there is no such file or folder")

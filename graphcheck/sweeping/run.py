@@ -37,23 +37,23 @@ def sweep(
     """
     keys = _keys(jobs, settings)
     found: dict[str, Outcome] = {}
-    waiting: deque[tuple[str, Job]] = deque()
+    waiting: dict[str, Job] = {}
     outcomes: dict[str, Outcome] = {}
     for job in jobs:
         key = keys[job.name]
         if isinstance(key, Outcome):
             outcomes[job.name] = key
             progress(job.name)
-        elif key not in found and all(key != other for other, _ in waiting):
+        elif key not in found and key not in waiting:
             old = None if fresh else store.known(key, settings.timeout, settings.max_memory, retry)
             if old is not None and _still_there(old, job, settings):
                 found[key] = old
             else:
-                waiting.append((key, job))
+                waiting[key] = job
     for job in jobs:
-        if keys[job.name] in found:
+        if isinstance(key := keys[job.name], str) and waiting.get(key) is not job:
             progress(job.name)
-    found |= _work(waiting, settings, workers, store, progress)
+    found |= _work(deque(waiting.items()), settings, workers, store, progress)
     for job in jobs:
         key = keys[job.name]
         if isinstance(key, str):
@@ -146,7 +146,7 @@ def _try_digest(path: Path) -> tuple[str, str | None]:
 
 def _named(outcome: Outcome, job: Job) -> Outcome:
     """The outcome as that of ``job``: an old or shared one carries another's name."""
-    return dataclasses.replace(outcome, name=job.name, a=str(job.a), b=job.b and str(job.b))
+    return dataclasses.replace(outcome, name=job.name, a=str(job.a), b=None if job.b is None else str(job.b))
 
 
 def _still_there(old: Outcome, job: Job, settings: Settings) -> bool:

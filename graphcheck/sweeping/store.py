@@ -32,9 +32,9 @@ class Store:
         with self._trouble():
             self.connection = sqlite3.connect(path, timeout=30.0, isolation_level=None)
             self.connection.execute("PRAGMA journal_mode = WAL")
-            self.connection.execute("PRAGMA synchronous = NORMAL")  # survives a kill; after a power cut, a row is redone
-            marks = [self.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
-            if marks == [0, 0] and not self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            self.connection.execute("PRAGMA synchronous = NORMAL")  # a kill loses no row, a power cut the last
+            marks = [self._number(f"PRAGMA {name}") for name in ("application_id", "user_version")]
+            if marks == [0, 0] and not self._number("SELECT count(*) FROM sqlite_master"):
                 self.connection.execute(f"PRAGMA application_id = {_APPLICATION}")
                 self.connection.execute(f"PRAGMA user_version = {_VERSION}")
             elif marks != [_APPLICATION, _VERSION]:
@@ -53,9 +53,9 @@ class Store:
             ).fetchone()
         if row is None:
             return None
-        *fields, packed = row[2:]
-        result = None if packed is None else json.loads(zlib.decompress(packed))
-        outcome = Outcome(*fields, result=result, known=True)
+        fields = dict(zip(_COLUMNS.split(", "), row[2:], strict=True))
+        packed = fields.pop("result")
+        outcome = Outcome(**fields, result=packed and json.loads(zlib.decompress(packed)), known=True)
         open_ = outcome.status in (Verdict.UNDECIDED, TROUBLE)
         tighter = timeout > row[0] or max_memory > row[1]
         again = outcome.failure == "lost" or (open_ and tighter) or (retry and outcome.failure is not None)
@@ -74,6 +74,9 @@ class Store:
                 (*row, timeout, max_memory, time.time()),
             )
 
+    def _number(self, query: str) -> int:
+        return int(self.connection.execute(query).fetchone()[0])
+
     @contextlib.contextmanager
     def _trouble(self) -> Iterator[None]:
         try:
@@ -84,5 +87,5 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.connection.close()

@@ -1,4 +1,4 @@
-"""``python -m graphcheck.sweeping.worker``: one task as a line of JSON on standard input, its answer on standard output."""
+"""``python -m graphcheck.sweeping.worker``: a task as a line of JSON on standard input, its answer on standard output."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
     except MemoryError:
         return failure("undecided", "memory", f"the memory limit of {size(task['max_memory'])} was reached")
     except Exception as error:
-        return failure("trouble", "error", f"graphcheck itself failed ({type(error).__name__}: {error}); please report it")
+        kind = type(error).__name__
+        return failure("trouble", "error", f"graphcheck itself failed ({kind}: {error}); please report it")
 
 
 def _options(task: dict[str, Any]) -> dict[str, Any]:
     # A tenth of the time is kept for start and end, so that a comparison can end itself and tell how far it came.
-    folders = {name: task[name] for name in ("witness", "reduce") if task[name]}
-    return task["options"] | folders | {"timeout": 0.9 * task["timeout"], "threads": task["threads"]}
+    options: dict[str, Any] = task["options"]
+    options |= {name: task[name] for name in ("witness", "reduce") if task[name]}
+    return options | {"timeout": 0.9 * task["timeout"], "threads": task["threads"]}
 
 
 def _compare(task: dict[str, Any]) -> Any:
@@ -80,8 +82,8 @@ _DO = {"compare": _compare, "guard": _guard, "analyze": _analyze, "rewrite": _re
 def _limit(max_memory: int) -> None:
     """What the system can do: an allocation far beyond the limit fails, and the kernel, out of memory, ends us first.
 
-    Address space is not limited: model files are mapped, and onnxruntime reserves more than it uses. Memory that is used
-    is watched from outside.
+    Address space is not limited: model files are mapped, and onnxruntime reserves more than it uses. Memory that is
+    used is watched from outside.
     """
     with contextlib.suppress(ImportError, OSError, ValueError, AttributeError):
         import resource
