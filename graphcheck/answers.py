@@ -65,13 +65,19 @@ def show_comparison(terminal: Terminal, result: dict[str, Any], top_k: int | Non
         _show_witness(terminal, result["witness"])
     if result.get("divergence"):
         terminal.say(f"  first divergence: {divergence(result['divergence'])}")
+    if reduced := result.get("reduced"):
+        where = (
+            f"{safe(reduced['a'])} and {safe(reduced['b'])} are {safe(reduced['verdict'])}" if reduced["a"] else "none"
+        )
+        terminal.say(f"  reduced: {where}: {safe(reduced['reason'])}")
 
 
 def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> None:
     """The answer of ``rewrite``: each site, why others are left alone, the proof, and what was written."""
-    if result["sites"] and result["verdict"]:
+    moved = result.get("moved") or []
+    if result["verdict"]:
         terminal.verdict(result["verdict"], result["reason"])
-    elif not result["sites"]:
+    elif not result["sites"] and not moved:
         terminal.say(f"nothing to rewrite to {safe(result['to'])}", "bold")
     for row in result["sites"]:
         site = row["site"]
@@ -89,6 +95,8 @@ def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> N
                     (when, short(t["tensor"], 60), safe(t.get("op_type", "")), dims(t["shape"])) for t in row[when]
                 ]
                 terminal.table((), tensors, 4)
+    for row in moved:
+        terminal.say(f"  movement split: {short(row['input'])} -> {short(row['output'])}")
     for refusal in result["refusals"]:
         terminal.say(f"  left alone: {short(refusal['node'])}: {safe(refusal['reason'])}", "yellow")
     for check in result["checks"]:
@@ -98,7 +106,7 @@ def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> N
                 f"  check {safe(check['name'])} {word}: {safe(check['detail'])}", "" if check["ok"] else "yellow"
             )
     if result["output"]:
-        kind = "" if result["sites"] else ", a byte copy of the model"
+        kind = "" if result["sites"] or moved else ", a byte copy of the model"
         terminal.say(f"wrote {safe(result['output'])}{kind}")
     elif result["verdict"]:
         terminal.say("nothing was written")
@@ -145,15 +153,16 @@ def _show_numeric(terminal: Terminal, numeric: dict[str, Any], top_k: int | None
 def _show_proof(terminal: Terminal, proof: dict[str, Any]) -> None:
     parts = [f"by {safe(proof['tier'])}"] if proof.get("tier") else []
     if primes := proof.get("primes"):
-        parts.append(f"{len(primes)} primes, seed {proof.get('seed')}")
         parts.append(f"error probability {number(proof.get('error_probability'))}")
+        parts.append(f"{len(primes)} primes drawn by seed {proof.get('seed')}")
     if parts:
         terminal.say(f"  proof: {', '.join(parts)}")
     for text in proof.get("assumptions") or []:
         terminal.say(f"  assuming: {safe(text)}", "dim")
     constants = proof.get("constants") or []
     for constant in constants[:8]:
-        terminal.say("  rounded constant: " + ", ".join(f"{safe(k)} {number(v)}" for k, v in constant.items()))
+        facts = (f"{safe(key)} {number(constant[key])}" for key in ("elements", "ulps", "roundings") if key in constant)
+        terminal.say(f"  rounded constant: {short(constant.get('name'))}: {', '.join(facts)}")
     if len(constants) > 8:
         terminal.say(f"  and {len(constants) - 8} more rounded constants, in the JSON")
 

@@ -84,13 +84,16 @@ def rewrite(
     *,
     check: Callable[[Any, Any], Comparison] | None = None,
     sites: Sequence[str] | None = None,
+    max_rank: int | None = None,
+    fold_normalization: bool = False,
     **options: Any,
 ) -> Rewrite:
     """Rewrites the patch embeddings of a model to the form ``to``: conv, matmul, unfold or space-to-depth.
 
     The result's ``.model`` is the rewritten clone where ``check(original, rewritten)`` proves it, else the original;
     without ``check`` that is :func:`compare` with ``options``. ``sites`` picks sites by the name of their contraction,
-    input or output. Raises UsageError for a form or site that there is not.
+    input or output; ``max_rank`` and ``fold_normalization`` are those of :func:`graphcheck.rewriting.rewrite.rewrite`.
+    Raises UsageError for a form or site that there is not.
     """
     from graphcheck.model import read
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
@@ -98,7 +101,9 @@ def rewrite(
     def prove(original: Any, rewritten: Any) -> Comparison:
         return compare(original, rewritten, graphs=False, **options)
 
-    return rewrite_model(read(model), to, check=check or prove, sites=sites)
+    return rewrite_model(
+        read(model), to, check=check or prove, sites=sites, max_rank=max_rank, fold_normalization=fold_normalization
+    )
 
 
 def export(names: str | Iterable[str], out_dir: str | Path = "models", seed: int = 0) -> Manifest:

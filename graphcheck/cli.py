@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return int(code or EXIT_OK)
     except _USAGE_ERRORS as error:
-        text = error.format_message()  # type: ignore[attr-defined]
+        text = error.format_message().replace("Value error, ", "")  # type: ignore[attr-defined]
         return _trouble(f"{text.rstrip('.')} (graphcheck --help tells more)") if text else EXIT_TROUBLE
     except GraphcheckError as error:
         return _trouble(str(error))

@@ -71,7 +71,7 @@ def compare(
         val_range=val_range,
         ignore_output=ignore_output,
     )
-    options |= {"reduce": reduce, "witness": witness, "threads": threads, "fail_fast": fail_fast}
+    options |= {"reduce": reduce, "witness": witness or Path(), "threads": threads, "fail_fast": fail_fast}
     options |= {"iterations": iterations or 1}
     if providers:
         options["providers"] = tuple(name.strip() for text in providers for name in text.split(","))
@@ -94,6 +94,8 @@ def rewrite(
     to: o.To = "conv",
     out: o.Out = None,
     site: o.Site = None,
+    max_rank: o.MaxRank = None,
+    fold_normalization: o.FoldNormalization = False,
     dry_run: o.DryRun = False,
     force: o.Force = False,
     fail_if_none: o.FailIfNone = False,
@@ -120,11 +122,18 @@ def rewrite(
     def prove(original: Any, rewritten: Any) -> Comparison:
         return _compared(terminal, original, rewritten, **options, graphs=False)
 
-    result = rewrite_model(read(model), to, check=None if dry_run else prove, sites=site)
+    result = rewrite_model(
+        read(model),
+        to,
+        check=None if dry_run else prove,
+        sites=site,
+        max_rank=max_rank,
+        fold_normalization=fold_normalization,
+    )
     failed = result.verdict is Verdict.DIFFERENT or any(check.ok is False for check in result.checks)
     if failed:
         code = EXIT_DIFFERENT
-    elif not result.applied:
+    elif not result.applied and not result.moved:
         code = EXIT_UNDECIDED if fail_if_none else EXIT_OK
     else:
         code = EXIT_OK if result.changed else EXIT_UNDECIDED
@@ -177,7 +186,7 @@ def guard(
         val_range=val_range,
         ignore_output=ignore_output,
     )
-    options |= {"reduce": reduce}
+    options |= {"reduce": reduce, "witness": Path()}
     terminal = Terminal(quiet=json == "-")
     level = Verdict(require or Verdict.WITHIN_ROUNDING)
     result = guarding.guard(

@@ -193,23 +193,18 @@ def _row(family: _Family) -> dict[str, Any]:
     for entry in family.models:
         variant = entry.variant
         to, rewritten = family.rewrites[variant.name]
-        row = {
-            "name": variant.name,
-            "form": variant.form,
-            "exporter": variant.exporter,
-            "batch": variant.inputs[0][1][0],
-        }
-        row |= {"path": entry.file, "analyze": family.analyses[variant.name].result(), "time_ms": None}
-        row |= {"rewrite_conv": None, "rewrite_matmul": None, f"rewrite_{to}": rewritten.result()}
-        variants.append(row)
+        row: dict[str, Any] = {"name": variant.name, "form": variant.form, "exporter": variant.exporter}
+        row |= {"batch": variant.inputs[0][1][0], "path": entry.file, "time_ms": None}
+        row |= {"analyze": family.analyses[variant.name].result(), "rewrite_conv": None, "rewrite_matmul": None}
+        variants.append(row | {f"rewrite_{to}": rewritten.result()})
     failures = [{"variant": f.variant.name, "exporter": f.variant.exporter, "error": f.error} for f in family.failures]
     pairs = [{"a": a, "b": b, "compare": future.result()} for (a, b), future in family.pairs.items()]
-    row = {"name": family.name, "description": FAMILIES[family.name], "variants": variants, "pairs": pairs}
-    return row | {"failures": failures, "skipped_pairs": family.skipped}
+    summary = {"name": family.name, "description": FAMILIES[family.name], "skipped_pairs": family.skipped}
+    return summary | {"variants": variants, "pairs": pairs, "failures": failures}
 
 
 def _time(row: dict[str, Any], family: _Family, folder: Path) -> None:
-    """Time all models of a family in onnxruntime, taking turns, each on one batch of its own (1 where it may choose)."""
+    """Time all models of a family in onnxruntime, taking turns, each on a batch of 1 where it may choose."""
     import numpy as np
 
     from graphcheck.equivalence import runtime
@@ -271,14 +266,16 @@ def _tell(terminal: Terminal, result: dict[str, Any], page: Path) -> int:
 def _tell_article(terminal: Terminal, family: dict[str, Any]) -> None:
     """The article's claim, as far as it is proved."""
     form = {variant["name"]: variant["form"] for variant in family["variants"]}
-    met: dict[tuple[str, ...], Counter[str]] = {}
+    met: dict[tuple[str, str], Counter[str]] = {}
     for pair in family["pairs"]:
-        forms = tuple(sorted({form[pair["a"]], form[pair["b"]]}))
-        if len(forms) == 2:
-            met.setdefault(forms, Counter())[pair["compare"]["verdict"]] += 1
-    for forms, counts in met.items():
-        said = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
-        terminal.say(f"{family['name']}: {forms[0]} = {forms[1]}: {said}")
+        a, b = sorted((form[pair["a"]], form[pair["b"]]))
+        if a != b:
+            met.setdefault((a, b), Counter())[pair["compare"]["verdict"]] += 1
+    said = []
+    for (a, b), counts in met.items():
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+        said.append(f"{a} = {b} ({verdicts})")
+    terminal.say(f"{family['name']}: {'; '.join(said)}")
 
 
 def _fastest(variants: Sequence[dict[str, Any]]) -> str:

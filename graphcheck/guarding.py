@@ -49,8 +49,10 @@ def guard(
         if out is not None and kept:
             output.copy_model(target, out)
     # The temporary file is gone: what the command made is called by where it lies now, or as the command called it.
-    made = (result.evidence.get("b") or {}) | {"path": str(out) if kept else "{out}"}
-    return dataclasses.replace(result, evidence=result.evidence | {"b": made})
+    renamed = {"b": (result.evidence.get("b") or {}) | {"path": str(out) if kept else "{out}"}}
+    if result.evidence.get("witness"):
+        renamed["witness"] = result.evidence["witness"] | {"replay": None}
+    return dataclasses.replace(result, evidence=result.evidence | renamed)
 
 
 def _run(command: list[str]) -> None:

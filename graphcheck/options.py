@@ -139,6 +139,13 @@ Site = Annotated[
     list[str] | None,
     _option("--site", metavar="NAME", help="only the site with this contraction, input or output; repeatable"),
 ]
+MaxRank = Annotated[
+    int | None,
+    _option("--max-rank", metavar="N", least=3, help="no tensor of more dims: movement over it is split into steps"),
+]
+FoldNormalization = Annotated[
+    bool, _option("--fold-normalization", help="take a normalization before the patches into the weight (re-rounds it)")
+]
 DryRun = Annotated[bool, _option("--dry-run", help="tell what would be done; write nothing")]
 Force = Annotated[bool, _option("--force", help="let OUT be MODEL")]
 FailIfNone = Annotated[bool, _option("--fail-if-none", help="exit with 3, and write nothing, where nothing applies")]

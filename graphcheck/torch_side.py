@@ -153,15 +153,19 @@ def _export(
     module: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None, model: ir.Model, outputs: int
 ) -> tuple[onnx.ModelProto | None, str | None, list[str]]:
     """A fresh export, the exporter's name, and what failed before it."""
-    names = [str(value.name) for value in model.graph.outputs]
+    from graphcheck import model as model_
+
     options: dict[str, Any] = {"kwargs": dict(kwargs or {}), "opset_version": max(model.opset_imports.get("", 18), 18)}
-    if len(names) == outputs:
-        options["output_names"] = names
+    if not kwargs and len(model.graph.outputs) == outputs:  # equal names pair what belongs together
+        options["input_names"] = [str(value.name) for value in model_.required_inputs(model)]
+        options["output_names"] = [str(value.name) for value in model.graph.outputs]
     errors: list[str] = []
     for exporter in (_dynamo, _torchscript):
         try:
             with _quiet():
-                return exporter(module, copy.deepcopy(tuple(args)), options), exporter.__name__.strip("_"), errors
+                fresh = exporter(module, copy.deepcopy(tuple(args)), options)
+                model_.read(fresh)  # an export that the checker refuses is none
+                return fresh, exporter.__name__.strip("_"), errors
         except Exception as error:  # exporters raise anything
             text = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
             errors.append(f"{exporter.__name__.strip('_')}: {type(error).__name__}: {text[:200]}")

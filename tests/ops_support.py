@@ -37,14 +37,22 @@ def model(text: str, version: int = 18) -> onnx.ModelProto:
 
 
 def node_model(
-    op: str, inputs: Sequence[np.ndarray], attributes: Mapping[str, Any], version: int, outputs: int = 1, domain: str = "",
+    op: str,
+    inputs: Sequence[np.ndarray],
+    attributes: Mapping[str, Any],
+    version: int,
+    outputs: int = 1,
+    domain: str = "",
     constants: Sequence[np.ndarray | None] = (),
 ) -> onnx.ModelProto:
     """One node on computed inputs x0, x1 ..., with initializers behind them (None: omitted)."""
     names = [f"x{i}" for i in range(len(inputs))]
     fixed = ["" if c is None else f"c{i}" for i, c in enumerate(constants)]
     node = helper.make_node(op, [*names, *fixed], [f"y{i}" for i in range(outputs)], domain=domain, **attributes)
-    typed = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape) for n, x in zip(names, inputs, strict=True)]
+    typed = [
+        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+        for n, x in zip(names, inputs, strict=True)
+    ]
     stored = [numpy_helper.from_array(c, n) for c, n in zip(constants, fixed, strict=True) if c is not None]
     graph = helper.make_graph([node], "g", typed, [onnx.ValueInfoProto(name=f"y{i}") for i in range(outputs)], stored)
     opsets = [helper.make_opsetid("", version), helper.make_opsetid("com.microsoft", 1)]
@@ -54,7 +62,7 @@ def node_model(
 def trace(
     proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray], *, normalize: bool = True, concrete: bool = False
 ) -> tuple[Algebra, list[Any]]:
-    """The outputs as tensors of a fresh store, the feeds being free tensors known by their names unless ``concrete``."""
+    """The outputs as tensors of a fresh store, the feeds being free tensors by name unless ``concrete``."""
     m = Algebra(Terms(normalize=normalize))
     given: dict[str, Any] = {name: Tensor(m.terms.leaf((name,), x.size), x.shape, x.dtype) for name, x in feeds.items()}
     if concrete:
@@ -92,7 +100,11 @@ def run(proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> list[np.ndar
 
 
 def assert_agrees(
-    proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray], *, units: float = 64.0, normalize: bool = True,
+    proto: onnx.ModelProto,
+    feeds: Mapping[str, np.ndarray],
+    *,
+    units: float = 64.0,
+    normalize: bool = True,
     concrete: bool = False,
 ) -> list[Outcome]:
     """Every output within its own bound and ``units`` float32 roundings of onnxruntime's, on the output's scale."""

@@ -1,7 +1,7 @@
 """Every node test of onnx.backend.test in the float64 domain, against the expected outputs that ONNX ships.
 
-Float inputs are free tensors (computed), integers and booleans are concrete, and in a second pass free where the operator
-lets them be. ``tests/data/backend_cases.txt`` names the cases that pass: losing one fails; ``python
+Float inputs are free tensors (computed), integers and booleans are concrete, and in a second pass free where the
+operator lets them be. ``tests/data/backend_cases.txt`` names the cases that pass: losing one fails; ``python
 tests/test_backend_nodes.py`` writes it anew and tells what every other case stops at.
 """
 
@@ -27,7 +27,7 @@ from graphcheck.ops.algebra import Algebra, Tensor
 
 LIST = Path(__file__).parent / "data" / "backend_cases.txt"
 CHUNKS = 8
-# Expected outputs come from numpy in the declared type: this many of its units, on the scale of the output, are granted.
+# Expected outputs come from numpy in the declared type: so many of its units, on the scale of the output, are granted.
 UNITS = 64.0
 # Cases whose expected outputs were typed in with fewer digits: the absolute room.
 ROUNDED = {"test_averagepool_2d_ceil_last_window_starts_on_pad": 1e-4}
@@ -107,6 +107,14 @@ def leaf(m: Algebra, key: tuple[Any, ...], array: np.ndarray, given: dict[tuple[
     return Tensor(m.terms.leaf(key, array.size), array.shape, array.dtype)
 
 
+def value(m: Algebra, given: Any, names: set[str], free_integers: bool, name: str, key: tuple[Any, ...], x: Any) -> Any:
+    """An input as the interpreter takes it: free or concrete, a sequence element by element."""
+    if isinstance(x, list):
+        return [value(m, given, names, free_integers, name, (*key, i), y) for i, y in enumerate(x)]
+    free = is_float(x.dtype) or (free_integers and x.dtype.kind in "iub")
+    return leaf(m, key, x, given) if free and name not in names else x
+
+
 def check(case: Any, *, free_integers: bool = False, normalize: bool = True) -> None:
     """Trace and evaluate one case; raises Undecided, Unknown or Wrong."""
     for inputs, outputs in case.data_sets:
@@ -114,16 +122,13 @@ def check(case: Any, *, free_integers: bool = False, normalize: bool = True) -> 
         model = model_.read(case.model)
         given: dict[tuple[Any, ...], np.ndarray] = {}
 
-        names = {n for node in case.model.graph.node for i in STEERING.get(node.op_type, ()) for n in node.input[i : i + 1]}
+        names = {
+            n for node in case.model.graph.node for i in STEERING.get(node.op_type, ()) for n in node.input[i : i + 1]
+        }
 
-        def value(name: str, key: tuple[Any, ...], x: Any) -> Any:
-            if isinstance(x, list):
-                return [value(name, (*key, i), y) for i, y in enumerate(x)]
-            free = is_float(x.dtype) or (free_integers and x.dtype.kind in "iub")
-            return leaf(m, key, x, given) if free and name not in names else x
-
+        make = functools.partial(value, m, given, names, free_integers)
         pairs = enumerate(zip(model.graph.inputs, inputs, strict=False))
-        named = {v.name: value(str(v.name), (i,), array_of(x)) for i, (v, x) in pairs}
+        named = {str(v.name): make(str(v.name), (i,), array_of(x)) for i, (v, x) in pairs}
         traced = Interpreter(model, m).run(named)
         for result, expected in zip(traced.outputs, outputs, strict=True):
             if isinstance(expected, list) != isinstance(result, list):

@@ -44,9 +44,7 @@ class Given(Residues):
 @settings(max_examples=150)
 @given(seed=SEEDS)
 def test_residues_agree_with_fractions(seed: int, normalize: bool) -> None:
-    program = programs.draw(seed, 9, functions=False)
-    program.steps = [s for s in program.steps if s.op != "relu"] if _no_relu_needed(program) else program.steps
-    assume(all(s.op != "relu" for s in program.steps))
+    program = programs.draw(seed, 9, programs.RATIONAL)
     rng = np.random.default_rng(seed)
     leaves = [programs.fractions(rng, s) for s in program.leaves]
     wanted = programs.run_arrays(program, leaves)
@@ -63,15 +61,11 @@ def test_residues_agree_with_fractions(seed: int, normalize: bool) -> None:
             assert [None if math.isnan(v) else int(v) % p for v in row] == numbers
 
 
-def _no_relu_needed(program: programs.Program) -> bool:
-    return False
-
-
 @pytest.mark.parametrize("normalize", [True, False])
 @settings(max_examples=200)
 @given(seed=SEEDS)
 def test_float64_agrees_with_numpy_within_its_bounds(seed: int, normalize: bool) -> None:
-    program = programs.draw(seed, 9, functions=True)
+    program = programs.draw(seed, 9, programs.ALL)
     rng = np.random.default_rng(seed)
     leaves = [rng.standard_normal(s) for s in program.leaves]
     wanted = programs.run_arrays(program, leaves)
@@ -90,7 +84,7 @@ def test_float64_agrees_with_numpy_within_its_bounds(seed: int, normalize: bool)
 @settings(max_examples=200)
 @given(seed=SEEDS)
 def test_an_altered_program_is_never_proved(seed: int) -> None:
-    program = programs.draw(seed, 8, functions=bool(seed % 2))
+    program = programs.draw(seed, 8, programs.ALL if seed % 2 else programs.RATIONAL)
     mutant = programs.altered(program, seed)
     rng = np.random.default_rng(seed)
     samples = [[rng.standard_normal(s) * scale for s in program.leaves] for scale in (1, 1, 3)]
@@ -112,7 +106,7 @@ def test_an_altered_program_is_never_proved(seed: int) -> None:
 @given(seed=SEEDS)
 def test_a_program_is_proved_equal_to_its_reordering(seed: int) -> None:
     """The same program under a permutation of one leaf's axes, undone inside, and evaluated without normal forms."""
-    program = programs.draw(seed, 8, functions=False)
+    program = programs.draw(seed, 8, programs.RATIONAL)
     m = Algebra(Terms())
     last = programs.run_terms(program, m)[-1]
     twice = m.lift(m.add(last, last))

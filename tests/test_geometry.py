@@ -1,4 +1,4 @@
-"""Window geometry against onnxruntime: pads, auto_pad, strides, dilations, groups and ceil_mode in one to three dimensions."""
+"""Window geometry against onnxruntime: pads, auto_pad, strides, dilations, groups, ceil_mode, in 1 to 3 dimensions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def windows(draw: st.DrawFn, *, pool: bool = False) -> tuple[tuple[int, ...], di
     else:
         attributes["auto_pad"] = auto_pad
         # onnxruntime's pooling refuses SAME where the stride is larger than the kernel
-        assume(not pool or auto_pad == "VALID" or all(k >= s for k, s in zip(kernel, attributes["strides"], strict=True)))
+        assume(
+            not pool or auto_pad == "VALID" or all(k >= s for k, s in zip(kernel, attributes["strides"], strict=True))
+        )
     assume(min(Window.resolve(attributes, spatial).out_shape(spatial)) >= 1)
     return spatial, attributes
 
@@ -56,7 +58,15 @@ def test_pools(case: Any, ceil_mode: bool, include: bool) -> None:
     ceil_mode &= attributes.get("auto_pad") != "VALID"  # where the standard and onnxruntime differ
     x = values((2, 2, *spatial))
     pooled = {**attributes, "ceil_mode": int(ceil_mode)}
-    assume(bool(Window.resolve(pooled, spatial).gather(spatial).reshape(-1, math.prod(attributes["kernel_shape"])).any(axis=1).all()))
+    assume(
+        bool(
+            Window.resolve(pooled, spatial)
+            .gather(spatial)
+            .reshape(-1, math.prod(attributes["kernel_shape"]))
+            .any(axis=1)
+            .all()
+        )
+    )
     assert_agrees(node_model("MaxPool", [x], pooled, 12), {"x0": x})
     assert_agrees(node_model("AveragePool", [x], {**pooled, "count_include_pad": int(include)}, 19), {"x0": x})
 
@@ -68,7 +78,9 @@ def test_conv_transpose(case: Any, groups: int, data: st.DataObject) -> None:
     rank = len(spatial)
     attributes.pop("auto_pad", None)
     room = [max(s, d) - 1 for s, d in zip(attributes["strides"], attributes.get("dilations", [1] * rank), strict=True)]
-    attributes["output_padding"] = [data.draw(st.integers(0, min(r, s - 1))) for r, s in zip(room, attributes["strides"], strict=True)]
+    attributes["output_padding"] = [
+        data.draw(st.integers(0, min(r, s - 1))) for r, s in zip(room, attributes["strides"], strict=True)
+    ]
     extents = Window.resolve(attributes, spatial).extents()
     pads = attributes.get("pads", [0] * 2 * rank)
     sizes = [
@@ -120,7 +132,10 @@ def test_gather_points_into_the_source_or_at_padding(case: Any) -> None:
     assert index.min() >= 0 and index.max() <= math.prod(spatial)
     for position in np.ndindex(*index.shape):
         at, offset = position[: len(spatial)], position[len(spatial) :]
-        source = [a * s + o * d - p for a, s, o, d, p in zip(at, window.strides, offset, window.dilations, window.pads, strict=False)]
+        source = [
+            a * s + o * d - p
+            for a, s, o, d, p in zip(at, window.strides, offset, window.dilations, window.pads, strict=False)
+        ]
         inside = all(0 <= c < n for c, n in zip(source, spatial, strict=True))
         assert index[position] == (np.ravel_multi_index(source, spatial) + 1 if inside else 0)
 
@@ -131,7 +146,9 @@ def test_valid_means_no_pads_whatever_pads_say() -> None:
 
 
 def test_same_upper_and_lower_differ_by_the_odd_pad() -> None:
-    upper, lower = (Window.resolve({"auto_pad": f"SAME_{side}", "kernel_shape": [2]}, [4]).pads for side in ("UPPER", "LOWER"))
+    upper, lower = (
+        Window.resolve({"auto_pad": f"SAME_{side}", "kernel_shape": [2]}, [4]).pads for side in ("UPPER", "LOWER")
+    )
     assert (upper, lower) == ((0, 1), (1, 0))
 
 

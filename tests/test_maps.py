@@ -69,9 +69,19 @@ class Chain:
         self.value, self.count = "x", 0
         for _ in range(draw(st.integers(1, 7))):
             kinds = ["reshape", "transpose", "slice", "pad", "concat", "gather", "tile", "squeeze"]
-            getattr(self, draw(st.sampled_from(kinds + (["unary", "binary", "unary", "binary", "sum", "softmax", "matmul"] if arithmetic else []))))()
+            getattr(
+                self,
+                draw(
+                    st.sampled_from(
+                        kinds
+                        + (["unary", "binary", "unary", "binary", "sum", "softmax", "matmul"] if arithmetic else [])
+                    )
+                ),
+            )()
 
-    def emit(self, op: str, extra: list[Any], shape: tuple[int, ...], more: tuple[str, ...] = (), **attributes: Any) -> None:
+    def emit(
+        self, op: str, extra: list[Any], shape: tuple[int, ...], more: tuple[str, ...] = (), **attributes: Any
+    ) -> None:
         names = []
         for array in extra:
             name = f"c{len(self.constants)}"
@@ -119,7 +129,9 @@ class Chain:
         other = values(self.shape, 3) if self.draw(st.booleans()) else None
         shape = (*self.shape[:axis], 2 * self.shape[axis], *self.shape[axis + 1 :])
         if math.prod(shape) < 400:
-            self.emit("Concat", [] if other is None else [other], shape, (self.value,) if other is None else (), axis=axis)
+            self.emit(
+                "Concat", [] if other is None else [other], shape, (self.value,) if other is None else (), axis=axis
+            )
 
     def gather(self) -> None:
         axis = self.axis()
@@ -248,7 +260,11 @@ def test_broadcasting_of_elementwise_operators(data: st.DataObject) -> None:
         seen = [n if data.draw(st.booleans()) else 1 for n in shape]
         shapes.append(tuple(seen[data.draw(st.integers(0, len(seen))) :]))
     a, b = values(shapes[0], 1), values(shapes[1], 2)
-    op, fn = data.draw(st.sampled_from([("Add", np.add), ("Mul", np.multiply), ("Sub", np.subtract), ("Max", np.maximum), ("Less", np.less)]))
+    op, fn = data.draw(
+        st.sampled_from(
+            [("Add", np.add), ("Mul", np.multiply), ("Sub", np.subtract), ("Max", np.maximum), ("Less", np.less)]
+        )
+    )
     types = [f"float[{','.join(map(str, s))}]" if s else "float" for s in shapes]
     proto = model(f"g ({types[0]} a, {types[1]} b) => ({'bool' if op == 'Less' else 'float'} y) {{ y = {op}(a, b) }}")
     wanted = fn(a.astype(np.float64), b.astype(np.float64))
@@ -259,10 +275,12 @@ def test_broadcasting_of_elementwise_operators(data: st.DataObject) -> None:
 
 
 def test_constants_are_known_by_their_exact_values() -> None:
-    """Beyond 2**53 a float64 key would call two integers the same, and an address without strides two slices of one array."""
+    """Beyond 2**53 a float64 key would call two integers the same, an address without strides two slices."""
     terms = Terms()
     big = [2**53, 2**53 + 1]
-    assert terms.const(np.asarray([big[0]] * 3 + [0], np.int64)) != terms.const(np.asarray([big[1]] * 3 + [0], np.int64))
+    assert terms.const(np.asarray([big[0]] * 3 + [0], np.int64)) != terms.const(
+        np.asarray([big[1]] * 3 + [0], np.int64)
+    )
     base = values((200,))
     assert terms.const(base[:100]) != terms.const(base[::2])
     assert terms.const(base[:100]) == terms.const(base[:100].copy())

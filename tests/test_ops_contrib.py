@@ -1,4 +1,6 @@
-"""The com.microsoft operators that onnxruntime's optimizers write, in the float64 domain beside onnxruntime's own kernels."""
+"""The com.microsoft operators that onnxruntime's optimizers write, in float64 beside onnxruntime's own kernels."""
+
+# ruff: noqa: E501 (graphs as text are kept on their lines)
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ DOMAIN = "com.microsoft"
 ROW = values((1, 8), 7).reshape(8)
 
 
-def check(op: str, inputs: list[np.ndarray], attributes: dict[str, Any], constants: Any = (), outputs: int = 1, units: float = 64.0) -> None:
+def check(
+    op: str,
+    inputs: list[np.ndarray],
+    attributes: dict[str, Any],
+    constants: Any = (),
+    outputs: int = 1,
+    units: float = 64.0,
+) -> None:
     feeds = {f"x{i}": x for i, x in enumerate(inputs)}
     proto = node_model(op, inputs, attributes, 18, outputs, DOMAIN, constants)
     assert_agrees(proto, feeds, units=units)
@@ -52,18 +61,38 @@ def test_fused_conv(activation: dict[str, Any]) -> None:
 
 def test_fused_conv_with_a_residual() -> None:
     attributes = {"kernel_shape": [1, 1], "activation": "Relu"}
-    proto = node_model("FusedConv", [values((1, 3, 4, 4))], attributes, 18, 1, DOMAIN, [values((3, 3, 1, 1), 1), floats(1, 2, 3), values((1, 3, 4, 4), 2)])
+    proto = node_model(
+        "FusedConv",
+        [values((1, 3, 4, 4))],
+        attributes,
+        18,
+        1,
+        DOMAIN,
+        [values((3, 3, 1, 1), 1), floats(1, 2, 3), values((1, 3, 4, 4), 2)],
+    )
     assert_agrees(proto, {"x0": values((1, 3, 4, 4))})
 
 
 @pytest.mark.parametrize("activation", [{"activation": "Relu"}, {"activation": "LeakyRelu", "activation_alpha": 0.3}])
 def test_fused_gemm(activation: dict[str, Any]) -> None:
-    check("FusedGemm", [values((3, 4))], {"transB": 1, "alpha": 0.5, "beta": 2.0, **activation}, [values((5, 4), 1), floats(1, 2, 3, 4, 5)])
+    check(
+        "FusedGemm",
+        [values((3, 4))],
+        {"transB": 1, "alpha": 0.5, "beta": 2.0, **activation},
+        [values((5, 4), 1), floats(1, 2, 3, 4, 5)],
+    )
 
 
 @pytest.mark.parametrize(
     ("op", "constants", "attributes"),
-    [("Gelu", [], {}), ("BiasGelu", [ROW], {}), ("FastGelu", [], {}), ("FastGelu", [ROW], {}), ("QuickGelu", [], {"alpha": 1.5}), ("QuickGelu", [], {})],
+    [
+        ("Gelu", [], {}),
+        ("BiasGelu", [ROW], {}),
+        ("FastGelu", [], {}),
+        ("FastGelu", [ROW], {}),
+        ("QuickGelu", [], {"alpha": 1.5}),
+        ("QuickGelu", [], {}),
+    ],
 )
 def test_gelus(op: str, constants: Any, attributes: Any) -> None:
     check(op, [values((2, 3, 8))], attributes, constants)
@@ -99,7 +128,7 @@ def test_multi_head_attention(bias: np.ndarray | None) -> None:
 
 
 def test_an_attribute_that_is_not_known_makes_it_an_unknown_function() -> None:
-    text = 'g (float[2,4,8] x) => (float[2,4,8] y) {{ y = com.microsoft.QuickGelu<alpha = 1.0{}>(x) }}'
+    text = "g (float[2,4,8] x) => (float[2,4,8] y) {{ y = com.microsoft.QuickGelu<alpha = 1.0{}>(x) }}"
     feeds = {"x": values((2, 4, 8))}
     assert not float64(model(text.format("")), feeds)[0].opaque
     assert float64(model(text.format(", mystery = 1")), feeds)[0].opaque
@@ -108,7 +137,9 @@ def test_an_attribute_that_is_not_known_makes_it_an_unknown_function() -> None:
 def test_unidirectional_attention_is_not_taken_for_the_full_one() -> None:
     for unidirectional in (0, 1):
         x = values((1, 4, 8))
-        proto = node_model("Attention", [x], {"num_heads": 2, "unidirectional": unidirectional}, 18, 1, DOMAIN, [values((8, 24), 1)])
+        proto = node_model(
+            "Attention", [x], {"num_heads": 2, "unidirectional": unidirectional}, 18, 1, DOMAIN, [values((8, 24), 1)]
+        )
         proto.graph.output[0].type.tensor_type.elem_type = 1
         for n in x.shape:
             proto.graph.output[0].type.tensor_type.shape.dim.add().dim_value = n

@@ -1,5 +1,7 @@
 """If, Loop, Scan, sequences and optionals: concrete steering, computed elements."""
 
+# ruff: noqa: E501 (graphs as text are kept on their lines)
+
 from __future__ import annotations
 
 import numpy as np
@@ -102,12 +104,27 @@ def test_steering_by_the_inputs_is_undecided() -> None:
         ("[3,4]", "s = SplitToSequence<axis = 0>(x) y = ConcatFromSequence<axis = 0>(s)"),
         ("[4,3]", "s = SplitToSequence<axis = 1, keepdims = 0>(x) y = ConcatFromSequence<axis = 0, new_axis = 1>(s)"),
         ("[3,4]", "s = SplitToSequence<axis = 1, keepdims = 0>(x) y = ConcatFromSequence<axis = -1, new_axis = 1>(s)"),
-        ("[3,2]", "n = Constant<value = int64 {2}>() s = SplitToSequence<axis = 1>(x, n) i = Constant<value = int64 {-1}>() y = SequenceAt(s, i)"),
-        ("[3,3]", "n = Constant<value = int64[2] {1, 3}>() s = SplitToSequence<axis = 1>(x, n) i = Constant<value = int64 {1}>() y = SequenceAt(s, i)"),
+        (
+            "[3,2]",
+            "n = Constant<value = int64 {2}>() s = SplitToSequence<axis = 1>(x, n) i = Constant<value = int64 {-1}>() y = SequenceAt(s, i)",
+        ),
+        (
+            "[3,3]",
+            "n = Constant<value = int64[2] {1, 3}>() s = SplitToSequence<axis = 1>(x, n) i = Constant<value = int64 {1}>() y = SequenceAt(s, i)",
+        ),
         ("[6,4]", "r = Relu(x) s = SequenceConstruct(x, r) y = ConcatFromSequence<axis = 0>(s)"),
-        ("[9,4]", "r = Relu(x) s = SequenceConstruct(x, r) n = Neg(x) i = Constant<value = int64 {1}>() t = SequenceInsert(s, n, i) y = ConcatFromSequence<axis = 0>(t)"),
-        ("[9,4]", "r = Relu(x) e = SequenceEmpty<dtype = 1>() s = SequenceInsert(e, r) t = SequenceInsert(s, x) n = Neg(x) i = Constant<value = int64 {-1}>() u = SequenceInsert(t, n, i) y = ConcatFromSequence<axis = 0>(u)"),
-        ("[3,4]", "r = Relu(x) s = SequenceConstruct(x, r) i = Constant<value = int64 {0}>() t = SequenceErase(s, i) y = ConcatFromSequence<axis = 0>(t)"),
+        (
+            "[9,4]",
+            "r = Relu(x) s = SequenceConstruct(x, r) n = Neg(x) i = Constant<value = int64 {1}>() t = SequenceInsert(s, n, i) y = ConcatFromSequence<axis = 0>(t)",
+        ),
+        (
+            "[9,4]",
+            "r = Relu(x) e = SequenceEmpty<dtype = 1>() s = SequenceInsert(e, r) t = SequenceInsert(s, x) n = Neg(x) i = Constant<value = int64 {-1}>() u = SequenceInsert(t, n, i) y = ConcatFromSequence<axis = 0>(u)",
+        ),
+        (
+            "[3,4]",
+            "r = Relu(x) s = SequenceConstruct(x, r) i = Constant<value = int64 {0}>() t = SequenceErase(s, i) y = ConcatFromSequence<axis = 0>(t)",
+        ),
         ("[3,4]", "r = Relu(x) s = SequenceConstruct(x, r) n = SequenceLength(s) f = Cast<to = 1>(n) y = Mul(x, f)"),
     ],
 )
@@ -161,3 +178,27 @@ def test_an_opaque_operator_keeps_its_shape_and_type() -> None:
     y = float64(model("g (float[3,4] x) => (float[3,4] y) { y = Hardmax(x) }"), FEEDS)[0]
     assert y.opaque and y.value.shape == (3, 4) and bool(np.isinf(y.error).all())
     assert ints(1).dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "g (float[3,4] x) => (float[3,4] y) <int64[2] s = {5, 5}> { y = Reshape(x, s) }",
+        "g (float[3,4] x) => (float[3,4] y) { y = Transpose<perm = [0, 5]>(x) }",
+        "g (float[3,4] x) => (float[3,4] y) { y = Gemm(x, x) }",
+        "g (float[3,4] x) => (float[3,4] y) <int64[1] i = {9}> { y = Gather(x, i) }",
+        "g (float[3,4] x) => (float[3,4] y) { y = Conv(x, x) }",
+        "g (float[3,4] x) => (float[3,4] y) { y = Softmax<axis = 7>(x) }",
+        'g (float[3,4] x) => (float[3,4] y) { y = Einsum<equation = "ijk->i">(x) }',
+        "g (float[3,4] x) => (float[3,4] y) { y = Concat<axis = 3>(x, x) }",
+        "g (float[3,4] x) => (float[3,4] y) { y = BatchNormalization(x, x, x, x, x) }",
+        "g (float[3,4] x) => (float[3,4] y) { y = TopK(x, x) }",
+        "g (float[3,4] x) => (float[3,4] y) { y = LayerNormalization<axis = 4>(x, x) }",
+        "g (float[3,4] x) => (float[3,4] y) { s = SequenceConstruct(x) y = Relu(s) }",
+        "g (float[3,4] x) => (float[3,4] y) { s = SequenceConstruct(x) i = Constant<value = int64 {3}>() y = SequenceAt(s, i) }",
+    ],
+)
+def test_a_node_that_breaks_its_rules_is_undecided_and_named(text: str) -> None:
+    with pytest.raises(Undecided) as caught:
+        float64(model(text), FEEDS)
+    assert caught.value.node

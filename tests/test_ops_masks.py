@@ -25,7 +25,10 @@ def graph(body: str, out: str = "float[3,4]") -> str:
         ("s = Where(c, inf, x) y = Softmax(s)", "float[3,4]"),
         ("s = Where(c, inf, x) y = Exp(s)", "float[3,4]"),
         ("s = Where(c, inf, x) y = ReduceMax<keepdims = 0>(s)", "float"),
-        ("s = Where(c, inf, x) r = ReduceMax<axes = [1]>(s) d = Sub(s, r) e = Exp(d) t = ReduceSum(e) y = Div(e, t)", "float[3,4]"),
+        (
+            "s = Where(c, inf, x) r = ReduceMax<axes = [1]>(s) d = Sub(s, r) e = Exp(d) t = ReduceSum(e) y = Div(e, t)",
+            "float[3,4]",
+        ),
         ("s = Where(c, inf, x) r = ReduceMax<axes = [1]>(s) y = Mul(r, r)", "float[3,1]"),
         ("s = Where(c, inf, x) y = Max(s, x)", "float[3,4]"),
         ("h = Constant<value = float {0.5}>() s = Add(x, m) t = Mul(s, h) y = Softmax(t)", "float[3,4]"),

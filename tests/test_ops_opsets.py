@@ -14,7 +14,9 @@ ONE = np.asarray(1.0, np.float32)
 Row = tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any], list[Any], int]
 
 
-def row(op: str, versions: Any, shape: tuple[int, ...], attributes: Any = None, constants: Any = (), outputs: int = 1) -> Row:
+def row(
+    op: str, versions: Any, shape: tuple[int, ...], attributes: Any = None, constants: Any = (), outputs: int = 1
+) -> Row:
     return op, tuple(versions), shape, dict(attributes or {}), list(constants), outputs
 
 
@@ -24,7 +26,10 @@ ROWS = [
     row("Slice", (7, 9), SHAPE, {"starts": [0, 1], "ends": [2, -1], "axes": [0, 2]}),
     row("Slice", (7, 9), SHAPE, {"starts": [1, -3], "ends": [100, 1000]}),
     row("Slice", (10, 11, 13), SHAPE, None, [ints(-1), ints(-(10**9)), ints(1), ints(-2)]),
-    *[row("Pad", (7, 10), SHAPE, {"pads": PADS.tolist(), "mode": mode, "value": 2.5}) for mode in ("constant", "reflect", "edge")],
+    *[
+        row("Pad", (7, 10), SHAPE, {"pads": PADS.tolist(), "mode": mode, "value": 2.5})
+        for mode in ("constant", "reflect", "edge")
+    ],
     row("Pad", (7, 10), SHAPE, {"pads": PADS.tolist()}),
     row("Pad", (7, 10), SHAPE, {"pads": [0, -1, -2, 1, 0, 2], "value": 1.0}),
     *[row("Pad", (11, 13, 18), SHAPE, {"mode": mode}, [PADS]) for mode in ("constant", "reflect", "edge")],
@@ -50,7 +55,13 @@ ROWS = [
     row("Resize", (10,), (1, 2, 4, 4), {"mode": "nearest"}, [floats(1, 1, 0.5, 2)]),
     row("Resize", (10,), (1, 2, 4, 4), {"mode": "linear"}, [floats(1, 1, 0.6, 2)]),
     *[
-        row("Resize", (13, 18, 19), (1, 2, 5, 4), {"mode": mode, "coordinate_transformation_mode": how, "nearest_mode": "round_prefer_ceil"}, [None, *last])
+        row(
+            "Resize",
+            (13, 18, 19),
+            (1, 2, 5, 4),
+            {"mode": mode, "coordinate_transformation_mode": how, "nearest_mode": "round_prefer_ceil"},
+            [None, *last],
+        )
         for mode in ("nearest", "linear", "cubic")
         for how, last in (
             ("half_pixel", [floats(1, 1, 0.6, 2.3)]),
@@ -59,20 +70,45 @@ ROWS = [
             ("align_corners", [None, ints(1, 2, 3, 7)]),
         )
     ],
-    row("Resize", (11,), (1, 2, 5, 4), {"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1}, [floats(), floats(1, 1, 1.6, 2.3)]),
+    row(
+        "Resize",
+        (11,),
+        (1, 2, 5, 4),
+        {"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1},
+        [floats(), floats(1, 1, 1.6, 2.3)],
+    ),
     row("Resize", (18,), (1, 2, 5, 4), {"mode": "linear", "axes": [2, 3], "antialias": 1}, [None, floats(0.5, 0.6)]),
     row("Resize", (18,), (1, 2, 5, 4), {"mode": "cubic", "axes": [3, 2], "antialias": 1}, [None, floats(0.5, 0.6)]),
     row("Resize", (18,), (1, 2, 5, 4), {"mode": "linear", "axes": [3, 2]}, [None, None, ints(7, 3)]),
-    row("BatchNormalization", (7, 9, 14, 15), (2, 3, 4, 4), {"epsilon": 1e-3}, [floats(1, 2, 3), floats(4, 5, 6), floats(7, 8, 9), floats(1, 2, 3)]),
+    row(
+        "BatchNormalization",
+        (7, 9, 14, 15),
+        (2, 3, 4, 4),
+        {"epsilon": 1e-3},
+        [floats(1, 2, 3), floats(4, 5, 6), floats(7, 8, 9), floats(1, 2, 3)],
+    ),
     row("Dropout", (7, 10, 12, 13), (3, 4)),
-    *[row(op, (7, 11, 13), (2, 3, 4), attributes) for op in ("Softmax", "LogSoftmax") for attributes in (None, {"axis": 0}, {"axis": 2})],
+    *[
+        row(op, (7, 11, 13), (2, 3, 4), attributes)
+        for op in ("Softmax", "LogSoftmax")
+        for attributes in (None, {"axis": 0}, {"axis": 2})
+    ],
     row("Clip", (7,), (3, 4), {"min": -0.5, "max": 0.7}),
     row("Clip", (7, 13), (3, 4)),
     row("Clip", (11, 13), (3, 4), None, [-0.2 * ONE]),
     row("Clip", (12, 13), (3, 4), None, [None, 0.2 * ONE]),
     *[
         row(op, versions, (2, 3, 4), attributes, constants)
-        for op in ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceProd", "ReduceLogSumExp")
+        for op in (
+            "ReduceMean",
+            "ReduceMax",
+            "ReduceMin",
+            "ReduceL1",
+            "ReduceL2",
+            "ReduceSumSquare",
+            "ReduceProd",
+            "ReduceLogSumExp",
+        )
         for versions, attributes, constants in (
             ((7, 11, 13), {"axes": [1, 0], "keepdims": 0}, []),
             ((11, 13), {"axes": [-1]}, []),
@@ -88,7 +124,25 @@ ROWS = [
     *[row(op, (13,), (3, 4), {"axis": 0, "select_last_index": 1, "keepdims": 0}) for op in ("ArgMax", "ArgMin")],
     *[
         row(op, (11, 18, 22), (3, 4))
-        for op in "Elu Selu HardSigmoid ThresholdedRelu Softsign Softplus LeakyRelu Sigmoid Tanh Erf Relu Neg Abs Exp Sign Round Ceil".split()
+        for op in [
+            "Elu",
+            "Selu",
+            "HardSigmoid",
+            "ThresholdedRelu",
+            "Softsign",
+            "Softplus",
+            "LeakyRelu",
+            "Sigmoid",
+            "Tanh",
+            "Erf",
+            "Relu",
+            "Neg",
+            "Abs",
+            "Exp",
+            "Sign",
+            "Round",
+            "Ceil",
+        ]
     ],
     row("Celu", (12,), (3, 4), {"alpha": 0.5}),
     row("Shrink", (11, 18), (3, 4), {"lambd": 0.3, "bias": 0.1}),
@@ -97,7 +151,13 @@ ROWS = [
     row("Gelu", (20,), (3, 4)),
     row("Gelu", (20,), (3, 4), {"approximate": "tanh"}),
     row("MeanVarianceNormalization", (9, 13), (2, 3, 4, 5)),
-    row("Gemm", (7, 9, 11, 13), (3, 4), {"alpha": 0.5, "beta": 2.0, "transB": 1}, [values((5, 4), 1), floats(1, 2, 3, 4, 5)]),
+    row(
+        "Gemm",
+        (7, 9, 11, 13),
+        (3, 4),
+        {"alpha": 0.5, "beta": 2.0, "transB": 1},
+        [values((5, 4), 1), floats(1, 2, 3, 4, 5)],
+    ),
     row("Gemm", (11, 13), (3, 4), {"transA": 1}, [values((3, 5), 1)]),
     row("Gemm", (11, 13), (3, 4), None, [values((4, 5), 1), floats(1, 2, 3).reshape(3, 1)]),
     row("PRelu", (7, 9, 16), (2, 3, 4), None, [floats(0.1, 0.2, 0.3).reshape(3, 1)]),
@@ -195,14 +255,25 @@ def test_meanings_before_opset_7_are_undecided(op: str, attributes: dict[str, An
     ("op", "attributes", "version", "constants"),
     [
         ("Resize", {"mode": "nearest"}, 10, [floats(1, 1, 0.6, 1)]),
-        ("Resize", {"mode": "linear", "coordinate_transformation_mode": "align_corners"}, 13, [None, floats(1, 1, 0.5, 1)]),
+        (
+            "Resize",
+            {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+            13,
+            [None, floats(1, 1, 0.5, 1)],
+        ),
         ("Resize", {"mode": "nearest", "nearest_mode": "floor"}, 13, [None, floats(1, 1, 0.6, 1)]),
-        ("Resize", {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 5.0}, 13,
-         [floats(0, 0, 0, 0, 1, 1, 2, 2), None, ints(1, 1, 4, 4)]),
+        (
+            "Resize",
+            {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 5.0},
+            13,
+            [floats(0, 0, 0, 0, 1, 1, 2, 2), None, ints(1, 1, 4, 4)],
+        ),
         ("Hardmax", {}, 13, []),
     ],
 )
-def test_what_the_standard_leaves_open_is_an_unknown_function(op: str, attributes: Any, version: int, constants: Any) -> None:
+def test_what_the_standard_leaves_open_is_an_unknown_function(
+    op: str, attributes: Any, version: int, constants: Any
+) -> None:
     from ops_support import float64
 
     proto = node_model(op, [values((1, 1, 5, 4))], attributes, version, constants=constants)

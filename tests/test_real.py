@@ -1,4 +1,6 @@
-"""The float64 domain's error bounds against the same terms in 60-digit decimal arithmetic: the true value lies within."""
+"""The float64 domain's error bounds against the same terms in 60 decimal digits: the true value lies within."""
+
+# ruff: noqa: E501 (graphs as text are kept on their lines)
 
 from __future__ import annotations
 
@@ -217,7 +219,9 @@ def test_rational_arithmetic_against_fractions() -> None:
     z = terms.contract(x, terms.move((r,), terms.maps.transpose((5, 2), (1, 0))), (1, 1), 3, 2, 5)
     inputs = {("a",): a, ("b",): b}
     found, truth = (evaluate(terms, d, [z])[terms.find(z)] for d in (Float64(inputs), Exact(inputs)))
-    wanted = [sum(Fraction(float(a[i, c])) / Fraction(float(b[c, j])) for c in range(5)) for i in range(3) for j in range(2)]
+    wanted = [
+        sum(Fraction(float(a[i, c])) / Fraction(float(b[c, j])) for c in range(5)) for i in range(3) for j in range(2)
+    ]
     for value, error, digits, fraction in zip(found.value, found.error, truth, wanted, strict=True):
         assert abs(Fraction(float(value)) - fraction) <= Fraction(float(error))
         assert abs(Fraction(digits) - fraction) <= abs(fraction) * Fraction(1, 10**50) + Fraction(1, 10**50)
@@ -262,7 +266,9 @@ def test_what_cannot_be_bounded_says_so(case: str) -> None:
         y = terms.ew("sqrt", [(terms.ew("mul", [(a, None), (terms.const(np.asarray([-1.0])), None)], 1), None)], 1)
     else:
         third = terms.ew("recip", [(terms.const(np.asarray([3.0])), None)], 1)
-        sum_ = terms.ew("add", [(terms.ew("mul", [(a, None), (third, None)], 1), None), (terms.const(np.asarray([-0.5])), None)], 1)
+        sum_ = terms.ew(
+            "add", [(terms.ew("mul", [(a, None), (third, None)], 1), None), (terms.const(np.asarray([-0.5])), None)], 1
+        )
         y = terms.ew("recip" if case == "zero denominator" else "pos", [(sum_, None)], 1)
     found = evaluate(terms, Float64({("a",): np.asarray([1.5])}), [y])[terms.find(y)]
     assert found.error[0] >= (1.0 if case == "nearby step" else math.inf)
@@ -285,11 +291,21 @@ def test_the_checker_sees_a_bound_that_is_too_small() -> None:
         assert_within(Real(honest.value, np.asarray([1e-18])), truth)
 
 
-@pytest.mark.parametrize(("source", "to", "value", "wanted"), [
-    ("cast", "int8", 3.7, 3), ("cast", "int8", -3.7, -3), ("wrap", "int8", 130, -126), ("wrap", "uint8", -1, 255), ("wrap", "uint32", -1, 2**32 - 1),
-    ("saturate", "int8", 130, 127), ("saturate", "uint8", -5, 0), ("saturate", "int4", 9, 7), ("cast", "float8_e4m3fn", 1000, 448),
-    ("cast", "float16", 1 + 2**-12, 1),
-])
+@pytest.mark.parametrize(
+    ("source", "to", "value", "wanted"),
+    [
+        ("cast", "int8", 3.7, 3),
+        ("cast", "int8", -3.7, -3),
+        ("wrap", "int8", 130, -126),
+        ("wrap", "uint8", -1, 255),
+        ("wrap", "uint32", -1, 2**32 - 1),
+        ("saturate", "int8", 130, 127),
+        ("saturate", "uint8", -5, 0),
+        ("saturate", "int4", 9, 7),
+        ("cast", "float8_e4m3fn", 1000, 448),
+        ("cast", "float16", 1 + 2**-12, 1),
+    ],
+)
 def test_casts(source: str, to: str, value: float, wanted: float) -> None:
     terms = Terms()
     y = terms.ew(f"{source}:{to}", [(terms.leaf(("a",), 1), None)], 1)

@@ -287,6 +287,14 @@ def test_tallies_count_what_was_tried() -> None:
     assert "1 failed" in " ".join(Checker(reporting.render([result])).text)
 
 
+@pytest.mark.parametrize(
+    ("names", "stem"),
+    [(["t-a-x", "t-a-y"], "t-a-"), (["a", "ab"], ""), (["a-b"], ""), ([], ""), (["a-b", "a-b-c"], "a-")],
+)
+def test_stem_of_a_family(names: list[str], stem: str) -> None:
+    assert views._stem(names) == stem
+
+
 def test_write_is_atomic(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "report.html"
     reporting.write([compare()], target)

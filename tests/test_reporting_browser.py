@@ -228,6 +228,13 @@ def test_link_into_a_packed_view_opens_the_node(show: Open) -> None:
     assert page.locator(".detail .hero h1").inner_text() == "Not the same"
 
 
+def test_links_in_a_packed_view_stay_in_it(show: Open) -> None:
+    page = show(compare(), mutant(), anchor="#r1", wait=".detail .box.divergence")
+    page.locator(".detail .hero a.nodelink").first.click()
+    page.locator(".detail .panel h3", has_text="Neg").wait_for()
+    assert page.evaluate("location.hash").startswith("#r1;node=b:")
+
+
 def test_theme_switches(show: Open) -> None:
     page = show(compare(), color_scheme="light")
     before = page.evaluate("getComputedStyle(document.body).color")

@@ -49,11 +49,19 @@ def may_be_neginf(terms: Terms, kind: str, params: tuple[Any, ...], args: tuple[
         if masked(terms, args[0]).reshape(params[1], params[2]).all(axis=1).any():
             raise Undecided(f"every entry of a {fn} row is masked by -inf")
         return False
-    raise Undecided(f"a -inf constant reaches {fn if isinstance(fn, str) and fn else kind}, where its meaning depends on signs")
+    raise Undecided(
+        f"a -inf constant reaches {fn if isinstance(fn, str) and fn else kind}, where its meaning depends on signs"
+    )
 
 
 def _places(
-    terms: Terms, cls: int, kind: str, params: tuple[Any, ...], args: tuple[int, ...], size: int, at: dict[int, np.ndarray]
+    terms: Terms,
+    cls: int,
+    kind: str,
+    params: tuple[Any, ...],
+    args: tuple[int, ...],
+    size: int,
+    at: dict[int, np.ndarray],
 ) -> np.ndarray:
     """Where one verb's result is -inf, given that of its operands."""
     if kind == "const":

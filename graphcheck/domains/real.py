@@ -1,8 +1,8 @@
 """Float64 with a running error bound, and with the rounding of the declared types as seeded noise (the spread).
 
-Bounds: a sum of K products in any order errs by at most gamma_K * sum |a_k b_k|, gamma_K = K u / (1 - K u) (Higham,
-Accuracy and Stability of Numerical Algorithms, 2nd ed., sections 3.1 and 4.2), u = 2**-53. Elementary functions of numpy are
-taken to err by at most 4 ulps; an operand's own error is carried through by a bound on the derivative.
+Bounds: a sum of K products in any order errs by at most gamma_K * sum |a_k b_k|, gamma_K = K u / (1 - K u), u = 2**-53
+(Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., sections 3.1 and 4.2). Elementary functions of numpy
+are taken to err by at most 4 ulps; an operand's own error is carried through by a bound on the derivative.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck.domains.elementary import erf
 from graphcheck.domains.maps import Map
 
 U = 2.0**-53 * (1 + 2.0**-20)  # the excess pays for the rounding of the bounds themselves
@@ -34,7 +35,7 @@ OpaqueRunner = Callable[[tuple[Any, ...], Sequence[np.ndarray], int], np.ndarray
 
 
 class Float64:
-    """Evaluation in float64. ``inputs`` gives the leaves by key; ``unit`` > 0 adds the rounding noise of that unit roundoff.
+    """Evaluation in float64. ``inputs`` gives the leaves by key; ``unit`` > 0 adds noise of that unit roundoff.
 
     With ``bounds=False`` no error is tracked (all zero): a plain reference run, as the spread needs it.
     """
@@ -76,8 +77,17 @@ class Float64:
 
     def ew(self, fn: str, values: Sequence[Real], maps: Sequence[Map | None], size: int) -> Real:
         """Elementwise functions."""
-        xs = [(v.value, v.error) if m is None else (np.take(v.value, m.index - 1), np.take(v.error, m.index - 1))
-              for v, m in zip(values, maps, strict=True)]
+        plain = _VALUES.get(fn)
+        if plain is not None and not self.bounds:
+            seen = [v.value if m is None else np.take(v.value, m.index - 1) for v, m in zip(values, maps, strict=True)]
+            with np.errstate(all="ignore"):
+                quick = plain(*seen)
+            quick = np.broadcast_to(quick, (size,)) if quick.shape != (size,) else quick
+            return self._finish(quick, None, np.abs(quick) if self.unit and fn != "pos" else None)
+        xs = [
+            (v.value, v.error) if m is None else (np.take(v.value, m.index - 1), np.take(v.error, m.index - 1))
+            for v, m in zip(values, maps, strict=True)
+        ]
         with np.errstate(all="ignore"):
             value, error = _ELEMENTWISE[fn.partition(":")[0]](fn, *(part for x in xs for part in x))
         value = np.broadcast_to(value, (size,)) if value.shape != (size,) else value
@@ -178,7 +188,9 @@ def _mul(_: str, a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
 def _recip(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
     value = 1 / a
     room = np.abs(a) - ea
-    return value, np.where(room > 0, ea * np.abs(value) / np.maximum(room, 1e-300) + (U * np.abs(value) + _TINY), np.inf)
+    return value, np.where(
+        room > 0, ea * np.abs(value) / np.maximum(room, 1e-300) + (U * np.abs(value) + _TINY), np.inf
+    )
 
 
 def _smooth(f: Callable[..., Any], slope: Callable[[Any, Any], Any]) -> Callable[..., tuple[Any, Any]]:
@@ -297,7 +309,8 @@ def _dtype(fn: str) -> np.dtype[Any]:
     except TypeError:
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, name))
+        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        return found
 
 
 def _limits(dtype: np.dtype[Any]) -> tuple[float, float] | None:
@@ -307,19 +320,15 @@ def _limits(dtype: np.dtype[Any]) -> tuple[float, float] | None:
     if dtype.kind in "iu":
         return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
     if dtype.name.startswith(("int", "uint")):
-        return float(ml_dtypes.iinfo(dtype).min), float(ml_dtypes.iinfo(dtype).max)
+        info = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
+        return float(info.min), float(info.max)
     return None
 
 
 def _top(dtype: np.dtype[Any]) -> float:
     import ml_dtypes
 
-    return float(ml_dtypes.finfo(dtype).max)
-
-
-def _erf(x: Any) -> Any:
-    flat = np.asarray(x, np.float64).reshape(-1)
-    return np.fromiter(map(math.erf, flat.tolist()), np.float64, flat.size).reshape(np.shape(x))
+    return float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
 
 
 def _one(a: Any, ea: Any) -> Any:
@@ -339,14 +348,19 @@ _ELEMENTWISE: dict[str, Callable[..., tuple[Any, Any]]] = {
     "sqrt": lambda _, a, ea: (
         np.sqrt(a),
         np.where(a - ea > 0, ea / (np.sqrt(np.abs(a)) + np.sqrt(np.maximum(a - ea, 0)) + 1e-300), np.sqrt(ea))
-        * (1 + 8 * U) + U * np.sqrt(np.abs(a)),
+        * (1 + 8 * U)
+        + U * np.sqrt(np.abs(a)),
     ),
     "log": lambda _, a, ea: (
         np.log(a),
-        np.where(a - ea > 0, ea / np.maximum(a - ea, 1e-300), np.where(ea > 0, np.inf, 0)) + _FN * np.abs(np.log(a)) + U,
+        np.where(a - ea > 0, ea / np.maximum(a - ea, 1e-300), np.where(ea > 0, np.inf, 0))
+        + _FN * np.abs(np.log(a))
+        + U,
     ),
-    "erf": _smooth(_erf, lambda a, ea: 1.1283792 * np.exp(-np.square(np.maximum(np.abs(a) - ea, 0)))),
-    "tanh": _smooth(np.tanh, lambda a, ea: 1 / np.square(np.cosh(np.minimum(np.maximum(np.abs(a) - ea, 0), 300))) + _FN),
+    "erf": _smooth(erf, lambda a, ea: 1.1283792 * np.exp(-np.square(np.maximum(np.abs(a) - ea, 0)))),
+    "tanh": _smooth(
+        np.tanh, lambda a, ea: 1 / np.square(np.cosh(np.minimum(np.maximum(np.abs(a) - ea, 0), 300))) + _FN
+    ),
     "sin": _smooth(np.sin, _one),
     "cos": _smooth(np.cos, _one),
     "atan": _smooth(np.arctan, _one),
@@ -368,4 +382,16 @@ _ELEMENTWISE: dict[str, Callable[..., tuple[Any, Any]]] = {
     "cast": _cast,
     "wrap": _wrap,
     "saturate": _saturate,
+}
+
+# The same values without their errors, for runs that track none.
+_VALUES: dict[str, Callable[..., Any]] = {
+    "add": np.add,
+    "mul": np.multiply,
+    "recip": np.reciprocal,
+    "exp": np.exp,
+    "sqrt": np.sqrt,
+    "erf": erf,
+    "tanh": np.tanh,
+    "pos": lambda a: (a > 0).astype(np.float64),
 }

@@ -31,6 +31,7 @@ from graphcheck.ops.algebra import Tensor, Value
 from graphcheck.verdict import Comparison, Verdict
 
 _TARGET_SHARE = 24  # the target is shared by up to 4 tiers at up to 6 choices of sizes
+_PLAINLY = 2.0**16  # ulps of the output's largest magnitude, above which a difference is looked into before a costly proof
 _FAR_BEYOND = 2.0**14  # ulps of the output's largest magnitude, above which a proved pair's runtime is looked into
 
 
@@ -122,6 +123,7 @@ class _Comparer:
         self.hashes = Hashes()
         self.interface = interface.pair_interfaces(*self.models, options.ignore_outputs)
         self.attempts: list[Attempt] = []
+        self.running: concurrent.futures.Future[None] | None = None
         self.numbers: dict[str, Any] | None = None
         self.runs: list[numeric.Run] = []
         self.structure: structure.Structure | None = None
@@ -140,7 +142,7 @@ class _Comparer:
         if blocking:
             return self._interface_verdict([m for m in blocking])
         pool = concurrent.futures.ThreadPoolExecutor(1)
-        running = pool.submit(self._numeric) if self.options.run else None
+        self.running = pool.submit(self._numeric) if self.options.run else None
         with self._timed("hashing"):
             self.hashes.ahead([*classes.weights(self.models[0]), *classes.weights(self.models[1])])
             model_.release(*self.models)
@@ -148,9 +150,9 @@ class _Comparer:
             self.structure = structure.compare_structure(*self.models, self.hashes)
         try:
             verdict, reason = self._identical() or self._prove()
-            if running is not None:
+            if self.running is not None:
                 with self._timed("waiting for onnxruntime"):
-                    running.result()
+                    self.running.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         if verdict is None:
@@ -235,12 +237,21 @@ class _Comparer:
             budget=max(4e9, 0.25 * self._work(pair)),
         )
         try:
-            attempt.proved = attempt.prover.prove()
+            attempt.proved = attempt.prover.by_rows() or (not self._plainly_apart() and attempt.prover.by_windows())
             if attempt.proved and attempt.prover.log2_error() > math.log2(self.options.error_probability):
                 raise Undecided(f"the error probability would be 2**{attempt.prover.log2_error():.0f}, above the target")
         except Undecided as error:
             attempt.stopped, attempt.proved = error, False
         return attempt
+
+    def _plainly_apart(self) -> bool:
+        """Whether onnxruntime already showed a gross difference: then a witness is looked for and no costly proof is tried."""
+        if self.running is None:
+            return False
+        with self._timed("waiting for onnxruntime"):
+            self.running.result()
+        rows = [row for run in (self.numbers or {"runs": []})["runs"] for row in run["outputs"]]
+        return any((row.get("scale_ulp") or 0) > _PLAINLY for row in rows)
 
     def _work(self, pair: classes.Pair) -> float:
         total = 0.0

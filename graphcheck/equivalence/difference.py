@@ -25,13 +25,16 @@ from graphcheck.domains.real import U, Float64, Real
 from graphcheck.domains.terms import Terms
 
 SPREAD_FACTOR = 4.0  # a deviation counts as more than rounding above this many spreads
+_SEEN_FACTOR = 8.0  # what one execution in the declared types shows of the spread is taken times this,
+_PLAIN = 1000.0  # and trusted in place of noise runs where the deviation is this many times as large
 _NOISE_RUNS = 2
 _RIGOROUS_ELEMENTS = 5_000_000  # the running bound costs three more products a contraction; tried up to this size
 
 
 @dataclasses.dataclass(frozen=True)
 class Deviation:
-    """One output pair at one input: the largest |A - B|, what float64 could explain, what the declared types could."""
+    """One output pair at one input: the largest |A - B|, what float64 could explain (``bound``; infinite where it was not
+    looked into), what the declared types could (``spread``)."""
 
     output: str
     deviation: float
@@ -59,6 +62,9 @@ class Deviation:
         return {**dataclasses.asdict(self), "units": self.units, "certain": self.certain}
 
 
+Executed = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
 def judge(
     terms: Terms,
     outputs: Sequence[tuple[str, int, int]],
@@ -66,11 +72,14 @@ def judge(
     unit: float,
     seed: int,
     *,
+    executed: Callable[[], Executed] = dict,
     tick: Callable[[], None] = lambda: None,
 ) -> list[Deviation]:
     """Deviations of the ``outputs`` (name, class in A, class in B) on ``inputs`` by leaf key; ``unit`` is the unit roundoff.
 
-    An output whose value is not known (an untaught operator, NaN) has an infinite bound.
+    ``executed`` gives what onnxruntime computed of the outputs at this input, if that is to be had: its distance from float64
+    shows the spread of a plain difference without noise runs. What is smaller than one rounding of the output is not judged
+    further (its spread is given as that rounding). An output whose value is not known has an infinite bound.
     """
     roots = [c for _, a, b in outputs for c in (a, b)]
 
@@ -78,35 +87,57 @@ def judge(
         with np.errstate(all="ignore"):
             return evaluate(terms, Float64(inputs, **options), roots, visit=lambda *_: tick())
 
-    def apart(a: int, b: int) -> float:
-        with np.errstate(invalid="ignore"):
-            return _largest(exact[terms.find(a)].value - exact[terms.find(b)].value)
+    def values(name: str, a: int, b: int) -> tuple[np.ndarray, np.ndarray]:
+        return exact[terms.find(a)].value, exact[terms.find(b)].value
 
     exact = run(bounds=False)
-    differing = [name for name, a, b in outputs if apart(a, b) != 0]
-    noise: dict[int, list[np.ndarray]] = {}
-    for i in range(_NOISE_RUNS if differing else 0):
-        noisy = run(bounds=False, unit=unit, seed=seed + i)
-        for cls, value in noisy.items():
-            noise.setdefault(cls, []).append(value.value - exact[cls].value)
-    bounded = run() if differing and sum(terms.size(c) for c in terms.order(roots)) <= _RIGOROUS_ELEMENTS else {}
+    apart = {name: _largest(_minus(*values(name, a, b))) for name, a, b in outputs}
+    floors = {name: SPREAD_FACTOR * unit * max(map(_magnitude, values(name, a, b))) for name, a, b in outputs}
+    found = {n: Deviation(n, apart[n], 0.0 if not apart[n] else math.inf, floors[n], False) for n, _, _ in outputs}
+    open_ = [(n, a, b) for n, a, b in outputs if apart[n] > floors[n]]
     roundings = _roundings(terms, roots)
-    result = []
-    for name, a, b in outputs:
-        a, b = terms.find(a), terms.find(b)
-        deviation = apart(a, b)
-        if not differing or deviation == 0:
-            result.append(Deviation(name, 0.0, 0.0, 0.0, True))
-            continue
-        moved = [d for cls in (a, b) for d in noise[cls]]
-        spread = max(_largest(d) for d in moved)
-        typical = max(float(np.sqrt(np.mean(d * d))) for d in moved)
-        first_order = 3 * math.sqrt(roundings) * typical * (U / unit)
-        rigorous = float((bounded[a].error + bounded[b].error).max(initial=0)) if bounded else math.inf
-        bound = min(rigorous, first_order) if math.isfinite(deviation) else math.inf
-        bound = math.inf if math.isnan(bound) else bound
-        result.append(Deviation(name, deviation, bound, spread, rigorous <= first_order))
-    return result
+    shown = executed() if open_ else {}
+    for name, a, b in list(open_):
+        seen = [_minus(x.reshape(-1), y) for x, y in zip(shown[name], values(name, a, b), strict=True)] if name in shown else []
+        spread = _SEEN_FACTOR * max(map(_largest, seen), default=math.inf)
+        if apart[name] > _PLAIN * spread:
+            bound = _first_order(roundings, _SEEN_FACTOR * max(map(_typical, seen)), unit)
+            found[name] = Deviation(name, apart[name], bound, spread, False)
+            open_.remove((name, a, b))
+    if open_:
+        noise: dict[int, list[np.ndarray]] = {}
+        for i in range(_NOISE_RUNS):
+            for cls, value in run(bounds=False, unit=unit, seed=seed + i).items():
+                noise.setdefault(cls, []).append(_minus(value.value, exact[cls].value))
+        bounded = run() if sum(terms.size(c) for c in terms.order(roots)) <= _RIGOROUS_ELEMENTS else {}
+        for name, a, b in open_:
+            a, b = terms.find(a), terms.find(b)
+            moved = [d for cls in (a, b) for d in noise[cls]]
+            rigorous = float((bounded[a].error + bounded[b].error).max(initial=0)) if bounded else math.inf
+            first_order = _first_order(roundings, max(map(_typical, moved)), unit)
+            bound = min(rigorous, first_order) if math.isfinite(apart[name]) else math.inf
+            spread = max(map(_largest, moved))
+            found[name] = Deviation(name, apart[name], bound, spread, rigorous <= first_order)
+    return [found[name] for name, _, _ in outputs]
+
+
+def _first_order(roundings: float, typical: float, unit: float) -> float:
+    """The first-order bound from a typical deviation seen at unit roundoff ``unit``."""
+    bound = 3 * math.sqrt(roundings) * typical * (U / unit)
+    return math.inf if math.isnan(bound) else bound
+
+
+def _minus(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(x - y, np.float64)
+
+
+def _typical(x: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(x * x))) if x.size else 0.0
+
+
+def _magnitude(x: np.ndarray) -> float:
+    return float(np.abs(x[np.isfinite(x)]).max(initial=0.0))
 
 
 def _largest(x: np.ndarray) -> float:

@@ -11,15 +11,18 @@ inputs   everything, from the graph inputs; one prime first, since inequality mo
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from graphcheck.domains.domain import apply, by_depth, evaluate
 from graphcheck.domains.maps import Map
+from graphcheck.domains.real import Float64, Real
 from graphcheck.domains.residues import Residue, Residues, draw_primes
 from graphcheck.domains.terms import Terms
 from graphcheck.equivalence.odds import Degree, Degrees, log_probability, primes_needed
@@ -97,9 +100,17 @@ class Prover:
         return by_depth(self.terms, todo)
 
     def prove(self) -> bool:
-        """Whether all outputs met; ``tiers`` then says how."""
+        """Whether all outputs met, by congruence, by rows, or in near windows; ``tiers`` then says how."""
+        return self.by_rows() or self.by_windows()
+
+    def by_rows(self) -> bool:
+        """Whether all outputs met by congruence and row windows (the cheap part)."""
         if self.open_pairs():
             self._rows()
+        return not self.open_pairs()
+
+    def by_windows(self) -> bool:
+        """Whether all outputs met in near windows."""
         if self.open_pairs():
             self._near()
         return not self.open_pairs()
@@ -111,40 +122,47 @@ class Prover:
     # -- rows ----------------------------------------------------------------------------------------------------
 
     def _rows(self) -> None:
+        """Rows are looked at in float64 first, on random free tensors: only those that look alike are evaluated exactly."""
         started = time.monotonic()
         tier = Tier("rows", draw_primes(self.seed, 8))
-        domain = Residues(tier.primes, self.seed)
+        domain, probe = Residues(tier.primes, self.seed), Float64(_Drawn(self.seed, self._leaf_size), bounds=False)
         degrees = Degrees(self.terms)
         worst = Degree(0, 0, 0)
         for count in self.row_counts:
             if not self.open_pairs():
                 break
             reducer = RowReducer(self.terms, count, self.shared)
-            seen: dict[tuple[int, bytes], int] = {}
-            values: dict[int, Residue] = {}
+            lookalikes = _Lookalikes()
+            values: dict[int, Real] = {}
+            exact: dict[int, Residue] = {}
             for cls in self.unmatched():
                 self._check_time()
-                if self.shared(cls):
-                    continue
-                row = reducer.reduce(cls)
+                row = None if self.shared(cls) else reducer.reduce(cls)
                 if row is None or self.terms.size(row) > 2_000_000:
                     continue
                 if row not in values:
-                    cost = sum(_flops(self.terms, c) for c in self.terms.order([row], values.__contains__))
-                    if cost * len(tier.primes) > self.budget:
-                        continue
-                    evaluate(self.terms, domain, [row], values, values.__setitem__)
-                mark = domain.fingerprint(values[row])
-                if mark is None:
-                    continue
-                tier.fingerprints += 1
-                worst = _worst(worst, degrees.of(row))
-                key = (self.terms.size(cls), mark)
-                other = seen.setdefault(key, cls)
-                if self.terms.find(other) != self.terms.find(cls):
-                    self.terms.merge(other, cls)
-                    tier.merges += 1
+                    with np.errstate(all="ignore"):
+                        evaluate(self.terms, probe, [row], values, values.__setitem__)
+                for other, other_row in lookalikes.of(self.terms.size(cls), values[row].value, (cls, row)):
+                    if self.terms.find(other) == self.terms.find(cls):
+                        break
+                    marks = [self._row_mark(r, exact, domain) for r in (row, other_row)]
+                    tier.fingerprints += 2
+                    worst = _worst(worst, _worst(degrees.of(row), degrees.of(other_row)))
+                    if marks[0] is not None and marks[0] == marks[1]:
+                        self.terms.merge(other, cls)
+                        tier.merges += 1
+                        break
         self._close(tier, domain, worst, started)
+
+    def _leaf_size(self, key: tuple[Any, ...]) -> int:
+        """Elements of a free tensor of a row window (see :class:`RowReducer`)."""
+        return self.terms.size(key[1]) // (key[2] if key[0] == "row" else 1)
+
+    def _row_mark(self, row: int, exact: dict[int, Residue], domain: Residues) -> bytes | None:
+        if row not in exact:
+            evaluate(self.terms, domain, [row], exact, exact.__setitem__)
+        return domain.fingerprint(exact[row])
 
     def _close(self, tier: Tier, domain: Residues, worst: Degree, started: float) -> None:
         tier.hashed, tier.undefined = domain.hashed, domain.undefined
@@ -367,6 +385,39 @@ class RowReducer:
             if bool((table == np.where(first > 0, first + step, 0)).all()):
                 return "block", self.terms.maps.intern(first)
         return "neither", None
+
+
+class _Drawn(dict[tuple[Any, ...], np.ndarray]):
+    """Normal values for every free tensor, drawn by seed and key when they are asked for."""
+
+    def __init__(self, seed: int, sizes: Callable[[tuple[Any, ...]], int]) -> None:
+        super().__init__()
+        self.seed, self.sizes = seed, sizes
+
+    def __missing__(self, key: tuple[Any, ...]) -> np.ndarray:
+        digest = hashlib.blake2b(f"{self.seed}:{key!r}".encode(), digest_size=8).digest()
+        self[key] = np.random.default_rng(int.from_bytes(digest, "little")).standard_normal(self.sizes(key))
+        return self[key]
+
+
+class _Lookalikes:
+    """Tensors by a float64 sketch: those within a part in a million of each other may be equal. A filter, never a proof."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, int], list[tuple[float, tuple[int, int]]]] = {}
+
+    def of(self, size: int, value: np.ndarray, entry: tuple[int, int]) -> list[tuple[int, int]]:
+        """Earlier entries that look alike; the new one is added."""
+        weights = np.cos(np.arange(value.size) * 1.2345 + 0.5)
+        with np.errstate(all="ignore"):
+            sketch, scale = float(np.dot(weights, value)), float(np.abs(value).sum())
+        same = self._seen.setdefault((size, value.size), [])
+        if not math.isfinite(sketch):
+            found = [e for _, e in same]  # nothing can be told: the exact evaluation has to
+        else:
+            found = [e for other, e in same if not abs(other - sketch) > 1e-6 * scale]
+        same.append((sketch, entry))
+        return found
 
 
 def _worst(a: Degree, b: Degree) -> Degree:

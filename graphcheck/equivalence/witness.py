@@ -18,7 +18,7 @@ from graphcheck import model as model_
 from graphcheck.equivalence import inputs as inputs_
 from graphcheck.equivalence import numeric, runtime
 from graphcheck.equivalence.classes import Pair
-from graphcheck.equivalence.difference import SPREAD_FACTOR, Deviation, judge
+from graphcheck.equivalence.difference import SPREAD_FACTOR, Deviation, Executed, judge
 from graphcheck.equivalence.interface import Interface
 from graphcheck.errors import GraphcheckError
 from graphcheck.ops.algebra import Tensor
@@ -34,6 +34,7 @@ _TRIALS: tuple[dict[str, Any], ...] = (
     {"scale": 0.01},
     {"distribution": "extreme"},
 )
+_SEARCH_SECONDS, _FEWEST = 10.0, 2  # trials go on for so long, but at least so many are made
 _SHRINK_SECONDS = 5.0
 _UNITS = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
 
@@ -102,20 +103,24 @@ class Search:
         self.unit = unit_of(pair)
         self.deviations: list[Deviation] = []
         self._sessions: list[runtime.Session] | None = None
+        self._seen: Executed | None = None
 
     def run(self) -> Witness | None:
         """A witness, or None if no trial showed a difference beyond rounding."""
-        for kind, seed, arrays in self._trials():
+        started = time.monotonic()
+        for number, (kind, seed, arrays) in enumerate(self._trials()):
             self.tick()
+            if number >= _FEWEST and time.monotonic() - started > _SEARCH_SECONDS:
+                break
             deviations = self._judge(arrays)
             if max((d.units for d in deviations), default=0) >= max((d.units for d in self.deviations), default=0):
                 self.deviations = deviations
             shown = self._shown(deviations, arrays)
             if shown is not None:
-                small = self._shrink(arrays, shown[0].output)
-                deviations = self._judge(small)
-                shown = self._shown(deviations, small) or shown
-                self.deviations = deviations
+                small = self._shrink(arrays, shown[0].output) if time.monotonic() - started < _SHRINK_SECONDS / 10 else arrays
+                if small is not arrays:
+                    self.deviations = self._judge(small)
+                    shown = self._shown(self.deviations, small) or shown
                 return Witness(small, self._reason(*shown), kind, seed, *shown)
         return None
 
@@ -130,25 +135,30 @@ class Search:
 
     def _judge(self, arrays: Mapping[str, np.ndarray]) -> list[Deviation]:
         leaves = {("input", name): np.asarray(value, np.float64) for name, value in arrays.items()}
-        return judge(self.pair.terms, self.outputs, leaves, self.unit, self.seed, tick=self.tick)
+        self._seen = None
+
+        def executed() -> Executed:
+            self._seen = self._execute(arrays) if self.execute else None
+            return self._seen or {}
+
+        return judge(self.pair.terms, self.outputs, leaves, self.unit, self.seed, executed=executed, tick=self.tick)
 
     def _shown(self, deviations: list[Deviation], arrays: Mapping[str, np.ndarray]) -> tuple[Deviation, float | None] | None:
         """The output that differs most beyond the spread, if onnxruntime shows it too."""
         gross = sorted((d for d in deviations if d.gross and math.isfinite(d.deviation)), key=lambda d: -d.units)
-        if not gross:
-            return None
-        if not self.execute:
-            return gross[0], None
-        seen = self._execute(arrays)
+        if not gross or not self.execute:
+            return (gross[0], None) if gross else None
         for d in gross:
-            if seen is None or d.output not in seen:
-                continue
-            if seen[d.output] > SPREAD_FACTOR * d.spread:
-                return d, seen[d.output]
+            x, y = (self._seen or {}).get(d.output, (np.zeros(0), np.zeros(0)))
+            with np.errstate(invalid="ignore"):
+                apart = np.where(np.isnan(x) & np.isnan(y), 0.0, np.abs(x - y))
+            replayed = float(np.nan_to_num(apart, nan=math.inf).max(initial=0.0))
+            if replayed > SPREAD_FACTOR * d.spread:
+                return d, replayed
         return None
 
-    def _execute(self, arrays: Mapping[str, np.ndarray]) -> dict[str, float] | None:
-        """max |A - B| of each output in onnxruntime, optimizations off; None if it cannot run them."""
+    def _execute(self, arrays: Mapping[str, np.ndarray]) -> Executed | None:
+        """The outputs of both sides in onnxruntime, optimizations off, as float64; None if it cannot run them."""
         try:
             if self._sessions is None:
                 self._sessions = [
@@ -162,16 +172,12 @@ class Search:
         for port in self.interface.outputs:
             if port.a is not None and port.b is not None:
                 x, y = (np.asarray(v, np.float64) for v in (a[port.a.name], b[port.b.name]))
-                if x.shape != y.shape:
-                    found[port.key] = math.inf
-                    continue
-                with np.errstate(invalid="ignore"):
-                    apart = np.where(np.isnan(x) & np.isnan(y), 0.0, np.abs(x - y))
-                found[port.key] = float(np.nan_to_num(apart, nan=math.inf).max(initial=0.0))
+                if x.shape == y.shape:
+                    found[port.key] = (x, y)
         return found
 
     def _shrink(self, arrays: dict[str, np.ndarray], output: str) -> dict[str, np.ndarray]:
-        """Fewer non-zeros that still show it: halves of the input are set to zero as long as they may."""
+        """Fewer non-zeros that still show it: parts of the input are set to zero as long as they may."""
         if self.given is not None or self.ranges:
             return arrays
         started, best = time.monotonic(), arrays
@@ -186,10 +192,10 @@ class Search:
                     trial = best[name].copy()
                     trial.reshape(-1)[part] = 0
                     candidate = {**best, name: trial}
-                    if any(d.gross and d.output == output for d in self._judge(candidate)):
-                        if self._shown(self._judge(candidate), candidate) is not None:
-                            best, shrunk = candidate, True
-                            break
+                    shown = self._shown(self._judge(candidate), candidate)
+                    if shown is not None and shown[0].output == output:
+                        best, shrunk = candidate, True
+                        break
                 pieces = 2 if shrunk else pieces * 2
         return best
 

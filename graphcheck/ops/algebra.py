@@ -46,6 +46,14 @@ _FOLD: dict[str, Callable[..., Any]] = {
 }
 
 
+def axis_of(x: Some, axis: int) -> int:
+    """An axis counted from the front; raises :class:`Undecided` if ``x`` has none such."""
+    rank = len(x.shape)
+    if not -rank <= axis < rank:
+        raise Undecided(f"there is no axis {axis} in a tensor of rank {rank}")
+    return axis % rank
+
+
 class Algebra:
     """The verbs at tensor level, over one store of terms."""
 
@@ -73,7 +81,9 @@ class Algebra:
         if term.kind == "const":
             flat = arrays[self.terms.find(x.cls)]
         elif term.kind == "move" and all(a in arrays for a in term.args):
-            flat = np.concatenate([np.zeros(1, x.dtype), *(arrays[a].astype(x.dtype) for a in term.args)])[term.params[0].index]
+            flat = np.concatenate([np.zeros(1, x.dtype), *(arrays[a].astype(x.dtype) for a in term.args)])[
+                term.params[0].index
+            ]
         else:
             return x
         return flat.reshape(x.shape).astype(x.dtype)
@@ -91,7 +101,7 @@ class Algebra:
     def transpose(self, x: Some, perm: Sequence[int]) -> Tensor:
         """Axes in the order of ``perm``."""
         x = self.lift(x)
-        perm = [p % len(x.shape) for p in perm]
+        perm = [axis_of(x, p) for p in perm]
         cls = self.terms.move((x.cls,), self.terms.maps.transpose(x.shape, perm))
         return Tensor(cls, tuple(x.shape[p] for p in perm), x.dtype)
 
@@ -116,8 +126,10 @@ class Algebra:
         """Broadcast to ``shape``."""
         x = self.lift(x)
         map_ = self.terms.maps.broadcast(x.shape, shape)
-        return x if map_ is None and x.shape == tuple(shape) else Tensor(
-            x.cls if map_ is None else self.terms.move((x.cls,), map_), tuple(shape), x.dtype
+        return (
+            x
+            if map_ is None and x.shape == tuple(shape)
+            else Tensor(x.cls if map_ is None else self.terms.move((x.cls,), map_), tuple(shape), x.dtype)
         )
 
     # -- elementwise ---------------------------------------------------------------------------------------------
@@ -237,7 +249,7 @@ class Algebra:
         """``x`` with ``axes`` moved behind, the kept axes' sizes, and (rows, k)."""
         x = self.lift(x)
         rank = len(x.shape)
-        axes = sorted(a % rank for a in axes)
+        axes = sorted({axis_of(x, a) for a in axes})
         kept = [i for i in range(rank) if i not in axes]
         moved = x if kept + axes == list(range(rank)) else self.transpose(x, kept + axes)
         keep = tuple(x.shape[i] for i in kept)
@@ -261,18 +273,18 @@ class Algebra:
         """Put ones back where ``axes`` were, if ``keepdims``."""
         if not keepdims:
             return y
-        gone = {a % len(x.shape) for a in axes}
+        gone = {axis_of(x, a) for a in axes}
         return self.reshape(y, [1 if i in gone else n for i, n in enumerate(x.shape)])
 
     def mean(self, x: Some, axes: Sequence[int], keepdims: bool = True) -> Some:
         """Mean over ``axes``: the sum divided by the exact count."""
-        count = math.prod(x.shape[a] for a in {a % len(x.shape) for a in axes})
+        count = math.prod(x.shape[a] for a in {axis_of(x, a) for a in axes})
         return self.div(self.sum(x, axes, keepdims), np.asarray(count, np.int64).astype(np.float64))
 
     def along(self, fn: str, x: Some, axis: int) -> Tensor:
         """A row function (softmax ...) along ``axis``."""
         x = self.lift(x)
-        rank, axis = len(x.shape), axis % len(x.shape)
+        rank, axis = len(x.shape), axis_of(x, axis)
         moved, keep, rows, k = self.last(x, [axis])
         y = Tensor(self.terms.rows(fn, moved.cls, rows, k), (*keep, k), x.dtype)
         back = [*range(axis), rank - 1, *range(axis, rank - 1)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Untaught
-from graphcheck.ops.algebra import Algebra, Some, Tensor, Value
+from graphcheck.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.ops.node import Node
 
 
@@ -21,7 +21,7 @@ def _numpy_dtype(code: int) -> np.dtype[Any]:
 
 
 def _kind(dtype: np.dtype[Any]) -> str:
-    """"f" for floats (the small ones of ml_dtypes too), "i" for integers, "b" for bool."""
+    """ "f" for floats (the small ones of ml_dtypes too), "i" for integers, "b" for bool."""
     if dtype.kind in "iub":
         return "b" if dtype.kind == "b" else "i"
     return "i" if dtype.name.startswith(("int", "uint")) else "f"
@@ -31,9 +31,15 @@ def binary(fn: str) -> Callable[..., Some]:
     """An operator that is one verb of two operands."""
 
     def op(m: Algebra, node: Node, a: Some, b: Some) -> Some:
-        return getattr(m, fn)(a, b)  # type: ignore[no-any-return]
+        return wrapped(m, getattr(m, fn)(a, b))
 
     return op
+
+
+def wrapped(m: Algebra, x: Some) -> Some:
+    """``x`` modulo the size of its type, where that is a small or unsigned integer; int32 is taken as wide enough."""
+    narrow = isinstance(x, Tensor) and _kind(x.dtype) == "i" and (x.dtype.kind == "u" or x.dtype.itemsize < 4)
+    return m.ew(f"wrap:{x.dtype.name}", x) if narrow else x
 
 
 def unary(fn: str) -> Callable[..., Some]:
@@ -53,13 +59,17 @@ def mod(m: Algebra, node: Node, a: Some, b: Some) -> Some:
 
 def pow_(m: Algebra, node: Node, x: Some, y: Some) -> Some:
     """Small integer powers are products, 0.5 is Sqrt; anything else is uninterpreted."""
+    if _kind(x.dtype) == "i":
+        whole = isinstance(y, np.ndarray) and y.size == 1 and float(y.reshape(-1)[0]) in (1.0, 2.0, 3.0)
+        if not whole:
+            raise Untaught("Pow of computed integers", node.name)
     if isinstance(y, np.ndarray) and y.size and bool((y == y.reshape(-1)[0]).all()):
         value = float(y.reshape(-1)[0])
-        if value in (1.0, 2.0, 3.0, 4.0) or (value in (-1.0, -2.0) and _kind(x.dtype) == "f"):
+        if value in (1.0, 2.0, 3.0, 4.0) or value in (-1.0, -2.0):
             power = functools.reduce(m.mul, [x] * int(abs(value)))
             shape = np.broadcast_shapes(x.shape, y.shape)
-            return m.expand(power if value > 0 else m.recip(power), shape)
-        if value in (0.5, -0.5) and _kind(x.dtype) == "f":
+            return wrapped(m, m.expand(power if value > 0 else m.recip(power), shape))
+        if value in (0.5, -0.5):
             root = m.ew("sqrt", x)
             return root if value > 0 else m.recip(root)
     return m.ew("pow", x, y)
@@ -104,7 +114,7 @@ def clip(m: Algebra, node: Node, x: Some, low: Value = None, high: Value = None)
 
 
 def _infinite(m: Algebra, compare: Callable[..., Any], a: Some, b: Some) -> np.ndarray | None:
-    """A comparison with a constant that is infinite throughout: only where a mask put -inf is the other infinite too."""
+    """A comparison with a constant that is infinite throughout: the other is so only where a mask put -inf."""
     if not any(isinstance(x, np.ndarray) and x.size and np.isinf(x.astype(np.float64)).all() for x in (a, b)):
         return None
     m.assumptions.add(_FINITE)
@@ -169,7 +179,9 @@ def where(m: Algebra, node: Node, c: Some, x: Some, y: Some) -> Some:
     return m.where(c, x, y)
 
 
-_FINITE = "inputs and what is computed from them are finite and no softmax row is fully masked, so IsNaN and IsInf are false"
+_FINITE = (
+    "inputs and what is computed from them are finite and no softmax row is fully masked, so IsNaN and IsInf are false"
+)
 
 
 def isnan(m: Algebra, node: Node, x: Some) -> Some:
@@ -220,7 +232,10 @@ def softplus(m: Algebra, node: Node, x: Some) -> Some:
 
 
 def gelu(m: Algebra, node: Node, x: Some) -> Some:
-    """The ONNX function body: 0.5 x (1 + Erf(x / Sqrt(2))), or by Tanh; constants in the declared type."""
+    """0.5 x (1 + Erf(x / Sqrt(2))), or by Tanh; constants in the declared type.
+
+    Sqrt(2 / pi) is rounded once, as exporters store it; ONNX's function body rounds 2 / pi first and is one ulp apart.
+    """
     half, one = m.scalar(0.5, x), m.scalar(1, x)
     if node.attr("approximate", "none") == "tanh":
         cubic = m.mul(m.scalar(0.044715, x), m.mul(x, m.mul(x, x)))
@@ -261,7 +276,10 @@ def cast_to(m: Algebra, x: Some, to: np.dtype[Any]) -> Some:
         zero = np.asarray(0, np.float32)
         return _typed(or_any(m, less(m, _NO_NODE, x, zero), greater(m, _NO_NODE, x, zero)), to)
     keeps = source == "b" or x.dtype == to or (source == target == "i" and _holds(to, x.dtype))
-    keeps = keeps or (source == target == "f" and _wider(to, x.dtype)) or (source == "i" and target == "f")
+    keeps = keeps or (source == target == "f" and _wider(to, x.dtype))
+    keeps = keeps or (
+        source == "i" and target == "f" and (to.itemsize >= 4 or (to.itemsize == 2 and x.dtype.itemsize == 1))
+    )
     kind = "wrap" if source == target == "i" else "cast"
     return Tensor(x.cls, x.shape, to) if keeps else m.ew(f"{kind}:{to.name}", x, dtype=to)
 
@@ -270,7 +288,10 @@ def _holds(to: np.dtype[Any], source: np.dtype[Any]) -> bool:
     """Whether every integer of ``source`` is one of ``to``."""
     import ml_dtypes
 
-    wide, narrow = (np.iinfo(d) if d.kind in "iu" else ml_dtypes.iinfo(d) for d in (to, source))
+    def limits(dtype: np.dtype[Any]) -> Any:
+        return np.iinfo(dtype) if dtype.kind in "iu" else ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
+
+    wide, narrow = limits(to), limits(source)
     return bool(wide.min <= narrow.min and wide.max >= narrow.max)
 
 
@@ -314,18 +335,20 @@ def _along(m: Algebra, node: Node, x: Some, parameter: Some) -> Some:
     """A per-axis parameter shaped to broadcast against ``x``; a blocked one repeated to its shape."""
     block = node.attr("block_size", 0)
     if block:
-        axis = node.attr("axis", 1) % len(x.shape)
+        axis = axis_of(x, node.attr("axis", 1))
         index = np.arange(1, 1 + math.prod(parameter.shape)).reshape(parameter.shape).repeat(block, axis)
         return m.pick(parameter, index.take(np.arange(x.shape[axis]), axis), x.shape)
-    if parameter.size == 1 if isinstance(parameter, np.ndarray) else not parameter.shape:
-        return parameter.reshape(()) if isinstance(parameter, np.ndarray) else parameter
-    axis = node.attr("axis", 1) % len(x.shape)
+    if math.prod(parameter.shape) == 1:
+        return parameter.reshape(()) if isinstance(parameter, np.ndarray) else m.reshape(parameter, ())
+    axis = axis_of(x, node.attr("axis", 1))
     shape = [1] * len(x.shape)
     shape[axis] = x.shape[axis]
     return parameter.reshape(shape) if isinstance(parameter, np.ndarray) else m.reshape(parameter, shape)
 
 
 _NO_NODE = Node("", "", 0, "", {}, 0, 0, (), ())
+
+_UNARY = "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Erf Exp Floor Log Round Sin Sinh Sqrt Tan Tanh"
 
 OPS: dict[str, Callable[..., Any]] = {
     "Add": binary("add"),
@@ -338,7 +361,7 @@ OPS: dict[str, Callable[..., Any]] = {
     "Max": chain("max"),
     "Min": chain("min"),
     "Mean": mean,
-    "Neg": lambda m, node, x: m.neg(x),
+    "Neg": lambda m, node, x: wrapped(m, m.neg(x)),
     "Reciprocal": lambda m, node, x: m.recip(x),
     "Clip": clip,
     "Less": less,
@@ -365,10 +388,5 @@ OPS: dict[str, Callable[..., Any]] = {
     "CastLike": cast_like,
     "DequantizeLinear": dequantize,
     "QuantizeLinear": quantize,
-    **{
-        name: unary(name.lower())
-        for name in (
-            "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Erf Exp Floor Log Round Sin Sinh Sqrt Tan Tanh".split()
-        )
-    },
+    **{name: unary(name.lower()) for name in _UNARY.split()},
 }

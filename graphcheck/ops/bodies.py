@@ -40,32 +40,40 @@ def function_body(
         return None
     key = ("body", proto.SerializeToString(deterministic=True))
     if key not in memo:
-        memo[key] = _read(proto, schema, node.version if node.domain == "" else opsets.get("", onnx.defs.onnx_opset_version()))
+        memo[key] = _read(
+            proto, schema, node.version if node.domain == "" else opsets.get("", onnx.defs.onnx_opset_version())
+        )
     return memo[key]  # type: ignore[no-any-return]
 
 
-def _proto(schema: onnx.defs.OpSchema, node: Node, inputs: Sequence[Value]) -> onnx.FunctionProto | None:
-    """The body written in the newest operator set that is not newer than the node's, else in the oldest that there is."""
+def _proto(schema: Any, node: Node, inputs: Sequence[Value]) -> onnx.FunctionProto | None:
+    """The body written in the newest operator set that is not newer than the node's, else in the oldest."""
 
     def best(versions: Sequence[int]) -> int:
         return max((v for v in versions if v <= node.version), default=min(versions))
 
     if schema.function_opset_versions:
-        return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(best(schema.function_opset_versions)))
+        return _parsed(schema.get_function_with_opset_version(best(schema.function_opset_versions)))
     if not schema.context_dependent_function_opset_versions:
         return None
     at = best(schema.context_dependent_function_opset_versions)
     types = [t.SerializeToString() for t in types_of(inputs)]
     data = schema.get_context_dependent_function_with_opset_version(at, node.proto().SerializeToString(), types)
-    return onnx.FunctionProto.FromString(data)
+    return _parsed(data)
 
 
-def _read(proto: onnx.FunctionProto, schema: onnx.defs.OpSchema, version: int) -> ir.Function:
+def _parsed(data: bytes) -> onnx.FunctionProto:
+    proto = onnx.FunctionProto()
+    proto.ParseFromString(data)
+    return proto
+
+
+def _read(proto: onnx.FunctionProto, schema: Any, version: int) -> ir.Function:
     made = {name for n in proto.node for name in n.output} | set(proto.input)
     for name in proto.output:
         if name not in made:  # an output that this node does not ask for
             proto.node.append(onnx.helper.make_node("Constant", [], [name], value_int=0))
-    body = ir.from_proto(proto)
+    body = ir.serde.deserialize_function(proto)
     body.opset_imports.setdefault("", version)
     for name, attribute in schema.attributes.items():
         if attribute.default_value.type and name in body.attributes and body.attributes[name].value is None:

@@ -45,11 +45,11 @@ def einsum(m: Algebra, node: Node, *xs: Some) -> Some:
     elif "->" not in equation:
         letters = "".join(terms)
         right = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
-    xs, terms = zip(*(_diagonal(m, x, t) for x, t in zip(xs, terms, strict=True)), strict=True)  # type: ignore[assignment]
-    value, names = m.lift(xs[0]), terms[0]
-    for i in range(1, len(xs)):
-        rest = "".join(terms[i + 1 :]) + right
-        value, names = _pair(m, value, names, m.lift(xs[i]), terms[i], rest)
+    operands = [_diagonal(m, x, t) for x, t in zip(xs, terms, strict=True)]
+    value, names = operands[0]
+    for i, (x, letters) in enumerate(operands[1:], 1):
+        rest = "".join(t for _, t in operands[i + 1 :]) + right
+        value, names = _pair(m, value, names, x, letters, rest)
     gone = [i for i, c in enumerate(names) if c not in right]
     if gone:
         value = m.lift(m.sum(value, gone, keepdims=False))
@@ -89,11 +89,8 @@ def _pair(m: Algebra, a: Tensor, na: str, b: Tensor, nb: str, rest: str) -> tupl
     size = {**dict(zip(nb, b.shape, strict=True)), **dict(zip(na, a.shape, strict=True))}
     at = m.transpose(a, [na.index(c) for c in (*batch, *only_a, *summed)])
     bt = m.transpose(b, [nb.index(c) for c in (*batch, *only_b, *summed)])
-    count = lambda letters: math.prod(size[c] for c in letters)  # noqa: E731
-    out = m.contract(
-        m.reshape(at, (count(batch), count(only_a), count(summed))),
-        m.reshape(bt, (count(batch), count(only_b), count(summed))),
-    )
+    ba, na_, nb_, k = (math.prod(size[c] for c in letters) for letters in (batch, only_a, only_b, summed))
+    out = m.contract(m.reshape(at, (ba, na_, k)), m.reshape(bt, (ba, nb_, k)))
     names = (*batch, *only_a, *only_b)
     return m.reshape(out, [size[c] for c in names]), "".join(names)
 
@@ -106,7 +103,7 @@ def conv(m: Algebra, node: Node, x: Some, w: Some, b: Value = None) -> Some:
     out = window.out_shape(spatial)
     if min(out, default=1) < 1:
         raise Undecided(f"the kernel of Conv does not fit its input {list(x.shape)}", node.name)
-    if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
+    if len(x.shape) < 3 or x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
         raise Undecided(f"Conv of {list(x.shape)} by {list(w.shape)} in {groups} groups is not defined", node.name)
     batch, filters, positions = x.shape[0], w.shape[0], math.prod(out)
     k = math.prod(w.shape[1:])
@@ -130,12 +127,13 @@ def conv_transpose(m: Algebra, node: Node, x: Some, w: Some, b: Value = None) ->
     pads = _transpose_pads(node, full, extra, spatial, plain.strides)
     stretched = [(n - 1) * s + 1 for n, s in zip(spatial, plain.strides, strict=True)]
     index = np.zeros((*x.shape[:2], *stretched), np.int64)
-    index[(..., *(slice(None, None, s) for s in plain.strides))] = np.arange(1, 1 + math.prod(x.shape)).reshape(x.shape)
+    every = (slice(None), slice(None), *(slice(None, None, s) for s in plain.strides))
+    index[every] = np.arange(1, 1 + math.prod(x.shape)).reshape(x.shape)
     begin = [e - 1 - p for e, p in zip(extents, pads[:rank], strict=True)]
     end = [e - 1 - p + o for e, p, o in zip(extents, pads[rank:], extra, strict=True)]
     if min((*begin, *end), default=0) < 0:
         crop = [slice(max(-lo, 0), n - max(-hi, 0)) for lo, hi, n in zip(begin, end, stretched, strict=True)]
-        index = index[(..., *crop)]
+        index = index[(slice(None), slice(None), *crop)]
         begin, end = [max(v, 0) for v in begin], [max(v, 0) for v in end]
     wide = m.pick(x, index, index.shape)
     per_in, per_out = x.shape[1] // groups, w.shape[1]

@@ -6,6 +6,7 @@ Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -84,7 +85,9 @@ def skip_layer_normalization(
 
 def skip_simplified(m: Algebra, node: Node, x: Some, skip: Some, gamma: Some, bias: Value = None) -> tuple[Value, ...]:
     """RMSNormalization(x + skip + bias)."""
-    return _skipped(m, node, x, skip, gamma, None, bias, lambda m, n, x, g, _: (reduction.rms_normalization(m, n, x, g),))
+    return _skipped(
+        m, node, x, skip, gamma, None, bias, lambda m, n, x, g, _: (reduction.rms_normalization(m, n, x, g),)
+    )
 
 
 def _skipped(
@@ -99,11 +102,19 @@ def _skipped(
 
 
 def attention(
-    m: Algebra, node: Node, x: Some, w: Some, b: Value = None, mask: Value = None, past: Value = None, bias: Value = None,
+    m: Algebra,
+    node: Node,
+    x: Some,
+    w: Some,
+    b: Value = None,
+    mask: Value = None,
+    past: Value = None,
+    bias: Value = None,
     length: Value = None,
 ) -> Some:
     """Self-attention with one projection [hidden, 3 * hidden] for q, k and v."""
-    if mask is not None or past is not None or length is not None or node.attr("unidirectional", 0) or node.attr("do_rotary", 0):
+    odd = any(x is not None for x in (mask, past, length))
+    if odd or node.attr("unidirectional", 0) or node.attr("do_rotary", 0):
         raise Untaught("Attention with a mask, a past or rotary embedding", node.name)
     qkv: Some = m.matmul(x, w)
     qkv = qkv if b is None else m.add(qkv, b)
@@ -111,12 +122,19 @@ def attention(
     sizes = node.attr("qkv_hidden_sizes") or [width // 3] * 3
     starts = np.cumsum([0, *sizes])
     index = np.arange(1, 1 + int(np.prod(qkv.shape))).reshape(qkv.shape)
-    parts = [m.pick(qkv, index[..., lo:hi], (*qkv.shape[:-1], hi - lo)) for lo, hi in zip(starts, starts[1:], strict=False)]
-    return scaled_dot(m, node, *parts, bias)
+    q, k, v = (m.pick(qkv, index[..., lo:hi], (*qkv.shape[:-1], hi - lo)) for lo, hi in itertools.pairwise(starts))
+    return scaled_dot(m, node, q, k, v, bias)
 
 
 def multi_head_attention(
-    m: Algebra, node: Node, q: Some, k: Value = None, v: Value = None, b: Value = None, mask: Value = None, bias: Value = None,
+    m: Algebra,
+    node: Node,
+    q: Some,
+    k: Value = None,
+    v: Value = None,
+    b: Value = None,
+    mask: Value = None,
+    bias: Value = None,
     *rest: Value,
 ) -> Some:
     """Attention on projected [batch, length, hidden] tensors."""

@@ -28,7 +28,8 @@ def if_(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
 def loop(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
     """State, carried from step to step, and scan outputs, stacked."""
     graph = node.attr("body")
-    trips, go_on, *state = [*inputs, *[None] * (2 - len(inputs))]
+    padded: list[Any] = [*inputs, *[None] * (2 - len(inputs))]
+    trips, go_on, state = padded[0], padded[1], padded[2:]
     state += [None] * (len(graph.inputs) - 2 - len(state))
     for value, what in ((trips, "trip count"), (go_on, "condition")):
         if isinstance(value, Tensor):
@@ -81,17 +82,17 @@ def scan(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
 
 def sequence_map(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
     """The body on each element of the sequences; a tensor among the inputs is the same for all."""
-    graph, results = node.attr("body"), []
-    for i in range(len(inputs[0])):
-        results.append(body(graph, [x[i] if isinstance(x, list) else x for x in inputs]))
+    graph = node.attr("body")
+    count = len(inputs[0])
+    results = [body(graph, [x[i] if isinstance(x, list) else x for x in inputs]) for i in range(count)]
     return [[r[j] for r in results] for j in range(len(graph.outputs))]
 
 
 def take(m: Algebra, x: Some, at: int, axis: int) -> Some:
     """The slice of ``x`` at one index of ``axis``."""
     if isinstance(x, np.ndarray):
-        return x.take(at, axis)
-    index = np.arange(1, 1 + math.prod(x.shape)).reshape(x.shape).take(at, axis)
+        return np.asarray(x.take(at, axis))
+    index = np.asarray(np.arange(1, 1 + math.prod(x.shape)).reshape(x.shape).take(at, axis))
     return m.pick(x, index, index.shape)
 
 
@@ -101,7 +102,9 @@ def stack(m: Algebra, node: Node, parts: list[Some], axis: int, declared: ir.Val
         shape = declared.shape.numpy() if declared is not None and declared.shape is not None else None
         if shape is None or declared is None or declared.dtype is None or not all(isinstance(n, int) for n in shape):
             raise Undecided(f"{node.op_type} runs no step, so the shape of its scan outputs is unknown", node.name)
-        return np.zeros((*shape[: axis % (len(shape) + 1)], 0, *shape[axis % (len(shape) + 1) :]), declared.dtype.numpy())
+        return np.zeros(
+            (*shape[: axis % (len(shape) + 1)], 0, *shape[axis % (len(shape) + 1) :]), declared.dtype.numpy()
+        )
     if all(isinstance(x, np.ndarray) for x in parts):
         return np.stack(parts, axis)  # type: ignore[arg-type]
     size = math.prod(parts[0].shape)

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphcheck.errors import Undecided, Untaught
 from graphcheck.ops import reference
-from graphcheck.ops.algebra import Algebra, Some, Tensor, Value
+from graphcheck.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.ops.node import Node
 
 ALL = None  # every input is data
@@ -85,7 +85,11 @@ def identity(m: Algebra, node: Node, x: Value, *_: Value) -> Value:
 
 def dropout(m: Algebra, node: Node, x: Value, ratio: Value = None, training: Value = None) -> tuple[Value, ...]:
     """The input, and a mask of ones; in training it is random."""
-    if isinstance(training, np.ndarray) and bool(training) and not (isinstance(ratio, np.ndarray) and float(ratio) == 0):
+    if (
+        isinstance(training, np.ndarray)
+        and bool(training)
+        and not (isinstance(ratio, np.ndarray) and float(ratio) == 0)
+    ):
         raise Undecided("Dropout in training mode is random", node.name)
     assert x is not None
     return x, np.ones(x.shape, bool)
@@ -110,12 +114,14 @@ def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
         raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
     if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch" or node.attr("extrapolation_value", 0.0) != 0.0:
         raise Untaught("Resize that keeps the aspect ratio, or puts a value outside of its region", node.name)
-    axes = [a % len(x.shape) for a in node.attr("axes") or range(len(x.shape))]
+    axes = [axis_of(x, a) for a in node.attr("axes") or range(len(x.shape))]
     scales = next((r for r in rest[1:2] if r is not None and r.size), None)  # type: ignore[union-attr]
     if node.attr("coordinate_transformation_mode") == "align_corners" and scales is not None:
         lengths = scales.astype(np.float64) * [x.shape[a] for a in axes]  # type: ignore[union-attr]
         if bool((np.abs(lengths - np.rint(lengths)) > 1e-4).any()):
-            raise Untaught("Resize with align_corners to a broken length: the standard and the runtimes differ", node.name)
+            raise Untaught(
+                "Resize with align_corners to a broken length: the standard and the runtimes differ", node.name
+            )
     out = x
     for at, axis in enumerate(axes):
         out = _resize_axis(m, node, out, axis, at, len(axes), rest)
@@ -129,7 +135,9 @@ def upsample(m: Algebra, node: Node, x: Value, scales: Value = None) -> Value:
         raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
     mode = node.attr("mode", "nearest")
     if mode == "nearest" and bool(((scales < 1) & (1 / scales % 1 != 0)).any()):
-        raise Untaught("Resize before opset 11 that shrinks by no whole factor: the standard leaves its rounding open", node.name)
+        raise Untaught(
+            "Resize before opset 11 that shrinks by no whole factor: the standard leaves its rounding open", node.name
+        )
     attributes = {"mode": mode, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     plain = dataclasses.replace(node, op_type="Resize", version=13, attributes=attributes)
     return resize(m, plain, x, None, scales)
@@ -157,7 +165,7 @@ def _resize_axis(m: Algebra, node: Node, x: Tensor, axis: int, at: int, count: i
     if to == n and np.array_equal(weights, np.eye(n)):
         return x
     shape = (*x.shape[:axis], to, *x.shape[axis + 1 :])
-    if bool((((weights == 0) | (weights == 1)).all() and (weights.sum(axis=0) == 1).all())):
+    if bool(((weights == 0) | (weights == 1)).all() and (weights.sum(axis=0) == 1).all()):
         index = np.arange(1, 1 + math.prod(x.shape)).reshape(x.shape)
         return m.pick(x, np.take(index, weights.argmax(axis=0), axis=axis), shape)
     rank = len(x.shape)
@@ -175,7 +183,9 @@ def pad(m: Algebra, node: Node, x: Some, *rest: Value) -> tuple[Some, ...]:
     if node.version < 11:
         rest = (np.asarray(node.attr("pads"), np.int64), np.asarray(node.attr("value", 0.0), x.dtype))
         kept = {k: v for k, v in node.attributes.items() if k == "mode"}
-        node = dataclasses.replace(node, version=13, attributes=kept, n_inputs=3, present_inputs=(True,) * 3, source=None)
+        node = dataclasses.replace(
+            node, version=13, attributes=kept, n_inputs=3, present_inputs=(True,) * 3, source=None
+        )
     pads, value, axes = (*rest, None, None, None)[:3]
     if not isinstance(pads, np.ndarray) or pads.min(initial=0) >= 0:
         return move(m, node, x, *rest)
@@ -195,7 +205,7 @@ def gather_elements(m: Algebra, node: Node, x: Some, indices: Some) -> Some:
     """Elements along ``axis``; in the other axes the indices may be shorter than the data."""
     if isinstance(indices, Tensor):
         raise Untaught("GatherElements steered by a value that depends on the inputs", node.name)
-    axis = node.attr("axis", 0) % len(x.shape)
+    axis = axis_of(x, node.attr("axis", 0))
     index = np.arange(1, 1 + math.prod(x.shape)).reshape(x.shape)
     index = index[tuple(slice(None) if i == axis else slice(n) for i, n in enumerate(indices.shape))]
     index = np.take_along_axis(index, indices.astype(np.int64), axis)
@@ -205,7 +215,8 @@ def gather_elements(m: Algebra, node: Node, x: Some, indices: Some) -> Some:
 def eye_like(m: Algebra, node: Node, x: Some) -> Value:
     """A matrix of the same shape with ones on a diagonal: concrete."""
     attributes = {"dtype": ir_code(x.dtype), **node.attributes}
-    return reference.run(dataclasses.replace(node, attributes=attributes, source=None), [np.zeros(x.shape, np.float32)])[0]  # type: ignore[no-any-return]
+    explicit = dataclasses.replace(node, attributes=attributes, source=None)
+    return np.asarray(reference.run(explicit, [np.zeros(x.shape, np.float32)])[0])
 
 
 def ir_code(dtype: np.dtype[Any]) -> int:

@@ -1,4 +1,4 @@
-"""A node as the operators see it: resolved attributes and the opset version, whatever graph or function it stands in."""
+"""A node as the operators see it: resolved attributes and the opset version, whatever graph it stands in."""
 
 from __future__ import annotations
 
@@ -47,15 +47,12 @@ class Node:
                 proto.attribute.append(onnx.helper.make_attribute(name, ir.to_proto(value)))
             elif not isinstance(value, ir.Graph):
                 as_list = list(value) if isinstance(value, tuple) else value
-                kind = self.source.attributes[name].type if self._has_attr(name) else None
+                kind = self.source.attributes[name].type if self.source and name in self.source.attributes else None
                 if as_list == [] and kind is not None:
-                    proto.attribute.append(onnx.AttributeProto(name=name, type=int(kind)))
+                    proto.attribute.append(onnx.AttributeProto(name=name, type=int(kind)))  # type: ignore[arg-type]
                 else:
                     proto.attribute.append(onnx.helper.make_attribute(name, as_list))
         return proto
-
-    def _has_attr(self, name: str) -> bool:
-        return self.source is not None and name in self.source.attributes
 
 
 def since_version(node: Node) -> int:

@@ -41,12 +41,14 @@ def conv(m: Algebra, node: Node, *xs: Some) -> Some:
     if node.attr("channels_last", 0):
         raise Untaught("QLinearConv with channels last", node.name)
     b = _bias(m, bias[0], sx, sw) if bias else None
-    return _write(m, node, contraction.conv(m, node, _read(m, node, x, sx, zx), _read(m, node, w, sw, zw, 0), b), sy, zy)
+    y = contraction.conv(m, node, _read(m, node, x, sx, zx), _read(m, node, w, sw, zw, 0), b)
+    return _write(m, node, y, sy, zy)
 
 
 def gemm(m: Algebra, node: Node, *xs: Value) -> Some:
     """QGemm: without an output scale the result stays a float."""
-    a, sa, za, b, sb, zb, c, sy, zy = [*xs, *[None] * (9 - len(xs))]
+    padded: list[Value] = [*xs, *[None] * (9 - len(xs))]
+    (a, sa, za), (b, sb, zb), (c, sy, zy) = padded[:3], padded[3:6], padded[6:9]
     assert a is not None and sa is not None and b is not None and sb is not None
     bias = None if c is None else _bias(m, c, sa, sb)
     plain = dataclasses.replace(node, attributes={**node.attributes, "beta": 1.0})
@@ -58,7 +60,9 @@ def gemm(m: Algebra, node: Node, *xs: Value) -> Some:
 def binary(verb: str) -> Callable[..., Some]:
     """QLinearAdd and QLinearMul."""
 
-    def op(m: Algebra, node: Node, a: Some, sa: Some, za: Value, b: Some, sb: Some, zb: Value, sy: Some, zy: Value = None) -> Some:
+    def op(
+        m: Algebra, node: Node, a: Some, sa: Some, za: Value, b: Some, sb: Some, zb: Value, sy: Some, zy: Value = None
+    ) -> Some:
         return _write(m, node, getattr(m, verb)(_read(m, node, a, sa, za), _read(m, node, b, sb, zb)), sy, zy)
 
     return op
@@ -75,7 +79,9 @@ def unary(of: Callable[..., Some]) -> Callable[..., Some]:
     return op
 
 
-def matmul_to_float(m: Algebra, node: Node, a: Some, b: Some, sa: Some, sb: Some, za: Value = None, zb: Value = None, c: Value = None) -> Some:
+def matmul_to_float(
+    m: Algebra, node: Node, a: Some, b: Some, sa: Some, sb: Some, za: Value = None, zb: Value = None, c: Value = None
+) -> Some:
     """MatMulIntegerToFloat: the dequantized product, plus a float bias."""
     y: Some = m.matmul(_read(m, node, a, sa, za, -2), _read(m, node, b, sb, zb, -1))
     return y if c is None else m.add(y, c)

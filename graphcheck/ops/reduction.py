@@ -12,7 +12,7 @@ import numpy as np
 
 from graphcheck.errors import Undecided, Untaught
 from graphcheck.geometry import Window
-from graphcheck.ops.algebra import Algebra, Some, Tensor, Value
+from graphcheck.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.ops.node import Node
 
 
@@ -26,10 +26,14 @@ def _axes(node: Node, x: Some, axes: Value) -> list[int] | None:
     return found
 
 
-def reduce(fn: Callable[[Algebra, Some, list[int], bool], Some], noop: Callable[[Algebra, Some], Some]) -> Callable[..., Some]:
+def reduce(
+    fn: Callable[[Algebra, Some, list[int], bool], Some], noop: Callable[[Algebra, Some], Some]
+) -> Callable[..., Some]:
     """A Reduce operator; ``noop`` is its elementwise part, all that is left where nothing is reduced."""
 
     def op(m: Algebra, node: Node, x: Some, axes: Value = None) -> Some:
+        if node.op_type not in _WHOLE and x.dtype.kind in "iu":
+            raise Untaught(f"{node.op_type} of computed integers", node.name)
         over = _axes(node, x, axes)
         return noop(m, x) if over is None else fn(m, x, over, bool(node.attr("keepdims", 1)))
 
@@ -69,7 +73,7 @@ def log_softmax(m: Algebra, node: Node, x: Some) -> Some:
 def _softened(m: Algebra, node: Node, x: Some, fn: str) -> Some:
     if node.version >= 13:
         return m.along(fn, x, node.attr("axis", -1))
-    axis = node.attr("axis", 1) % len(x.shape)
+    axis = axis_of(x, node.attr("axis", 1))
     flat = m.reshape(x, (math.prod(x.shape[:axis]), -1))
     return m.reshape(m.along(fn, flat, 1), x.shape)
 
@@ -78,7 +82,7 @@ def arg(fn: str) -> Callable[..., Some]:
     """ArgMax and ArgMin: uninterpreted functions of the row."""
 
     def op(m: Algebra, node: Node, x: Some) -> Some:
-        axis = node.attr("axis", 0) % len(x.shape)
+        axis = axis_of(x, node.attr("axis", 0))
         moved, keep, rows, k = m.last(x, [axis])
         cls = m.terms.rows(f"{fn}:{node.attr('select_last_index', 0)}", moved.cls, rows, k)
         return m.reduced(Tensor(cls, keep, np.dtype(np.int64)), x, [axis], bool(node.attr("keepdims", 1)))
@@ -87,14 +91,16 @@ def arg(fn: str) -> Callable[..., Some]:
 
 
 def _windows(m: Algebra, node: Node, x: Tensor, pad: np.ndarray | None) -> tuple[Tensor, np.ndarray, tuple[int, ...]]:
-    """Windows [N*C*L, K] of a pooling operator with ``pad`` for padding, which entries are inside, and the output's sizes."""
+    """Windows [N*C*L, K] of a pooling operator with ``pad`` for padding, what is inside, and the output's sizes."""
     spatial = x.shape[2:]
     window = Window.resolve(node.attributes, spatial)
     out = window.out_shape(spatial)
     if min(out, default=1) < 1:
         raise Undecided(f"the kernel of {node.op_type} does not fit its input {list(x.shape)}", node.name)
     if node.attr("auto_pad") == "VALID" and dataclasses.replace(window, ceil_mode=False).out_shape(spatial) != out:
-        raise Untaught(f"{node.op_type} with auto_pad VALID and ceil_mode: the standard and the runtimes differ", node.name)
+        raise Untaught(
+            f"{node.op_type} with auto_pad VALID and ceil_mode: the standard and the runtimes differ", node.name
+        )
     at = window.gather(spatial).reshape(1, math.prod(out), -1)
     if not at.any(axis=-1).all() and node.op_type != "LpPool":
         raise Untaught(f"{node.op_type} with a window that lies on padding only", node.name)
@@ -170,7 +176,7 @@ def normalized(m: Algebra, x: Some, axes: list[int], epsilon: float, stash: Any 
 
 def layer_normalization(m: Algebra, node: Node, x: Some, scale: Some, bias: Value = None) -> tuple[Some, ...]:
     """Normalized over the axes from ``axis`` on, times scale, plus bias; the optional mean and 1/deviation."""
-    axes = list(range(node.attr("axis", -1) % len(x.shape), len(x.shape)))
+    axes = list(range(axis_of(x, node.attr("axis", -1)), len(x.shape)))
     y, mean, inverse = normalized(m, x, axes, node.attr("epsilon", 1e-5), np.float32 if x.dtype.itemsize < 4 else None)
     y = m.mul(y, scale)
     return (y if bias is None else m.add(y, bias), mean, inverse)[: max(node.n_outputs, 1)]
@@ -178,7 +184,7 @@ def layer_normalization(m: Algebra, node: Node, x: Some, scale: Some, bias: Valu
 
 def rms_normalization(m: Algebra, node: Node, x: Some, scale: Some) -> Some:
     """x / Sqrt(mean(x^2) + epsilon) * scale."""
-    axes = list(range(node.attr("axis", -1) % len(x.shape), len(x.shape)))
+    axes = list(range(axis_of(x, node.attr("axis", -1)), len(x.shape)))
     epsilon = np.asarray(node.attr("epsilon", 1e-5), np.float32).astype(x.dtype)
     root = m.ew("sqrt", m.add(m.mean(m.mul(x, x), axes), epsilon))
     return m.mul(m.mul(x, m.recip(root)), scale)
@@ -236,7 +242,9 @@ def local_response_normalization(m: Algebra, node: Node, x: Some) -> Some:
     near = np.stack([padded[:, i : i + x.shape[1]] for i in range(size)])
     total = m.sum(_square(m, m.pick(x, near, near.shape)), [0], False)
     scale = m.scalar(node.attr("alpha", 1e-4) / size, x)
-    powered = m.ew("pow", m.add(m.scalar(node.attr("bias", 1.0), x), m.mul(scale, total)), m.scalar(node.attr("beta", 0.75), x))
+    powered = m.ew(
+        "pow", m.add(m.scalar(node.attr("bias", 1.0), x), m.mul(scale, total)), m.scalar(node.attr("beta", 0.75), x)
+    )
     return m.mul(x, m.recip(powered))
 
 
@@ -255,7 +263,7 @@ def cumsum(m: Algebra, node: Node, x: Some, axis: Some) -> Some:
     if isinstance(axis, Tensor):
         raise Untaught("CumSum along an axis that depends on the inputs", node.name)
     x = m.lift(x)
-    rank, at = len(x.shape), int(axis.reshape(-1)[0]) % len(x.shape)
+    rank, at = len(x.shape), axis_of(x, int(axis.reshape(-1)[0]))
     n = x.shape[at]
     triangle = np.triu(np.ones((n, n)), 1 if node.attr("exclusive", 0) else 0)
     triangle = triangle[::-1, ::-1] if node.attr("reverse", 0) else triangle
@@ -264,6 +272,7 @@ def cumsum(m: Algebra, node: Node, x: Some, axis: Some) -> Some:
 
 
 _MAX_FACTORS = 64
+_WHOLE = {"ReduceSum", "ReduceMax", "ReduceMin", "ReduceSumSquare", "ReduceL1", "ReduceProd"}  # integers stay integers
 
 OPS: dict[str, Callable[..., Any]] = {
     "ReduceSum": reduce(_sum, _same),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Undecided
-from graphcheck.ops.algebra import Algebra, Some, Tensor
+from graphcheck.ops.algebra import Algebra, Some, Tensor, axis_of
 from graphcheck.ops.control import stack
 from graphcheck.ops.node import Node
 
@@ -45,7 +45,7 @@ def split(m: Algebra, node: Node, inputs: list[Any]) -> list[Any]:
     x, sizes = inputs[0], inputs[1] if len(inputs) > 1 else None
     if isinstance(sizes, Tensor):
         raise Undecided("the sizes of SplitToSequence depend on the inputs", node.name)
-    axis = node.attr("axis", 0) % len(x.shape)
+    axis = axis_of(x, node.attr("axis", 0))
     n, keep = x.shape[axis], sizes is not None or bool(node.attr("keepdims", 1))
     if sizes is None or sizes.ndim == 0:
         step = 1 if sizes is None else int(sizes)
@@ -68,7 +68,9 @@ def concat(m: Algebra, node: Node, inputs: list[Any]) -> list[Any]:
     if all(isinstance(p, np.ndarray) for p in parts):
         return [np.concatenate(parts, axis)]  # type: ignore[arg-type]
     ends = np.cumsum([0, *(math.prod(p.shape) for p in parts)])
-    index = np.concatenate([np.arange(1, 1 + math.prod(p.shape)).reshape(p.shape) + e for p, e in zip(parts, ends, strict=False)], axis)
+    index = np.concatenate(
+        [np.arange(1, 1 + math.prod(p.shape)).reshape(p.shape) + e for p, e in zip(parts, ends, strict=False)], axis
+    )
     return [m.join(parts, index, index.shape, parts[0].dtype)]
 
 

@@ -1,4 +1,4 @@
-"""The table of coverage: every operator that has a taught meaning, by domain. Any other is a function body or opaque."""
+"""The table of coverage: every operator with a taught meaning. Any other has a function body or is opaque."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ TAUGHT: dict[tuple[str, str], Callable[..., Any]] = {
     ("", "SimplifiedLayerNormalization"): reduction.rms_normalization,
 }
 
-RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"})
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
 
 
 def is_random(node: Node, inputs: Sequence[Any]) -> bool:

@@ -13,6 +13,7 @@ from graphcheck.ops.algebra import Value
 from graphcheck.ops.node import Node
 from graphcheck.patches import between, merge, output
 from graphcheck.patches.liveness import mark_blocked
+from graphcheck.patches.quantized import quantized
 from graphcheck.patches.reading import Reader, Reading
 from graphcheck.patches.site import Analysis, Refusal, Site
 from graphcheck.patches.trace import Trial, trials
@@ -31,10 +32,16 @@ def find(model: ir.Model) -> Analysis:
     """
     runs = trials(model)
     readers = [Reader(run) for run in runs]
-    met: list[dict[ir.Node, Met]] = [{node: (resolved, inputs) for node, resolved, inputs in run.products} for run in runs]
+    met: list[dict[ir.Node, Met]] = [
+        {node: (resolved, inputs) for node, resolved, inputs in run.products} for run in runs
+    ]
     sites: list[Site] = []
     refusals: list[Refusal] = []
+    mixed = {node: (resolved, inputs) for node, resolved, inputs in runs[0].computed}
     for node in model.graph:
+        if node in mixed:
+            unknown = between.unknown_weight(node, *mixed[node], readers[0])
+            refusals += [unknown] if unknown is not None else []
         if node not in met[0]:
             continue
         try:
@@ -60,7 +67,9 @@ def analyze_json(model: ir.Model) -> dict[str, Any]:
     }
 
 
-def _site(node: ir.Node, runs: list[Trial], readers: list[Reader], met: list[dict[ir.Node, Met]]) -> Site | Refusal | None:
+def _site(
+    node: ir.Node, runs: list[Trial], readers: list[Reader], met: list[dict[ir.Node, Met]]
+) -> Site | Refusal | None:
     seen: list[tuple[Trial, Reading]] = []
     for at, (run, reader) in enumerate(zip(runs, readers, strict=True)):
         if node not in met[at]:
@@ -70,7 +79,9 @@ def _site(node: ir.Node, runs: list[Trial], readers: list[Reader], met: list[dic
             return between.refusal(node, *met[at][node], reader) if at == 0 else None
         seen.append((run, reading))
     if len(runs) > 1 and len(seen) < 2:
-        return Refusal("it can be evaluated at one size only, so its geometry may depend on the size", model_.node_name(node))
+        return Refusal(
+            "it can be evaluated at one size only, so its geometry may depend on the size", model_.node_name(node)
+        )
     resolved, inputs = met[0][node]
     return _build(node, resolved, inputs, seen, whole=len(seen) == len(runs))
 
@@ -88,15 +99,16 @@ def _build(
     filters = first.weight_index.shape[0]
     for value in reversed(values):
         ends = [_end(value, result, run, reading, filters) for run, reading in seen]
-        if all(end is not None and end[0] == ends[0][0] for end in ends) and _same_bias([e[1] for e in ends if e]):  # type: ignore[index]
+        biases = [end[1] for end in ends if end is not None]
+        same = len({end[0] for end in ends if end is not None}) == 1 and len(biases) == len(ends) and _same_bias(biases)
+        if same and (first.bias is None or biases[0] is None):  # a second bias stays where it is
             break
     else:
         return Refusal("its output mixes the windows in an order that is no transposition", model_.node_name(node))
     order, bias = ends[0]  # type: ignore[misc]
-    if first.bias is not None and bias is not None:
-        return Refusal("two biases are added to it", model_.node_name(node))
     index, groups = merge.with_groups(first)
     notes = () if whole else ("the original demands sizes that divide by the stride; a Conv crops instead",)
+    region = merge.region(first.source, value, seen[0][0])
     site = Site(
         form=merge.form(node, first, seen[0][0]),
         pattern=merge.pattern(first, axes),
@@ -109,13 +121,15 @@ def _build(
         input=first.source,
         output=value,
         node=node,
-        region=merge.region(first.source, value, seen[0][0]),
+        region=region,
+        tensors=merge.tensors(region, [run for run, _ in seen]),
         weight_value=first.weight_value,
         weight=first.weight,
         weight_index=index,
         alpha=first.alpha,
         bias=first.bias if bias is None else bias.astype(first.weight.dtype),
         order=order,
+        quantized=quantized(first.weight_value, _channel_of(index, first.weight.size), seen[0][0]),
         shape=output.shape_of(value, seen[0][0]),
         direct=first.direct,
         flattened=first.flattened,
@@ -124,6 +138,13 @@ def _build(
         notes=notes,
     )
     return dataclasses.replace(site, bias=_beta(site, resolved, first))
+
+
+def _channel_of(index: np.ndarray, size: int) -> np.ndarray:
+    """The out_channel that each element of the weight belongs to, -1 where it is not used."""
+    channel = np.full(size + 1, -1)
+    channel[index.reshape(index.shape[0], -1)] = np.arange(index.shape[0])[:, None]
+    return channel[:size]
 
 
 def _beta(site: Site, resolved: Node, first: Reading) -> np.ndarray | None:

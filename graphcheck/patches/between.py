@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import onnx_ir as ir
 
 from graphcheck import model as model_
@@ -35,7 +36,30 @@ def refusal(source: ir.Node, node: Node, inputs: tuple[Value, ...], reader: Read
         tensor = reader.trial.tensor(value)
         assert tensor is not None
         if _is_patchify(tensor, x.shape, reader):
-            return Refusal(f"{blocker.op_type} stands between the patchify and the projection", model_.node_name(blocker))
+            return Refusal(
+                f"{blocker.op_type} stands between the patchify and the projection", model_.node_name(blocker)
+            )
+    return None
+
+
+def unknown_weight(source: ir.Node, node: Node, inputs: tuple[Value, ...], reader: Reader) -> Refusal | None:
+    """A contraction of windows with a weight that is an input of the model, or moved from one."""
+    for data, weight in ((0, 1), (1, 0)):
+        x, w = inputs[data], inputs[weight] if len(inputs) > weight else None
+        if not isinstance(x, Tensor) or not isinstance(w, Tensor) or ("Conv" in node.op_type and data):
+            continue
+        root, _ = reader.index_of(w.cls) if len(reader.sources(w.cls)) == 1 else (None, None)
+        carrier = reader.carriers.get(root, [None])[0] if root is not None else None
+        if carrier is None or carrier.producer() is not None:
+            continue
+        stand_in = list(inputs)
+        stand_in[weight] = np.ones(w.shape, w.dtype)
+        try:
+            found = reader.read(source, node, tuple(stand_in))
+        except NoWindow:
+            continue
+        if found is not None and not found.flattened:
+            return Refusal("its weight is not constant", model_.node_name(source))
     return None
 
 
@@ -85,4 +109,3 @@ def _is_patchify(moved: Tensor, shape: tuple[int, ...], reader: Reader) -> bool:
             continue
         return window.is_window and sum(a.kernel > 1 for a in window.axes if a.role == "spatial") > 0
     return False
-

@@ -52,7 +52,9 @@ def mark_blocked(model: ir.Model, sites: list[Site]) -> tuple[Site, ...]:
     open_ = list(sites)
     reasons: dict[ir.Node, tuple[str, str]] = {}
     while open_:
-        live = live_nodes(model, {s.output: [s.input, *([s.residual] if s.residual is not None else [])] for s in open_})
+        live = live_nodes(
+            model, {s.output: [s.input, *([s.residual] if s.residual is not None else [])] for s in open_}
+        )
         bad = [(s, found) for s in open_ if (found := _needed(model, s, live)) is not None]
         if not bad:
             break

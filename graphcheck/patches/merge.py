@@ -16,7 +16,21 @@ from graphcheck.patches.window import Axis, NoWindow
 _LAYOUT = {"batch": "N", "channel": "C"}
 # Operators that move without copying or dropping; a region of these alone is the reshape form.
 _RESHAPES = frozenset(
-    "Reshape Transpose Squeeze Unsqueeze Flatten Identity Cast If MatMul Gemm Einsum FusedMatMul FusedGemm".split()
+    [
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Identity",
+        "Cast",
+        "If",
+        "MatMul",
+        "Gemm",
+        "Einsum",
+        "FusedMatMul",
+        "FusedGemm",
+    ]
 )
 
 
@@ -37,10 +51,8 @@ def _axis(seen: list[Axis]) -> SiteAxis:
         return SiteAxis(role, size, count)
     several = [a for a in seen if a.count > 1]
     stride = (several or seen)[0].stride
-    shared = {(a.kernel, a.dilation, a.origin) for a in seen} | {(*_of(seen[0]), a.stride) for a in several[1:]}
     if len({(a.kernel, a.dilation, a.origin) for a in seen}) > 1 or any(a.stride != stride for a in several):
         raise NoWindow("the geometry differs between sizes: another kernel, stride, dilation or padding")
-    del shared
     first, begin = seen[0], -seen[0].origin
     lows = [(a.count - 1) * stride + a.extent - a.size - begin for a in seen]
     low, high = max(lows), min(lows) + stride - 1
@@ -51,10 +63,6 @@ def _axis(seen: list[Axis]) -> SiteAxis:
     else:
         end = 0 if low <= 0 <= high else low if low > 0 else high
     return SiteAxis(role, size, count, first.kernel, stride, first.dilation, begin, end)
-
-
-def _of(axis: Axis) -> tuple[int, int, int]:
-    return axis.kernel, axis.dilation, axis.origin
 
 
 def same(a: Reading, b: Reading) -> None:
@@ -106,6 +114,18 @@ def region(source: ir.Value, end: ir.Value, trial: Trial) -> tuple[ir.Node, ...]
     return tuple(sorted(found, key=lambda node: places.get(node, 0)))
 
 
+def tensors(nodes: Sequence[ir.Node], runs: Sequence[Trial]) -> tuple[tuple[str, str, tuple[int | None, ...]], ...]:
+    """(name, operator, shape) of what the nodes compute; None for a dim that varies with the size."""
+    found = []
+    for node in nodes:
+        for value in node.outputs:
+            shapes = [t.shape for run in runs if (t := run.tensor(value)) is not None]
+            if shapes and len({len(s) for s in shapes}) == 1:
+                dims = tuple(d[0] if len(set(d)) == 1 else None for d in zip(*shapes, strict=True))
+                found.append((value.name or "", node.op_type, dims))
+    return tuple(found)
+
+
 def form(node: ir.Node, reading: Reading, trial: Trial) -> str:
     """The name of the form that the graph has: by its operators, for people only."""
     ops = {n.op_type for n in region(reading.source, node.outputs[0], trial)}
@@ -126,12 +146,20 @@ def _conv_kernel(node: ir.Node) -> tuple[int, ...]:
 
 def pattern(reading: Reading, axes_: Sequence[SiteAxis]) -> str | None:
     """The movement as einops writes it, ``b c (h p1) (w p2) -> b (h w) (p1 p2 c)``; None where it has no such pattern."""
-    tiles = all(a.extent == a.stride and a.dilation == 1 and not a.begin and a.end == 0 for a in axes_ if a.role == "spatial")
+    tiles = all(
+        a.extent == a.stride and a.dilation == 1 and not a.begin and a.end == 0 for a in axes_ if a.role == "spatial"
+    )
     if reading.flattened or not tiles:
         return None
     left, rows, kernel, channel = [], [], [], []
     spatial = [i for i, a in enumerate(axes_) if a.role == "spatial"]
-    names = dict(zip(spatial, ("t h w".split() if len(spatial) == 3 else "h w".split() if len(spatial) == 2 else ["l"]), strict=False))
+    names = dict(
+        zip(
+            spatial,
+            (["t", "h", "w"] if len(spatial) == 3 else ["h", "w"] if len(spatial) == 2 else ["l"]),
+            strict=False,
+        )
+    )
     if len(spatial) > 3:
         return None
     patched = [i for i in spatial if axes_[i].kernel > 1]
@@ -161,10 +189,19 @@ def pattern(reading: Reading, axes_: Sequence[SiteAxis]) -> str | None:
         columns = _columns(reading, [*channel, *kernel])
     if columns is None:
         return None
+    if not reading.direct:
+        rows = _row_order(reading, rows)
     heads = [name for i, name in rows if i in batch]
     grid = [name for i, name in rows if i not in batch]
     middle = f"({' '.join(grid)})" if len(grid) > 1 else grid[0]
     return f"{' '.join(left)} -> {' '.join([*heads, middle])} ({' '.join(columns)})"
+
+
+def _row_order(reading: Reading, rows: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """The rows' axes, the slowest first."""
+    positions = reading.columns[1]
+    first = {i: int(np.argmax(positions[i] > 0)) if positions[i].any() else 0 for i, _ in rows}
+    return sorted(rows, key=lambda row: -first[row[0]] if first[row[0]] else -positions.shape[1])
 
 
 def _columns(reading: Reading, named: list[tuple[int, str]]) -> list[str] | None:

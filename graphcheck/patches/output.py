@@ -62,7 +62,7 @@ def _seen(trial: Trial, cls: int, leaf: int) -> Seen | None:
         if inner is not None and inner.bias is None and inner.index.size == term.size:
             view = term.params[1][one]
             moved = inner if view is None else _through(inner, view.index - 1)
-            return Seen(moved.index, bias)
+            return None if moved is None else Seen(moved.index, bias)
     return None
 
 
@@ -81,7 +81,7 @@ def _constant(trial: Trial, cls: int, view: object, size: int) -> np.ndarray | N
         return None if scalar is None else np.full(size, scalar)
     if array.size == 1 or view is None:
         return np.broadcast_to(array, (size,)) if array.size in (1, size) else None
-    return array[view.index - 1]  # type: ignore[attr-defined, no-any-return]
+    return array[view.index - 1]  # type: ignore[attr-defined]
 
 
 def per_channel(bias: np.ndarray, channel: np.ndarray, channels: int) -> np.ndarray | None:

@@ -131,7 +131,7 @@ _NOTHING = (np.zeros(0), np.zeros(0), np.zeros(0))
 def _through(m: Algebra, cls: int, view: Map | None, index: np.ndarray) -> np.ndarray:
     """The elements of ``cls`` that positions ``index`` of its user show, through the user's map."""
     if view is not None:
-        return view.index[index].astype(np.int64) - 1
+        return np.asarray(view.index[index], np.int64) - 1
     return np.zeros_like(index) if m.terms.size(cls) == 1 else index
 
 

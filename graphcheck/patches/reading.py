@@ -69,7 +69,7 @@ class Reader:
         found = self._product(node, inputs, pair)
         if found is None:
             return None
-        if moved and len(self._sources(x.cls)) > 1:
+        if moved and len(self.sources(x.cls)) > 1:
             self._check_many(found, x)
             return None
         return self._indirect(node, inputs, found, data, weight)
@@ -93,8 +93,10 @@ class Reader:
             memo[key] = product(self.trial.algebra, node, list(inputs), *pair)
         return memo[key]  # type: ignore[no-any-return]
 
-    def _sources(self, cls: int) -> list[int]:
-        """The tensors that a movement draws on; a constant of zeros is padding, no source."""
+    def sources(self, cls: int) -> list[int]:
+        """The tensors that a class draws on, if it is moved: a constant of zeros is padding, no source."""
+        if self.terms.terms[cls].kind != "move":
+            return [cls]
         return [a for a in self.terms.terms[cls].args if not self._is_zero(a)]
 
     def _is_zero(self, cls: int) -> bool:
@@ -108,7 +110,7 @@ class Reader:
         index = term.params[0].index.astype(np.int64)
         if len(term.args) == 1:
             return term.args[0], index
-        (source,) = self._sources(cls)
+        (source,) = self.sources(cls)
         begin = sum(self.terms.size(a) for a in term.args[: term.args.index(source)])
         return source, np.where((index > begin) & (index <= begin + self.terms.size(source)), index - begin, 0)
 
@@ -118,7 +120,9 @@ class Reader:
         ends = np.cumsum([self.terms.size(a) for a in term.args])
         at = np.concatenate([[0], term.params[0].index])[found.columns]
         which = np.searchsorted(ends, at, side="left")
-        if not bool((which == which[..., :1]).all()) or not bool((np.diff(at, axis=-1) == at[0, 0, 1:] - at[0, 0, :-1]).all()):
+        if not bool((which == which[..., :1]).all()) or not bool(
+            (np.diff(at, axis=-1) == at[0, 0, 1:] - at[0, 0, :-1]).all()
+        ):
             raise NoWindow("the moved data come from several tensors")
 
     def _indirect(
@@ -140,21 +144,21 @@ class Reader:
             if window.is_window:
                 own = value.producer() is not None and window.on_first_axis and len(window.axes) > 2
                 return None if own else reading
-            if "Conv" not in node.op_type:
-                return None
-            plain = plain or reading
-        if plain is not None:
-            return plain if plain.flattened else None
-        if reason is not None:
+            if "Conv" not in node.op_type and reason is None:
+                return None  # what is plain only behind a movement that is no window is refused
+            plain = plain or (reading if reading.flattened else None)
+        if plain is None and reason is not None:
             raise reason
-        return None
+        return plain
 
     def _recognise(self, table: np.ndarray, shape: tuple[int, ...]) -> Window:
         key = ("window", table.shape, shape, hash(table.tobytes()))
         memo = self.trial.algebra.memo
         if key not in memo:
             try:
-                memo[key] = recognise(table.reshape(-1, table.shape[-1]) if table.shape[0] == 1 else _joined(table), shape)
+                memo[key] = recognise(
+                    table.reshape(-1, table.shape[-1]) if table.shape[0] == 1 else _joined(table), shape
+                )
             except NoWindow as error:
                 memo[key] = error
         if isinstance(memo[key], NoWindow):
@@ -167,7 +171,7 @@ class Reader:
         yield from ((value, table) for value in carriers)
         for value in _behind(data, set(carriers)):
             tensor = self.trial.tensor(value)
-            if tensor is None or self.terms.terms[tensor.cls].kind != "move" or len(self._sources(tensor.cls)) != 1:
+            if tensor is None or self.terms.terms[tensor.cls].kind != "move" or len(self.sources(tensor.cls)) != 1:
                 continue
             begin, index = self.index_of(tensor.cls)
             if begin != source:
@@ -187,11 +191,12 @@ class Reader:
     ) -> Reading:
         w = inputs[found.weight]
         assert isinstance(w, np.ndarray)
-        groups, _, k = found.columns.shape
-        filters = found.kernel.shape[1]
+        groups, filters = found.columns.shape[0], found.kernel.shape[1]
         flattened = not window.is_window and groups == 1 and self._kernel(node, inputs) > 1
         if not window.is_window and not flattened:
-            return Reading(value, window.axes, *(np.zeros(0),) * 2, weight, np.zeros(0), 1, 1.0, None, False, False, ((),) * 2, ())  # type: ignore[arg-type]
+            return Reading(
+                value, window.axes, *(np.zeros(0),) * 2, weight, np.zeros(0), 1, 1.0, None, False, False, ((),) * 2, ()
+            )  # type: ignore[arg-type]
         index, site_groups = _weight_index(window, found)
         counts = [axis.count for axis in window.axes]
         row_at = np.ravel_multi_index(tuple(window.positions), counts)
@@ -252,7 +257,8 @@ def _joined(table: np.ndarray) -> np.ndarray:
 
 def _behind(data: ir.Value, stop: set[ir.Value]) -> list[ir.Value]:
     """The values from the first operands behind ``data`` back to the source, source side first."""
-    found, at = [], data
+    found: list[ir.Value] = []
+    at = data
     while at not in stop and len(found) < 256:
         found.append(at)
         producer = at.producer()
@@ -274,7 +280,9 @@ def _weight_index(window: Window, found: Product) -> tuple[np.ndarray, int]:
     where = np.ravel_multi_index(tuple(window.offsets[spatial]), kernel) if spatial else np.zeros(groups * k, np.int64)
     which, where, used = which.reshape(groups, k), where.reshape(groups, k), window.used.reshape(groups, k)
     per = channels // groups
-    blocks = groups > 1 and channels % groups == 0 and bool((which // max(per, 1) == np.arange(groups)[:, None])[used].all())
+    blocks = (
+        groups > 1 and channels % groups == 0 and bool((which // max(per, 1) == np.arange(groups)[:, None])[used].all())
+    )
     if not blocks:
         per = channels
     index = np.full((groups * filters, per * volume), -1, np.int64)

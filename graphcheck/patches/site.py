@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,10 @@ class SiteAxis:
         return (self.kernel - 1) * self.dilation + 1
 
 
+# (stored integers, flat and in the order of the weight; scale, scalar or [out_channels]; zero point, alike, or None)
+Quantized = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Site:
     """A patch embedding: ``output = order(activation(conv(input, weight) * alpha + bias + residual))``.
@@ -44,8 +47,9 @@ class Site:
     [out_channels, in_channels / groups, *kernel_shape] the flat element of it at each place of the Conv weight, -1 for a
     zero (channels run over the channel axes in their order); ``bias`` is [out_channels] or None. ``order`` has a tuple
     for each dim of ``output``: the input axes whose windows it runs over, ``len(axes)`` standing for out_channels.
+    ``tensors`` are those between input and output: (name, operator, shape); ``quantized`` is how the weight is stored if a DequantizeLinear gives it.
     ``direct`` is a Conv that reads its input as it is; ``flattened`` a Conv over patches that are flattened already.
-    ``blocked`` says why the site cannot be rewritten, if so.
+    ``folded`` says that a normalization was taken into weight and bias, ``blocked`` says why the site cannot be rewritten, if so.
     """
 
     form: str
@@ -67,10 +71,13 @@ class Site:
     bias: np.ndarray | None
     order: tuple[tuple[int, ...], ...]
     shape: tuple[int, ...]
+    tensors: tuple[tuple[str, str, tuple[int | None, ...]], ...] = ()
+    quantized: Quantized | None = None
     direct: bool = False
     flattened: bool = False
     activation: Node | None = None
     residual: ir.Value | None = None
+    folded: bool = False
     blocked: str | None = None
     blocker: str | None = None
     notes: tuple[str, ...] = ()
@@ -79,6 +86,11 @@ class Site:
     def spatial(self) -> tuple[SiteAxis, ...]:
         """The spatial axes in order."""
         return tuple(axis for axis in self.axes if axis.role == "spatial")
+
+    @property
+    def rank(self) -> int:
+        """The rank of the largest tensor between input and output."""
+        return max((len(shape) for _, _, shape in self.tensors), default=0)
 
     @property
     def sliding(self) -> bool:
@@ -96,9 +108,9 @@ class Site:
         return model_.node_name(self.node)
 
     def geometry(self) -> tuple[Any, ...]:
-        """What two sites must share to be the same convolution of the same input axes."""
+        """What two sites must share to be the same convolution, whatever the order of the input's axes."""
         spatial = [(a.kernel, a.stride, a.dilation, a.begin) for a in self.spatial]
-        return (self.layout, tuple(spatial), self.in_channels, self.out_channels)
+        return (tuple(spatial), self.in_channels, self.out_channels)
 
     def to_json(self) -> dict[str, Any]:
         """The row of ``analyze``'s ``patch_embeddings``."""
@@ -142,17 +154,3 @@ class Analysis:
 
     sites: tuple[Site, ...]
     refusals: tuple[Refusal, ...]
-
-
-def conv_weight(site: Site) -> np.ndarray:
-    """The Conv weight [out_channels, in_channels / groups, *kernel_shape]: the site's weight, permuted bit for bit."""
-    flat = site.weight.reshape(-1)
-    index = site.weight_index
-    if bool((index >= 0).all()):
-        return flat[index]
-    return np.concatenate([flat, np.zeros(1, flat.dtype)])[index]
-
-
-def channels_of(axes: tuple[SiteAxis, ...]) -> int:
-    """The product of the channel axes' sizes."""
-    return math.prod(a.size or 0 for a in axes if a.role == "channel")

@@ -28,17 +28,20 @@ Sizes = dict[str, int]
 
 # (batch-like, the other dims in turn) for the first trial and the second; the first pair that evaluates is used.
 _CANDIDATES = (
-    ((2, (112, 224, 336)), (3, (224, 336, 112))),
+    ((2, (112, 224, 336)), (3, (224, 112, 448))),
     ((2, (224, 224, 224)), (3, (224, 224, 224))),
     ((2, (96, 192, 288)), (3, (192, 96, 384))),
     ((2, (8, 12, 16)), (3, (12, 16, 8))),
+    ((48, (48, 96, 144)), (96, (96, 144, 48))),
 )
-_ODD = (5, (225, 339, 113))  # divisible by no patch size: tells whether the original crops or refuses
+_ODD = (5, (113, 127, 131))  # primes, divisible by no patch size: tells whether the original crops or refuses
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trial:
-    """One trace: the sizes of the symbolic dims, every value's tensor, the contractions met, and how many nodes failed.
+    """One trace: the sizes of the symbolic dims, every value's tensor, the contractions met, and which nodes failed.
+
+    ``products`` are contractions of a computed operand and a constant, ``computed`` those of two computed operands.
 
     ``values`` maps a value to a Tensor or a concrete array; a value that could not be evaluated is absent.
     """
@@ -47,7 +50,14 @@ class Trial:
     algebra: Algebra
     values: Env
     products: tuple[tuple[ir.Node, Node, tuple[Value, ...]], ...]
+    computed: tuple[tuple[ir.Node, Node, tuple[Value, ...]], ...]
     lost: tuple[tuple[str, str], ...]
+    tracer: _Tracer
+
+    def resolved(self, node: ir.Node) -> Node:
+        """A main-graph node as the operators see it."""
+        inputs = [None if v is None else self.values.get(v) for v in node.inputs]
+        return self.tracer.resolve(node, inputs)
 
     def tensor(self, value: ir.Value | None) -> Tensor | None:
         """The computed tensor that a value holds, if it does."""
@@ -66,7 +76,7 @@ def trials(model: ir.Model) -> list[Trial]:
         found = [_run(model, algebra, _assign(symbols, *sizes), at) for at, sizes in enumerate(pair)]
         if not best or sum(len(t.lost) for t in found) < sum(len(t.lost) for t in best):
             best = found
-        if not any(t.lost for t in found) or all(batch for batch in symbols.values()):
+        if not any(t.lost for t in found):
             break
     if not all(symbols.values()):
         best.append(_run(model, algebra, _assign(symbols, *_ODD), 2))
@@ -100,7 +110,7 @@ def _run(model: ir.Model, algebra: Algebra, sizes: Sizes, number: int) -> Trial:
         inputs[value.name] = tracer.free(("input", at), shape, np.dtype(value.dtype.numpy()))
     tracer.trace(inputs)
     values = {v: x for v, x in tracer.env.items() if not isinstance(x, _Lost)}
-    return Trial(sizes, algebra, values, tuple(tracer.products), tuple(tracer.lost))
+    return Trial(sizes, algebra, values, tuple(tracer.products), tuple(tracer.computed), tuple(tracer.lost), tracer)
 
 
 class _Lost:
@@ -118,8 +128,8 @@ class _Tracer(Interpreter):
         self.sizes, self.number = sizes, number
         self.env: Env = {}
         self.products: list[tuple[ir.Node, Node, tuple[Value, ...]]] = []
+        self.computed: list[tuple[ir.Node, Node, tuple[Value, ...]]] = []
         self.lost: list[tuple[str, str]] = []
-        self._inside = False
         self._fresh: Iterator[int] = itertools.count()
 
     def trace(self, inputs: Mapping[str, Value]) -> None:
@@ -138,6 +148,10 @@ class _Tracer(Interpreter):
         size = math.prod(shape)
         return Tensor(self.m.terms.leaf((self.number, *key), size), tuple(shape), dtype)
 
+    def resolve(self, source: ir.Node, inputs: Sequence[Value]) -> Node:
+        """The node with its attributes and opset version."""
+        return self._resolve(source, {}, self.model.opset_imports, inputs)
+
     def _try(self, source: ir.Node, opsets: Mapping[str, int]) -> Sequence[Value]:
         try:
             if any(v is not None and isinstance(self.env.get(v, _LOST), _Lost) for v in source.inputs):
@@ -147,7 +161,15 @@ class _Tracer(Interpreter):
             reason = "its functions or subgraphs are nested too deeply"
         except Undecided as error:
             reason = error.reason
-        except (ValueError, IndexError, TypeError, KeyError, AttributeError, AssertionError, ZeroDivisionError) as error:
+        except (
+            ValueError,
+            IndexError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            AssertionError,
+            ZeroDivisionError,
+        ) as error:
             reason = str(error)
         self.lost.append((model_.node_name(source), reason))
         return [self._declared(v) for v in source.outputs]
@@ -160,7 +182,9 @@ class _Tracer(Interpreter):
         shape = [d if isinstance(d, int) else self.sizes.get(d or "") for d in dims]
         if any(d is None for d in shape):
             return _LOST  # type: ignore[no-any-return]
-        return self.free(("declared", next(self._fresh)), [d for d in shape if d is not None], np.dtype(value.dtype.numpy()))
+        return self.free(
+            ("declared", next(self._fresh)), [d for d in shape if d is not None], np.dtype(value.dtype.numpy())
+        )
 
     def _cut(self, source: ir.Node, opsets: Mapping[str, int]) -> Sequence[Value] | None:
         """A contraction's result as a free tensor; None for any other node, and for one that only moves elements."""
@@ -174,6 +198,8 @@ class _Tracer(Interpreter):
             self.products.append((source, node, tuple(inputs)))
         elif pair is not None or isinstance(inputs[0], np.ndarray):
             return None
+        else:
+            self.computed.append((source, node, tuple(inputs)))
         shape, like = self._shape(node, inputs, pair), inputs[0 if pair is None else pair[0]]
         if shape is None or like is None:
             return None

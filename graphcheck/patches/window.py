@@ -181,4 +181,3 @@ def _check_grid(window: Window, rows: int) -> None:
     patched = [axis for axis in window.axes if axis.role == "spatial" and axis.kernel > 1]
     if first in patched and len(patched) > 1 and len(window.axes) > 3:
         raise NoWindow("the batch axis is mixed into the patches")
-

@@ -104,8 +104,11 @@ def histogram(rows: Any, marks: dict[str, Any] | None = None) -> Markup | None:
     return drawing(width, height, "Histogram of deviations by decades", *parts)
 
 
-def curve(points: Any) -> Markup | None:
-    """Deviation along the depth of the network (log scale), with the spread that rounding explains as a band."""
+def curve(points: Any, view: str = "") -> Markup | None:
+    """Deviation along the depth of the network (log scale), with the spread that rounding explains as a band.
+
+    Points with a "node" link to that node of A in the drawing of ``view``.
+    """
     data = [p for p in points or [] if is_number(p.get("deviation"))]
     positive = [v for p in data for v in (p["deviation"], p.get("spread")) if is_number(v) and v > 0]
     if len(data) < 2 or not positive:
@@ -153,7 +156,7 @@ def curve(points: Any) -> Markup | None:
         css = "dot over" if over else "dot"
         dot = tag("circle", tip, cx=x(i), cy=y(p["deviation"]), r=3.4 if over else 2.2, class_=css)
         link = p.get("node")
-        parts.append(tag("a", dot, href=f"#node=a:{link}") if isinstance(link, int) else dot)
+        parts.append(tag("a", dot, href=f"#{view}{';' if view else ''}node=a:{link}") if isinstance(link, int) else dot)
     parts.append(
         tag("text", "depth of the network, first tensor to last", x=(width + left) / 2, y=height - 8, class_="tick mid")
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from graphcheck.reporting import graphs, words
 
 Add = Callable[[str, Any], str]
 Fragment = Callable[..., Markup]
+Pair = dict[str, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,24 +49,26 @@ def file_name(model: dict[str, Any] | None) -> str:
 
 
 def compare(
-    result: dict[str, Any], ident: str, add: Add, fragment: Fragment, stage: Stage | None = None, title: str = ""
+    result: dict[str, Any],
+    ident: str,
+    add: Add,
+    fragment: Fragment,
+    family: tuple[Stage | None, Pair, str] | None = None,
 ) -> View:
-    """The view of one pair; ``stage`` names graphs that are already packed, else the result's own are packed.
+    """The view of one pair, its graphs packed with it.
 
-    With a ``title`` it is one pair of a family, whose models are described elsewhere on the page.
+    ``family`` is for a pair of many: its graphs, packed elsewhere, the same as data, and a title; the models are then
+    described elsewhere too.
     """
-    pair = result.get("graphs") or {}
-    brief = bool(title)
-    if stage is None and pair.get("a") and pair.get("b"):
+    pair: Pair = result.get("graphs") or {}
+    stage, title = None, ""
+    if family is not None:
+        stage, pair, title = family
+    elif pair.get("a") and pair.get("b"):
         data = pair_drawing(result, pair["a"], pair["b"])
         stage = Stage(add(f"{ident}drawing", data), add(f"{ident}graphs", pair), "a", "b")
     if stage is not None:
         stage = dataclasses.replace(stage, name_a=file_name(result.get("a")), name_b=file_name(result.get("b")))
-    ids = (
-        {s: {str(n["name"]): n["id"] for n in pair[s]["nodes"]} for s in "ab"}
-        if pair.get("a") and pair.get("b")
-        else {"a": {}, "b": {}}
-    )
     title = title or f"{file_name(result.get('a'))} and {file_name(result.get('b'))}"
     html = fragment(
         "compare.html.j2",
@@ -72,10 +76,10 @@ def compare(
         ident=ident,
         stage=stage,
         title=title,
-        ids=ids,
+        ids={s: _ids(pair.get(s)) for s in "ab"},
         curve_data=_curve(result, pair),
         worst=_worst(result),
-        brief=brief,
+        brief=family is not None,
     )
     return View(ident, "compare", title, str(result["verdict"]), str(result.get("reason") or ""), html)
 
@@ -83,12 +87,25 @@ def compare(
 def pair_drawing(result: dict[str, Any], a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     """The packed drawing of a pair with its deviations."""
     made = graphs.drawings(
-        a, b, alignment=result.get("alignment"), interface=result.get("interface"), divergence=result.get("divergence")
+        a,
+        b,
+        alignment=result.get("alignment") or _mapped(result, a, b),
+        interface=result.get("interface"),
+        divergence=result.get("divergence"),
     )
     return {"drawings": made, "deviations": graphs.deviations(result.get("numeric"))}
 
 
-def _curve(result: dict[str, Any], pair: dict[str, Any]) -> list[dict[str, Any]]:
+def _mapped(result: dict[str, Any], a: dict[str, Any], b: dict[str, Any]) -> list[list[Any]]:
+    """The alignment of identical graphs, from the names of the mapped nodes."""
+    if result.get("verdict") != "identical":
+        return []
+    ids_a, ids_b = _ids(a), _ids(b)
+    pairs = (result.get("structure") or {}).get("mapping") or []
+    return [[ids_a[x], ids_b[y], "same"] for x, y in pairs if x in ids_a and y in ids_b]
+
+
+def _curve(result: dict[str, Any], pair: Pair) -> list[dict[str, Any]]:
     """The divergence curve in the order of A's nodes, each point with its node."""
     points = (result.get("numeric") or {}).get("curve") or []
     if not pair.get("a"):
@@ -207,50 +224,54 @@ def rewrite(result: dict[str, Any], ident: str, add: Add, fragment: Fragment, ti
 
 def demo(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) -> View:
     """The index of many variants: a matrix for each family, its pairs and variants packed as views of their own."""
-    families = []
-    for f, family in enumerate(result.get("families") or []):
-        names = [str(v["name"]) for v in family.get("variants") or []]
-        store = {v["name"]: v["analyze"]["graph"] for v in family["variants"] if (v.get("analyze") or {}).get("graph")}
-        prefix = f"{ident}f{f}"
-        packed: dict[str, Markup] = {}
-        drawings: dict[str, Any] = {}
-        cells: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
-        for p, pair in enumerate(family.get("pairs") or []):
-            a, b, key = str(pair["a"]), str(pair["b"]), f"{prefix}-pair-{p}"
-            stage = None
-            if a in store and b in store:
-                drawings[key] = pair_drawing(pair["compare"], store[a], store[b])
-                stage = Stage(f"{prefix}-drawings", f"{prefix}-graphs", a, b, key)
-            packed[key] = compare(pair["compare"], key, add, fragment, stage, f"{a} and {b}").html
-            cells[a, b] = cells[b, a] = (key, pair["compare"])
-        for i, variant in enumerate(family.get("variants") or []):
-            key = f"{prefix}-variant-{i}"
-            packed[key] = fragment(
-                "variant.html.j2", v=variant, ident=key, sizes=image_sizes(variant.get("analyze") or {})
-            )
-        add(f"{prefix}-views", packed)
-        add(f"{prefix}-drawings", drawings)
-        add(f"{prefix}-graphs", store)
-        counts = Counter(str(pair["compare"].get("verdict")) for pair in family.get("pairs") or [])
-        families.append(
-            {
-                "f": family,
-                "prefix": prefix,
-                "names": names,
-                "cells": cells,
-                "counts": counts,
-                "slowest": _slowest(family),
-            }
-        )
+    families = [_family(f, f"{ident}f{i}", add, fragment) for i, f in enumerate(result.get("families") or [])]
     total: Counter[str] = sum((f["counts"] for f in families), Counter())
     html = fragment("demo.html.j2", r=result, ident=ident, families=families, total=total, tallies=tallies(result))
     line = ", ".join(f"{n} {v}" for v, n in total.most_common())
     return View(ident, "demo", "The variants and how they relate", None, line, html)
 
 
-def _slowest(family: dict[str, Any]) -> float:
-    times = [(v.get("time_ms") or {}).get("median") for v in family.get("variants") or []]
-    return max((float(t) for t in times if words.is_number(t)), default=0.0)
+def _family(family: dict[str, Any], prefix: str, add: Add, fragment: Fragment) -> dict[str, Any]:
+    """What the template needs of one family; its views, drawings and graphs are packed on the way."""
+    variants = family.get("variants") or []
+    names = [str(v["name"]) for v in variants]
+    store = {v["name"]: v["analyze"]["graph"] for v in variants if (v.get("analyze") or {}).get("graph")}
+    packed: dict[str, Markup] = {}
+    drawings: dict[str, Any] = {}
+    cells: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+    for p, row in enumerate(family.get("pairs") or []):
+        a, b, key = str(row["a"]), str(row["b"]), f"{prefix}-pair-{p}"
+        stage, pair = None, {}
+        if a in store and b in store:
+            pair = {"a": store[a], "b": store[b]}
+            drawings[key] = pair_drawing(row["compare"], store[a], store[b])
+            stage = Stage(f"{prefix}-drawings", f"{prefix}-graphs", a, b, key)
+        packed[key] = compare(row["compare"], key, add, fragment, (stage, pair, f"{a} and {b}")).html
+        cells[a, b] = cells[b, a] = (key, row["compare"])
+    for i, variant in enumerate(variants):
+        key, sizes = f"{prefix}-variant-{i}", image_sizes(variant.get("analyze") or {})
+        packed[key] = fragment("variant.html.j2", v=variant, ident=key, sizes=sizes)
+    add(f"{prefix}-views", packed)
+    add(f"{prefix}-drawings", drawings)
+    add(f"{prefix}-graphs", store)
+    times = [(v.get("time_ms") or {}).get("median") for v in variants]
+    stem = _stem(names)
+    return {
+        "f": family,
+        "prefix": prefix,
+        "names": {n: n[len(stem) :] for n in names},
+        "cells": cells,
+        "counts": Counter(str(row["compare"].get("verdict")) for row in family.get("pairs") or []),
+        "slowest": max((float(t) for t in times if words.is_number(t)), default=0.0),
+    }
+
+
+def _stem(names: list[str]) -> str:
+    """What the names of a family begin with alike, up to a hyphen, so that it need not be said in every row."""
+    if len(names) < 2:
+        return ""
+    columns = zip(*(name.split("-")[:-1] for name in names), strict=False)
+    return "".join(f"{column[0]}-" for column in itertools.takewhile(lambda c: len(set(c)) == 1, columns))
 
 
 def tallies(result: dict[str, Any]) -> dict[str, tuple[int, int]]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
-from graphcheck import model as model_
 from graphcheck.patches.liveness import live_nodes
 from graphcheck.patches.site import Site
-from graphcheck.rewriting.builder import Builder, Cannot
+from graphcheck.rewriting.builder import Builder, Cannot, SiteBuilder
 from graphcheck.rewriting.common import to_output
 from graphcheck.rewriting.forms import FORMS
 
 
-def apply(model: ir.Model, site: Site, to: str, replaced: dict[ir.Value, ir.Value]) -> list[ir.Node]:
+def apply(
+    model: ir.Model, site: Site, to: str, replaced: dict[ir.Value, ir.Value], max_rank: int | None = None
+) -> list[ir.Node]:
     """Rewrite ``site`` of ``model`` to the form ``to``; returns the new nodes. Raises :class:`Cannot`, model unchanged.
 
     ``replaced`` maps outputs that earlier sites replaced to what took their place, and learns this one.
@@ -21,20 +24,30 @@ def apply(model: ir.Model, site: Site, to: str, replaced: dict[ir.Value, ir.Valu
     if reason is not None:
         raise Cannot(reason)
     source = replaced.get(site.input, site.input)
-    builder = Builder(model, site, source, f"patch-embedding:{site.form}->{to}")
+    builder = SiteBuilder(model, site, source, f"patch-embedding:{site.form}->{to}", max_rank)
     try:
         result, groups = FORMS[to].build(builder)
         result = to_output(builder, result, groups)
         result = _fused_end(builder, result, replaced)
     except Cannot:
-        for node in reversed(builder.nodes):
-            for at in range(len(node.inputs)):
-                node.replace_input_with(at, None)
+        discard(builder)
         raise
     _carry_metadata(site, builder.nodes)
-    _install(model, builder, site.output, result)
+    install(model, builder, site.output, result)
     replaced[site.output] = result
     return builder.nodes
+
+
+def cancel_transposes(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
+    """Take out new Transposes that undo the Transpose before them (NHWC to NCHW and back between two sites)."""
+    for node in nodes:
+        before = node.inputs[0].producer() if node.op_type == "Transpose" and node.inputs[0] is not None else None
+        if before is None or before.op_type != "Transpose" or node.outputs[0].is_graph_output():
+            continue
+        first, second = (list(n.attributes["perm"].as_ints()) if "perm" in n.attributes else [] for n in (before, node))
+        if len(first) == len(second) and [first[i] for i in second] == list(range(len(first))):
+            assert before.inputs[0] is not None
+            node.outputs[0].replace_all_uses_with(before.inputs[0])
 
 
 def sweep(model: ir.Model) -> None:
@@ -49,7 +62,7 @@ def sweep(model: ir.Model) -> None:
             del graph.initializers[name]
 
 
-def _fused_end(b: Builder, result: ir.Value, replaced: dict[ir.Value, ir.Value]) -> ir.Value:
+def _fused_end(b: SiteBuilder, result: ir.Value, replaced: dict[ir.Value, ir.Value]) -> ir.Value:
     """The addition and activation of com.microsoft's fused nodes."""
     site = b.site
     if site.residual is not None:
@@ -73,7 +86,15 @@ def _carry_metadata(site: Site, nodes: list[ir.Node]) -> None:
             node.metadata_props.setdefault(key, value)
 
 
-def _install(model: ir.Model, b: Builder, old: ir.Value, new: ir.Value) -> None:
+def discard(b: Builder) -> None:
+    """Take the builder's nodes off the values that they read."""
+    for node in reversed(b.nodes):
+        for at in range(len(node.inputs)):
+            node.replace_input_with(at, None)
+
+
+def install(model: ir.Model, b: Builder, old: ir.Value, new: ir.Value) -> None:
+    """Put the builder's nodes before the producer of ``old``, and ``new``, with its name, in its place."""
     graph, producer = model.graph, old.producer()
     assert producer is not None
     for value in b.constants:
@@ -86,8 +107,3 @@ def _install(model: ir.Model, b: Builder, old: ir.Value, new: ir.Value) -> None:
     new.metadata_props.update(old.metadata_props)
     new.meta.update(old.meta)
     old.replace_all_uses_with(new, replace_graph_outputs=True)
-
-
-def node_names(nodes: list[ir.Node]) -> list[str]:
-    """Names of nodes."""
-    return [model_.node_name(node) for node in nodes]

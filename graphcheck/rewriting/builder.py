@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,48 @@ def count_of(site: Site, at: int) -> Dim:
     return Dim(1, (atom,))
 
 
+def steps(perm: Sequence[int], rank: int) -> list[tuple[list[tuple[int, ...]], list[int]]]:
+    """A transposition as few transpositions of at most ``rank`` axes: [(blocks of axes merged, their order), ...].
+
+    Shortest by breadth-first search; three blocks or more can be put in any order, so every rank from 3 on will do.
+    """
+    start, goal = tuple(range(len(perm))), tuple(perm)
+    if start == goal or len(perm) <= rank:
+        return [([(a,) for a in start], list(perm))] if start != goal else []
+    if rank < 3:
+        raise Cannot(f"a transposition of {len(perm)} axes needs tensors of three dims at least")
+    came: dict[tuple[int, ...], tuple[tuple[int, ...], list[tuple[int, ...]], list[int]]] = {}
+    queue = [start]
+    while goal not in came:
+        nearer: list[tuple[int, ...]] = []
+        for state in queue:
+            for blocks, order in _turns(state, rank):
+                after = tuple(a for at in order for a in blocks[at])
+                if after not in came and after != start:
+                    came[after] = (state, blocks, order)
+                    nearer.append(after)
+        queue = nearer
+    path = []
+    at = goal
+    while at != start:
+        at, blocks, order = came[at]
+        path.append((blocks, order))
+    return path[::-1]
+
+
+def _turns(state: tuple[int, ...], rank: int) -> Iterator[tuple[list[tuple[int, ...]], list[int]]]:
+    """Exchanges of two neighbouring runs, the rest merged before and behind them."""
+    n = len(state)
+    for i in range(n - 1):
+        for j in range(i + 1, n):
+            for k in range(j + 1, n + 1):
+                parts = [state[:i], state[i:j], state[j:k], state[k:]]
+                blocks = [part for part in parts if part]
+                if len(blocks) <= rank:
+                    lead = 1 if i else 0
+                    yield blocks, [*range(lead), lead + 1, lead, *range(lead + 2, len(blocks))]
+
+
 class Cannot(Exception):
     """Why a form cannot be written here; the message is a refusal's reason."""
 
@@ -78,14 +120,17 @@ class Cannot(Exception):
 class Builder:
     """Collects the nodes and initializers that compute a site's output anew."""
 
-    def __init__(self, model: ir.Model, site: Site, source: ir.Value, rule: str) -> None:
-        self.model, self.site, self.source, self.rule = model, site, source, rule
+    def __init__(
+        self, model: ir.Model, source: ir.Value, dims: Dims, name: str, rule: str, dtype: ir.DataType | None = None,
+        max_rank: int | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.source, self.rule, self.max_rank = model, source, rule, max_rank
         self.opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
         self.nodes: list[ir.Node] = []
         self.constants: list[ir.Value] = []
-        self.dims: dict[ir.Value, Dims] = {source: tuple(size_of(site, i) for i in range(len(site.axes)))}
-        self.dtype = site.weight_value.dtype or ir.DataType.FLOAT
-        self._prefix = f"{site.output.name}/graphcheck"
+        self.dims: dict[ir.Value, Dims] = {source: dims}
+        self.dtype = dtype or source.dtype or ir.DataType.FLOAT
+        self._prefix = f"{name}/graphcheck"
         self._taken = {v.name for v in model.graph.initializers.values()} | {v.name for v in model.graph.inputs}
         self._taken |= {v.name for n in model.graph.all_nodes() for v in n.outputs}
         self._node_names = {n.name for n in model.graph.all_nodes()}
@@ -99,6 +144,8 @@ class Builder:
         **attributes: Any,
     ) -> ir.Value:  # fmt: skip
         """One node with one output of ``dims`` (None: not told), in the default domain."""
+        if self.max_rank is not None and dims is not None and len(dims) > self.max_rank:
+            raise Cannot(f"{op_type} would give a tensor of {len(dims)} dims, {self.max_rank} are allowed")
         self.needs(op_type, dtype or self.dtype if op_type in ("Conv", "MatMul") else None)
         node = ir.node(op_type, inputs, attributes, name=self._name(f"{self._prefix}/{op_type}", self._node_names))
         node.metadata_props[RULE] = self.rule
@@ -175,6 +222,13 @@ class Builder:
             return x
         return self.op("Transpose", [x], tuple(self.dims[x][p] for p in perm), self._dtype(x), perm=list(perm))
 
+    def move(self, x: ir.Value, atoms: Dims, perm: Sequence[int], dims: Dims) -> ir.Value:
+        """Reshape to ``atoms``, Transpose, Reshape to ``dims``: in steps where a rank limit asks for them."""
+        for blocks, order in steps(perm, self.max_rank or len(perm)):
+            x = self.reshape(x, tuple(product(atoms[a] for a in block) for block in blocks))
+            x = self.transpose(x, order)
+        return self.reshape(x, dims)
+
     def slice(self, x: ir.Value, cuts: Mapping[int, tuple[int, int]], dims: Dims) -> ir.Value:
         """``x`` from start to end (as numpy counts them; 2**63 - 1 for no end) along some axes."""
         if not cuts:
@@ -244,7 +298,7 @@ class Builder:
         base = Atom(atom.axis)
         if atom == base:
             if self._shape is None:
-                self._shape = self.op("Shape", [self.source], (Dim(len(self.site.axes)),), ir.DataType.INT64)
+                self._shape = self.op("Shape", [self.source], (Dim(len(self.dims[self.source])),), ir.DataType.INT64)
             at = self.constant(np.asarray([atom.axis], np.int64), "axis")
             value = self.op("Gather", [self._shape, at], (Dim(1),), ir.DataType.INT64, axis=0)
         else:
@@ -257,3 +311,32 @@ class Builder:
 
     def _integer(self, op_type: str, a: ir.Value, b: ir.Value) -> ir.Value:
         return self.op(op_type, [a, b], (Dim(1),), ir.DataType.INT64)
+
+
+class SiteBuilder(Builder):
+    """A builder for one patch embedding; ``source`` stands for its input, which an earlier rewrite may have replaced."""
+
+    def __init__(self, model: ir.Model, site: Site, source: ir.Value, rule: str, max_rank: int | None = None) -> None:
+        dims = tuple(size_of(site, i) for i in range(len(site.axes)))
+        super().__init__(model, source, dims, site.output.name or "patches", rule, site.weight_value.dtype, max_rank)
+        self.site = site
+
+    def weight(self, index: np.ndarray, axis: int) -> ir.Value:
+        """The site's weight elements by ``index`` (-1: zero), its out_channels along ``axis``; still quantized if it was."""
+        site = self.site
+        if site.quantized is None:
+            return self.constant(pick(site.weight.reshape(-1), index, 0), "weight")
+        stored, scale, zero = site.quantized
+        values = self.constant(pick(stored, index, 0 if zero is None else int(zero.reshape(-1)[0])), "weight_quantized")
+        inputs = [values, self.constant(scale, "weight_scale")]
+        if zero is not None:
+            inputs.append(self.constant(zero, "weight_zero_point"))
+        given = {"axis": axis} if scale.ndim else {}
+        dims = tuple(Dim(n) for n in index.shape)
+        return self.op("DequantizeLinear", inputs, dims, ir.DataType.from_numpy(scale.dtype), **given)
+
+
+def pick(flat: np.ndarray, index: np.ndarray, zero: int) -> np.ndarray:
+    """``flat[index]``, bit for bit, and ``zero`` where the index is -1."""
+    filled = flat if bool((index >= 0).all()) else np.concatenate([flat, np.full(1, zero, flat.dtype)])
+    return np.asarray(filled[index])

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck.patches.site import Site, conv_weight
-from graphcheck.rewriting.builder import Builder, Dim, Dims, count_of, product, size_of
+from graphcheck.patches.site import Site
+from graphcheck.rewriting.builder import Dim, Dims, SiteBuilder, count_of, product, size_of
 
 NO_END = 2**63 - 1
 Groups = list[tuple[int, ...]]  # the axes (len(axes): out_channels) that each dim of a value runs over
@@ -19,7 +19,7 @@ def axes_of(site: Site, role: str) -> list[int]:
     return [i for i, axis in enumerate(site.axes) if axis.role == role]
 
 
-def cropped(b: Builder, x: ir.Value, whole: bool = False) -> ir.Value:
+def cropped(b: SiteBuilder, x: ir.Value, whole: bool = False) -> ir.Value:
     """The input without what lies before the first window or is cut off behind (negative pads).
 
     With ``whole``, an axis of windows side by side is cut to whole windows too, where a Conv would ignore the rest.
@@ -41,7 +41,7 @@ def cropped(b: Builder, x: ir.Value, whole: bool = False) -> ir.Value:
     return b.slice_to(b.slice(x, cuts, tuple(dims)), ends)
 
 
-def padded(b: Builder, x: ir.Value) -> ir.Value:
+def padded(b: SiteBuilder, x: ir.Value) -> ir.Value:
     """The input, cropped, with its zeros around it."""
     x = cropped(b, x)
     begin, end = ([max(v, 0) for v in pads] for pads in zip(*((a.begin, a.end) for a in b.site.axes), strict=True))
@@ -53,7 +53,7 @@ def has_padding(site: Site) -> bool:
     return any(a.begin > 0 or a.end > 0 for a in site.spatial)
 
 
-def channels_first(b: Builder, x: ir.Value) -> tuple[ir.Value, Groups]:
+def channels_first(b: SiteBuilder, x: ir.Value) -> tuple[ir.Value, Groups]:
     """The input as [batch, channels, *spatial], and which axes its dims run over."""
     site = b.site
     batch, channel, spatial = (axes_of(site, role) for role in ("batch", "channel", "spatial"))
@@ -65,29 +65,30 @@ def channels_first(b: Builder, x: ir.Value) -> tuple[ir.Value, Groups]:
 
 
 def dense_weight(site: Site) -> np.ndarray:
-    """The Conv weight with groups told as zeros: [out_channels, in_channels, *kernel_shape]."""
-    weight = conv_weight(site)
+    """The weight's index with groups told as zeros (-1): [out_channels, in_channels, *kernel_shape]."""
+    index = site.weight_index
     if site.groups == 1:
-        return weight
+        return index
     filters, channels = site.out_channels // site.groups, site.in_channels // site.groups
-    dense = np.zeros((site.groups, filters, site.groups, channels, *weight.shape[2:]), weight.dtype)
+    dense = np.full((site.groups, filters, site.groups, channels, *index.shape[2:]), -1, np.int64)
     at = np.arange(site.groups)
-    dense[at, :, at] = weight.reshape(site.groups, filters, channels, *weight.shape[2:])
-    return dense.reshape(site.out_channels, site.in_channels, *weight.shape[2:])
+    dense[at, :, at] = index.reshape(site.groups, filters, channels, *index.shape[2:])
+    return dense.reshape(site.out_channels, site.in_channels, *index.shape[2:])
 
 
 def columns_weight(site: Site, columns: Sequence[int]) -> np.ndarray:
-    """The weight as [K, out_channels], its rows running over the input axes ``columns``, slowest first."""
-    weight = dense_weight(site)
+    """The weight's index as [K, out_channels], its rows running over the input axes ``columns``, slowest first."""
     channel, spatial = axes_of(site, "channel"), axes_of(site, "spatial")
     sizes = [site.axes[i].size or 1 for i in channel] + [site.axes[i].kernel for i in spatial]
-    table = weight.reshape(site.out_channels, *sizes)
+    table = dense_weight(site).reshape(site.out_channels, *sizes)
     place = {axis: 1 + at for at, axis in enumerate([*channel, *spatial])}
     left = [place[i] for i in place if i not in columns]  # kernels of one, anywhere
-    return np.ascontiguousarray(table.transpose([*(place[i] for i in columns), *left, 0])).reshape(-1, site.out_channels)
+    return np.ascontiguousarray(table.transpose([*(place[i] for i in columns), *left, 0])).reshape(
+        -1, site.out_channels
+    )
 
 
-def add_bias(b: Builder, y: ir.Value) -> ir.Value:
+def add_bias(b: SiteBuilder, y: ir.Value) -> ir.Value:
     """alpha and the bias along the last axis."""
     y = scale(b, y)
     if b.site.bias is None:
@@ -95,7 +96,7 @@ def add_bias(b: Builder, y: ir.Value) -> ir.Value:
     return b.op("Add", [y, b.constant(b.site.bias, "bias")], b.dims[y])
 
 
-def scale(b: Builder, y: ir.Value) -> ir.Value:
+def scale(b: SiteBuilder, y: ir.Value) -> ir.Value:
     """Gemm's alpha, as a factor of its own: the weight stays as it was."""
     if b.site.alpha == 1.0:
         return y
@@ -115,10 +116,12 @@ def target_dims(site: Site) -> Dims:
 
 def is_unit(site: Site, axis: int) -> bool:
     """Whether an axis has one window at every size, so that it stands in no dim."""
-    return axis != len(site.axes) and site.axes[axis].count == 1 or (axis == len(site.axes) and site.out_channels == 1)
+    return (axis != len(site.axes) and site.axes[axis].count == 1) or (
+        axis == len(site.axes) and site.out_channels == 1
+    )
 
 
-def to_output(b: Builder, y: ir.Value, groups: Groups) -> ir.Value:
+def to_output(b: SiteBuilder, y: ir.Value, groups: Groups) -> ir.Value:
     """``y``, whose dims run over ``groups``, in the order and dims of the old output."""
     site = b.site
     have = [tuple(i for i in group if not is_unit(site, i)) for group in groups]
@@ -157,4 +160,3 @@ def _blocks(have: Sequence[int], want: Sequence[int]) -> list[tuple[int, ...]]:
 def tiles(site: Site) -> bool:
     """Whether the windows lie side by side: kernel equal to stride, no dilation."""
     return all(a.kernel == a.stride and a.dilation == 1 for a in site.spatial)
-

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from graphcheck.patches.site import Site, conv_weight
-from graphcheck.rewriting.builder import Builder, Dim, count_of
+from graphcheck.patches.site import Site
+from graphcheck.rewriting.builder import Dim, SiteBuilder, count_of
 from graphcheck.rewriting.common import Groups, channels_first, cropped, scale
 
 NAME = "conv"
@@ -20,11 +20,11 @@ def why_not(site: Site) -> str | None:
     return None
 
 
-def build(b: Builder) -> tuple[ir.Value, Groups]:
+def build(b: SiteBuilder) -> tuple[ir.Value, Groups]:
     """[batch, channels, *spatial] -> Conv -> [batch, out_channels, *windows]."""
     site, spatial = b.site, b.site.spatial
     x, groups = channels_first(b, cropped(b, b.source))
-    weight = b.constant(conv_weight(site), "weight")
+    weight = b.weight(site.weight_index, 0)
     bias = site.bias if site.alpha == 1.0 else None
     inputs = [x, weight, *([b.constant(bias, "bias")] if bias is not None else [])]
     counts = tuple(count_of(site, i) for i, axis in enumerate(site.axes) if axis.role == "spatial")

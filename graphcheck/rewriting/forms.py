@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from graphcheck.patches.site import Site
 from graphcheck.rewriting import conv, matmul, space_to_depth, unfold
-from graphcheck.rewriting.builder import Builder
+from graphcheck.rewriting.builder import SiteBuilder
 from graphcheck.rewriting.common import Groups
 
 
@@ -20,7 +20,7 @@ class Form(Protocol):
     def why_not(self, site: Site) -> str | None:
         """Why the site cannot have this form; None if it can."""
 
-    def build(self, b: Builder) -> tuple[ir.Value, Groups]:
+    def build(self, b: SiteBuilder) -> tuple[ir.Value, Groups]:
         """Write the nodes; returns the result and the axes that each of its dims runs over."""
 
 

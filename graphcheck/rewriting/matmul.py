@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from graphcheck.patches.site import Site
 from graphcheck.rewriting import unfold
-from graphcheck.rewriting.builder import Builder, Dim, count_of, product, size_of
+from graphcheck.rewriting.builder import Dim, SiteBuilder, count_of, product, size_of
 from graphcheck.rewriting.common import Groups, add_bias, axes_of, columns_weight, cropped, dims_of, has_padding, tiles
 
 NAME = "matmul"
@@ -17,7 +17,7 @@ def why_not(site: Site) -> str | None:
     return None
 
 
-def build(b: Builder) -> tuple[ir.Value, Groups]:
+def build(b: SiteBuilder) -> tuple[ir.Value, Groups]:
     """Rows in the order of the old output where its channels stand last; columns in the order of the input's axes."""
     site = b.site
     if site.flattened:
@@ -35,15 +35,13 @@ def build(b: Builder) -> tuple[ir.Value, Groups]:
         if axis.role == "channel" or (axis.role == "spatial" and axis.kernel > 1):
             columns[at] = len(split)
             split.append(size_of(site, at) if axis.role == "channel" else Dim(axis.kernel))
-    x = b.reshape(x, tuple(split))
     groups = row_groups(site)
     order = [i for group in groups for i in group]
     order = [*(i for i in rows if i not in order), *order]
-    x = b.transpose(x, [*(rows[i] for i in order), *(columns[i] for i in columns)])
-    k = product(split[columns[i]] for i in columns)
+    perm = [*(rows[i] for i in order), *(columns[i] for i in columns)]
     heads = tuple(dims_of(site, group) for group in groups)
-    x = b.reshape(x, (*heads, k))
-    weight = b.constant(columns_weight(site, list(columns)), "weight")
+    x = b.move(x, tuple(split), perm, (*heads, product(split[columns[i]] for i in columns)))
+    weight = b.weight(columns_weight(site, list(columns)), 1)
     y = b.op("MatMul", [x, weight], (*heads, Dim(site.out_channels)))
     return add_bias(b, y), [*groups, (len(site.axes),)]
 
@@ -56,7 +54,7 @@ def row_groups(site: Site) -> Groups:
     return [tuple(axes_of(site, "batch")), tuple(axes_of(site, "spatial"))]
 
 
-def _flattened(b: Builder) -> tuple[ir.Value, Groups]:
+def _flattened(b: SiteBuilder) -> tuple[ir.Value, Groups]:
     """Patches that are flattened already need nothing but a MatMul."""
     site = b.site
     batch, channel = axes_of(site, "batch"), axes_of(site, "channel")
@@ -64,6 +62,6 @@ def _flattened(b: Builder) -> tuple[ir.Value, Groups]:
     x = b.transpose(b.source, [*batch, *rest, *channel])
     k = product(size_of(site, i) for i in channel)
     x = b.reshape(x, (product(count_of(site, i) for i in [*batch, *rest]), k))
-    weight = b.constant(site.weight.reshape(-1)[site.weight_index].reshape(site.out_channels, -1).T, "weight")
+    weight = b.weight(site.weight_index.reshape(site.out_channels, -1).T, 1)
     y = b.op("MatMul", [x, weight], (b.dims[x][0], Dim(site.out_channels)))
     return add_bias(b, y), [(*batch, *rest), (len(site.axes),)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -12,11 +13,14 @@ import onnx_ir as ir
 from graphcheck import model as model_
 from graphcheck.errors import UsageError
 from graphcheck.patches.analyze import find
+from graphcheck.patches.regions import Region
 from graphcheck.patches.site import Refusal, Site
-from graphcheck.rewriting.apply import apply, sweep
-from graphcheck.rewriting.builder import Cannot
+from graphcheck.rewriting import normalization
+from graphcheck.rewriting.apply import apply, cancel_transposes, sweep
+from graphcheck.rewriting.builder import RULE, Cannot
 from graphcheck.rewriting.checks import Check, structural_checks
 from graphcheck.rewriting.forms import FORMS
+from graphcheck.rewriting.rank import limit_rank
 from graphcheck.verdict import Comparison, Verdict
 
 SCHEMA = "graphcheck/rewrite/1"
@@ -57,6 +61,7 @@ class Rewrite:
     reason: str
     checks: tuple[Check, ...]
     timings: dict[str, float]
+    moved: tuple[dict[str, Any], ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -70,6 +75,7 @@ class Rewrite:
             "model": model_.summary(self.original),
             "to": self.to,
             "sites": [a.to_json() for a in self.applied],
+            "moved": list(self.moved),
             "refusals": [r.to_json() for r in self.refusals],
             "verdict": None if self.verdict is None else str(self.verdict),
             "reason": self.reason,
@@ -79,51 +85,114 @@ class Rewrite:
         }
 
 
-def rewrite(model: ir.Model, to: str = "conv", *, check: Prove | None = None, sites: Sequence[str] | None = None) -> Rewrite:
+def rewrite(
+    model: ir.Model,
+    to: str = "conv",
+    *,
+    check: Prove | None = None,
+    sites: Sequence[str] | None = None,
+    max_rank: int | None = None,
+    fold_normalization: bool = False,
+    run: bool = True,
+) -> Rewrite:
     """Rewrite the patch embeddings of ``model`` (left as it is) to the form ``to``.
 
     ``sites`` picks them by the name of their contraction, input or output; without it all but ordinary sliding Convs are
-    taken. ``check`` proves the result against the original; if its verdict is no proof, or a structural check fails, the
+    taken. ``max_rank`` allows tensors of that many dims: sites over it are rewritten to whichever form fits, and movement
+    elsewhere is split into steps. ``fold_normalization`` takes a per-channel normalization before the patches into the
+    weight, which is then no longer the original's bit for bit. ``run=False`` leaves onnxruntime out, for a form that
+    its CPU provider cannot run. ``check`` proves the result against the original; if its verdict is no proof, or a structural check fails, the
     result's ``model`` is the original. Raises :class:`UsageError` for an unknown form or site.
     """
     if to not in FORMS:
         raise UsageError(f"there is no form {to!r}; the forms are {', '.join(FORMS)}")
+    if max_rank is not None and max_rank < 3:
+        raise UsageError(f"--max-rank is {max_rank}; 3 is the least that movement can be split into")
     start = time.perf_counter()
     work = model.clone()
     work.meta.pop("graphcheck.path", None)
     analysis = find(work)
     analyzed = time.perf_counter()
-    chosen, refusals = choose(analysis.sites, to, sites)
+    found = analysis.sites
+    if fold_normalization:
+        found = normalization.fold(work, found, sites)
+    chosen, refusals = choose(found, to, sites, max_rank)
     refusals = [*analysis.refusals, *refusals]
     replaced: dict[ir.Value, ir.Value] = {}
     applied: list[Applied] = []
     for site in chosen:
-        before = described(site.region)
         try:
-            nodes = apply(work, site, to, replaced)
+            form, nodes = _first_form(work, site, to, replaced, max_rank)
         except Cannot as error:
             refusals.append(Refusal(str(error), site.name))
             continue
-        applied.append(Applied(site, to, before, described(nodes)))
-    timings = {"analyze": analyzed - start, "rewrite": time.perf_counter() - analyzed}
-    if not applied:
-        return Rewrite(model, model, to, (), tuple(refusals), None, "nothing to rewrite", (), timings)
+        applied.append(Applied(site, form, _before(site), described(nodes)))
+    cancel_transposes(work, [node for node in work.graph if RULE in node.metadata_props])
     sweep(work)
-    return judge(Rewrite(model, work, to, tuple(applied), tuple(refusals), None, "", (), timings), check)
+    moved: list[tuple[Region, list[ir.Node]]] = []
+    if max_rank is not None:
+        moved, left = limit_rank(work, max_rank)
+        refusals += left
+    timings = {"analyze": analyzed - start, "rewrite": time.perf_counter() - analyzed}
+    result = Rewrite(
+        model, work, to, tuple(applied), tuple(refusals), None, "", (), timings, tuple(_row(*m) for m in moved)
+    )
+    if not applied and not moved:
+        return dataclasses.replace(result, model=model, reason="nothing to rewrite")
+    return judge(result, check, Verdict.WITHIN_ROUNDING if any(a.site.folded for a in applied) else Verdict.PROVED, run)
 
 
-def choose(found: Sequence[Site], to: str, named: Sequence[str] | None) -> tuple[list[Site], list[Refusal]]:
+def _first_form(
+    model: ir.Model, site: Site, to: str, replaced: dict[ir.Value, ir.Value], max_rank: int | None
+) -> tuple[str, list[ir.Node]]:
+    """The form asked for, or under a rank limit the first one that keeps to it."""
+    try:
+        return to, apply(model, site, to, replaced, max_rank)
+    except Cannot:
+        for form in FORMS if max_rank is not None else ():
+            with contextlib.suppress(Cannot):
+                return form, apply(model, site, form, replaced, max_rank)
+        raise
+
+
+def _before(site: Site) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {"tensor": name, "op_type": op_type, "rank": len(shape), "shape": list(shape)}
+        for name, op_type, shape in site.tensors
+    )
+
+
+def _row(region: Region, nodes: Sequence[ir.Node]) -> dict[str, Any]:
+    """A movement region that was split, as plain data."""
+    return {
+        "input": region.input.name,
+        "output": region.output.name,
+        "before": list(described(region.nodes)),
+        "after": list(described(nodes)),
+    }
+
+
+def choose(
+    found: Sequence[Site], to: str, named: Sequence[str] | None, max_rank: int | None = None
+) -> tuple[list[Site], list[Refusal]]:
     """The sites to rewrite, and why others are left alone."""
     if named:
         known = {name for site in found for name in (site.name, site.input.name, site.output.name)}
         unknown = [name for name in named if name not in known]
         if unknown:
-            raise UsageError(f"there is no site {unknown[0]!r}; the sites are {', '.join(s.name for s in found) or 'none'}")
+            raise UsageError(
+                f"there is no site {unknown[0]!r}; the sites are {', '.join(s.name for s in found) or 'none'}"
+            )
     chosen, refusals = [], []
     for site in found:
         if named and not {site.name, site.input.name, site.output.name} & set(named):
             continue
-        if site.form == to or (to == "matmul" and site.form == "unfold" and site.sliding):
+        fits = max_rank is None or site.rank <= max_rank
+        if (
+            fits
+            and not site.folded
+            and (site.form == to or (to == "matmul" and site.form == "unfold" and site.sliding))
+        ):
             continue
         if site.ordinary and not named:
             refusals.append(Refusal("an ordinary sliding Conv is rewritten only when it is named", site.name))
@@ -145,10 +214,10 @@ def described(nodes: Sequence[ir.Node]) -> tuple[dict[str, Any], ...]:
     return tuple(rows)
 
 
-def judge(result: Rewrite, check: Prove | None) -> Rewrite:
+def judge(result: Rewrite, check: Prove | None, require: Verdict = Verdict.PROVED, run: bool = True) -> Rewrite:
     """Run the checks; the original takes the model's place where one fails or the proof is missing."""
     start = time.perf_counter()
-    checks = structural_checks(result.original, result.model, tuple(a.site for a in result.applied))
+    checks = structural_checks(result.original, result.model, tuple(a.site for a in result.applied), run=run)
     failed = next((c for c in checks if c.ok is False), None)
     timings = {**result.timings, "checks": time.perf_counter() - start}
     result = dataclasses.replace(result, checks=tuple(checks), timings=timings)
@@ -159,7 +228,7 @@ def judge(result: Rewrite, check: Prove | None) -> Rewrite:
     start = time.perf_counter()
     comparison = check(result.original, result.model)
     timings = {**timings, "prove": time.perf_counter() - start}
-    held = comparison.verdict.meets(Verdict.PROVED)
+    held = comparison.verdict.meets(require)
     model = result.model if held else result.original
     return dataclasses.replace(
         result, model=model, verdict=comparison.verdict, reason=comparison.reason, timings=timings

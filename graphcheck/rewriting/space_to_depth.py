@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck.patches.site import Site
-from graphcheck.rewriting.builder import Builder, Dim, count_of
+from graphcheck.rewriting.builder import Dim, SiteBuilder, count_of
 from graphcheck.rewriting.common import Groups, axes_of, channels_first, cropped, dense_weight, scale, tiles
 
 NAME = "space-to-depth"
@@ -26,7 +26,7 @@ def why_not(site: Site) -> str | None:
     return None
 
 
-def build(b: Builder) -> tuple[ir.Value, Groups]:
+def build(b: SiteBuilder) -> tuple[ir.Value, Groups]:
     """[batch, channels, h, w] -> SpaceToDepth [batch, p1 * p2 * channels, h / p, w / p] -> Conv."""
     site = b.site
     x, groups = channels_first(b, cropped(b, b.source, whole=True))
@@ -37,7 +37,7 @@ def build(b: Builder) -> tuple[ir.Value, Groups]:
     x = b.op("SpaceToDepth", [x], (batch, depth, height, width), blocksize=size)
     weight = np.moveaxis(dense_weight(site), 1, 3).reshape(site.out_channels, -1, 1, 1)
     bias = site.bias if site.alpha == 1.0 else None
-    inputs = [x, b.constant(weight, "weight"), *([b.constant(bias, "bias")] if bias is not None else [])]
+    inputs = [x, b.weight(weight, 0), *([b.constant(bias, "bias")] if bias is not None else [])]
     y = scale(b, b.op("Conv", inputs, (batch, Dim(site.out_channels), height, width), kernel_shape=[1, 1]))
     if site.bias is not None and bias is None:
         y = b.op("Add", [y, b.constant(site.bias.reshape(-1, 1, 1), "bias")], b.dims[y])

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from graphcheck.geometry import Window
 from graphcheck.patches.site import Site
-from graphcheck.rewriting.builder import Builder, Dim, count_of, product, size_of
+from graphcheck.rewriting.builder import Dim, SiteBuilder, count_of, product, size_of
 from graphcheck.rewriting.common import Groups, add_bias, axes_of, columns_weight, padded
 
 NAME = "unfold"
@@ -18,7 +18,7 @@ def why_not(site: Site) -> str | None:
     return "its patches are flattened already, so there is nothing to unfold" if site.flattened else None
 
 
-def build(b: Builder) -> tuple[ir.Value, Groups]:
+def build(b: SiteBuilder) -> tuple[ir.Value, Groups]:
     """Spatial axes flattened to one, gathered at [windows, kernel] (channels last) or [kernel, windows] (first)."""
     site = b.site
     batch, channel, spatial = (axes_of(site, role) for role in ("batch", "channel", "spatial"))
@@ -41,19 +41,22 @@ def build(b: Builder) -> tuple[ir.Value, Groups]:
     else:
         x = b.transpose(b.reshape(x, (n, c * kernel, rows)), (0, 2, 1))
         columns = [*channel, *spatial]
-    weight = b.constant(columns_weight(site, columns), "weight")
+    weight = b.weight(columns_weight(site, columns), 1)
     y = b.op("MatMul", [x, weight], (n, rows, Dim(site.out_channels)))
     return add_bias(b, y), [tuple(batch), tuple(spatial), (len(site.axes),)]
 
 
-def _index(b: Builder, spatial: list[int], last: bool) -> ir.Value:
+def _index(b: SiteBuilder, spatial: list[int], last: bool) -> ir.Value:
     """The flat spatial index of every window's every element, int64 [windows * kernel]."""
     site = b.site
     axes = [site.axes[i] for i in spatial]
     sizes = [size_of(site, i, padded=True) for i in spatial]
     if all(size.static for size in sizes):
         window = Window(
-            tuple(a.kernel for a in axes), tuple(a.stride for a in axes), (0,) * (2 * len(axes)), tuple(a.dilation for a in axes)
+            tuple(a.kernel for a in axes),
+            tuple(a.stride for a in axes),
+            (0,) * (2 * len(axes)),
+            tuple(a.dilation for a in axes),
         )
         table = window.gather([size.number for size in sizes]) - 1  # [*windows, *kernel]
         table = table[tuple(slice(a.count) for a in axes)].reshape(-1, np.prod([a.kernel for a in axes], dtype=int))
@@ -61,7 +64,7 @@ def _index(b: Builder, spatial: list[int], last: bool) -> ir.Value:
     return _run_time_index(b, spatial, sizes, last)
 
 
-def _run_time_index(b: Builder, spatial: list[int], sizes: list[Dim], last: bool) -> ir.Value:
+def _run_time_index(b: SiteBuilder, spatial: list[int], sizes: list[Dim], last: bool) -> ir.Value:
     """The same, computed from the input's shape: row index times width plus column index."""
     site, rank, total = b.site, len(spatial), None
     for at, i in enumerate(spatial):
@@ -81,7 +84,7 @@ def _run_time_index(b: Builder, spatial: list[int], sizes: list[Dim], last: bool
     return b.op("Reshape", [total, b.constant(np.asarray([-1], np.int64), "shape")], None, ir.DataType.INT64)
 
 
-def _range(b: Builder, end: Dim, step: int) -> ir.Value:
+def _range(b: SiteBuilder, end: Dim, step: int) -> ir.Value:
     """0, step, 2 step ... below ``end``."""
     scalars = [b.constant(np.asarray(v, np.int64), n) for v, n in ((0, "start"), (step, "step"))]
     nothing = b.constant(np.asarray([], np.int64), "shape")

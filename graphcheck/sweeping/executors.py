@@ -58,11 +58,12 @@ class OnDask:
 
     def __init__(self, address: str, patience: float = 30.0) -> None:
         try:
-            from distributed import Client
+            import distributed
         except ImportError:
             raise UsageError("--dask needs Dask: pip install 'graphcheck[dask]'") from None
         try:
-            self.client = Client(address, timeout=patience, set_as_default=False)
+            dask: Any = distributed  # has no types
+            self.client = dask.Client(address, timeout=patience, set_as_default=False)
         except (OSError, ValueError, TypeError) as error:
             text = str(error).splitlines() or [type(error).__name__]
             raise GraphcheckError(f"{address}: no Dask scheduler answers there ({text[0]})") from None
@@ -74,7 +75,7 @@ class OnDask:
         return self.executor.submit(run_task, task)
 
     def capacity(self) -> int:
-        return sum(self.client.nthreads().values())
+        return int(sum(self.client.nthreads().values()))
 
     def memory(self) -> int | None:
         """Bytes for each task, by the limits that the workers were started with; None if they have none."""
@@ -92,7 +93,7 @@ def _once(client_id: str) -> Any:
     """A scheduler plugin: this client's tasks count as failed as often as is allowed, so one death is their end."""
     from distributed.diagnostics.plugin import SchedulerPlugin
 
-    class Once(SchedulerPlugin):  # type: ignore[misc]  # inside, so that it travels by value: no graphcheck needed there
+    class Once(SchedulerPlugin):  # inside, so that it travels by value: no graphcheck needed there
         def update_graph(self, scheduler: Any, *, client: str, keys: Any, **_: Any) -> None:
             for key in keys if client == client_id else ():
                 state = scheduler.tasks.get(key)

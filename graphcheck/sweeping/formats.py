@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from graphcheck.sweeping import outcome as outcome_
 from graphcheck.sweeping.outcome import Outcome
 from graphcheck.sweeping.sarif import sarif
 from graphcheck.terminal import GLYPHS, safe, short
-from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_TROUBLE, Comparison, Verdict
+from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_TROUBLE, EXIT_UNDECIDED, Comparison, Verdict
 
 KINDS = ("junit", "sarif", "github", "summary")
 _ANNOTATIONS = 10  # that GitHub shows of a step, of each kind
@@ -45,6 +46,29 @@ def parse_format(text: str) -> tuple[str, Path | None]:
     if kind not in KINDS or (_ and not file):
         raise UsageError(f"--format takes {', '.join(KINDS)}, each as KIND or KIND=FILE, not {text!r}")
     return kind, Path(file) if file else None
+
+
+def write_formats(
+    results: Result | Iterable[Result], wanted: Iterable[tuple[str, Path | None]], require: Verdict | str
+) -> list[Path]:
+    """Write each (kind, file) of ``parse_format``, None being standard output; returns the files.
+
+    With ``github``, the summary is added to $GITHUB_STEP_SUMMARY, where there is one.
+    """
+    from graphcheck.model import write_bytes
+
+    many = [results] if isinstance(results, Outcome | Comparison | Mapping) else list(results)
+    files = []
+    for kind, file in wanted:
+        text = format_results(many, kind, require)
+        if file is None:
+            print(text, end="", flush=True)
+        else:
+            write_bytes(text.encode(errors="replace"), file)
+            files.append(file)
+        if kind == "github" and os.environ.get("GITHUB_STEP_SUMMARY"):
+            add_step_summary(many, require, os.environ["GITHUB_STEP_SUMMARY"])
+    return files
 
 
 def add_step_summary(results: Result | Iterable[Result], require: Verdict | str, file: str | Path) -> None:
@@ -90,11 +114,12 @@ def _xml(text: str) -> str:
 
 def _details(o: Outcome, require: Verdict) -> str:
     """All that one needs to look further, one fact on a line."""
-    lines = [f"{o.status}: {o.reason} (required: {require})"]
+    required = f" (required: {require})" if o.exit_code(require) == EXIT_UNDECIDED else ""
+    lines = [f"{o.status}: {o.reason}{required}"]
     lines += [f"{side}: {path}" for side, path in (("A", o.a), ("B", o.b)) if path]
     result = o.result or {}
-    for side, place in sorted((result.get("divergence") or {}).items()):
-        if place:
+    for side in "ba":
+        if place := (result.get("divergence") or {}).get(side):
             lines.append(f"first divergence in {side.upper()}: {place['op_type']} {place['node']} ({place['tensor']})")
     if (result.get("witness") or {}).get("replay"):
         lines.append(f"replay: {result['witness']['replay']}")

@@ -107,8 +107,10 @@ def _entry(path: Path, at: int, entry: Any, pairs: bool) -> Job:
     keys = ("a", "b") if pairs else ("model",)
     if isinstance(entry, str) and not pairs:
         entry = {"model": entry}
-    wrong = not isinstance(entry, dict) or set(entry) - {*keys, "name"} or any(
-        not isinstance(entry.get(key), str) for key in keys
+    wrong = (
+        not isinstance(entry, dict)
+        or set(entry) - {*keys, "name"}
+        or any(not isinstance(entry.get(key), str) for key in keys)
     )
     if wrong or not isinstance(entry.get("name", ""), str):
         shape = '{"a": FILE, "b": FILE, "name": TEXT}' if pairs else '{"model": FILE, "name": TEXT}'

@@ -19,7 +19,8 @@ class Outcome:
 
     ``failure`` says what kept it from an answer: ``error`` (a model or command that does not work), ``crash``,
     ``memory``, ``timeout``, ``lost`` (the worker died), ``check`` (a rewrite that failed its own check). ``seconds``
-    is wall time, ``memory`` the peak in bytes, ``result`` the JSON of the command, ``known`` whether it is an old one.
+    is wall time, ``memory`` the peak in bytes, ``result`` the JSON of the command, ``known`` whether it is an old one,
+    ``key`` that of the store, which has the whole ``result`` of an outcome that is only ``brief``.
     """
 
     name: str
@@ -32,6 +33,13 @@ class Outcome:
     memory: int = 0
     result: dict[str, Any] | None = None
     known: bool = False
+    key: str | None = None
+
+    def brief(self) -> Outcome:
+        """The outcome with what formats tell of its result: the graphs of a thousand pairs would fill the memory."""
+        kept = ("schema", "divergence", "witness", "output")
+        result = self.result and {name: self.result[name] for name in kept if name in self.result}
+        return dataclasses.replace(self, result=result)
 
     def exit_code(self, require: Verdict = Verdict.WITHIN_ROUNDING) -> int:
         """The exit code that this result alone would give."""
@@ -55,8 +63,10 @@ def of(result: Outcome | Comparison | Mapping[str, Any]) -> Outcome:
         return result
     data = result.to_json() if isinstance(result, Comparison) else dict(result)
     sides = [(data.get(side) or {}).get("path") for side in ("a", "b")]
+    if sides[1] == "{out}":  # guard's temporary file
+        sides[1] = None
     model = (data.get("model") or {}).get("path")
-    name = " / ".join(str(side or "model") for side in sides) if "a" in data else str(model or "model")
+    name = " / ".join(map(str, filter(None, (model, *sides)))) or "model"
     seconds = float((data.get("timings") or {}).get("total", 0.0))
     status, reason, failure = _status(data)
     return Outcome(name, status, reason, failure, sides[0] or model, sides[1], seconds, result=data)
@@ -64,8 +74,10 @@ def of(result: Outcome | Comparison | Mapping[str, Any]) -> Outcome:
 
 def _status(data: Mapping[str, Any]) -> tuple[str, str, str | None]:
     if "patch_embeddings" in data:
-        found, left = len(data["patch_embeddings"]), len(data["refusals"])
-        return ANALYZED, f"{found} patch embeddings or convolutions, {left} left alone", None
+        sites, left = data["patch_embeddings"], len(data["refusals"])
+        ordinary = sum(bool(site.get("ordinary")) for site in sites)
+        counts = f"patch embeddings: {len(sites) - ordinary}, ordinary convolutions: {ordinary}, left alone: {left}"
+        return ANALYZED, counts, None
     if data.get("verdict") is None:
         return UNCHANGED, str(data.get("reason") or "nothing to rewrite"), None
     failed = [check for check in data.get("checks") or () if check["ok"] is False]

@@ -31,7 +31,7 @@ def sweep(
     retry: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Outcome]:
-    """The outcome of each job, in order; jobs with equal content are done once.
+    """The brief outcome of each job, in order; jobs with equal content are done once.
 
     With ``fresh`` nothing counts as known, with ``retry`` no failure does. ``progress`` is called once for each job.
     """
@@ -74,8 +74,9 @@ def _work(
         ended, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
         for future in ended:
             key, job = running.pop(future)
-            done[key] = _named(Outcome(job.name, **_answer(future)), job)
-            store.put(key, done[key], settings.timeout, settings.max_memory)
+            outcome = _named(Outcome(job.name, **_answer(future), key=key), job)
+            store.put(key, outcome, settings.timeout, settings.max_memory)
+            done[key] = outcome.brief()
             progress(job.name)
     return done
 
@@ -142,6 +143,8 @@ def _try_digest(path: Path) -> tuple[str, str | None]:
         return "", f"there is no file {path}"
     except OSError as error:
         return "", f"{path} cannot be read: {error.strerror}"
+    except ValueError:  # a manifest may hold what no file name can
+        return "", "its name is none that a file can have"
 
 
 def _named(outcome: Outcome, job: Job) -> Outcome:

@@ -87,5 +87,5 @@ def _uri(path: str) -> str:
     resolved = Path(os.path.abspath(path))
     here = Path.cwd()
     if resolved.is_relative_to(here):
-        return quote(resolved.relative_to(here).as_posix(), errors="surrogateescape")
-    return "file://" + quote(resolved.as_posix(), errors="surrogateescape")
+        return quote(resolved.relative_to(here).as_posix(), errors="replace")
+    return "file://" + quote(resolved.as_posix(), errors="replace")

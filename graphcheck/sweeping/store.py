@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from graphcheck.errors import GraphcheckError
 from graphcheck.output import dumps
@@ -22,6 +23,10 @@ _TABLE = """CREATE TABLE IF NOT EXISTS results (
   seconds REAL NOT NULL, memory INTEGER NOT NULL, timeout REAL NOT NULL, max_memory INTEGER NOT NULL,
   finished REAL NOT NULL, result BLOB) WITHOUT ROWID"""
 _COLUMNS = "name, status, reason, failure, a, b, seconds, memory, result"
+
+
+def _unpack(packed: bytes | None) -> dict[str, Any] | None:
+    return None if packed is None else json.loads(zlib.decompress(packed))
 
 
 class Store:
@@ -54,12 +59,17 @@ class Store:
         if row is None:
             return None
         fields = dict(zip(_COLUMNS.split(", "), row[2:], strict=True))
-        packed = fields.pop("result")
-        outcome = Outcome(**fields, result=packed and json.loads(zlib.decompress(packed)), known=True)
+        outcome = Outcome(**fields | {"result": _unpack(fields["result"])}, known=True, key=key).brief()
         open_ = outcome.status in (Verdict.UNDECIDED, TROUBLE)
         tighter = timeout > row[0] or max_memory > row[1]
         again = outcome.failure == "lost" or (open_ and tighter) or (retry and outcome.failure is not None)
         return None if again else outcome
+
+    def result(self, key: str) -> dict[str, Any] | None:
+        """The whole result under ``key``."""
+        with self._trouble():
+            row = self.connection.execute("SELECT result FROM results WHERE key = ?", (key,)).fetchone()
+        return row and _unpack(row[0])
 
     def put(self, key: str, outcome: Outcome, timeout: float, max_memory: int) -> None:
         """Write the outcome of ``key`` in the place of any older one, durably."""

@@ -1,4 +1,4 @@
-"""``python -m graphcheck.sweeping.worker``: a task as a line of JSON on standard input, its answer on standard output."""
+"""``python -m graphcheck.sweeping.worker``: a task as a line of JSON on stdin, its answer on stdout."""
 
 from __future__ import annotations
 

@@ -67,21 +67,21 @@ NETS: dict[str, str] = {
       e = Gelu (r)
       y = Add (e, r)
     }""",
-    # the remaining activations and reductions, one after the other
+    # the remaining functions side by side, so that none hides another
     "functions": """
     net (float[B,4,6] x) => (float[B,4,6] y)
     <float[6] w>
     {
       a = Elu <alpha = 0.5> (x)
-      b = HardSwish (a)
-      c = Softplus (b)
+      b = HardSwish (x)
+      c = Softplus (x)
       d = Log (c)
-      e = Sin (d)
-      f = Cos (e)
+      e = Sin (x)
+      f = Cos (x)
       g = Floor (x)
-      h = Ceil (f)
-      i = Add (g, h)
-      j = Abs (i)
+      h = Ceil (x)
+      i = Sum (a, b, d, e, f, g, h)
+      j = Abs (x)
       k = Sqrt (j)
       l = ReduceL2 <keepdims = 1> (x, axes)
       m = ReduceMin <keepdims = 1> (x, axes)
@@ -89,13 +89,20 @@ NETS: dict[str, str] = {
       o = Cast <to = 1> (n)
       p = Mul (o, l)
       q = Mod <fmod = 1> (x, w)
-      r = Sum (k, p, q)
-      s = HardSigmoid (r)
-      t = Erf (r)
-      u = Round (r)
-      v = Add (s, t)
-      z = Add (u, v)
-      y = Relu (z)
+      r = Sum (k, p, q, i)
+      s = HardSigmoid (x)
+      t = Erf (x)
+      u = Round (x)
+      v = Neg (x)
+      z = Sum (s, t, u, r)
+      aa = Max (x, z)
+      ab = Sub (aa, v)
+      ac = ReduceMax <keepdims = 1> (x, axes)
+      ad = Relu (x)
+      ae = LessOrEqual (x, ad)
+      af = Where (ae, ab, ac)
+      ag = ReduceSum <keepdims = 1> (x, axes)
+      y = Add (af, ag)
     }""",
 }
 INTEGERS = {
@@ -119,6 +126,8 @@ def net(name: str) -> onnx.ModelProto:
             if key == "mask":
                 array = np.where(np.tri(*shape, dtype=bool), np.float32(0), np.float32(-4))
             graph.initializer.append(numpy_helper.from_array(array, key))
+    for node in graph.node:
+        node.name = node.output[0]
     for key, values in INTEGERS[name].items():
         graph.initializer.append(numpy_helper.from_array(np.asarray(values, np.int64), key))
     if name == "attention":

@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 STEERING = {"Resize": (1, 2), "Upsample": (1,), "Range": (0, 1, 2), "OneHot": (0, 1), "CenterCropPad": (1,)}
+FLAGS = frozenset({"align_corners", "fmod", "keepdims", "ceil_mode", "count_include_pad", "is_causal", "transA", "transB"})
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "mode": ("nearest", "linear", "cubic", "constant", "reflect", "edge", "wrap", "DCR", "CRD", "bilinear", "avg", "max"),
     "nearest_mode": ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"),
@@ -73,7 +74,7 @@ def mutants(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.ModelProto]]:
                 yield f"{value.name}: {how}", mutant
     for i, node in enumerate(model.graph.node):
         for a in node.attribute:
-            for new in _others(a):
+            for new in _others(a, node.op_type):
                 mutant = onnx.ModelProto()
                 mutant.CopyFrom(model)
                 changed = mutant.graph.node[i]
@@ -83,9 +84,14 @@ def mutants(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.ModelProto]]:
                 yield f"{a.name} = {new!r}", mutant
 
 
-def _others(a: onnx.AttributeProto) -> list[Any]:
+def _others(a: onnx.AttributeProto, op_type: str) -> list[Any]:
+    """Other values of an attribute; invalid ones are left out where the oracle would take them."""
     value = helper.get_attribute_value(a)
-    if isinstance(value, bool | int):
+    if a.name in FLAGS:
+        return [1 - value]
+    if a.name == "reduction" and value in (b"none", b"sum", b"mean") and op_type.endswith("Loss"):
+        return [v for v in ("none", "sum", "mean") if v.encode() != value]
+    if isinstance(value, int):
         return [value + 1, value - 1, 1 - value]
     if isinstance(value, float):
         return [float(np.nextafter(np.float32(value), np.float32(9e9))), value * 2 + 0.5]

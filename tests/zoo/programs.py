@@ -13,9 +13,12 @@ from graphcheck.ops.algebra import Algebra, Tensor
 
 RATIONAL = (
     "add", "mul", "sub", "neg", "square", "transpose", "reshape", "slice", "pad", "concat", "expand", "matmul", "sum",
-    "gather", "mean", "relu", "one_hot", "recip",
+    "gather", "mean", "one_hot", "recip",
 )  # fmt: skip
-FUNCTIONS = ("exp", "tanh", "sqrt_abs", "max", "rowmax", "rowmin", "softmax", "sigmoid", "where", "argmax", "softmax_by_hand")
+FUNCTIONS = (
+    "relu", "exp", "tanh", "sqrt_abs", "max", "rowmax", "rowmin", "softmax", "sigmoid", "where", "argmax", "softmax_by_hand",
+)  # fmt: skip
+ALL = (*RATIONAL, *FUNCTIONS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Program:
     shapes: list[tuple[int, ...]]
 
 
-def draw(seed: int, length: int, functions: bool) -> Program:
+def draw(seed: int, length: int, ops: tuple[str, ...]) -> Program:
     """A program of small shapes: sizes of 1 to 4, ranks of 0 to 3."""
     rng = np.random.default_rng(seed)
     leaves = [tuple(int(n) for n in rng.integers(1, 4, rng.integers(1, 4))) for _ in range(2)]
@@ -46,7 +49,6 @@ def draw(seed: int, length: int, functions: bool) -> Program:
         shape = leaves[rng.integers(2)] if rng.integers(2) else tuple(int(n) for n in rng.integers(1, 4, rng.integers(0, 3)))
         constants.append((rng.integers(-8, 9, shape) / 4).astype(np.float32))
     program = Program(leaves, constants, [], [*leaves, *(c.shape for c in constants)])
-    ops = (*RATIONAL, *FUNCTIONS) if functions else RATIONAL
     while len(program.steps) < length:
         step = _step(rng, str(rng.choice(ops)), program.shapes, len(leaves))
         if step is not None:
@@ -168,7 +170,7 @@ def on_arrays(step: Step, xs: list[np.ndarray]) -> Any:
             return np.take(x, range(*extra[1:]), axis=extra[0])
         case "pad":
             widths = [(extra[1], extra[2]) if i == extra[0] else (0, 0) for i in range(x.ndim)]
-            return np.pad(x, widths)
+            return np.pad(x, widths, constant_values=Fraction(0) if x.dtype == object else 0)
         case "concat":
             return np.concatenate(xs, axis=extra)
         case "expand":

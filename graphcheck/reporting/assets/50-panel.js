@@ -6,7 +6,7 @@ Object.assign(Stage.prototype, {
     for (const s of this.g.sides) {
       let at = v;
       if (vert[s] === null) at = this.g.byNode[s].get(vert.other);
-      parts.push(at === undefined ? this.missing(s) : this.about(at, s, s !== first));
+      parts.push(at === undefined ? this.missing(s, vert.status) : this.about(at, s, s !== first));
     }
     const status = WORDS[vert.status];
     this.panel.replaceChildren(
@@ -21,8 +21,8 @@ Object.assign(Stage.prototype, {
     this.panel.scrollTop = 0;
   },
 
-  missing(s) {
-    return el("section", {}, el("h4", {}, s.toUpperCase()), el("p", { class: "soft" }, "No partner on this side."));
+  missing(s, status) {
+    return el("section", {}, el("h4", {}, s.toUpperCase()), el("p", { class: "soft" }, status === "plain" ? "This result does not record partners." : "No partner on this side."));
   },
 
   about(v, s, partner) {

@@ -108,7 +108,7 @@ follow().catch(() => {});
 document.addEventListener("click", (e) => {
   const link = e.target.closest("a[data-view-id]");
   if (link && location.hash === link.getAttribute("href")) follow().catch(() => {});
-  const node = e.target.closest("a[href^='#node=']");
+  const node = e.target.closest("a[href*='node=']");
   if (node && location.hash === node.getAttribute("href")) follow().catch(() => {});
 });
 document.documentElement.classList.add("js");

@@ -1,0 +1,61 @@
+"""A weight that a DequantizeLinear gives, through movement: its integers, so that a rewrite keeps them as they are."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck.ops import reference
+from graphcheck.ops.movement import DATA
+from graphcheck.patches.site import Quantized
+from graphcheck.patches.trace import Trial
+
+
+def quantized(weight: ir.Value, channel: np.ndarray, trial: Trial) -> Quantized | None:
+    """The stored integers of ``weight`` in its own order; None where it is not quantized, or not per tensor or channel.
+
+    ``channel`` is int [weight size], the out_channel of each element (-1 where it is not used).
+    """
+    found = _behind(weight, trial)
+    if found is None:
+        return None
+    node, index = found
+    stored, scale, *rest = (trial.values.get(v) if v is not None else None for v in node.inputs)
+    zero = rest[0] if rest else None
+    if not isinstance(stored, np.ndarray) or not isinstance(scale, np.ndarray) or node.attributes.get("block_size"):
+        return None
+    if zero is not None and (not isinstance(zero, np.ndarray) or np.unique(zero).size != 1):
+        return None
+    flat = stored.reshape(-1)[index]
+    if scale.size == 1:
+        return flat, scale.reshape(()), None if zero is None else zero.reshape(-1)[:1].reshape(())
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    along = np.unravel_index(index, stored.shape)[axis % stored.ndim]
+    by_channel = np.full(int(channel.max()) + 1, -1)
+    by_channel[channel[channel >= 0]] = along[channel >= 0]
+    if not bool((by_channel[channel[channel >= 0]] == along[channel >= 0]).all()) or bool((by_channel < 0).any()):
+        return None
+    return flat, scale.reshape(-1)[by_channel], None if zero is None else zero.reshape(-1)[by_channel]
+
+
+def _behind(weight: ir.Value, trial: Trial) -> tuple[ir.Node, np.ndarray] | None:
+    """The DequantizeLinear behind ``weight`` and which of its elements, flat, each element of ``weight`` is."""
+    chain: list[ir.Node] = []
+    at: ir.Value | None = weight
+    while at is not None and (node := at.producer()) is not None:
+        if node.op_type == "DequantizeLinear":
+            size = math.prod(np.shape(trial.values[node.outputs[0]]))  # type: ignore[arg-type]
+            index = np.arange(size).reshape(np.shape(trial.values[node.outputs[0]]))  # type: ignore[arg-type]
+            for step in reversed(chain):
+                if step.op_type == "Identity":
+                    continue
+                others = [None if v is None else trial.values[v] for v in step.inputs[1:]]
+                index = reference.run(trial.resolved(step), [index, *others])[0]
+            return node, index.reshape(-1)
+        if (node.op_type not in DATA and node.op_type != "Identity") or len(node.outputs) > 1:
+            return None
+        chain.append(node)
+        at = node.inputs[0]
+    return None

@@ -1,0 +1,117 @@
+"""Per-channel normalization before the patches (x - mean) / std, taken into the weight and the bias on request.
+
+Unlike every other rewrite this one computes new weights: w * a and b + sum(w * c) in float64, rounded once to the
+weight's type, so its result is ``within-rounding`` and never ``proved``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck.patches.liveness import live_nodes
+from graphcheck.patches.site import Site
+from graphcheck.patches.trace import Trial, trials
+from graphcheck.rewriting.builder import pick
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Affine:
+    """``value = source * scale + shift``, both [channels] in float64; ``nodes`` compute it."""
+
+    source: ir.Value
+    scale: np.ndarray
+    shift: np.ndarray
+    nodes: tuple[ir.Node, ...]
+
+
+def fold(model: ir.Model, sites: Sequence[Site], named: Sequence[str] | None = None) -> tuple[Site, ...]:
+    """The sites, with the normalization before them taken in where that is legal."""
+    run = trials(model)[0]
+    return tuple(site if site.ordinary and not named else _folded(model, site, run) for site in sites)
+
+
+def _folded(model: ir.Model, site: Site, run: Trial) -> Site:
+    found = affine(site, run)
+    if found is None:
+        return site
+    padded = any(a.begin > 0 or a.end > 0 for a in site.spatial)
+    if padded and bool((found.shift != 0).any()):
+        note = "the normalization before it is not folded: its padding is zero before it, and would not be after"
+        return dataclasses.replace(site, notes=(*site.notes, note))
+    live = live_nodes(model, {site.output: [found.source]})
+    if any(node in live for node in found.nodes):
+        note = "the normalization before it is not folded: it is used elsewhere"
+        return dataclasses.replace(site, notes=(*site.notes, note))
+    dtype = site.weight.dtype
+    weight = pick(site.weight.reshape(-1), site.weight_index, 0).astype(np.float64)
+    per, groups = weight.shape[1], site.groups
+    shape = (groups, -1, per, *[1] * (weight.ndim - 2))
+    grouped = weight.reshape(groups, -1, *weight.shape[1:])
+    scale, shift = (v.reshape(groups, 1, per, *shape[3:]) for v in (found.scale, found.shift))
+    bias = (grouped * shift).reshape(site.out_channels, -1).sum(axis=1) * site.alpha
+    bias = bias if site.bias is None else bias + site.bias.astype(np.float64)
+    new = (grouped * scale).reshape(weight.shape)
+    return dataclasses.replace(
+        site,
+        input=found.source,
+        region=(*found.nodes, *site.region),
+        weight=new.astype(dtype),
+        weight_index=np.arange(new.size).reshape(new.shape),
+        bias=bias.astype(dtype),
+        quantized=None,
+        folded=True,
+    )
+
+
+def affine(site: Site, run: Trial) -> Affine | None:
+    """The chain of Sub, Div, Mul and Add with per-channel constants behind a site's input; None if there is none."""
+    value, nodes = site.input, []
+    channels = site.in_channels
+    scale, shift = np.ones(channels), np.zeros(channels)
+    while (producer := value.producer()) is not None and producer.op_type in ("Sub", "Div", "Mul", "Add"):
+        a, b = producer.inputs
+        step = _step(producer.op_type, a, b, site, run)
+        if step is None:
+            break
+        value, times, plus = step
+        scale, shift = scale * times, scale * plus + shift
+        nodes.append(producer)
+    return Affine(value, scale, shift, tuple(reversed(nodes))) if nodes else None
+
+
+def _step(
+    op_type: str, a: ir.Value | None, b: ir.Value | None, site: Site, run: Trial
+) -> tuple[ir.Value, np.ndarray, np.ndarray] | None:
+    """(operand, factor, summand) of one node; None if it is no per-channel step."""
+    one, zero = np.ones(site.in_channels), np.zeros(site.in_channels)
+    for data, other, first in ((a, b, True), (b, a, False)):
+        if data is None or other is None or run.tensor(data) is None:
+            continue
+        constant = _per_channel(run.values.get(other), site)
+        if constant is None or (op_type == "Div" and (not first or bool((constant == 0).any()))):
+            continue
+        match op_type:
+            case "Add":
+                return data, one, constant
+            case "Sub":
+                return (data, one, -constant) if first else (data, -one, constant)
+            case "Mul":
+                return data, constant, zero
+            case _:
+                return data, 1 / constant, zero
+    return None
+
+
+def _per_channel(value: object, site: Site) -> np.ndarray | None:
+    """A constant spread over the site's channels, in float64; None if it varies along other axes."""
+    if not isinstance(value, np.ndarray) or value.ndim > len(site.axes):
+        return None
+    shape = (1,) * (len(site.axes) - value.ndim) + value.shape
+    if any(n != 1 and site.axes[i].role != "channel" for i, n in enumerate(shape)):
+        return None
+    sizes = [axis.size or 1 if axis.role == "channel" else 1 for axis in site.axes]
+    return np.broadcast_to(value.astype(np.float64).reshape(shape), sizes).reshape(-1)

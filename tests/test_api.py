@@ -1,0 +1,119 @@
+"""The Python names: lazy, documented, and the same verdicts as on the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+import graphcheck
+from tests.test_cli import CONV, MOVED, WEIGHT
+
+
+def model(text: str, weight: np.ndarray[Any, Any]) -> onnx.ModelProto:
+    made = onnx.parser.parse_model(text)
+    made.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(weight), "w"))
+    return made
+
+
+A, B = model(CONV, WEIGHT), model(MOVED, WEIGHT.reshape(3, 8).T)
+WRONG = model(CONV, -WEIGHT)
+
+
+def test_the_names_are_a_dozen_at_most_and_all_there() -> None:
+    assert len(graphcheck.__all__) <= 12 and set(graphcheck.__all__) == set(graphcheck._PUBLIC)
+    for name in graphcheck.__all__:
+        assert getattr(graphcheck, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        graphcheck.nothing  # noqa: B018
+
+
+def test_a_name_is_loaded_when_it_is_asked_for() -> None:
+    code = "import sys, graphcheck; graphcheck.compare, graphcheck.Verdict; print('onnx' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("side", [B, ir.from_proto(B)], ids=["proto", "ir"])
+def test_compare_takes_models_in_memory(side: Any) -> None:
+    assert graphcheck.compare(A, side).verdict is graphcheck.Verdict.PROVED
+
+
+def test_assert_equivalent_returns_the_comparison() -> None:
+    assert graphcheck.assert_equivalent(A, B, require="proved").exit_code() == 0
+
+
+def test_assert_equivalent_fails_with_the_first_divergence() -> None:
+    with pytest.raises(AssertionError, match=r"(?s)different: .*first divergence: Conv node .* of B"):
+        graphcheck.assert_equivalent(A, WRONG)
+    with pytest.raises(AssertionError, match=r"proved: .*required: identical"):
+        graphcheck.assert_equivalent(A, B, require="identical")
+    with pytest.raises(graphcheck.UsageError, match="identical, proved, within-rounding"):
+        graphcheck.assert_equivalent(A, B, require="equal")
+
+
+def test_analyze_and_rewrite() -> None:
+    (site,) = graphcheck.analyze(B).sites
+    assert isinstance(site, graphcheck.PatchEmbedding) and site.kernel_shape == (2, 2)
+    result = graphcheck.rewrite(B, to="conv")
+    assert result.changed and result.verdict is graphcheck.Verdict.PROVED
+    assert [node.op_type for node in result.model.graph if node.op_type in ("Conv", "MatMul")] == ["Conv"]
+
+
+def test_a_rewrite_that_its_check_refuses_gives_the_original() -> None:
+    refused = graphcheck.Comparison(graphcheck.Verdict.DIFFERENT, "because", {})
+    result = graphcheck.rewrite(B, to="conv", check=lambda *_: refused)
+    assert not result.changed and result.reason == "because"
+
+
+def test_args_need_a_module() -> None:
+    with pytest.raises(graphcheck.UsageError, match=r"neither side is one"):
+        graphcheck.compare(A, B, args=(1,))
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_a_torch_module_is_a_side(tmp_path: Path) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    modules = [torch.nn.Sequential(torch.nn.Conv2d(3, 4, 2, 2), torch.nn.Dropout(0.5)) for _ in range(2)]
+    pixels = torch.randn(2, 3, 8, 8)
+    path = tmp_path / "model.onnx"
+    modules[0].eval()
+    torch.onnx.export(modules[0], (pixels,), path, dynamo=False)
+    modules[0].train()
+    result = graphcheck.compare(modules[0], path, args=(pixels,))
+    assert result.verdict.meets(graphcheck.Verdict.PROVED) and "fresh export" in result.reason
+    assert modules[0].training and modules[0][1].training
+    assert result.evidence["torch"]["outputs"][0]["scale_ulp"] < 100
+    assert graphcheck.compare(path, modules[1], args=(pixels,)).verdict is graphcheck.Verdict.DIFFERENT
+    with pytest.raises(graphcheck.UsageError, match=r"args hold 2 tensors, the model takes 1"):
+        graphcheck.compare(modules[0], path, args=(pixels, pixels))
+    with pytest.raises(graphcheck.UsageError, match=r"on args"):
+        graphcheck.compare(modules[0], path)
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_an_export_at_another_shape_is_different(tmp_path: Path) -> None:
+    import torch
+
+    class Rows(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.reshape(x.shape[0], -1)
+
+    class Flat(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.reshape(-1)
+
+    path, x = tmp_path / "model.onnx", torch.randn(2, 3)
+    torch.onnx.export(Flat(), (x,), path, dynamo=False)
+    result = graphcheck.compare(Rows(), path, args=(x,))
+    assert result.verdict is graphcheck.Verdict.DIFFERENT and "has shape [2, 3] in the module and [6]" in result.reason

@@ -1,0 +1,280 @@
+"""The command line: exit codes, what is printed and written, and that it starts in a blink."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from graphcheck.cli import main
+
+ROOT = Path(__file__).parent.parent
+# One function of x [n, 2, 4, 4] as Conv, and as patches times a matrix; a third one has another weight.
+HEAD = '<ir_version: 8, opset_import: ["": 18]> g (float[n,2,4,4] x) => (float[n,3,2,2] y)'
+CONV = HEAD + " { y = Conv<kernel_shape = [2, 2], strides = [2, 2]>(x, w) }"
+MOVED = (
+    HEAD
+    + """ <int64[6] s = {0, 2, 2, 2, 2, 2}, int64[4] t = {0, 2, 2, 8}> {
+    a = Reshape(x, s)
+    b = Transpose<perm = [0, 2, 4, 1, 3, 5]>(a)
+    c = Reshape(b, t)
+    d = MatMul(c, w)
+    y = Transpose<perm = [0, 3, 1, 2]>(d)
+}"""
+)
+WEIGHT = np.random.default_rng(7).standard_normal((3, 2, 2, 2)).astype(np.float32)
+
+
+def save(path: Path, text: str, weight: np.ndarray[Any, Any]) -> Path:
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def conv(tmp_path: Path) -> Path:
+    return save(tmp_path / "conv.onnx", CONV, WEIGHT)
+
+
+@pytest.fixture
+def moved(tmp_path: Path) -> Path:
+    return save(tmp_path / "moved.onnx", MOVED, np.ascontiguousarray(WEIGHT.reshape(3, 8).T))
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    return save(tmp_path / "other.onnx", CONV, WEIGHT * np.float32(1.5))
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Runs the command line in ``tmp_path``: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_help_comes_in_a_blink() -> None:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "graphcheck", "--help"], cwd=ROOT, capture_output=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert b"compare" in done.stdout
+    # 0.15 s on a quiet machine; a heavy import would add half a second to the fastest of five
+    assert min(times) < 0.6
+
+
+@pytest.mark.parametrize("command", ["demo", "export", "analyze", "compare", "rewrite", "report", "guard"])
+def test_every_command_has_help(run: Run, command: str) -> None:
+    code, out, _ = run(command, "--help")
+    assert code == 0 and command in out
+
+
+def test_version_is_that_of_the_package(run: Run) -> None:
+    import tomllib
+
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert run("--version") == (0, f"graphcheck {version}\n", "")
+
+
+def test_equal_models_exit_with_0_and_the_verdict_comes_first(run: Run, conv: Path, moved: Path) -> None:
+    code, out, err = run("compare", conv, moved)
+    assert (code, err) == (0, "")
+    assert out.startswith("✓ proved: ")
+    assert "\x1b" not in out
+
+
+def test_a_model_is_identical_to_itself(run: Run, conv: Path) -> None:
+    code, out, _ = run("compare", conv, conv, "--require", "identical")
+    assert code == 0 and out.startswith("≡ identical: ")
+
+
+def test_weaker_than_required_exits_with_3(run: Run, conv: Path, moved: Path) -> None:
+    code, out, _ = run("compare", conv, moved, "--require", "identical")
+    assert code == 3 and out.endswith("required: identical; established: proved\n")
+
+
+def test_different_models_exit_with_1_and_leave_a_witness_that_replays(run: Run, conv: Path, other: Path) -> None:
+    code, out, _ = run("compare", conv, other, "--reduce", "reduced", "--json", "result.json")
+    assert code == 1 and out.startswith("≠ different: ")
+    result = json.loads(Path("result.json").read_text())
+    replay = result["witness"]["replay"].split()
+    assert replay[0] == "graphcheck" and Path(result["witness"]["path"]).is_file()
+    assert run(*replay[1:])[0] == 1
+    assert run("compare", result["reduced"]["a"], result["reduced"]["b"])[0] == 1
+
+
+def test_json_on_standard_output_is_alone_there(run: Run, conv: Path, moved: Path) -> None:
+    code, out, err = run("compare", conv, moved, "--json", "-")
+    result = json.loads(out)
+    assert (code, err, result["schema"], result["verdict"]) == (0, "", "graphcheck/compare/1", "proved")
+    assert {"proof", "numeric", "structure", "divergence", "witness", "command"} <= set(result)
+
+
+def test_report_holds_both_graphs(run: Run, conv: Path, moved: Path) -> None:
+    code, out, _ = run("compare", conv, moved, "--report", "out.html", "--numerics", "quick")
+    assert code == 0 and "wrote out.html" in out
+    assert "<html" in Path("out.html").read_text()
+
+
+def test_report_is_drawn_again_from_saved_results(run: Run, conv: Path, moved: Path) -> None:
+    run("compare", conv, moved, "--json", "one.json")
+    run("analyze", conv, "--json", "two.json")
+    code, out, _ = run("report", "one.json", "two.json", "-o", "out.html")
+    assert (code, out) == (0, "wrote out.html\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [(["--atol", "1e-3"], 0), (["--atol", "0", "--rtol", "0"], 1), (["--atol", "y:1e-3"], 0)]
+)
+def test_tolerances_gate_the_exit_code_alone(
+    run: Run, conv: Path, tmp_path: Path, options: list[str], code: int
+) -> None:
+    # One ulp on each weight: within-rounding, and other numbers in the output.
+    near = np.nextafter(WEIGHT, np.float32(9))
+    got, out, _ = run("compare", conv, save(tmp_path / "near.onnx", CONV, near), *options, "--json", "r.json")
+    result = json.loads(Path("r.json").read_text())
+    assert (got, result["tolerances"]["passed"]) == (code, code == 0)
+    assert result["verdict"] == "within-rounding"
+    assert "decide the exit code alone" in out
+
+
+def test_no_tolerance_excuses_a_difference(run: Run, conv: Path, other: Path) -> None:
+    assert run("compare", conv, other, "--atol", "1e9")[0] == 1
+
+
+def test_inputs_of_a_loader_script_are_run_and_saved(run: Run, conv: Path, moved: Path) -> None:
+    Path("load.py").write_text(
+        "import numpy as np\n"
+        "def feeds():\n"
+        "    for seed in range(9):\n"
+        "        yield {'x': np.random.default_rng(seed).random((2, 2, 4, 4), np.float32)}\n"
+    )
+    options = ["--data-loader-script", "load.py:feeds", "--iterations", "3", "--json", "r.json"]
+    code, _, _ = run("compare", conv, moved, *options, "--save-inputs", "in.npz", "--save-outputs", "out.npz")
+    assert code == 0
+    assert len(json.loads(Path("r.json").read_text())["numeric"]["runs"]) == 3
+    with np.load("in.npz") as saved:
+        assert np.array_equal(saved["x"], np.random.default_rng(0).random((2, 2, 4, 4), np.float32))
+    with np.load("out.npz") as saved:
+        assert set(saved.files) == {"a/y", "b/y"}
+    assert run("compare", conv, moved, "--load-inputs", "in.npz")[0] == 0
+
+
+def test_names_cannot_move_the_cursor(run: Run, tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(CONV)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(WEIGHT, "w"))
+    model.graph.output[0].name = model.graph.node[0].output[0] = "y\x1b[2J\x1b]0;owned\x07"
+    (tmp_path / "evil.onnx").write_bytes(model.SerializeToString())
+    for arguments in (("analyze", "evil.onnx"), ("compare", "evil.onnx", "evil.onnx")):
+        code, out, _ = run(*arguments)
+        assert code == 0 and "\x1b" not in out and "\\x1b[2J" in out
+
+
+def test_analyze_tells_the_geometry(run: Run, moved: Path) -> None:
+    code, out, _ = run("analyze", moved, "--json", "r.json")
+    assert code == 0 and "1 patch embedding" in out and "kernel 2×2, strides 2×2" in out
+    (site,) = json.loads(Path("r.json").read_text())["patch_embeddings"]
+    assert (site["kernel_shape"], site["in_channels"], site["out_channels"]) == ([2, 2], 2, 3)
+
+
+def test_rewrite_writes_a_proved_model(run: Run, moved: Path, conv: Path) -> None:
+    code, out, _ = run("rewrite", moved, "--to", "conv", "-o", "out.onnx")
+    assert code == 0 and out.startswith("✓ proved: ") and out.endswith("wrote out.onnx\n")
+    assert "Conv" in {node.op_type for node in onnx.load("out.onnx").graph.node}
+    assert run("compare", "out.onnx", conv)[0] == 0
+
+
+def test_rewrite_copies_byte_by_byte_where_nothing_applies(run: Run, conv: Path) -> None:
+    code, out, _ = run("rewrite", conv, "--to", "conv", "-o", "out.onnx")
+    assert code == 0 and "a byte copy" in out
+    assert Path("out.onnx").read_bytes() == conv.read_bytes()
+    assert run("rewrite", conv, "--to", "conv", "-o", "none.onnx", "--fail-if-none")[0] == 3
+    assert not Path("none.onnx").exists()
+
+
+def test_a_dry_run_writes_nothing(run: Run, moved: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    code, out, _ = run("rewrite", moved, "--dry-run")
+    assert code == 0 and "reshape -> conv" in out.replace("matmul", "reshape")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("different", 1), ("undecided", 3)])
+def test_a_rewrite_that_is_not_proved_is_not_written(
+    run: Run, moved: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verdict: str, code: int
+) -> None:
+    from graphcheck import api
+    from graphcheck.verdict import Comparison, Verdict
+
+    monkeypatch.setattr(api, "compare", lambda *_, **__: Comparison(Verdict(verdict), "as the test says", {}))
+    before = sorted(tmp_path.iterdir())
+    got, out, _ = run("rewrite", moved, "-o", "out.onnx")
+    assert got == code and "as the test says" in out and "nothing was written" in out
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_rewrite_replaces_its_input_only_when_forced(run: Run, moved: Path) -> None:
+    before = moved.read_bytes()
+    code, _, err = run("rewrite", moved, "-o", moved)
+    assert code == 2 and "--force" in err and moved.read_bytes() == before
+    assert run("rewrite", moved, "-o", moved, "--force")[0] == 0
+    assert moved.read_bytes() != before
+
+
+def test_an_interrupt_ends_quietly(run: Run, conv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphcheck import api
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "compare", interrupted)
+    assert run("compare", conv, conv) == (130, "", "")
+
+
+def test_a_crash_of_our_own_is_no_verdict(run: Run, conv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphcheck import api
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(api, "compare", broken)
+    code, _, err = run("compare", conv, conv)
+    assert code == 2 and err.startswith("graphcheck: graphcheck itself failed (ZeroDivisionError: oh)")
+    monkeypatch.setenv("GRAPHCHECK_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["compare", str(conv), str(conv)])
+
+
+def test_a_closed_pipe_is_no_difference(conv: Path) -> None:
+    command = [sys.executable, "-m", "graphcheck", "analyze", str(conv), "--json", "-"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert done.returncode == 128 + signal.SIGPIPE and done.stderr == b""
+
+
+def test_export_lists_the_variants(run: Run) -> None:
+    code, out, _ = run("export", "--list")
+    assert code == 0 and "vit-conv-dynamo-static" in out

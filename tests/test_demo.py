@@ -1,0 +1,109 @@
+"""The demo: what it chooses, what makes it fail, and one family from export to report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphcheck import demo
+from graphcheck.cli import main
+from graphcheck.exporting import catalogue
+from graphcheck.terminal import Terminal
+
+
+def test_every_family_is_in_the_catalogue() -> None:
+    assert set(demo.FAMILIES) <= {variant.family for variant in catalogue() if not variant.benchmark}
+
+
+def test_what_lacks_an_extra_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "available", lambda extra: extra == "torch")
+    chosen, left_out = demo._chosen((), 3)
+    assert "torch-p16d32" in chosen and "article-keras" not in chosen
+    assert any("article-keras (" in text and "pip install 'graphcheck[keras]'" in text for text in left_out)
+    assert {variant.seed for members in chosen.values() for variant in members} == {3}
+
+
+def test_without_any_extra_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "available", lambda extra: False)
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo"]) == 2
+    assert "can export none" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def rewritten(verdict: str | None, ok: bool | None = True, sites: int = 1) -> dict[str, Any]:
+    return {"verdict": verdict, "checks": [{"ok": ok}], "sites": [{}] * sites}
+
+
+@pytest.mark.parametrize(
+    ("result", "passed"),
+    [
+        (rewritten("proved"), True),
+        (rewritten("proved", None), True),
+        (rewritten("undecided"), None),
+        (rewritten("within-rounding"), None),
+        (rewritten(None, sites=0), None),
+        (rewritten("different"), False),
+        (rewritten("undecided", False), False),
+    ],
+)
+def test_passed_is_claimed_of_proved_rewrites_only(result: dict[str, Any], passed: bool | None) -> None:
+    assert demo.passed(result) is passed
+
+
+def family(verdict: str, rewrite: dict[str, Any]) -> dict[str, Any]:
+    common = {"exporter": "dynamo", "batch": 1, "analyze": {"patch_embeddings": [{}]}, "rewrite_matmul": None}
+    variants = [
+        common | {"name": "a", "form": "conv", "rewrite_conv": None, "time_ms": {"median": 2.0}},
+        common | {"name": "b", "form": "unfold", "rewrite_conv": rewrite, "time_ms": {"median": 3.0}},
+    ]
+    pairs = [{"a": "a", "b": "b", "compare": {"verdict": verdict}}]
+    failures = [{"variant": "c", "exporter": "dynamo", "error": "out of \x1b luck"}]
+    return {"name": "article-x", "variants": variants, "pairs": pairs, "failures": failures, "skipped_pairs": 2}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "rewrite", "code"),
+    [
+        ("proved", rewritten("proved"), 0),
+        ("undecided", rewritten("undecided"), 0),
+        ("different", rewritten("proved"), 1),
+        ("proved", rewritten("different"), 1),
+        ("proved", rewritten("undecided", ok=False), 1),
+    ],
+)
+def test_only_a_difference_or_a_failed_check_fails_the_demo(
+    capsys: pytest.CaptureFixture[str], verdict: str, rewrite: dict[str, Any], code: int
+) -> None:
+    result = {"families": [family(verdict, rewrite)], "left_out": ["keras"], "timings": {"all": 1.0}}
+    assert demo._tell(Terminal(), result, Path("reports/index.html")) == code
+    out = capsys.readouterr().out
+    assert f"article-x: conv = unfold (1 {verdict})" in out and "conv 2 ms, unfold 1.5x" in out
+    assert "not exported: c: out of \\x1b luck" in out and "left out: keras" in out
+    assert out.endswith("open the report: reports/index.html\n")
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_one_family_from_export_to_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--family", "convolution"]) == 0
+    result = json.loads(Path("reports/demo.json").read_text())
+    (family,) = result["families"]
+    assert result["schema"] == "graphcheck/demo/1"
+    assert len(family["variants"]) == 8 and len(family["pairs"]) == 28
+    assert {pair["compare"]["verdict"] for pair in family["pairs"]} == {"proved"}
+    for variant in family["variants"]:
+        assert len(variant["analyze"]["patch_embeddings"]) == 1 and variant["analyze"]["graph"]["nodes"]
+        assert demo.passed(variant["rewrite_matmul" if variant["form"] == "conv" else "rewrite_conv"])
+        assert variant["time_ms"]["min"] <= variant["time_ms"]["median"] <= variant["time_ms"]["max"]
+    assert "28 proved" not in capsys.readouterr().err
+    assert "<html" in Path("reports/index.html").read_text()
+    assert (tmp_path / "models" / "manifest.json").is_file()

@@ -1,0 +1,241 @@
+"""The analyzer on graphs in ONNX text: every way to write a patch embedding, and what is none, with the reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from patch_cases import IMAGE, SPLIT, TOKENS, conv, dynamic, gathered, graph, ints, patchify, projected
+from patch_table import cases
+
+from graphcheck.geometry import Window as Geometry
+from graphcheck.geometry import im2col
+from graphcheck.patches.analyze import analyze_json, find
+from graphcheck.patches.window import NoWindow, recognise
+
+CASES = cases()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_patch_embedding_is_recognised(name: str) -> None:
+    model, _, form, pattern, (kernel, strides, dilations, pads), layout = CASES[name]
+    analysis = find(model)
+    assert analysis.refusals == ()
+    (site,) = analysis.sites
+    row = site.to_json()
+    assert (row["form"], row["pattern"], row["layout"]) == (form, pattern, layout)
+    assert (row["kernel_shape"], row["strides"], row["dilations"], row["pads"]) == (kernel, strides, dilations, pads)
+    assert row["input"] == ("g" if name == "from tokens" else "x") or name == "from tokens"
+    assert row["blocked"] is None
+
+
+def test_groups_are_read_off_a_block_diagonal_weight() -> None:
+    assert find(CASES["block-diagonal"][0]).sites[0].groups == 2
+    assert find(CASES["grouped"][0]).sites[0].groups == 2
+    assert find(CASES["nchw"][0]).sites[0].groups == 1
+
+
+def test_a_difference_of_domain_is_told() -> None:
+    assert find(dynamic()).sites[0].notes == (
+        "the original demands sizes that divide by the stride; a Conv crops instead",
+    )
+    assert find(CASES["cropped, dynamic"][0]).sites[0].notes == ()
+
+
+def test_json_is_what_the_contract_says() -> None:
+    data = analyze_json(CASES["nchw"][0])
+    assert data["schema"] == "graphcheck/analyze/1"
+    row = data["patch_embeddings"][0]
+    assert row["nodes"] == ["Reshape(r)", "Transpose(t)", "Reshape(m)", "MatMul(p)", "Add(y)"]
+    assert (row["in_channels"], row["out_channels"], row["groups"], row["input"], row["output"]) == (3, 5, 1, "x", "y")
+
+
+def refused(model: ir.Model) -> tuple[str, str]:
+    """(reason, node) of the only refusal of a model without sites."""
+    analysis = find(model)
+    assert analysis.sites == ()
+    (refusal,) = analysis.refusals
+    return refusal.reason, refusal.node
+
+
+NORM = """u = ReduceMean(m, ax) d = Sub(m, u) q = Mul(d, d) v = ReduceMean(q, ax) s = Sqrt(v) n = Div(d, s) h = Mul(n, g)
+    l = Add(h, k) y = MatMul(l, w)"""
+MIXED = "r = Reshape(x, split) t = Transpose<perm = [0, 3, 5, 1, 2, 4, 6]>(r) m = Reshape(t, merged) y = MatMul(m, w)"
+HALVES = """sh = Shape(x) h = Gather<axis = 0>(sh, i1) k = Div(h, two) n = Gather<axis = 0>(sh, i0)
+    s = Concat<axis = 0>(n, two, k, three) r = Reshape(x, s) t = Transpose<perm = [0, 2, 1, 3]>(r)
+    o = Concat<axis = 0>(n, k, six) m = Reshape(t, o) y = MatMul(m, w)"""
+REFUSED = {
+    "LayerNormalization between": (
+        projected("l = LayerNormalization<axis = -1>(m, g, k) y = MatMul(l, w)", g=(48,), k=(48,), w=(48, 5)),
+        "LayerNormalization stands between the patchify and the projection",
+        "LayerNormalization(l)",
+    ),
+    "LayerNormalization in pieces": (
+        projected(NORM, ax=ints(-1), g=(48,), k=(48,), w=(48, 5)),
+        "Sub stands between the patchify and the projection",
+        "Sub(d)",
+    ),
+    "Relu between": (
+        projected("l = Relu(m) y = MatMul(l, w)", w=(48, 5)),
+        "Relu stands between the patchify and the projection",
+        "Relu(l)",
+    ),
+    "weight is an input": (
+        projected("y = MatMul(m, w)", f"{IMAGE}, float[48,5] w"),
+        "its weight is not constant",
+        "MatMul(y)",
+    ),
+    "batch in the patches": (
+        graph("float[4,3,8,8] x", TOKENS, MIXED, split=ints(2, 2, 3, 2, 4, 2, 4), merged=ints(2, 4, 96), w=(96, 5)),
+        "the batch axis is mixed into the patches",
+        "MatMul(y)",
+    ),
+    "an offset changed": (
+        gathered([[0, 1, 2, 3], [4, 5, 7, 6], [8, 9, 10, 11]]),
+        "the offsets are not the same in every row",
+        "MatMul(y)",
+    ),
+    "an origin shifted": (
+        gathered([[0, 1, 2, 3], [5, 6, 7, 8], [8, 9, 10, 11]]),
+        "the rows' origins are no regular grid",
+        "MatMul(y)",
+    ),
+    "an offset twice": (
+        gathered([[0, 1, 2, 2], [4, 5, 6, 6], [8, 9, 10, 10]]),
+        "an offset occurs twice in a row, which would need an addition of weights",
+        "MatMul(y)",
+    ),
+    "a row twice": (
+        gathered([[0, 1, 2, 3], [0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]),
+        "the rows are not a grid of windows, each once",
+        "MatMul(y)",
+    ),
+    "rows shuffled": (
+        gathered([[4, 5, 6, 7], [0, 1, 2, 3], [8, 9, 10, 11]]),
+        "its output mixes the windows in an order that is no transposition",
+        "MatMul(y)",
+    ),
+    "several tensors": (
+        graph("float[N,4,4] x, float[N,4,4] z", TOKENS, "c = Concat<axis = 2>(x, z) y = MatMul(c, w)", w=(8, 5)),
+        "the moved data come from several tensors",
+        "MatMul(y)",
+    ),
+    "geometry by size": (
+        graph(
+            "float[N,H,3] x", TOKENS, HALVES, i0=ints(0), i1=ints(1), two=ints(2), three=ints(3), six=ints(6), w=(6, 5)
+        ),
+        "the geometry differs between sizes: another kernel, stride, dilation or padding",
+        "MatMul(y)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_window_is_refused_with_reason_and_node(name: str) -> None:
+    model, reason, node = REFUSED[name]
+    assert refused(model) == (reason, node)
+
+
+BLOCKED = {
+    "used elsewhere": ("y = MatMul(m, w) z = Relu(m)", "z", "its inner tensor m is used elsewhere", "Relu(z)"),
+    "a graph output": ("y = MatMul(m, w)", "m", "its inner tensor m is an output of the model", "Reshape(m)"),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKED)
+def test_a_site_whose_inner_tensors_are_needed_is_blocked(name: str) -> None:
+    body, output, reason, node = BLOCKED[name]
+    (site,) = find(projected(body, outputs=f"{TOKENS}, float[d,e,f] {output}", w=(48, 5))).sites
+    assert (site.blocked, site.blocker) == (reason, node)
+
+
+def test_a_second_bias_is_left_outside() -> None:
+    body = "c = Conv<strides = [4, 4]>(x, w, b) y = Add(c, k)"
+    model = graph(IMAGE, "float[a,b,c,d] y", body, w=(5, 3, 4, 4), b=(5,), k=(5, 1, 1))
+    assert [(s.output.name, s.bias is not None) for s in find(model).sites] == [("c", True)]
+
+
+def test_two_projections_of_the_same_patches_are_both_open() -> None:
+    model = projected("y = MatMul(m, w) z = MatMul(m, v)", outputs=f"{TOKENS}, float[d,e,f] z", w=(48, 5), v=(48, 7))
+    assert [site.blocked for site in find(model).sites] == [None, None]
+
+
+def test_projections_of_attention_are_neither_sites_nor_refusals() -> None:
+    body = """
+        q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv)
+        q4 = Reshape(q, heads) k4 = Reshape(k, heads) v4 = Reshape(v, heads)
+        qt = Transpose<perm = [0, 2, 1, 3]>(q4) kt = Transpose<perm = [0, 2, 3, 1]>(k4) vt = Transpose<perm = [0, 2, 1, 3]>(v4)
+        s = MatMul(qt, kt) p = Softmax(s) o = MatMul(p, vt) ot = Transpose<perm = [0, 2, 1, 3]>(o) r = Reshape(ot, flat)
+        y = MatMul(r, wo)
+    """
+    weights = dict.fromkeys(("wq", "wk", "wv", "wo"), (12, 12))
+    model = graph("float[N,6,12] x", TOKENS, body, heads=ints(0, 0, 3, 4), flat=ints(0, 0, 12), **weights)
+    analysis = find(model)
+    assert (analysis.sites, analysis.refusals) == ((), ())
+
+
+def test_an_untaught_operator_elsewhere_hides_nothing() -> None:
+    body = "y = MatMul(m, w) z = NonZero(y)"
+    model = projected(body, outputs=f"{TOKENS}, int64[d,e] z", w=(48, 5))
+    assert [site.form for site in find(model).sites] == ["matmul"]
+
+
+def test_an_ordinary_convolution_is_listed_as_such() -> None:
+    sites = [find(conv(f"strides = [{s}, {s}]", (5, 3, 4, 4))).sites[0] for s in (2, 4, 5)]
+    assert [site.ordinary for site in sites] == [True, False, False]
+
+
+def test_a_pointwise_convolution_is_no_patch_embedding() -> None:
+    analysis = find(conv("strides = [1, 1]", (5, 3, 1, 1)))
+    assert (analysis.sites, analysis.refusals) == ((), ())
+
+
+def test_padding_where_the_tensor_has_elements_is_no_window() -> None:
+    table = np.array([[1, 2, 0, 4], [5, 6, 7, 8]])
+    with pytest.raises(NoWindow, match="zeros where the window lies"):
+        recognise(table, (8,))
+
+
+@given(st.data())
+def test_im2col_is_recognised_as_the_window_it_came_from(data: st.DataObject) -> None:
+    kernel, stride, dilation = (data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3))) for _ in range(3))
+    channels = data.draw(st.integers(1, 3))
+    extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    pads = [data.draw(st.integers(0, e - 1)) for e in extent]
+    size = [data.draw(st.integers(e + s, e + 4 * s)) for e, s in zip(extent, stride, strict=True)]
+    window = Geometry(kernel, stride, (*pads, *pads), dilation)
+    table = im2col((2, channels, *size), window)[0]
+    found = recognise(table, (2, channels, *size))
+    for axis, k, s, d, p in zip(found.axes[2:], kernel, stride, dilation, pads, strict=True):
+        if axis.role == "spatial" and axis.count > 1:
+            assert (axis.kernel, axis.stride, axis.origin) == (k, s, -p)
+            assert k == 1 or axis.dilation == d
+    if max(kernel) > 1 and table.shape[0] > 2 and bool((table > 0).all()):
+        wrong = table.copy()
+        wrong[1, 0], wrong[1, -1] = wrong[1, -1], wrong[1, 0]
+        with pytest.raises(NoWindow):
+            recognise(wrong, (2, channels, *size))
+
+
+@pytest.mark.parametrize("opset", [13, 17, 21, 23])
+def test_recognition_does_not_depend_on_the_opset(opset: int) -> None:
+    model = patchify(["N", 3, 8, 12], [0, 3, 2, 4, 3, 4], [0, 2, 4, 1, 3, 5], [0, 6, 48], opset=opset)
+    assert find(model).sites[0].kernel_shape == (4, 4)
+
+
+def test_movement_in_other_operators_is_movement() -> None:
+    """Split, Concat, Squeeze, Unsqueeze, GatherND, Expand, Flatten, Pad and a widening Cast: the same window."""
+    body = """
+        a, b = Split<axis = 2, num_outputs = 2>(x) c = Concat<axis = 2>(a, b) u = Unsqueeze(c, one) s = Squeeze(u, one)
+        e = Expand(s, unit) i = Identity(e) p = Pad(i, none) f = Cast<to = 11>(p)
+        r = Reshape(f, split) t = Transpose<perm = [0, 2, 4, 1, 3, 5]>(r) m = Reshape(t, merged) y = MatMul(m, w)
+    """
+    model = graph(
+        IMAGE, "double[a,b,c] y", body, one=ints(1), unit=ints(1, 1, 1, 1), none=ints(*[0] * 8),
+        w=np.random.default_rng(0).normal(size=(48, 5)), **SPLIT
+    )  # fmt: skip
+    assert [(s.kernel_shape, s.pattern) for s in find(model).sites] == [
+        ((4, 4), "b c (h p1) (w p2) -> b (h w) (c p1 p2)")
+    ]

@@ -1,0 +1,109 @@
+"""First-order error bounds of one element: derivatives against differences, the bound against 60 digits."""
+
+from __future__ import annotations
+
+import decimal
+import math
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from ops_support import model, trace, values
+from test_maps import Chain, chains
+from test_real import CONTEXT, LAYER, Exact
+
+from graphcheck.domains.domain import evaluate
+from graphcheck.domains.real import Float64
+from graphcheck.domains.sensitivity import _PARTIALS, derivatives, element_bound
+from graphcheck.domains.terms import Terms
+
+
+@pytest.fixture(autouse=True, scope="module")
+def sixty_digits() -> Iterator[None]:
+    with decimal.localcontext(CONTEXT):
+        yield
+
+
+def assert_derivatives(terms: Terms, root: int, inputs: dict[tuple[Any, ...], np.ndarray], index: int) -> None:
+    """Central differences in float64: right to about 1e-6 of the largest."""
+    root = terms.find(root)
+    found = derivatives(terms, inputs, root, index)
+    for key, slope in found.items():
+        x = inputs[key].astype(np.float64).reshape(-1)
+        for i in range(0, x.size, max(1, x.size // 6)):
+            step = 1e-5 * max(1.0, abs(x[i]))
+            ends = []
+            for sign in (1, -1):
+                moved = x.copy()
+                moved[i] += sign * step
+                ends.append(evaluate(terms, Float64({**inputs, key: moved}, bounds=False), [root])[root].value[index])
+            wanted = (ends[0] - ends[1]) / (2 * step)
+            assert abs(slope[i] - wanted) <= 1e-5 * max(1.0, np.abs(slope).max(), abs(wanted))
+
+
+@pytest.mark.parametrize("fn", sorted(set(_PARTIALS) - {"saturate"}))
+def test_derivatives_of_functions(fn: str) -> None:
+    terms = Terms()
+    a = np.linspace(0.1, 0.9, 8) + (1.0 if fn == "acosh" else 0.0)
+    leaf = terms.leaf(("a",), 8)
+    other = terms.leaf(("b",), 1)
+    operands = [(leaf, None), (other, None)] if fn in ("add", "mul", "pow") else [(leaf, None)]
+    y = terms.ew(fn, operands, 8)
+    for index in (0, 5):
+        assert_derivatives(terms, y, {("a",): a, ("b",): np.asarray([1.7])}, index)
+
+
+@settings(max_examples=100)
+@given(chains(arithmetic=True))
+def test_derivatives_of_graphs(chain: Chain) -> None:
+    assume(0 < math.prod(chain.shape) <= 200)
+    x = values(chain.start, 4)
+    m, (y,) = trace(chain.model(), {"x": x})
+    kinks = {"Relu", "Abs", "Max", "ReduceMax"} & {n.op_type for n in chain.nodes}
+    assume(not kinks)
+    assert_derivatives(m.terms, m.lift(y).cls, {("x",): x}, math.prod(chain.shape) // 2)
+
+
+@settings(max_examples=150)
+@given(chains(arithmetic=True))
+def test_the_true_value_lies_within(chain: Chain) -> None:
+    size = math.prod(chain.shape)
+    assume(0 < size <= 200)
+    inputs = {("x",): values(chain.start)}
+    m, (y,) = trace(chain.model(), {"x": inputs[("x",)]})
+    root = m.terms.find(m.lift(y).cls)
+    truth = evaluate(m.terms, Exact(inputs), [root])[root]
+    for index in {0, size // 2, size - 1}:
+        value, bound = element_bound(m.terms, inputs, root, index)
+        assert math.isinf(bound) or abs(Decimal(value) - truth[index]) <= Decimal(bound)
+
+
+def test_a_transformer_layer_is_bounded_to_its_rounding() -> None:
+    shapes = {"x": (4, 16), "q": (16, 16), "k": (16, 16), "v": (16, 16), "up": (16, 32), "down": (32, 16)}
+    feeds = {n: values(s, i) * np.float32(1.0 if n == "x" else 0.25) for i, (n, s) in enumerate(shapes.items())}
+    m, (y,) = trace(model(LAYER, 20), feeds)
+    inputs = {(n,): x for n, x in feeds.items()}
+    root = m.terms.find(y.cls)
+    truth = evaluate(m.terms, Exact(inputs), [root])[root]
+    running = evaluate(m.terms, Float64(inputs), [root])[root]
+    for index in range(0, 64, 7):
+        value, bound = element_bound(m.terms, inputs, root, index)
+        assert abs(Decimal(value) - truth[index]) <= Decimal(bound)
+        assert bound <= 1e-12 and bound <= running.error[index] / 10
+    assert_derivatives(m.terms, root, inputs, 9)
+
+
+@pytest.mark.parametrize(("shift", "finite"), [(0.3, True), (1e-12, False)])
+def test_a_step_close_to_its_jump_has_no_bound(shift: float, finite: bool) -> None:
+    terms = Terms()
+    moved = terms.ew("add", [(terms.leaf(("a",), 1), None), (terms.const(np.asarray([-0.7])), None)], 1)
+    y = terms.ew("pos", [(moved, None)], 1)
+    assert math.isfinite(element_bound(terms, {("a",): np.asarray([0.7 + shift])}, y, 0)[1]) == finite
+
+
+def test_an_unknown_function_has_no_bound() -> None:
+    m, (y,) = trace(model("g (float[3,4] x) => (float[3,4] y) { y = Hardmax(x) }"), {"x": values((3, 4))})
+    assert element_bound(m.terms, {("x",): values((3, 4))}, y.cls, 0)[1] == math.inf

@@ -1,0 +1,142 @@
+"""JUnit XML, SARIF and GitHub's annotations: well formed, within limits, and no name in a model can break out."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+from xml.etree import ElementTree
+
+import pytest
+
+from graphcheck.sweeping.formats import add_step_summary, format_results, write_formats
+from graphcheck.sweeping.outcome import Outcome
+from graphcheck.verdict import Comparison, Verdict
+
+HOSTILE = "<b>&\"']]>\x1b[31m\x00\n::error::x%0A|`@team\u202e\ud800\uffff"
+PLACE = {"tensor": "t9", "node": "/encoder/layer.0/Gelu", "op_type": "Gelu"}
+RESULT = {
+    "divergence": {"a": None, "b": PLACE, "shared": 3},
+    "witness": {"replay": "graphcheck compare a b --inputs w"},
+}
+MIXED = [
+    Outcome("same", "identical", "the same graph", a="a/same.onnx", b="b/same.onnx", seconds=0.5),
+    Outcome("close", "within-rounding", "two constants", a="a/close.onnx", b="b/close.onnx"),
+    Outcome("bad", "different", "output y differs", a="a/bad.onnx", b="b/bad.onnx", result=RESULT),
+    Outcome("slow", "undecided", "the time limit of 3 s was reached", "timeout", a="a/slow.onnx", b="b/slow.onnx"),
+    Outcome("broken", "trouble", "is an empty file", "error", a="/elsewhere/b r.onnx"),
+    Outcome(HOSTILE, "different", HOSTILE, a=f"a/{HOSTILE}", b=f"b/{HOSTILE}"),
+]
+
+
+def test_junit_counts_every_result_once_and_undecided_is_a_failure() -> None:
+    root = ElementTree.fromstring(format_results(MIXED, "junit"))
+    (suite,) = root
+    for element in (root, suite):
+        assert (element.get("tests"), element.get("failures"), element.get("errors")) == ("6", "3", "1")
+    cases = {case.get("name"): [part.tag for part in case] for case in suite}
+    assert cases["same"] == cases["close"] == ["system-out"]
+    assert cases["bad"] == cases["slow"] == ["failure"] and cases["broken"] == ["error"] and len(cases) == 6
+    bad = suite.find("testcase[@name='bad']/failure")
+    assert bad is not None and bad.get("type") == "different" and bad.text is not None
+    assert "first divergence in B: Gelu /encoder/layer.0/Gelu (t9)" in bad.text and "--inputs w" in bad.text
+    slow = suite.find("testcase[@name='slow']/failure")
+    assert slow is not None and slow.get("type") == "timeout"
+    assert suite.find(".//skipped") is None
+
+
+def check_sarif(log: dict[str, Any]) -> list[dict[str, Any]]:
+    """What SARIF 2.1.0 requires of the parts that are used here (sections 3.13 to 3.33)."""
+    assert log["version"] == "2.1.0" and log["$schema"].endswith("sarif-schema-2.1.0.json")
+    (found,) = log["runs"]
+    rules = found["tool"]["driver"]["rules"]
+    assert found["tool"]["driver"]["name"] == "graphcheck" and len({rule["id"] for rule in rules}) == len(rules)
+    for result in found["results"]:
+        assert rules[result["ruleIndex"]]["id"] == result["ruleId"] and result["message"]["text"]
+        assert result["level"] in ("none", "note", "warning", "error")
+        assert all(isinstance(value, str) for value in result["partialFingerprints"].values())
+        for location in (*result["locations"], *result.get("relatedLocations", ())):
+            uri = location["physicalLocation"]["artifactLocation"]["uri"]
+            assert re.fullmatch(r"[\w./~%:-]+", uri) and urlparse(uri).scheme in ("", "file")
+            assert location["physicalLocation"]["region"]["startLine"] >= 1
+            assert all(place["name"] for place in location.get("logicalLocations", ()))
+    results: list[dict[str, Any]] = found["results"]
+    return results
+
+
+def test_sarif_has_a_finding_for_what_is_not_established_at_its_node(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = format_results(MIXED, "sarif")
+    text.encode()
+    bad, slow, broken, hostile = check_sarif(json.loads(text))
+    assert [(f["ruleId"], f["level"]) for f in (bad, slow, broken, hostile)] == [
+        ("different", "error"), ("undecided", "warning"), ("trouble", "error"), ("different", "error"),
+    ]  # fmt: skip
+    node, tensor = bad["locations"][0]["logicalLocations"]
+    assert node == {"name": "Gelu", "fullyQualifiedName": "/encoder/layer.0/Gelu", "kind": "node"}
+    assert tensor == {"name": "t9", "kind": "tensor"}
+    assert bad["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "b/bad.onnx"
+    assert bad["relatedLocations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "a/bad.onnx"
+    assert broken["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "file:///elsewhere/b%20r.onnx"
+    assert len({f["partialFingerprints"]["graphcheck/v1"] for f in (bad, slow, broken, hostile)}) == 4
+    weak = check_sarif(json.loads(format_results(MIXED, "sarif", Verdict.IDENTICAL)))
+    assert len(weak) == 5 and weak[0]["message"]["text"].endswith("(required: identical)")
+
+
+def test_annotations_keep_to_ten_a_kind_and_count_the_rest() -> None:
+    many = [Outcome(f"bad{i}", "different", "x") for i in range(25)] + MIXED
+    lines = format_results(many, "github").splitlines()
+    errors = [line for line in lines if line.startswith("::error ")]
+    warnings = [line for line in lines if line.startswith("::warning ")]
+    assert (
+        len(errors) == 10 and errors[-1] == "::error title=graphcheck::19 more like these; the step summary lists all"
+    )
+    assert len(warnings) == 1 and len(lines) == 12
+    assert lines[-1] == "graphcheck: 27 different, 1 identical, 1 within-rounding, 1 undecided, 1 trouble"
+
+
+def test_no_name_can_write_a_command_or_markup() -> None:
+    (line, _) = format_results(MIXED[-1:], "github").splitlines()
+    assert line.count("::") >= 2 and "\n" not in line and "%250A" in line and "title=graphcheck%3A different%3A" in line
+    table = format_results(MIXED[-1:], "summary").strip().splitlines()
+    assert len(table) == 5 and table[-1].count("|") == 6
+    for sign in ("<b>", "`", "@team", "\x1b", "\u202e"):
+        assert sign not in table[-1]
+
+
+def test_the_summary_puts_first_what_needs_attention_and_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = format_results(MIXED[:5], "summary").strip().splitlines()[4:]
+    assert [re.split(r" *\| *", row)[2] for row in rows] == [
+        "different", "trouble", "undecided", "identical", "within-rounding",
+    ]  # fmt: skip
+    long = format_results([Outcome(f"n{i}", "proved", "y" * 390) for i in range(4000)], "summary")
+    assert len(long.encode()) <= 1_000_000 and re.search(r"\| \d+ more that do not fit here \|", long)
+    file = tmp_path / "summary"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(file))
+    write_formats(MIXED, [("github", tmp_path / "annotations")], Verdict.PROVED)
+    assert file.read_text().count("### graphcheck") == 1 and (tmp_path / "annotations").exists()
+    for _ in range(3):
+        add_step_summary([Outcome(f"n{i}", "proved", "y" * 390) for i in range(1500)], "proved", file)
+    assert file.stat().st_size <= 1_000_000
+
+
+def test_one_comparison_will_do() -> None:
+    evidence = {
+        "a": {"path": "a.onnx"},
+        "b": {"path": "b.onnx"},
+        "divergence": {"a": None, "b": PLACE},
+        "timings": {"total": 2.0},
+    }
+    result = Comparison(Verdict.DIFFERENT, "they part", evidence)
+    for given in (result, result.to_json(), [result]):
+        (case,) = ElementTree.fromstring(format_results(given, "junit"))[0]
+        assert case.get("name") == "a.onnx / b.onnx" and case.get("time") == "2.000"
+        (finding,) = check_sarif(json.loads(format_results(given, "sarif")))
+        assert finding["locations"][0]["logicalLocations"][0]["name"] == "Gelu"
+        assert format_results(given, "github").startswith("::error title=graphcheck%3A different%3A a.onnx / b.onnx::")
+    guarded = Comparison(Verdict.PROVED, "same", evidence | {"b": {"path": "{out}"}})
+    assert 'name="a.onnx"' in format_results(guarded, "junit") and 'failures="0"' in format_results(guarded, "junit")

@@ -1,0 +1,64 @@
+"""Small Keras models through tf2onnx: a CNN, an attention block, a depthwise net with upsampling."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+import onnx
+
+NETS = ("cnn", "attention", "depthwise")
+
+
+def build(name: str) -> Any:
+    """The model, all its weights drawn by name."""
+    import keras
+    from keras import layers
+
+    if name == "cnn":
+        x = inputs = keras.Input((12, 12, 3), name="x")
+        for filters in (4, 8):
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+            x = layers.BatchNormalization()(x)
+            x = layers.ReLU()(x)
+            x = layers.MaxPooling2D(2)(x)
+        x = layers.GlobalAveragePooling2D()(layers.AveragePooling2D(2, 1)(x))
+        outputs = layers.Softmax()(layers.Dense(5)(x))
+    elif name == "attention":
+        inputs = keras.Input((6, 8), name="x")
+        x = layers.LayerNormalization(epsilon=1e-5)(inputs)
+        x = inputs + layers.MultiHeadAttention(2, 4)(x, x)
+        # by Tanh: for Gelu by Erf tf2onnx writes Erfc, an operator that ONNX does not have
+        y = layers.Dense(16, activation=lambda t: keras.activations.gelu(t, approximate=True))(layers.LayerNormalization()(x))
+        outputs = x + layers.Dense(8)(y)
+    else:
+        inputs = keras.Input((8, 8, 4), name="x")
+        x = layers.SeparableConv2D(6, 3, strides=2, padding="same", activation="silu")(inputs)
+        x = layers.UpSampling2D(2, interpolation="nearest")(layers.DepthwiseConv2D(3, padding="same")(x))
+        x = layers.Concatenate()([x, layers.LeakyReLU(0.1)(layers.Conv2DTranspose(6, 2, strides=2)(layers.MaxPooling2D(2)(x)))])
+        outputs = layers.Conv2D(2, 1, activation="sigmoid")(layers.ZeroPadding2D(1)(x))
+    model = keras.Model(inputs, outputs)
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    model.set_weights([np.abs(rng.standard_normal(w.shape)) * 0.4 + 0.1 if _is_variance(v) else rng.standard_normal(w.shape) * 0.3
+                       for v, w in zip(model.weights, model.get_weights(), strict=True)])
+    return model
+
+
+def _is_variance(variable: Any) -> bool:
+    return "variance" in variable.path
+
+
+def export(name: str, opset: int = 18) -> onnx.ModelProto:
+    """The model by tf2onnx, its batch symbolic."""
+    from graphcheck.exporting import keras_export
+    from graphcheck.exporting.run import _clean, _quiet
+
+    tf = keras_export._tensorflow()
+    import tf2onnx
+
+    with _quiet():
+        model = build(name)
+        signature = [tf.TensorSpec([None, *model.inputs[0].shape[1:]], tf.float32, name="x")]
+        function = tf.function(lambda x: {"y": model(x)})
+        return _clean(tf2onnx.convert.from_function(function, signature, opset=opset)[0])
