@@ -72,9 +72,7 @@ def _trouble(message: str) -> int:
 
 def _version(asked: bool) -> None:
     if asked:
-        import graphcheck
-
-        print(f"graphcheck {graphcheck.__version__}")
+        print(f"graphcheck {sys.modules['graphcheck'].__version__}")
         raise typer.Exit
 
 

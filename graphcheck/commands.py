@@ -50,13 +50,7 @@ def compare(
     from graphcheck import feeds
 
     output.check_targets(json, report, save_inputs, save_outputs)
-    wishes = feeds.Wishes(
-        feeds.parse_tolerances("--atol", atol or ()),
-        feeds.parse_tolerances("--rtol", rtol or ()),
-        int(top_k) if top_k else None,
-        save_inputs,
-        save_outputs,
-    )
+    wishes = feeds.wishes(atol or (), rtol or (), top_k, save_inputs, save_outputs)
     if no_run and wishes.any:
         raise UsageError("--atol, --rtol, --top-k, --save-inputs and --save-outputs need runs: not with --no-run")
     if inputs and data_loader_script:

@@ -40,6 +40,14 @@ class Wishes:
         return self.gate or self.save_inputs is not None or self.save_outputs is not None
 
 
+def wishes(
+    atol: Iterable[str], rtol: Iterable[str], top_k: str | None, save_inputs: Path | None, save_outputs: Path | None
+) -> Wishes:
+    """The wishes of a command line; UsageError for a tolerance that is none."""
+    tolerances = parse_tolerances("--atol", atol), parse_tolerances("--rtol", rtol)
+    return Wishes(*tolerances, int(top_k) if top_k else None, save_inputs, save_outputs)
+
+
 def parse_tolerances(option: str, texts: Iterable[str]) -> Tolerances:
     """Tolerances by output name from ``1e-3`` (name ``""``) and ``tokens:1e-3``."""
     found: Tolerances = {}

@@ -46,8 +46,8 @@ def compare_module(
 
     onnx_model = model_.read(model)
     with _evaluation_mode(module):
-        expected = _outputs(module, args, kwargs)
         feeds = _feeds(onnx_model, args, kwargs or {})
+        expected = _outputs(module, args, kwargs)
         source = model_.path_of(onnx_model) or ir.to_proto(onnx_model).SerializeToString()
         rows, mismatch = _numbers(onnx_model, source, feeds, expected)
         fresh, exporter, errors = _export(module, args, kwargs, onnx_model, len(expected))
@@ -91,7 +91,7 @@ def _outputs(module: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None)
     """The module's output tensors as arrays, nested ones flattened in order."""
     import torch
 
-    with torch.no_grad():
+    with torch.no_grad():  # what the module raises on its args is the caller's to see
         result = module(*copy.deepcopy(tuple(args)), **copy.deepcopy(dict(kwargs or {})))
     return [_array(leaf) for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
 

@@ -148,7 +148,8 @@ def dynamic() -> ir.Model:
 def focus() -> ir.Model:
     """YOLOv5's Focus: every second pixel from four corners, concatenated, and a 3x3 Conv: a 6x6 Conv of stride 2."""
     body = """
-        p = Slice(x, z0, e, ax, two) q = Slice(x, z1, e, ax, two) r = Slice(x, z2, e, ax, two) s = Slice(x, z3, e, ax, two)
+        p = Slice(x, z0, e, ax, two) q = Slice(x, z1, e, ax, two) r = Slice(x, z2, e, ax, two)
+        s = Slice(x, z3, e, ax, two)
         k = Concat<axis = 1>(p, q, r, s) y = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(k, w, b)
     """
     corners = {"z0": ints(0, 0), "z1": ints(1, 0), "z2": ints(0, 1), "z3": ints(1, 1), "e": ints(2**62, 2**62)}

@@ -80,8 +80,8 @@ def family(verdict: str, rewrite: dict[str, Any]) -> dict[str, Any]:
 def test_only_a_difference_or_a_failed_check_fails_the_demo(
     capsys: pytest.CaptureFixture[str], verdict: str, rewrite: dict[str, Any], code: int
 ) -> None:
-    result = {"families": [family(verdict, rewrite)], "left_out": ["keras"], "timings": {"all": 1.0}}
-    assert demo._tell(Terminal(), result, Path("reports/index.html")) == code
+    result = {"families": [family(verdict, rewrite)], "left_out": ["keras"]}
+    assert demo._tell(Terminal(), result, Path("reports/index.html"), 1.0) == code
     out = capsys.readouterr().out
     assert f"article-x: conv = unfold (1 {verdict})" in out and "conv 2 ms, unfold 1.5x" in out
     assert "not exported: c: out of \\x1b luck" in out and "left out: keras" in out

@@ -60,7 +60,8 @@ def refused(model: ir.Model) -> tuple[str, str]:
     return refusal.reason, refusal.node
 
 
-NORM = """u = ReduceMean(m, ax) d = Sub(m, u) q = Mul(d, d) v = ReduceMean(q, ax) s = Sqrt(v) n = Div(d, s) h = Mul(n, g)
+NORM = """
+    u = ReduceMean(m, ax) d = Sub(m, u) q = Mul(d, d) v = ReduceMean(q, ax) s = Sqrt(v) n = Div(d, s) h = Mul(n, g)
     l = Add(h, k) y = MatMul(l, w)"""
 MIXED = "r = Reshape(x, split) t = Transpose<perm = [0, 3, 5, 1, 2, 4, 6]>(r) m = Reshape(t, merged) y = MatMul(m, w)"
 HALVES = """sh = Shape(x) h = Gather<axis = 0>(sh, i1) k = Div(h, two) n = Gather<axis = 0>(sh, i0)
@@ -166,7 +167,8 @@ def test_projections_of_attention_are_neither_sites_nor_refusals() -> None:
     body = """
         q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv)
         q4 = Reshape(q, heads) k4 = Reshape(k, heads) v4 = Reshape(v, heads)
-        qt = Transpose<perm = [0, 2, 1, 3]>(q4) kt = Transpose<perm = [0, 2, 3, 1]>(k4) vt = Transpose<perm = [0, 2, 1, 3]>(v4)
+        qt = Transpose<perm = [0, 2, 1, 3]>(q4) kt = Transpose<perm = [0, 2, 3, 1]>(k4)
+        vt = Transpose<perm = [0, 2, 1, 3]>(v4)
         s = MatMul(qt, kt) p = Softmax(s) o = MatMul(p, vt) ot = Transpose<perm = [0, 2, 1, 3]>(o) r = Reshape(ot, flat)
         y = MatMul(r, wo)
     """

@@ -274,6 +274,30 @@ def test_what_cannot_be_bounded_says_so(case: str) -> None:
     assert found.error[0] >= (1.0 if case == "nearby step" else math.inf)
 
 
+@pytest.mark.parametrize("error", [1e-3, 0.9, 2.0, 900.0, math.inf])
+@pytest.mark.parametrize("at", [-800.0, -1.0, 0.0, 3.0])
+def test_a_wide_error_goes_through_exp_and_softmax(error: float, at: float) -> None:
+    """The ends of the interval must lie within the bound, also where the value itself underflows."""
+    domain = Float64({})
+    found = domain.ew("exp", [Real(np.asarray([at]), np.asarray([error]))], [None], 1)
+    if math.isinf(error):
+        assert found.error[0] == math.inf
+    else:
+        assert CONTEXT.exp(exact(at) + exact(error)) - Decimal(float(found.value[0])) <= Decimal(float(found.error[0]))
+        assert Decimal(float(found.value[0])) - CONTEXT.exp(exact(at) - exact(error)) <= Decimal(float(found.error[0]))
+    soft = domain.rows("softmax", Real(np.asarray([at, 0.0]), np.asarray([error, error])), 1, 2, 2)
+    shift = exact(at) + 2 * exact(error) if math.isfinite(error) else Decimal(1000)
+    most = CONTEXT.divide(CONTEXT.exp(shift), 1 + CONTEXT.exp(shift))
+    assert most - Decimal(float(soft.value[0])) <= Decimal(float(soft.error[0]))
+
+
+def test_an_overflown_maximum_is_not_exact() -> None:
+    wide = Real(np.asarray([np.inf, 1.0]), np.asarray([np.inf, 0.0]))
+    assert Float64({}).rows("max", wide, 1, 2, 1).error[0] == math.inf
+    one, two = (Real(wide.value[i : i + 1], wide.error[i : i + 1]) for i in (1, 0))
+    assert Float64({}).ew("max", [one, two], [None, None], 1).error[0] == math.inf
+
+
 def test_large_integers_carry_their_rounding() -> None:
     terms = Terms()
     cls = terms.const(np.asarray([2**53 + 1, 2**62 + 1], np.int64))

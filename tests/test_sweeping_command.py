@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,12 +13,17 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import onnx
+import onnx_ir as ir
 import pytest
 import typer
 
 from graphcheck.errors import GraphcheckError, UsageError
-from graphcheck.sweeping import command
-from tests.sweeping_support import alive, rows, save_model, script, wait_for
+from graphcheck.exporting.catalogue import catalogue
+from graphcheck.exporting.manifest import Exported, Manifest, write_manifest
+from graphcheck.sweeping import command, executors
+from tests.patch_cases import patchify
+from tests.sweeping_support import Faked, alive, answer, rows, save_model, script, wait_for
 
 ROOT = Path(__file__).parent.parent
 CODE = """import sys, typer
@@ -78,7 +85,7 @@ def test_two_folders_in_every_format(here: Path, capsys: pytest.CaptureFixture[s
     ]  # fmt: skip
 
 
-def test_guard_analyze_and_rewrite(here: Path) -> None:
+def test_guard_and_analyze(here: Path) -> None:
     (here / "b" / "broken.onnx").unlink()
     crash = script(here, "if given.stem == 'negated': os.abort()\nif given.stem == 'same': print('noise')")
     assert sweep("b", "--guard", crash, "--json", "out.json") == 2
@@ -87,8 +94,52 @@ def test_guard_analyze_and_rewrite(here: Path) -> None:
     assert "was killed by signal 6" in found["negated"]["reason"]
     assert sweep("b", "--analyze", "--json", "out.json") == 0
     assert {row["status"] for row in results(here / "out.json").values()} == {"analyzed"}
-    assert sweep("b", "--rewrite", "conv", "--out", "made", "--json", "out.json") == 0
-    assert {row["status"] for row in results(here / "out.json").values()} == {"unchanged"}
+
+
+def test_rewritten_models_are_written_once_proved_and_again_where_they_are_missing(here: Path) -> None:
+    model = patchify(["N", 3, 8, 12], [0, 3, 2, 4, 3, 4], [0, 2, 4, 1, 3, 5], [0, 6, 48])
+    (here / "m").mkdir()
+    (here / "m" / "patches.onnx").write_bytes(ir.to_proto(model).SerializeToString())
+    save_model(here / "m" / "none.onnx")
+    arguments = ("m", "--rewrite", "conv", "--json", "out.json", "--out")
+    for out, known in (("made", [False, False]), ("made", [True, True]), ("other", [False, False])):
+        assert sweep(*arguments, out) == 0
+        found = results(here / "out.json")
+        assert (found["patches"]["status"], found["none"]["status"]) == ("proved", "unchanged")
+        assert [found[name]["known"] for name in ("patches", "none")] == known
+        made = onnx.load(here / out / "patches.onnx")
+        assert "Conv" in [node.op_type for node in made.graph.node]
+        assert (here / out / "none.onnx").read_bytes() == (here / "m" / "none.onnx").read_bytes()
+    (here / "other" / "patches.onnx").unlink()
+    assert sweep(*arguments, "other") == 0
+    assert not results(here / "out.json")["patches"]["known"] and (here / "other" / "patches.onnx").exists()
+
+
+def documented() -> list[str]:
+    text = "".join((ROOT / "docs" / "how-to" / name).read_text() for name in ("sweep.md", "ci.md"))
+    found = re.findall(r"^ *graphcheck sweep (.*(?:\n +--.*)*)", text, re.MULTILINE)
+    assert len(found) >= 8
+    return [" ".join(arguments.split()) for arguments in found]
+
+
+@pytest.mark.parametrize("arguments", documented())
+def test_documented_commands_are_understood(here: Path, arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("exports", "reference", "models"):
+        save_model(here / folder / "m.onnx")
+    (here / "pairs.json").write_text(json.dumps([{"a": "a/same.onnx", "b": "b/same.onnx"}]))
+    variants = [variant for variant in catalogue() if variant.family == "convolution"][:2]
+    exported = tuple(Exported(variant, "m.onnx", 1, "") for variant in variants)
+    write_manifest(here / "models", Manifest(exported))
+    reached = []
+
+    def workers(address: str) -> Faked:
+        reached.append(address)
+        return Faked(lambda task: answer())
+
+    monkeypatch.setattr(executors, "Local", workers)
+    monkeypatch.setattr(executors, "OnDask", type("OnDask", (), {"__new__": lambda _, address: workers(address)}))
+    assert sweep(*shlex.split(arguments)) == 0
+    assert reached == (["tcp://scheduler:8786"] if "--dask" in arguments else [max(1, command.cores() // 2)])
 
 
 @pytest.mark.parametrize(

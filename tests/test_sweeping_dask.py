@@ -19,7 +19,6 @@ from graphcheck.sweeping.manifest import Job
 from tests.sweeping_support import alive, rows, run, save_model, script, settings, wait_for
 
 
-
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A scheduler with its own defaults (a task that kills its worker is tried four times) and two workers."""

@@ -26,12 +26,17 @@ def gather(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> int | 
     if constant[0] == constant[1]:
         return None
     x, d = (views[1], views[0]) if constant[0] else (views[0], views[1])
+    if x[1] is None and terms.size(x[0]) != size:
+        return None  # a scalar spread over a tensor
     term = terms.terms[x[0]]
     if term.kind == "contract" and fn == "mul" and x[1] is None:
         return _into_weight(terms, x[0], d, size)
     if term.kind != "ew" or term.params[0] not in ("add", "mul") or len(term.args) != 2:
         return None
-    inner = [(terms.find(c), terms.maps.compose(m, x[1])) for c, m in zip(term.args, term.params[1], strict=True)]
+    inner = []
+    for c, m in zip(term.args, term.params[1], strict=True):
+        scalar = m is None and terms.size(c) == 1
+        inner.append((terms.find(c), None if scalar else terms.maps.compose(m, x[1])))
     known = [terms.constant_like(c) for c, _ in inner]
     if known[0] == known[1] or (fn == "add" and term.params[0] == "mul"):
         return None

@@ -83,7 +83,8 @@ class Float64:
             with np.errstate(all="ignore"):
                 quick = plain(*seen)
             quick = np.broadcast_to(quick, (size,)) if quick.shape != (size,) else quick
-            return self._finish(quick, None, np.abs(quick) if self.unit and fn != "pos" else None)
+            noisy = self.unit and fn != "pos" and not _is_exact(fn, seen)
+            return self._finish(quick, None, np.abs(quick) if noisy else None)
         xs = [
             (v.value, v.error) if m is None else (np.take(v.value, m.index - 1), np.take(v.error, m.index - 1))
             for v, m in zip(values, maps, strict=True)
@@ -91,9 +92,10 @@ class Float64:
         with np.errstate(all="ignore"):
             value, error = _ELEMENTWISE[fn.partition(":")[0]](fn, *(part for x in xs for part in x))
         value = np.broadcast_to(value, (size,)) if value.shape != (size,) else value
-        noisy = fn.partition(":")[0] not in _EXACT
+        noisy = fn.partition(":")[0] not in _EXACT and not _is_exact(fn, [v.value for v in values])
         return self._finish(value, error, np.abs(value) if noisy else None)
 
+    @np.errstate(all="ignore")
     def contract(self, a: Real, b: Real, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> Real:
         """Batched products of [m, k] and [n, k]."""
 
@@ -110,6 +112,7 @@ class Float64:
         scale = np.sqrt((av * av) @ (bv * bv)).reshape(-1) if self.unit else None
         return self._finish(value, error, scale)
 
+    @np.errstate(all="ignore")
     def sum(self, a: Real, rows: int, k: int) -> Real:
         """Row sums."""
         table = a.value.reshape(rows, k)
@@ -120,6 +123,7 @@ class Float64:
         scale = np.sqrt((table * table).sum(axis=1)) if self.unit else None
         return self._finish(value, error, scale)
 
+    @np.errstate(all="ignore")
     def rows(self, fn: str, a: Real, rows: int, k: int, size: int) -> Real:
         """Functions of a row: softmax, max, min, argmax, argmin."""
         table, wrong = a.value.reshape(rows, k), a.error.reshape(rows, k) if self.bounds else np.zeros((rows, k))
@@ -128,14 +132,15 @@ class Float64:
             shifted = table - table.max(axis=1, keepdims=True)
             power = np.exp(shifted)
             value = power / power.sum(axis=1, keepdims=True)
-            worst = np.where(np.isfinite(table), wrong, 0).max(axis=1, keepdims=True)
+            worst = np.where(np.isneginf(table), 0, wrong).max(axis=1, keepdims=True)
             # |d softmax| <= softmax * (exp(2 worst) - 1), and the rounding of exp at |shifted| and of the sum
             own = (np.where(np.isfinite(shifted), np.abs(shifted), 0) + k + 16) * U
-            error = value * (np.expm1(np.minimum(2 * worst, 700)) + 4 * own)
+            error = value * (np.expm1(np.minimum(2 * worst, 2)) + 4 * own) + 16 * _TINY
+            error = np.where(np.isneginf(table), 0, np.where(worst > 1, 1.0, error))  # it lies in [0, 1] anyhow
             return self._finish(value.reshape(-1), error.reshape(-1), value.reshape(-1))
         if name in ("max", "min"):
             value = table.max(axis=1) if name == "max" else table.min(axis=1)
-            error = np.where(np.isfinite(table), wrong, 0).max(axis=1)
+            error = np.where(np.isneginf(table), 0, wrong).max(axis=1)
             return self._finish(value, error, None)
         ordered = table if name == "argmax" else -table
         ordered = ordered[:, ::-1] if last == "1" else ordered
@@ -165,6 +170,11 @@ class Float64:
         if bad.any():  # -inf (a mask) is exact; anything else that is NaN is unknown
             error = np.where(bad, np.where(np.isneginf(value), 0.0, np.inf), error)
         return Real(value, error)
+
+
+def _is_exact(fn: str, xs: Sequence[np.ndarray]) -> bool:
+    """Whether an operation does not round: a product with a power of two, the sign included."""
+    return fn == "mul" and any(x.size == 1 and abs(math.frexp(float(x[0]))[0]) == 0.5 for x in xs)
 
 
 def _none(value: np.ndarray) -> np.ndarray:
@@ -205,7 +215,8 @@ def _smooth(f: Callable[..., Any], slope: Callable[[Any, Any], Any]) -> Callable
 
 def _exp(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
     value = np.exp(a)
-    return value, value * (np.expm1(np.minimum(ea, 700)) * (1 + _FN) + _FN) + _TINY
+    close = value * (np.expm1(np.minimum(ea, 1)) * (1 + _FN) + _FN) + 16 * _TINY
+    return value, np.where(ea <= 1, close, np.exp(a + ea) * (1 + _FN))
 
 
 def _step(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
@@ -228,7 +239,7 @@ def _either(f: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     def op(_: str, *parts: Any) -> tuple[Any, Any]:
         value, error = parts[0], parts[1]
         for a, ea in zip(parts[2::2], parts[3::2], strict=True):
-            value, error = f(value, a), np.maximum(error, np.where(np.isfinite(a), ea, 0))
+            value, error = f(value, a), np.maximum(error, np.where(np.isneginf(a), 0, ea))
         return value, error
 
     return op

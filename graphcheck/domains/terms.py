@@ -263,6 +263,7 @@ class Terms:
     def ew(self, fn: str, operands: Sequence[Operand], size: int) -> int:
         """Elementwise ``fn``; each operand is (class, map to ``size`` elements) with None for as-is or a scalar."""
         views = [self._view(cls, map_, size) for cls, map_ in operands]
+        assert all(self.size(c) in (1, size) if m is None else m.size == size for c, m in views)
         simple = self._simplify(fn, views, size)
         if simple is not None:
             return simple
@@ -300,6 +301,8 @@ class Terms:
     def _view(self, cls: int, map_: Map | None, size: int) -> Operand:
         cls = self.find(cls)
         term = self.terms[cls]
+        if map_ is None and self.size(cls) == 1 < size and term.kind == "move":
+            map_ = self.maps.intern(np.ones(size, np.int32))  # a scalar picked from a tensor is seen at every place
         if term.kind == "move" and len(term.args) == 1:
             inner = self.find(term.args[0])
             composed = self.maps.compose(term.params[0], map_)
@@ -352,7 +355,7 @@ class Terms:
                     return self._seen(views[other], size)
                 if fn == "mul" and value == 0.0 and not self.neginf[views[other][0]]:
                     return self.move((views[one][0],), self.maps.intern(np.ones(size, np.int32)))
-                if fn == "mul" and value == -1.0:
+                if fn == "mul" and value == -1.0 and self._sized(views[other], size):
                     term = self.terms[self.find(views[other][0])]
                     if term.kind == "ew" and term.params[0] == "mul" and len(term.args) == 2:
                         for i in (0, 1):
@@ -368,7 +371,7 @@ class Terms:
             value = self.scalar(views[0][0])
             if value and abs(math.frexp(value)[0]) == 0.5 and abs(value) > 2.0**-126:
                 return self._seen((self.const(np.array([1 / value])), None), size)
-        if fn == "exp" and self.normalize:
+        if fn == "exp" and self.normalize and self._sized(views[0], size):
             term = self.terms[views[0][0]]
             if term.kind == "ew" and term.params[0] == "mul" and len(term.args) == 2:
                 for i in (0, 1):
@@ -377,6 +380,10 @@ class Terms:
                         positive = self.ew("exp", [inner], size)
                         return self.ew("recip", [(positive, None)], size)
         return None
+
+    def _sized(self, view: Operand, size: int) -> bool:
+        """Whether a view is no scalar spread over a tensor."""
+        return view[1] is not None or self.size(view[0]) == size
 
     def _softmax(self, power: Operand, inverse: Operand, size: int) -> int | None:
         """Exp(x) * (1 / ReduceSum(Exp(x))), row by row, is Softmax(x)."""
@@ -388,7 +395,9 @@ class Terms:
             return None
         rows, k = total.params
         along = inverse[1]
-        if along is None or along.size != size or not np.array_equal(along.index, np.repeat(np.arange(1, rows + 1), k)):
+        if size != rows * k or (along is None and rows > 1):
+            return None
+        if along is not None and not np.array_equal(along.index, np.repeat(np.arange(1, rows + 1), k)):
             return None
         return self.rows("softmax", self._seen((self.find(e.args[0]), e.params[1][0]), size), rows, k)
 

@@ -30,6 +30,7 @@ from graphcheck.hashing import Hashes
 from graphcheck.ops.algebra import Tensor, Value
 from graphcheck.verdict import Comparison, Verdict
 
+_SAMPLES = 4  # of integer inputs that steer a graph: two draws by the seed, all ones, all zeros
 _TARGET_SHARE = 24  # the target is shared by up to 4 tiers at up to 6 choices of sizes
 _PLAINLY = 2.0**16  # ulps of the output's largest magnitude, above which a difference is looked into before a costly proof
 _FAR_BEYOND = 2.0**14  # ulps of the output's largest magnitude, above which a proved pair's runtime is looked into
@@ -62,6 +63,7 @@ class Attempt:
     """The proof at one choice of sizes."""
 
     shapes: dict[str, tuple[int, ...]]
+    sample: int | None = None  # None: integer inputs are free; else which sample of them
     pair: classes.Pair | None = None
     prover: Prover | None = None
     proved: bool = False
@@ -185,15 +187,15 @@ class _Comparer:
         with self._timed("proof"):
             for number, chosen in enumerate(self._sizes()):
                 self.say(f"proving at {_text(chosen)}")
-                attempt = self._attempt(chosen)
-                if attempt.refused == "both" and number:
-                    continue  # not a size of these models
-                self.attempts.append(attempt)
-                if not attempt.proved:
-                    return None, self._why(attempt)
-                shape = self._shape_difference(attempt)
-                if shape:
-                    return Verdict.DIFFERENT, shape
+                for attempt in self._attempts(chosen):
+                    if attempt.refused == "both" and (number or attempt.sample):
+                        continue  # not a size of these models
+                    self.attempts.append(attempt)
+                    if not attempt.proved:
+                        return None, self._why(attempt)
+                    shape = self._shape_difference(attempt)
+                    if shape:
+                        return Verdict.DIFFERENT, shape
         return Verdict.PROVED, self._proved_text()
 
     def _sizes(self) -> Iterator[dict[str, tuple[int, ...]]]:
@@ -218,13 +220,23 @@ class _Comparer:
                 if axis != 0 and self.attempts and self.attempts[-1].shapes == chosen and self.attempts[-1].proved:
                     break
 
-    def _attempt(self, chosen: dict[str, tuple[int, ...]]) -> Attempt:
-        attempt = Attempt(chosen)
+    def _attempts(self, chosen: dict[str, tuple[int, ...]]) -> Iterator[Attempt]:
+        """The proof for all values of the inputs; where integer inputs steer the graph, at several samples of those."""
+        first = self._attempt(chosen, None)
+        if first.proved or not self._discrete():
+            yield first
+            return
+        given = self.options.inputs is not None
+        for sample in range(1 if given else _SAMPLES):
+            yield self._attempt(chosen, sample)
+
+    def _attempt(self, chosen: dict[str, tuple[int, ...]], sample: int | None) -> Attempt:
+        attempt = Attempt(chosen, sample)
         try:
-            attempt.pair = self._build(chosen)
+            attempt.pair = self._build(chosen, sample)
         except Undecided as error:
             attempt.stopped = error
-            sides = [self._admits(side, chosen) for side in (0, 1)]
+            sides = [self._admits(side, chosen, sample) for side in (0, 1)]
             attempt.refused = {(True, False): "b", (False, True): "a", (False, False): "both"}.get((sides[0], sides[1]))
             return attempt
         pair = attempt.pair
@@ -260,30 +272,37 @@ class _Comparer:
                 total += 2.0 * term.size * term.params[3]
         return total
 
-    def _build(self, chosen: dict[str, tuple[int, ...]], affine: bool = False) -> classes.Pair:
+    def _build(self, chosen: dict[str, tuple[int, ...]], sample: int | None = None, affine: bool = False) -> classes.Pair:
         partner = {p.key: p.b.name for p in self.interface.inputs if p.b is not None}
         feeds = {key: (partner[key], shape) for key, shape in chosen.items()}
-        return classes.build(*self.models, feeds, self._concrete(chosen), affine=affine, hashes=self.hashes)
+        return classes.build(*self.models, feeds, self._concrete(chosen, sample), affine=affine, hashes=self.hashes)
 
-    def _concrete(self, chosen: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-        """Integer and boolean inputs take concrete values: given ones, or samples drawn by the seed."""
-        discrete = [p for p in self.interface.inputs if p.a is not None and p.a.numpy_dtype().kind in "iub"]
-        if not discrete:
+    def _discrete(self) -> list[interface.Pair]:
+        """Integer and boolean inputs."""
+        return [p for p in self.interface.inputs if p.a is not None and p.a.numpy_dtype().kind in "iub"]
+
+    def _concrete(self, chosen: dict[str, tuple[int, ...]], sample: int | None) -> dict[str, np.ndarray]:
+        """Values for integer and boolean inputs: none (they stay free), given ones, draws by the seed, all ones, all zeros."""
+        discrete = self._discrete()
+        if sample is None or not discrete:
             return {}
         if self.options.inputs is not None:
             given = inputs.load_npz(self.options.inputs, self.interface)
             return {p.key: given[p.key] for p in discrete}
         ranges = tuple((name, *bounds) for name, bounds in self.options.ranges.items())
-        drawn = inputs.generate(self.interface, chosen, inputs.InputSpec(self.options.seed, ranges=ranges))
-        self.notes = [f"integer input {p.key!r} took the values drawn by seed {self.options.seed}" for p in discrete]
+        drawn = inputs.generate(self.interface, chosen, inputs.InputSpec(self.options.seed + sample, ranges=ranges))
+        uniform = {_SAMPLES - 2: 1, _SAMPLES - 1: 0}.get(sample)
+        if uniform is not None and not ranges:
+            return {p.key: np.full_like(drawn[p.key], uniform) for p in discrete}
         return {p.key: drawn[p.key] for p in discrete}
 
-    def _admits(self, side: int, chosen: dict[str, tuple[int, ...]]) -> bool:
+    def _admits(self, side: int, chosen: dict[str, tuple[int, ...]], sample: int | None) -> bool:
         """Whether one model alone can be traced at these sizes."""
         names = [(p.a if side == 0 else p.b) for p in self.interface.inputs]
         keys = [p.key for p in self.interface.inputs]
         feeds = {n.name: (n.name, chosen[k]) for n, k in zip(names, keys, strict=True) if n is not None}
-        concrete = {n.name: v for n, k in zip(names, keys, strict=True) if n and (v := self._concrete(chosen).get(k)) is not None}
+        values = self._concrete(chosen, sample)
+        concrete = {n.name: v for n, k in zip(names, keys, strict=True) if n and (v := values.get(k)) is not None}
         try:
             classes.build(self.models[side], self.models[side], feeds, concrete, hashes=self.hashes)
         except Undecided:
@@ -324,7 +343,11 @@ class _Comparer:
     # -- texts ---------------------------------------------------------------------------------------------------
 
     def _proved_text(self) -> str:
-        shapes = "; ".join(_text(a.shapes) for a in self.attempts)
+        shapes = "; ".join(dict.fromkeys(_text(a.shapes) for a in self.attempts))
+        sampled = [a.sample for a in self.attempts if a.sample is not None]
+        names = ", ".join(repr(p.key) for p in self._discrete())
+        if sampled:
+            shapes += f", at {len(sampled)} sampled values of the integer inputs {names} alone"
         tiers = {t.name for a in self.attempts if a.prover for t in a.prover.tiers if t.merges}
         how = "by congruence alone" if not tiers else f"with an error probability of at most {self._error_probability():.1e}"
         return f"the same function in exact arithmetic, for every input of shape {shapes}, {how}"
@@ -451,7 +474,7 @@ class _Comparer:
     def _rounded(self) -> bool:
         """Whether the proof goes through at every size once ``constants`` are replaced, each within its roundings."""
         for chosen in self._sizes():
-            pair = self._build(chosen, affine=True)
+            pair = self._build(chosen, self.attempts[-1].sample, affine=True)
             order = [self._position(p) for p in self._output_pairs()]
             roots = [(self._class(pair, pair.a.outputs[i]), self._class(pair, pair.b.outputs[j])) for i, j in order]
             found = rounding.substitute(
@@ -469,10 +492,12 @@ class _Comparer:
         assert attempt.prover is not None
         equal = attempt.prover.from_inputs()
         if equal:
+            if attempt.sample is not None:
+                return Verdict.UNDECIDED, "proved from the inputs at one sample of the integer inputs only"
             rest = [c for c in self._sizes() if c not in [a.shapes for a in self.attempts]]
             attempt.proved = True
             for chosen in rest:
-                again = self._attempt(chosen)
+                again = self._attempt(chosen, attempt.sample)
                 if again.refused == "both":
                     continue
                 self.attempts.append(again)
@@ -565,6 +590,12 @@ class _Comparer:
         pairs = [a.pair for a in self.attempts if a.pair is not None]
         opaque = sorted({text for p in pairs for trace in (p.a, p.b) for text in trace.opaque})
         assumptions = sorted({text for p in pairs for text in p.assumptions})
+        sampled = sorted({a.sample for a in self.attempts if a.sample is not None})
+        if sampled:
+            names = ", ".join(p.key for p in self._discrete())
+            assumptions.append(f"integer inputs {names} took {len(sampled)} sampled values (draws by the seed, ones, zeros), not all")
+        elif self._discrete():
+            assumptions.append("integer arithmetic of 32 and 64 bits does not overflow")
         if opaque:
             assumptions.append(f"{len(opaque)} nodes are taken as unknown functions of their inputs: {'; '.join(opaque[:5])}")
         return {

@@ -274,6 +274,7 @@ class Prover:
         values = evaluate(self.terms, domain, roots, visit=lambda *_: self._check_time())
         equal: bool | None = True
         for a, b in zip(roots[::2], roots[1::2], strict=True):
+            assert values[a].shape == values[b].shape == (len(primes), self.terms.size(a))
             x, y = domain._canonical(values[a]), domain._canonical(values[b])
             defined = np.isfinite(values[a]) & np.isfinite(values[b])
             if (x != y)[defined].any():

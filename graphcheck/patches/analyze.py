@@ -1,4 +1,4 @@
-"""Finds the patch embeddings of a model by the window map: :func:`find` and its plain-data form :func:`analyze_json`."""
+"""Finds the patch embeddings of a model by the window map: :func:`find`, and as plain data :func:`analyze_json`."""
 
 from __future__ import annotations
 
@@ -156,8 +156,8 @@ def _beta(site: Site, resolved: Node, first: Reading) -> np.ndarray | None:
 
 
 def _same_bias(biases: list[np.ndarray | None]) -> bool:
-    first = biases[0]
-    return all((b is None) == (first is None) and (b is None or np.array_equal(b, first)) for b in biases)  # type: ignore[arg-type]
+    given = [b for b in biases if b is not None]
+    return not given or (len(given) == len(biases) and all(np.array_equal(b, given[0]) for b in given))
 
 
 def _end(

@@ -145,7 +145,7 @@ def _conv_kernel(node: ir.Node) -> tuple[int, ...]:
 
 
 def pattern(reading: Reading, axes_: Sequence[SiteAxis]) -> str | None:
-    """The movement as einops writes it, ``b c (h p1) (w p2) -> b (h w) (p1 p2 c)``; None where it has no such pattern."""
+    """The movement as einops writes it, ``b c (h p1) (w p2) -> b (h w) (p1 p2 c)``; None where there is no pattern."""
     tiles = all(
         a.extent == a.stride and a.dilation == 1 and not a.begin and a.end == 0 for a in axes_ if a.role == "spatial"
     )

@@ -23,7 +23,8 @@ class Reading:
     """A window seen at one size.
 
     ``canonical`` is int [contraction output size]: the flat index into [counts of the axes ..., out_channels] of each
-    element that the contraction node gives. ``weight_index`` and ``groups`` as in :class:`graphcheck.patches.site.Site`.
+    element that the contraction node gives. ``weight_index`` and ``groups`` as in
+    :class:`graphcheck.patches.site.Site`.
     """
 
     source: ir.Value
@@ -146,7 +147,7 @@ class Reader:
                 return None if own else reading
             if "Conv" not in node.op_type and reason is None:
                 return None  # what is plain only behind a movement that is no window is refused
-            plain = plain or (reading if reading.flattened else None)
+            plain = plain or reading
         if plain is None and reason is not None:
             raise reason
         return plain
@@ -188,15 +189,13 @@ class Reader:
 
     def _reading(
         self, value: ir.Value, window: Window, found: Product, inputs: tuple[Value, ...], weight: ir.Value, node: Node
-    ) -> Reading:
+    ) -> Reading | None:
         w = inputs[found.weight]
         assert isinstance(w, np.ndarray)
         groups, filters = found.columns.shape[0], found.kernel.shape[1]
         flattened = not window.is_window and groups == 1 and self._kernel(node, inputs) > 1
         if not window.is_window and not flattened:
-            return Reading(
-                value, window.axes, *(np.zeros(0),) * 2, weight, np.zeros(0), 1, 1.0, None, False, False, ((),) * 2, ()
-            )  # type: ignore[arg-type]
+            return None
         index, site_groups = _weight_index(window, found)
         counts = [axis.count for axis in window.axes]
         row_at = np.ravel_multi_index(tuple(window.positions), counts)

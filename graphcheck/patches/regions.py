@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck import model as model_
 from graphcheck.patches.site import Refusal
 from graphcheck.patches.trace import Trial
 
@@ -17,7 +18,8 @@ from graphcheck.patches.trace import Trial
 class Region:
     """``output`` is ``input`` reshaped to ``atoms``, transposed by ``perm`` and reshaped, at every size tried.
 
-    ``atoms`` has, for each axis of the finest reshape, its size (None where it varies) and the input axis it is part of;
+    ``atoms`` has, for each axis of the finest reshape, its size (None where it varies) and the input axis it is part
+    of;
     ``dims`` lists, for each dim of the output, the atoms (in the transposed order) that it runs over.
     """
 
@@ -58,7 +60,10 @@ def find_regions(model: ir.Model, runs: Sequence[Trial], rank: int) -> tuple[lis
                 reason = reasons.get(value, "it is no mere movement between smaller tensors")
                 dims = rank_of(value, runs[0])
                 left.append(
-                    Refusal(f"tensor {value.name} has {dims} dims where {rank} are allowed: {reason}", node.name or "")
+                    Refusal(
+                        f"tensor {value.name} has {dims} dims where {rank} are allowed: {reason}",
+                        model_.node_name(node),
+                    )
                 )
     return regions, left
 

@@ -44,12 +44,15 @@ class Site:
     """A patch embedding: ``output = order(activation(conv(input, weight) * alpha + bias + residual))``.
 
     ``axes`` are those of ``input``; ``weight`` is the folded constant and ``weight_index`` int
-    [out_channels, in_channels / groups, *kernel_shape] the flat element of it at each place of the Conv weight, -1 for a
+    [out_channels, in_channels / groups, *kernel_shape] the flat element of it at each place of the Conv weight, -1
+    for a
     zero (channels run over the channel axes in their order); ``bias`` is [out_channels] or None. ``order`` has a tuple
     for each dim of ``output``: the input axes whose windows it runs over, ``len(axes)`` standing for out_channels.
-    ``tensors`` are those between input and output: (name, operator, shape); ``quantized`` is how the weight is stored if a DequantizeLinear gives it.
+    ``tensors`` are those between input and output: (name, operator, shape); ``quantized`` is how the weight is stored
+    if a DequantizeLinear gives it.
     ``direct`` is a Conv that reads its input as it is; ``flattened`` a Conv over patches that are flattened already.
-    ``folded`` says that a normalization was taken into weight and bias, ``blocked`` says why the site cannot be rewritten, if so.
+    ``folded`` says that a normalization was taken into weight and bias, ``blocked`` says why the site cannot be
+    rewritten, if so.
     """
 
     form: str

@@ -314,7 +314,7 @@ class Builder:
 
 
 class SiteBuilder(Builder):
-    """A builder for one patch embedding; ``source`` stands for its input, which an earlier rewrite may have replaced."""
+    """A builder for one patch embedding; ``source`` stands for its input, which an earlier site may have replaced."""
 
     def __init__(self, model: ir.Model, site: Site, source: ir.Value, rule: str, max_rank: int | None = None) -> None:
         dims = tuple(size_of(site, i) for i in range(len(site.axes)))
@@ -322,7 +322,7 @@ class SiteBuilder(Builder):
         self.site = site
 
     def weight(self, index: np.ndarray, axis: int) -> ir.Value:
-        """The site's weight elements by ``index`` (-1: zero), its out_channels along ``axis``; still quantized if it was."""
+        """The weight's elements by ``index`` (-1: zero), out_channels along ``axis``; still quantized if it was."""
         site = self.site
         if site.quantized is None:
             return self.constant(pick(site.weight.reshape(-1), index, 0), "weight")

@@ -33,7 +33,8 @@ def structural_checks(
 ) -> list[Check]:
     """Names kept, ``onnx.checker`` with full check, loads in onnxruntime, and the same window map.
 
-    ``run=False`` leaves onnxruntime out. ``sites`` are the rewritten sites of ``original``; without them those found in it are compared.
+    ``run=False`` leaves onnxruntime out. ``sites`` are the rewritten sites of ``original``; without them those found
+    in it are compared.
     """
     loads = [_loads(original, rewritten)] if run else []
     return [_names(original, rewritten), _checker(rewritten), *loads, _windows(original, rewritten, sites)]

@@ -15,7 +15,8 @@ from graphcheck.rewriting.rewrite import Prove, Rewrite, rewrite
 class PatchEmbedding(ir.passes.FunctionalPass):
     """Rewrites every patch embedding to the form ``to``; ``check`` proves the result against the input.
 
-    A plain clone of the input is returned where nothing applies, a check fails or the proof is missing; ``result`` keeps what
+    A plain clone of the input is returned where nothing applies, a check fails or the proof is missing; ``result``
+    keeps what
     was told about the last call. Usable in ``onnx_ir.passes.Sequential`` and ``PassManager``.
     """
 

@@ -6,7 +6,8 @@ import math
 
 import onnx_ir as ir
 
-from graphcheck.patches.regions import Region, find_regions
+from graphcheck import model as model_
+from graphcheck.patches.regions import Region, find_regions, rank_of
 from graphcheck.patches.site import Refusal
 from graphcheck.patches.trace import Trial, trials
 from graphcheck.rewriting.apply import discard, install, sweep
@@ -22,13 +23,18 @@ def limit_rank(model: ir.Model, rank: int) -> tuple[list[tuple[Region, list[ir.N
     """
     runs = trials(model)
     regions, left = find_regions(model, runs, rank)
+    for value in model.graph.inputs:
+        if (dims := rank_of(value, runs[0])) > rank:
+            left.append(Refusal(f"input {value.name} has {dims} dims where {rank} are allowed", value.name or ""))
     done: list[tuple[Region, list[ir.Node]]] = []
     for region in regions:
         try:
             done.append((region, _split(model, region, runs[0], rank)))
         except Cannot as error:
             left += [
-                Refusal(f"tensor {v.name} is left: {error}", n.name or "") for n in region.nodes[:1] for v in n.outputs
+                Refusal(f"tensor {v.name} is left: {error}", model_.node_name(n))
+                for n in region.nodes[:1]
+                for v in n.outputs
             ]
     if done:
         sweep(model)

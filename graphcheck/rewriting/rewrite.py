@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -62,6 +62,7 @@ class Rewrite:
     checks: tuple[Check, ...]
     timings: dict[str, float]
     moved: tuple[dict[str, Any], ...] = ()
+    measured: tuple[dict[str, Any], ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -76,6 +77,7 @@ class Rewrite:
             "to": self.to,
             "sites": [a.to_json() for a in self.applied],
             "moved": list(self.moved),
+            "measured": list(self.measured),
             "refusals": [r.to_json() for r in self.refusals],
             "verdict": None if self.verdict is None else str(self.verdict),
             "reason": self.reason,
@@ -87,7 +89,7 @@ class Rewrite:
 
 def rewrite(
     model: ir.Model,
-    to: str = "conv",
+    to: str | Mapping[str, str] = "conv",
     *,
     check: Prove | None = None,
     sites: Sequence[str] | None = None,
@@ -95,17 +97,24 @@ def rewrite(
     fold_normalization: bool = False,
     run: bool = True,
 ) -> Rewrite:
-    """Rewrite the patch embeddings of ``model`` (left as it is) to the form ``to``.
+    """Rewrite the patch embeddings of ``model`` (left as it is) to the form ``to``, or named sites to a form each.
 
-    ``sites`` picks them by the name of their contraction, input or output; without it all but ordinary sliding Convs are
-    taken. ``max_rank`` allows tensors of that many dims: sites over it are rewritten to whichever form fits, and movement
+    ``sites`` picks them by the name of their contraction, input or output; without it all but ordinary sliding Convs
+    are
+    taken. ``max_rank`` allows tensors of that many dims: sites over it are rewritten to whichever form fits, and
+    movement
     elsewhere is split into steps. ``fold_normalization`` takes a per-channel normalization before the patches into the
     weight, which is then no longer the original's bit for bit. ``run=False`` leaves onnxruntime out, for a form that
-    its CPU provider cannot run. ``check`` proves the result against the original; if its verdict is no proof, or a structural check fails, the
+    its CPU provider cannot run. ``check`` proves the result against the original; if its verdict is no proof, or a
+    structural check fails, the
     result's ``model`` is the original. Raises :class:`UsageError` for an unknown form or site.
     """
-    if to not in FORMS:
-        raise UsageError(f"there is no form {to!r}; the forms are {', '.join(FORMS)}")
+    forms = {} if isinstance(to, str) else dict(to)
+    for form in forms.values() or (to,):
+        if form not in FORMS:
+            raise UsageError(f"there is no form {form!r}; the forms are {', '.join(FORMS)}")
+    sites = list(forms) if forms else sites
+    to = to if isinstance(to, str) else ", ".join(dict.fromkeys(forms.values()))
     if max_rank is not None and max_rank < 3:
         raise UsageError(f"--max-rank is {max_rank}; 3 is the least that movement can be split into")
     start = time.perf_counter()
@@ -116,13 +125,13 @@ def rewrite(
     found = analysis.sites
     if fold_normalization:
         found = normalization.fold(work, found, sites)
-    chosen, refusals = choose(found, to, sites, max_rank)
+    chosen, refusals = choose(found, forms or to, sites, max_rank)
     refusals = [*analysis.refusals, *refusals]
     replaced: dict[ir.Value, ir.Value] = {}
     applied: list[Applied] = []
     for site in chosen:
         try:
-            form, nodes = _first_form(work, site, to, replaced, max_rank)
+            form, nodes = _first_form(work, site, _form_for(site, forms or to), replaced, max_rank)
         except Cannot as error:
             refusals.append(Refusal(str(error), site.name))
             continue
@@ -172,12 +181,20 @@ def _row(region: Region, nodes: Sequence[ir.Node]) -> dict[str, Any]:
     }
 
 
+def _form_for(site: Site, to: str | Mapping[str, str]) -> str:
+    return to if isinstance(to, str) else next(to[name] for name in _names(site) if name in to)
+
+
+def _names(site: Site) -> tuple[str, str, str]:
+    return site.name, site.input.name or "", site.output.name or ""
+
+
 def choose(
-    found: Sequence[Site], to: str, named: Sequence[str] | None, max_rank: int | None = None
+    found: Sequence[Site], to: str | Mapping[str, str], named: Sequence[str] | None, max_rank: int | None = None
 ) -> tuple[list[Site], list[Refusal]]:
     """The sites to rewrite, and why others are left alone."""
     if named:
-        known = {name for site in found for name in (site.name, site.input.name, site.output.name)}
+        known = {name for site in found for name in _names(site)}
         unknown = [name for name in named if name not in known]
         if unknown:
             raise UsageError(
@@ -185,7 +202,7 @@ def choose(
             )
     chosen, refusals = [], []
     for site in found:
-        if named and not {site.name, site.input.name, site.output.name} & set(named):
+        if named and not set(_names(site)) & set(named):
             continue
         fits = max_rank is None or site.rank <= max_rank
         if (

@@ -17,6 +17,7 @@ from graphcheck.sweeping.keys import Settings, digest
 from graphcheck.sweeping.manifest import Job
 from graphcheck.sweeping.outcome import TROUBLE, Outcome
 from graphcheck.sweeping.store import Store
+from graphcheck.verdict import EXIT_OK
 
 _HASHERS = 4
 
@@ -153,9 +154,8 @@ def _named(outcome: Outcome, job: Job) -> Outcome:
 
 
 def _still_there(old: Outcome, job: Job, settings: Settings) -> bool:
-    """Whether what ``old`` wrote is where this sweep wants it."""
-    wrote = settings.out is not None and settings.do == "rewrite" and old.status not in ("unchanged", TROUBLE)
+    """Whether what ``old`` wrote is where this sweep wants it; what was not proved wrote nothing."""
     target = _out(job, settings)
-    if not wrote or target is None or old.failure or old.status == "undecided":
+    if target is None or old.failure or old.exit_code() != EXIT_OK:
         return True
     return (old.result or {}).get("output") == target and os.path.exists(target)

@@ -63,15 +63,16 @@ def _analyze(task: dict[str, Any]) -> Any:
 
 def _rewrite(task: dict[str, Any]) -> Any:
     from graphcheck.equivalence.compare import compare
-    from graphcheck.model import read, write
+    from graphcheck.model import read
+    from graphcheck.output import write_model
     from graphcheck.rewriting.rewrite import rewrite
 
     options = _options(task) | {"graphs": False, "reduce": None}
     result = rewrite(read(task["a"]), task["to"], check=lambda before, after: compare(before, after, **options))
     data = result.to_json()
-    if task["out"] and result.changed:
+    if task["out"] and (result.changed or result.verdict is None):
         Path(task["out"]).parent.mkdir(parents=True, exist_ok=True)
-        write(result.model, task["out"])
+        write_model(result, Path(task["a"]), Path(task["out"]))
         data["output"] = task["out"]
     return data
 

@@ -1,0 +1,91 @@
+"""Every legal form of every site, measured in the model itself; the fastest is taken where it beats the noise."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from graphcheck.patches.analyze import find
+from graphcheck.patches.site import Refusal, Site
+from graphcheck.rewriting.forms import FORMS
+from graphcheck.rewriting.rewrite import Prove, Rewrite, choose, rewrite
+from graphcheck.rewriting.timing import Timer
+
+# What people reported, by target: (form, what was said, where).
+REPORTED = (
+    (
+        "CUDA",
+        "matmul",
+        "Conv3d whose kernel is its stride: about 10 to 50,000 times slower than Linear",
+        "transformers#45750",
+    ),
+    ("Ascend", "conv", "2.50 ms against 6.87 ms as Linear", "vllm-ascend#7017"),
+    ("CPU (onnxruntime)", "conv", "1.3 to 1.7 times over the other forms for 768 outputs at batch 8", "measured here"),
+    (
+        "QNN, CoreML, ncnn, TFLite, Tenstorrent",
+        "conv",
+        "tensors of more than 4 or 5 dims are refused",
+        "onnxruntime#26338",
+    ),
+    ("Samsung NPU", "matmul", "Conv3d and rank 5 are refused", "TICO#861"),
+)
+
+
+def explain(model: ir.Model) -> list[dict[str, str]]:
+    """What is reported to be best for each known target, if the model has a patch embedding; nothing is measured."""
+    if not find(model).sites:
+        return []
+    return [{"target": t, "form": f, "reported": said, "source": where} for t, f, said, where in REPORTED]
+
+
+def fastest(
+    model: ir.Model, time: Timer, *, check: Prove | None = None, sites: Sequence[str] | None = None, run: bool = True
+) -> Rewrite:
+    """Measure the original and all legal forms of each site with ``time``, and rewrite each to its fastest form.
+
+    A form is taken only if three quarters of its runs were faster than three quarters of the original's.
+    """
+    found = find(model)
+    forms: dict[str, str] = {}
+    measured: list[dict[str, Any]] = []
+    refusals: list[Refusal] = list(found.refusals)
+    for site in found.sites:
+        chosen, refused = choose([site], "", sites)
+        refusals += refused
+        if not chosen or (sites and site not in chosen):
+            continue
+        row = _measure(model, site, forms, time, run)
+        measured.append(row)
+        if row["chosen"] != site.form:
+            forms[site.name] = row["chosen"]
+    if not forms:
+        reason = "no form beats the original beyond noise" if measured else "nothing to rewrite"
+        return Rewrite(model, model, "fastest", (), tuple(refusals), None, reason, (), {}, measured=tuple(measured))
+    result = rewrite(model, forms, check=check, run=run)
+    return dataclasses.replace(result, to="fastest", measured=tuple(measured))
+
+
+def _measure(model: ir.Model, site: Site, forms: dict[str, str], time: Timer, run: bool) -> dict[str, Any]:
+    """The table of one site, the earlier sites in the forms chosen for them."""
+    names, models = [site.form], [rewrite(model, forms, run=run).model if forms else model]
+    for form in FORMS:
+        if form != site.form and FORMS[form].why_not(site) is None:
+            result = rewrite(model, {**forms, site.name: form}, run=run)
+            if any(a.site.name == site.name for a in result.applied) and result.changed:
+                names.append(form)
+                models.append(result.model)
+    spreads = [_spread(runs) for runs in time(models)]
+    best = min(range(len(names)), key=lambda at: spreads[at]["median"])
+    wins = spreads[best]["upper"] < spreads[0]["lower"]
+    rows = [{"form": name, **spread} for name, spread in zip(names, spreads, strict=True)]
+    return {"site": site.name, "forms": rows, "chosen": names[best] if wins else site.form}
+
+
+def _spread(runs: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles in milliseconds."""
+    low, middle, high = statistics.quantiles(runs, n=4) if len(runs) > 1 else (runs[0],) * 3
+    return {"median": middle, "lower": low, "upper": high}

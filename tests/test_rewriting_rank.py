@@ -1,0 +1,138 @@
+"""Rank limits: patch embeddings and pure movement in steps of few dims, and what is left over the limit."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from patch_cases import IMAGE, TOKENS, conv, graph, ints, ops, patchify, projected, proved
+
+from graphcheck.errors import UsageError
+from graphcheck.patches.regions import factors
+from graphcheck.rewriting.builder import steps
+from graphcheck.rewriting.fastest import explain, fastest
+from graphcheck.rewriting.rewrite import rewrite
+
+
+def ranks(model: ir.Model) -> int:
+    return max(len(v.shape) for n in model.graph for v in n.outputs if v.shape is not None)
+
+
+IMAGES = {
+    "2-d": patchify(["N", 3, 8, 12], [0, 3, 2, 4, 3, 4], [0, 2, 4, 1, 3, 5], [0, 6, 48]),
+    "2-d, channels last": patchify(["N", 8, 12, 3], [0, 2, 4, 3, 4, 3], [0, 1, 3, 2, 4, 5], [0, 6, 48]),
+    "3-d": patchify(["N", 3, 4, 8, 12], [0, 3, 2, 2, 2, 4, 3, 4], [0, 2, 4, 6, 1, 3, 5, 7], [0, 12, 96]),
+}
+
+
+@pytest.mark.parametrize("to", ["conv", "matmul"])
+@pytest.mark.parametrize("limit", [5, 4])
+@pytest.mark.parametrize("name", IMAGES)
+def test_a_patch_embedding_keeps_to_the_limit(name: str, limit: int, to: str) -> None:
+    result = rewrite(IMAGES[name], to, max_rank=limit)
+    assert result.changed and ranks(result.model) <= limit
+    assert [r.node for r in result.refusals] == (["x"] if name == "3-d" and limit == 4 else [])
+    assert proved(IMAGES[name], result.model, {"N": 2}, {"N": 3})
+
+
+def test_a_form_over_the_limit_gives_way_to_one_that_fits() -> None:
+    assert [a.to for a in rewrite(IMAGES["3-d"], "conv", max_rank=5).applied] == ["conv"]
+    assert [a.to for a in rewrite(IMAGES["3-d"], "conv", max_rank=4).applied] == ["matmul"]
+
+
+def moved(shape: str, split: tuple[int, ...], perm: list[int], merged: tuple[int, ...], out: str) -> ir.Model:
+    order = ", ".join(map(str, perm))
+    body = f"r = Reshape(x, s) t = Transpose<perm = [{order}]>(r) y = Reshape(t, o)"
+    return graph(f"float[{shape}] x", f"float[{out}] y", body, s=ints(*split), o=ints(*merged))
+
+
+REGIONS = {
+    "window partition": (moved("N,8,12,6", (-1, 2, 4, 3, 4, 6), [0, 1, 3, 2, 4, 5], (-1, 16, 6), "a,b,c"), "N", 2),
+    "window reverse": (moved("N,16,6", (-1, 2, 3, 4, 4, 6), [0, 1, 3, 2, 4, 5], (-1, 8, 12, 6), "a,b,c,d"), "N", 6),
+    "pixel shuffle": (moved("N,12,3,5", (0, 3, 2, 2, 3, 5), [0, 1, 4, 2, 5, 3], (0, 3, 6, 10), "a,b,c,d"), "N", 2),
+    "static": (moved("2,8,12,6", (2, 2, 4, 3, 4, 6), [0, 1, 3, 2, 4, 5], (-1, 16, 6), "a,b,c"), "N", 2),
+}
+
+
+@pytest.mark.parametrize("limit", [5, 4])
+@pytest.mark.parametrize("name", REGIONS)
+def test_movement_is_split_into_steps(name: str, limit: int) -> None:
+    model, symbol, size = REGIONS[name]
+    result = rewrite(model, "conv", max_rank=limit)
+    assert result.changed and result.refusals == () and len(result.moved) == 1
+    assert ranks(result.model) <= limit and set(ops(result.model)) == {"Reshape", "Transpose"}
+    assert proved(model, result.model, {symbol: size}, {symbol: 2 * size})
+    assert max(row["rank"] for row in result.to_json()["moved"][0]["after"]) <= limit
+
+
+def test_what_is_left_over_the_limit_is_told_with_the_reason() -> None:
+    body = "r = Reshape(x, s) a = Relu(r) t = Transpose<perm = [0, 1, 3, 2, 4, 5]>(a) y = Reshape(t, o)"
+    model = graph("float[N,8,12,6] x", TOKENS, body, s=ints(-1, 2, 4, 3, 4, 6), o=ints(-1, 16, 6))
+    result = rewrite(model, "conv", max_rank=5)
+    assert not result.changed
+    assert [r.node for r in result.refusals] == ["Reshape(r)", "Relu(a)", "Transpose(t)"]
+    assert result.refusals[0].reason.startswith("tensor r has 6 dims where 5 are allowed")
+
+
+def test_an_input_over_the_limit_is_told() -> None:
+    result = rewrite(IMAGES["3-d"], "matmul", max_rank=4)
+    assert [r.reason for r in result.refusals] == ["input x has 5 dims where 4 are allowed"]
+    with pytest.raises(UsageError, match="3 is the least"):
+        rewrite(IMAGES["2-d"], "conv", max_rank=2)
+
+
+@given(st.permutations(range(6)), st.integers(3, 5))
+def test_steps_make_up_the_transposition(perm: list[int], limit: int) -> None:
+    state: tuple[int, ...] = tuple(range(6))
+    for blocks, order in steps(perm, limit):
+        assert len(blocks) <= limit and tuple(itertools.chain(*blocks)) == state
+        state = tuple(itertools.chain(*(blocks[i] for i in order)))
+    assert state == tuple(perm)
+
+
+@given(st.lists(st.integers(2, 4), min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_factors_rebuild_the_transposition(sizes: list[int], random: st.random.Random) -> None:  # type: ignore[name-defined]
+    perm = list(range(len(sizes)))
+    random.shuffle(perm)
+    index = np.arange(np.prod(sizes)).reshape(sizes).transpose(perm)
+    found = factors(index, index.shape)
+    assert found is not None
+    total = sum(np.arange(n).reshape([-1, *[1] * (len(found) - 1 - at)]) * step for at, (n, step) in enumerate(found))
+    assert np.array_equal(np.asarray(total).reshape(-1), index.reshape(-1))
+
+
+def test_what_is_no_transposition_has_no_factors() -> None:
+    assert factors(np.array([0, 1, 3, 2]), (4,)) is None
+    assert factors(np.array([3, 2, 1, 0]), (4,)) is None
+
+
+def timer(*medians: float):  # type: ignore[no-untyped-def]
+    """A timer that reports these medians, in the order original, then the other forms."""
+    return lambda models: [[m * f for f in (0.99, 1.0, 1.0, 1.0, 1.01)] for m in medians[: len(models)]]
+
+
+def test_the_fastest_form_is_taken_beyond_noise_only() -> None:
+    model = IMAGES["2-d"]  # original (matmul), then conv, unfold, space-to-depth
+    result = fastest(model, timer(10.0, 5.0, 20.0, 6.0))
+    assert ops(result.model)[0] == "Conv" and result.to == "fastest"
+    assert [row["form"] for row in result.measured[0]["forms"]] == ["matmul", "conv", "unfold", "space-to-depth"]
+    kept = fastest(model, timer(10.0, 9.999, 20.0, 16.0))
+    assert not kept.changed and kept.reason == "no form beats the original beyond noise"
+    assert kept.to_json()["measured"][0]["chosen"] == "matmul"
+
+
+def test_each_site_may_have_its_own_form() -> None:
+    body = "y = MatMul(m, w) s = Relu(x) z = Conv<strides = [4, 4]>(s, v)"
+    model = projected(body, outputs=f"{TOKENS}, float[d,e,f,g] z", w=(48, 5), v=(5, 3, 4, 4))
+    result = rewrite(model, {"MatMul(y)": "conv", "Conv(z)": "matmul"})
+    assert [(a.site.name, a.to) for a in result.applied] == [("MatMul(y)", "conv"), ("Conv(z)", "matmul")]
+    assert proved(model, result.model, {"N": 2})
+
+
+def test_reports_are_told_for_models_with_patches_only() -> None:
+    assert {row["form"] for row in explain(IMAGES["2-d"])} == {"conv", "matmul"}
+    assert explain(conv("strides = [1, 1]", (5, 3, 1, 1), IMAGE)) == []
