@@ -31,9 +31,11 @@ from graphcheck.rewriting.timing import onnxruntime_timer
 def reshape_form(size: int, patch: int = 16, filters: int = 768) -> ir.Model:
     """[N, 3, size, size] -> Reshape, Transpose, Reshape, MatMul, Add -> [N, tokens, filters], seeded weights."""
     grid, k = size // patch, 3 * patch * patch
-    text = f"""<ir_version: 9, opset_import: ["" : 18]> g (float[N,3,{size},{size}] x) => (float[N,{grid * grid},{filters}] y)
+    text = f"""<ir_version: 9, opset_import: ["" : 18]> g (float[N,3,{size},{size}] x)
+        => (float[N,{grid * grid},{filters}] y)
         <int64[6] s = {{-1, 3, {grid}, {patch}, {grid}, {patch}}}, int64[3] o = {{-1, {grid * grid}, {k}}}>
-        {{ r = Reshape(x, s) t = Transpose<perm = [0, 2, 4, 3, 5, 1]>(r) m = Reshape(t, o) p = MatMul(m, w) y = Add(p, b) }}"""
+        {{ r = Reshape(x, s) t = Transpose<perm = [0, 2, 4, 3, 5, 1]>(r) m = Reshape(t, o)
+        p = MatMul(m, w) y = Add(p, b) }}"""
     proto, random = onnx.parser.parse_model(text), np.random.default_rng(0)
     for name, shape in (("w", (k, filters)), ("b", (filters,))):
         proto.graph.initializer.append(onnx.numpy_helper.from_array(random.normal(size=shape).astype(np.float32), name))

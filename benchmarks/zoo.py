@@ -48,7 +48,8 @@ def pairs(wanted: list[str]) -> int:
     """Print the table of equivalent pairs; how many are not as they should be."""
     total: Counter[str] = Counter()
     wrong = 0
-    print(f"\n## Equivalent pairs by verdict\n\n| models | {' | '.join(VERDICTS)} | fails | seconds |\n|--|{'--|' * (len(VERDICTS) + 2)}")
+    print("\n## Equivalent pairs by verdict\n")
+    print(f"| models | {' | '.join(VERDICTS)} | fails | seconds |\n|--|{'--|' * (len(VERDICTS) + 2)}")
     notes = []
     for name, rows in pair_groups():
         if wanted and not any(w in name for w in wanted):
@@ -88,7 +89,7 @@ def mutants(wanted: list[str]) -> int:
             counter[row.verdict] += 1
             counter[row.where] += bool(row.where)
             counts[row.verdict] += 1
-            if (row.verdict in EQUAL) != row.harmless or row.verdict == "crash":
+            if row.verdict in (*EQUAL, "crash", "undecided") and not (row.harmless and row.verdict == "proved"):
                 notes.append(f"- {name}, {row.name}: {row.verdict}: {row.reason[:200]}")
                 wrong += row.verdict in ("identical", "proved", "crash")
         print(f"{name}: {dict(counts)}", flush=True)
@@ -99,7 +100,8 @@ def mutants(wanted: list[str]) -> int:
 
 def _mutant_table(total: dict[str, Counter[str]]) -> None:
     columns = ("no change", *VERDICTS, "exact", "next", "elsewhere", "refused")
-    print(f"\n## Mutants by verdict, and where the first divergence lies\n\n| mutation | {' | '.join(columns)} |\n|--|{'--|' * len(columns)}")
+    print("\n## Mutants by verdict, and where the first divergence lies\n")
+    print(f"| mutation | {' | '.join(columns)} |\n|--|{'--|' * len(columns)}")
     everything: Counter[str] = Counter()
     for name, counter in total.items():
         everything += counter

@@ -78,7 +78,14 @@ def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> N
     if result["verdict"]:
         terminal.verdict(result["verdict"], result["reason"])
     elif not result["sites"] and not moved:
-        terminal.say(f"nothing to rewrite to {safe(result['to'])}", "bold")
+        beaten = f": {safe(result['reason'])}" if result.get("measured") else ""
+        terminal.say(f"nothing to rewrite to {safe(result['to'])}{beaten}", "bold")
+    for row in result.get("measured") or []:
+        terminal.say(f"  {short(row['site'])}: {safe(row['chosen'])} is chosen of these, in ms of the whole model")
+        times = [
+            [safe(form["form"]), *(number(form[key]) for key in ("median", "lower", "upper"))] for form in row["forms"]
+        ]
+        terminal.table(("form", "median", "lower quartile", "upper quartile"), times, 4)
     for row in result["sites"]:
         site = row["site"]
         ranks = [

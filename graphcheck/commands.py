@@ -6,7 +6,7 @@ import shlex
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from graphcheck.answers import show_comparison, show_rewrite
 from graphcheck.errors import UsageError
 from graphcheck.terminal import Terminal, safe
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparison, Verdict
+
+if TYPE_CHECKING:
+    from graphcheck.rewriting.rewrite import Rewrite
 
 
 def compare(
@@ -67,8 +70,7 @@ def compare(
     )
     options |= {"reduce": reduce, "witness": witness or Path(), "threads": threads, "fail_fast": fail_fast}
     options |= {"iterations": iterations or 1}
-    if providers:
-        options["providers"] = tuple(name.strip() for text in providers for name in text.split(","))
+    options |= _providers(providers)
     terminal = Terminal(quiet=json == "-")
     with tempfile.TemporaryDirectory(prefix="graphcheck-") as folder:
         loaded = feeds.load_script(data_loader_script, iterations) if data_loader_script else []
@@ -90,6 +92,10 @@ def rewrite(
     site: o.Site = None,
     max_rank: o.MaxRank = None,
     fold_normalization: o.FoldNormalization = False,
+    shape: o.Shape = None,
+    batch: o.Batch = 1,
+    providers: o.Providers = None,
+    threads: o.Threads = 0,
     dry_run: o.DryRun = False,
     force: o.Force = False,
     fail_if_none: o.FailIfNone = False,
@@ -102,28 +108,26 @@ def rewrite(
     report: o.Report = None,
 ) -> int:
     """Rewrite patch embeddings to one form; the result is written only once it is proved to be the same function."""
-    from graphcheck.model import read
-    from graphcheck.rewriting.rewrite import rewrite as rewrite_model
-
     output.check_targets(json, report, out)
+    if to == "fastest" and (max_rank or fold_normalization):
+        raise UsageError("--max-rank and --fold-normalization go with a form, not with --to fastest")
     if out is None and not dry_run:
         raise UsageError("say where to write with --out FILE, or give --dry-run to be told only")
     if out is not None and not force and out.exists() and model.exists() and out.samefile(model):
         raise UsageError(f"{out}: is the model itself; give --force to replace it")
-    options = _options(seed=seed, no_run=no_run, timeout=timeout, error_probability=error_probability)
+    options = _options(seed=seed, no_run=no_run, timeout=timeout, error_probability=error_probability, shape=shape)
     terminal = Terminal(quiet=json == "-")
 
     def prove(original: Any, rewritten: Any) -> Comparison:
         return _compared(terminal, original, rewritten, **options, graphs=False)
 
-    result = rewrite_model(
-        read(model),
-        to,
-        check=None if dry_run else prove,
-        sites=site,
-        max_rank=max_rank,
-        fold_normalization=fold_normalization,
-    )
+    check = None if dry_run else prove
+    if to == "fastest":
+        measuring = {"batch": batch, "shapes": options["shapes"], "threads": threads, "seed": seed}
+        result = _fastest(model, check, site, options["run"], **measuring, **_providers(providers))
+    else:
+        limits = {"max_rank": max_rank, "fold_normalization": fold_normalization}
+        result = _rewritten(model, to, check=check, sites=site, run=options["run"], **limits)
     failed = result.verdict is Verdict.DIFFERENT or any(check.ok is False for check in result.checks)
     if failed:
         code = EXIT_DIFFERENT
@@ -138,6 +142,21 @@ def rewrite(
     show_rewrite(terminal, data, explain or dry_run)
     output.write_all(data, json, report, terminal)
     return code
+
+
+def _rewritten(model: Path, to: str, **options: Any) -> Rewrite:
+    from graphcheck.model import read
+    from graphcheck.rewriting.rewrite import rewrite as rewrite_model
+
+    return rewrite_model(read(model), to, **options)
+
+
+def _fastest(model: Path, check: Any, sites: list[str] | None, run: bool, **measuring: Any) -> Rewrite:
+    from graphcheck.model import read
+    from graphcheck.rewriting.fastest import fastest
+    from graphcheck.rewriting.timing import onnxruntime_timer
+
+    return fastest(read(model), onnxruntime_timer(**measuring), check=check, sites=sites, run=run)
 
 
 def guard(
@@ -228,6 +247,10 @@ def _options(
     }
 
 
+def _providers(texts: list[str] | None) -> dict[str, tuple[str, ...]]:
+    return {"providers": tuple(name.strip() for text in texts for name in text.split(","))} if texts else {}
+
+
 def _compared(terminal: Terminal, a: Path, b: Path, **options: Any) -> Comparison:
     from graphcheck.api import compare as compare_models
 
@@ -266,6 +289,6 @@ def _command() -> str:
 
 
 def _versions() -> dict[str, str]:
-    from graphcheck.equivalence.compare import versions
+    from graphcheck.equivalence.record import versions
 
     return versions()

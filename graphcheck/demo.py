@@ -79,7 +79,7 @@ def run(terminal: Terminal, models: Path, reports: Path, json: str | None, seed:
     compared = time.monotonic()
     for row, family in zip(rows, families, strict=True):
         _time(row, family, models)
-    from graphcheck.equivalence.compare import versions
+    from graphcheck.equivalence.record import versions
 
     timings = {
         "export": exported - started,

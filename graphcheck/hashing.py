@@ -23,7 +23,7 @@ class Hashes:
         flat = array.reshape(-1)
         key = _address(flat)
         if key not in self._known:
-            digest = hashlib.sha256(_bytes(flat)).digest()
+            digest = hashlib.sha256(np.ascontiguousarray(flat).view(np.uint8).data).digest()
             if flat.nbytes < _THREAD_BYTES:
                 return digest
             self._known[key] = (flat, digest)
@@ -42,6 +42,3 @@ def _address(flat: np.ndarray) -> tuple[Any, ...]:
     """Where an array lies in memory; a slice with steps begins where its base does, so strides count."""
     return (flat.__array_interface__["data"][0], flat.size, flat.strides, flat.dtype.str)
 
-
-def _bytes(flat: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(flat).view(np.uint8)

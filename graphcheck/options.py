@@ -134,7 +134,10 @@ TopK = Annotated[
     ),
 ]
 
-To = Annotated[str, _option("--to", metavar="FORM", help="conv (default), matmul, unfold or space-to-depth")]
+To = Annotated[
+    str,
+    _option("--to", metavar="FORM", help="conv (default), matmul, unfold, space-to-depth, or fastest: measured here"),
+]
 Site = Annotated[
     list[str] | None,
     _option("--site", metavar="NAME", help="only the site with this contraction, input or output; repeatable"),
@@ -146,6 +149,7 @@ MaxRank = Annotated[
 FoldNormalization = Annotated[
     bool, _option("--fold-normalization", help="take a normalization before the patches into the weight (re-rounds it)")
 ]
+Batch = Annotated[int, _option("--batch", metavar="N", least=1, help="for --to fastest: a symbolic batch (default: 1)")]
 DryRun = Annotated[bool, _option("--dry-run", help="tell what would be done; write nothing")]
 Force = Annotated[bool, _option("--force", help="let OUT be MODEL")]
 FailIfNone = Annotated[bool, _option("--fail-if-none", help="exit with 3, and write nothing, where nothing applies")]

@@ -21,7 +21,7 @@ def read(name: str) -> tuple[set[str], onnx.ModelProto, onnx.ModelProto]:
     """The verdicts allowed, and both models."""
     head, a, b = re.split(r"^--- [ab]$", (FOLDER / f"{name}.txt").read_text(encoding="utf-8"), flags=re.M)
     (line,) = (line for line in head.splitlines() if line.startswith("expect:"))
-    return set(line.split()[1:]), *(onnx.parser.parse_model(text) for text in (a, b))
+    return set(line.split()[1:]), onnx.parser.parse_model(a), onnx.parser.parse_model(b)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -205,6 +205,22 @@ def test_rewrite_writes_a_proved_model(run: Run, moved: Path, conv: Path) -> Non
     assert run("compare", "out.onnx", conv)[0] == 0
 
 
+def test_the_fastest_form_is_measured_or_nothing_is_changed(run: Run, moved: Path, conv: Path) -> None:
+    code, out, _ = run("rewrite", moved, "--to", "fastest", "-o", "out.onnx", "--json", "r.json", "--threads", "1")
+    assert code == 0 and "median" in out
+    (row,) = json.loads(Path("r.json").read_text())["measured"]
+    assert {"matmul", "conv"} <= {form["form"] for form in row["forms"]}
+    assert run("compare", "out.onnx", conv)[0] == 0
+
+
+def test_a_rank_limit_is_kept(run: Run, moved: Path, conv: Path) -> None:
+    assert run("rewrite", moved, "--to", "matmul", "--max-rank", "5", "-o", "out.onnx")[0] == 0
+    result = onnx.shape_inference.infer_shapes(onnx.load("out.onnx"), data_prop=True)
+    ranks = [len(value.type.tensor_type.shape.dim) for value in result.graph.value_info]
+    assert ranks and max(ranks) <= 5
+    assert run("compare", "out.onnx", conv)[0] == 0
+
+
 def test_rewrite_copies_byte_by_byte_where_nothing_applies(run: Run, conv: Path) -> None:
     code, out, _ = run("rewrite", conv, "--to", "conv", "-o", "out.onnx")
     assert code == 0 and "a byte copy" in out

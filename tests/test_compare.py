@@ -16,8 +16,12 @@ from graphcheck.verdict import Comparison, Verdict
 RNG = np.random.default_rng(7)
 
 
-def model(body: str, inputs: str = "float[b,3,8,8] x", outputs: str = "float[b,n,m] y", opset: int = 18, **constants: Any) -> ir.Model:
-    text = f'<ir_version: 9, opset_import: ["" : {opset}, "com.microsoft" : 1]> g ({inputs}) => ({outputs}) {{ {body} }}'
+def model(
+    body: str, inputs: str = "float[b,3,8,8] x", outputs: str = "float[b,n,m] y", opset: int = 18, **constants: Any
+) -> ir.Model:
+    text = (
+        f'<ir_version: 9, opset_import: ["" : {opset}, "com.microsoft" : 1]> g ({inputs}) => ({outputs}) {{ {body} }}'
+    )
     proto = onnx.parser.parse_model(text)
     used = {name for node in proto.graph.node for name in node.input}
     for name in sorted(used & constants.keys()):
@@ -43,8 +47,15 @@ def verdict(a: ir.Model, b: ir.Model, **options: Any) -> Comparison:
 def test_identical_up_to_names() -> None:
     c = conv_constants()
     a = model("y = Conv <strides = [4,4]> (x, w, bias)", outputs="float[b,5,2,2] y", **c)
-    b = model("q = Conv <strides = [4,4], kernel_shape = [4,4]> (x, w, bias)\n y = Identity (q)", outputs="float[b,5,2,2] y", **c)
-    assert verdict(a, model("y = Conv <strides = [4,4]> (x, w, bias)", outputs="float[b,5,2,2] y", **c)).verdict is Verdict.IDENTICAL
+    b = model(
+        "q = Conv <strides = [4,4], kernel_shape = [4,4]> (x, w, bias)\n y = Identity (q)",
+        outputs="float[b,5,2,2] y",
+        **c,
+    )
+    assert (
+        verdict(a, model("y = Conv <strides = [4,4]> (x, w, bias)", outputs="float[b,5,2,2] y", **c)).verdict
+        is Verdict.IDENTICAL
+    )
     assert verdict(a, b).verdict is Verdict.PROVED
 
 
@@ -95,7 +106,9 @@ def test_one_ulp_on_a_weight_is_within_rounding_and_never_proved() -> None:
     assert verdict(model(CONV, **c), model(CONV, **scaled)).verdict not in (Verdict.WITHIN_ROUNDING, Verdict.PROVED)
 
 
-BATCH_NORM = "c = Conv <strides = [4,4]> (x, w, bias)\n y = BatchNormalization <epsilon = 0.001> (c, scale, shift, mean, var)"
+BATCH_NORM = (
+    "c = Conv <strides = [4,4]> (x, w, bias)\n y = BatchNormalization <epsilon = 0.001> (c, scale, shift, mean, var)"
+)
 
 
 def folded(c: dict[str, Any], epsilon: float = 0.001) -> dict[str, Any]:
@@ -138,7 +151,11 @@ def test_a_baked_batch_is_found() -> None:
 def test_a_layout_is_named() -> None:
     c = conv_constants()
     a = model("y = Conv <strides = [4,4]> (x, w, bias)", outputs="float[b,i,j,k] y", **c)
-    b = model("c = Conv <strides = [4,4]> (x, w, bias)\n y = Transpose <perm = [0,2,3,1]> (c)", outputs="float[b,i,j,k] y", **c)
+    b = model(
+        "c = Conv <strides = [4,4]> (x, w, bias)\n y = Transpose <perm = [0,2,3,1]> (c)",
+        outputs="float[b,i,j,k] y",
+        **c,
+    )
     result = verdict(a, b)
     assert result.verdict is Verdict.DIFFERENT
     assert "Transpose(perm=[0, 3, 1, 2])" in result.reason
@@ -158,8 +175,16 @@ def test_interfaces_that_do_not_fit() -> None:
         ("y = Relu (x)", "y = LeakyRelu <alpha = 0.000001> (x)", {Verdict.DIFFERENT}),
         ("y = Erf (x)", "y = Tanh (x)", {Verdict.DIFFERENT}),
         ("y = Softmax <axis = -1> (x)", "y = Softmax <axis = -2> (x)", {Verdict.DIFFERENT}),
-        ("y = Sigmoid (x)", "n = Neg (x)\n e = Exp (n)\n o = Constant <value_float = 1.0> ()\n d = Add (o, e)\n y = Div (o, d)", {Verdict.PROVED}),
-        ("y = Softmax <axis = -1> (x)", "e = Exp (x)\n a = Constant <value_ints = [-1]> ()\n s = ReduceSum (e, a)\n y = Div (e, s)", {Verdict.PROVED}),
+        (
+            "y = Sigmoid (x)",
+            "n = Neg (x)\n e = Exp (n)\n o = Constant <value_float = 1.0> ()\n d = Add (o, e)\n y = Div (o, d)",
+            {Verdict.PROVED},
+        ),
+        (
+            "y = Softmax <axis = -1> (x)",
+            "e = Exp (x)\n a = Constant <value_ints = [-1]> ()\n s = ReduceSum (e, a)\n y = Div (e, s)",
+            {Verdict.PROVED},
+        ),
         ("y = Relu (x)", "z = Constant <value_float = 0.0> ()\n y = Max (x, z)", {Verdict.PROVED}),
         ("y = Mul (x, x)", "t = Constant <value_float = 2.0> ()\n y = Pow (x, t)", {Verdict.PROVED}),
         ("y = Add (x, x)", "t = Constant <value_float = 2.0> ()\n y = Mul (x, t)", {Verdict.PROVED}),
@@ -191,7 +216,11 @@ def test_reduction_cuts_out_the_two_pieces_that_differ(tmp_path: Path) -> None:
     body = "h = Sin (x)\n r = {} (h)\n e = Exp (r)\n y = Tanh (e)"
     a, b = (model(body.format(op), outputs="float[b,3,8,8] y") for op in ("Relu", "Abs"))
     result = compare(a, b, reduce=tmp_path)
-    assert result.evidence["divergence"]["b"] == {"tensor": "r", "node": result.evidence["divergence"]["b"]["node"], "op_type": "Abs"}
+    assert result.evidence["divergence"]["b"] == {
+        "tensor": "r",
+        "node": result.evidence["divergence"]["b"]["node"],
+        "op_type": "Abs",
+    }
     reduced = result.evidence["reduced"]
     assert reduced["verdict"] == "different"
     assert [n.op_type for n in onnx.load(reduced["b"]).graph.node] == ["Abs"]

@@ -1,7 +1,5 @@
 """The float64 domain's error bounds against the same terms in 60 decimal digits: the true value lies within."""
 
-# ruff: noqa: E501 (graphs as text are kept on their lines)
-
 from __future__ import annotations
 
 import decimal

@@ -169,6 +169,12 @@ def test_an_ordinary_convolution_is_rewritten_when_named_only() -> None:
     assert rewrite(model, "matmul", sites=["y"]).changed
 
 
+def test_groups_become_a_matmul_when_named_only() -> None:
+    (reason,) = [r.reason for r in rewrite(CASES["grouped"][0], "matmul").refusals]
+    assert reason == "as one MatMul its 2 groups would be mostly zeros; it is rewritten only when it is named"
+    assert rewritten(CASES["grouped"][0], "matmul").changed
+
+
 def test_unknown_forms_and_sites_are_usage_errors() -> None:
     with pytest.raises(UsageError, match="the forms are conv, matmul"):
         rewrite(CASES["nchw"][0], "fold")

@@ -55,11 +55,11 @@ GROSS = (
     ("detector", "pads"),
     ("detector", "dilations"),
     ("detector", "order of Concat"),
-    ("detector", "MaxPool for AveragePool"),
-    ("detector", "Max for Min"),
+    ("detector", "MaxPool becomes AveragePool"),
+    ("detector", "Max becomes Min"),
     ("detector", "Relu on one element"),
-    ("functions", "Erf for Tanh"),
-    ("functions", "ReduceMin for ReduceMax"),
+    ("functions", "Erf becomes Tanh"),
+    ("functions", "ReduceMin becomes ReduceMax"),
 )
 
 

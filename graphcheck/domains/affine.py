@@ -40,11 +40,11 @@ def gather(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> int | 
     known = [terms.constant_like(c) for c, _ in inner]
     if known[0] == known[1] or (fn == "add" and term.params[0] == "mul"):
         return None
-    u, c = (inner[1], inner[0]) if known[0] else (inner[0], inner[1])
-    folded = terms.ew(fn, [c, d], size)
+    free, fixed = (inner[1], inner[0]) if known[0] else (inner[0], inner[1])
+    folded = terms.ew(fn, [fixed, d], size)
     if fn == term.params[0]:  # cases 1 and 2
-        return terms.ew(fn, [u, (folded, None)], size)
-    return terms.ew("add", [(terms.ew("mul", [u, d], size), None), (folded, None)], size)  # case 3
+        return terms.ew(fn, [free, (folded, None)], size)
+    return terms.ew("add", [(terms.ew("mul", [free, d], size), None), (folded, None)], size)  # case 3
 
 
 def _into_weight(terms: Terms, cls: int, d: Operand, size: int) -> int | None:

@@ -35,4 +35,4 @@ def erf(x: np.ndarray) -> np.ndarray:
     total = np.take(table[:, _ORDER], at)
     for k in range(_ORDER - 1, -1, -1):
         total = total * offset + np.take(table[:, k], at)
-    return np.copysign(total, x)
+    return np.asarray(np.copysign(total, x))

@@ -23,7 +23,7 @@ class Map:
         self.has_zero = bool(index.size) and int(index.min()) == 0
         self.identity = bool(np.array_equal(index, np.arange(1, index.size + 1)))
         self.row_cache: dict[object, object] = {}
-        self._inverse: Map | None | bool = False
+        self._inverse: tuple[Map | None] | None = None  # set once it is asked for
 
     @property
     def size(self) -> int:
@@ -44,7 +44,7 @@ class Maps:
     def intern(self, index: np.ndarray) -> Map:
         """The map of a flat or shaped array of 1-based source indices."""
         flat = np.ascontiguousarray(index.reshape(-1), np.int32 if index.size < 2**31 else np.int64)
-        key = hashlib.sha256(flat).digest() + flat.size.to_bytes(8, "little")
+        key = hashlib.sha256(flat.data).digest() + flat.size.to_bytes(8, "little")
         found = self._table.get(key)
         if found is None:
             flat.setflags(write=False)
@@ -89,13 +89,16 @@ class Maps:
 
     def inverse(self, map_: Map) -> Map | None:
         """The inverse of a permutation; None if the map is none."""
-        if map_._inverse is False:
-            map_._inverse = None
-            if not map_.has_zero and map_.size:
-                index = map_.index.astype(np.int64) - 1
-                if index.max() == map_.size - 1 and np.bincount(index, minlength=map_.size).max() == 1:
-                    back = np.empty(map_.size, np.int64)
-                    back[index] = np.arange(1, map_.size + 1)
-                    map_._inverse = self.intern(back)
-        assert map_._inverse is not False and map_._inverse is not True
-        return map_._inverse
+        if map_._inverse is None:
+            map_._inverse = (self._invert(map_),)
+        return map_._inverse[0]
+
+    def _invert(self, map_: Map) -> Map | None:
+        if map_.has_zero or not map_.size:
+            return None
+        index = map_.index.astype(np.int64) - 1
+        if index.max() != map_.size - 1 or np.bincount(index, minlength=map_.size).max() != 1:
+            return None
+        back = np.empty(map_.size, np.int64)
+        back[index] = np.arange(1, map_.size + 1)
+        return self.intern(back)

@@ -141,7 +141,9 @@ class Residues:
         if not masked.any():
             return self._mod(a * b)
         out = self._mod(np.where(np.isneginf(a), 0, a) * np.where(np.isneginf(b), 0, b))
-        out[np.broadcast_to(masked, out.shape)] = -np.inf  # the other factor is a positive constant: the store saw to it
+        out[
+            np.broadcast_to(masked, out.shape)
+        ] = -np.inf  # the other factor is a positive constant: the store saw to it
         return out
 
     def _inverse(self, x: Residue) -> Residue:
@@ -261,9 +263,9 @@ class Residues:
                 first, second = self._key(table[:, :, column], fn, (first, second))
             return self._from_key(first, second, f"value:{fn}")
         assert reduces(fn)
-        one, two = (lane.reshape(rows, k) for lane in self._key(a, f"element:{fn}"))
+        lanes = [lane.reshape(rows, k) for lane in self._key(a, f"element:{fn}")]
         present = ~np.isneginf(table[0])
-        return self._from_key(_sum64(one, present), _sum64(two, present), f"rows:{fn}")
+        return self._from_key(_sum64(lanes[0], present), _sum64(lanes[1], present), f"rows:{fn}")
 
     def _softmax(self, table: Residue, rows: int, k: int) -> Residue:
         masked = np.isneginf(table)
@@ -296,7 +298,7 @@ class Residues:
 
 
 def _sum64(lane: np.ndarray, present: np.ndarray) -> np.ndarray:
-    return np.where(present, lane, np.uint64(0)).sum(axis=1, dtype=np.uint64)
+    return np.asarray(np.where(present, lane, np.uint64(0)).sum(axis=1, dtype=np.uint64))
 
 
 def _mix(x: Any) -> Any:

@@ -21,13 +21,12 @@ e-graphs do (Willsey et al., "egg", POPL 2021), so that everything behind a merg
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphcheck.domains import affine
+from graphcheck.domains import affine, identities
 from graphcheck.domains.maps import Map, Maps
 from graphcheck.domains.masks import may_be_neginf
 from graphcheck.errors import Undecided
@@ -149,7 +148,7 @@ class Terms:
         if term.kind == "ew":
             return self.ew(term.params[0], list(zip(args, term.params[1], strict=True)), term.size)
         if term.kind == "contract":
-            return self.contract(*args, *term.params)
+            return self.contract(args[0], args[1], *term.params)
         if term.kind == "sum":
             return self.sum(args[0], *term.params)
         if term.kind == "rows":
@@ -223,7 +222,11 @@ class Terms:
                 composed = self.maps.compose(inner[0].params[0], map_)
                 args = tuple(self.find(a) for a in inner[0].args)
                 assert composed is not None
-                return self._flatten(args, composed) if len(args) > 1 or self.terms[args[0]].kind == "move" else (args, composed)
+                return (
+                    self._flatten(args, composed)
+                    if len(args) > 1 or self.terms[args[0]].kind == "move"
+                    else (args, composed)
+                )
             return sources, map_
         leaves: dict[int, int] = {}
         for source, term in zip(sources, inner, strict=True):
@@ -264,7 +267,7 @@ class Terms:
         """Elementwise ``fn``; each operand is (class, map to ``size`` elements) with None for as-is or a scalar."""
         views = [self._view(cls, map_, size) for cls, map_ in operands]
         assert all(self.size(c) in (1, size) if m is None else m.size == size for c, m in views)
-        simple = self._simplify(fn, views, size)
+        simple = identities.simplify(self, fn, views, size)
         if simple is not None:
             return simple
         if not self.normalize:
@@ -290,7 +293,9 @@ class Terms:
                 break
             back = self.maps.inverse(map_)
             if back is not None:
-                moved = [(c, self._whole(c, self.maps.compose(m, back)) if self.size(c) > 1 else None) for c, m in views]
+                moved = [
+                    (c, self._whole(c, self.maps.compose(m, back)) if self.size(c) > 1 else None) for c, m in views
+                ]
                 return self.move((self._ew(fn, moved, size),), map_)
         return self._ew(fn, views, size)
 
@@ -344,64 +349,8 @@ class Terms:
         array = self.arrays.get(self.find(cls))
         return float(array[0]) if array is not None and array.size == 1 else None
 
-    def _simplify(self, fn: str, views: list[Operand], size: int) -> int | None:
-        """The few identities that hold exactly: x + 0, x * 1, x * 0, 1 / 2**n, Exp(-x) = 1 / Exp(x), -(-x)."""
-        if fn in ("add", "mul") and len(views) == 2:
-            for one, other in ((0, 1), (1, 0)):
-                value = self.scalar(views[one][0])
-                if value is None:
-                    continue
-                if (fn, value) in (("add", 0.0), ("mul", 1.0)):
-                    return self._seen(views[other], size)
-                if fn == "mul" and value == 0.0 and not self.neginf[views[other][0]]:
-                    return self.move((views[one][0],), self.maps.intern(np.ones(size, np.int32)))
-                if fn == "mul" and value == -1.0 and self._sized(views[other], size):
-                    term = self.terms[self.find(views[other][0])]
-                    if term.kind == "ew" and term.params[0] == "mul" and len(term.args) == 2:
-                        for i in (0, 1):
-                            if self.scalar(term.args[i]) == -1.0 and self.size(term.args[1 - i]) == term.size:
-                                inner = self.find(term.args[1 - i])
-                                return self._seen((inner, self.maps.compose(term.params[1][1 - i], views[other][1])), size)
-        if fn == "mul" and self.normalize and len(views) == 2:
-            for one, other in ((0, 1), (1, 0)):
-                found = self._softmax(views[one], views[other], size)
-                if found is not None:
-                    return found
-        if fn == "recip":
-            value = self.scalar(views[0][0])
-            if value and abs(math.frexp(value)[0]) == 0.5 and abs(value) > 2.0**-126:
-                return self._seen((self.const(np.array([1 / value])), None), size)
-        if fn == "exp" and self.normalize and self._sized(views[0], size):
-            term = self.terms[views[0][0]]
-            if term.kind == "ew" and term.params[0] == "mul" and len(term.args) == 2:
-                for i in (0, 1):
-                    if self.scalar(term.args[i]) == -1.0 and self.size(term.args[1 - i]) == term.size:
-                        inner = (self.find(term.args[1 - i]), self.maps.compose(term.params[1][1 - i], views[0][1]))
-                        positive = self.ew("exp", [inner], size)
-                        return self.ew("recip", [(positive, None)], size)
-        return None
-
-    def _sized(self, view: Operand, size: int) -> bool:
-        """Whether a view is no scalar spread over a tensor."""
-        return view[1] is not None or self.size(view[0]) == size
-
-    def _softmax(self, power: Operand, inverse: Operand, size: int) -> int | None:
-        """Exp(x) * (1 / ReduceSum(Exp(x))), row by row, is Softmax(x)."""
-        e, r = self.terms[power[0]], self.terms[inverse[0]]
-        if power[1] is not None or e.kind != "ew" or e.params[0] != "exp" or r.kind != "ew" or r.params[0] != "recip":
-            return None
-        total = self.terms[self.find(r.args[0])]
-        if total.kind != "sum" or self.find(total.args[0]) != power[0] or r.params[1][0] is not None:
-            return None
-        rows, k = total.params
-        along = inverse[1]
-        if size != rows * k or (along is None and rows > 1):
-            return None
-        if along is not None and not np.array_equal(along.index, np.repeat(np.arange(1, rows + 1), k)):
-            return None
-        return self.rows("softmax", self._seen((self.find(e.args[0]), e.params[1][0]), size), rows, k)
-
-    def _seen(self, view: Operand, size: int) -> int:
+    def seen(self, view: Operand, size: int) -> int:
+        """The class of a view at ``size`` places."""
         cls, map_ = view
         if map_ is not None:
             return self.move((cls,), map_)
@@ -433,12 +382,14 @@ class Terms:
         if array is None or n * k < 2 or array.size != n * k:
             return None
         table = array.reshape(k, n).T
-        if np.count_nonzero(table[0]) != 1 or not (table[0].max() == 1) or np.count_nonzero(table) != n:
+        if np.count_nonzero(table[0]) != 1 or table[0].max() != 1 or np.count_nonzero(table) != n:
             return None
         picked = table.argmax(axis=1)
         return picked if bool((table[np.arange(n), picked] == 1).all()) else None
 
-    def _sort_columns(self, a: int, b: int, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> tuple[int, int]:
+    def _sort_columns(
+        self, a: int, b: int, batches: tuple[int, int], m: int, n: int, k: int, kn: bool
+    ) -> tuple[int, int]:
         """Order the summed index by where its elements come from, so that the order of a flattened patch is no matter."""
         term = self.terms[a]
         if term.kind != "move" or batches[1] != 1:
@@ -521,4 +472,6 @@ def reduces(fn: str) -> bool:
 
 def _uniform(flat: np.ndarray) -> bool:
     first = flat[:1]
-    return bool(flat[-1] == first[0]) and bool((flat[: min(flat.size, 64)] == first).all()) and bool((flat == first).all())
+    return (
+        bool(flat[-1] == first[0]) and bool((flat[: min(flat.size, 64)] == first).all()) and bool((flat == first).all())
+    )

@@ -55,7 +55,7 @@ class Alignment:
         return {self.terms.find(v.cls) for v in trace.values.values() if isinstance(v, Tensor)}
 
     def aligned(self, side: int, value: ir.Value) -> str | None:
-        """"same" or "layout" if the other graph has the tensor (in another layout); None if not; "same" for constants."""
+        """ "same" or "layout" if the other graph has the tensor (in another layout); None if not; "same" for constants."""
         tensor = self.traces[side].values.get(value)
         if not isinstance(tensor, Tensor):
             return "same"
@@ -95,9 +95,10 @@ class Alignment:
                 return [("same", cls, tensor.shape), ("layout", _root(self.terms, cls)[0], self.terms.size(cls))]
         return []
 
-    def divergence(self, open_outputs: list[int]) -> Divergence | None:
-        """The first divergence behind the outputs (by position) that have not met; None if there is none to name."""
-        first = [self._first(side, open_outputs) for side in (0, 1)]
+    def divergence(self, open_outputs: list[tuple[int, int]]) -> Divergence | None:
+        """The first divergence behind the outputs (positions in A and B) that have not met; None if there is none to name."""
+        opened = [[pair[side] for pair in open_outputs] for side in (0, 1)]
+        first = [self._first(side, opened[side]) for side in (0, 1)]
         if not first[1] and not first[0]:
             return None
         b = first[1][0] if first[1] else None
@@ -106,7 +107,7 @@ class Alignment:
             shared = self._inputs(1, b) if b is not None else set()
             a = next((n for n in first[0] if self._inputs(0, n) & shared), first[0][0] if b is None else None)
             a = a or first[0][0]
-        apart = sum(len(self._apart(side, open_outputs)) for side in (0, 1))
+        apart = sum(len(self._apart(side, opened[side])) for side in (0, 1))
         return Divergence(_place(a), _place(b), max(apart - (a is not None) - (b is not None), 0))
 
     def _inputs(self, side: int, node: ir.Node) -> set[int]:

@@ -112,7 +112,9 @@ class FlatGraph:
             if value.const_value is None:
                 continue
             if value in self.leaves:  # a default that a caller may override
-                self.leaves[value] = _hash(b"default", self.leaves[value], tensor_digest(value.const_value, self.hashes))
+                self.leaves[value] = _hash(
+                    b"default", self.leaves[value], tensor_digest(value.const_value, self.hashes)
+                )
             else:
                 tensors[value] = value.const_value
 

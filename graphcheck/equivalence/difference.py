@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.domains.domain import evaluate
-from graphcheck.domains.real import U, Float64, Real
+from graphcheck.domains.real import Float64, Real, U
 from graphcheck.domains.terms import Terms
 
 SPREAD_FACTOR = 4.0  # a deviation counts as more than rounding above this many spreads
@@ -98,7 +98,11 @@ def judge(
     roundings = _roundings(terms, roots)
     shown = executed() if open_ else {}
     for name, a, b in list(open_):
-        seen = [_minus(x.reshape(-1), y) for x, y in zip(shown[name], values(name, a, b), strict=True)] if name in shown else []
+        seen = (
+            [_minus(x.reshape(-1), y) for x, y in zip(shown[name], values(name, a, b), strict=True)]
+            if name in shown
+            else []
+        )
         spread = _SEEN_FACTOR * max(map(_largest, seen), default=math.inf)
         if apart[name] > _PLAIN * spread:
             bound = _first_order(roundings, _SEEN_FACTOR * max(map(_typical, seen)), unit)

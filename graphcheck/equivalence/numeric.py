@@ -29,7 +29,8 @@ class NumericOptions:
     optimizations off and on, and besides those seeds other scales, signs, distributions and batch sizes. ``shapes`` and
     ``sizes`` as in :func:`graphcheck.equivalence.interface.shapes`; ``inputs`` (by pair key, as from ``load_npz``) are
     used instead of drawn ones. ``timeout`` in seconds puts each run into a child process. ``fail_fast`` stops after
-    the first run with an unequal element. ``threads`` 0: half the cores for each side, all of them where one runs after the other (a single quick run).
+    the first run with an unequal element. ``threads`` 0: half the
+    cores for each side, all of them where one runs after the other (a single quick run).
     """
 
     level: str = "quick"

@@ -55,7 +55,9 @@ def write(
     return {"a": files[0], "b": files[1], "verdict": verdict, "reason": reason}
 
 
-def _ends(models: tuple[ir.Model, ir.Model], alignment: Alignment, divergence: Divergence) -> tuple[ir.Value, ir.Value] | None:
+def _ends(
+    models: tuple[ir.Model, ir.Model], alignment: Alignment, divergence: Divergence
+) -> tuple[ir.Value, ir.Value] | None:
     """The tensors to compare: those of the divergence where they have one shape, else the first outputs behind them."""
     found = []
     for side, place in enumerate((divergence.a, divergence.b)):
@@ -113,7 +115,9 @@ def _extract(
     for (cls, shape), name in names.items():
         held = (v for t in (pair.a, pair.b) for v in t.values.values() if isinstance(v, Tensor))
         dtype = next(v.dtype for v in held if pair.terms.find(v.cls) == cls)
-        made[name] = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype))))
+        made[name] = ir.Value(
+            name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
+        )
     for value in region.inputs:
         tensor = trace.values[value]
         assert isinstance(tensor, Tensor)
@@ -122,15 +126,17 @@ def _extract(
     nodes: list[ir.Node] = []
     for node in region.nodes:
         operands: list[ir.Value | None] = []
-        for value in node.inputs:
-            if value is not None and value not in given:
-                given[value] = _constant(value, trace.values.get(value), initializers)
-            operands.append(None if value is None else given[value])
+        for operand in node.inputs:
+            if operand is not None and operand not in given:
+                given[operand] = _constant(operand, trace.values.get(operand), initializers)
+            operands.append(None if operand is None else given[operand])
         outputs = [ir.Value(name=v.name, shape=v.shape, type=v.type) for v in node.outputs]
         given.update(zip(node.outputs, outputs, strict=True))
         attributes = list(node.attributes.values())
         nodes.append(
-            ir.Node(node.domain, node.op_type, operands, attributes, overload=node.overload, outputs=outputs, name=node.name)
+            ir.Node(
+                node.domain, node.op_type, operands, attributes, overload=node.overload, outputs=outputs, name=node.name
+            )
         )
     tensor = trace.values[region.output]
     assert isinstance(tensor, Tensor)
@@ -138,7 +144,9 @@ def _extract(
     end.shape, end.type = ir.Shape(tensor.shape), ir.TensorType(ir.DataType.from_numpy(tensor.dtype))
     end.name = "result"
     opsets = dict(model.opset_imports)
-    graph = ir.Graph(list(made.values()), [end], nodes=nodes, initializers=initializers, opset_imports=opsets, name="reduced")
+    graph = ir.Graph(
+        list(made.values()), [end], nodes=nodes, initializers=initializers, opset_imports=opsets, name="reduced"
+    )
     return ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
 
 

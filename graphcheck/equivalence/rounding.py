@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from graphcheck.domains.domain import evaluate
 from graphcheck.domains.maps import Map
@@ -48,7 +47,6 @@ class Substitution:
 
 
 def substitute(
-    models: tuple[ir.Model, ir.Model],
     pair: Pair,
     roots: Sequence[tuple[int, int]],
     *,
@@ -62,7 +60,13 @@ def substitute(
     """
     terms = pair.terms
     prover = Prover(
-        terms, [a for a, _ in roots], [b for _, b in roots], pair.row_counts(), seed=seed, target=target, deadline=deadline
+        terms,
+        [a for a, _ in roots],
+        [b for _, b in roots],
+        pair.row_counts(),
+        seed=seed,
+        target=target,
+        deadline=deadline,
     )
     replaced: list[dict[str, Any]] = []
     while not prover.prove():
@@ -71,7 +75,7 @@ def substitute(
             return None
         for a, b in found:
             if terms.find(a) != terms.find(b):
-                replaced.append(_described(models, pair, a, b))
+                replaced.append(_described(pair, a, b))
                 terms.merge(a, b)
     return Substitution(replaced)
 
@@ -94,7 +98,13 @@ def _facing(terms: Terms, prover: Prover) -> list[tuple[int, int]]:
             rest = [terms.find(a) for a in term.args if terms.find(a) not in alone]
             if len(alone) != 1 or not all(prover.shared(a) or terms.constant_like(a) for a in rest):
                 continue
-            key = (term.kind, _without_order(term.kind, term.params), tuple(sorted(rest)), terms.size(alone[0]), term.size)
+            key = (
+                term.kind,
+                _without_order(term.kind, term.params),
+                tuple(sorted(rest)),
+                terms.size(alone[0]),
+                term.size,
+            )
             constant = _as_kn(terms, term, alone[0])
             if bit == 1:
                 waiting.setdefault(key, constant)
@@ -114,7 +124,7 @@ def _as_kn(terms: Terms, term: Term, constant: int) -> int:
 def _without_order(kind: str, params: tuple[Any, ...]) -> Any:
     if kind != "ew":
         return params[:-1] if kind == "contract" else params  # kn only says how a constant is stored
-    return params[0], tuple(sorted((m.key for m in params[1] if m is not None)))
+    return params[0], tuple(sorted(m.key for m in params[1] if m is not None))
 
 
 def _near(terms: Terms, prover: Prover) -> list[tuple[int, int]]:
@@ -123,7 +133,9 @@ def _near(terms: Terms, prover: Prover) -> list[tuple[int, int]]:
     for side, bit in (("a", 1), ("b", 2)):
         for cls in prover.nodes[side]:
             if not terms.constant_like(cls):
-                frontier[bit] |= {_root(terms, terms.find(a)) for a in terms.terms[cls].args if _alone(terms, prover, a, bit)}
+                frontier[bit] |= {
+                    _root(terms, terms.find(a)) for a in terms.terms[cls].args if _alone(terms, prover, a, bit)
+                }
     found, used = [], set()
     for a in sorted(frontier[1] - frontier[2]):
         for b in sorted(frontier[2] - frontier[1]):
@@ -185,12 +197,18 @@ def _unit(terms: Terms, cls: int) -> float:
     return max(floats, default=2.0**-24)
 
 
-def _described(models: tuple[ir.Model, ir.Model], pair: Pair, a: int, b: int) -> dict[str, Any]:
+def _described(pair: Pair, a: int, b: int) -> dict[str, Any]:
     apart = _apart(pair.terms, a, b)
     roots = [_root(pair.terms, pair.terms.find(c)) for c in (a, b)]
     traces = (pair.a, pair.b)
     names = [_name(pair.terms, trace, cls) for trace, cls in zip(traces, roots, strict=True)]
-    return {"name": names[1] or names[0] or "constant", "a": names[0], "b": names[1], "elements": pair.terms.size(a), **apart}
+    return {
+        "name": names[1] or names[0] or "constant",
+        "a": names[0],
+        "b": names[1],
+        "elements": pair.terms.size(a),
+        **apart,
+    }
 
 
 def _name(terms: Terms, trace: Trace, cls: int) -> str | None:
@@ -200,7 +218,7 @@ def _name(terms: Terms, trace: Trace, cls: int) -> str | None:
         return None
     ordered = np.sort(array.astype(np.float64))
     for value, held in trace.values.items():
-        if isinstance(held, np.ndarray) and held.size == array.size and held.dtype.kind not in "OUSb":
-            if np.array_equal(np.sort(held.astype(np.float64).reshape(-1)), ordered):
-                return str(value.name)
+        same_size = isinstance(held, np.ndarray) and held.size == array.size and held.dtype.kind not in "OUSb"
+        if same_size and np.array_equal(np.sort(held.astype(np.float64).reshape(-1)), ordered):  # type: ignore[union-attr]
+            return str(value.name)
     return None

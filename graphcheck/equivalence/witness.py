@@ -117,7 +117,11 @@ class Search:
                 self.deviations = deviations
             shown = self._shown(deviations, arrays)
             if shown is not None:
-                small = self._shrink(arrays, shown[0].output) if time.monotonic() - started < _SHRINK_SECONDS / 10 else arrays
+                small = (
+                    self._shrink(arrays, shown[0].output)
+                    if time.monotonic() - started < _SHRINK_SECONDS / 10
+                    else arrays
+                )
                 if small is not arrays:
                     self.deviations = self._judge(small)
                     shown = self._shown(self.deviations, small) or shown
@@ -143,7 +147,9 @@ class Search:
 
         return judge(self.pair.terms, self.outputs, leaves, self.unit, self.seed, executed=executed, tick=self.tick)
 
-    def _shown(self, deviations: list[Deviation], arrays: Mapping[str, np.ndarray]) -> tuple[Deviation, float | None] | None:
+    def _shown(
+        self, deviations: list[Deviation], arrays: Mapping[str, np.ndarray]
+    ) -> tuple[Deviation, float | None] | None:
         """The output that differs most beyond the spread, if onnxruntime shows it too."""
         gross = sorted((d for d in deviations if d.gross and math.isfinite(d.deviation)), key=lambda d: -d.units)
         if not gross or not self.execute:
@@ -162,7 +168,8 @@ class Search:
         try:
             if self._sessions is None:
                 self._sessions = [
-                    runtime.load(_source(s, m), optimizations="off") for s, m in zip(self.sources, self.models, strict=True)
+                    runtime.load(_source(s, m), optimizations="off")
+                    for s, m in zip(self.sources, self.models, strict=True)
                 ]
             feeds = inputs_.side_inputs(self.interface, arrays)
             a, b = (session.run(feed) for session, feed in zip(self._sessions, feeds, strict=True))
@@ -261,7 +268,9 @@ def refusal(
         for port in interface.outputs:
             if port.a is not None and port.b is not None:
                 x, y = results[0][port.a.name].shape, results[1][port.b.name].shape
-                shown = shown or (f"output {port.key!r} has shape {list(x)} in A and {list(y)} in B" if x != y else None)
+                shown = shown or (
+                    f"output {port.key!r} has shape {list(x)} in A and {list(y)} in B" if x != y else None
+                )
         if shown is None:
             return None
         reason = f"at {text} {shown}"

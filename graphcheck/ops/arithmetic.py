@@ -277,7 +277,9 @@ def cast_to(m: Algebra, x: Some, to: np.dtype[Any]) -> Some:
         return _typed(or_any(m, less(m, _NO_NODE, x, zero), greater(m, _NO_NODE, x, zero)), to)
     keeps = source == "b" or x.dtype == to or (source == target == "i" and _holds(to, x.dtype))
     keeps = keeps or (source == target == "f" and _wider(to, x.dtype))
-    keeps = keeps or (source == "i" and target == "f" and x.dtype.itemsize * 2 <= to.itemsize)  # 8 bits in 16, 16 in 32 ...
+    keeps = keeps or (
+        source == "i" and target == "f" and x.dtype.itemsize * 2 <= to.itemsize
+    )  # 8 bits in 16, 16 in 32 ...
     kind = "wrap" if source == target == "i" else "cast"
     return Tensor(x.cls, x.shape, to) if keeps else m.ew(f"{kind}:{to.name}", x, dtype=to)
 

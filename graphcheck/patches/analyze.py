@@ -53,7 +53,28 @@ def find(model: ir.Model) -> Analysis:
             refusals.append(site)
         elif site is not None:
             sites.append(site)
-    return Analysis(mark_blocked(model, sites), tuple(refusals))
+    marked = mark_blocked(model, sites)
+    alone = {}
+    for site in marked:
+        if site.blocked is not None and "Conv" in site.node.op_type and not site.direct:
+            alone[site.node] = _site(site.node, runs, readers, met, as_it_is=True)  # it needs not take movement along
+    if alone:
+        again = [alone.get(site.node) or site for site in marked]
+        marked = mark_blocked(model, [site for site in again if isinstance(site, Site)])
+    return Analysis(marked, tuple(refusals))
+
+
+def site_at(model: ir.Model, node: ir.Node) -> Site | None:
+    """The patch embedding that one contraction ends, its output being the node's own; None if it is none."""
+    runs = trials(model)
+    met: list[dict[ir.Node, Met]] = [{n: (resolved, inputs) for n, resolved, inputs in run.products} for run in runs]
+    if node not in met[0]:
+        return None
+    try:
+        site = _site(node, runs, [Reader(run) for run in runs], met, alone=True)
+    except NoWindow:
+        return None
+    return mark_blocked(model, [site])[0] if isinstance(site, Site) else None
 
 
 def analyze_json(model: ir.Model) -> dict[str, Any]:
@@ -68,13 +89,19 @@ def analyze_json(model: ir.Model) -> dict[str, Any]:
 
 
 def _site(
-    node: ir.Node, runs: list[Trial], readers: list[Reader], met: list[dict[ir.Node, Met]]
+    node: ir.Node,
+    runs: list[Trial],
+    readers: list[Reader],
+    met: list[dict[ir.Node, Met]],
+    *,
+    as_it_is: bool = False,
+    alone: bool = False,
 ) -> Site | Refusal | None:
     seen: list[tuple[Trial, Reading]] = []
     for at, (run, reader) in enumerate(zip(runs, readers, strict=True)):
         if node not in met[at]:
             continue
-        reading = reader.read(node, *met[at][node])
+        reading = reader.read(node, *met[at][node], as_it_is=as_it_is)
         if reading is None:
             return between.refusal(node, *met[at][node], reader) if at == 0 else None
         seen.append((run, reading))
@@ -83,19 +110,26 @@ def _site(
             "it can be evaluated at one size only, so its geometry may depend on the size", model_.node_name(node)
         )
     resolved, inputs = met[0][node]
-    return _build(node, resolved, inputs, seen, whole=len(seen) == len(runs))
+    result = node.outputs[0]
+    fused = resolved.op_type in ("FusedConv", "FusedGemm") and (resolved.attr("activation") or len(inputs) > 3)
+    ends = [result] if alone or fused else output.behind(result, runs[0])
+    return _build(node, resolved, inputs, seen, ends, whole=len(seen) == len(runs))
 
 
 def _build(
-    node: ir.Node, resolved: Node, inputs: tuple[Value, ...], seen: list[tuple[Trial, Reading]], *, whole: bool
+    node: ir.Node,
+    resolved: Node,
+    inputs: tuple[Value, ...],
+    seen: list[tuple[Trial, Reading]],
+    values: list[ir.Value],
+    *,
+    whole: bool,
 ) -> Site | Refusal:
     first = seen[0][1]
     axes = merge.axes([reading for _, reading in seen])
     for _, reading in seen[1:]:
         merge.same(first, reading)
-    plain_end = resolved.op_type in ("FusedConv", "FusedGemm") and (resolved.attr("activation") or len(inputs) > 3)
     result = node.outputs[0]
-    values = [result] if plain_end else output.behind(result, seen[0][0])
     filters = first.weight_index.shape[0]
     for value in reversed(values):
         ends = [_end(value, result, run, reading, filters) for run, reading in seen]
@@ -133,8 +167,8 @@ def _build(
         shape=output.shape_of(value, seen[0][0]),
         direct=first.direct,
         flattened=first.flattened,
-        activation=resolved if plain_end and resolved.attr("activation") else None,
-        residual=node.inputs[3] if plain_end and len(node.inputs) > 3 else None,
+        activation=resolved if resolved.attr("activation") else None,
+        residual=node.inputs[3] if resolved.op_type == "FusedConv" and len(node.inputs) > 3 else None,
         notes=notes,
     )
     return dataclasses.replace(site, bias=_beta(site, resolved, first))

@@ -53,8 +53,11 @@ class Reader:
             if isinstance(found, Tensor):
                 self.carriers.setdefault(found.cls, []).append(value)
 
-    def read(self, source: ir.Node, node: Node, inputs: tuple[Value, ...]) -> Reading | None:
-        """The window of a contraction, or None for a plain projection; raises :class:`NoWindow` with the reason."""
+    def read(self, source: ir.Node, node: Node, inputs: tuple[Value, ...], *, as_it_is: bool = False) -> Reading | None:
+        """The window of a contraction, or None for a plain projection; raises :class:`NoWindow` with the reason.
+
+        With ``as_it_is`` a Conv is read over its own operand, whatever movement made that.
+        """
         pair = operands(node, list(inputs))
         assert pair is not None
         data, weight = (source.inputs[i] for i in pair)
@@ -63,7 +66,7 @@ class Reader:
         carrier = self.carriers[x.cls][0]
         moved = self.terms.terms[x.cls].kind == "move"
         conv = "Conv" in node.op_type
-        if not moved and carrier is data:
+        if (not moved and carrier is data) or as_it_is:
             return self._direct(node, inputs, data, weight) if conv else None
         if not moved and not conv and self._shape(carrier)[-1:] == x.shape[-1:] == self._columns_of(node, pair, w):
             return None  # the rows are those of the tensor itself

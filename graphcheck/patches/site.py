@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -111,9 +112,13 @@ class Site:
         return model_.node_name(self.node)
 
     def geometry(self) -> tuple[Any, ...]:
-        """What two sites must share to be the same convolution, whatever the order of the input's axes."""
-        spatial = [(a.kernel, a.stride, a.dilation, a.begin) for a in self.spatial]
-        return (tuple(spatial), self.in_channels, self.out_channels)
+        """What two sites must share to be the same convolution, whatever the order and the names of the input's axes.
+
+        An axis with one window is no different from channels, one with a kernel and stride of 1 none from a batch.
+        """
+        moving = [a for a in self.spatial if a.count != 1 and (a.kernel, a.stride, a.begin, a.end) != (1, 1, 0, 0)]
+        spatial = tuple((a.kernel, a.stride, a.dilation if a.kernel > 1 else 1, a.begin) for a in moving)
+        return spatial, self.in_channels * math.prod(self.kernel_shape), self.out_channels
 
     def to_json(self) -> dict[str, Any]:
         """The row of ``analyze``'s ``patch_embeddings``."""

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from graphcheck import model as model_
 from graphcheck.errors import ModelError
 from graphcheck.patches.analyze import find
-from graphcheck.patches.site import Site
+from graphcheck.patches.site import Analysis, Site
 
 _TWO_GIB = 2**31 - 1
 
@@ -89,9 +89,13 @@ def _load(model: ir.Model) -> str | None:
 
 
 def _windows(original: ir.Model, rewritten: ir.Model, sites: tuple[Site, ...]) -> Check:
-    before = [site for site in sites or find(original).sites if not site.flattened]
-    left = [site.geometry() for site in (find(rewritten).sites if before else ())]
+    before = [site for site in sites or find(original).sites if site.geometry()[0]]
+    after = find(rewritten) if before else Analysis((), ())
+    left = [site.geometry() for site in after.sites]
     for site in before:
+        padded = any(a.begin > 0 or a.end > 0 for a in site.spatial)
+        if site.geometry() not in left and padded and after.refusals:
+            return Check("window map", None, f"it cannot be read back: {after.refusals[0].reason}")
         if site.geometry() not in left:
             return Check("window map", False, f"the result has not the window of {site.name}")
         left.remove(site.geometry())

@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from graphcheck.patches.analyze import find
-from graphcheck.patches.site import Refusal, Site
+from graphcheck.patches.site import Site
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rewrite import Prove, Rewrite, choose, rewrite
 from graphcheck.rewriting.timing import Timer
@@ -52,19 +52,17 @@ def fastest(
     found = find(model)
     forms: dict[str, str] = {}
     measured: list[dict[str, Any]] = []
-    refusals: list[Refusal] = list(found.refusals)
-    for site in found.sites:
-        chosen, refused = choose([site], "", sites)
-        refusals += refused
-        if not chosen or (sites and site not in chosen):
-            continue
+    chosen, refusals = choose(found.sites, "", sites)
+    for site in chosen:
         row = _measure(model, site, forms, time, run)
         measured.append(row)
         if row["chosen"] != site.form:
             forms[site.name] = row["chosen"]
     if not forms:
         reason = "no form beats the original beyond noise" if measured else "nothing to rewrite"
-        return Rewrite(model, model, "fastest", (), tuple(refusals), None, reason, (), {}, measured=tuple(measured))
+        return Rewrite(
+            model, model, "fastest", (), (*found.refusals, *refusals), None, reason, (), {}, measured=tuple(measured)
+        )
     result = rewrite(model, forms, check=check, run=run)
     return dataclasses.replace(result, to="fastest", measured=tuple(measured))
 

@@ -204,15 +204,17 @@ def choose(
     for site in found:
         if named and not set(_names(site)) & set(named):
             continue
-        fits = max_rank is None or site.rank <= max_rank
-        if (
-            fits
-            and not site.folded
-            and (site.form == to or (to == "matmul" and site.form == "unfold" and site.sliding))
-        ):
+        form = _form_for(site, to)
+        there = site.form == form or (form == "matmul" and site.form == "unfold" and site.sliding)
+        if there and not site.folded and (max_rank is None or site.rank <= max_rank):
             continue
         if site.ordinary and not named:
             refusals.append(Refusal("an ordinary sliding Conv is rewritten only when it is named", site.name))
+        elif site.groups > 1 and form in ("matmul", "unfold") and not named:
+            reason = (
+                f"as one MatMul its {site.groups} groups would be mostly zeros; it is rewritten only when it is named"
+            )
+            refusals.append(Refusal(reason, site.name))
         elif site.blocked is not None:
             refusals.append(Refusal(site.blocked, site.blocker or site.name))
         else:

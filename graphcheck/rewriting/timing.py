@@ -26,8 +26,8 @@ def onnxruntime_timer(
 ) -> Timer:
     """A timer: models -> milliseconds of each run of each, all optimizations on, seeded normal inputs.
 
-    ``shapes`` gives input shapes by name; without it ``batch`` stands for a symbolic first dim, and any other symbolic dim
-    is a :class:`UsageError`. ``threads`` 0 leaves their number to onnxruntime.
+    ``shapes`` gives input shapes by name; without it ``batch`` stands for a symbolic first dim, and any other symbolic
+    dim is a :class:`UsageError`. ``threads`` 0 leaves their number to onnxruntime.
     """
 
     def measure(models: Sequence[ir.Model]) -> list[list[float]]:

@@ -20,13 +20,13 @@ def _transformers(name: str, settings: dict[str, Any], pick: Callable[[Any], Any
         model_class = getattr(transformers, name)
         config = model_class.config_class(**settings)
         config._attn_implementation = "eager"
-        return _Picked(model_class._from_config(config, attn_implementation="eager") if extra.get("plain") else
+        return _picked(model_class._from_config(config, attn_implementation="eager") if extra.get("plain") else
                        model_class(config), pick)
 
     return build
 
 
-def _Picked(model: Any, pick: Callable[[Any], Any]) -> Any:  # noqa: N802 - a class in all but its late import
+def _picked(model: Any, pick: Callable[[Any], Any]) -> Any:
     from torch import nn
 
     class Picked(nn.Module):
@@ -241,7 +241,8 @@ def export(name: str, exporter: str, batch: bool = False, opset: int = 18) -> on
             buffer = io.BytesIO()
             with mock.patch.object(torch._C, "_jit_onnx_log"):
                 torch.onnx.export(
-                    made, args, buffer, dynamo=False, opset_version=opset, input_names=inputs, output_names=["y"],
+                    made, args, buffer, dynamo=False,  # type: ignore[arg-type]  # any binary file
+                    opset_version=opset, input_names=inputs, output_names=["y"],
                     dynamic_axes={n: {0: "batch"} for n in [*inputs, "y"]} if batch else None,
                 )
             return _clean(onnx.load_model_from_string(buffer.getvalue()))
@@ -252,4 +253,5 @@ def export(name: str, exporter: str, batch: bool = False, opset: int = 18) -> on
             made, args, dynamo=True, verbose=False, opset_version=opset, input_names=inputs, output_names=["y"],
             dynamic_shapes=shapes, optimize=name not in FOLDED,
         )
+        assert program is not None
         return _clean(program.model_proto)

@@ -172,10 +172,10 @@ def _computed(e: Editor) -> list[onnx.NodeProto]:
 
 
 MUTATIONS: dict[str, Mutation] = {
-    **{f"{op} for {other}": _taken_for(op) for op, (other, _) in TAKEN_FOR.items()},
-    **{f"{op} for {other}": _keeping(op) for op, other in KEEPING.items()},
+    **{f"{op} becomes {other}": _taken_for(op) for op, (other, _) in TAKEN_FOR.items()},
+    **{f"{op} becomes {other}": _keeping(op) for op, other in KEEPING.items()},
     "kind of Gelu": gelu_kind,
-    "Exp for 1 + x": exp_linear,
+    "Exp becomes 1 + x": exp_linear,
     "last of ties": last_of_ties,
     "Clip at 1000": clip_far,
     "Relu on one element": relu_on_one,

@@ -100,7 +100,8 @@ def strides(e: Editor) -> onnx.NodeProto | None:
 def dilations(e: Editor) -> onnx.NodeProto | None:
     """A dilation of 2 with as much padding as keeps the output's size."""
     for node in e.nodes("Conv", "MaxPool"):
-        kernel = attribute(node, "kernel_shape") or (e.shape(node.input[1]) or ())[2:]
+        weight = e.constant(node, 1)
+        kernel = list(attribute(node, "kernel_shape") or (() if weight is None else weight.shape[2:]))
         if not kernel or kernel[-1] < 2 or kernel[-1] % 2 == 0:
             continue
         rank = len(kernel)
@@ -200,8 +201,9 @@ def head_swap(e: Editor) -> onnx.NodeProto | None:
     """The first two heads of one operand of an attention's product exchanged."""
     for node in e.nodes("MatMul"):
         shape = e.shape(node.input[0])
-        if shape and len(shape) == 4 and len(e.shape(node.input[1]) or ()) == 4 and (shape[1] or 0) > 1:
-            heads = np.arange(shape[1])
+        count = shape[1] if shape and len(shape) == 4 else None
+        if count is not None and count > 1 and len(e.shape(node.input[1]) or ()) == 4:
+            heads = np.arange(count)
             heads[:2] = 1, 0
             e.insert_before(node, 0, "Gather", [e.new_constant(heads)], axis=1)
             return node

@@ -40,7 +40,7 @@ def _one(e: Editor, value: np.ndarray, change: Callable[[np.ndarray], np.ndarray
 
 
 def _ulp(x: np.ndarray) -> np.ndarray:
-    return np.nextafter(x, np.float32(np.inf), dtype=np.float32)
+    return np.asarray(np.nextafter(x, np.float32(np.inf), dtype=np.float32))
 
 
 def _swap_rows(e: Editor, value: np.ndarray) -> np.ndarray | None:
@@ -90,20 +90,18 @@ def _is_key_bias(e: Editor, node: onnx.NodeProto) -> bool:
         for i, name in enumerate(n.input):
             users.setdefault(name, []).append((n, i))
 
-    def reaches(name: str, done: bool, steps: int) -> bool:
-        for user, i in users.get(name, ()):
-            if user.op_type == "Softmax":
-                return done
-            if user.op_type == "MatMul" and not done and steps and reaches_after(user, i, steps):
-                return True
-            moved = user.op_type in ("Reshape", "Transpose", "Mul", "Div", "Unsqueeze", "Squeeze", "Identity")
-            if steps and (moved or (done and user.op_type in ("Add", "Mul", "Div"))) and i == 0:
-                if reaches(user.output[0], done, steps - 1):
-                    return True
-        return False
+    moving = ("Reshape", "Transpose", "Mul", "Div", "Unsqueeze", "Squeeze", "Identity")
 
-    def reaches_after(user: onnx.NodeProto, i: int, steps: int) -> bool:
-        return i == 1 and reaches(user.output[0], True, steps - 1)
+    def reaches(name: str, scores: bool, steps: int) -> bool:
+        """Whether the tensor gets to a Softmax, by a product in which it is the second operand unless ``scores``."""
+        for user, i in users.get(name, ()):
+            if user.op_type == "Softmax" and scores:
+                return True
+            product = user.op_type == "MatMul" and i == 1 and not scores
+            moved = i == 0 and (user.op_type in moving or (scores and user.op_type == "Add"))
+            if steps and (product or moved) and reaches(user.output[0], scores or product, steps - 1):
+                return True
+        return False
 
     return reaches(node.output[0], False, 8)
 

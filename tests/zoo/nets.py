@@ -124,7 +124,7 @@ def net(name: str) -> onnx.ModelProto:
             shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
             array = rng.standard_normal(shape).astype(np.float32)
             if key == "mask":
-                array = np.where(np.tri(*shape, dtype=bool), np.float32(0), np.float32(-4))
+                array = np.where(np.tri(*shape) > 0, np.float32(0), np.float32(-4))
             graph.initializer.append(numpy_helper.from_array(array, key))
     for node in graph.node:
         node.name = node.output[0]

@@ -117,7 +117,8 @@ def _disturbed(model: onnx.ModelProto, name: str, dims: list[int], how: str) -> 
         factor = np.full(dims, {"negated": -1, "doubled": 2}.get(how, 1), np.float32)
         if how == "element by an ulp":
             factor.reshape(-1)[rng.integers(factor.size)] = np.nextafter(np.float32(1), np.float32(2))
-        extra, op, attributes = factor, "Mul", {}
+        disturbance: np.ndarray = factor
+        new = helper.make_node("Mul", [name, f"{name} disturbance"], [outer])
     else:
         axis = len(dims) - 1 if how != "first two swapped" else 0
         if not dims or dims[axis] < 2:
@@ -128,7 +129,8 @@ def _disturbed(model: onnx.ModelProto, name: str, dims: list[int], how: str) -> 
         else:
             at = slice(0, 2) if how == "first two swapped" else slice(-2, None)
             index[at] = index[at][::-1].copy()
-        extra, op, attributes = index, "Gather", {"axis": axis}
-    graph.initializer.append(numpy_helper.from_array(extra, f"{name} disturbance"))
-    graph.node.insert(0, helper.make_node(op, [name, f"{name} disturbance"], [outer], **attributes))
+        disturbance = index
+        new = helper.make_node("Gather", [name, f"{name} disturbance"], [outer], axis=axis)
+    graph.initializer.append(numpy_helper.from_array(disturbance, f"{name} disturbance"))
+    graph.node.insert(0, new)
     return mutant

@@ -9,14 +9,15 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 
-Optimizer = Callable[[onnx.ModelProto], onnx.ModelProto]
+Optimizer = Callable[[onnx.ModelProto], Any]
 
 
 def _onnxruntime(level: str) -> Optimizer:
-    def optimize(model: onnx.ModelProto) -> onnx.ModelProto:
+    def optimize(model: onnx.ModelProto) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -32,7 +33,7 @@ def _onnxruntime(level: str) -> Optimizer:
     return optimize
 
 
-def _onnxscript(model: onnx.ModelProto) -> onnx.ModelProto:
+def _onnxscript(model: onnx.ModelProto) -> Any:
     import onnxscript.optimizer
 
     copy = onnx.ModelProto()
@@ -40,14 +41,14 @@ def _onnxscript(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnxscript.optimizer.optimize(copy)
 
 
-def _onnxsim(model: onnx.ModelProto) -> onnx.ModelProto:
+def _onnxsim(model: onnx.ModelProto) -> Any:
     import onnxsim
 
     simplified, _ = onnxsim.simplify(model, check_n=0)
     return simplified
 
 
-def _onnxslim(model: onnx.ModelProto) -> onnx.ModelProto:
+def _onnxslim(model: onnx.ModelProto) -> Any:
     import onnxslim
 
     copy = onnx.ModelProto()
@@ -67,7 +68,8 @@ OPTIMIZERS: dict[str, Optimizer] = {
 def optimize(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """What the optimizer makes of the model, quietly; raises what it raises."""
     with quiet():
-        return OPTIMIZERS[name](model)
+        optimized: onnx.ModelProto = OPTIMIZERS[name](model)
+        return optimized
 
 
 @contextlib.contextmanager

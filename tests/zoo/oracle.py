@@ -60,7 +60,7 @@ def samples(model: onnx.ModelProto, batch: int) -> Iterator[dict[str, np.ndarray
     """Normal numbers, large ones (a Clip), whole ones (ties), one hot, small ones; integers from 0 to 2."""
     for kind in range(5):
         rng = np.random.default_rng(kind)
-        feeds = {}
+        feeds: dict[str, np.ndarray] = {}
         for value in free_inputs(model):
             shape = [d.dim_value or batch for d in value.type.tensor_type.shape.dim]
             if value.type.tensor_type.elem_type not in (TensorProto.FLOAT, TensorProto.DOUBLE):

@@ -60,8 +60,13 @@ def draw(seed: int, length: int, ops: tuple[str, ...]) -> Program:
 
 
 def altered(program: Program, seed: int) -> Program:
-    """The program with one step made another of the same shape (the mutant)."""
+    """The program with one step made another of the same shape, or one element of a constant another number."""
     rng = np.random.default_rng(seed)
+    if rng.integers(3) == 0:
+        constants = [c.copy() for c in program.constants]
+        changed = constants[rng.integers(len(constants))]
+        changed.reshape(-1)[rng.integers(changed.size)] += np.float32(0.125)
+        return dataclasses.replace(program, constants=constants)
     first = len(program.leaves) + len(program.constants)
     for _ in range(200):
         i = int(rng.integers(len(program.steps)))
@@ -102,12 +107,14 @@ def _step(rng: np.random.Generator, op: str, shapes: list[tuple[int, ...]], leav
     if op == "pad":
         return Step(op, (i,), (axis, int(rng.integers(2)), int(rng.integers(2))))
     if op == "concat":
-        fits = [j for j, s in enumerate(shapes) if len(s) == rank and s[:axis] + s[axis + 1 :] == shape[:axis] + shape[axis + 1 :]]
+        rest = (*shape[:axis], *shape[axis + 1 :])
+        fits = [j for j, s in enumerate(shapes) if len(s) == rank and (*s[:axis], *s[axis + 1 :]) == rest]
         return Step(op, (i, int(rng.choice(fits))), axis)
     if op == "expand":
         return Step(op, (i,), (2, *shape))
     if op == "matmul":
-        fits = [j for j, s in enumerate(shapes) if len(s) >= 2 <= rank and s[-2] == shape[-1] and _broadcasts(s[:-2], shape[:-2])]
+        fits = [j for j, s in enumerate(shapes) if len(s) >= 2 <= rank and s[-2] == shape[-1]]
+        fits = [j for j in fits if _broadcasts(shapes[j][:-2], shape[:-2])]
         return Step(op, (i, int(rng.choice(fits)))) if fits else None
     if op == "gather":
         return Step(op, (i,), (axis, tuple(int(v) for v in rng.integers(0, shape[axis], rng.integers(1, 4)))))
@@ -170,7 +177,8 @@ def on_arrays(step: Step, xs: list[np.ndarray]) -> Any:
             return np.take(x, range(*extra[1:]), axis=extra[0])
         case "pad":
             widths = [(extra[1], extra[2]) if i == extra[0] else (0, 0) for i in range(x.ndim)]
-            return np.pad(x, widths, constant_values=Fraction(0) if x.dtype == object else 0)
+            zero: Any = Fraction(0) if x.dtype == object else 0
+            return np.pad(x, widths, constant_values=zero)
         case "concat":
             return np.concatenate(xs, axis=extra)
         case "expand":
@@ -277,8 +285,8 @@ def _on_terms(m: Algebra, step: Step, xs: list[Tensor]) -> Any:
         case "rowmax" | "rowmin":
             return m.extreme(step.op[3:], x, [extra], False)
         case "argmax":
-            moved, keep, rows, k = m.last(x, [extra])
-            return Tensor(m.terms.rows("argmax:0", moved.cls, rows, k), keep, x.dtype)
+            rows_of, keep, rows, k = m.last(x, [extra])
+            return Tensor(m.terms.rows("argmax:0", rows_of.cls, rows, k), keep, x.dtype)
         case "softmax":
             return m.along("softmax", x, extra)
         case "softmax_by_hand":

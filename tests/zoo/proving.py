@@ -50,7 +50,8 @@ def prove(a: Any, b: Any, batch: int = 2, from_inputs: bool = True, seed: int = 
 
 
 def _prove(pair: classes.Pair, from_inputs: bool, seed: int) -> tuple[bool, str, str]:
-    sides: list[list[int]] = [[], []]
+    left: list[int] = []
+    right: list[int] = []
     for x, y in zip(pair.a.outputs, pair.b.outputs, strict=True):
         assert x is not None and y is not None
         if x.shape != y.shape:
@@ -59,9 +60,9 @@ def _prove(pair: classes.Pair, from_inputs: bool, seed: int) -> tuple[bool, str,
             if not np.array_equal(x, y):
                 return False, "concrete outputs differ", ""
             continue
-        for side, z in zip(sides, (x, y), strict=True):
+        for side, z in ((left, x), (right, y)):
             side.append(z.cls if isinstance(z, Tensor) else pair.terms.const(z))
-    prover = Prover(pair.terms, *sides, pair.row_counts(), seed=seed, target=1e-9)
+    prover = Prover(pair.terms, left, right, pair.row_counts(), seed=seed, target=1e-9)
     if not prover.open_pairs():
         return True, "congruence", ""
     if prover.prove():
@@ -69,9 +70,8 @@ def _prove(pair: classes.Pair, from_inputs: bool, seed: int) -> tuple[bool, str,
     unmatched = "; ".join(first_unmatched(pair, prover, side) for side in ("a", "b"))
     if not from_inputs:
         return False, "open", unmatched
-    cost = sum(math.prod(pair.terms.terms[c].params[1:4]) for c in prover.unmatched() if pair.terms.terms[c].kind == "contract"
-               and all(isinstance(p, int) for p in pair.terms.terms[c].params[1:4]))
-    if cost > 3e9:
+    products = [pair.terms.terms[c] for c in prover.unmatched() if pair.terms.terms[c].kind == "contract"]
+    if sum(max(t.params[0]) * math.prod(t.params[1:4]) for t in products) > 3e9:
         return False, "open (too large for the inputs)", unmatched
     result = prover.from_inputs()
     return bool(result), {True: "inputs", False: "unequal", None: "undefined"}[result], unmatched
@@ -84,7 +84,8 @@ def first_unmatched(pair: classes.Pair, prover: Prover, side: str) -> str:
     for value, tensor in (pair.a if side == "a" else pair.b).values.items():
         node = value.producer()
         if isinstance(tensor, Tensor) and node is not None:
-            names.setdefault(pair.terms.find(tensor.cls), f"{node.op_type} {node.name or value.name}{list(tensor.shape)}")
+            shown = f"{node.op_type} {node.name or value.name}{list(tensor.shape)}"
+            names.setdefault(pair.terms.find(tensor.cls), shown)
     found = []
     for cls in prover.unmatched():
         term = pair.terms.terms[cls]
@@ -99,7 +100,8 @@ def as_proto(model: Any) -> onnx.ModelProto:
     if isinstance(model, onnx.ModelProto):
         return model
     with open(model, "rb") as file:
-        return onnx.ModelProto.FromString(file.read())
+        proto: onnx.ModelProto = onnx.ModelProto.FromString(file.read())
+        return proto
 
 
 def verdict(a: Any, b: Any, **options: Any) -> tuple[str, str, dict[str, Any]]:

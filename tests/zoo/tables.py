@@ -96,7 +96,7 @@ def located(mutant: onnx.ModelProto, evidence: dict[str, Any], node: str) -> str
     """"exact" for the mutated node or one that the mutation put in, "next" for a neighbour of it, else "elsewhere"."""
     found = ((evidence.get("divergence") or {}).get("b") or {}).get("node")
     if found is None:
-        return "refused" if (evidence.get("witness") or evidence.get("numeric")) is None else "elsewhere"
+        return "refused"  # one side does not run, or there is nothing to locate
     if found == node or "of_the_mutation" in found:
         return "exact"
     near = {node}
@@ -161,7 +161,7 @@ def net_rows(name: str) -> Iterator[Row]:
 
 
 def family_rows(family: str, folder: Path) -> Iterator[Row]:
-    """A family of the catalogue: its first member against all that are equal to it, and each against its optimized self."""
+    """A family of the catalogue: each member against an earlier one that equals it, and against its optimized self."""
     from graphcheck import exporting
 
     models = exporting.export([family], folder).models

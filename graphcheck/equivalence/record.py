@@ -1,0 +1,119 @@
+"""What a comparison leaves behind: the plain data of its proof, and the sentences that sum it up."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+from graphcheck.domains.residues import LOW
+from graphcheck.equivalence.attempts import Attempt, Trials, text
+from graphcheck.equivalence.difference import Deviation
+from graphcheck.equivalence.windows import Tier
+
+_EXACT = "equality is of real arithmetic over the stored constants, where both sides are defined"
+
+
+def tiers(attempts: Sequence[Attempt]) -> list[Tier]:
+    """The tiers that merged anything."""
+    return [t for a in attempts if a.prover is not None for t in a.prover.tiers if t.merges]
+
+
+def error_probability(attempts: Sequence[Attempt]) -> float:
+    """The bound on the probability that any merge was false."""
+    return float(sum(2.0**t.log2_error for t in tiers(attempts)))
+
+
+def proved(attempts: Sequence[Attempt], trials: Trials) -> str:
+    """The sentence of a proof: for which inputs, and how sure."""
+    shapes = "; ".join(dict.fromkeys(text(a.shapes) for a in attempts))
+    sampled = [a.sample for a in attempts if a.sample is not None]
+    if sampled:
+        names = ", ".join(repr(p.key) for p in trials.discrete())
+        shapes += f", at {len(sampled)} sampled values of the integer inputs {names} alone"
+    probability = error_probability(attempts)
+    how = f"with an error probability of at most {probability:.1e}" if tiers(attempts) else "by congruence alone"
+    return f"the same function in exact arithmetic, for every input of shape {shapes}, {how}"
+
+
+def within_rounding(constants: Sequence[dict[str, Any]]) -> str:
+    """The sentence of ``within-rounding``."""
+    worst = max(c["ulps"] for c in constants)
+    many = "constant, within its roundings" if len(constants) == 1 else "constants, each within its roundings"
+    return (
+        f"the same function once {len(constants)} {many} (at most {worst:.3g} ulps), "
+        f"{'is' if len(constants) == 1 else 'are'} replaced by the other side's exact expression"
+    )
+
+
+def sizes(constants: Sequence[dict[str, Any]], deviations: Sequence[Deviation]) -> str:
+    """What is known of a difference that was neither proved away nor shown: the constants that differ, or how far apart."""
+    if constants and not all(c["within"] for c in constants):
+        worst = max(constants, key=lambda c: c["ulps"])
+        count = f"{len(constants)} constant{'s' * (len(constants) > 1)}"
+        return f"the graphs are the same but for {count}, the farthest {worst['name']!r} by {worst['ulps']:.3g} ulps"
+    if not deviations:
+        return ""
+    far = max(deviations, key=lambda d: d.units)
+    sentence = (
+        f"in float64 they differ by {far.deviation:.3g} at {far.output!r}, where rounding explains {far.spread:.3g}"
+    )
+    return sentence + (" (certain over the reals, but below the spread)" if far.certain and not far.gross else "")
+
+
+def proof(attempts: Sequence[Attempt], trials: Trials, constants: list[dict[str, Any]]) -> dict[str, Any]:
+    """The ``proof`` key of the JSON."""
+    used = tiers(attempts)
+    pairs = [a.pair for a in attempts if a.pair is not None]
+    return {
+        "tier": used[-1].name if used else "congruence",
+        "tiers": [_tier(t) for t in used],
+        "primes": sorted({p for t in used for p in t.primes}),
+        "seed": trials.options.seed,
+        "error_probability": error_probability(attempts),
+        "rests_on": "Schwartz-Zippel over primes above 2**21 drawn by the seed, and 128-bit hashes taken as random functions"
+        if used
+        else "equal keys in a store of hash-consed expressions; constants by SHA-256",
+        "assumptions": [*_assumptions(attempts, trials), _EXACT],
+        "shapes": [{k: list(s) for k, s in a.shapes.items()} for a in attempts],
+        "counts": {"classes": sum(len(p.terms.terms) for p in pairs), "merges": sum(p.terms.merges for p in pairs)},
+        "constants": constants,
+    }
+
+
+def _assumptions(attempts: Sequence[Attempt], trials: Trials) -> list[str]:
+    pairs = [a.pair for a in attempts if a.pair is not None]
+    found = sorted({line for p in pairs for line in p.assumptions})
+    sampled = {a.sample for a in attempts if a.sample is not None}
+    names = ", ".join(p.key for p in trials.discrete())
+    if sampled:
+        found.append(
+            f"integer inputs {names} took {len(sampled)} sampled values (draws by the seed, ones, zeros), not all"
+        )
+    elif names:
+        found.append("integer arithmetic of 32 and 64 bits does not overflow")
+    opaque = sorted({line for p in pairs for trace in (p.a, p.b) for line in trace.opaque})
+    if opaque:
+        found.append(f"{len(opaque)} nodes are taken as unknown functions of their inputs: {'; '.join(opaque[:5])}")
+    return found
+
+
+def _tier(t: Tier) -> dict[str, Any]:
+    row = dataclasses.asdict(t)
+    row["error_probability"] = 2.0**t.log2_error
+    row["log2_error"] = t.log2_error if math.isfinite(t.log2_error) else None
+    row["prime_bits"] = LOW.bit_length()
+    return row
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a verdict rests on."""
+    found = {}
+    for name in ("graphcheck", "onnx", "onnx-ir", "onnxruntime", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
