@@ -15,6 +15,7 @@ from graphcheck import commands, output
 from graphcheck import options as o
 from graphcheck.answers import show_analysis
 from graphcheck.errors import GraphcheckError, UsageError
+from graphcheck.sweeping.command import sweep
 from graphcheck.terminal import Terminal, safe
 from graphcheck.verdict import EXIT_OK, EXIT_TROUBLE
 
@@ -182,3 +183,4 @@ def report(
 
 
 app.command()(commands.guard)
+app.command()(sweep)

@@ -44,6 +44,7 @@ def compare(
     top_k: o.TopK = None,
     json: o.Json = None,
     report: o.Report = None,
+    format: o.Format = None,
     reduce: o.Reduce = None,
     witness: o.Witness = None,
     save_inputs: o.SaveInputs = None,
@@ -58,6 +59,9 @@ def compare(
         raise UsageError("--atol, --rtol, --top-k, --save-inputs and --save-outputs need runs: not with --no-run")
     if inputs and data_loader_script:
         raise UsageError("give --inputs or --data-loader-script, not both")
+    from graphcheck.sweeping.formats import parse_format, write_formats
+
+    wanted = [parse_format(text) for text in format or ()]
     options = _options(
         seed=seed,
         no_run=no_run,
@@ -82,6 +86,7 @@ def compare(
         gate = feeds.add_runs(data, a, b, paths, options, wishes)
     show_comparison(terminal, data, wishes.top_k)
     output.write_all(data, json, report, terminal)
+    write_formats(result, wanted, require or Verdict.WITHIN_ROUNDING)
     return _exit_code(terminal, result, require, gate, reduce)
 
 

@@ -29,6 +29,12 @@ Json = Annotated[
         panel=_OUT,
     ),
 ]
+Format = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format", metavar="KIND[=FILE]", help="also junit, sarif, github or summary", show_default=False
+    ),
+]
 Report = Annotated[
     Path | None, _option("--report", metavar="FILE", help="write a self-contained HTML report", panel=_OUT)
 ]

@@ -17,7 +17,7 @@ from typing import Any
 import onnx_ir as ir
 
 from graphcheck import model as model_
-from graphcheck.equivalence import classes, inputs, interface, numeric, record, rounding, structure, witness
+from graphcheck.equivalence import classes, inputs, interface, numeric, record, reduction, rounding, structure, witness
 from graphcheck.equivalence.alignment import Alignment, Divergence, layout_change
 from graphcheck.equivalence.attempts import Attempt, Options, Trials, text
 from graphcheck.equivalence.difference import SPREAD_FACTOR, Deviation
@@ -406,11 +406,13 @@ class _Comparer:
     def _reduced(self, attempt: Attempt | None) -> dict[str, Any] | None:
         if self.options.reduce is None or self.divergence is None or attempt is None or attempt.pair is None:
             return None
-        from graphcheck.equivalence import reduction
-
         assert self.alignment is not None
+
+        def again(a: str, b: str) -> Comparison:
+            return compare(a, b, seed=self.options.seed, graphs=False, timeout=60)
+
         folder = Path(self.options.reduce)
-        return reduction.write(self.models, attempt.pair, self.alignment, self.divergence, folder, self.options.seed)
+        return reduction.write(self.models, attempt.pair, self.alignment, self.divergence, folder, again)
 
     @contextlib.contextmanager
     def _timed(self, name: str) -> Iterator[None]:

@@ -52,7 +52,8 @@ class Site:
     ``tensors`` are those between input and output: (name, operator, shape); ``quantized`` is how the weight is stored
     if a DequantizeLinear gives it.
     ``direct`` is a Conv that reads its input as it is; ``flattened`` a Conv over patches that are flattened already.
-    ``folded`` says that a normalization was taken into weight and bias, ``blocked`` says why the site cannot be
+    ``folded`` is the site as it was before a
+    normalization was taken into its weight and bias, ``blocked`` says why the site cannot be
     rewritten, if so.
     """
 
@@ -81,7 +82,7 @@ class Site:
     flattened: bool = False
     activation: Node | None = None
     residual: ir.Value | None = None
-    folded: bool = False
+    folded: Site | None = None
     blocked: str | None = None
     blocker: str | None = None
     notes: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from graphcheck.patches.site import Site, SiteAxis
 
 RULE = "graphcheck.rule"
+ARRANGED = "graphcheck.arranged"  # on a new initializer, in memory: how it shows the site's weight or bias
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -321,11 +322,20 @@ class SiteBuilder(Builder):
         super().__init__(model, source, dims, site.output.name or "patches", rule, site.weight_value.dtype, max_rank)
         self.site = site
 
+    def constant(self, array: np.ndarray, name: str) -> ir.Value:
+        """A new initializer; the bias is marked as such."""
+        value = super().constant(array, name)
+        if name == "bias":
+            value.meta[ARRANGED] = None
+        return value
+
     def weight(self, index: np.ndarray, axis: int) -> ir.Value:
         """The weight's elements by ``index`` (-1: zero), out_channels along ``axis``; still quantized if it was."""
         site = self.site
         if site.quantized is None:
-            return self.constant(pick(site.weight.reshape(-1), index, 0), "weight")
+            value = self.constant(pick(site.weight.reshape(-1), index, 0), "weight")
+            value.meta[ARRANGED] = index  # for the proof of a folded normalization
+            return value
         stored, scale, zero = site.quantized
         values = self.constant(pick(stored, index, 0 if zero is None else int(zero.reshape(-1)[0])), "weight_quantized")
         inputs = [values, self.constant(scale, "weight_scale")]

@@ -17,6 +17,8 @@ from graphcheck.patches.site import Site
 from graphcheck.patches.trace import Trial, trials
 from graphcheck.rewriting.builder import pick
 
+CONSTANT = "graphcheck.constant"  # on a node, in memory: position and name of its constant operand
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Affine:
@@ -63,7 +65,7 @@ def _folded(model: ir.Model, site: Site, run: Trial) -> Site:
         weight_index=np.arange(new.size).reshape(new.shape),
         bias=bias.astype(dtype),
         quantized=None,
-        folded=True,
+        folded=site,
     )
 
 
@@ -78,6 +80,8 @@ def affine(site: Site, run: Trial) -> Affine | None:
         if step is None:
             break
         value, times, plus = step
+        at = 0 if value is b else 1
+        producer.meta[CONSTANT] = (at, (a, b)[at].name)  # type: ignore[union-attr]
         scale, shift = scale * times, scale * plus + shift
         nodes.append(producer)
     return Affine(value, scale, shift, tuple(reversed(nodes))) if nodes else None

@@ -19,6 +19,7 @@ from graphcheck.rewriting import normalization
 from graphcheck.rewriting.apply import apply, cancel_transposes, sweep
 from graphcheck.rewriting.builder import RULE, Cannot
 from graphcheck.rewriting.checks import Check, structural_checks
+from graphcheck.rewriting.folding import parametric
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rank import limit_rank
 from graphcheck.verdict import Comparison, Verdict
@@ -148,7 +149,7 @@ def rewrite(
     )
     if not applied and not moved:
         return dataclasses.replace(result, model=model, reason="nothing to rewrite")
-    return judge(result, check, Verdict.WITHIN_ROUNDING if any(a.site.folded for a in applied) else Verdict.PROVED, run)
+    return judge(result, check, run)
 
 
 def _first_form(
@@ -233,10 +234,11 @@ def described(nodes: Sequence[ir.Node]) -> tuple[dict[str, Any], ...]:
     return tuple(rows)
 
 
-def judge(result: Rewrite, check: Prove | None, require: Verdict = Verdict.PROVED, run: bool = True) -> Rewrite:
+def judge(result: Rewrite, check: Prove | None, run: bool = True) -> Rewrite:
     """Run the checks; the original takes the model's place where one fails or the proof is missing."""
     start = time.perf_counter()
-    checks = structural_checks(result.original, result.model, tuple(a.site for a in result.applied), run=run)
+    sites = tuple(a.site for a in result.applied)
+    checks = structural_checks(result.original, result.model, sites, run=run)
     failed = next((c for c in checks if c.ok is False), None)
     timings = {**result.timings, "checks": time.perf_counter() - start}
     result = dataclasses.replace(result, checks=tuple(checks), timings=timings)
@@ -245,10 +247,26 @@ def judge(result: Rewrite, check: Prove | None, require: Verdict = Verdict.PROVE
     if check is None:
         return dataclasses.replace(result, reason="not proved: no check was asked for")
     start = time.perf_counter()
-    comparison = check(result.original, result.model)
+    verdict, reason = _proof(result, sites, check)
     timings = {**timings, "prove": time.perf_counter() - start}
-    held = comparison.verdict.meets(require)
+    held = verdict in (Verdict.IDENTICAL, Verdict.PROVED, Verdict.WITHIN_ROUNDING)
     model = result.model if held else result.original
-    return dataclasses.replace(
-        result, model=model, verdict=comparison.verdict, reason=comparison.reason, timings=timings
+    return dataclasses.replace(result, model=model, verdict=verdict, reason=reason, timings=timings)
+
+
+def _proof(result: Rewrite, sites: Sequence[Site], check: Prove) -> tuple[Verdict, str]:
+    """The verdict; only a folded normalization may be ``within-rounding``, and only by its own proof."""
+    if not any(site.folded for site in sites):
+        found = check(result.original, result.model)
+        proved = found.verdict.meets(Verdict.PROVED) or found.verdict is not Verdict.WITHIN_ROUNDING
+        return found.verdict if proved else Verdict.UNDECIDED, found.reason
+    pair = parametric(result.original, result.model, sites)
+    if isinstance(pair, str):
+        return Verdict.UNDECIDED, f"the folded normalization is not proved: {pair}"
+    found = check(*pair)
+    if not found.verdict.meets(Verdict.PROVED):
+        return Verdict.UNDECIDED if found.verdict is Verdict.WITHIN_ROUNDING else found.verdict, found.reason
+    return Verdict.WITHIN_ROUNDING, (
+        "proved with the weights and the normalization as free inputs; each folded weight and bias is the exact one, "
+        "rounded once"
     )

@@ -11,8 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import graphcheck
-
 # StringStringEntryProto with key "location", in the order in which every protobuf library writes its two fields.
 _LOCATION = b"\x0a\x08location\x12"
 
@@ -39,12 +37,13 @@ class Settings:
 
     def key(self, digests: list[str]) -> str:
         """The key of these settings on models with ``digests``: limits and folders have no part in it."""
-        versions = {name: _version(name) for name in ("onnx", "onnx-ir", "onnxruntime")}
-        parts = [self.do, list(self.command), self.to, dict(self.options), digests, graphcheck.__version__, versions]
+        versions = {name: version(name) for name in ("graphcheck", "onnx", "onnx-ir", "onnxruntime")}
+        parts = [self.do, list(self.command), self.to, dict(self.options), digests, versions]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _version(name: str) -> str | None:
+def version(name: str) -> str | None:
+    """The installed version of a package; None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import graphcheck
+from graphcheck.sweeping.keys import version
 from graphcheck.sweeping.outcome import Outcome
 from graphcheck.terminal import safe
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_TROUBLE, Verdict
@@ -30,7 +30,7 @@ def sarif(outcomes: Sequence[Outcome], require: Verdict) -> str:
         "tool": {
             "driver": {
                 "name": "graphcheck",
-                "version": graphcheck.__version__,
+                "version": version("graphcheck") or "unknown",
                 "rules": [
                     {"id": name, "shortDescription": {"text": text}, "defaultConfiguration": {"level": level}}
                     for name, level, text in _RULES

@@ -216,8 +216,12 @@ def module(name: str) -> tuple[Module, tuple[Any, ...]]:
         torch.manual_seed(zlib.crc32(name.encode()))
         made = build().eval()
         with torch.no_grad():
-            for parameter in made.parameters():
-                parameter.copy_(torch.randn_like(parameter) * 0.3)
+            for key, parameter in made.named_parameters():
+                noise = torch.randn_like(parameter)
+                if parameter.ndim > 1:  # as large as keeps the signal from vanishing
+                    parameter.copy_(noise * (2 * len(parameter) / parameter.numel()) ** 0.5)
+                else:
+                    parameter.copy_(noise * 0.2 + float(key.endswith("weight")))
             for key, buffer in made.named_buffers():
                 if key.endswith("running_mean"):
                     buffer.copy_(torch.randn_like(buffer) * 0.1)

@@ -1,0 +1,128 @@
+"""The proof of a folded normalization: both models with weight and normalization as free inputs, compared exactly.
+
+In the result each folded constant gives way to the expression that it was computed from, so that a proof of the pair holds
+for all weights, means and deviations; the constants themselves are those expressions, evaluated in float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck.patches.site import Site
+from graphcheck.rewriting.builder import ARRANGED, Builder
+from graphcheck.rewriting.normalization import CONSTANT
+
+
+def parametric(original: ir.Model, rewritten: ir.Model, sites: Sequence[Site]) -> tuple[ir.Model, ir.Model] | str:
+    """(original, result) with the folded sites' constants as inputs of both; the reason if that cannot be done."""
+    a, b = original.clone(), rewritten.clone()
+    for site in sites:
+        before = site.folded
+        if before is None:
+            continue
+        if bool((before.weight_index < 0).any()):
+            return "its weight has zeros that the original's has not"
+        names = [before.weight_value.name or "", *(_constant_of(node) for node in _steps(site))]
+        inside = {v.name: v for v in a.graph.initializers.values()}
+        inside |= {v.name: v for node in a.graph for v in node.outputs}
+        if not all(name in inside for name in names):
+            return "its constants are computed in a subgraph"
+        free: dict[str, ir.Value] = {}
+        for name in dict.fromkeys(names):
+            free[name] = _free(b, f"{name}/free", inside[name])
+            inside[name].replace_all_uses_with(_free(a, f"{name}/free", inside[name]))
+            a.graph.initializers.pop(name, None)
+        for name, value in rewritten.graph.initializers.items():
+            if ARRANGED in value.meta and (name or "").startswith(f"{site.output.name}/graphcheck/"):
+                _install(b, site, before, value, b.graph.initializers[name], free)
+    return a, b
+
+
+def _steps(site: Site) -> list[ir.Node]:
+    """The normalization's nodes, in order."""
+    assert site.folded is not None
+    return list(site.region[: len(site.region) - len(site.folded.region)])
+
+
+def _constant_of(node: ir.Node) -> str:
+    """The name of the constant operand of a normalization node."""
+    return str(node.meta[CONSTANT][1])
+
+
+def _free(model: ir.Model, name: str, like: ir.Value) -> ir.Value:
+    tensor = like.const_value
+    shape = like.shape if like.shape is not None or tensor is None else ir.Shape(tensor.shape.numpy())
+    value = ir.Value(
+        name=name, type=like.type or (None if tensor is None else ir.TensorType(tensor.dtype)), shape=shape
+    )
+    model.graph.inputs.append(value)
+    return value
+
+
+def _install(
+    model: ir.Model, site: Site, before: Site, folded: ir.Value, constant: ir.Value, free: dict[str, ir.Value]
+) -> None:
+    """Put the expression of a folded weight or bias in its initializer's place."""
+    weight = free[before.weight_value.name or ""]
+    b = Builder(model, weight, (), f"{constant.name}/exact", "folded", before.weight_value.dtype)
+    scale, shift = _scale_and_shift(b, site, free)
+    shape = before.weight_index.shape
+    ones = [1] * (len(shape) - 2)
+    flat = _reshape(b, weight, [-1])
+    own = _gather(b, flat, before.weight_index.reshape(-1))
+    grouped = _reshape(b, own, [site.groups, shape[0] // site.groups, *shape[1:]])
+    per = [site.groups, 1, shape[1], *ones]
+    index = folded.meta[ARRANGED]
+    if index is not None:
+        product = _reshape(b, b.op("Mul", [grouped, _reshape(b, scale, per)], None), [-1])
+        value = _reshape(b, _gather(b, product, index.reshape(-1)), list(index.shape))
+    else:
+        product = _reshape(b, b.op("Mul", [grouped, _reshape(b, shift, per)], None), [shape[0], -1])
+        ones_ = b.constant(np.ones((math.prod(shape[1:]), 1), site.weight.dtype), "ones")
+        total = _reshape(b, b.op("MatMul", [product, ones_], None), [-1])
+        if before.alpha != 1.0:
+            total = b.op("Mul", [total, b.constant(np.asarray(before.alpha, site.weight.dtype), "alpha")], None)
+        if before.bias is not None:
+            total = b.op("Add", [total, b.constant(before.bias, "bias")], None)
+        assert folded.const_value is not None
+        value = _reshape(b, total, list(folded.const_value.shape.numpy()))
+    for added in b.constants:
+        if added.uses():
+            model.graph.register_initializer(added)
+    model.graph.insert_before(model.graph[0], b.nodes)
+    constant.replace_all_uses_with(value)
+    del model.graph.initializers[constant.name or ""]
+
+
+def _scale_and_shift(b: Builder, site: Site, free: dict[str, ir.Value]) -> tuple[ir.Value, ir.Value]:
+    """scale and shift [channels] of ``x * scale + shift``, from the normalization's free constants."""
+    sizes = [a.size or 1 if a.role == "channel" else 1 for a in site.axes]
+    dtype = site.weight.dtype
+    scale: ir.Value = b.constant(np.ones(math.prod(sizes), dtype), "one")
+    shift: ir.Value = b.constant(np.zeros(math.prod(sizes), dtype), "zero")
+    minus = b.constant(np.asarray(-1, dtype), "minus")
+    for node in _steps(site):
+        at = node.meta[CONSTANT][0]
+        wide = b.op("Expand", [free[_constant_of(node)], b.constant(np.asarray(sizes, np.int64), "sizes")], None)
+        k = _reshape(b, wide, [-1])
+        if node.op_type in ("Mul", "Div"):
+            scale, shift = (b.op(node.op_type, [v, k], None) for v in (scale, shift))
+        elif node.op_type == "Add":
+            shift = b.op("Add", [shift, k], None)
+        elif at == 1:
+            shift = b.op("Sub", [shift, k], None)
+        else:
+            scale, shift = b.op("Mul", [scale, minus], None), b.op("Sub", [k, shift], None)
+    return scale, shift
+
+
+def _reshape(b: Builder, x: ir.Value, shape: Sequence[int]) -> ir.Value:
+    return b.op("Reshape", [x, b.constant(np.asarray(shape, np.int64), "shape")], None)
+
+
+def _gather(b: Builder, x: ir.Value, index: np.ndarray) -> ir.Value:
+    return b.op("Gather", [x, b.constant(index.astype(np.int64), "index")], None, axis=0)
