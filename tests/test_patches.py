@@ -158,6 +158,12 @@ def test_a_second_bias_is_left_outside() -> None:
     assert [(s.output.name, s.bias is not None) for s in find(model).sites] == [("c", True)]
 
 
+def test_a_conv_whose_movement_is_needed_elsewhere_stands_alone() -> None:
+    body = "t = Transpose<perm = [0, 3, 1, 2]>(x) y = Conv<strides = [4, 4]>(t, w) z = Relu(t)"
+    model = graph("float[N,8,8,3] x", "float[a,b,c,d] y, float[e,f,g,h] z", body, w=(5, 3, 4, 4))
+    assert [(s.input.name, s.layout, s.blocked) for s in find(model).sites] == [("t", "NCHW", None)]
+
+
 def test_two_projections_of_the_same_patches_are_both_open() -> None:
     model = projected("y = MatMul(m, w) z = MatMul(m, v)", outputs=f"{TOKENS}, float[d,e,f] z", w=(48, 5), v=(48, 7))
     assert [site.blocked for site in find(model).sites] == [None, None]

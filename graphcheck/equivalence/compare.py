@@ -403,6 +403,17 @@ class _Comparer:
         }
         return Comparison(verdict, reason, evidence)
 
+    def _drawn(self, attempt: Attempt | None) -> dict[str, Any]:
+        """Both graphs as plain data; shapes that a model does not declare are those of the trace."""
+        drawn = {s: structure.graph_json(m) for s, m in zip("ab", self.models, strict=True)}
+        for side in "ab" if attempt is not None and attempt.pair is not None else "":
+            tensors = drawn[side]["tensors"]
+            for value, traced in getattr(attempt.pair, side).values.items():  # type: ignore[union-attr]
+                row = tensors.get(value.name)
+                if row is not None and row["shape"] is None and isinstance(traced, Tensor):
+                    row |= {"shape": list(traced.shape), "dtype": ir.DataType.from_numpy(traced.dtype).name.lower()}
+        return drawn
+
     def _reduced(self, attempt: Attempt | None) -> dict[str, Any] | None:
         if self.options.reduce is None or self.divergence is None or attempt is None or attempt.pair is None:
             return None

@@ -7,8 +7,10 @@ for all weights, means and deviations; the constants themselves are those expres
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -29,8 +31,8 @@ def parametric(original: ir.Model, rewritten: ir.Model, sites: Sequence[Site]) -
         names = [before.weight_value.name or "", *(_constant_of(node) for node in _steps(site))]
         inside = {v.name: v for v in a.graph.initializers.values()}
         inside |= {v.name: v for node in a.graph for v in node.outputs}
-        if not all(name in inside for name in names):
-            return "its constants are computed in a subgraph"
+        if not all(name in inside and inside[name].const_value is not None for name in names):
+            return "its constants are not stored, but computed in the graph"
         free: dict[str, ir.Value] = {}
         for name in dict.fromkeys(names):
             free[name] = _free(b, f"{name}/free", inside[name])
@@ -38,7 +40,9 @@ def parametric(original: ir.Model, rewritten: ir.Model, sites: Sequence[Site]) -
             a.graph.initializers.pop(name, None)
         for name, value in rewritten.graph.initializers.items():
             if ARRANGED in value.meta and (name or "").startswith(f"{site.output.name}/graphcheck/"):
-                _install(b, site, before, value, b.graph.initializers[name], free)
+                given = {free[n]: _array(inside[n]) for n in free}
+                if not _install(b, site, before, value, b.graph.initializers[name], free, given):
+                    return f"{name} is not the exact constant, rounded once"
     return a, b
 
 
@@ -64,9 +68,15 @@ def _free(model: ir.Model, name: str, like: ir.Value) -> ir.Value:
 
 
 def _install(
-    model: ir.Model, site: Site, before: Site, folded: ir.Value, constant: ir.Value, free: dict[str, ir.Value]
-) -> None:
-    """Put the expression of a folded weight or bias in its initializer's place."""
+    model: ir.Model,
+    site: Site,
+    before: Site,
+    folded: ir.Value,
+    constant: ir.Value,
+    free: dict[str, ir.Value],
+    given: dict[ir.Value, np.ndarray],
+) -> bool:
+    """Put the expression of a folded weight or bias in its initializer's place; whether the constant is its rounding."""
     weight = free[before.weight_value.name or ""]
     b = Builder(model, weight, (), f"{constant.name}/exact", "folded", before.weight_value.dtype)
     scale, shift = _scale_and_shift(b, site, free)
@@ -90,12 +100,54 @@ def _install(
             total = b.op("Add", [total, b.constant(before.bias, "bias")], None)
         assert folded.const_value is not None
         value = _reshape(b, total, list(folded.const_value.shape.numpy()))
+    right = _is_rounding(_array(folded), *_evaluate(b, value, given), math.prod(shape[1:]))
     for added in b.constants:
         if added.uses():
             model.graph.register_initializer(added)
     model.graph.insert_before(model.graph[0], b.nodes)
     constant.replace_all_uses_with(value)
     del model.graph.initializers[constant.name or ""]
+    return right
+
+
+def _evaluate(b: Builder, result: ir.Value, given: dict[ir.Value, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The expression in float64, and with every term taken positive: the scale of its rounding errors."""
+    exact, size = ({v: x.astype(np.float64) for v, x in given.items()} for _ in range(2))
+    size = {v: np.abs(x) for v, x in size.items()}
+    for constant in b.constants:
+        array = _array(constant)
+        exact[constant], size[constant] = (
+            (array, array) if array.dtype == np.int64 else (array * 1.0, np.abs(array) * 1.0)
+        )
+    for node in b.nodes:
+        for values, positive in ((exact, False), (size, True)):
+            x, y = (values[v] for v in node.inputs if v is not None)
+            values[node.outputs[0]] = _OPS["Add" if positive and node.op_type == "Sub" else node.op_type](x, y)
+    return exact[result], size[result]
+
+
+_OPS: dict[str, Callable[[Any, Any], np.ndarray]] = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Div": np.divide,
+    "MatMul": np.matmul,
+    "Gather": np.take,
+    "Reshape": np.reshape,
+    "Expand": lambda x, shape: np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(shape))),
+}
+
+
+def _is_rounding(stored: np.ndarray, exact: np.ndarray, size: np.ndarray, terms: int) -> bool:
+    """Whether every element is within one ulp of the exact one (float64's own errors granted)."""
+    unit = float(ml_dtypes.finfo(stored.dtype).eps)  # type: ignore[no-untyped-call]
+    allowed = unit * np.abs(exact) + (terms + 8) * 2.0**-53 * size
+    return bool((np.abs(stored.astype(np.float64) - exact) <= allowed).all())
+
+
+def _array(value: ir.Value) -> np.ndarray:
+    assert value.const_value is not None
+    return np.asarray(value.const_value.numpy())
 
 
 def _scale_and_shift(b: Builder, site: Site, free: dict[str, ir.Value]) -> tuple[ir.Value, ir.Value]:
