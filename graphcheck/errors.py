@@ -33,3 +33,7 @@ class Undecided(Exception):
 
 class Untaught(Undecided):
     """An operator, or a use of one, that has no taught meaning: it is evaluated as an unknown function of its inputs."""
+
+
+class Exhausted(Undecided):
+    """A limit on time, memory or steps that ends the whole evaluation, not one node's."""

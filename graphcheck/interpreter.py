@@ -16,8 +16,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from graphcheck import limits
 from graphcheck import model as model_
-from graphcheck.errors import Undecided, Untaught
+from graphcheck.errors import Exhausted, Undecided, Untaught
 from graphcheck.ops import contraction, control, reduction, reference, sequence
 from graphcheck.ops.algebra import Algebra, Tensor, Value
 from graphcheck.ops.bodies import function_body, types_of
@@ -26,7 +27,6 @@ from graphcheck.ops.table import TAUGHT, is_random
 
 Env = dict[ir.Value, Value]
 
-_MAX_FOLD_ELEMENTS = 2**28  # constants larger than this are not folded (a bomb, or a mistake)
 _OLDEST = 7  # before it, operators broadcast by their own attributes
 
 
@@ -45,6 +45,8 @@ class Interpreter:
     def __init__(self, model: ir.Model, algebra: Algebra) -> None:
         self.model, self.m = model, algebra
         self.opaque: list[str] = []
+        self.limits = limits.current()
+        self.steps = self.folded = 0  # nodes evaluated, bytes of constants made
 
     def run(self, inputs: Mapping[str, Value]) -> Trace:
         """Trace the main graph on inputs by name (concrete arrays or tensors); raises :class:`Undecided`."""
@@ -84,6 +86,7 @@ class Interpreter:
     def _node(
         self, source: ir.Node, env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
     ) -> Sequence[Value]:
+        self._step()
         inputs = [None if v is None else env[v] for v in source.inputs]
         while inputs and inputs[-1] is None:
             inputs.pop()
@@ -111,7 +114,15 @@ class Interpreter:
                 return self._fold(node, inputs)
         if any(isinstance(x, list) for x in inputs):
             raise Undecided(f"{node.op_type} on a sequence is not evaluated", node.name)
+        if node.op_type in contraction.OPS or node.op_type in reduction.OPS:
+            reference.check_size(node, inputs)
         return self._taught(node, inputs)
+
+    def _step(self) -> None:
+        self.steps += 1
+        if self.steps > limits.MAX_STEPS:
+            raise Exhausted(f"its functions and loops take more than {limits.MAX_STEPS} steps")
+        self.limits.check_time()
 
     def _taught(self, node: Node, inputs: list[Value]) -> Sequence[Value]:
         op = TAUGHT.get((node.domain, node.op_type))
@@ -180,24 +191,15 @@ class Interpreter:
     def _fold(self, node: Node, inputs: list[Any]) -> Sequence[Value]:
         if node.op_type == "Constant":
             return (self._constant(node),)
-        self._limit(node, inputs)
         try:
-            return reference.run(node, inputs)
+            results = reference.run(node, inputs)
         except Undecided:
             if (node.domain, node.op_type) not in TAUGHT:
                 raise
-            return [self.m.lower(x) for x in self._taught(node, inputs)]
-
-    def _limit(self, node: Node, inputs: list[Any]) -> None:
-        """Refuse to fold what would be far larger than any real constant."""
-        sizes = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
-        at = sizes.get(node.op_type)
-        if at is None or at >= len(inputs):
-            return
-        count = math.prod(int(n) for n in np.ravel(inputs[at]))
-        count *= inputs[0].size if node.op_type == "Tile" else 1
-        if count > _MAX_FOLD_ELEMENTS:
-            raise Undecided(f"{node.op_type} would make a constant of {count} elements", node.name)
+            results = [self.m.lower(x) for x in self._taught(node, inputs)]
+        self.folded += sum(x.nbytes for x in results if isinstance(x, np.ndarray))
+        self.limits.check_taken(self.folded)
+        return results
 
     def _constant(self, node: Node) -> np.ndarray:
         for name, value in node.attributes.items():

@@ -7,9 +7,12 @@ is a padding zero. With several sources the indices run over the sources laid en
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
+
+from graphcheck import limits
 
 
 class Map:
@@ -40,6 +43,7 @@ class Maps:
     def __init__(self) -> None:
         self._table: dict[bytes, Map] = {}
         self._composed: dict[tuple[object, ...], Map] = {}
+        self.nbytes = 0
 
     def intern(self, index: np.ndarray) -> Map:
         """The map of a flat or shaped array of 1-based source indices."""
@@ -47,6 +51,8 @@ class Maps:
         key = hashlib.sha256(flat.data).digest() + flat.size.to_bytes(8, "little")
         found = self._table.get(key)
         if found is None:
+            self.nbytes += flat.nbytes
+            limits.current().check_taken(self.nbytes)
             flat.setflags(write=False)
             found = self._table[key] = Map(flat, key)
         return found
@@ -60,6 +66,7 @@ class Maps:
         key = ("broadcast", trimmed, to)
         found = self._composed.get(key)
         if found is None:
+            limits.current().check_elements(math.prod(to), "a tensor broadcast to a larger shape")
             index = np.arange(1, 1 + int(np.prod(trimmed, dtype=np.int64))).reshape(trimmed)
             found = self._composed[key] = self.intern(np.broadcast_to(index, to))
         return found

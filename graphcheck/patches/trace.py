@@ -18,7 +18,7 @@ import onnx_ir as ir
 from graphcheck import geometry
 from graphcheck import model as model_
 from graphcheck.domains.terms import Terms
-from graphcheck.errors import Undecided
+from graphcheck.errors import Exhausted, Undecided
 from graphcheck.interpreter import Env, Interpreter
 from graphcheck.ops.algebra import Algebra, Tensor, Value
 from graphcheck.ops.node import Node
@@ -159,9 +159,12 @@ class _Tracer(Interpreter):
             return self._cut(source, opsets) or self._node(source, self.env, {}, opsets)
         except RecursionError:
             reason = "its functions or subgraphs are nested too deeply"
+        except Exhausted:
+            raise
         except Undecided as error:
             reason = error.reason
         except (
+            MemoryError,
             ValueError,
             IndexError,
             TypeError,

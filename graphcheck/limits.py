@@ -1,0 +1,113 @@
+"""What one evaluation may take: memory, time and steps, asked for before they are taken. What is refused is undecided.
+
+The limits are those of the innermost :func:`within`; without one, they are three quarters of the machine's memory and
+no end of time. Steps are counted by each trace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+import functools
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from graphcheck.errors import Exhausted, Undecided
+
+MAX_STEPS = 500_000  # nodes evaluated in one trace, those of functions and of every turn of a loop included
+_INDEX_BYTES = 24  # an element of a movement map at the worst moment: 8 as int64, as much for a copy, 4 once interned
+_SHARE_OF_MACHINE = 0.75
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """``memory`` in bytes, ``seconds`` of wall time until ``deadline`` (on the clock of ``time.monotonic``)."""
+
+    memory: int
+    seconds: float = math.inf
+    deadline: float = math.inf
+
+    @property
+    def elements(self) -> int:
+        """The largest tensor that is evaluated element by element."""
+        return self.memory // _INDEX_BYTES
+
+    def check_elements(self, count: int, what: str, node: str | None = None) -> None:
+        """Raise :class:`Undecided` where a tensor would have more elements than fit."""
+        if count > self.elements:
+            raise Undecided(f"{what} would have {count} elements, beyond the memory limit of {size(self.memory)}", node)
+
+    def check_taken(self, count: int) -> None:
+        """Raise :class:`Exhausted` where the bytes that an evaluation keeps are more than half of what there is."""
+        if count > self.memory // 2:
+            raise Exhausted(f"its constants and maps need more than half of the memory limit of {size(self.memory)}")
+
+    def check_time(self) -> None:
+        """Raise :class:`Exhausted` once the time is up."""
+        if time.monotonic() > self.deadline:
+            raise Exhausted(f"the time limit of {self.seconds:g} s was reached")
+
+
+_CURRENT: contextvars.ContextVar[Limits | None] = contextvars.ContextVar("limits", default=None)
+
+
+def current() -> Limits:
+    """The limits in force."""
+    return _CURRENT.get() or Limits(default_memory())
+
+
+@contextlib.contextmanager
+def within(memory: int | None = None, seconds: float | None = None) -> Iterator[Limits]:
+    """Set the limits for what is evaluated inside; None leaves what is in force."""
+    outer = current()
+    limits = Limits(memory or outer.memory, seconds or outer.seconds, outer.deadline)
+    if seconds is not None:
+        limits = dataclasses.replace(limits, deadline=time.monotonic() + seconds)
+    token = _CURRENT.set(limits)
+    try:
+        yield limits
+    finally:
+        _CURRENT.reset(token)
+
+
+@contextlib.contextmanager
+def of_process(memory: int) -> Iterator[None]:
+    """Let the system refuse this process more than ``memory`` bytes, so that an allocation fails before the machine does.
+
+    Mapped files do not count. Where the system has no such limit, nothing happens.
+    """
+    try:
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+    except (ImportError, OSError, ValueError, AttributeError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+@functools.cache
+def default_memory() -> int:
+    """Three quarters of the memory that this process may have, in bytes: the machine's, or that of its control group."""
+    try:
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (AttributeError, ValueError, OSError):
+        found = [8 * 2**30]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            found.append(int(Path(path).read_text()))
+    return int(_SHARE_OF_MACHINE * min(found))
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
