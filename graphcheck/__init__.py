@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphcheck.api import analyze, assert_equivalent, compare, export, rewrite
     from graphcheck.errors import GraphcheckError, ModelError, UsageError
-    from graphcheck.patches.site import Site as PatchEmbedding
+    from graphcheck.passes import PatchEmbedding
+    from graphcheck.patches.site import Site
     from graphcheck.verdict import Comparison, Verdict
 
 __version__ = "0.1.0"
@@ -21,7 +22,8 @@ _PUBLIC = {
     "assert_equivalent": ("api", "assert_equivalent"),
     "Comparison": ("verdict", "Comparison"),
     "Verdict": ("verdict", "Verdict"),
-    "PatchEmbedding": ("patches.site", "Site"),
+    "PatchEmbedding": ("passes", "PatchEmbedding"),
+    "Site": ("patches.site", "Site"),
     "GraphcheckError": ("errors", "GraphcheckError"),
     "ModelError": ("errors", "ModelError"),
     "UsageError": ("errors", "UsageError"),
@@ -31,6 +33,7 @@ __all__ = [
     "GraphcheckError",
     "ModelError",
     "PatchEmbedding",
+    "Site",
     "UsageError",
     "Verdict",
     "analyze",

@@ -35,5 +35,9 @@ class Untaught(Undecided):
     """An operator, or a use of one, that has no taught meaning: it is evaluated as an unknown function of its inputs."""
 
 
+class Oversized(Undecided):
+    """A tensor that would be beyond the memory limit; it was not made."""
+
+
 class Exhausted(Undecided):
     """A limit on time, memory or steps that ends the whole evaluation, not one node's."""

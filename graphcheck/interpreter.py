@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from graphcheck import limits
 from graphcheck import model as model_
-from graphcheck.errors import Exhausted, Undecided, Untaught
+from graphcheck.errors import Exhausted, Oversized, Undecided, Untaught
 from graphcheck.ops import contraction, control, reduction, reference, sequence
 from graphcheck.ops.algebra import Algebra, Tensor, Value
 from graphcheck.ops.bodies import function_body, types_of
@@ -193,6 +193,8 @@ class Interpreter:
             return (self._constant(node),)
         try:
             results = reference.run(node, inputs)
+        except Oversized:
+            raise
         except Undecided:
             if (node.domain, node.op_type) not in TAUGHT:
                 raise

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from graphcheck.errors import Exhausted, Undecided
+from graphcheck.errors import Exhausted, Oversized
 
 MAX_STEPS = 500_000  # nodes evaluated in one trace, those of functions and of every turn of a loop included
 _INDEX_BYTES = 24  # an element of a movement map at the worst moment: 8 as int64, as much for a copy, 4 once interned
@@ -37,9 +37,9 @@ class Limits:
         return self.memory // _INDEX_BYTES
 
     def check_elements(self, count: int, what: str, node: str | None = None) -> None:
-        """Raise :class:`Undecided` where a tensor would have more elements than fit."""
+        """Raise :class:`Oversized` where a tensor would have more elements than fit."""
         if count > self.elements:
-            raise Undecided(f"{what} would have {count} elements, beyond the memory limit of {size(self.memory)}", node)
+            raise Oversized(f"{what} would have {count} elements, beyond the memory limit of {size(self.memory)}", node)
 
     def check_taken(self, count: int) -> None:
         """Raise :class:`Exhausted` where the bytes that an evaluation keeps are more than half of what there is."""

@@ -16,7 +16,7 @@ HEAVY = {"torch", "tensorflow", "tf2onnx", "onnxruntime", "onnx", "onnx_ir", "ne
 
 # The package's modules and subpackages, lowest layer first; each imports itself and lower layers only.
 LAYERS = (
-    ("errors", "verdict", "hashing"),
+    ("errors", "verdict", "hashing", "limits"),
     ("model", "geometry"),
     ("domains",),
     ("ops",),
@@ -25,7 +25,7 @@ LAYERS = (
     ("reporting", "rewriting", "exporting"),
     ("terminal", "options", "feeds", "torch_side"),
     ("answers", "output"),
-    ("api", "guarding"),
+    ("api", "guarding", "passes"),
     ("sweeping",),
     ("demo", "commands"),
     ("cli",),

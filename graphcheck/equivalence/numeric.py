@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from graphcheck import limits
 from graphcheck.equivalence.inputs import Arrays, InputSpec, generate, side_inputs
 from graphcheck.equivalence.interface import Interface, Shapes, shapes, symbols
-from graphcheck.equivalence.runtime import RunError, Session, Source, load, measure, run
+from graphcheck.equivalence.remote import RemoteSession
+from graphcheck.equivalence.runtime import RunError, Source, measure
 from graphcheck.equivalence.statistics import compare_arrays, vacuous
 from graphcheck.errors import UsageError
 
 LEVELS = ("quick", "full")
 _TIMED_RUNS = 5
+_FINAL = ("load", "crash", "timeout")  # after these, other inputs are not tried
 _BATCH_SIZES = (1, 3)  # beside the default of 2
 
 
@@ -28,7 +30,7 @@ class NumericOptions:
     ``quick``: normal inputs, batch 2 where admitted, optimizations on, ``iterations`` seeds from ``seed`` on. ``full``:
     optimizations off and on, and besides those seeds other scales, signs, distributions and batch sizes. ``shapes`` and
     ``sizes`` as in :func:`graphcheck.equivalence.interface.shapes`; ``inputs`` (by pair key, as from ``load_npz``) are
-    used instead of drawn ones. ``timeout`` in seconds puts each run into a child process. ``fail_fast`` stops after
+    used instead of drawn ones. ``timeout`` in seconds is for each load and each run. ``fail_fast`` stops after
     the first run with an unequal element. ``threads`` 0: half the
     cores for each side, all of them where one runs after the other (a single quick run).
     """
@@ -143,7 +145,8 @@ class _Sides:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.threads = options.threads or max(1, cores if options.level == "quick" else cores // 2)
         self.pool = ThreadPoolExecutor(2)
-        self.sessions: dict[tuple[int, str], Session | RunError] = {}
+        self.memory = limits.current().memory  # which the threads would not see
+        self.sessions: dict[tuple[int, str], RemoteSession | RunError] = {}
         self.last: list[Arrays] = [{}, {}]
 
     def __enter__(self) -> _Sides:
@@ -151,6 +154,12 @@ class _Sides:
 
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown(wait=True)
+        self._clear()
+
+    def _clear(self) -> None:
+        for session in self.sessions.values():
+            if isinstance(session, RemoteSession):
+                session.close()
         self.sessions.clear()
 
     def run(self, inputs: Arrays, optimizations: str, *, once: bool = False) -> tuple[Side, Side]:
@@ -160,7 +169,7 @@ class _Sides:
             sides = []
             for side in (0, 1):
                 sides.append(self._one(side, self.last[side], optimizations))
-                self.sessions.clear()
+                self._clear()
             return sides[0], sides[1]
         a, b = (self.pool.submit(self._one, side, self.last[side], optimizations) for side in (0, 1))
         return a.result(), b.result()
@@ -170,7 +179,7 @@ class _Sides:
         loaded = [self.sessions.get((side, "on")) for side in (0, 1)]
         try:
             timings = measure(
-                {str(i): (s, self.last[i]) for i, s in enumerate(loaded) if isinstance(s, Session)}, _TIMED_RUNS
+                {str(i): (s, self.last[i]) for i, s in enumerate(loaded) if isinstance(s, RemoteSession)}, _TIMED_RUNS
             )
         except RunError:
             return None, None
@@ -180,35 +189,26 @@ class _Sides:
     def _one(self, side: int, feed: Arrays, optimizations: str) -> Side:
         ports = {pair.key: (pair.a, pair.b)[side] for pair in self.interface.outputs}
         names = {port.name: key for key, port in ports.items() if port is not None and port.is_tensor}
-        start = time.perf_counter()
         try:
-            if self.options.timeout is not None:
-                outputs = run(
+            session = self._session(side, optimizations)
+            outputs = session.run(feed, list(names))
+        except RunError as error:
+            if error.kind in _FINAL:
+                self.sessions[side, optimizations] = error
+            return Side({}, error, 0.0)
+        return Side({names[n]: array for n, array in outputs.items()}, None, 1000 * session.seconds)
+
+    def _session(self, side: int, optimizations: str) -> RemoteSession:
+        key = (side, optimizations)
+        if key not in self.sessions:
+            try:
+                self.sessions[key] = RemoteSession(
                     self.models[side],
-                    feed,
-                    list(names),
                     optimizations=optimizations,
                     providers=self.options.providers,
                     threads=self.threads,
                     timeout=self.options.timeout,
-                )
-            else:
-                session = self._session(side, optimizations)
-                start = time.perf_counter()
-                outputs = session.run(feed, list(names))
-        except RunError as error:
-            return Side({}, error, 1000 * (time.perf_counter() - start))
-        return Side({names[n]: array for n, array in outputs.items()}, None, 1000 * (time.perf_counter() - start))
-
-    def _session(self, side: int, optimizations: str) -> Session:
-        key = (side, optimizations)
-        if key not in self.sessions:
-            try:
-                self.sessions[key] = load(
-                    self.models[side],
-                    optimizations=optimizations,
-                    providers=self.options.providers,
-                    threads=self.threads,
+                    memory=self.memory,
                 )
             except RunError as error:
                 self.sessions[key] = error
@@ -224,7 +224,7 @@ def _runs(sides: _Sides, interface: Interface, options: NumericOptions) -> Itera
             inputs = dict(options.inputs or {}) if spec is None else generate(interface, chosen, spec)
             a, b = sides.run(inputs, optimizations, once=options.level == "quick" and options.iterations == 1)
             yield Run(spec, chosen, optimizations, options.providers, inputs, a, b)
-            if any(side.error is not None and side.error.kind == "load" for side in (a, b)):
+            if any(side.error is not None and side.error.kind in _FINAL for side in (a, b)):
                 break  # other inputs cannot help
 
 

@@ -8,19 +8,14 @@ Models on disk are handed over as paths, so that nothing is copied and external 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import re
-import signal
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -75,6 +70,8 @@ class Session:
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> Arrays:
         """Outputs by name (all, or those asked for); :class:`RunError` naming the node where onnxruntime names one."""
         wanted = list(self.outputs if outputs is None else outputs)
+        if not wanted:  # for onnxruntime, none would be all
+            return {}
         feed = {name: inputs[name] for name in self.inputs if name in inputs}
         try:
             if any(self.inputs[n] in _BIT_TYPES for n in feed) or any(self.outputs[n] in _BIT_TYPES for n in wanted):
@@ -100,6 +97,13 @@ class Session:
                 values[name] = ort.OrtValue.ortvalue_from_numpy(array)
         results = self.session.run_with_ort_values(wanted, values)
         return {name: _to_numpy(value) for name, value in zip(wanted, results, strict=True)}
+
+
+class Runs(Protocol):
+    """A session, here or in a child process."""
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> Arrays:
+        """Outputs by name."""
 
 
 def load(
@@ -149,21 +153,15 @@ def run(
     if timeout is None:
         session = load(model, optimizations=optimizations, providers=providers, threads=threads)
         return session.run(inputs, outputs)
-    with tempfile.TemporaryDirectory(prefix="graphcheck-") as folder:
-        source = Path(folder) / "model.onnx" if isinstance(model, bytes) else Path(model).resolve()
-        if isinstance(model, bytes):
-            source.write_bytes(model)
-        task = {
-            "model": str(source),
-            "outputs": None if outputs is None else list(outputs),
-            "options": {"optimizations": optimizations, "providers": list(providers), "threads": threads},
-        }
-        _pack(Path(folder) / "inputs", inputs)
-        return _run_child(task, folder, _name(model), timeout)
+    from graphcheck.equivalence.remote import RemoteSession
+
+    options: dict[str, Any] = {"optimizations": optimizations, "providers": providers, "threads": threads}
+    with RemoteSession(model, **options, timeout=timeout) as remote:
+        return remote.run(inputs, outputs)
 
 
 def measure(
-    sessions: Mapping[str, tuple[Session, Mapping[str, Array]]], runs: int, warm_up: int = 1
+    sessions: Mapping[str, tuple[Runs, Mapping[str, Array]]], runs: int, warm_up: int = 1
 ) -> dict[str, Timing]:
     """Times of each (session, inputs) by its name; the runs take turns, so that a busy machine slows all alike."""
     for session, inputs in sessions.values():
@@ -174,7 +172,7 @@ def measure(
         for name, (session, inputs) in sessions.items():
             start = time.perf_counter()
             session.run(inputs)
-            times[name].append(1000 * (time.perf_counter() - start))
+            times[name].append(1000 * getattr(session, "seconds", time.perf_counter() - start))
     return {name: Timing(statistics.median(t), min(t), max(t), len(t)) for name, t in times.items()}
 
 
@@ -198,63 +196,3 @@ def _to_numpy(value: Any) -> Array:
     dtype, shape = np.dtype(_BIT_TYPES[kind]), tuple(value.shape())
     octets = ctypes.string_at(value.data_ptr(), int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
     return np.frombuffer(octets, dtype).reshape(shape).copy()
-
-
-def _pack(folder: Path, arrays: Mapping[str, Array]) -> None:
-    """Arrays as numbered files of plain bytes, with an index: no name and no dtype is special."""
-    folder.mkdir()
-    index = []
-    for number, (name, array) in enumerate(arrays.items()):
-        text = array.dtype.kind in "OSUT"
-        data = json.dumps(array.astype(str).ravel().tolist()).encode() if text else array.tobytes()
-        (folder / str(number)).write_bytes(data)
-        index.append([name, "string" if text else array.dtype.name, list(array.shape)])
-    (folder / "index.json").write_text(json.dumps(index))
-
-
-def _unpack(folder: Path) -> Arrays:
-    result = {}
-    for number, (name, dtype, shape) in enumerate(json.loads((folder / "index.json").read_text())):
-        data = (folder / str(number)).read_bytes()
-        if dtype == "string":
-            result[name] = np.array(json.loads(data), dtype=object).reshape(shape)
-        else:
-            kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
-            result[name] = np.frombuffer(data, kind).reshape(shape).copy()
-    return result
-
-
-def _run_child(task: dict[str, Any], folder: str, name: str, timeout: float) -> Arrays:
-    root = str(Path(__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-    command = [sys.executable, "-m", "graphcheck.equivalence.runtime", folder]
-    (Path(folder) / "task.json").write_text(json.dumps(task))
-    try:
-        child = subprocess.run(command, capture_output=True, timeout=timeout, env=environment, check=False)
-    except subprocess.TimeoutExpired:
-        raise RunError(name, f"onnxruntime was not done after {timeout:g} s", "timeout") from None
-    answer = Path(folder) / "answer.json"
-    if child.returncode or not answer.exists():
-        code = -child.returncode
-        how = signal.Signals(code).name if code in set(signal.Signals) else f"exit code {child.returncode}"
-        raise RunError(name, f"onnxruntime crashed ({how})", "crash")
-    failure = json.loads(answer.read_text())
-    if failure:
-        raise RunError(name, failure["cause"], failure["kind"], failure["node"])
-    return _unpack(Path(folder) / "outputs")
-
-
-def _child(folder: Path) -> None:
-    """What the child process does: one task, whose outputs or failure it leaves in ``folder``."""
-    task = json.loads((folder / "task.json").read_text())
-    failure = None
-    try:
-        outputs = load(task["model"], **task["options"]).run(_unpack(folder / "inputs"), task["outputs"])
-        _pack(folder / "outputs", outputs)
-    except ModelError as error:
-        failure = {"cause": error.cause, "node": error.node, "kind": getattr(error, "kind", "load")}
-    (folder / "answer.json").write_text(json.dumps(failure))
-
-
-if __name__ == "__main__":
-    _child(Path(sys.argv[1]))

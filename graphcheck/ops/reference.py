@@ -45,7 +45,7 @@ def run(node: Node, inputs: Sequence[Any]) -> list[Any]:
 
 
 def check_size(node: Node, inputs: Sequence[Any]) -> None:
-    """Raise :class:`Undecided` where ONNX shape inference says that an output is beyond the memory limit.
+    """Raise :class:`Oversized` where ONNX shape inference says that an output is beyond the memory limit.
 
     ``inputs`` are arrays or computed tensors. An output whose shape is not inferred passes: the allocation will fail.
     """
