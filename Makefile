@@ -27,6 +27,7 @@ test: $(VENV)/.test ## lint, types and tests
 
 zoo: $(VENV)/.test ## the full tables (long)
 	@$(PYTEST) -m zoo --timeout 3600
+	@$(VENV)/bin/python benchmarks/zoo.py
 
 bench: $(VENV)/.test ## every benchmark, one after the other
 	@set -e; for script in $(or $(BENCH),$(sort $(wildcard benchmarks/*.py))); do echo "== $$script"; $(VENV)/bin/python $$script; done

@@ -115,6 +115,8 @@ def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> N
     if result["output"]:
         kind = "" if result["sites"] or moved else ", a byte copy of the model"
         terminal.say(f"wrote {safe(result['output'])}{kind}")
+        for note in result.get("notes") or []:
+            terminal.say(f"  note: {safe(note)}", "dim")
     elif result["verdict"]:
         terminal.say("nothing was written")
 

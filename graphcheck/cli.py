@@ -11,13 +11,13 @@ from typing import Annotated
 
 import typer
 
-from graphcheck import commands, output
+from graphcheck import commands, limits, output
 from graphcheck import options as o
 from graphcheck.answers import show_analysis
-from graphcheck.errors import GraphcheckError, UsageError
+from graphcheck.errors import GraphcheckError, Undecided, UsageError
 from graphcheck.sweeping.command import sweep
-from graphcheck.terminal import Terminal, safe
-from graphcheck.verdict import EXIT_OK, EXIT_TROUBLE
+from graphcheck.terminal import Terminal, safe, short
+from graphcheck.verdict import EXIT_OK, EXIT_TROUBLE, EXIT_UNDECIDED
 
 app = typer.Typer(
     name="graphcheck",
@@ -33,6 +33,7 @@ _USAGE_ERRORS: tuple[type[Exception], ...] = tuple(
     base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
 )
 _INTERRUPTED, _BROKEN_PIPE = 130, 141
+_LONGEST = 1000  # characters of a sentence on standard error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a sign must not stop the answer
     try:
-        code = app(args=None if arguments is None else list(arguments), prog_name="graphcheck", standalone_mode=False)
+        given = None if arguments is None else list(arguments)
+        with limits.of_process(limits.default_memory()):
+            code = app(args=given, prog_name="graphcheck", standalone_mode=False)
         sys.stdout.flush()
         return int(code or EXIT_OK)
     except _USAGE_ERRORS as error:
@@ -49,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _trouble(f"{text.rstrip('.')} (graphcheck --help tells more)") if text else EXIT_TROUBLE
     except GraphcheckError as error:
         return _trouble(str(error))
+    except Undecided as error:
+        return _trouble(str(error), EXIT_UNDECIDED)
+    except MemoryError:
+        return _trouble("the memory limit was reached (--max-memory)", EXIT_UNDECIDED)
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
     except (BrokenPipeError, SystemExit):  # typer makes an exit with 1 of a closed pipe; 1 means something else here
@@ -65,10 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
 
 
-def _trouble(message: str) -> int:
+def _trouble(message: str, code: int = EXIT_TROUBLE) -> int:
     with contextlib.suppress(OSError):
-        print(f"graphcheck: {safe(message)}", file=sys.stderr)
-    return EXIT_TROUBLE
+        print(f"graphcheck: {short(message, _LONGEST)}", file=sys.stderr)
+    return code
 
 
 def _version(asked: bool) -> None:
@@ -145,13 +152,20 @@ def export(
 
 
 @app.command()
-def analyze(model: o.Model, json: o.Json = None, report: o.Report = None) -> int:
+def analyze(
+    model: o.Model,
+    timeout: o.Timeout = 300.0,
+    max_memory: o.MaxMemory = None,
+    json: o.Json = None,
+    report: o.Report = None,
+) -> int:
     """Find the patch embeddings of a model, and say why other contractions are none."""
     from graphcheck.equivalence.structure import graph_json
     from graphcheck.model import read
     from graphcheck.patches.analyze import analyze_json
 
     output.check_targets(json, report)
+    commands.begin(timeout, max_memory)
     terminal = Terminal(quiet=json == "-")
     loaded = read(model)
     result = analyze_json(loaded)

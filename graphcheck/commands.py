@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphcheck import options as o
-from graphcheck import output
+from graphcheck import limits, output
 from graphcheck.answers import show_comparison, show_rewrite
 from graphcheck.errors import UsageError
 from graphcheck.terminal import Terminal, safe
@@ -38,6 +38,7 @@ def compare(
     providers: o.Providers = None,
     threads: o.Threads = 0,
     timeout: o.Timeout = 300.0,
+    max_memory: o.MaxMemory = None,
     error_probability: o.ErrorProbability = 1e-9,
     atol: o.Atol = None,
     rtol: o.Rtol = None,
@@ -66,6 +67,7 @@ def compare(
         seed=seed,
         no_run=no_run,
         timeout=timeout,
+        max_memory=max_memory,
         error_probability=error_probability,
         numerics=numerics or ("full" if report else "quick"),
         shape=shape,
@@ -103,11 +105,13 @@ def rewrite(
     threads: o.Threads = 0,
     dry_run: o.DryRun = False,
     force: o.Force = False,
+    external_data: o.ExternalData = "copy",
     fail_if_none: o.FailIfNone = False,
     explain: o.Explain = False,
     no_run: o.NoRun = False,
     seed: o.Seed = 0,
     timeout: o.Timeout = 300.0,
+    max_memory: o.MaxMemory = None,
     error_probability: o.ErrorProbability = 1e-9,
     json: o.Json = None,
     report: o.Report = None,
@@ -120,7 +124,14 @@ def rewrite(
         raise UsageError("say where to write with --out FILE, or give --dry-run to be told only")
     if out is not None and not force and out.exists() and model.exists() and out.samefile(model):
         raise UsageError(f"{out}: is the model itself; give --force to replace it")
-    options = _options(seed=seed, no_run=no_run, timeout=timeout, error_probability=error_probability, shape=shape)
+    options = _options(
+        seed=seed,
+        no_run=no_run,
+        timeout=timeout,
+        max_memory=max_memory,
+        error_probability=error_probability,
+        shape=shape,
+    )
     terminal = Terminal(quiet=json == "-")
 
     def prove(original: Any, rewritten: Any) -> Comparison:
@@ -131,8 +142,8 @@ def rewrite(
         measuring = {"batch": batch, "shapes": options["shapes"], "threads": threads, "seed": seed}
         result = _fastest(model, check, site, options["run"], **measuring, **_providers(providers))
     else:
-        limits = {"max_rank": max_rank, "fold_normalization": fold_normalization}
-        result = _rewritten(model, to, check=check, sites=site, run=options["run"], **limits)
+        within = {"max_rank": max_rank, "fold_normalization": fold_normalization}
+        result = _rewritten(model, to, check=check, sites=site, run=options["run"], **within)
     failed = result.verdict is Verdict.DIFFERENT or any(check.ok is False for check in result.checks)
     if failed:
         code = EXIT_DIFFERENT
@@ -141,9 +152,9 @@ def rewrite(
     else:
         code = EXIT_OK if result.changed else EXIT_UNDECIDED
     written = out if out is not None and not dry_run and code == EXIT_OK else None
-    if written is not None:
-        output.write_model(result, model, written)
+    notes = output.write_model(result, model, written, external_data) if written is not None else []
     data = result.to_json() | {"output": written and str(written), "command": _command(), "versions": _versions()}
+    data |= {"notes": notes}
     show_rewrite(terminal, data, explain or dry_run)
     output.write_all(data, json, report, terminal)
     return code
@@ -182,6 +193,7 @@ def guard(
     no_run: o.NoRun = False,
     numerics: o.Numerics = None,
     timeout: o.Timeout = 300.0,
+    max_memory: o.MaxMemory = None,
     error_probability: o.ErrorProbability = 1e-9,
     json: o.Json = None,
     report: o.Report = None,
@@ -198,6 +210,7 @@ def guard(
         seed=seed,
         no_run=no_run,
         timeout=timeout,
+        max_memory=max_memory,
         error_probability=error_probability,
         numerics=numerics or ("full" if report else "quick"),
         shape=shape,
@@ -228,6 +241,7 @@ def _options(
     seed: int,
     no_run: bool,
     timeout: float,
+    max_memory: str | None,
     error_probability: float,
     numerics: str = "quick",
     shape: list[str] | None = None,
@@ -238,8 +252,7 @@ def _options(
     from graphcheck.equivalence.inputs import parse_range
     from graphcheck.equivalence.interface import parse_shape
 
-    if timeout <= 0:
-        raise UsageError(f"--timeout takes seconds above 0, not {timeout:g}")
+    begin(timeout, max_memory)
     return {
         "shapes": dict(map(parse_shape, shape or ())),
         "ranges": {name: (low, high) for name, low, high in map(parse_range, val_range or ())},
@@ -250,6 +263,13 @@ def _options(
         "timeout": timeout,
         "error_probability": error_probability,
     }
+
+
+def begin(timeout: float, max_memory: str | None) -> None:
+    """Set the limits of a command from its options."""
+    if not timeout > 0:
+        raise UsageError(f"--timeout takes seconds above 0, not {timeout:g}")
+    limits.begin(limits.parse_size(max_memory) if max_memory is not None else None, timeout)
 
 
 def _providers(texts: list[str] | None) -> dict[str, tuple[str, ...]]:

@@ -12,15 +12,17 @@ import dataclasses
 import functools
 import math
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from graphcheck.errors import Exhausted, Oversized
+from graphcheck.errors import Exhausted, Oversized, UsageError
 
 MAX_STEPS = 500_000  # nodes evaluated in one trace, those of functions and of every turn of a loop included
 _INDEX_BYTES = 24  # an element of a movement map at the worst moment: 8 as int64, as much for a copy, 4 once interned
 _SHARE_OF_MACHINE = 0.75
+_LEAST = 2**28  # bytes: what Python and its libraries need themselves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,25 +76,40 @@ def within(memory: int | None = None, seconds: float | None = None) -> Iterator[
         _CURRENT.reset(token)
 
 
+def begin(memory: int | None, seconds: float) -> None:
+    """Set the limits of one command, for itself and with the system, until :func:`of_process` puts them back."""
+    limits = Limits(memory or default_memory(), seconds, time.monotonic() + seconds)
+    _CURRENT.set(limits)
+    _ask_system(limits.memory)
+
+
 @contextlib.contextmanager
 def of_process(memory: int) -> Iterator[None]:
     """Let the system refuse this process more than ``memory`` bytes, so that an allocation fails before the machine does.
 
     Mapped files do not count. Where the system has no such limit, nothing happens.
     """
+    before = _ask_system(memory)
+    token = _CURRENT.set(_CURRENT.get())
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+        if before is not None:
+            _ask_system(before)
+
+
+def _ask_system(memory: int) -> int | None:
+    """Set the system's limit; the one before, or None where the system has none."""
     try:
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        wanted = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
+        wanted = memory if hard == resource.RLIM_INFINITY or memory == resource.RLIM_INFINITY else min(memory, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
     except (ImportError, OSError, ValueError, AttributeError):
-        yield
-        return
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        return None
+    return soft
 
 
 @functools.cache
@@ -106,6 +123,15 @@ def default_memory() -> int:
         with contextlib.suppress(OSError, ValueError):
             found.append(int(Path(path).read_text()))
     return int(_SHARE_OF_MACHINE * min(found))
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``6G``, ``500M`` or ``2.5GiB``; :class:`UsageError` for anything else, and for less than 256 MiB."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    count = int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")) if found else 0
+    if count < _LEAST:
+        raise UsageError(f"a size is a number with K, M, G or T and at least {size(_LEAST)}, such as 6G, not {text!r}")
+    return count
 
 
 def size(count: int) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import math
 import mmap
 import os
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from graphcheck import external, tensors
 from graphcheck.errors import ModelError
 
 ModelLike = str | os.PathLike[str] | onnx.ModelProto | ir.Model
@@ -33,30 +35,48 @@ def read(model: ModelLike) -> ir.Model:
     if isinstance(model, ir.Model):
         return model
     if isinstance(model, onnx.ModelProto):
-        _check(model, "model")
-        return ir.from_proto(model)
+        return _read_proto(model)
     path = Path(model)
     data = _map(path)
     try:
         stripped, raw = _strip(memoryview(data))
         proto = onnx.ModelProto.FromString(stripped)
-    except (ValueError, IndexError, MemoryError) as error:
-        raise ModelError(path, f"is not an ONNX model, or is cut off ({error})") from None
     except Exception as error:  # protobuf's DecodeError has no public home
-        raise ModelError(path, f"is not an ONNX model, or is cut off ({error})") from None
+        cause = "it ends within a field" if isinstance(error, IndexError) else _first_line(error)
+        raise ModelError(path, f"is not an ONNX model, or is cut off ({cause})") from None
     if not proto.HasField("graph") or not proto.graph.output:
         raise ModelError(path, "is not an ONNX model: it holds no graph with outputs")
-    _check_external_data(proto, path)
+    tensors.check(proto, path, {name for name, _ in raw})
     _check(proto, str(path), {name for name, _ in raw})
-    try:
-        result = ir.from_proto(proto)
-    except Exception as error:
-        raise ModelError(path, f"cannot be read: {_first_line(error)}") from None
-    if proto.graph.initializer:
-        ir.external_data.set_base_dir(result.graph, str(path.parent.resolve()))
+    result = _from_proto(proto, path)
     _attach(result, raw, data, path)
     result.meta["graphcheck.path"] = str(path)
     result.meta["graphcheck.map"] = data
+    return result
+
+
+def _read_proto(proto: onnx.ModelProto) -> ir.Model:
+    """A model in memory; external data is looked for in the working directory."""
+    if any(True for _ in tensors.elsewhere(proto)):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        proto = copy
+        tensors.check(proto, Path("model"))
+    _check(proto, "model")
+    return _from_proto(proto, Path("model"))
+
+
+def _from_proto(proto: onnx.ModelProto, path: Path) -> ir.Model:
+    try:
+        result = ir.from_proto(proto)
+    except Exception as error:
+        while error.__cause__ is not None:  # onnx_ir says where first, what last
+            error = error.__cause__  # type: ignore[assignment]
+        raise ModelError(path, f"cannot be read: {_first_line(error)}") from None
+    if not isinstance(result, ir.Model):
+        raise ModelError(path, "cannot be read: it holds no model")
+    if proto.graph.initializer:
+        ir.external_data.set_base_dir(result.graph, str(path.parent.resolve()))
     return result
 
 
@@ -74,13 +94,21 @@ def release(*models: ir.Model) -> None:
             data.madvise(mmap.MADV_DONTNEED)
 
 
-def write(model: ir.Model, path: str | os.PathLike[str]) -> None:
-    """Write the model to ``path`` atomically: a temporary file beside it, then a rename; nothing is left on failure."""
-    try:
-        data = ir.to_proto(model).SerializeToString(deterministic=True)
-    except ValueError as error:
-        raise ModelError(path, f"cannot be written: {_first_line(error)}") from None
-    write_bytes(data, path)
+def write(
+    model: ir.Model, path: str | os.PathLike[str], *, external_data: str = "copy", limit: int | None = None
+) -> list[str]:
+    """Write the model to ``path`` atomically: a temporary file beside it, then a rename; nothing is left on failure.
+
+    Its external data stays where it is if it lies beside ``path``; else see :func:`graphcheck.external.placed`, also
+    for models of more than ``limit`` bytes (about 2 GiB). Returns the names of the data files that ``path`` refers to.
+    """
+    with external.placed(model, Path(path), external_data, limit) as placed:
+        try:
+            data = ir.to_proto(placed).SerializeToString(deterministic=True)
+        except Exception as error:  # protobuf's EncodeError has no public home
+            raise ModelError(path, f"cannot be written: {_first_line(error)}") from None
+        write_bytes(data, path)
+        return external.files(placed)
 
 
 def write_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
@@ -106,7 +134,7 @@ def write_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
 
 def check_full(model: ir.Model | onnx.ModelProto, name: object = "model") -> None:
     """Raise :class:`ModelError` unless ``onnx.checker`` accepts the model with full check (strict shape inference)."""
-    proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(model)
+    proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(external.without_weights(model))
     try:
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:
@@ -184,6 +212,8 @@ def _first_line(error: BaseException) -> str:
 
 def _map(path: Path) -> mmap.mmap:
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode) and not path.is_dir():
+            raise ModelError(path, "is no regular file")  # opening a pipe would wait for ever
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise ModelError(path, "is an empty file, no ONNX model")
@@ -216,35 +246,15 @@ def _check(proto: onnx.ModelProto, name: str, mapped: frozenset[str] | set[str] 
         raise ModelError(name, f"is refused by the ONNX checker: {_first_line(error)}") from None
 
 
-def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuse external data that is missing, too short, or outside the model's folder, before anything reads it."""
-    folder = path.parent.resolve()
-    for tensor in proto.graph.initializer:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        fields = {entry.key: entry.value for entry in tensor.external_data}
-        location = fields.get("location", "")
-        target = (folder / location).resolve()
-        if not location or os.path.isabs(location) or not target.is_relative_to(folder):
-            raise ModelError(path, f"initializer {tensor.name}: external data {location!r} is outside the model's folder")
-        if not target.is_file():
-            raise ModelError(path, f"initializer {tensor.name}: external data file {location!r} is missing")
-        offset, length = int(fields.get("offset", 0)), fields.get("length")
-        dtype = ir.DataType(tensor.data_type)
-        need = int(length) if length is not None else math.ceil(math.prod(tensor.dims) * dtype.itemsize)
-        if offset < 0 or need < 0 or offset + need > target.stat().st_size:
-            raise ModelError(path, f"initializer {tensor.name}: external data file {location!r} is too short")
-
-
 def _attach(model: ir.Model, raw: list[tuple[str, tuple[int, int]]], data: mmap.mmap, path: Path) -> None:
     for name, (start, length) in raw:
         value = model.graph.initializers.get(name)
         if value is None or value.const_value is None:
             continue
-        tensor = value.const_value
-        dtype, dims = tensor.dtype, tuple(int(d) for d in tensor.shape.numpy())
-        if math.ceil(math.prod(dims) * dtype.itemsize) != length:
-            raise ModelError(path, f"initializer {name}: has {length} bytes, its shape {list(dims)} needs another number")
+        dtype, dims = value.const_value.dtype, tuple(int(d) for d in value.const_value.shape.numpy())
+        if tensors.needed(dims, dtype) != length:
+            cause = f"has {length} bytes, its shape {list(dims)} needs another number"
+            raise ModelError(path, f"initializer {name!r} {cause}")
         array = np.frombuffer(data, np.dtype(dtype.numpy()).newbyteorder("<"), math.prod(dims), start).reshape(dims)
         value.const_value = ir.Tensor(array, dtype=dtype, shape=ir.Shape(dims), name=name)
 
@@ -315,14 +325,18 @@ def _strip(data: memoryview) -> tuple[bytes, list[tuple[str, tuple[int, int]]]]:
 
 
 def _strip_tensor(data: memoryview, start: int, end: int, raw: list[tuple[str, tuple[int, int]]]) -> bytes:
-    kept, found, name = [], None, ""
+    kept, found, name, count = [], None, "", 0
     for number, wire, begin, content, last in _fields(data, start, end):
-        if number == _RAW_DATA and wire == 2 and last - content >= _MAPPED_BYTES:
-            found = (content, last - content)
-            continue
+        if number == _RAW_DATA:
+            count += 1
+            if wire == 2 and last - content >= _MAPPED_BYTES:
+                found = (content, last - content)
+                continue
         if number == 8 and wire == 2:  # TensorProto.name
             name = bytes(data[content:last]).decode()
         kept.append(bytes(data[begin:last]))
+    if count > 1:  # readers differ in which of them counts
+        raise ValueError(f"initializer {name!r} holds its data {count} times")
     if found:
         raw.append((name, found))
     body = b"".join(kept)

@@ -102,6 +102,15 @@ ErrorProbability = Annotated[
 Timeout = Annotated[
     float, _option("--timeout", metavar="SECONDS", help="for the whole; undecided after it (default: 300)", panel=_RUN)
 ]
+MaxMemory = Annotated[
+    str | None,
+    _option(
+        "--max-memory",
+        metavar="SIZE",
+        help="such as 6G, for graphcheck and for onnxruntime each; undecided beyond it (default: 3/4 of the machine's)",
+        panel=_RUN,
+    ),
+]
 Providers = Annotated[
     list[str] | None,
     _option(
@@ -156,6 +165,14 @@ FoldNormalization = Annotated[
     bool, _option("--fold-normalization", help="take a normalization before the patches into the weight (re-rounds it)")
 ]
 Batch = Annotated[int, _option("--batch", metavar="N", least=1, help="for --to fastest: a symbolic batch (default: 1)")]
+ExternalData = Annotated[
+    Literal["copy", "link"],
+    _option(
+        "--external-data",
+        help="how data files get to another folder: copy (default), or link: a copy-on-write clone, no disk space",
+        panel=_OUT,
+    ),
+]
 DryRun = Annotated[bool, _option("--dry-run", help="tell what would be done; write nothing")]
 Force = Annotated[bool, _option("--force", help="let OUT be MODEL")]
 FailIfNone = Annotated[bool, _option("--fail-if-none", help="exit with 3, and write nothing, where nothing applies")]

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,36 +48,40 @@ def files_of(model: Path) -> list[tuple[Path, Path]]:
     return [(model, Path(model.name)), *((model.parent / name, name) for name in sorted(locations))]
 
 
-def copy_model(model: Path, out: Path) -> None:
+def copy_model(model: Path, out: Path, external_data: str = "copy") -> None:
     """Copy a model byte by byte, atomically, with its external data, which must not be in anyone's way."""
-    others = [(path, out.parent / name) for path, name in files_of(model)[1:]]
-    others = [(path, target) for path, target in others if not (target.exists() and target.samefile(path))]
-    for _, target in others:
-        if target.exists():
-            raise GraphcheckError(f"{target}: is in the way of the model's external data")
-    for path, target in others:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+    from graphcheck import external
+    from graphcheck.model import read
+
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        shutil.copyfile(model, temporary)
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with external.placed(read(model), out, external_data, limit=sys.maxsize):
+        try:
+            shutil.copyfile(model, temporary)
+            os.replace(temporary, out)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
-def write_model(result: Rewrite, model: Path, out: Path) -> None:
-    """Write a rewritten model, atomically; where nothing was rewritten, a byte copy of ``model``."""
-    import onnx_ir as ir
+def write_model(result: Rewrite, model: Path, out: Path, external_data: str = "copy") -> list[str]:
+    """Write a rewritten model, atomically; where nothing was rewritten, a byte copy of ``model``.
 
+    Returns what there is to say of the data files of the result.
+    """
     from graphcheck import model as model_
 
-    if result.changed:
-        if out.parent.resolve() != model.parent.resolve():
-            ir.external_data.load_to_model(result.model)  # its places are relative to the model's folder
-        model_.write(result.model, out)
-    elif not (out.exists() and out.samefile(model)):
-        copy_model(model, out)
+    if not result.changed:
+        if not (out.exists() and out.samefile(model)):
+            copy_model(model, out, external_data)
+        return []
+    had = {str(name) for _, name in files_of(model)[1:]}
+    names = model_.write(result.model, out, external_data=external_data)
+    new = [name for name in names if name not in had]
+    notes = [f"its weights exceed what one ONNX file can hold, so they are in {name} beside it" for name in new]
+    if kept := [name for name in names if name in had]:
+        beside = out.parent.resolve() == model.parent.resolve()
+        done = "used where it is" if beside else {"copy": "copied", "link": "cloned"}[external_data] + " beside it"
+        notes.append(f"external data {', '.join(kept)} is {done}, unchanged")
+    return notes
 
 
 def dumps(result: Any) -> str:

@@ -80,14 +80,14 @@ class Residues:
         mantissa = mantissa * 2.0**53
         high = np.rint(mantissa / 2.0**27)
         low = mantissa - high * 2.0**27
-        rows = []
-        for p in self.primes:
+        out = np.empty((len(self.primes), values.size))
+        for row, p in zip(out, self.primes, strict=True):
             h = high - p * np.rint(high / p)
-            m = h * float(2**27 % p) + low
-            m = m - p * np.rint(m / p)
-            r = m * np.take(self._power_table(p), exponent)
-            rows.append(r - p * np.rint(r / p))
-        out = np.stack(rows)
+            h *= float(2**27 % p)
+            h += low
+            h -= p * np.rint(h / p)
+            h *= np.take(self._power_table(p), exponent)
+            np.subtract(h, p * np.rint(h / p), out=row)
         out[:, masked] = -np.inf
         return out
 

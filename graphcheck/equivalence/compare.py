@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import contextvars
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,10 +17,12 @@ from typing import Any
 
 import onnx_ir as ir
 
+from graphcheck import limits
 from graphcheck import model as model_
 from graphcheck.equivalence import classes, inputs, interface, numeric, record, reduction, rounding, structure, witness
 from graphcheck.equivalence.alignment import Alignment, Divergence, layout_change
 from graphcheck.equivalence.attempts import Attempt, Options, Trials, text
+from graphcheck.equivalence.curve import first_curve
 from graphcheck.equivalence.difference import SPREAD_FACTOR, Deviation
 from graphcheck.errors import GraphcheckError, Undecided, UsageError
 from graphcheck.hashing import Hashes
@@ -45,6 +48,7 @@ def compare(
     numerics: str = "quick",
     error_probability: float = 1e-9,
     timeout: float = 300.0,
+    max_memory: int | None = None,
     reduce: str | os.PathLike[str] | None = None,
     witness: str | os.PathLike[str] | None = None,
     providers: Iterable[str] | None = None,
@@ -57,7 +61,8 @@ def compare(
     """Whether two models are the same function; each is a path, an ``onnx.ModelProto`` or an ``onnx_ir.Model``.
 
     ``shapes`` fixes input shapes by name, ``ranges`` restricts what is claimed and where a witness may lie, ``inputs`` is an
-    .npz of real inputs. ``run=False`` leaves onnxruntime out (the proof alone). ``timeout`` is in seconds. ``reduce`` is a
+    .npz of real inputs. ``run=False`` leaves onnxruntime out (the proof alone). ``timeout`` is in seconds,
+    ``max_memory`` in bytes (None: three quarters of the machine's). ``reduce`` is a
     folder for the two small models around the first divergence, ``witness`` one for the input that shows a difference.
     ``graphs=False`` leaves the graphs out of the evidence. Raises :class:`GraphcheckError` for models that cannot be read
     and options that do not fit them.
@@ -81,7 +86,8 @@ def compare(
         iterations or 1,
         fail_fast,
     )
-    return _Comparer(a, b, options, graphs, progress or (lambda _: None)).run()
+    with limits.within(max_memory, timeout):
+        return _Comparer(a, b, options, graphs, progress or (lambda _: None)).run()
 
 
 class _Comparer:
@@ -117,12 +123,22 @@ class _Comparer:
         self.constants: list[dict[str, Any]] = []
 
     def run(self) -> Comparison:
-        """The verdict with its evidence."""
+        """The verdict with its evidence; ``undecided`` where a limit was reached."""
+        try:
+            return self._finish(*self._run())
+        except Undecided as error:
+            return self._finish(Verdict.UNDECIDED, str(error))
+        except MemoryError:
+            self.attempts.clear()  # which gives memory back
+            reason = f"the memory limit of {limits.size(limits.current().memory)} was reached"
+            return self._finish(Verdict.UNDECIDED, reason)
+
+    def _run(self) -> Judged:
         blocking = [m for m in self.interface.mismatches if m.where == "input" or m.kind in ("missing", "dtype")]
         if blocking:
-            return self._finish(*self._interface_verdict(blocking))
+            return self._interface_verdict(blocking)
         pool = concurrent.futures.ThreadPoolExecutor(1)
-        self.running = pool.submit(self._numeric) if self.options.run else None
+        self.running = pool.submit(contextvars.copy_context().run, self._numeric) if self.options.run else None
         try:
             with self._timed("hashing"):
                 self.hashes.ahead([*classes.weights(self.models[0]), *classes.weights(self.models[1])])
@@ -137,7 +153,7 @@ class _Comparer:
             judged = self._judge(self.attempts[-1])
         elif judged[0] is Verdict.PROVED:
             judged = self._cross_check(*judged)
-        return self._finish(*judged)
+        return judged
 
     # -- proofs --------------------------------------------------------------------------------------------------
 
@@ -326,7 +342,11 @@ class _Comparer:
         pairs = zip(self.sources, self.models, strict=True)
         a, b = (str(s) if isinstance(s, (str, os.PathLike)) else _bytes(m) for s, m in pairs)
         with self._timed("onnxruntime"):
-            self.numbers = numeric.numeric(a, b, self.interface, settings, self.runs.append)
+            try:
+                self.numbers = numeric.numeric(a, b, self.interface, settings, self.runs.append)
+            except (Undecided, MemoryError) as error:
+                warning = f"onnxruntime was not run: {error}"
+                self.numbers = {"runs": [], "warnings": [warning], "time_a_ms": None, "time_b_ms": None}
 
     def _wait(self) -> None:
         if self.running is not None:
@@ -378,9 +398,12 @@ class _Comparer:
         shown = verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING)
         spread = {d.output: d.spread for d in self.deviations if d.spread}
         spread = spread or (self._spread() if self.options.numerics == "full" and self.runs else {})
-        for row in self._rows():
-            if spread.get(row["a"]) and row["max_abs"] is not None:
-                row["spread_units"] = row["max_abs"] / spread[row["a"]]
+        record.in_spreads(self.numbers, spread)
+        if self.numbers and self.graphs and self.options.numerics == "full":
+            with self._timed("curve"):
+                pairs = [a.pair for a in self.attempts if a.pair is not None]
+                known = (self.models, self.interface, pairs, self.divergence, self.runs)
+                self.numbers["curve"] = first_curve(*known, self.options.seed)
         evidence: dict[str, Any] = {
             "a": model_.summary(self.models[0]) if self.graphs else {"path": model_.path_of(self.models[0])},
             "b": model_.summary(self.models[1]) if self.graphs else {"path": model_.path_of(self.models[1])},
@@ -393,26 +416,13 @@ class _Comparer:
             "divergence": self.divergence and self.divergence.to_json(),
             "witness": self.found,
             "reduced": self._reduced(attempt),
-            "graphs": {s: structure.graph_json(m) for s, m in zip("ab", self.models, strict=True)}
-            if self.graphs
-            else None,
+            "graphs": record.drawn(self.models, attempt.pair if attempt else None) if self.graphs else None,
             "alignment": self.alignment.nodes() if self.alignment is not None else [],
             "seed": self.options.seed,
             "versions": record.versions(),
             "timings": {**self.timings, "total": time.monotonic() - self.started},
         }
         return Comparison(verdict, reason, evidence)
-
-    def _drawn(self, attempt: Attempt | None) -> dict[str, Any]:
-        """Both graphs as plain data; shapes that a model does not declare are those of the trace."""
-        drawn = {s: structure.graph_json(m) for s, m in zip("ab", self.models, strict=True)}
-        for side in "ab" if attempt is not None and attempt.pair is not None else "":
-            tensors = drawn[side]["tensors"]
-            for value, traced in getattr(attempt.pair, side).values.items():  # type: ignore[union-attr]
-                row = tensors.get(value.name)
-                if row is not None and row["shape"] is None and isinstance(traced, Tensor):
-                    row |= {"shape": list(traced.shape), "dtype": ir.DataType.from_numpy(traced.dtype).name.lower()}
-        return drawn
 
     def _reduced(self, attempt: Attempt | None) -> dict[str, Any] | None:
         if self.options.reduce is None or self.divergence is None or attempt is None or attempt.pair is None:

@@ -78,7 +78,7 @@ def judge(
     """Deviations of the ``outputs`` (name, class in A, class in B) on ``inputs`` by leaf key; ``unit`` is the unit roundoff.
 
     ``executed`` gives what onnxruntime computed of the outputs at this input, if that is to be had: its distance from float64
-    shows the spread of a plain difference without noise runs. What is smaller than one rounding of the output is not judged
+    shows the spread without noise runs where a difference is far above it, or below it. What is smaller than one rounding of the output is not judged
     further (its spread is given as that rounding). An output whose value is not known has an infinite bound.
     """
     roots = [c for _, a, b in outputs for c in (a, b)]
@@ -103,10 +103,12 @@ def judge(
             if name in shown
             else []
         )
-        spread = _SEEN_FACTOR * max(map(_largest, seen), default=math.inf)
-        if apart[name] > _PLAIN * spread:
+        once = max(map(_largest, seen), default=math.inf)
+        plain, lost = apart[name] > _PLAIN * _SEEN_FACTOR * once, apart[name] <= SPREAD_FACTOR * once < math.inf
+        if plain or lost:  # far above what execution shows of rounding, or below it: no noise run would change that
+            factor = _SEEN_FACTOR if plain else 1.0
             bound = _first_order(roundings, _SEEN_FACTOR * max(map(_typical, seen)), unit)
-            found[name] = Deviation(name, apart[name], bound, spread, False)
+            found[name] = Deviation(name, apart[name], bound, factor * once, False)
             open_.remove((name, a, b))
     if open_:
         noise: dict[int, list[np.ndarray]] = {}

@@ -14,8 +14,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from graphcheck import limits
 from graphcheck.equivalence.interface import Interface, Pair, Shapes
-from graphcheck.errors import UsageError
+from graphcheck.errors import Undecided, UsageError
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
@@ -23,6 +24,7 @@ Arrays = dict[str, Array]
 DISTRIBUTIONS = ("normal", "uniform", "one-hot", "constant", "extreme")
 SIGNS = ("both", "positive", "negative")
 _SMALL_INTEGERS = (1, 3)  # small enough for the ids of tiny vocabularies; 0 is the padding of many, so left out
+_MAX_RANK = 64  # of a numpy array
 _EXTREME_DECADES = 6.0  # magnitudes of "extreme" lie this many decades around the scale
 
 
@@ -87,6 +89,9 @@ def generate(interface: Interface, shapes: Shapes, spec: InputSpec) -> Arrays:
     result: Arrays = {}
     for position, pair in enumerate(interface.inputs):
         rng = np.random.default_rng([spec.seed, position])
+        limits.current().check_elements(math.prod(shapes[pair.key]), f"input {pair.key!r}")
+        if len(shapes[pair.key]) > _MAX_RANK:
+            raise Undecided(f"input {pair.key!r} has rank {len(shapes[pair.key])}, and numpy goes to {_MAX_RANK}")
         result[pair.key] = _draw(pair, shapes[pair.key], spec, rng)
     return result
 

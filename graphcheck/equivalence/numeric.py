@@ -12,6 +12,7 @@ from typing import Any
 from graphcheck import limits
 from graphcheck.equivalence.inputs import Arrays, InputSpec, generate, side_inputs
 from graphcheck.equivalence.interface import Interface, Shapes, shapes, symbols
+from graphcheck.equivalence.pictures import pictures
 from graphcheck.equivalence.remote import RemoteSession
 from graphcheck.equivalence.runtime import RunError, Source, measure
 from graphcheck.equivalence.statistics import compare_arrays, vacuous
@@ -110,6 +111,7 @@ def numeric(
     """
     options = options or NumericOptions()
     rows: list[dict[str, Any]] = []
+    worst: dict[str, dict[str, Any]] = {}
     warnings: dict[str, None] = {}  # in order, each once
     seen: dict[tuple[object, ...], set[bytes]] = {}
     times: list[tuple[float, float]] = []
@@ -117,6 +119,8 @@ def numeric(
         for item in _runs(sides, interface, options):
             row = item.to_json(interface)
             rows.append(row)
+            if options.level == "full":
+                _picture(item, row, worst, interface)
             if on_run is not None:
                 on_run(item)
             warnings |= dict.fromkeys(_warnings(item, row, interface))
@@ -145,7 +149,7 @@ class _Sides:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.threads = options.threads or max(1, cores if options.level == "quick" else cores // 2)
         self.pool = ThreadPoolExecutor(2)
-        self.memory = limits.current().memory  # which the threads would not see
+        self.bounds = limits.current()  # which the threads would not see
         self.sessions: dict[tuple[int, str], RemoteSession | RunError] = {}
         self.last: list[Arrays] = [{}, {}]
 
@@ -208,7 +212,7 @@ class _Sides:
                     providers=self.options.providers,
                     threads=self.threads,
                     timeout=self.options.timeout,
-                    memory=self.memory,
+                    bounds=self.bounds,
                 )
             except RunError as error:
                 self.sessions[key] = error
@@ -259,6 +263,19 @@ def _plan(interface: Interface, options: NumericOptions) -> Iterator[tuple[Input
                 yield base, shapes(interface, options.shapes, {**options.sizes, symbol: size})
             except UsageError:
                 break  # an asked shape fixes this dim
+
+
+def _picture(item: Run, row: dict[str, Any], worst: dict[str, dict[str, Any]], interface: Interface) -> None:
+    """Give ``heatmap`` and ``scatter`` to the row of each output that deviates most, taking them from the one before."""
+    keys = {(p.a.name, p.b.name): p.key for p in interface.outputs if p.a is not None and p.b is not None}
+    for output in row["outputs"]:
+        key = keys[output["a"], output["b"]]
+        before = worst.get(key)
+        if before is None or (output["scale_ulp"] or 0) > (before["scale_ulp"] or 0):
+            for name in ("heatmap", "scatter") if before is not None else ():
+                before.pop(name, None)  # type: ignore[union-attr]
+            output |= pictures(item.a.outputs[key], item.b.outputs[key])
+            worst[key] = output
 
 
 def _warnings(item: Run, row: dict[str, Any], interface: Interface) -> Iterator[str]:

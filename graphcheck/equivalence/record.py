@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+import onnx_ir as ir
+
 from graphcheck.domains.residues import LOW
+from graphcheck.equivalence import structure
 from graphcheck.equivalence.attempts import Attempt, Trials, text
+from graphcheck.equivalence.classes import Pair
 from graphcheck.equivalence.difference import Deviation
 from graphcheck.equivalence.windows import Tier
+from graphcheck.ops.algebra import Tensor
 
 _EXACT = "equality is of real arithmetic over the stored constants, where both sides are defined"
 
@@ -106,6 +111,28 @@ def _tier(t: Tier) -> dict[str, Any]:
     row["log2_error"] = t.log2_error if math.isfinite(t.log2_error) else None
     row["prime_bits"] = LOW.bit_length()
     return row
+
+
+def drawn(models: tuple[ir.Model, ir.Model], pair: Pair | None) -> dict[str, Any]:
+    """The ``graphs`` key of the JSON; shapes that a model does not declare are those of the trace."""
+    graphs = {side: structure.graph_json(model) for side, model in zip("ab", models, strict=True)}
+    for side, trace in (("a", pair.a), ("b", pair.b)) if pair is not None else ():
+        for value, traced in trace.values.items():
+            row = graphs[side]["tensors"].get(value.name)
+            if row is not None and row["shape"] is None and isinstance(traced, Tensor):
+                row |= {"shape": list(traced.shape), "dtype": ir.DataType.from_numpy(traced.dtype).name.lower()}
+    return graphs
+
+
+def in_spreads(numbers: dict[str, Any] | None, spread: Mapping[str, float]) -> None:
+    """Give the outputs of plain runs their ``spread_units``: a spread is known at normal inputs of one shape alone."""
+    runs = (numbers or {"runs": []})["runs"]
+    for run in runs:
+        plain = (run["inputs"]["shapes"], run["inputs"].get("scale")) == (runs[0]["inputs"]["shapes"], 1.0)
+        plain &= (run["inputs"].get("distribution"), run["inputs"].get("signs")) == ("normal", "both")
+        for row in run["outputs"] if plain or run["inputs"].get("distribution") == "given" else ():
+            if spread.get(row["a"]) and row["max_abs"] is not None:
+                row["spread_units"] = row["max_abs"] / spread[row["a"]]
 
 
 def versions() -> dict[str, str]:

@@ -50,7 +50,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     for side, letter in enumerate("ab"):
         path = folder / f"{letter}.onnx"
-        model_.write(_extract(models[side], pair, side, regions[side], names), path)
+        model_.write(_extract(models[side], pair, side, regions[side], names), path, external_data="used")
         files.append(str(path))
     try:
         again = compare(files[0], files[1])

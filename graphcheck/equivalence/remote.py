@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import math
 import os
 import signal
 import struct
@@ -35,9 +36,9 @@ _SIZE = struct.Struct("<Q")
 class RemoteSession:
     """A loaded model in a child process; use as a context manager, or ``close`` it, to give the process back.
 
-    ``seconds`` is the wall time of the last run. Each call may take ``timeout`` seconds (None: no end), and the process
-    ``memory`` bytes (None: the limit in force). Raises :class:`RunError` where onnxruntime refuses the model, and
-    :class:`UsageError` for a provider that it has not.
+    ``seconds`` is the wall time of the last run. Each call may take ``timeout`` seconds, and no more than half of the time
+    that ``bounds`` leave (None: the limits in force, which another thread does not see). Raises :class:`RunError` where
+    onnxruntime refuses the model, and :class:`UsageError` for a provider that it has not.
     """
 
     def __init__(
@@ -48,16 +49,17 @@ class RemoteSession:
         providers: Sequence[str] = ("CPUExecutionProvider",),
         threads: int = 0,
         timeout: float | None = None,
-        memory: int | None = None,
+        bounds: limits.Limits | None = None,
     ) -> None:
         self.name = "model" if isinstance(model, bytes) else os.fspath(model)
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise ModelError(self.name, "there is no such file")
         self.timeout, self.seconds = timeout, 0.0
-        self.memory = memory or limits.current().memory
+        self.bounds = bounds or limits.current()
         self._child: _Child | None = _take()
         options = {"optimizations": optimizations, "providers": list(providers), "threads": threads}
         task = {"do": "load", "options": options, "model": None if isinstance(model, bytes) else str(Path(model).resolve())}
+        task["folder"] = getattr(model, "folder", "")
         given = {"model": np.frombuffer(model, np.uint8)} if isinstance(model, bytes) else {}
         self._ask(task, given)
 
@@ -70,7 +72,7 @@ class RemoteSession:
         child, self._child = self._child, None
         if child is not None:
             try:
-                child.ask({"do": "drop", "memory": self.memory}, {}, 30.0)
+                child.ask({"do": "drop", "memory": self.bounds.memory}, {}, 30.0)
                 _idle.append(child)
             except (OSError, EOFError, ValueError, TimeoutError):
                 child.kill()
@@ -84,11 +86,13 @@ class RemoteSession:
     def _ask(self, task: dict[str, Any], arrays: Mapping[str, Any]) -> Arrays:
         if self._child is None:
             raise RunError(self.name, "onnxruntime is no longer running it", "crash")
+        left = max(1.0, 0.5 * (self.bounds.deadline - time.monotonic()))
+        timeout = min(left, math.inf if self.timeout is None else self.timeout)
         try:
-            answer, found = self._child.ask(task | {"memory": self.memory}, arrays, self.timeout)
+            answer, found = self._child.ask(task | {"memory": self.bounds.memory}, arrays, timeout)
         except TimeoutError:
             self._lose()
-            raise RunError(self.name, f"onnxruntime was not done after {self.timeout:g} s", "timeout") from None
+            raise RunError(self.name, f"onnxruntime was not done after {timeout:.3g} s", "timeout") from None
         except (OSError, EOFError, ValueError, KeyError, TypeError, MemoryError) as error:
             raise RunError(self.name, self._lose(error), "crash") from None
         except BaseException:  # interrupted: the child still works, and what it will answer belongs to nobody
@@ -128,7 +132,7 @@ class _Child:
             env=os.environ | {"PYTHONPATH": path},
         )
 
-    def ask(self, task: dict[str, Any], arrays: Mapping[str, Any], timeout: float | None) -> tuple[dict[str, Any], Arrays]:
+    def ask(self, task: dict[str, Any], arrays: Mapping[str, Any], timeout: float) -> tuple[dict[str, Any], Arrays]:
         """The answer to a task; TimeoutError, or EOFError where the child has ended."""
         late = threading.Event()
 
@@ -136,7 +140,7 @@ class _Child:
             late.set()
             self.process.kill()
 
-        timer = threading.Timer(timeout, stop) if timeout is not None else None
+        timer = threading.Timer(timeout, stop) if timeout < threading.TIMEOUT_MAX else None
         if timer is not None:
             timer.daemon = True
             timer.start()
@@ -197,11 +201,7 @@ def _send(pipe: IO[bytes], header: dict[str, Any], arrays: Mapping[str, Any]) ->
     for name, array in arrays.items():
         array = np.asarray(array)
         text = array.dtype.kind in "OSUT"
-        blob = memoryview(
-            json.dumps(array.astype(str).ravel().tolist()).encode()
-            if text
-            else np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        )
+        blob = memoryview(json.dumps(array.astype(str).ravel().tolist()).encode()) if text else _octets(array)
         index.append([name, "string" if text else array.dtype.name, list(array.shape), blob.nbytes])
         blobs.append(blob)
     head = json.dumps(header | {"arrays": index}).encode()
@@ -209,6 +209,10 @@ def _send(pipe: IO[bytes], header: dict[str, Any], arrays: Mapping[str, Any]) ->
     for blob in blobs:
         pipe.write(blob)
     pipe.flush()
+
+
+def _octets(array: np.ndarray[Any, Any]) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], Arrays]:
@@ -237,6 +241,12 @@ def _read(pipe: IO[bytes], count: int) -> bytearray:
     return data
 
 
+class _Bytes(bytes):
+    """A serialized model, and the folder of its external data."""
+
+    folder: str = ""
+
+
 def serve() -> None:
     """What the child does: load and run, as told on standard input, until that ends or the parent is gone."""
     tasks, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -259,7 +269,9 @@ def serve() -> None:
                 with limits.of_process(task["memory"]):
                     if task["do"] == "load":
                         session = None
-                        source = task["model"] if task["model"] is not None else bytes(arrays["model"])
+                        source = task["model"] if task["model"] is not None else _Bytes(arrays["model"])
+                        if isinstance(source, _Bytes):
+                            source.folder = task["folder"]
                         session = load(source, **task["options"])
                     elif task["do"] == "run" and session is not None:
                         found = session.run(arrays, task["outputs"])

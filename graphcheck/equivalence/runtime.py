@@ -1,7 +1,7 @@
-"""onnxruntime behind one door: sessions, runs, runs in a child process, and fair timing.
+"""onnxruntime behind one door: sessions, runs, and fair timing.
 
-Whatever onnxruntime does with a model is a result: a refusal, a crash or a hang becomes a :class:`RunError` that says
-which.
+Whatever onnxruntime does with a model is a result: a refusal becomes a :class:`RunError`, and so does a crash or a hang
+where the session is one of :mod:`remote`.
 Models on disk are handed over as paths, so that nothing is copied and external data is found.
 """
 
@@ -137,27 +137,6 @@ def load(
     except Exception as error:
         cause, node = _cause(error)
         raise RunError(name, f"onnxruntime refuses it: {cause}", "load", node) from None
-
-
-def run(
-    model: Source,
-    inputs: Mapping[str, Array],
-    outputs: Sequence[str] | None = None,
-    *,
-    optimizations: str = "on",
-    providers: Sequence[str] = ("CPUExecutionProvider",),
-    threads: int = 0,
-    timeout: float | None = None,
-) -> Arrays:
-    """Outputs by name of one run; with ``timeout`` (seconds) in a child process, which may crash or hang alone."""
-    if timeout is None:
-        session = load(model, optimizations=optimizations, providers=providers, threads=threads)
-        return session.run(inputs, outputs)
-    from graphcheck.equivalence.remote import RemoteSession
-
-    options: dict[str, Any] = {"optimizations": optimizations, "providers": providers, "threads": threads}
-    with RemoteSession(model, **options, timeout=timeout) as remote:
-        return remote.run(inputs, outputs)
 
 
 def measure(

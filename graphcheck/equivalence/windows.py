@@ -299,8 +299,11 @@ class _Drawn(dict[tuple[Any, ...], np.ndarray]):
         return self[key]
 
 
+_ALIKE = 1e-9  # relative to the sum of magnitudes; a few layers of float64 arithmetic err by far less
+
+
 class _Lookalikes:
-    """Tensors by a float64 sketch: those within a part in a million of each other may be equal. A filter, never a proof."""
+    """Tensors by a float64 sketch: what lies closer than float64 rounding may explain may be equal. A filter, never a proof."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[int, int], list[tuple[float, tuple[int, int]]]] = {}
@@ -314,7 +317,7 @@ class _Lookalikes:
         if not math.isfinite(sketch):
             found = [e for _, e in same]  # nothing can be told: the exact evaluation has to
         else:
-            found = [e for other, e in same if not abs(other - sketch) > 1e-6 * scale]
+            found = [e for other, e in same if not abs(other - sketch) > _ALIKE * scale]
         same.append((sketch, entry))
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import onnx_ir as ir
 
 from graphcheck import model as model_
 from graphcheck.ops.node import Node
+
+_SHOWN_FILTERS, _SHOWN_CHANNELS, _SHOWN_NUMBERS = 6, 3, 6000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +145,26 @@ class Site:
             "ordinary": self.ordinary,
             "blocked": self.blocked,
             "notes": list(self.notes),
+            "weights": self._first_filters(),
+        }
+
+    def _first_filters(self) -> dict[str, Any] | None:
+        """{"order": names of the matrix rows, "first": 0, "filters": [[c][kh][kw], ...]}: what a drawing shows of the weight."""
+        channels = min(self.weight_index.shape[1], _SHOWN_CHANNELS)
+        count = min(len(self.weight_index), _SHOWN_FILTERS, _SHOWN_NUMBERS // (channels * math.prod(self.kernel_shape)))
+        if len(self.kernel_shape) != 2 or count < 1 or self.weight.dtype.kind not in "f":
+            return None
+        padded = np.append(self.weight.reshape(-1).astype(np.float64) * self.alpha, 0.0)  # its last element is at -1
+        filters = [
+            [[[float(f"{v:.3g}") for v in row] for row in plane] for plane in kernel]
+            for kernel in padded[self.weight_index[:count, :channels]].tolist()
+        ]
+        found = re.search(r"->.*\(([^()]*)\)[^()]*$", self.pattern or "")
+        order = found.group(1).split() if found else []
+        return {
+            "order": " ".join(order) if sorted(order) == ["c", "p1", "p2"] else "c p1 p2",
+            "first": 0,
+            "filters": filters,
         }
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import onnx_ir as ir
 
+from graphcheck import external
 from graphcheck import model as model_
 from graphcheck.errors import ModelError
 from graphcheck.patches.analyze import find
 from graphcheck.patches.site import Analysis, Site
-
-_TWO_GIB = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +52,6 @@ def _names(original: ir.Model, rewritten: ir.Model) -> Check:
 
 
 def _checker(rewritten: ir.Model) -> Check:
-    if sum(v.const_value.nbytes for v in rewritten.graph.initializers.values() if v.const_value is not None) > _TWO_GIB:
-        return Check("checker", None, "more than 2 GiB: the checker takes such a model only from its file")
     try:
         model_.check_full(rewritten)
     except ModelError as error:
@@ -81,8 +78,9 @@ def _load(model: ir.Model) -> str | None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     try:
-        data = ir.to_proto(model).SerializeToString()
-        onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        data = external.serialized(model)
+        external.tell_folder(options, data)
+        onnxruntime.InferenceSession(bytes(data), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen classes of its own
         return " ".join(str(error).split())[:300]
     return None

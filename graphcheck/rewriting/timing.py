@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck import external
 from graphcheck import model as model_
 from graphcheck.errors import UsageError
 
@@ -37,10 +38,11 @@ def onnxruntime_timer(
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         feeds = _inputs(models[0], batch, shapes or {}, np.random.default_rng(seed))
-        sessions = [
-            onnxruntime.InferenceSession(ir.to_proto(m).SerializeToString(), options, providers=list(providers))
-            for m in models
-        ]
+        sessions = []
+        for model in models:
+            data = external.serialized(model)
+            external.tell_folder(options, data)
+            sessions.append(onnxruntime.InferenceSession(bytes(data), options, providers=list(providers)))
         times: list[list[float]] = [[] for _ in models]
         for at in range(warm_up + runs):
             for session, column in zip(sessions, times, strict=True):

@@ -1,0 +1,142 @@
+"""What the tensors of a model file may be, wherever they stand in it; looked at before anything trusts or reads them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from graphcheck.errors import ModelError
+
+_LONGEST_PATH = 4096
+_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+
+
+def elsewhere(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor whose data is external: initializers, and attributes of all nodes in graphs and functions."""
+    return (tensor for tensor in _all(proto) if tensor.data_location == onnx.TensorProto.EXTERNAL)
+
+
+def check(proto: onnx.ModelProto, path: Path, mapped: frozenset[str] | set[str] = frozenset()) -> None:
+    """Raise :class:`ModelError` for tensors that readers would take differently, and for external data that is missing,
+    of the wrong size, or outside the model's folder.
+
+    ``mapped`` are main-graph initializers whose bytes were left in the file. External data of any tensor but the main
+    graph's initializers, which is rare and small, is read into ``proto``.
+    """
+    own = {id(tensor): tensor for tensor in proto.graph.initializer}
+    for graph in (proto.graph, *_subgraphs(proto.graph)):
+        if graph.sparse_initializer:
+            name = graph.sparse_initializer[0].values.name
+            raise ModelError(path, f"initializer {name!r} is sparse, which is not read")
+    for tensor in own.values():
+        if tensor.name in mapped and (
+            tensor.data_location == onnx.TensorProto.EXTERNAL
+            or tensor.external_data
+            or tensor.HasField("segment")
+            or any(len(getattr(tensor, field)) for field in _FIELDS)
+        ):
+            raise ModelError(path, f"initializer {tensor.name!r} holds its data in more than one way")
+    for tensor in elsewhere(proto):
+        source, offset, length = _place(tensor, path)
+        if id(tensor) not in own:
+            with open(source, "rb") as file:
+                file.seek(offset)
+                tensor.raw_data = file.read(length)
+            del tensor.external_data[:]
+            tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+def needed(dims: Sequence[int], dtype: ir.DataType) -> int | None:
+    """The bytes of a tensor; None where there is no such tensor: a negative dim, or a type without a size."""
+    if any(n < 0 for n in dims) or dtype in (ir.DataType.STRING, ir.DataType.UNDEFINED):
+        return None
+    return math.ceil(math.prod(dims) * dtype.itemsize)
+
+
+def _place(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
+    """(file, offset, length) of external data."""
+
+    def refuse(cause: str) -> ModelError:
+        return ModelError(path, f"initializer {tensor.name}: {cause}")
+
+    folder = path.parent.resolve()
+    fields = {entry.key: entry.value for entry in tensor.external_data}
+    location = fields.get("location", "")
+    if not location or "\0" in location or len(location) > _LONGEST_PATH:
+        raise refuse(f"external data {location[:40]!r} is no file name")
+    try:
+        source = (folder / location).resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links
+        raise refuse(f"external data {location!r} cannot be found ({error})") from None
+    if os.path.isabs(location) or not source.is_relative_to(folder):
+        raise refuse(f"external data {location!r} is outside the model's folder")
+    try:
+        if not source.is_file():
+            raise refuse(f"external data file {location!r} is missing")
+        there = source.stat().st_size
+    except OSError as error:
+        raise refuse(f"external data file {location!r} cannot be opened: {error.strerror}") from None
+    try:
+        need = needed(tensor.dims, ir.DataType(tensor.data_type))
+    except ValueError:
+        need = None
+    if need is None:
+        raise refuse(f"its type {tensor.data_type} and shape {list(tensor.dims)} are those of no external data")
+    offset, length = (_number(fields.get(key), default) for key, default in (("offset", 0), ("length", need)))
+    if offset is None or length is None:
+        raise refuse("the offset or length of its external data is no number")
+    if length != need:
+        raise refuse(f"its external data has {length} bytes, its shape {list(tensor.dims)} needs {need}")
+    if offset + length > there:
+        raise refuse(f"external data file {location!r} is too short")
+    return source, offset, length
+
+
+def _number(text: str | None, default: int) -> int | None:
+    if text is None:
+        return default
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def _all(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    graphs = [proto.graph, *_subgraphs(proto.graph)]
+    for info in proto.training_info:
+        for graph in (info.initialization, info.algorithm):
+            graphs += [graph, *_subgraphs(graph)]
+    for function in proto.functions:
+        yield from _attribute_tensors(function)
+        graphs += _subgraphs(function)
+    for graph in graphs:
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        yield from _attribute_tensors(graph)
+
+
+def _attributes(holder: Any) -> Iterator[onnx.AttributeProto]:
+    for node in holder.node:
+        yield from node.attribute
+    yield from getattr(holder, "attribute_proto", ())
+
+
+def _attribute_tensors(holder: Any) -> Iterator[onnx.TensorProto]:
+    for attribute in _attributes(holder):
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        for sparse in (*((attribute.sparse_tensor,) if attribute.HasField("sparse_tensor") else ()), *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+
+
+def _subgraphs(holder: Any) -> Iterator[onnx.GraphProto]:
+    """The graphs in the attributes of a graph or function, at any depth (which protobuf bounds by 100)."""
+    for attribute in _attributes(holder):
+        for graph in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+            yield graph
+            yield from _subgraphs(graph)

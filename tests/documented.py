@@ -1,0 +1,116 @@
+"""Pages that show commands: what they show, and running it. Shared by the tests of the README and of docs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from graphcheck.cli import main
+
+ROOT = Path(__file__).parent.parent
+_BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A command on a page and the output below it; empty where the page shows none."""
+
+    command: str
+    output: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """A Markdown page."""
+
+    path: Path
+
+    @functools.cached_property
+    def text(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    @functools.cached_property
+    def blocks(self) -> list[tuple[str, str]]:
+        """The fenced blocks: their language and their text."""
+        return [(kind, re.sub(f"^{indent}", "", body, flags=re.M)) for indent, kind, body in _BLOCK.findall(self.text)]
+
+    @functools.cached_property
+    def prose(self) -> str:
+        """The page without its fenced blocks."""
+        return _BLOCK.sub("", self.text)
+
+    @functools.cached_property
+    def shown(self) -> list[Shown]:
+        """What a reader would type: the lines after ``$`` of console blocks, and graphcheck's lines of sh and yaml blocks."""
+        found: list[Shown] = []
+        for kind, text in self.blocks:
+            if kind == "console":
+                parts = [part.partition("\n") for part in re.split(r"^\$ ", text, flags=re.M)[1:]]
+                found += [Shown(command, output) for command, _, output in parts]
+            elif kind == "sh":
+                found += [Shown(line) for line in text.splitlines() if line.startswith("graphcheck")]
+            elif kind == "yaml":  # a plain or folded scalar
+                folded = re.sub(r": >-?\n +", ": ", text)
+                folded = re.sub(r"\n +(?=--)", " ", folded)
+                found += [Shown(command) for command in re.findall(r"(?:run|entry): (graphcheck .*)", folded)]
+        return found
+
+    @functools.cached_property
+    def mentioned(self) -> list[str]:
+        """Commands with their subcommand inside sentences."""
+        return re.findall(r"`(graphcheck (?:[a-z]+)(?: [^`]*)?)`", self.prose)
+
+    @functools.cached_property
+    def files(self) -> dict[str, str]:
+        """The files that a page gives in full: blocks whose first line is a comment with a name."""
+        found = (re.match(r"# ([\w-]+\.\w+)\n(.*)", text, re.DOTALL) for kind, text in self.blocks if kind == "python")
+        return {match[1]: match[2] for match in found if match}
+
+
+def masked(text: str) -> str:
+    """Output without what differs from machine to machine: numbers, spaces, and the names of witnesses."""
+    text = re.sub(r"graphcheck-witness-\w+", "graphcheck-witness", text)
+    return re.sub(r"\s+", " ", re.sub(r"\d[\d,.]*(e[-+]\d+)?", "N", text)).strip()
+
+
+def run(page: Page, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> int:
+    """Run the page's commands in order in ``folder`` and compare what they print; how many were run."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PATH", os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))  # onnxslim
+    for name, text in page.files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    ran = 0
+    for shown in page.shown:
+        words = shlex.split(shown.command)
+        if words[0] not in ("graphcheck", "python") or words[1] == "demo" or "scheduler:" in shown.command:
+            continue
+        capsys.readouterr()
+        if words[0] == "python":
+            made = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=False)
+            assert made.returncode == 0, f"{shown.command}: {made.stderr}"
+            out = made.stdout
+        else:
+            code = main(words[1:])
+            out, err = capsys.readouterr()
+            assert code in (0, 1, 3) and err == "", f"{shown.command}: {err}"
+        if shown.output.strip():
+            assert masked(out) == masked(shown.output), shown.command
+        ran += 1
+    return ran
+
+
+def understood(command: str, capsys: pytest.CaptureFixture[str]) -> bool:
+    """Whether the command line knows the command's options; it is not run."""
+    words = shlex.split(re.sub(r" (\.\.\.|…)$", "", command))[1:]
+    at = words.index("--") if "--" in words else len(words)
+    code = main([*words[:at], "--help"])
+    capsys.readouterr()
+    return code == 0

@@ -1,0 +1,127 @@
+"""The pages of docs and BugList.md: their commands run and print what is shown, and every link leads somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import onnx
+import pytest
+from documented import ROOT, Page, run, understood
+
+import graphcheck
+from graphcheck.domains.residues import LOW, PRIME_COUNT
+from graphcheck.ops.table import TAUGHT
+
+DOCS = ROOT / "docs"
+PAGES = {path.relative_to(DOCS).as_posix(): Page(path) for path in sorted(DOCS.rglob("*.md"))}
+PAGES["BugList.md"] = Page(ROOT / "BugList.md")
+WITH_COMMANDS = [name for name, page in PAGES.items() if page.shown]
+NET = '<ir_version: 10, opset_import: ["": 21]> net (float[N,2] x) => (float[N,1] y) <float[2,1] w = {0.3, 0.7}> { y = %s }'
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    """The reader's own files that pages take for granted: models, folders of them and a list of pairs."""
+    proto = onnx.parser.parse_model(NET % "MatMul (x, w)")
+    other = onnx.parser.parse_model(NET % "Gemm (x, w)")
+    for folder, model in (("reference", proto), ("exports", other), ("models", proto)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.onnx").write_bytes(model.SerializeToString())
+    for name in ("reference.onnx", "export.onnx", "models/net.optimized.onnx"):
+        shutil.copy(tmp_path / "exports" / "net.onnx", tmp_path / name)
+    pairs = [{"a": "reference.onnx", "b": "exports/net.onnx"}]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    (tmp_path / "models/manifest.json").write_text("{}")
+    return tmp_path
+
+
+@pytest.mark.torch
+@pytest.mark.keras
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WITH_COMMANDS)
+def test_the_commands_print_what_the_page_shows(
+    name: str, given: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(PAGES[name], given, monkeypatch, capsys) > 0
+
+
+def test_a_wrong_page_is_seen(given: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    page = given / "page.md"
+    command = "$ graphcheck compare reference.onnx export.onnx --no-run\n"
+    for text in (f"{command}✓ identical\n", "$ graphcheck compare reference.onnx absent.onnx\n"):
+        page.write_text(f"```console\n{text}```\n", encoding="utf-8")
+        with pytest.raises(AssertionError):
+            run(Page(page), given, monkeypatch, capsys)
+
+
+def test_commands_in_sentences_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    mentioned = [command for page in PAGES.values() for command in page.mentioned]
+    assert mentioned
+    assert [command for command in mentioned if not understood(command, capsys)] == []
+    assert not understood("graphcheck compare A B --prove", capsys)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name: str) -> None:
+    page = PAGES[name]
+    links = re.findall(r"\]\(([^)\s]+)\)", page.prose)
+    assert [link for link in links if not leads(page.path, link)] == []
+
+
+def leads(path: Path, link: str) -> bool:
+    """Whether a link from a page is a web address, or names a file and, behind #, a heading of it."""
+    if link.startswith("https://"):
+        return True
+    file, _, anchor = link.partition("#")
+    target = path.parent / file if file else path
+    if not target.is_file():
+        return False
+    titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M)
+    return not anchor or anchor in {re.sub(r"[^\w]+", "-", re.sub("[`,.:?]", "", t.lower())).strip("-") for t in titles}
+
+
+def test_a_broken_link_is_seen() -> None:
+    index = DOCS / "index.md"
+    assert leads(index, "index.md") and not leads(index, "absent.md") and not leads(index, "index.md#absent")
+
+
+def test_every_page_stands_in_the_navigation() -> None:
+    listed = set(re.findall(r"[\w/.-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    assert set(PAGES) - {"BugList.md"} == listed
+
+
+def test_pages_name_no_place_of_a_machine() -> None:
+    found = [name for name, page in PAGES.items() if re.search(r"(/home/|/root/|/tmp/|/work/|[A-Z]:\\)", page.text)]
+    assert found == []
+
+
+def test_python_examples_use_public_names() -> None:
+    examples = "".join(text for page in PAGES.values() for kind, text in page.blocks if kind == "python")
+    used = set(re.findall(r"\bgraphcheck\.(\w+)", re.sub(r"(?:from|import) graphcheck\.\S+.*", "", examples)))
+    assert used and used <= set(graphcheck.__all__)
+
+
+def test_operators_that_pages_name_as_taught_are() -> None:
+    table = Page(DOCS / "explanation.md").text
+    named = re.findall(r"`(\w+)`", table.partition("expanded into their definitions")[2].partition("\n\n")[0])
+    assert named and {("", name) for name in named} <= set(TAUGHT)
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_the_error_probability_is_what_the_explanation_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The formula of the page on the numbers that its command records gives the probability that it prints."""
+    run(Page(DOCS / "explanation.md"), tmp_path, monkeypatch, capsys)
+    proof = json.loads((tmp_path / "vit.json").read_text())["proof"]
+    total = 0.0
+    for tier in proof["tiers"]:
+        prime = tier["degree"] / LOW + (2 * tier["height"] / 21) / PRIME_COUNT
+        pairs = tier["fingerprints"] * (tier["fingerprints"] - 1) / 2 + tier["hashed"] * (tier["hashed"] - 1) / 2
+        total += 2 * pairs * prime ** len(tier["primes"])
+    assert total > 0
+    assert total == pytest.approx(proof["error_probability"], rel=1e-6)
