@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphcheck import options as o
 from graphcheck import limits, output
+from graphcheck import options as o
 from graphcheck.answers import show_comparison, show_rewrite
 from graphcheck.errors import UsageError
 from graphcheck.terminal import Terminal, safe

@@ -220,7 +220,10 @@ def _unload(model: ir.Model, path: Path, undo: contextlib.ExitStack) -> None:
             for _, tensor in chosen:
                 file.seek(-file.tell() % _ALIGN, os.SEEK_CUR)
                 start = file.tell()
-                tensor.tofile(file)
+                if isinstance(tensor, ir.Tensor):
+                    tensor.tofile(file)
+                else:
+                    file.write(tensor.tobytes())
                 places.append((start, file.tell() - start))
 
     _install(path.parent / location, fill, undo)

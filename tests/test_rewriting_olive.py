@@ -25,7 +25,8 @@ def test_the_package_configuration_names_the_module() -> None:
 
 
 @pytest.fixture
-def olive() -> Any:
+def olive(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("OLIVE_DISABLE_TELEMETRY", "1")
     pytest.importorskip("olive", reason="Olive is not installed: pip install olive-ai in an environment of its own")
     from graphcheck.rewriting import olive
 
@@ -77,6 +78,7 @@ def test_unknown_forms_and_sites_are_refused(olive: Any, tmp_path: Path) -> None
         run(olive, path, tmp_path / "out", to="nonsense")
 
 
+@pytest.mark.filterwarnings("ignore:.LoggingHandler. in:DeprecationWarning")
 def test_a_workflow_finds_it_by_the_package_configuration(olive: Any, tmp_path: Path) -> None:
     from olive.workflows import run as workflow
 

@@ -48,6 +48,7 @@ class Float64:
         self.inputs, self.bounds, self.unit, self.run_opaque = inputs, bounds, unit, run_opaque
         self.random = np.random.default_rng(seed)
         self.unknown: set[str] = set()
+        self.broken = False  # a value overflowed or underflowed: what follows from it says nothing about the reals
 
     def const(self, array: np.ndarray) -> Real:
         """The constant, exact (an integer beyond 2**53 is rounded, and its error said)."""
@@ -78,6 +79,7 @@ class Float64:
             seen = [v.value if m is None else np.take(v.value, m.index - 1) for v, m in zip(values, maps, strict=True)]
             with np.errstate(all="ignore"):
                 quick = plain(*seen)
+            self._watch(fn, quick, seen)
             quick = np.broadcast_to(quick, (size,)) if quick.shape != (size,) else quick
             noisy = self.unit and fn != "pos" and not _is_exact(fn, seen)
             return self._finish(quick, None, np.abs(quick) if noisy else None)
@@ -87,6 +89,7 @@ class Float64:
         ]
         with np.errstate(all="ignore"):
             value, error = ELEMENTWISE[fn.partition(":")[0]](fn, *(part for x in xs for part in x))
+        self._watch(fn, value, [x for x, _ in xs])
         value = np.broadcast_to(value, (size,)) if value.shape != (size,) else value
         noisy = fn.partition(":")[0] not in EXACT and not _is_exact(fn, [v.value for v in values])
         return self._finish(value, error, np.abs(value) if noisy else None)
@@ -100,6 +103,7 @@ class Float64:
 
         av, bv = a.value.reshape(batches[0], m, k), right(b.value)
         value = (av @ bv).reshape(-1)
+        self._watch("contract", value, ())
         error = None
         if self.bounds:
             ae, be = a.error.reshape(av.shape), right(b.error)
@@ -154,6 +158,16 @@ class Float64:
         if value is None:
             return Real(np.full(size, np.nan), np.full(size, np.inf))
         return Real(value.reshape(-1), np.full(size, np.inf) if self.bounds else _none(value.reshape(-1)))
+
+    def _watch(self, fn: str, value: np.ndarray, operands: Sequence[np.ndarray]) -> None:
+        """Note an overflow (NaN or +inf; -inf is a mask) and, for Exp and products, an underflow to zero."""
+        if not math.isfinite(float(np.add.reduce(value, axis=None))):
+            self.broken |= bool(np.isnan(value).any() or np.isposinf(value).any())
+        if fn in ("exp", "mul") and not self.broken:
+            zero = value == 0
+            if zero.any():
+                came = [np.isfinite(x) if fn == "exp" else x != 0 for x in operands]
+                self.broken = bool((zero & np.logical_and.reduce(np.broadcast_arrays(zero, *came))).any())
 
     def _finish(self, value: np.ndarray, error: np.ndarray | None, scale: np.ndarray | None) -> Real:
         if self.unit and scale is not None:

@@ -434,6 +434,8 @@ class Terms:
         a = self.find(a)
         if fn in _UNORDERED and k == 1:
             return a
+        if fn == "softmax" and k == 1 and not self.neginf[a]:
+            return self.seen((self.const(np.ones(1, np.float32)), None), rows)
         if self.normalize and fn in _UNORDERED and self.terms[a].kind == "move":
             order = self._column_order(self.terms[a].params[0], k)
             if order is not None:

@@ -116,7 +116,7 @@ class Trials:
         ``costly`` is asked (called without arguments) whether the windows that cost arithmetic may be tried.
         """
         first = self.attempt(chosen, None, costly)
-        if first.proved or not self.discrete():
+        if first.pair is not None or not self.discrete():
             yield first
             return
         for sample in range(1 if self.options.inputs is not None else _SAMPLES):

@@ -28,6 +28,7 @@ SPREAD_FACTOR = 4.0  # a deviation counts as more than rounding above this many 
 _SEEN_FACTOR = 8.0  # what one execution in the declared types shows of the spread is taken times this,
 _PLAIN = 1000.0  # and trusted in place of noise runs where the deviation is this many times as large
 _NOISE_RUNS = 2
+_JUMPS = frozenset({"floor", "ceil", "round", "cast", "wrap", "saturate", "mod", "fmod", "intdiv"})
 _RIGOROUS_ELEMENTS = 5_000_000  # the running bound costs three more products a contraction; tried up to this size
 
 
@@ -83,9 +84,15 @@ def judge(
     """
     roots = [c for _, a, b in outputs for c in (a, b)]
 
+    broken = False
+
     def run(**options: Any) -> dict[int, Real]:
+        nonlocal broken
+        domain = Float64(inputs, **options)
         with np.errstate(all="ignore"):
-            return evaluate(terms, Float64(inputs, **options), roots, visit=lambda *_: tick())
+            found = evaluate(terms, domain, roots, visit=lambda *_: tick())
+        broken |= domain.broken
+        return found
 
     def values(name: str, a: int, b: int) -> tuple[np.ndarray, np.ndarray]:
         return exact[terms.find(a)].value, exact[terms.find(b)].value
@@ -97,6 +104,7 @@ def judge(
     open_ = [(n, a, b) for n, a, b in outputs if apart[n] > floors[n]]
     roundings = _roundings(terms, roots)
     shown = executed() if open_ else {}
+    stepped = bool(open_) and _has_steps(terms, roots)
     for name, a, b in list(open_):
         seen = (
             [_minus(x.reshape(-1), y) for x, y in zip(shown[name], values(name, a, b), strict=True)]
@@ -104,7 +112,8 @@ def judge(
             else []
         )
         once = max(map(_largest, seen), default=math.inf)
-        plain, lost = apart[name] > _PLAIN * _SEEN_FACTOR * once, apart[name] <= SPREAD_FACTOR * once < math.inf
+        plain = not stepped and apart[name] > _PLAIN * _SEEN_FACTOR * once
+        lost = apart[name] <= SPREAD_FACTOR * once < math.inf
         if plain or lost:  # far above what execution shows of rounding, or below it: no noise run would change that
             factor = _SEEN_FACTOR if plain else 1.0
             bound = _first_order(roundings, _SEEN_FACTOR * max(map(_typical, seen)), unit)
@@ -112,7 +121,7 @@ def judge(
             open_.remove((name, a, b))
     if open_:
         noise: dict[int, list[np.ndarray]] = {}
-        for i in range(_NOISE_RUNS):
+        for i in range(_NOISE_RUNS * (1 + stepped)):
             for cls, value in run(bounds=False, unit=unit, seed=seed + i).items():
                 noise.setdefault(cls, []).append(_minus(value.value, exact[cls].value))
         bounded = run() if sum(terms.size(c) for c in terms.order(roots)) <= _RIGOROUS_ELEMENTS else {}
@@ -121,10 +130,41 @@ def judge(
             moved = [d for cls in (a, b) for d in noise[cls]]
             rigorous = float((bounded[a].error + bounded[b].error).max(initial=0)) if bounded else math.inf
             first_order = _first_order(roundings, max(map(_typical, moved)), unit)
-            bound = min(rigorous, first_order) if math.isfinite(apart[name]) else math.inf
+            bound = rigorous if rigorous < apart[name] else first_order
             spread = max(map(_largest, moved))
-            found[name] = Deviation(name, apart[name], bound, spread, rigorous <= first_order)
+            found[name] = Deviation(name, apart[name], bound, spread, rigorous < apart[name])
+    if broken:  # floats saturated somewhere: nothing is certain
+        return [dataclasses.replace(d, bound=math.inf) for d in found.values()]
     return [found[name] for name, _, _ in outputs]
+
+
+def _has_steps(terms: Terms, roots: Sequence[int]) -> bool:
+    """Whether a jump stands behind the outputs: rounding, ArgMax, or a comparison that is no Relu's (x * pos(x) has none).
+
+    Execution may saturate at a jump just as float64 does, so that only noise tells whether it is near.
+    """
+    order = terms.order(roots)
+    relus = set()
+    for cls in order:
+        term = terms.terms[cls]
+        if term.kind == "ew" and term.params[0] == "mul":
+            a, b = (terms.find(x) for x in term.args)
+            for step, x in ((a, b), (b, a)):
+                if terms.terms[step].params[:1] == ("pos",) and terms.find(terms.terms[step].args[0]) == x:
+                    relus.add((cls, step))
+    for cls in order:
+        term = terms.terms[cls]
+        if (
+            term.kind == "ew"
+            and term.params[0].partition(":")[0] in _JUMPS
+            or term.kind == "rows"
+            and "arg" in term.params[0]
+        ):
+            return True
+        for arg in map(terms.find, term.args):
+            if terms.terms[arg].params[:1] == ("pos",) and (cls, arg) not in relus:
+                return True
+    return any(terms.terms[terms.find(r)].params[:1] == ("pos",) for r in roots)
 
 
 def _first_order(roundings: float, typical: float, unit: float) -> float:

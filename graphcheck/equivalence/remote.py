@@ -58,7 +58,11 @@ class RemoteSession:
         self.bounds = bounds or limits.current()
         self._child: _Child | None = _take()
         options = {"optimizations": optimizations, "providers": list(providers), "threads": threads}
-        task = {"do": "load", "options": options, "model": None if isinstance(model, bytes) else str(Path(model).resolve())}
+        task = {
+            "do": "load",
+            "options": options,
+            "model": None if isinstance(model, bytes) else str(Path(model).resolve()),
+        }
         task["folder"] = getattr(model, "folder", "")
         given = {"model": np.frombuffer(model, np.uint8)} if isinstance(model, bytes) else {}
         self._ask(task, given)

@@ -139,9 +139,7 @@ def load(
         raise RunError(name, f"onnxruntime refuses it: {cause}", "load", node) from None
 
 
-def measure(
-    sessions: Mapping[str, tuple[Runs, Mapping[str, Array]]], runs: int, warm_up: int = 1
-) -> dict[str, Timing]:
+def measure(sessions: Mapping[str, tuple[Runs, Mapping[str, Array]]], runs: int, warm_up: int = 1) -> dict[str, Timing]:
     """Times of each (session, inputs) by its name; the runs take turns, so that a busy machine slows all alike."""
     for session, inputs in sessions.values():
         for _ in range(warm_up):

@@ -52,9 +52,9 @@ class PatchEmbedding(Pass):
     @classmethod
     def validate_config(cls, config: type[BasePassConfig], accelerator_spec: AcceleratorSpec) -> bool:
         """Whether the form is known and the rank can be reached."""
-        known = config.to in FORMS  # type: ignore[attr-defined]
+        known = config.to in FORMS
         if not known:
-            logger.warning("graphcheck knows no form %r", config.to)  # type: ignore[attr-defined]
+            logger.warning("graphcheck knows no form %r", config.to)
         return bool(super().validate_config(config, accelerator_spec) and known)
 
     def _run_for_config(

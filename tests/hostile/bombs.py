@@ -15,13 +15,13 @@ _FOLDED = {
     "Expand": "t = Expand(one, s)",
     "Tile": "k = Expand(one, ones) t = Tile(k, s)",
     "Range": "n = Constant<value = int64 {1000000000000}>() z = Constant<value = int64 {0}>() "
-    "d = Constant<value = int64 {1}>() r = Range(z, n, d) t = Cast<to = 1>(r)",
+    "d = Constant<value = int64 {1}>() g = Range(z, n, d) t = Cast<to = 1>(g)",
     "Pad": "p = Constant<value = int64[2] {0, 1000000000000}>() t = Pad(one1, p)",
     "OneHot": "n = Constant<value = int64 {1000000000000}>() i = Constant<value = int64[1] {3}>() "
     "v = Constant<value = float[2] {0, 1}>() t = OneHot(i, n, v)",
     "EyeLike": "q = Constant<value = int64[2] {1000000, 1000000}>() c = ConstantOfShape(q) t = EyeLike<dtype = 1>(c)",
-    "Resize": "k = Expand(one, ones) e = Constant<value = float[0] {}>() r = Constant<value = float[3] {1e4, 1e4, 1e4}>() "
-    "t = Resize(k, e, r)",
+    "Resize": "k = Expand(one, ones) e = Constant<value = float[0] {}>() f = Constant<value = float[3] {1e4, 1e4, 1e4}>() "
+    "t = Resize(k, e, f)",
     "Einsum": "v = ConstantOfShape(m) t = Einsum<equation = \"i,j,k->ijk\">(v, v, v)",
     "outer MatMul": "a = ConstantOfShape(mc) b = ConstantOfShape(mr) t = MatMul(a, b)",
     "outer Add": "a = ConstantOfShape(mc) b = ConstantOfShape(mr) t = Add(a, b)",
