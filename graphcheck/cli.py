@@ -168,7 +168,10 @@ def analyze(
     commands.begin(timeout, max_memory)
     terminal = Terminal(quiet=json == "-")
     loaded = read(model)
-    result = analyze_json(loaded)
+    try:
+        result = analyze_json(loaded)
+    except Undecided as error:
+        raise Undecided(f"{model}: {error}") from None
     show_analysis(terminal, result)
     if json or report:
         result |= {"graph": graph_json(loaded)}

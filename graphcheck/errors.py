@@ -28,7 +28,10 @@ class Undecided(Exception):
 
     def __init__(self, reason: str, node: str | None = None) -> None:
         self.reason, self.node = reason, node
-        super().__init__(f"{reason} (node {node})" if node else reason)
+        super().__init__(reason)
+
+    def __str__(self) -> str:  # the node is often found out later
+        return f"{self.reason} (node {self.node})" if self.node else self.reason
 
 
 class Untaught(Undecided):

@@ -114,7 +114,7 @@ class Interpreter:
                 return self._fold(node, inputs)
         if any(isinstance(x, list) for x in inputs):
             raise Undecided(f"{node.op_type} on a sequence is not evaluated", node.name)
-        if node.op_type in contraction.OPS or node.op_type in reduction.OPS:
+        if node.op_type in contraction.OPS or node.op_type in reduction.OPS or node.op_type in ("Resize", "Upsample"):
             reference.check_size(node, inputs)
         return self._taught(node, inputs)
 

@@ -160,10 +160,10 @@ class _Child:
             if timer is not None:
                 timer.cancel()
 
-    def kill(self) -> int:
+    def kill(self, wait: float = 0.2) -> int:
         """End it; the exit code, that of a crash if it had ended by itself."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(0.2)
+            self.process.wait(wait)
         self.process.kill()
         code = self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -188,7 +188,7 @@ def _take() -> _Child:
 
 def _end_all() -> None:
     while _idle:
-        _idle.pop().process.kill()
+        _idle.pop().kill(wait=0.0)
 
 
 atexit.register(_end_all)

@@ -159,7 +159,8 @@ class _Tracer(Interpreter):
             return self._cut(source, opsets) or self._node(source, self.env, {}, opsets)
         except RecursionError:
             reason = "its functions or subgraphs are nested too deeply"
-        except Exhausted:
+        except Exhausted as error:
+            error.node = error.node or model_.node_name(source)
             raise
         except Undecided as error:
             reason = error.reason
