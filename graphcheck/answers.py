@@ -112,6 +112,10 @@ def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> N
             terminal.say(
                 f"  check {safe(check['name'])} {word}: {safe(check['detail'])}", "" if check["ok"] else "yellow"
             )
+    if reported := result.get("reported"):
+        terminal.say("  reported to be best, by target (not measured here; --to fastest measures):")
+        rows = [[safe(row[key]) for key in ("target", "form", "reported", "source")] for row in reported]
+        terminal.table(("target", "form", "what was reported", "source"), rows, 4)
     if result["output"]:
         kind = "" if result["sites"] or moved else ", a byte copy of the model"
         terminal.say(f"wrote {safe(result['output'])}{kind}")

@@ -73,9 +73,9 @@ def assert_equivalent(
 def analyze(model: ModelLike) -> Analysis:
     """The patch embeddings of a model (``.sites``), and what looks like one but is none (``.refusals``)."""
     from graphcheck.model import read
-    from graphcheck.patches.analyze import find
+    from graphcheck.patches.preparing import prepared
 
-    return find(read(model))
+    return prepared(read(model))[1]
 
 
 def rewrite(

@@ -155,6 +155,8 @@ def rewrite(
     notes = output.write_model(result, model, written, external_data) if written is not None else []
     data = result.to_json() | {"output": written and str(written), "command": _command(), "versions": _versions()}
     data |= {"notes": notes}
+    if explain:
+        data |= {"reported": _reported(result)}
     show_rewrite(terminal, data, explain or dry_run)
     output.write_all(data, json, report, terminal)
     return code
@@ -165,6 +167,12 @@ def _rewritten(model: Path, to: str, **options: Any) -> Rewrite:
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
 
     return rewrite_model(read(model), to, **options)
+
+
+def _reported(result: Rewrite) -> list[dict[str, str]]:
+    from graphcheck.rewriting.fastest import explain
+
+    return explain(result.original)
 
 
 def _fastest(model: Path, check: Any, sites: list[str] | None, run: bool, **measuring: Any) -> Rewrite:

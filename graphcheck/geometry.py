@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck import limits
+
 
 @dataclasses.dataclass(frozen=True)
 class Window:
@@ -69,6 +71,7 @@ class Window:
         ``positions`` per axis are those of :meth:`out_shape` unless given.
         """
         out, rank = tuple(positions or self.out_shape(spatial)), len(self.kernel_shape)
+        limits.current().check_elements(math.prod(out) * math.prod(self.kernel_shape), "a table of windows")
         total = np.zeros(out + self.kernel_shape, np.int64)
         inside = np.ones(out + self.kernel_shape, bool)
         for axis in range(rank):
@@ -93,6 +96,7 @@ def im2col(shape: Sequence[int], window: Window, groups: int = 1) -> np.ndarray:
     """
     batch, channels, *spatial = shape
     at = window.gather(spatial)
+    limits.current().check_elements(batch * channels * at.size, "a table of windows")
     positions = math.prod(at.shape[: len(spatial)])
     at = at.reshape(1, positions, 1, -1)
     plane = math.prod(spatial)

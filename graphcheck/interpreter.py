@@ -51,6 +51,9 @@ class Interpreter:
     def run(self, inputs: Mapping[str, Value]) -> Trace:
         """Trace the main graph on inputs by name (concrete arrays or tensors); raises :class:`Undecided`."""
         graph = self.model.graph
+        complex_ = next((n for n, x in inputs.items() if isinstance(x, Tensor) and x.dtype.kind == "c"), None)
+        if complex_ is not None:
+            raise Undecided(f"input {complex_!r} is complex, and only real numbers are evaluated")
         env: Env = {}
         for value in graph.inputs:
             if value.name is not None and value.name in inputs:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -11,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from patch_cases import IMAGE, TOKENS, conv, graph, ints, ops, patchify, projected, proved
 
+from graphcheck import model as model_
+from graphcheck.cli import main
 from graphcheck.errors import UsageError
 from graphcheck.patches.regions import factors
 from graphcheck.rewriting.builder import steps
@@ -136,3 +140,14 @@ def test_each_site_may_have_its_own_form() -> None:
 def test_reports_are_told_for_models_with_patches_only() -> None:
     assert {row["form"] for row in explain(IMAGES["2-d"])} == {"conv", "matmul"}
     assert explain(conv("strides = [1, 1]", (5, 3, 1, 1), IMAGE)) == []
+
+
+def test_explain_tells_what_is_reported_for_each_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, told = tmp_path / "m.onnx", tmp_path / "r.json"
+    model_.write(IMAGES["2-d"], path)
+    assert main(["rewrite", str(path), "--to", "matmul", "--dry-run", "--explain", "--json", str(told)]) == 0
+    rows = json.loads(told.read_text())["reported"]
+    assert {"target": "Ascend", "form": "conv"}.items() <= next(r for r in rows if r["target"] == "Ascend").items()
+    assert "vllm-ascend#7017" in capsys.readouterr().out
+    assert main(["rewrite", str(path), "--to", "quickest", "--dry-run"]) == 2
+    assert "--to fastest measures them" in capsys.readouterr().err

@@ -67,5 +67,8 @@ def test_no_mutant_of_any_case_is_proved(op_type: str) -> None:
 
 def test_the_oracle_and_the_engine_see_most_mutants() -> None:
     """The test above would also pass if nothing were mutated."""
-    seen = {op: outcomes(by_operator()[op][0])["open"] for op in ("Erf", "Max", "ReduceMax", "MaxPool", "Softmax", "Conv", "Pow")}
+    seen = {
+        op: outcomes(by_operator()[op][0])["open"]
+        for op in ("Erf", "Max", "ReduceMax", "MaxPool", "Softmax", "Conv", "Pow")
+    }
     assert min(seen.values()) >= 3, seen

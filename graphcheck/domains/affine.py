@@ -7,12 +7,16 @@ constant of one side faces the exact expression of the other, which is what ``wi
 2. (x * c) * d = x * (c * d)
 3. (x + c) * d = x * d + c * d
 4. (x W) * d = x (W d), d depending on the column alone
+5. (x s) y = (x y) s for a scalar s, x and y computed
+
+A scalar can be gathered into the weights before it ("push": cases 3 and 4), or out of the products behind it ("pull": case 5);
+which of the two an optimizer did is not known beforehand, so both are tried.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +33,8 @@ def gather(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> int | 
     if x[1] is None and terms.size(x[0]) != size:
         return None  # a scalar spread over a tensor
     term = terms.terms[x[0]]
-    if term.kind == "contract" and fn == "mul" and x[1] is None:
+    pulled = terms.affine == "pull" and fn == "mul" and terms.size(d[0]) == 1 and d[1] is None
+    if term.kind == "contract" and fn == "mul" and x[1] is None and not pulled:
         return _into_weight(terms, x[0], d, size)
     if term.kind != "ew" or term.params[0] not in ("add", "mul") or len(term.args) != 2:
         return None
@@ -40,6 +45,8 @@ def gather(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> int | 
     known = [terms.constant_like(c) for c, _ in inner]
     if known[0] == known[1] or (fn == "add" and term.params[0] == "mul"):
         return None
+    if pulled and not (term.params[0] == "mul" and min(terms.size(c) for c, _ in inner) == 1):
+        return None  # a scalar stays outside, but two of them are one
     free, fixed = (inner[1], inner[0]) if known[0] else (inner[0], inner[1])
     folded = terms.ew(fn, [fixed, d], size)
     if fn == term.params[0]:  # cases 1 and 2
@@ -67,3 +74,30 @@ def _into_weight(terms: Terms, cls: int, d: Operand, size: int) -> int | None:
         factor = (d[0], terms.maps.intern(spread))
     weight = terms.ew("mul", [(w, None), factor], batches[1] * n * k)
     return terms.contract(a, weight, batches, m, n, k, kn)
+
+
+def pull_scalar(terms: Terms, a: int, b: int, params: tuple[Any, ...]) -> int | None:
+    """Case 5, for either operand of a contraction; None where neither is a scalar multiple."""
+    for first, (x, y) in enumerate(((b, a), (a, b))):
+        found = None if terms.constant_like(x) else _scalar_multiple(terms, x)
+        if found is not None:
+            bare, factor = found
+            product = terms.contract(bare, y, *params) if first else terms.contract(y, bare, *params)
+            return terms.ew("mul", [(product, None), (factor, None)], terms.size(product))
+    return None
+
+
+def _scalar_multiple(terms: Terms, cls: int) -> tuple[int, int] | None:
+    """(x, s) of a class that is x * s, behind movement too."""
+    term = terms.terms[terms.find(cls)]
+    if term.kind == "move" and len(term.args) == 1:
+        inner = _scalar_multiple(terms, term.args[0])
+        return None if inner is None else (terms.move((inner[0],), term.params[0]), inner[1])
+    if term.kind != "ew" or term.params[0] != "mul" or len(term.args) != 2:
+        return None
+    for x, s in (term.args, term.args[::-1]):
+        at = term.args.index(s)
+        plain = terms.size(x) == term.size and all(m is None for m in term.params[1])
+        if plain and terms.size(s) == 1 and term.params[1][at] is None and terms.constant_like(s):
+            return terms.find(x), terms.find(s)
+    return None

@@ -50,9 +50,10 @@ class Term:
 
 class Terms:
     """The store of classes. ``normalize=False`` keeps movement where the graph has it (the analyzer wants it so);
-    ``affine=True`` gathers constant factors and terms, so that a folded constant faces the expression it was folded from."""
+    ``affine`` ("push" or "pull", see :mod:`graphcheck.domains.affine`) gathers constant factors and terms, so that a folded
+    constant faces the expression it was folded from."""
 
-    def __init__(self, *, normalize: bool = True, affine: bool = False, hashes: Hashes | None = None) -> None:
+    def __init__(self, *, normalize: bool = True, affine: str = "", hashes: Hashes | None = None) -> None:
         self.hashes = hashes or Hashes()
         self.maps = Maps()
         self.normalize = normalize
@@ -373,6 +374,9 @@ class Terms:
             if b not in self.arrays and (a in self.arrays or a > b):
                 swapped = self.contract(b, a, batches[::-1], n, m, k)
                 return self.move((swapped,), self.maps.transpose((batch, n, m), (0, 2, 1)))
+            pulled = affine.pull_scalar(self, a, b, (batches, m, n, k, kn)) if self.affine == "pull" else None
+            if pulled is not None:
+                return pulled
             a, b = self._sort_columns(a, b, batches, m, n, k, kn)
         return self._intern("contract", (batches, m, n, k, kn), (a, b), batch * m * n)
 

@@ -17,7 +17,7 @@ from graphcheck.hashing import Hashes
 from graphcheck.ops.algebra import Tensor, Value
 
 _SAMPLES = 4  # of integer inputs that steer a graph: two draws by the seed, all ones, all zeros
-_TARGET_SHARE = 24  # the error probability is shared by up to 4 tiers at up to 6 choices of sizes
+TARGET_SHARE = 24  # the error probability is shared by up to 4 tiers at up to 6 choices of sizes
 _BATCHES, _LENGTHS = (3, 1), (16, 28, 32, 48, 64)  # tried for a symbolic dim besides its usual size
 
 
@@ -139,7 +139,7 @@ class Trials:
             [b for _, b in roots],
             attempt.pair.row_counts(),
             seed=self.options.seed,
-            target=self.options.error_probability / _TARGET_SHARE,
+            target=self.options.error_probability / TARGET_SHARE,
             deadline=self.deadline,
             budget=max(4e9, 0.25 * _work(attempt.pair)),
         )
@@ -151,9 +151,7 @@ class Trials:
             attempt.stopped, attempt.proved = error, False
         return attempt
 
-    def build(
-        self, chosen: dict[str, tuple[int, ...]], sample: int | None = None, *, affine: bool = False
-    ) -> classes.Pair:
+    def build(self, chosen: dict[str, tuple[int, ...]], sample: int | None = None, *, affine: str = "") -> classes.Pair:
         """Both models traced at these sizes into one store."""
         partner = {p.key: p.b.name for p in self.interface.inputs if p.b is not None}
         feeds = {key: (partner[key], shape) for key, shape in chosen.items()}

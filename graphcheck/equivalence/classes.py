@@ -51,7 +51,7 @@ def build(
     inputs: Mapping[str, tuple[str, tuple[int, ...]]],
     concrete: Mapping[str, np.ndarray],
     *,
-    affine: bool = False,
+    affine: str = "",
     hashes: Hashes | None = None,
 ) -> Pair:
     """Trace both models. ``inputs`` maps A's input names to (B's name, shape); ``concrete`` holds integer inputs by A's name."""

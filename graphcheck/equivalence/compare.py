@@ -21,7 +21,7 @@ from graphcheck import limits
 from graphcheck import model as model_
 from graphcheck.equivalence import classes, inputs, interface, numeric, record, reduction, rounding, structure, witness
 from graphcheck.equivalence.alignment import Alignment, Divergence, layout_change
-from graphcheck.equivalence.attempts import Attempt, Options, Trials, text
+from graphcheck.equivalence.attempts import TARGET_SHARE, Attempt, Options, Trials, text
 from graphcheck.equivalence.curve import first_curve
 from graphcheck.equivalence.difference import SPREAD_FACTOR, Deviation
 from graphcheck.errors import GraphcheckError, Undecided, UsageError
@@ -121,6 +121,7 @@ class _Comparer:
         self.found: dict[str, Any] | None = None
         self.deviations: list[Deviation] = []
         self.constants: list[dict[str, Any]] = []
+        self.error = 0.0  # what the substitution of constants adds to the error probability
 
     def run(self) -> Comparison:
         """The verdict with its evidence; ``undecided`` where a limit was reached."""
@@ -248,18 +249,24 @@ class _Comparer:
     def _rounded(self, sample: int | None) -> bool:
         """Whether the proof goes through at every size once ``constants`` are replaced, each within its roundings."""
         for chosen in self.trials.sizes():
-            pair = self.trials.build(chosen, sample, affine=True)
-            target = self.options.error_probability
-            found = rounding.substitute(
-                pair, self.trials.roots(pair), seed=self.options.seed, target=target, deadline=self.deadline
-            )
+            found = self._substituted(chosen, sample, "push") or self._substituted(chosen, sample, "pull")
             if found is None:
                 self.constants = []
                 return False
             self.constants += [c for c in found.constants if c not in self.constants]
+            self.error += found.error
             if not found.within:
                 return False
-        return bool(self.constants)
+        return bool(self.constants) and self.error <= self.options.error_probability
+
+    def _substituted(
+        self, chosen: dict[str, tuple[int, ...]], sample: int | None, affine: str
+    ) -> rounding.Substitution | None:
+        pair = self.trials.build(chosen, sample, affine=affine)
+        target = self.options.error_probability / TARGET_SHARE
+        return rounding.substitute(
+            pair, self.trials.roots(pair), seed=self.options.seed, target=target, deadline=self.deadline
+        )
 
     # -- differences ---------------------------------------------------------------------------------------------
 
@@ -403,7 +410,7 @@ class _Comparer:
             with self._timed("curve"):
                 pairs = [a.pair for a in self.attempts if a.pair is not None]
                 known = (self.models, self.interface, pairs, self.divergence, self.runs)
-                self.numbers["curve"] = first_curve(*known, self.options.seed)
+                self.numbers["curve"] = first_curve(*known, self.options.seed, shown)
         evidence: dict[str, Any] = {
             "a": model_.summary(self.models[0]) if self.graphs else {"path": model_.path_of(self.models[0])},
             "b": model_.summary(self.models[1]) if self.graphs else {"path": model_.path_of(self.models[1])},
@@ -412,7 +419,7 @@ class _Comparer:
             "numeric": self.numbers,
             "constants": self.constants,
             "float64": [d.to_json() for d in self.deviations],
-            "proof": record.proof(self.attempts, self.trials, self.constants) if shown else None,
+            "proof": record.proof(self.attempts, self.trials, self.constants, self.error) if shown else None,
             "divergence": self.divergence and self.divergence.to_json(),
             "witness": self.found,
             "reduced": self._reduced(attempt),

@@ -25,6 +25,7 @@ from graphcheck.equivalence.pictures import round_to
 from graphcheck.equivalence.witness import unit_of
 from graphcheck.errors import GraphcheckError, Undecided
 
+NEAR = 1e-3
 MAX_POINTS, MAX_HELD, MAX_WORK, MAX_SECONDS, MAX_PARAMETERS = 150, 30_000_000, 2e9, 20.0, 1_500_000_000
 
 
@@ -35,25 +36,32 @@ def curve(
     divergence: Divergence | None,
     inputs: Arrays,
     seed: int,
+    *,
+    equal: bool = False,
 ) -> list[dict[str, Any]]:
     """[{"a", "b", "deviation", "spread"}] of up to 150 tensors in A's order; [] where the models are too large to look at.
 
     Both models run once in onnxruntime, optimizations off, on ``inputs`` (by pair key, of the shapes that ``pair`` was
-    traced at). Tensors are paired by their class; behind a divergence by op and shape, in order. ``deviation`` is the largest
+    traced at). Tensors are paired by their class; behind a divergence by op and shape, in order, where the functions are
+    ``equal`` only if they are near each other. ``deviation`` is the largest
     |A - B|, ``spread`` the largest that seeded noise of the declared type's rounding causes (None where that is not known),
     both relative to the tensor's largest magnitude. Raises :class:`GraphcheckError` where onnxruntime runs one of them no more.
     """
-    chosen = _chosen(list(partners(models, pair, divergence)))
+    outputs = [(p.a.name, p.b.name) for p in interface.outputs if p.a is not None and p.b is not None]
+    chosen = _chosen(list(partners(models, pair, outputs, divergence)))
     if not chosen or any(_parameters(model) > MAX_PARAMETERS for model in models):
         return []
     feeds = side_inputs(interface, inputs)
-    seen = [_run(models[0], feeds[0], [a for a, _, _ in chosen]), _run(models[1], feeds[1], [b for _, b, _ in chosen])]
+    seen = [
+        _run(models[0], feeds[0], [row[0] for row in chosen]),
+        _run(models[1], feeds[1], [row[1] for row in chosen]),
+    ]
     spread = _spread(pair, [row[2].cls for row in chosen], inputs, seed)
     points = []
-    for a, b, tensor in chosen:
+    for a, b, tensor, sure in chosen:
         x, y = (np.asarray(found[str(v.name)], np.float64).reshape(-1) for found, v in zip(seen, (a, b), strict=True))
         apart, scale = _largest(x - y), _largest(x)
-        if x.size and np.isfinite(apart) and scale > 0:
+        if x.size and np.isfinite(apart) and scale > 0 and (sure or not equal or apart < NEAR * scale):
             noise = spread.get(pair.terms.find(tensor.cls))
             row = {"a": a.name, "b": b.name, "deviation": round_to(apart / scale)}
             points.append(row | {"spread": None if noise is None else round_to(noise / scale)})
@@ -67,6 +75,7 @@ def first_curve(
     divergence: Divergence | None,
     runs: Iterable[Run],
     seed: int,
+    equal: bool,
 ) -> list[dict[str, Any]]:
     """The curve of the first run whose shapes were traced; [] if there is none, or it cannot be had."""
     ran = [run for run in runs if run.a.error is None and run.b.error is None]
@@ -74,7 +83,7 @@ def first_curve(
         run = next((r for r in ran if dict(r.shapes) == dict(pair.shapes)), None)
         if run is not None:
             try:
-                return curve(models, interface, pair, divergence, run.inputs, seed)
+                return curve(models, interface, pair, divergence, run.inputs, seed, equal=equal)
             except (GraphcheckError, Undecided, MemoryError):
                 return []
     return []

@@ -13,32 +13,39 @@ from graphcheck.equivalence.classes import Pair
 from graphcheck.model import node_name
 from graphcheck.ops.algebra import Tensor
 
-Partners = tuple[ir.Value, ir.Value, Tensor]
-"""The value in A, the value in B, and A's tensor."""
+Partners = tuple[ir.Value, ir.Value, Tensor, bool]
+"""The value in A, the value in B, A's tensor, and whether they are paired by their class or as outputs, not by place."""
 
 
-def partners(models: tuple[ir.Model, ir.Model], pair: Pair, divergence: Divergence | None) -> Iterator[Partners]:
+def partners(
+    models: tuple[ir.Model, ir.Model], pair: Pair, outputs: list[tuple[str, str]], divergence: Divergence | None
+) -> Iterator[Partners]:
     """Float tensors of one shape that should be equal in both graphs and depend on the inputs, in A's order."""
     alignment = Alignment(*models, pair)
     nodes = [list(model.graph) for model in models]
     traces = (pair.a.values, pair.b.values)
     rows = {i: j for i, j, status in alignment.nodes() if status == "same"}
+    makers = [{v.name: i for i, node in enumerate(nodes[side]) for v in node.outputs[:1]} for side in (0, 1)]
+    for x, y in outputs:
+        if x in makers[0] and y in makers[1] and makers[1][y] not in rows.values():
+            rows.setdefault(makers[0][x], makers[1][y])
+    sure = set(rows)
     if divergence is not None and divergence.a is not None and divergence.b is not None:
         places = (divergence.a.node, divergence.b.node)
         behind = [_behind(nodes[side], places[side]) for side in (0, 1)]
         used = (set(rows), set(rows.values()))
         free = [[i for i in behind[side] if i not in used[side]] for side in (0, 1)]
-        a, b = ([(nodes[s][i].op_type, _shape(nodes[s][i], traces[s])) for i in free[s]] for s in (0, 1))
-        for block in difflib.SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks():
+        first, second = ([(nodes[s][i].op_type, _shape(nodes[s][i], traces[s])) for i in free[s]] for s in (0, 1))
+        for block in difflib.SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks():
             rows |= {free[0][block.a + k]: free[1][block.b + k] for k in range(block.size)}
     for i, j in sorted(rows.items()):
         values = [_tensor(nodes[0][i], traces[0]), _tensor(nodes[1][j], traces[1])]
         if values[0] is not None and values[1] is not None:
-            x, y = traces[0][values[0]], traces[1][values[1]]
-            if not isinstance(x, Tensor) or not isinstance(y, Tensor) or x.shape != y.shape or x.dtype.kind in "iub":
+            a, b = traces[0][values[0]], traces[1][values[1]]
+            if not isinstance(a, Tensor) or not isinstance(b, Tensor) or a.shape != b.shape or a.dtype.kind in "iub":
                 continue
-            if pair.terms.find(x.cls) not in pair.terms.arrays:
-                yield values[0], values[1], x
+            if pair.terms.find(a.cls) not in pair.terms.arrays:
+                yield values[0], values[1], a, i in sure
 
 
 def _behind(nodes: list[ir.Node], name: str) -> list[int]:

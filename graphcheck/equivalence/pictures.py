@@ -28,7 +28,7 @@ def pictures(a: Array, b: Array) -> dict[str, Any]:
     shown = _smaller(_smaller(plane, 0), 1)
     values = [[round_to(v) if math.isfinite(v) else None for v in row] for row in shown.tolist()]
     return {
-        "heatmap": {"values": values, "over": over} if shown.any() else None,
+        "heatmap": {"values": values, "over": over} if np.nan_to_num(shown).any() else None,
         "scatter": _scatter(x.reshape(-1), y.reshape(-1), apart.reshape(-1)),
     }
 
@@ -49,9 +49,13 @@ def _plane(apart: Array) -> tuple[Array, str]:
         side = math.isqrt(shape[1])
         extra = shape[1] - side * side
         if side > 1 and extra <= _EXTRA_TOKENS:
-            grid = apart.max((0, 2))[extra:].reshape(side, side)
-            front = f" (without the {extra} in front)" if extra else ""
-            return grid, f"the grid of {side} by {side} tokens{front}, largest of batch and channels"
+            tokens = apart.max((0, 2))
+            grid, above = tokens[extra:].reshape(side, side), np.full((1 if extra else 0, side), np.nan)
+            above[:, : min(extra, side)] = tokens[: min(extra, side)]
+            front = f" (in the row above, the {extra} in front)" if extra else ""
+            return np.vstack(
+                [above, grid]
+            ), f"the grid of {side} by {side} tokens{front}, largest of batch and channels"
         return apart.max(0), f"{shape[1]} rows of {shape[2]}, largest of the batch"
     last = shape[-1] if shape else 1
     return apart.reshape(-1, last), f"{apart.size // last} rows of {last}"
@@ -62,7 +66,7 @@ def _smaller(plane: Array, axis: int) -> Array:
     size = plane.shape[axis]
     if size <= MAX_SIDE:
         return plane
-    return np.asarray(np.maximum.reduceat(plane, [i * size // MAX_SIDE for i in range(MAX_SIDE)], axis=axis))
+    return np.asarray(np.fmax.reduceat(plane, [i * size // MAX_SIDE for i in range(MAX_SIDE)], axis=axis))
 
 
 def _scatter(x: Array, y: Array, apart: Array) -> list[list[float]]:

@@ -68,8 +68,8 @@ def sizes(constants: Sequence[dict[str, Any]], deviations: Sequence[Deviation]) 
     return sentence + (" (certain over the reals, but below the spread)" if far.certain and not far.gross else "")
 
 
-def proof(attempts: Sequence[Attempt], trials: Trials, constants: list[dict[str, Any]]) -> dict[str, Any]:
-    """The ``proof`` key of the JSON."""
+def proof(attempts: Sequence[Attempt], trials: Trials, constants: list[dict[str, Any]], error: float) -> dict[str, Any]:
+    """The ``proof`` key of the JSON; ``error`` is what the substitution of constants adds to the error probability."""
     used = tiers(attempts)
     pairs = [a.pair for a in attempts if a.pair is not None]
     return {
@@ -77,7 +77,7 @@ def proof(attempts: Sequence[Attempt], trials: Trials, constants: list[dict[str,
         "tiers": [_tier(t) for t in used],
         "primes": sorted({p for t in used for p in t.primes}),
         "seed": trials.options.seed,
-        "error_probability": error_probability(attempts),
+        "error_probability": error_probability(attempts) + error,
         "rests_on": "Schwartz-Zippel over primes above 2**21 drawn by the seed, and 128-bit hashes taken as random functions"
         if used
         else "equal keys in a store of hash-consed expressions; constants by SHA-256",

@@ -36,9 +36,11 @@ class _Positive(Float64):
 
 @dataclasses.dataclass(frozen=True)
 class Substitution:
-    """The constants after whose replacement two graphs are the same: name in A and B, elements, ulps, roundings granted."""
+    """The constants after whose replacement two graphs are the same: name in A and B, elements, ulps, roundings granted;
+    and the probability that the proof behind it merged anything falsely."""
 
     constants: list[dict[str, Any]]
+    error: float
 
     @property
     def within(self) -> bool:
@@ -59,17 +61,23 @@ def substitute(
     ``pair`` must stand in an affine store of its own: classes are merged in it on the hypothesis that it tests.
     """
     terms = pair.terms
-    prover = Prover(
-        terms,
-        [a for a, _ in roots],
-        [b for _, b in roots],
-        pair.row_counts(),
-        seed=seed,
-        target=target,
-        deadline=deadline,
-    )
     replaced: list[dict[str, Any]] = []
-    while not prover.prove():
+    error = 0.0
+    while True:
+        # a prover of its own for every round: what was merged gave the graphs new classes
+        prover = Prover(
+            terms,
+            [a for a, _ in roots],
+            [b for _, b in roots],
+            pair.row_counts(),
+            seed=seed,
+            target=target,
+            deadline=deadline,
+        )
+        proved = prover.prove()
+        error += 2.0 ** prover.log2_error()
+        if proved:
+            return Substitution(replaced, error)
         found = _near(terms, prover) or _facing(terms, prover)
         if not found or len(replaced) > _MOST:
             return None
@@ -77,7 +85,6 @@ def substitute(
             if terms.find(a) != terms.find(b):
                 replaced.append(_described(pair, a, b))
                 terms.merge(a, b)
-    return Substitution(replaced)
 
 
 def _alone(terms: Terms, prover: Prover, cls: int, bit: int) -> bool:

@@ -68,8 +68,8 @@ class Algebra:
         """A concrete array as a constant tensor."""
         if isinstance(x, Tensor):
             return x
-        if x.dtype.kind in "OUS":
-            raise Undecided("strings are not evaluated")
+        if x.dtype.kind in "OUSc":
+            raise Undecided(f"{'complex numbers' if x.dtype.kind == 'c' else 'strings'} are not evaluated")
         return Tensor(self.terms.const(x), x.shape, x.dtype)
 
     def lower(self, x: Value) -> Value:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck import model as model_
+from graphcheck.errors import Oversized
 from graphcheck.ops.algebra import Value
 from graphcheck.ops.node import Node
 from graphcheck.patches import between, merge, output
@@ -28,7 +29,8 @@ def find(model: ir.Model) -> Analysis:
     """The patch embeddings of a model's main graph, and the contractions fed by movement that are none, with reasons.
 
     The model is traced where its dims are static once, else at two or three sizes, which must show the same geometry.
-    Contractions inside model-local functions and subgraphs are not looked at.
+    Contractions inside subgraphs are not looked at, nor those inside model-local functions, which
+    :func:`graphcheck.patches.preparing.prepared` puts into the main graph.
     """
     runs = trials(model)
     readers = [Reader(run) for run in runs]
@@ -48,6 +50,12 @@ def find(model: ir.Model) -> Analysis:
             site = _site(node, runs, readers, met)
         except NoWindow as error:
             refusals.append(Refusal(str(error), model_.node_name(node)))
+            continue
+        except (ValueError, IndexError, ZeroDivisionError) as error:  # what no runtime would take: a stride of 0, say
+            refusals.append(Refusal(f"it breaks the rules of {node.op_type}: {error}", model_.node_name(node)))
+            continue
+        except Oversized as error:
+            refusals.append(Refusal(error.reason, model_.node_name(node)))
             continue
         if isinstance(site, Refusal):
             refusals.append(site)
@@ -79,7 +87,9 @@ def site_at(model: ir.Model, node: ir.Node) -> Site | None:
 
 def analyze_json(model: ir.Model) -> dict[str, Any]:
     """``graphcheck analyze`` as plain data (schema graphcheck/analyze/1), without the drawn graph."""
-    analysis = find(model)
+    from graphcheck.patches.preparing import prepared
+
+    _, analysis = prepared(model)
     return {
         "schema": SCHEMA,
         "model": model_.summary(model),

@@ -13,17 +13,26 @@ from markupsafe import Markup, escape
 
 from graphcheck.reporting.words import duration, is_number, number
 
+BAND = 16.0
+"""How many spreads of seeded noise a proved pair may deviate before compare asks questions."""
+
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:
     """One SVG element, all escaped; ``_`` in attribute names is ``-`` (``class_`` is class), None leaves one out."""
     written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(round(value, 1) if isinstance(value, float) else value)}"'
+        f' {key.rstrip("_").replace("_", "-")}="{_attribute(value)}"'
         for key, value in attributes.items()
         if value is not None
     )
-    return Markup("<{}{}>{}</{}>").format(
-        Markup(name), Markup(written), Markup("").join(escape(child) for child in children), Markup(name)
-    )
+    inner = "".join([child if isinstance(child, Markup) else escape(child) for child in children])
+    # Put together as plain text, of escaped parts only: formatting Markup takes ten times as long.
+    return Markup(f"<{name}{written}>{inner}</{name}>")
+
+
+def _attribute(value: object) -> object:
+    if isinstance(value, float):
+        return round(value, 1)
+    return value if isinstance(value, int) else escape(value)
 
 
 def drawing(width: float, height: float, label: str, *children: object, css: str = "chart") -> Markup:
@@ -105,17 +114,19 @@ def histogram(rows: Any, marks: dict[str, Any] | None = None) -> Markup | None:
 
 
 def curve(points: Any, view: str = "") -> Markup | None:
-    """Deviation along the depth of the network (log scale), with the spread that rounding explains as a band.
+    """Deviation along the depth of the network (log scale); the band reaches to ``BAND`` spreads of rounding.
 
     Points with a "node" link to that node of A in the drawing of ``view``.
     """
-    data = [p for p in points or [] if is_number(p.get("deviation"))]
-    positive = [v for p in data for v in (p["deviation"], p.get("spread")) if is_number(v) and v > 0]
+    data = [p | {"band": _band(p)} for p in points or [] if is_number(p.get("deviation"))]
+    positive = [v for p in data for v in (p["deviation"], p["band"]) if is_number(v) and v > 0]
     if len(data) < 2 or not positive:
         return None
     width, height, left, base = 760, 240, 56, 204
     low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)) + 0.05)
     high = max(high, low + 1)
+    zeros = any(p["deviation"] <= 0 for p in data)
+    low -= zeros
     floor = 10.0**low
 
     def x(i: int) -> float:
@@ -128,8 +139,16 @@ def curve(points: Any, view: str = "") -> Markup | None:
     every = max(1, math.ceil((high - low) / 6))
     for power in range(low, high + 1, every):
         parts += [tag("line", x1=left, x2=width - 12, y1=y(10.0**power), y2=y(10.0**power), class_="grid")]
-        parts += [tag("text", f"1e{power}", x=left - 6, y=y(10.0**power) + 4, class_="tick end")]
-    spread = [(i, p["spread"]) for i, p in enumerate(data) if is_number(p.get("spread")) and p["spread"] > 0]
+        parts += [
+            tag(
+                "text",
+                "equal" if zeros and power == low else f"1e{power}",
+                x=left - 6,
+                y=y(10.0**power) + 4,
+                class_="tick end",
+            )
+        ]
+    spread = [(i, p["band"]) for i, p in enumerate(data) if p["band"]]
     if len(spread) > 1:
         outline = " ".join(f"{x(i):.1f},{y(s):.1f}" for i, s in spread)
         parts.append(
@@ -151,7 +170,7 @@ def curve(points: Any, view: str = "") -> Markup | None:
         # Of a very deep network, the largest of each few.
         i = max(range(start, min(start + bins, len(data))), key=lambda n: data[n]["deviation"])
         p = data[i]
-        over = is_number(p.get("spread")) and p["deviation"] > p["spread"] > 0
+        over = p["band"] is not None and p["deviation"] > p["band"]
         tip = tag("title", f"{p.get('a')}: deviation {number(p['deviation'])}, spread {number(p.get('spread'))}")
         css = "dot over" if over else "dot"
         dot = tag("circle", tip, cx=x(i), cy=y(p["deviation"]), r=3.4 if over else 2.2, class_=css)
@@ -161,6 +180,11 @@ def curve(points: Any, view: str = "") -> Markup | None:
         tag("text", "depth of the network, first tensor to last", x=(width + left) / 2, y=height - 8, class_="tick mid")
     )
     return drawing(width, height, "Deviation of aligned tensors along the network, log scale", *parts, css="chart wide")
+
+
+def _band(point: dict[str, Any]) -> float | None:
+    spread = point.get("spread")
+    return BAND * spread if is_number(spread) and spread > 0 else None
 
 
 def heatmap(values: Any) -> Markup | None:

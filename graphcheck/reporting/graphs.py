@@ -8,6 +8,27 @@ from graphcheck.reporting import folding, layout, union
 from graphcheck.reporting.words import is_number
 
 
+class Sides:
+    """Graphs as drawn sides and by node, remembered: in a family each stands in many pairs, and lives as long as this."""
+
+    def __init__(self) -> None:
+        self._sides: dict[tuple[int, frozenset[int], bool], union.Side] = {}
+        self._nodes: dict[int, dict[int, dict[str, Any]]] = {}
+
+    def side(self, graph: dict[str, Any], keep: frozenset[int] = frozenset(), calm: bool = False) -> union.Side:
+        """:func:`graphcheck.reporting.union.side`."""
+        key = (id(graph), keep, calm)
+        if key not in self._sides:
+            self._sides[key] = union.side(graph, keep, calm)
+        return self._sides[key]
+
+    def nodes(self, graph: dict[str, Any]) -> dict[int, dict[str, Any]]:
+        """Nodes by id."""
+        if id(graph) not in self._nodes:
+            self._nodes[id(graph)] = {int(n["id"]): n for n in graph["nodes"]}
+        return self._nodes[id(graph)]
+
+
 def drawings(
     a: dict[str, Any],
     b: dict[str, Any] | None = None,
@@ -16,6 +37,7 @@ def drawings(
     interface: dict[str, Any] | None = None,
     divergence: dict[str, Any] | None = None,
     marks: dict[str, dict[str, str]] | None = None,
+    known: Sides | None = None,
 ) -> list[dict[str, Any]]:
     """One drawing with all nodes, or two: first a calm one, without what depends on shapes and constants alone.
 
@@ -24,16 +46,18 @@ def drawings(
     ``goto`` is the vertex to bring into view first, ``hidden`` how many nodes are left out.
     """
     models = {"a": a} if b is None else {"a": a, "b": b}
-    by_id = {s: {int(n["id"]): n for n in g["nodes"]} for s, g in models.items()}
+    known = known or Sides()
+    by_id = {s: known.nodes(g) for s, g in models.items()}
     found = {s: _divergent(g, divergence, s) for s, g in models.items()}
-    named = {s: {i: str(n["name"]) for i, n in nodes.items()} for s, nodes in by_id.items()}
-    words = {s: {i: w for i, n in named[s].items() if (w := (marks or {}).get(s, {}).get(n))} for s in models}
+    words: dict[str, dict[int, str]] = {s: {} for s in models}
+    for s, said in (marks or {}).items():
+        words[s] = {i: w for i, n in by_id[s].items() if (w := said.get(str(n["name"])))}
     for s, ids in found.items():
         words[s] |= dict.fromkeys(ids, "divergence")
     ports = _ports(a, b, interface) if b is not None else {}
 
     def draw(calm: bool, keep: dict[str, set[int]]) -> dict[str, Any]:
-        sides = {s: union.side(g, frozenset(keep[s]), calm) for s, g in models.items()}
+        sides = {s: known.side(g, frozenset(keep[s]), calm) for s, g in models.items()}
         # Only behind a divergence are nodes without partner counterparts; elsewhere they are another way to write it.
         by_place = any(found.values())
         merged = union.merge(sides["a"], sides.get("b"), alignment or [], ports, by_place)
@@ -41,13 +65,13 @@ def drawings(
         return made | {"hidden": sum(side.hidden for side in sides.values())}
 
     everything = draw(False, found)
-    calm = draw(True, {s: set(words[s]) | kept for s, kept in _heavy(models, alignment or []).items()})
+    calm = draw(True, {s: set(words[s]) | kept for s, kept in _heavy(models, alignment or [], known).items()})
     return [calm, everything] if calm["hidden"] else [everything]
 
 
-def _heavy(models: dict[str, dict[str, Any]], alignment: list[Any]) -> dict[str, set[int]]:
+def _heavy(models: dict[str, dict[str, Any]], alignment: list[Any], known: Sides) -> dict[str, set[int]]:
     """Light nodes that a calm drawing keeps: their values differ from the partner's, or the partner is not light."""
-    light = {s: {i for _, i in union.side(g).light} for s, g in models.items()}
+    light = {s: {i for _, i in known.side(g).light} for s, g in models.items()}
     kept: dict[str, set[int]] = {s: set() for s in models}
     for x, y, status in alignment if len(models) == 2 else []:
         if status == "different" or (int(x) in light["a"]) != (int(y) in light["b"]):

@@ -117,8 +117,11 @@ def _straighten(
         for row in order if sweep % 2 == 0 else order[::-1]:
             members = layers[row]
             wanted = [0.0 if v in pinned else _wanted([xs[u] for u in around[v]], xs[v]) for v in members]
+            if len(members) == 1:
+                xs[members[0]] = wanted[0]
+                continue
             xs.update(zip(members, _spread(wanted, [half[v] for v in members]), strict=True))
-        if all(abs(xs[v] - before[v]) < 1e-3 for v in xs):
+        if all(abs(xs[v] - before[v]) < 5e-3 for v in xs):
             break
     return xs
 
@@ -127,7 +130,11 @@ def _wanted(near: list[float], now: float) -> float:
     """The place between the middle two neighbours that is nearest to ``now``: chains stay straight, with one step."""
     if not near:
         return now
-    near = sorted(near)
+    if len(near) == 1:
+        return near[0]
+    if len(near) == 2:
+        return min(max(now, min(near)), max(near))
+    near.sort()
     return min(max(now, near[(len(near) - 1) // 2]), near[len(near) // 2])
 
 

@@ -60,6 +60,7 @@ def _environment() -> jinja2.Environment:
         "heatmap": charts.heatmap,
         "scatter": charts.scatter,
         "time_bars": charts.time_bars,
+        "measured": views.measured,
         "patch_picture": patchart.patch_picture,
         "filters_picture": patchart.filters_picture,
         "STATUS": words.STATUS,

@@ -15,6 +15,7 @@ from graphcheck.reporting.words import is_number
 
 Pixel = tuple[int, int, int]
 _PLANES = ("red", "green", "blue")
+_COLUMN = 64  # rows of a matrix column that are drawn
 
 
 def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224) -> Markup | None:
@@ -197,31 +198,35 @@ def filters_picture(weights: Any) -> Markup | None:
     filters = [f for f in weights.get("filters") or [] if f and f[0] and f[0][0]][:6]
     if not filters:
         return None
-    parts = []
+    parts = [tag("text", "as a Conv kernel", x=0, y=62, class_="label")]
+    parts.append(tag("text", "as a column", x=0, y=140, class_="label"))
+    rows = 0
     for n, kernel in enumerate(filters):
-        channels, kh, kw = len(kernel), len(kernel[0]), len(kernel[0][0])
+        channels, kh, kw = min(3, len(kernel)), len(kernel[0]), len(kernel[0][0])
         flat = [v for plane in kernel for line in plane for v in line if is_number(v)]
         top = max((abs(v) for v in flat), default=0) or 1.0
-        picture = [
-            [_signed([kernel[c][i][j] / top for c in range(min(3, channels))]) for j in range(kw)] for i in range(kh)
-        ]
-        x = n * 122.0
-        parts.append(image(picture, x, 22, 92, 92))
-        parts.append(tag("text", f"filter {weights.get('first', 0) + n}", x=x + 46, y=14, class_="label mid"))
-        cells, _ = _order(f"-> ({weights.get('order') or 'c p1 p2'})", kh, kw, min(3, channels))
-        column = [[_signed([kernel[c][i][j] / top])] for i, j, c in cells]
-        parts.append(image(column, x + 98, 22, 12, 92))
-        parts.append(tag("rect", x=x + 98, y=22, width=12, height=92, class_="frame"))
-    parts.append(
-        tag(
-            "text",
-            "square: the Conv kernel; bar: the same numbers as a column of the MatMul's matrix",
-            x=0,
-            y=134,
-            class_="label",
-        )
-    )
-    return drawing(max(len(filters) * 122, 480), 142, "Filters as kernels and as columns", *parts, css="chart wide")
+        picture = [[_signed([kernel[c][i][j] / top for c in range(channels)]) for j in range(kw)] for i in range(kh)]
+        x = 136 + n * 104.0
+        parts.append(image(picture, x, 20, 84, 84))
+        parts.append(tag("text", f"filter {weights.get('first', 0) + n}", x=x + 42, y=14, class_="label mid"))
+        cells, order = _order(f"-> ({weights.get('order') or 'c p1 p2'})", kh, kw, channels)
+        rows = len(cells)
+        shown = cells[:_COLUMN]
+        column = [[_tinted(kernel[c][i][j] / top, c, channels)] for i, j, c in shown]
+        parts.append(image(column, x + 22, 124, 40, 160))
+        parts.append(tag("rect", x=x + 22, y=124, width=40, height=160, class_="frame"))
+    parts.append(tag("text", "of the MatMul's", x=0, y=157, class_="label"))
+    parts.append(tag("text", f"matrix ({order})", x=0, y=174, class_="label"))
+    if rows > _COLUMN:
+        parts.append(tag("text", f"its first {_COLUMN}", x=0, y=200, class_="tick"))
+        parts.append(tag("text", f"of {rows} rows", x=0, y=216, class_="tick"))
+    return drawing(136 + len(filters) * 104, 292, "Filters as kernels and as columns", *parts, css="chart wide")
+
+
+def _tinted(value: float, channel: int, channels: int) -> Pixel:
+    """A number in the colour of its channel, so that a column can be found again in the kernel."""
+    r, g, b = (_signed([value])[0] if channels < 3 or i == channel else 128 for i in range(3))
+    return r, g, b
 
 
 def _signed(values: Sequence[float]) -> Pixel:

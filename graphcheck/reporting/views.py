@@ -84,7 +84,9 @@ def compare(
     return View(ident, "compare", title, str(result["verdict"]), str(result.get("reason") or ""), html)
 
 
-def pair_drawing(result: dict[str, Any], a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+def pair_drawing(
+    result: dict[str, Any], a: dict[str, Any], b: dict[str, Any], known: graphs.Sides | None = None
+) -> dict[str, Any]:
     """The packed drawing of a pair with its deviations."""
     made = graphs.drawings(
         a,
@@ -92,6 +94,7 @@ def pair_drawing(result: dict[str, Any], a: dict[str, Any], b: dict[str, Any]) -
         alignment=result.get("alignment") or _mapped(result, a, b),
         interface=result.get("interface"),
         divergence=result.get("divergence"),
+        known=known,
     )
     return {"drawings": made, "deviations": graphs.deviations(result.get("numeric"))}
 
@@ -125,17 +128,33 @@ def _units(out: dict[str, Any]) -> dict[str, float]:
 
 
 def _worst(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """For each pair of outputs, the run that deviates most: the one whose pictures are drawn."""
+    """For each pair of outputs, the run that deviates most for its size, which is the one that pictures were made of."""
     best: dict[tuple[str, str], dict[str, Any]] = {}
+    spreads: dict[tuple[str, str], float] = {}
     for run in (result.get("numeric") or {}).get("runs") or []:
         for out in run.get("outputs") or []:
-            key, size = (str(out.get("a")), str(out.get("b"))), out.get("max_abs")
-            if key not in best or (
-                words.is_number(size)
-                and not (words.is_number(best[key].get("max_abs")) and best[key]["max_abs"] >= size)
-            ):
-                best[key] = out | {"side_note": run.get("side_note")}
-    return [out | {"units": _units(out)} for out in best.values()]
+            key = (str(out.get("a")), str(out.get("b")))
+            if words.is_number(out.get("spread_units")):
+                spreads[key] = max(spreads.get(key, 0.0), out["spread_units"])
+            if key not in best or _apart(out) > _apart(best[key]):
+                best[key] = out | {"side_note": f"{run.get('side_note')}, {_fed(run.get('inputs') or {})}"}
+    return [out | {"units": _units(out), "most_spreads": spreads.get(key)} for key, out in best.items()]
+
+
+def _apart(out: dict[str, Any]) -> tuple[float, ...]:
+    sizes = [float(out[k]) if words.is_number(out.get(k)) else -1.0 for k in ("scale_ulp", "max_abs")]
+    return (float("scatter" in out), *sizes)
+
+
+def _fed(inputs: dict[str, Any]) -> str:
+    """What a run was fed, in a few words."""
+    if inputs.get("distribution") == "given":
+        return "the inputs given"
+    scale, signs = inputs.get("scale"), inputs.get("signs")
+    parts = [f"{inputs.get('distribution')} inputs"]
+    parts += [f"scale {words.number(scale)}"] if words.is_number(scale) and scale != 1 else []
+    parts += [f"{signs} only"] if signs in ("positive", "negative") else []
+    return ", ".join([*parts, f"seed {inputs.get('seed')}"])
 
 
 def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) -> View:
@@ -222,6 +241,17 @@ def rewrite(result: dict[str, Any], ident: str, add: Add, fragment: Fragment, ti
     return View(ident, "rewrite", title, result.get("verdict"), str(result.get("reason") or ""), html)
 
 
+def measured(site: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(form, times) of one site that ``--to fastest`` measured, the chosen form marked."""
+    return [
+        (
+            f"{row['form']}{' ✓' if row['form'] == site.get('chosen') else ''}",
+            {"median": row.get("median"), "min": row.get("lower"), "max": row.get("upper")},
+        )
+        for row in site.get("forms") or []
+    ]
+
+
 def demo(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) -> View:
     """The index of many variants: a matrix for each family, its pairs and variants packed as views of their own."""
     families = [_family(f, f"{ident}f{i}", add, fragment) for i, f in enumerate(result.get("families") or [])]
@@ -237,6 +267,7 @@ def _family(family: dict[str, Any], prefix: str, add: Add, fragment: Fragment) -
     names = [str(v["name"]) for v in variants]
     store = {v["name"]: v["analyze"]["graph"] for v in variants if (v.get("analyze") or {}).get("graph")}
     packed: dict[str, Markup] = {}
+    known = graphs.Sides()
     drawings: dict[str, Any] = {}
     cells: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
     for p, row in enumerate(family.get("pairs") or []):
@@ -244,7 +275,7 @@ def _family(family: dict[str, Any], prefix: str, add: Add, fragment: Fragment) -
         stage, pair = None, {}
         if a in store and b in store:
             pair = {"a": store[a], "b": store[b]}
-            drawings[key] = pair_drawing(row["compare"], store[a], store[b])
+            drawings[key] = pair_drawing(row["compare"], store[a], store[b], known)
             stage = Stage(f"{prefix}-drawings", f"{prefix}-graphs", a, b, key)
         packed[key] = compare(row["compare"], key, add, fragment, (stage, pair, f"{a} and {b}")).html
         cells[a, b] = cells[b, a] = (key, row["compare"])

@@ -116,6 +116,8 @@ def number(value: Any) -> str:
     """A number for people: integers grouped, floats to three digits; anything else as its text, None as a dash."""
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if not is_number(value):
         return str(value)
     if isinstance(value, int) or value.is_integer():

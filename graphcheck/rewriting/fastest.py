@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphcheck.patches.analyze import find
+from graphcheck.patches.preparing import prepared
 from graphcheck.patches.site import Site
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rewrite import Prove, Rewrite, choose, rewrite
@@ -24,7 +24,7 @@ REPORTED = (
         "transformers#45750",
     ),
     ("Ascend", "conv", "2.50 ms against 6.87 ms as Linear", "vllm-ascend#7017"),
-    ("CPU (onnxruntime)", "conv", "1.3 to 1.7 times over the other forms for 768 outputs at batch 8", "measured here"),
+    ("CPU (onnxruntime)", "conv", "1.3 to 1.7 times over the other forms for 768 outputs at batch 8", "benchmarks/rewrite.py"),
     (
         "QNN, CoreML, ncnn, TFLite, Tenstorrent",
         "conv",
@@ -37,7 +37,7 @@ REPORTED = (
 
 def explain(model: ir.Model) -> list[dict[str, str]]:
     """What is reported to be best for each known target, if the model has a patch embedding; nothing is measured."""
-    if not find(model).sites:
+    if not any(not site.ordinary for site in prepared(model)[1].sites):
         return []
     return [{"target": t, "form": f, "reported": said, "source": where} for t, f, said, where in REPORTED]
 
@@ -49,7 +49,7 @@ def fastest(
 
     A form is taken only if three quarters of its runs were faster than three quarters of the original's.
     """
-    found = find(model)
+    found = prepared(model)[1]
     forms: dict[str, str] = {}
     measured: list[dict[str, Any]] = []
     chosen, refusals = choose(found.sites, "", sites)

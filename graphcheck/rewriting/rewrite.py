@@ -13,6 +13,7 @@ import onnx_ir as ir
 from graphcheck import model as model_
 from graphcheck.errors import UsageError
 from graphcheck.patches.analyze import find
+from graphcheck.patches.preparing import prepared
 from graphcheck.patches.regions import Region
 from graphcheck.patches.site import Refusal, Site
 from graphcheck.rewriting import normalization
@@ -113,15 +114,17 @@ def rewrite(
     forms = {} if isinstance(to, str) else dict(to)
     for form in forms.values() or (to,):
         if form not in FORMS:
-            raise UsageError(f"there is no form {form!r}; the forms are {', '.join(FORMS)}")
+            raise UsageError(f"there is no form {form!r}; the forms are {', '.join(FORMS)}; --to fastest measures them")
     sites = list(forms) if forms else sites
     to = to if isinstance(to, str) else ", ".join(dict.fromkeys(forms.values()))
     if max_rank is not None and max_rank < 3:
         raise UsageError(f"--max-rank is {max_rank}; 3 is the least that movement can be split into")
     start = time.perf_counter()
-    work = model.clone()
+    work, analysis = prepared(model, whole=max_rank is not None)
+    if work is model:
+        work = model.clone()
+        analysis = find(work)
     work.meta.pop("graphcheck.path", None)
-    analysis = find(work)
     analyzed = time.perf_counter()
     found = analysis.sites
     if fold_normalization:

@@ -74,7 +74,8 @@ def _rename(old: str, new: str) -> Callable[[onnx.ModelProto], None]:
     return edit
 
 
-def _field(number: int, content: bytes) -> bytes:
+def field(number: int, content: bytes) -> bytes:
+    """One length-delimited field of a protobuf message."""
     size, head = len(content), bytearray([number << 3 | 2])
     while size >= 0x80:
         head.append(size & 0x7F | 0x80)
@@ -92,13 +93,13 @@ def _nested(depth: int) -> bytes:
             [helper.make_node("Neg", ["x"], [f"q{level}"])], "b", [], [helper.make_tensor_value_info(f"q{level}", 1, [1])]
         )
         node = helper.make_node("If", ["c"], [f"p{level}"], else_branch=leaf).SerializeToString()
-        branch = onnx.AttributeProto(name="then_branch", type=5).SerializeToString() + _field(6, graph)
+        branch = onnx.AttributeProto(name="then_branch", type=5).SerializeToString() + field(6, graph)
         outer = helper.make_graph([], "b", [], [helper.make_tensor_value_info(f"p{level}", 1, [1])])
-        graph = outer.SerializeToString() + _field(1, node + _field(5, branch))
+        graph = outer.SerializeToString() + field(1, node + field(5, branch))
     inputs = [helper.make_tensor_value_info("x", 1, [1]), helper.make_tensor_value_info("c", 9, [])]
-    graph += b"".join(_field(11, i.SerializeToString()) for i in inputs)
+    graph += b"".join(field(11, i.SerializeToString()) for i in inputs)
     head = onnx.ModelProto(ir_version=8, opset_import=[helper.make_opsetid("", 17)]).SerializeToString()
-    return head + _field(7, graph)
+    return head + field(7, graph)
 
 
 def _functions(*calls: tuple[str, str]) -> bytes:
@@ -332,8 +333,6 @@ BROKEN: dict[str, Callable[[], bytes]] = {
     "weight name that is no UTF-8": lambda: bytes(good().SerializeToString()).replace(b"B\x01w", b"B\x01\xff"),
     "NUL names": _edited(_rename("c", "a\0b")),
     "path-like names": _edited(_rename("w", "../../etc/passwd")),
-    "100,000 nodes": lambda: _chain(100_000),
-    "10,000 outputs": lambda: _wide(10_000),
     "concat of 10,000": _of("g (float[1] x) => (float[N] y) { y = Concat<axis = 0>(" + ", ".join(["x"] * 10_000) + ") }"),
     "random normal": _of("g (float[2] x) => (float[2] y) { r = RandomNormal<shape = [2]>() y = Add(x, r) }"),
     "training": _edited(lambda m: m.training_info.add()),
@@ -356,3 +355,10 @@ def _wide(count: int) -> bytes:
         model.graph.node.add(op_type="Neg", input=["x"], output=[f"y{i}"])
         model.graph.output.append(helper.make_tensor_value_info(f"y{i}", 1, [1]))
     return bytes(model.SerializeToString())
+
+
+# sound, and slow by size alone: for benchmarks/hostile.py
+LARGE: dict[str, Callable[[], bytes]] = {
+    "100,000 nodes": lambda: _chain(100_000),
+    "10,000 outputs": lambda: _wide(10_000),
+}

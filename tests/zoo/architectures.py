@@ -13,15 +13,21 @@ import onnx
 Module = Any
 
 
-def _transformers(name: str, settings: dict[str, Any], pick: Callable[[Any], Any], **extra: Any) -> Callable[[], Module]:
+def _transformers(
+    name: str, settings: dict[str, Any], pick: Callable[[Any], Any], **extra: Any
+) -> Callable[[], Module]:
     def build() -> Module:
         import transformers
 
         model_class = getattr(transformers, name)
         config = model_class.config_class(**settings)
         config._attn_implementation = "eager"
-        return _picked(model_class._from_config(config, attn_implementation="eager") if extra.get("plain") else
-                       model_class(config), pick)
+        return _picked(
+            model_class._from_config(config, attn_implementation="eager")
+            if extra.get("plain")
+            else model_class(config),
+            pick,
+        )
 
     return build
 
@@ -55,7 +61,14 @@ ARCHITECTURES: dict[str, tuple[Callable[[], Module], tuple[tuple[int, ...], ...]
     "swin": (
         _transformers(
             "SwinModel",
-            {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 2], "window_size": 4},
+            {
+                "image_size": 32,
+                "patch_size": 2,
+                "embed_dim": 8,
+                "depths": [2, 2],
+                "num_heads": [2, 2],
+                "window_size": 4,
+            },
             _hidden,
         ),
         ((1, 3, 32, 32),),
@@ -63,7 +76,14 @@ ARCHITECTURES: dict[str, tuple[Callable[[], Module], tuple[tuple[int, ...], ...]
     "swinv2": (
         _transformers(
             "Swinv2Model",
-            {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 2], "window_size": 4},
+            {
+                "image_size": 32,
+                "patch_size": 2,
+                "embed_dim": 8,
+                "depths": [2, 2],
+                "num_heads": [2, 2],
+                "window_size": 4,
+            },
             _hidden,
         ),
         ((1, 3, 32, 32),),
@@ -72,8 +92,12 @@ ARCHITECTURES: dict[str, tuple[Callable[[], Module], tuple[tuple[int, ...], ...]
         _transformers(
             "SegformerForSemanticSegmentation",
             {
-                "hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 2],
-                "decoder_hidden_size": 16, "num_labels": 5, "sr_ratios": [4, 2, 1, 1],
+                "hidden_sizes": [8, 16, 16, 16],
+                "depths": [1, 1, 1, 1],
+                "num_attention_heads": [1, 2, 2, 2],
+                "decoder_hidden_size": 16,
+                "num_labels": 5,
+                "sr_ratios": [4, 2, 1, 1],
             },
             _logits,
         ),
@@ -95,8 +119,13 @@ ARCHITECTURES: dict[str, tuple[Callable[[], Module], tuple[tuple[int, ...], ...]
         _transformers(
             "VideoMAEModel",
             {
-                "image_size": 32, "patch_size": 8, "num_frames": 4, "hidden_size": 16, "num_hidden_layers": 2,
-                "num_attention_heads": 2, "intermediate_size": 32,
+                "image_size": 32,
+                "patch_size": 8,
+                "num_frames": 4,
+                "hidden_size": 16,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "intermediate_size": 32,
             },
             _hidden,
         ),
@@ -112,7 +141,9 @@ ARCHITECTURES: dict[str, tuple[Callable[[], Module], tuple[tuple[int, ...], ...]
     ),
     "mobilenet": (
         _transformers(
-            "MobileNetV2Model", {"image_size": 32, "depth_multiplier": 0.25, "min_depth": 8, "depth_divisible_by": 8}, _hidden
+            "MobileNetV2Model",
+            {"image_size": 32, "depth_multiplier": 0.25, "min_depth": 8, "depth_divisible_by": 8},
+            _hidden,
         ),
         ((1, 3, 32, 32),),
     ),
@@ -120,7 +151,9 @@ ARCHITECTURES: dict[str, tuple[Callable[[], Module], tuple[tuple[int, ...], ...]
         _transformers(
             "MobileViTModel",
             {
-                "image_size": 64, "hidden_sizes": [8, 12, 16], "neck_hidden_sizes": [4, 8, 8, 8, 8, 8, 8],
+                "image_size": 64,
+                "hidden_sizes": [8, 12, 16],
+                "neck_hidden_sizes": [4, 8, 8, 8, 8, 8, 8],
                 "num_attention_heads": 2,
             },
             _hidden,
@@ -245,8 +278,13 @@ def export(name: str, exporter: str, batch: bool = False, opset: int = 18) -> on
             buffer = io.BytesIO()
             with mock.patch.object(torch._C, "_jit_onnx_log"):
                 torch.onnx.export(
-                    made, args, buffer, dynamo=False,  # type: ignore[arg-type]  # any binary file
-                    opset_version=opset, input_names=inputs, output_names=["y"],
+                    made,
+                    args,
+                    buffer,
+                    dynamo=False,  # type: ignore[arg-type]  # any binary file
+                    opset_version=opset,
+                    input_names=inputs,
+                    output_names=["y"],
                     dynamic_axes={n: {0: "batch"} for n in [*inputs, "y"]} if batch else None,
                 )
             return _clean(onnx.load_model_from_string(buffer.getvalue()))
@@ -254,8 +292,15 @@ def export(name: str, exporter: str, batch: bool = False, opset: int = 18) -> on
         # a module of *xs takes its arguments as one tuple
         shapes = ((dims,) if hasattr(made, "model") and name != "qwen2-vl vision" else dims) if batch else None
         program = torch.onnx.export(
-            made, args, dynamo=True, verbose=False, opset_version=opset, input_names=inputs, output_names=["y"],
-            dynamic_shapes=shapes, optimize=name not in FOLDED,
+            made,
+            args,
+            dynamo=True,
+            verbose=False,
+            opset_version=opset,
+            input_names=inputs,
+            output_names=["y"],
+            dynamic_shapes=shapes,
+            optimize=name not in FOLDED,
         )
         assert program is not None
         return _clean(program.model_proto)

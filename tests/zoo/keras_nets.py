@@ -30,18 +30,26 @@ def build(name: str) -> Any:
         x = layers.LayerNormalization(epsilon=1e-5)(inputs)
         x = inputs + layers.MultiHeadAttention(2, 4)(x, x)
         # by Tanh: for Gelu by Erf tf2onnx writes Erfc, an operator that ONNX does not have
-        y = layers.Dense(16, activation=lambda t: keras.activations.gelu(t, approximate=True))(layers.LayerNormalization()(x))
+        y = layers.Dense(16, activation=lambda t: keras.activations.gelu(t, approximate=True))(
+            layers.LayerNormalization()(x)
+        )
         outputs = x + layers.Dense(8)(y)
     else:
         inputs = keras.Input((8, 8, 4), name="x")
         x = layers.SeparableConv2D(6, 3, strides=2, padding="same", activation="silu")(inputs)
         x = layers.UpSampling2D(2, interpolation="nearest")(layers.DepthwiseConv2D(3, padding="same")(x))
-        x = layers.Concatenate()([x, layers.LeakyReLU(0.1)(layers.Conv2DTranspose(6, 2, strides=2)(layers.MaxPooling2D(2)(x)))])
+        x = layers.Concatenate()(
+            [x, layers.LeakyReLU(0.1)(layers.Conv2DTranspose(6, 2, strides=2)(layers.MaxPooling2D(2)(x)))]
+        )
         outputs = layers.Conv2D(2, 1, activation="sigmoid")(layers.ZeroPadding2D(1)(x))
     model = keras.Model(inputs, outputs)
     rng = np.random.default_rng(zlib.crc32(name.encode()))
-    model.set_weights([np.abs(rng.standard_normal(w.shape)) * 0.4 + 0.1 if _is_variance(v) else rng.standard_normal(w.shape) * 0.3
-                       for v, w in zip(model.weights, model.get_weights(), strict=True)])
+    model.set_weights(
+        [
+            np.abs(rng.standard_normal(w.shape)) * 0.4 + 0.1 if _is_variance(v) else rng.standard_normal(w.shape) * 0.3
+            for v, w in zip(model.weights, model.get_weights(), strict=True)
+        ]
+    )
     return model
 
 

@@ -159,7 +159,9 @@ def resize_mode(e: Editor) -> onnx.NodeProto | None:
     for node in e.nodes("Resize"):
         if e.rng.integers(2):
             known = attribute(node, "coordinate_transformation_mode", b"half_pixel")
-            set_attribute(node, "coordinate_transformation_mode", "asymmetric" if known != b"asymmetric" else "align_corners")
+            set_attribute(
+                node, "coordinate_transformation_mode", "asymmetric" if known != b"asymmetric" else "align_corners"
+            )
         else:
             set_attribute(node, "mode", "linear" if attribute(node, "mode", b"nearest") == b"nearest" else "nearest")
         return node
@@ -167,8 +169,11 @@ def resize_mode(e: Editor) -> onnx.NodeProto | None:
 
 
 def _computed(e: Editor) -> list[onnx.NodeProto]:
-    return [n for n in e.nodes("MatMul", "Add", "Mul", "Conv", "Gemm", "LayerNormalization", "Softmax", "Relu", "Sub") if
-            e.is_float(n.output[0])]
+    return [
+        n
+        for n in e.nodes("MatMul", "Add", "Mul", "Conv", "Gemm", "LayerNormalization", "Softmax", "Relu", "Sub")
+        if e.is_float(n.output[0])
+    ]
 
 
 MUTATIONS: dict[str, Mutation] = {

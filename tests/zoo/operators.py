@@ -15,9 +15,24 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 STEERING = {"Resize": (1, 2), "Upsample": (1,), "Range": (0, 1, 2), "OneHot": (0, 1), "CenterCropPad": (1,)}
-FLAGS = frozenset({"align_corners", "fmod", "keepdims", "ceil_mode", "count_include_pad", "is_causal", "transA", "transB"})
+FLAGS = frozenset(
+    {"align_corners", "fmod", "keepdims", "ceil_mode", "count_include_pad", "is_causal", "transA", "transB"}
+)
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "mode": ("nearest", "linear", "cubic", "constant", "reflect", "edge", "wrap", "DCR", "CRD", "bilinear", "avg", "max"),
+    "mode": (
+        "nearest",
+        "linear",
+        "cubic",
+        "constant",
+        "reflect",
+        "edge",
+        "wrap",
+        "DCR",
+        "CRD",
+        "bilinear",
+        "avg",
+        "max",
+    ),
     "nearest_mode": ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"),
     "coordinate_transformation_mode": ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"),
     "padding_mode": ("zeros", "border", "reflection"),
@@ -45,11 +60,19 @@ def standalone(case: Any) -> onnx.ModelProto | None:
     model.CopyFrom(case.model)
     graph = model.graph
     node = graph.node[0]
-    if len(given) != len(graph.input) or any(v.type.WhichOneof("value") != "tensor_type" for v in (*graph.input, *graph.output)):
+    if len(given) != len(graph.input) or any(
+        v.type.WhichOneof("value") != "tensor_type" for v in (*graph.input, *graph.output)
+    ):
         return None
     kept = []
     for value, data in zip(graph.input, given, strict=True):
-        array = data if isinstance(data, np.ndarray) else numpy_helper.to_array(data) if isinstance(data, TensorProto) else None
+        array = (
+            data
+            if isinstance(data, np.ndarray)
+            else numpy_helper.to_array(data)
+            if isinstance(data, TensorProto)
+            else None
+        )
         if array is None:
             return None
         steers = any(i < len(node.input) and node.input[i] == value.name for i in STEERING.get(node.op_type, ()))

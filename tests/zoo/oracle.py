@@ -27,7 +27,7 @@ class Oracle:
         self.samples = list(samples(self.model, self.batch))
 
     def effect(self, mutant: onnx.ModelProto) -> str:
-        """"changed", "no change", "shape" (another shape), or "refused" with the reason, where onnx.reference gives up."""
+        """ "changed", "no change", "shape" (another shape), or "refused" with the reason, where onnx.reference gives up."""
         seen = "no change"
         for i, feeds in enumerate(self.samples):
             if i not in self._results:

@@ -46,7 +46,11 @@ def draw(seed: int, length: int, ops: tuple[str, ...]) -> Program:
     leaves = [tuple(int(n) for n in rng.integers(1, 4, rng.integers(1, 4))) for _ in range(2)]
     constants = []
     for _ in range(3):
-        shape = leaves[rng.integers(2)] if rng.integers(2) else tuple(int(n) for n in rng.integers(1, 4, rng.integers(0, 3)))
+        shape = (
+            leaves[rng.integers(2)]
+            if rng.integers(2)
+            else tuple(int(n) for n in rng.integers(1, 4, rng.integers(0, 3)))
+        )
         constants.append((rng.integers(-8, 9, shape) / 4).astype(np.float32))
     program = Program(leaves, constants, [], [*leaves, *(c.shape for c in constants)])
     while len(program.steps) < length:

@@ -34,9 +34,7 @@ def prove(a: Any, b: Any, batch: int = 2, from_inputs: bool = True, seed: int = 
     inputs, concrete = {}, {}
     for x, y in zip(model_.required_inputs(one), model_.required_inputs(two), strict=True):
         shapes = [model_.declared_shape(v) or [] for v in (x, y)]
-        shape = tuple(
-            next((d for d in pair if isinstance(d, int)), batch) for pair in zip(*shapes, strict=True)
-        )
+        shape = tuple(next((d for d in pair if isinstance(d, int)), batch) for pair in zip(*shapes, strict=True))
         inputs[str(x.name)] = (str(y.name), shape)
         assert x.dtype is not None
         if not x.dtype.is_floating_point():

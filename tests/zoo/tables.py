@@ -93,7 +93,7 @@ def mutant_rows(model: onnx.ModelProto, seeds: Iterable[int] = (0,)) -> Iterator
 
 
 def located(mutant: onnx.ModelProto, evidence: dict[str, Any], node: str) -> str:
-    """"exact" for the mutated node or one that the mutation put in, "next" for a neighbour of it, else "elsewhere"."""
+    """ "exact" for the mutated node or one that the mutation put in, "next" for a neighbour of it, else "elsewhere"."""
     found = ((evidence.get("divergence") or {}).get("b") or {}).get("node")
     if found is None:
         return "refused"  # one side does not run, or there is nothing to locate

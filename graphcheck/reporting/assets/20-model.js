@@ -1,4 +1,5 @@
 // The state of one drawing: folds, where everything stands, what is selected. No DOM here.
+const BAND = 16; // spreads of rounding, as in charts.py
 const BOX = { w: 132, h: 38 }, PITCH = 146, ROW = 60, FOLD = { w: 248, h: 50 }, HEAD = 30, GAP = 12, GUTTER = 84;
 const CALM = new Set(["same", "plain"]);
 const GLYPH = { same: "", plain: "", layout: "⇄", different: "≠", a: "−", b: "+" };

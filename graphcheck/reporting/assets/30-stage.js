@@ -202,11 +202,11 @@ class Stage {
     return out;
   }
 
-  // The measured deviation, painted on the node: a short bar on a log scale of ulps around the spread.
+  // The measured deviation, painted on the node: a short bar on a log scale around BAND spreads of rounding.
   gauge([deviation, spread]) {
-    const size = spread > 0 && deviation > 0 ? Math.log10(deviation / spread) : deviation > 0 ? 0 : -3;
+    const size = spread > 0 && deviation > 0 ? Math.log10(deviation / spread / BAND) : deviation > 0 ? 0 : -3;
     const part = Math.max(0, Math.min(1, (size + 3) / 6));
-    return svg("g", { class: size > 0.5 ? "gauge high" : "gauge" },
+    return svg("g", { class: size > 0 ? "gauge high" : "gauge" },
       svg("rect", { x: 8, y: BOX.h - 4, width: BOX.w - 16, height: 2 }),
       svg("rect", { class: "level", x: 8, y: BOX.h - 4, width: (part * (BOX.w - 16)).toFixed(1), height: 2 }));
   }

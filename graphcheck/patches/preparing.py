@@ -1,0 +1,62 @@
+"""What is done to a model before its patch embeddings are looked for: functions inlined, Q/DQ pairs out of the way.
+
+QuantizeLinear and DequantizeLinear with one scale commute with movement, so a pair between a patchify and its projection
+can stand before the patchify as well, where it hides nothing. What commutes is proved with the rest of the rewrite.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from graphcheck import model as model_
+from graphcheck.patches.analyze import find
+from graphcheck.patches.inlining import inlined
+from graphcheck.patches.site import Analysis
+
+_MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+
+
+def prepared(model: ir.Model, *, whole: bool = False) -> tuple[ir.Model, Analysis]:
+    """(the model, or a clone in which more patch embeddings can be seen; its analysis)."""
+    work = inlined(model, whole=whole)
+    analysis = find(work)
+    blockers = {r.node for r in analysis.refusals if r.reason.startswith("QuantizeLinear stands between")}
+    if not blockers:
+        return work, analysis
+    hoisted = work.clone()
+    done = [_hoist(node) for node in list(hoisted.graph) if model_.node_name(node) in blockers]
+    if not any(done):
+        return work, analysis
+    hoisted.graph.sort()
+    again = find(hoisted)
+    return (hoisted, again) if len(again.sites) > len(analysis.sites) else (work, analysis)
+
+
+def _hoist(quantize: ir.Node) -> bool:
+    """Put a pair before the movement that it follows; whether that was possible."""
+    uses = quantize.outputs[0].uses()
+    pair = next((use.node for use in uses), None)
+    if len(uses) != 1 or pair is None or pair.op_type != "DequantizeLinear" or quantize.outputs[0].is_graph_output():
+        return False
+    if not all(_is_scalar(v) for node in (quantize, pair) for v in node.inputs[1:]) or pair.outputs[0].is_graph_output():
+        return False
+    chain: list[ir.Node] = []
+    at = quantize.inputs[0]
+    while at is not None and (node := at.producer()) is not None and node.op_type in _MOVES:
+        if node.domain not in ("", "ai.onnx") or len(at.uses()) != 1 or at.is_graph_output():
+            break
+        chain.append(node)
+        at = node.inputs[0]
+    result = pair.outputs[0]
+    if at is None or not chain or at.dtype != result.dtype:
+        return False
+    result.replace_all_uses_with(chain[0].outputs[0])
+    quantize.replace_input_with(0, at)
+    chain[-1].replace_input_with(0, result)
+    quantize.outputs[0].shape = result.shape = at.shape
+    return True
+
+
+def _is_scalar(value: ir.Value | None) -> bool:
+    tensor = None if value is None else value.const_value
+    return value is None or (tensor is not None and tensor.size == 1)

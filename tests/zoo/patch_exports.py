@@ -1,0 +1,176 @@
+"""Exports of models that begin with patches, for the table of the rewriter: what transformers, einops and Keras give."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import onnx
+
+from graphcheck.exporting import catalogue
+from graphcheck.exporting import export as export_variants
+from tests.zoo import architectures
+from tests.zoo.architectures import Module, _hidden, _transformers
+
+_TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+_PATCHES = {"audio": (1, 40, 24), "video": (1, 4, 3, 32, 32), "image": (1, 3, 32, 32), "series": (1, 32, 2)}
+
+
+def _qwen25() -> Module:
+    import torch
+    from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
+
+    config = Qwen2_5_VLVisionConfig(
+        depth=2, hidden_size=32, intermediate_size=48, num_heads=2, patch_size=4, out_hidden_size=24, window_size=16,
+        fullatt_block_indexes=[1],
+    )  # fmt: skip
+    config._attn_implementation = "eager"
+    model = Qwen2_5_VisionTransformerPretrainedModel(config)
+
+    class Tower(torch.nn.Module):
+        """The tower at one grid of 1 x 4 x 4 patches."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.register_buffer("grid", torch.tensor([[1, 4, 4]]))
+
+        def forward(self, patches: Any) -> Any:
+            result = self.model(patches, grid_thw=self.grid)
+            return getattr(result, "last_hidden_state", result)
+
+    return Tower()
+
+
+def _einops(pattern: str, shape: str, columns: int, *, norm: bool = False) -> Module:
+    """A vision transformer of one block whose patches are an einops pattern."""
+    import torch
+    from einops.layers.torch import Rearrange
+    from torch import nn
+
+    sizes = {key: int(value) for key, value in (pair.split("=") for pair in shape.split())}
+    layers = [nn.LayerNorm(columns)] if norm else []
+    patches = nn.Sequential(Rearrange(pattern, **sizes), *layers, nn.Linear(columns, 16))
+    # SiLU keeps torch from its fused layer, which TorchScript cannot export
+    block = nn.TransformerEncoderLayer(16, 2, 32, 0.0, nn.functional.silu, batch_first=True)
+
+    class Vit(nn.Module):
+        """Patches, a class token, positions, one block."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches, self.block = patches, block
+            self.token, self.places = nn.Parameter(torch.zeros(1, 1, 16)), nn.Parameter(torch.zeros(1, 17, 16))
+
+        def forward(self, x: Any) -> Any:
+            x = self.patches(x)
+            return self.block(torch.cat([self.token.expand(len(x), 1, 16), x], 1) + self.places[:, : 1 + x.shape[1]])
+
+    return Vit()
+
+
+_P1P2C, _SIZES = "b c (h p1) (w p2) -> b (h w) (p1 p2 c)", "p1=8 p2=8"
+MORE: dict[str, tuple[Callable[[], Module], tuple[tuple[int, ...], ...]]] = {
+    "pvt-v2": (
+        _transformers(
+            "PvtV2Model",
+            {
+                "image_size": 64,
+                "hidden_sizes": [8, 16, 16, 16],
+                "depths": [1, 1, 1, 1],
+                "num_attention_heads": [1, 1, 2, 2],
+                "sr_ratios": [4, 2, 1, 1],
+                "mlp_ratios": [2, 2, 2, 2],
+            },
+            _hidden,
+        ),
+        ((1, 3, 64, 64),),
+    ),
+    "ast": (
+        _transformers(
+            "ASTModel",
+            {**_TINY, "patch_size": 8, "frequency_stride": 4, "time_stride": 4, "max_length": 40, "num_mel_bins": 24},
+            _hidden,
+        ),
+        (_PATCHES["audio"],),
+    ),
+    "vivit": (
+        _transformers("VivitModel", {**_TINY, "image_size": 32, "num_frames": 4, "tubelet_size": [2, 16, 16]}, _hidden),
+        (_PATCHES["video"],),
+    ),
+    "timesformer": (
+        _transformers("TimesformerModel", {**_TINY, "image_size": 32, "patch_size": 8, "num_frames": 4}, _hidden),
+        (_PATCHES["video"],),
+    ),
+    "patchtst": (
+        _transformers(
+            "PatchTSTModel",
+            {
+                "num_input_channels": 2,
+                "context_length": 32,
+                "patch_length": 8,
+                "patch_stride": 8,
+                "d_model": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "ffn_dim": 32,
+                "do_mask_input": False,
+            },
+            _hidden,
+        ),
+        (_PATCHES["series"],),
+    ),
+    "dpt": (
+        _transformers(
+            "DPTModel",
+            {**_TINY, "image_size": 32, "patch_size": 8, "is_hybrid": False, "backbone_out_indices": [0, 0, 0, 0]},
+            _hidden,
+        ),
+        (_PATCHES["image"],),
+    ),
+    "qwen2.5-vl vision": (_qwen25, ((16, 3 * 2 * 4 * 4),)),
+    "einops p1 p2 c": (lambda: _einops(_P1P2C, _SIZES, 192), (_PATCHES["image"],)),
+    "einops c p1 p2": (
+        lambda: _einops("b c (h p1) (w p2) -> b (h w) (c p1 p2)", _SIZES, 192),
+        (_PATCHES["image"],),
+    ),
+    "einops nhwc": (lambda: _einops("b (h p1) (w p2) c -> b (h w) (p1 p2 c)", _SIZES, 192), ((1, 32, 32, 3),)),
+    "einops video": (
+        lambda: _einops("b (t q) c (h p1) (w p2) -> b (t h w) (q p1 p2 c)", "q=2 p1=16 p2=16", 1536),
+        (_PATCHES["video"],),
+    ),
+    "einops with LayerNorm": (lambda: _einops(_P1P2C, _SIZES, 192, norm=True), (_PATCHES["image"],)),
+}
+TORCH = ("swin", "swinv2", "segformer", "convnext", "videomae", "mobilevit", "yolo", "qwen2-vl vision", *MORE)
+FAMILIES = ("vit", "deit", "dinov2", "clip-vision", "siglip-vision", "beit", "article-keras", "convolution-keras")
+EXPORTERS = ("torchscript", "dynamo")
+
+# What torch's exporters cannot do with these models: (model, exporter) -> why.
+FAILS = {
+    ("patchtst", "torchscript"): "Tensor.unfold of a computed size",
+    ("qwen2-vl vision", "dynamo"): "the grid decides shapes",
+    ("qwen2.5-vl vision", "dynamo"): "the grid decides shapes",
+}
+
+
+def cases() -> list[str]:
+    """The names of all cases: ``MODEL, EXPORTER`` and the variants of the catalogue."""
+    torch = [f"{name}, {exporter}" for name in TORCH for exporter in EXPORTERS if (name, exporter) not in FAILS]
+    return [*torch, *(v.name for v in catalogue() if v.family in FAMILIES and not v.benchmark and v.name.endswith("static"))]
+
+
+def export(case: str) -> onnx.ModelProto:
+    """The model of a case; raises what its exporter raises."""
+    name, comma, exporter = case.partition(", ")
+    if comma:
+        with mock.patch.dict(architectures.ARCHITECTURES, MORE):
+            return architectures.export(name, exporter)
+    with tempfile.TemporaryDirectory() as folder:
+        made = export_variants([name], folder)
+        if made.failures:
+            raise RuntimeError(made.failures[0].error)
+        return onnx.ModelProto.FromString((Path(folder) / f"{name}.onnx").read_bytes())
