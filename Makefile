@@ -1,7 +1,7 @@
 # Python 3.11 or newer and make are all that is needed; the first run of demo or test puts everything else into .venv.
 # PYTHON=/path/to/python picks the interpreter, JOBS=4 the number of test processes.
 .DELETE_ON_ERROR:
-.PHONY: demo test zoo bench report clean
+.PHONY: demo test zoo bench report docs clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -32,8 +32,11 @@ zoo: $(VENV)/.test ## the full tables (long)
 bench: $(VENV)/.test ## every benchmark, one after the other
 	@set -e; for script in $(or $(BENCH),$(sort $(wildcard benchmarks/*.py))); do echo "== $$script"; $(VENV)/bin/python $$script; done
 
+docs: $(VENV)/.docs ## the documentation, into site/; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --quiet --strict
+
 clean: ## removes what make, the tools and graphcheck made
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find models reports -mindepth 1 -maxdepth 1 ! -name README.md ! -name 'sample*' -exec rm -rf {} +
 
@@ -45,6 +48,11 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.test: $(VENV)/.demo
 	@echo "Installing the test tools into $(VENV) (once) ..."
 	@$(INSTALL) --editable '.[torch,keras,dev]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing the documentation tools into $(VENV) (once) ..."
+	@$(INSTALL) --editable '.[docs]'
 	@touch $@
 
 $(VENV)/bin/python:

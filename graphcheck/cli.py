@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a sign must not stop the answer
     try:
         given = None if arguments is None else list(arguments)
-        with limits.of_process(limits.default_memory()):
+        with limits.of_process(limits.default_memory()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy's, of what a model computes: an answer is no place for them
             code = app(args=given, prog_name="graphcheck", standalone_mode=False)
         sys.stdout.flush()
         return int(code or EXIT_OK)

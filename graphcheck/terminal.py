@@ -23,11 +23,17 @@ STYLES = {
 # C0, C1, line separators, and the marks that reverse the direction of text: names in a model are not to be trusted.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 _LONGEST = 72
+_LONGEST_LINE = 4000
 
 
 def safe(text: object) -> str:
     """``text`` on one line, its control characters written out (``\\x1b``), so that no name can move the cursor."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def _cut(line: str) -> str:
+    """A line without its middle, where a name in it is as long as a book."""
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]}…{line[-_LONGEST_LINE // 2 :]}"
 
 
 def short(text: object, limit: int = _LONGEST) -> str:
@@ -68,7 +74,7 @@ class Terminal:
     def say(self, text: str = "", style: str = "") -> None:
         """Print a line of text that is already safe."""
         if not self.quiet:
-            self._out.print(text, style=style or None)
+            self._out.print(_cut(text), style=style or None)
 
     def verdict(self, verdict: str, reason: str) -> None:
         """The first line of every answer: the verdict in its colour, and why."""
@@ -76,7 +82,7 @@ class Terminal:
 
         if not self.quiet:
             word = f"{GLYPHS.get(verdict, '')} {verdict}".strip()
-            self._out.print(Text.assemble((safe(word), STYLES.get(verdict, "bold")), f": {safe(reason)}"))
+            self._out.print(Text.assemble((safe(word), STYLES.get(verdict, "bold")), f": {_cut(safe(reason))}"))
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[Cell]], indent: int = 2) -> None:
         """Columns under a dim head; a column whose cells all are numbers stands right-aligned."""

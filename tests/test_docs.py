@@ -34,7 +34,6 @@ def given(tmp_path: Path) -> Path:
         shutil.copy(tmp_path / "exports" / "net.onnx", tmp_path / name)
     pairs = [{"a": "reference.onnx", "b": "exports/net.onnx"}]
     (tmp_path / "pairs.json").write_text(json.dumps(pairs))
-    (tmp_path / "models/manifest.json").write_text("{}")
     return tmp_path
 
 

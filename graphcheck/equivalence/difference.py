@@ -79,8 +79,9 @@ def judge(
     """Deviations of the ``outputs`` (name, class in A, class in B) on ``inputs`` by leaf key; ``unit`` is the unit roundoff.
 
     ``executed`` gives what onnxruntime computed of the outputs at this input, if that is to be had: its distance from float64
-    shows the spread without noise runs where a difference is far above it, or below it. What is smaller than one rounding of the output is not judged
-    further (its spread is given as that rounding). An output whose value is not known has an infinite bound.
+    shows the spread without noise runs where a difference is far above it, or below it. What is smaller than one rounding of
+    the output is not judged further (its spread is given as that rounding). An output whose value is not known has an
+    infinite bound.
     """
     roots = [c for _, a, b in outputs for c in (a, b)]
 
@@ -155,10 +156,10 @@ def _has_steps(terms: Terms, roots: Sequence[int]) -> bool:
     for cls in order:
         term = terms.terms[cls]
         if (
-            term.kind == "ew"
-            and term.params[0].partition(":")[0] in _JUMPS
-            or term.kind == "rows"
-            and "arg" in term.params[0]
+            (term.kind == "ew"
+            and term.params[0].partition(":")[0] in _JUMPS)
+            or (term.kind == "rows"
+            and "arg" in term.params[0])
         ):
             return True
         for arg in map(terms.find, term.args):

@@ -38,6 +38,8 @@ def _hoist(quantize: ir.Node) -> bool:
     pair = next((use.node for use in uses), None)
     if len(uses) != 1 or pair is None or pair.op_type != "DequantizeLinear" or quantize.outputs[0].is_graph_output():
         return False
+    if {*quantize.attributes, *pair.attributes} - {"axis"} or None in (*quantize.inputs[:2], *pair.inputs[:2]):
+        return False
     if not all(_is_scalar(v) for node in (quantize, pair) for v in node.inputs[1:]) or pair.outputs[0].is_graph_output():
         return False
     chain: list[ir.Node] = []
@@ -48,11 +50,15 @@ def _hoist(quantize: ir.Node) -> bool:
         chain.append(node)
         at = node.inputs[0]
     result = pair.outputs[0]
-    if at is None or not chain or at.dtype != result.dtype:
+    if at is None or not chain:
         return False
     result.replace_all_uses_with(chain[0].outputs[0])
     quantize.replace_input_with(0, at)
     chain[-1].replace_input_with(0, result)
+    stored = quantize.inputs[2] if len(quantize.inputs) > 2 else None
+    quantize.outputs[0].dtype = ir.DataType.UINT8 if stored is None else stored.const_value.dtype  # type: ignore[union-attr]
+    for value in (result, *(node.outputs[0] for node in chain)):  # of the scale's type, maybe not that of the input
+        value.dtype = pair.inputs[1].const_value.dtype  # type: ignore[union-attr]
     quantize.outputs[0].shape = result.shape = at.shape
     return True
 

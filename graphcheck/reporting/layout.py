@@ -13,8 +13,8 @@ Columns = dict[int, float]
 Bends = dict[tuple[int, int], list[tuple[float, int]]]
 Problem = tuple[tuple[int, ...], tuple[tuple[int, int], ...]]
 
-HALF_BOX, HALF_LINE, SWEEPS = 0.5, 0.11, 24
-"""Half the room of a box and of a passing edge, in units of a box's pitch; sweeps of straightening."""
+HALF_BOX, HALF_LINE, SWEEPS, LARGE, FEWER = 0.5, 0.11, 24, 400, 8
+"""Half the room of a box and of a passing edge, in units of a box's pitch; sweeps of straightening, fewer for the large."""
 
 
 def place(union: Union, groups: list[list[int]]) -> tuple[list[dict[str, Any]], Bends, Bends]:
@@ -111,31 +111,37 @@ def _straighten(
     xs = {v: (x - middle) * 0.6 for v, x in start.items()}
     bottom = layers[max(layers)]
     pinned = {0} | (set(bottom) if len(bottom) == 1 else set())
-    order = sorted(layers)
-    for sweep in range(SWEEPS):
+    rows = [
+        (members, [() if v in pinned else tuple(around[v]) for v in members], [half[v] for v in members])
+        for _, members in sorted(layers.items())
+    ]
+    for sweep in range(SWEEPS if len(start) < LARGE else FEWER):
         before = dict(xs)
-        for row in order if sweep % 2 == 0 else order[::-1]:
-            members = layers[row]
-            wanted = [0.0 if v in pinned else _wanted([xs[u] for u in around[v]], xs[v]) for v in members]
-            if len(members) == 1:
-                xs[members[0]] = wanted[0]
-                continue
-            xs.update(zip(members, _spread(wanted, [half[v] for v in members]), strict=True))
+        for members, near, room in rows if sweep % 2 == 0 else rows[::-1]:
+            wanted = [
+                _wanted(xs, n, xs[v]) if n or v not in pinned else 0.0 for v, n in zip(members, near, strict=True)
+            ]
+            xs.update(
+                zip(members, _spread(wanted, room), strict=True) if len(members) > 1 else ((members[0], wanted[0]),)
+            )
         if all(abs(xs[v] - before[v]) < 5e-3 for v in xs):
             break
     return xs
 
 
-def _wanted(near: list[float], now: float) -> float:
+def _wanted(xs: dict[int, float], near: tuple[int, ...], now: float) -> float:
     """The place between the middle two neighbours that is nearest to ``now``: chains stay straight, with one step."""
+    if len(near) == 1:
+        return xs[near[0]]
     if not near:
         return now
-    if len(near) == 1:
-        return near[0]
     if len(near) == 2:
-        return min(max(now, min(near)), max(near))
-    near.sort()
-    return min(max(now, near[(len(near) - 1) // 2]), near[len(near) // 2])
+        a, b = xs[near[0]], xs[near[1]]
+        low, high = (a, b) if a < b else (b, a)
+    else:
+        found = sorted([xs[u] for u in near])
+        low, high = found[(len(found) - 1) // 2], found[len(found) // 2]
+    return low if now < low else min(now, high)
 
 
 def _spread(wanted: list[float], half: list[float]) -> list[float]:

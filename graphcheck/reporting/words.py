@@ -93,6 +93,9 @@ def clean(value: Any) -> Any:
     A text longer than ``MAX_TEXT`` keeps its beginning, its length and a hash, so that two long names stay two names.
     NaN and infinities become the strings "NaN", "inf", "-inf".
     """
+    kind = type(value)
+    if kind is int or kind is bool or value is None or (kind is str and len(value) <= MAX_TEXT and value.isprintable()):
+        return value
     if isinstance(value, str):
         if len(value) > MAX_TEXT:
             digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:8]

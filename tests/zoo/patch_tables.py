@@ -50,6 +50,12 @@ def row(name: str, model: ir.Model, *, timeout: float = 120.0) -> Row:
     return Row(name, words, forms, tuple(refusals), ordinary, time.perf_counter() - start)
 
 
+def rewritten(model: ir.Model, to: str) -> ir.Model:
+    """The model with all its sites in one form, not proved."""
+    _, found = prepared(model)
+    return rewrite(model, to, sites=[s.name for s in found.sites]).model
+
+
 def said(site: Site) -> str:
     """``conv 16x16/16`` with what is unusual: padding, groups, another layout than channels first."""
     kernel, stride = ("x".join(map(str, v)) for v in (site.kernel_shape, [a.stride for a in site.spatial]))
