@@ -33,7 +33,7 @@ bench: $(VENV)/.test ## every benchmark, one after the other
 	@set -e; for script in $(or $(BENCH),$(sort $(wildcard benchmarks/*.py))); do echo "== $$script"; $(VENV)/bin/python $$script; done
 
 docs: $(VENV)/.docs ## the documentation, into site/; a broken link fails
-	@NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict # with --quiet it would not see warnings
 
 clean: ## removes what make, the tools and graphcheck made
 	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -29,7 +29,7 @@ from tests.zoo import patch_exports, patch_tables, quantizing  # noqa: E402
 def models() -> Iterator[tuple[str, Callable[[], ir.Model]]]:
     """Every case by name, made when it is asked for."""
     for name, case in text_cases().items():
-        yield f"text: {name}", lambda case=case: case.model  # type: ignore[misc]
+        yield f"text: {name}", lambda case=case: case[0]  # type: ignore[misc]
     for name in quantizing.CASES:
         yield f"QDQ: {name}", lambda name=name: ir.from_proto(quantizing.quantized(name))  # type: ignore[misc]
     for name in patch_exports.cases():

@@ -75,7 +75,7 @@ def compare(
         ignore_output=ignore_output,
     )
     options |= {"reduce": reduce, "witness": witness or Path(), "threads": threads, "fail_fast": fail_fast}
-    options |= {"iterations": iterations or 1}
+    options |= {"iterations": iterations or 1, "graphs": bool(json or report)}
     options |= _providers(providers)
     terminal = Terminal(quiet=json == "-")
     with tempfile.TemporaryDirectory(prefix="graphcheck-") as folder:

@@ -85,31 +85,42 @@ def begin(memory: int | None, seconds: float) -> None:
 
 @contextlib.contextmanager
 def of_process(memory: int) -> Iterator[None]:
-    """Let the system refuse this process more than ``memory`` bytes, so that an allocation fails before the machine does.
+    """Let the system refuse this process ``memory`` bytes more than it has, so that an allocation fails before the
+    machine does.
 
     Mapped files do not count. Where the system has no such limit, nothing happens.
     """
-    before = _ask_system(memory)
+    before = _soft_limit()
     token = _CURRENT.set(_CURRENT.get())
+    _ask_system(memory)
     try:
         yield
     finally:
         _CURRENT.reset(token)
         if before is not None:
-            _ask_system(before)
+            _set_soft_limit(before)
 
 
-def _ask_system(memory: int) -> int | None:
-    """Set the system's limit; the one before, or None where the system has none."""
+def _ask_system(memory: int) -> None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text().split()[5])  # of data and stacks, used or not
+        _set_soft_limit(memory + pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+def _soft_limit() -> int | None:
     try:
         import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        wanted = memory if hard == resource.RLIM_INFINITY or memory == resource.RLIM_INFINITY else min(memory, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
-    except (ImportError, OSError, ValueError, AttributeError):
+    except ImportError:
         return None
-    return soft
+    return resource.getrlimit(resource.RLIMIT_DATA)[0]
+
+
+def _set_soft_limit(wanted: int) -> None:
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 @functools.cache

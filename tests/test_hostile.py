@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 from hypothesis import given, settings
@@ -237,22 +236,10 @@ def test_a_random_graph_is_its_copy(seed: int, how: str) -> None:
 
 @settings(max_examples=60)
 @given(seed=st.integers(0, 2**32))
-def test_a_random_graph_with_another_weight_is_never_passed(seed: int) -> None:
-    """A mutant whose float64 outputs differ is not identical, proved or within rounding."""
-    from onnx.reference import ReferenceEvaluator
-
-    model, mutant = damage.graph(seed), damage.graph(seed)
-    weights = [t for t in mutant.graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
-    if not weights:
-        return
-    changed = onnx.numpy_helper.to_array(weights[seed % len(weights)]).copy()
-    changed[seed % 4, seed % 3] += 0.5
-    weights[seed % len(weights)].CopyFrom(onnx.numpy_helper.from_array(changed, weights[seed % len(weights)].name))
-    feeds = {v.name: np.random.default_rng(seed).normal(size=(4, 4)).astype(np.float32) for v in model.graph.input}
-    with np.errstate(all="ignore"):
-        x, y = (ReferenceEvaluator(m).run(None, feeds) for m in (model, mutant))
-    apart = any(np.isfinite(p).all() and np.isfinite(q).all() and np.abs(p - q).max() > 1e-2 * (1 + np.abs(p).max()) for p, q in zip(x, y, strict=True))
-    if apart:
+def test_a_mutant_that_differs_is_never_passed(seed: int) -> None:
+    model = damage.graph(seed)
+    mutant = damage.mutant(model, seed)
+    if damage.apart(model, mutant, seed):
         result = graphcheck.compare(model, mutant, run=False, graphs=False, timeout=20)
         assert result.verdict in ("different", "undecided"), result.reason
 

@@ -191,7 +191,7 @@ def test_row_of_the_matrix_follows_the_pattern(pattern: str | None, first: list[
 def test_numbers_for_people() -> None:
     assert [words.number(x) for x in (None, True, 0, 12345, 0.25, 1e-9, "NaN")] == [
         "–",
-        "True",
+        "yes",
         "0",
         "12\u202f345",
         "0.25",

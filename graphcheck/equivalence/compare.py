@@ -113,6 +113,7 @@ class _Comparer:
         self.trials = Trials(self.models, self.interface, options, self.deadline, self.hashes)
         self.attempts: list[Attempt] = []
         self.running: concurrent.futures.Future[None] | None = None
+        self.files: list[concurrent.futures.Future[str | None]] = []  # digests of the model files
         self.numbers: dict[str, Any] | None = None
         self.runs: list[numeric.Run] = []
         self.structure: structure.Structure | None = None
@@ -144,12 +145,14 @@ class _Comparer:
             with self._timed("hashing"):
                 self.hashes.ahead([*classes.weights(self.models[0]), *classes.weights(self.models[1])])
                 model_.release(*self.models)
+            if self.graphs:
+                self.files = [pool.submit(_file_digest, m) for m in self.models]
             with self._timed("structure"):
                 self.structure = structure.compare_structure(*self.models, self.hashes)
             judged = self._identical() or self._prove()
             self._wait()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=True)
         if judged is None:
             judged = self._judge(self.attempts[-1])
         elif judged[0] is Verdict.PROVED:
@@ -412,8 +415,8 @@ class _Comparer:
                 known = (self.models, self.interface, pairs, self.divergence, self.runs)
                 self.numbers["curve"] = first_curve(*known, self.options.seed, shown)
         evidence: dict[str, Any] = {
-            "a": model_.summary(self.models[0]) if self.graphs else {"path": model_.path_of(self.models[0])},
-            "b": model_.summary(self.models[1]) if self.graphs else {"path": model_.path_of(self.models[1])},
+            "a": self._summary(0),
+            "b": self._summary(1),
             "interface": self.interface.to_json(),
             "structure": self.structure and self.structure.to_json(),
             "numeric": self.numbers,
@@ -430,6 +433,11 @@ class _Comparer:
             "timings": {**self.timings, "total": time.monotonic() - self.started},
         }
         return Comparison(verdict, reason, evidence)
+
+    def _summary(self, side: int) -> dict[str, Any]:
+        if not self.graphs:
+            return {"path": model_.path_of(self.models[side])}
+        return model_.summary(self.models[side], self.files[side].result() if self.files else None)
 
     def _reduced(self, attempt: Attempt | None) -> dict[str, Any] | None:
         if self.options.reduce is None or self.divergence is None or attempt is None or attempt.pair is None:
@@ -449,6 +457,11 @@ class _Comparer:
             yield
         finally:
             self.timings[name] = self.timings.get(name, 0.0) + time.monotonic() - start
+
+
+def _file_digest(model: ir.Model) -> str | None:
+    path = model_.path_of(model)
+    return None if path is None else model_.file_digest(path)
 
 
 def _bytes(model: ir.Model) -> bytes:

@@ -19,7 +19,8 @@ Identifier = tuple[str, str, str]
 def inlined(model: ir.Model, *, whole: bool = False) -> ir.Model:
     """A clone of the model with the functions that hold a patch embedding (``whole``: with all of them) inlined.
 
-    The model itself comes back if none does. A function that cannot be inlined (another opset version than the model's) is left, as is what it holds.
+    The model itself comes back if none does. A function that cannot be inlined (another opset version than the model's)
+    is left, as is what it holds.
     """
     if whole:
         return (_inline(model, {f.identifier() for f in model.functions.values()}) if model.functions else None) or model

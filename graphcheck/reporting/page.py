@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
+import gc
 import gzip
 import hashlib
 import json
+from collections.abc import Iterator
 from importlib import resources
 from typing import Any
 
@@ -102,6 +105,23 @@ def render(results: list[dict[str, Any]]) -> str:
     """See ``graphcheck.reporting.render``."""
     if not results:
         raise GraphcheckError("no result to report: give at least one JSON file of compare, analyze, rewrite or demo")
+    with _uncollected():
+        return _render(results)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the collector of cycles: a large report makes millions of small objects that all stay until its end."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
+def _render(results: list[dict[str, Any]]) -> str:
     blocks = Blocks()
     made = []
     for i, result in enumerate(results):

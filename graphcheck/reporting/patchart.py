@@ -24,6 +24,15 @@ def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224) -> 
     ``height`` and ``width`` are the image's; the picture shows true positions, pixels and order, on a made-up image.
     """
     kernel, strides = site.get("kernel_shape") or [], site.get("strides") or []
+    channels = site.get("in_channels")
+    known = channels if isinstance(channels, int) and channels > 0 else 3
+    return _picture(tuple(kernel), tuple(strides), min(3, known), str(site.get("pattern") or ""), height, width)
+
+
+@functools.lru_cache(maxsize=128)
+def _picture(
+    kernel: tuple[Any, ...], strides: tuple[Any, ...], channels: int, pattern: str, height: int, width: int
+) -> Markup | None:
     if len(kernel) != 2 or not all(isinstance(k, int) and 0 < k <= 64 for k in kernel):
         return None
     kh, kw = kernel
@@ -31,9 +40,6 @@ def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224) -> 
     rows, columns = max(1, (height - kh) // sh + 1), max(1, (width - kw) // sw + 1)
     if not (kh <= height <= 4096 and kw <= width <= 4096):
         return None
-    channels = (
-        min(3, site["in_channels"]) if isinstance(site.get("in_channels"), int) and site["in_channels"] > 0 else 3
-    )
     row, column = int(rows * 0.42), int(columns * 0.58)
     top, left = row * sh, column * sw
     side = 210.0
@@ -56,7 +62,7 @@ def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224) -> 
     parts.append(tag("rect", x=px, y=py, width=big, height=big, class_="picked"))
     parts.append(tag("text", f"one patch: {kh} × {kw} pixels", x=px + big / 2, y=py + big + 18, class_="label mid"))
     parts += _planes(patch, channels, 434, py)
-    order = _order(site.get("pattern"), kh, kw, channels)
+    order = _order(pattern, kh, kw, channels)
     parts.append(
         tag(
             "text",

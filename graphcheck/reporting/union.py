@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import itertools
 from collections import defaultdict
 from typing import Any
 
@@ -149,10 +150,13 @@ def _pair_by_place(a: Side, b: Side, pairs: dict[Key, tuple[Key, str]]) -> None:
 
 def _knotted(a: Side, b: Side, pairs: dict[Key, tuple[Key, str]]) -> set[Key]:
     """Keys of A whose pairs would close a cycle: in each knot, all but a longest run in the order of both sides."""
+    place_a, place_b = {k: i for i, k in enumerate(a.keys)}, {k: i for i, k in enumerate(b.keys)}
+    ranks = [place_b[pairs[x][0]] for x in a.keys if x in pairs]
+    if all(i < j for i, j in itertools.pairwise(ranks)):
+        return set()  # both orders agree, so neither can close a cycle
     name = {("b", y): ("a", x) for x, (y, _) in pairs.items()}
     graph: nx.DiGraph[tuple[str, Key]] = nx.DiGraph((("a", u), ("a", v)) for u, v in a.edges)
     graph.add_edges_from((name.get(("b", u), ("b", u)), name.get(("b", v), ("b", v))) for u, v in b.edges)
-    place_a, place_b = {k: i for i, k in enumerate(a.keys)}, {k: i for i, k in enumerate(b.keys)}
     dropped: set[Key] = set()
     for knot in nx.strongly_connected_components(graph):
         if len(knot) > 1:

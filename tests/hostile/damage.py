@@ -179,3 +179,35 @@ def damaged(data: bytes, seed: int) -> bytes:
                 else:
                     work[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF))
     return bytes(work)
+
+
+def mutant(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
+    """One element of one weight moved by a half, or one operator replaced by another."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    weights = [t for t in copy.graph.initializer if t.data_type == TensorProto.FLOAT]
+    swaps = {"Add": "Sub", "Sub": "Add", "Mul": "Add", "Max": "Min", "Min": "Max", "Relu": "Abs", "Tanh": "Sigmoid", "Exp": "Tanh"}
+    nodes = [n for n in copy.graph.node if n.op_type in swaps]
+    if nodes and (seed % 2 or not weights):
+        chosen = nodes[seed % len(nodes)]
+        chosen.op_type = swaps[chosen.op_type]
+    elif weights:
+        chosen_weight = weights[seed % len(weights)]
+        changed = numpy_helper.to_array(chosen_weight).copy()
+        changed[seed % SIDE, seed % 3] += 0.5
+        chosen_weight.CopyFrom(numpy_helper.from_array(changed, chosen_weight.name))
+    return copy
+
+
+def apart(a: onnx.ModelProto, b: onnx.ModelProto, seed: int) -> bool:
+    """Whether onnx.reference shows a gross difference on one input."""
+    from onnx.reference import ReferenceEvaluator
+
+    draw = np.random.default_rng(seed)
+    feeds = {v.name: draw.normal(size=(SIDE, SIDE)).astype(np.float32) for v in a.graph.input}
+    with np.errstate(all="ignore"):
+        x, y = (ReferenceEvaluator(m).run(None, feeds) for m in (a, b))
+        return any(
+            np.isfinite(p).all() and np.isfinite(q).all() and np.abs(p - q).max() > 1e-2 * (1 + np.abs(p).max())
+            for p, q in zip(x, y, strict=True)
+        )
