@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import warnings
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a sign must not stop the answer
+    logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # its warnings are of files that we judge ourselves
     try:
         given = None if arguments is None else list(arguments)
         with limits.of_process(limits.default_memory()), warnings.catch_warnings():
@@ -164,7 +166,7 @@ def analyze(
     """Find the patch embeddings of a model, and say why other contractions are none."""
     from graphcheck.equivalence.structure import graph_json
     from graphcheck.model import read
-    from graphcheck.patches.analyze import analyze_json
+    from graphcheck.patches.preparing import analyze_json
 
     output.check_targets(json, report)
     commands.begin(timeout, max_memory)

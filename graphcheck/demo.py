@@ -159,7 +159,7 @@ def analyze_file(path: str) -> dict[str, Any]:
     """The JSON of ``graphcheck analyze`` with the graph."""
     from graphcheck.equivalence.structure import graph_json
     from graphcheck.model import read
-    from graphcheck.patches.analyze import analyze_json
+    from graphcheck.patches.preparing import analyze_json
 
     model = read(path)
     return analyze_json(model) | {"graph": graph_json(model)}

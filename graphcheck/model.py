@@ -75,6 +75,9 @@ def _from_proto(proto: onnx.ModelProto, path: Path) -> ir.Model:
         raise ModelError(path, f"cannot be read: {_first_line(error)}") from None
     if not isinstance(result, ir.Model):
         raise ModelError(path, "cannot be read: it holds no model")
+    for value in (*result.graph.inputs, *result.graph.outputs):
+        if value.dtype == ir.DataType.UNDEFINED:
+            raise ModelError(path, f"{value.name!r} has no element type")
     if proto.graph.initializer:
         ir.external_data.set_base_dir(result.graph, str(path.parent.resolve()))
     return result

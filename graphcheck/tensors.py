@@ -42,6 +42,9 @@ def check(proto: onnx.ModelProto, path: Path, mapped: frozenset[str] | set[str] 
             or any(len(getattr(tensor, field)) for field in _FIELDS)
         ):
             raise ModelError(path, f"initializer {tensor.name!r} holds its data in more than one way")
+    for tensor in _all(proto):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL and not (id(tensor) in own and tensor.name in mapped):
+            _check_count(tensor, path)
     for tensor in elsewhere(proto):
         source, offset, length = _place(tensor, path)
         if id(tensor) not in own:
@@ -50,6 +53,29 @@ def check(proto: onnx.ModelProto, path: Path, mapped: frozenset[str] | set[str] 
                 tensor.raw_data = file.read(length)
             del tensor.external_data[:]
             tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+def _check_count(tensor: onnx.TensorProto, path: Path) -> None:
+    """Raise :class:`ModelError` where a tensor holds another number of elements than its shape says."""
+    try:
+        dtype = ir.DataType(tensor.data_type)
+    except ValueError:
+        raise ModelError(path, f"tensor {tensor.name!r} has the unknown type {tensor.data_type}") from None
+    count = math.prod(tensor.dims)
+    if dtype == ir.DataType.UNDEFINED or count < 0 or min(tensor.dims, default=0) < 0:
+        return  # for onnx.checker to tell
+    if tensor.HasField("raw_data"):
+        held, need = len(tensor.raw_data), needed(tensor.dims, dtype)
+    else:
+        held = sum(len(getattr(tensor, field)) for field in _FIELDS)
+        pairs = dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128)
+        packed = dtype != ir.DataType.STRING and dtype.itemsize < 1
+        need = needed(tensor.dims, dtype) if packed else count * (2 if pairs else 1)
+    if held != need and held:  # nothing at all is for onnx.checker to tell
+        what = "bytes" if tensor.HasField("raw_data") else "values"
+        raise ModelError(
+            path, f"tensor {tensor.name!r} holds {held} {what}, its shape {list(tensor.dims)} needs {need}"
+        )
 
 
 def needed(dims: Sequence[int], dtype: ir.DataType) -> int | None:
@@ -130,7 +156,10 @@ def _attribute_tensors(holder: Any) -> Iterator[onnx.TensorProto]:
         if attribute.HasField("t"):
             yield attribute.t
         yield from attribute.tensors
-        for sparse in (*((attribute.sparse_tensor,) if attribute.HasField("sparse_tensor") else ()), *attribute.sparse_tensors):
+        for sparse in (
+            *((attribute.sparse_tensor,) if attribute.HasField("sparse_tensor") else ()),
+            *attribute.sparse_tensors,
+        ):
             yield from (sparse.values, sparse.indices)
 
 

@@ -18,7 +18,7 @@ HEAVY = {"torch", "tensorflow", "tf2onnx", "onnxruntime", "onnx", "onnx_ir", "ne
 LAYERS = (
     ("errors", "verdict", "hashing"),
     ("limits",),
-    ("tensors",),
+    ("tensors", "external"),
     ("model", "geometry"),
     ("domains",),
     ("ops",),
@@ -28,7 +28,7 @@ LAYERS = (
     ("terminal", "options", "feeds", "torch_side"),
     ("answers", "output"),
     ("api", "guarding", "passes"),
-    ("sweeping",),
+    ("sweeping", "olive"),
     ("demo", "commands"),
     ("cli",),
     ("__init__", "__main__"),

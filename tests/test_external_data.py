@@ -71,6 +71,13 @@ def test_data_goes_along_to_another_folder(tmp_path: Path) -> None:
     assert main(["rewrite", str(path), "--to", "matmul", "-o", str(out)]) == 0  # what is there already may stay
 
 
+def test_a_model_in_memory_runs_with_its_data_on_disk(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a")
+    told = compare(model_.read(path), to_matmul(path).model, graphs=False)
+    assert told.verdict.meets("proved") and told.evidence["numeric"]["warnings"] == []
+    assert [row["max_abs"] < 1e-4 for run in told.evidence["numeric"]["runs"] for row in run["outputs"]] == [True]
+
+
 def test_data_stays_in_the_same_folder(tmp_path: Path) -> None:
     path = saved(tmp_path / "a")
     before = os.stat(path.parent / DATA)

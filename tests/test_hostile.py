@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -79,13 +80,19 @@ def test_broken(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("kind", external.REFUSED)
 def test_external_data_that_is_refused(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     external.REFUSED[kind](Path().resolve())
-    for command in (["analyze", "model.onnx"], ["compare", "model.onnx", "model.onnx"], ["rewrite", "model.onnx", "-o", "o.onnx"]):
+    for command in (
+        ["analyze", "model.onnx"],
+        ["compare", "model.onnx", "model.onnx"],
+        ["rewrite", "model.onnx", "-o", "o.onnx"],
+    ):
         code, text = answer(command, capsys)
         assert code == 2 and text.startswith("graphcheck: model.onnx: ") and "1234" not in text
 
 
 @pytest.mark.parametrize("kind", external.ADMITTED)
-def test_external_data_that_is_sound(kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_external_data_that_is_sound(
+    kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = Path().resolve()
     external.ADMITTED[kind](folder)
     monkeypatch.chdir(folder.parent)  # what the paths are relative to is the model's folder
@@ -201,7 +208,9 @@ def test_limits_are_those_of_the_innermost_block() -> None:
         late.check_time()
 
 
-@pytest.mark.parametrize(("text", "count"), [("6G", 6 * 2**30), ("500M", 500 * 2**20), ("2.5GiB", 5 * 2**29), ("1tb", 2**40)])
+@pytest.mark.parametrize(
+    ("text", "count"), [("6G", 6 * 2**30), ("500M", 500 * 2**20), ("2.5GiB", 5 * 2**29), ("1tb", 2**40)]
+)
 def test_sizes(text: str, count: int) -> None:
     assert limits.parse_size(text) == count
 
@@ -230,8 +239,8 @@ def test_a_random_graph_is_its_copy(seed: int, how: str) -> None:
     result = graphcheck.compare(model, SAME[how](model, seed), run=False, graphs=False)
     if how != "rewritten":
         assert result.verdict == "identical", result.reason
-    elif result.verdict not in ("identical", "proved"):
-        assert result.verdict == "undecided" and "a constant holds" in result.reason, result.reason
+    else:
+        assert result.verdict in ("identical", "proved"), result.reason
 
 
 @settings(max_examples=60)
@@ -253,5 +262,17 @@ def test_a_damaged_file_ends_clean(seed: int) -> None:
         with limits.within(2**30, 5.0):
             graphcheck.analyze("bad.onnx")
             graphcheck.compare("bad.onnx", base, run=False, graphs=False, timeout=5, max_memory=2**30)
-    except (GraphcheckError, Undecided) as error:
-        assert str(error)
+    except (GraphcheckError, Undecided):
+        pass
+
+
+def test_an_interrupt_ends_a_run_that_hangs() -> None:
+    """The signal reaches the parent alone, whose child is in an endless Loop."""
+    Path("bomb.onnx").write_bytes(bombs.build(_ENDLESS))
+    command = [sys.executable, "-m", "graphcheck", "compare", "bomb.onnx", "bomb.onnx"]
+    child = subprocess.Popen(
+        command, env={"PYTHONPATH": str(ROOT), "PATH": ""}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    time.sleep(4)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(20) == 130

@@ -12,7 +12,8 @@ from patch_table import cases
 
 from graphcheck.geometry import Window as Geometry
 from graphcheck.geometry import im2col
-from graphcheck.patches.analyze import analyze_json, find
+from graphcheck.patches.analyze import find
+from graphcheck.patches.preparing import analyze_json
 from graphcheck.patches.window import NoWindow, recognise
 
 CASES = cases()

@@ -280,3 +280,13 @@ def test_policy_stops_a_foreign_script(show: Open, browser: Any, tmp_path: Path)
     page.goto(path.as_uri())
     assert page.title() == "owned"
     page.close()
+
+
+def test_long_symbolic_dims_fit(show: Open) -> None:
+    result = compare()
+    result["b"]["outputs"] = [
+        {"name": "y" * 40, "dtype": "FLOAT", "shape": ["batch", *(f"Layer{'n' * 60}_{i}" for i in range(3))]}
+    ]
+    for width in (390, 1280):
+        page = show(result, wait=".hero", viewport={"width": width, "height": 844})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

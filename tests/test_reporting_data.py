@@ -115,7 +115,7 @@ def output() -> Json:
         "min_atol": 1e-6,
         "spread_units": None,
         "histogram": [[0.1, 5], [1.0, 20], [10.0, 1]],
-        "heatmap": {"values": [[0.0, 1e-6], [2e-6, 0.5e-6]]},
+        "heatmap": {"values": [[0.0, 1e-6], [2e-6, None]], "over": "2 rows of 2"},
         "scatter": [[0.0, 0.0], [1.0, 1.0]],
     }
 
@@ -270,6 +270,17 @@ def rewrite(to: str = "conv") -> Json:
             {"name": "same window map", "ok": True, "detail": ""},
         ],
         "timings": {"find": 0.1},
+        "moved": [{"input": "x", "output": "y", "before": [["x", 6]], "after": [["x", 4]]}],
+        "measured": [
+            {
+                "site": "/proj",
+                "forms": [
+                    {"form": f, "median": t, "lower": t / 2, "upper": t * 2}
+                    for f, t in (("conv", 1.0), ("matmul", 2.0))
+                ],
+                "chosen": "conv",
+            }
+        ],
         "times_ms": {"before": {"median": 2.0, "min": 1.0, "max": 3.0}, "after": 1.0},
         "output": "out.onnx",
     }

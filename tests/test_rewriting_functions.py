@@ -9,8 +9,8 @@ import pytest
 from patch_cases import ops
 
 from graphcheck.equivalence.compare import compare
-from graphcheck.patches.analyze import analyze_json
 from graphcheck.patches.inlining import inlined
+from graphcheck.patches.preparing import analyze_json
 from graphcheck.rewriting.checks import structural_checks
 from graphcheck.rewriting.rewrite import rewrite
 

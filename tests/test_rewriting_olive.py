@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_package_configuration_names_the_module() -> None:
-    entry = json.loads((ROOT / "graphcheck/rewriting/olive.json").read_text())["passes"]["PatchEmbedding"]
+    entry = json.loads((ROOT / "graphcheck/olive.json").read_text())["passes"]["PatchEmbedding"]
     module, name = entry["module_path"].rsplit(".", 1)
     assert f"class {name}(Pass):" in (ROOT / module.replace(".", "/")).with_suffix(".py").read_text()
 
@@ -28,7 +28,7 @@ def test_the_package_configuration_names_the_module() -> None:
 def olive(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("OLIVE_DISABLE_TELEMETRY", "1")
     pytest.importorskip("olive", reason="Olive is not installed: pip install olive-ai in an environment of its own")
-    from graphcheck.rewriting import olive
+    from graphcheck import olive
 
     return olive
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphcheck import limits
+from graphcheck import external, limits
 from graphcheck import model as model_
 from graphcheck.equivalence import classes, inputs, interface, numeric, record, reduction, rounding, structure, witness
 from graphcheck.equivalence.alignment import Alignment, Divergence, layout_change
@@ -407,13 +407,14 @@ class _Comparer:
             self.alignment = Alignment(*self.models, attempt.pair)
         shown = verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING)
         spread = {d.output: d.spread for d in self.deviations if d.spread}
-        spread = spread or (self._spread() if self.options.numerics == "full" and self.runs else {})
-        record.in_spreads(self.numbers, spread)
-        if self.numbers and self.graphs and self.options.numerics == "full":
+        if self.numbers and self.options.numerics == "full":
             with self._timed("curve"):
                 pairs = [a.pair for a in self.attempts if a.pair is not None]
                 known = (self.models, self.interface, pairs, self.divergence, self.runs)
-                self.numbers["curve"] = first_curve(*known, self.options.seed, shown)
+                points, seen = first_curve(*known, self.options.seed, shown)
+            self.numbers |= {"curve": points} if self.graphs else {}
+            spread = spread or seen
+        record.in_spreads(self.numbers, spread)
         evidence: dict[str, Any] = {
             "a": self._summary(0),
             "b": self._summary(1),
@@ -426,7 +427,7 @@ class _Comparer:
             "divergence": self.divergence and self.divergence.to_json(),
             "witness": self.found,
             "reduced": self._reduced(attempt),
-            "graphs": record.drawn(self.models, attempt.pair if attempt else None) if self.graphs else None,
+            "graphs": record.drawn(self.models, self._first_pair()) if self.graphs else None,
             "alignment": self.alignment.nodes() if self.alignment is not None else [],
             "seed": self.options.seed,
             "versions": record.versions(),
@@ -438,6 +439,9 @@ class _Comparer:
         if not self.graphs:
             return {"path": model_.path_of(self.models[side])}
         return model_.summary(self.models[side], self.files[side].result() if self.files else None)
+
+    def _first_pair(self) -> classes.Pair | None:
+        return next((a.pair for a in self.attempts if a.pair is not None), None)
 
     def _reduced(self, attempt: Attempt | None) -> dict[str, Any] | None:
         if self.options.reduce is None or self.divergence is None or attempt is None or attempt.pair is None:
@@ -465,7 +469,7 @@ def _file_digest(model: ir.Model) -> str | None:
 
 
 def _bytes(model: ir.Model) -> bytes:
-    return bytes(ir.to_proto(model).SerializeToString())
+    return external.serialized(model)
 
 
 __all__ = ["Comparison", "Verdict", "compare"]

@@ -14,7 +14,6 @@ import onnx_ir as ir
 from graphcheck import model as model_
 from graphcheck.domains.domain import evaluate
 from graphcheck.domains.real import Float64, Real
-from graphcheck.equivalence import runtime
 from graphcheck.equivalence.alignment import Divergence
 from graphcheck.equivalence.classes import Pair
 from graphcheck.equivalence.inputs import Arrays, side_inputs
@@ -22,11 +21,12 @@ from graphcheck.equivalence.interface import Interface
 from graphcheck.equivalence.numeric import Run
 from graphcheck.equivalence.partners import Partners, partners
 from graphcheck.equivalence.pictures import round_to
+from graphcheck.equivalence.remote import RemoteSession
 from graphcheck.equivalence.witness import unit_of
 from graphcheck.errors import GraphcheckError, Undecided
 
 NEAR = 1e-3
-MAX_POINTS, MAX_HELD, MAX_WORK, MAX_SECONDS, MAX_PARAMETERS = 150, 30_000_000, 2e9, 20.0, 1_500_000_000
+MAX_POINTS, MAX_HELD, MAX_WORK, MAX_SECONDS, MAX_PARAMETERS = 150, 30_000_000, 2e9, 20.0, 2_000_000_000
 
 
 def curve(
@@ -38,34 +38,40 @@ def curve(
     seed: int,
     *,
     equal: bool = False,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """[{"a", "b", "deviation", "spread"}] of up to 150 tensors in A's order; [] where the models are too large to look at.
 
     Both models run once in onnxruntime, optimizations off, on ``inputs`` (by pair key, of the shapes that ``pair`` was
     traced at). Tensors are paired by their class; behind a divergence by op and shape, in order, where the functions are
-    ``equal`` only if they are near each other. ``deviation`` is the largest
-    |A - B|, ``spread`` the largest that seeded noise of the declared type's rounding causes (None where that is not known),
-    both relative to the tensor's largest magnitude. Raises :class:`GraphcheckError` where onnxruntime runs one of them no more.
+    ``equal`` only if they are near each other. ``deviation`` is the largest |A - B|, ``spread`` the largest that seeded
+    noise of the declared type's rounding causes (None where that is not known), both relative to the tensor's largest
+    magnitude; the second result is the absolute spread of outputs by A's name. Raises :class:`GraphcheckError` where
+    onnxruntime cannot run one of them.
     """
     outputs = [(p.a.name, p.b.name) for p in interface.outputs if p.a is not None and p.b is not None]
     chosen = _chosen(list(partners(models, pair, outputs, divergence)))
-    if not chosen or any(_parameters(model) > MAX_PARAMETERS for model in models):
-        return []
+    constants = [
+        v.const_value for model in models for v in model.graph.initializers.values() if v.const_value is not None
+    ]
+    if not chosen or sum(c.nbytes for c in constants) > MAX_PARAMETERS:
+        return [], {}
     feeds = side_inputs(interface, inputs)
     seen = [
         _run(models[0], feeds[0], [row[0] for row in chosen]),
         _run(models[1], feeds[1], [row[1] for row in chosen]),
     ]
     spread = _spread(pair, [row[2].cls for row in chosen], inputs, seed)
-    points = []
+    points, absolute = [], {}
     for a, b, tensor, sure in chosen:
         x, y = (np.asarray(found[str(v.name)], np.float64).reshape(-1) for found, v in zip(seen, (a, b), strict=True))
         apart, scale = _largest(x - y), _largest(x)
         if x.size and np.isfinite(apart) and scale > 0 and (sure or not equal or apart < NEAR * scale):
             noise = spread.get(pair.terms.find(tensor.cls))
+            if noise is not None and a.is_graph_output():
+                absolute[str(a.name)] = noise
             row = {"a": a.name, "b": b.name, "deviation": round_to(apart / scale)}
             points.append(row | {"spread": None if noise is None else round_to(noise / scale)})
-    return points
+    return points, absolute
 
 
 def first_curve(
@@ -76,8 +82,8 @@ def first_curve(
     runs: Iterable[Run],
     seed: int,
     equal: bool,
-) -> list[dict[str, Any]]:
-    """The curve of the first run whose shapes were traced; [] if there is none, or it cannot be had."""
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """The curve of the first run whose shapes were traced; nothing if there is none, or it cannot be had."""
     ran = [run for run in runs if run.a.error is None and run.b.error is None]
     for pair in pairs:
         run = next((r for r in ran if dict(r.shapes) == dict(pair.shapes)), None)
@@ -85,24 +91,21 @@ def first_curve(
             try:
                 return curve(models, interface, pair, divergence, run.inputs, seed, equal=equal)
             except (GraphcheckError, Undecided, MemoryError):
-                return []
-    return []
+                return [], {}
+    return [], {}
 
 
 def _chosen(rows: list[Partners]) -> list[Partners]:
-    """At most 150 of them and 30 million elements, evenly along the network, the last one always."""
+    """At most 150 of them and 30 million elements, evenly along the network, and the outputs."""
     count = MAX_POINTS
     while rows:
         step = max(1.0, (len(rows) - 1) / max(count - 1, 1))
-        chosen = [rows[round(i * step)] for i in range(int((len(rows) - 1) / step) + 1)]
+        places = {round(i * step) for i in range(int((len(rows) - 1) / step) + 1)}
+        chosen = [row for i, row in enumerate(rows) if i in places or row[0].is_graph_output()]
         if sum(int(np.prod(row[2].shape)) for row in chosen) <= MAX_HELD or count < 4:
             return chosen
         count = count * 2 // 3
     return []
-
-
-def _parameters(model: ir.Model) -> int:
-    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
 
 
 def _run(model: ir.Model, feed: Arrays, values: list[ir.Value]) -> Arrays:
@@ -115,11 +118,12 @@ def _run(model: ir.Model, feed: Arrays, values: list[ir.Value]) -> Arrays:
     with tempfile.TemporaryDirectory(prefix="graphcheck-") as folder:
         path = Path(folder, "model.onnx")
         model_.write(copy, path)
-        return runtime.load(path, optimizations="off").run(feed, names)
+        with RemoteSession(path, optimizations="off") as session:
+            return session.run(feed, names)
 
 
 def _spread(pair: Pair, classes: list[int], inputs: Arrays, seed: int) -> dict[int, float]:
-    """The largest deviation of each class by one run with noise; {} where that would take too long."""
+    """The largest deviation of each class by one run with noise; fewer, or {}, where that would take too long."""
     terms = pair.terms
     if sum(terms.size(cls) for cls in terms.order(classes)) > MAX_WORK:
         return {}
@@ -141,7 +145,7 @@ def _spread(pair: Pair, classes: list[int], inputs: Arrays, seed: int) -> dict[i
             exact = evaluate(terms, Float64(leaves, bounds=False), classes, visit=check)
             evaluate(terms, Float64(leaves, bounds=False, unit=unit_of(pair), seed=seed), classes, visit=compare)
     except (Undecided, KeyError, MemoryError):
-        return {}
+        pass  # what was seen until then stands
     return {cls: size for cls, size in found.items() if np.isfinite(size)}
 
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -136,6 +137,8 @@ class _Child:
             env=os.environ | {"PYTHONPATH": path},
         )
 
+        _living.add(self)
+
     def ask(self, task: dict[str, Any], arrays: Mapping[str, Any], timeout: float) -> tuple[dict[str, Any], Arrays]:
         """The answer to a task; TimeoutError, or EOFError where the child has ended."""
         late = threading.Event()
@@ -174,6 +177,7 @@ class _Child:
 
 
 _idle: list[_Child] = []  # its methods are atomic
+_living: weakref.WeakSet[_Child] = weakref.WeakSet()
 
 
 def _take() -> _Child:
@@ -186,12 +190,15 @@ def _take() -> _Child:
     return _Child()
 
 
-def _end_all() -> None:
-    while _idle:
-        _idle.pop().kill(wait=0.0)
+def end_all() -> None:
+    """End every child, busy or not: a run in another thread then fails at once."""
+    _idle.clear()
+    for child in list(_living):
+        child.process.kill()
+        child.process.wait()
 
 
-atexit.register(_end_all)
+atexit.register(end_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_idle.clear)  # they answer to the parent
 

@@ -128,6 +128,8 @@ def load(
     options.log_severity_level = 4  # what matters arrives as an exception
     # Spinning threads of one session would take the cores from another one beside it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if folder := getattr(model, "folder", ""):  # of a model in memory whose weights are in files
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     name = _name(model)
     if not isinstance(model, bytes) and not Path(model).is_file():
         raise ModelError(name, "there is no such file")

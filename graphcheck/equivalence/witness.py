@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck import external
 from graphcheck import model as model_
 from graphcheck.equivalence import inputs as inputs_
 from graphcheck.equivalence import numeric
@@ -220,7 +221,7 @@ class Search:
 
 
 def _source(source: Any, model: ir.Model) -> Any:
-    return str(source) if isinstance(source, (str, os.PathLike)) else bytes(ir.to_proto(model).SerializeToString())
+    return str(source) if isinstance(source, (str, os.PathLike)) else external.serialized(model)
 
 
 def unit_of(pair: Pair) -> float:

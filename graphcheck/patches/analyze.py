@@ -1,9 +1,8 @@
-"""Finds the patch embeddings of a model by the window map: :func:`find`, and as plain data :func:`analyze_json`."""
+"""Finds the patch embeddings of a model by the window map."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -19,8 +18,6 @@ from graphcheck.patches.reading import Reader, Reading
 from graphcheck.patches.site import Analysis, Refusal, Site
 from graphcheck.patches.trace import Trial, trials
 from graphcheck.patches.window import NoWindow
-
-SCHEMA = "graphcheck/analyze/1"
 
 Met = tuple[Node, tuple[Value, ...]]
 
@@ -83,19 +80,6 @@ def site_at(model: ir.Model, node: ir.Node) -> Site | None:
     except NoWindow:
         return None
     return mark_blocked(model, [site])[0] if isinstance(site, Site) else None
-
-
-def analyze_json(model: ir.Model) -> dict[str, Any]:
-    """``graphcheck analyze`` as plain data (schema graphcheck/analyze/1), without the drawn graph."""
-    from graphcheck.patches.preparing import prepared
-
-    _, analysis = prepared(model)
-    return {
-        "schema": SCHEMA,
-        "model": model_.summary(model),
-        "patch_embeddings": [site.to_json() for site in analysis.sites],
-        "refusals": [refusal.to_json() for refusal in analysis.refusals],
-    }
 
 
 def _site(

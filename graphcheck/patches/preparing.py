@@ -6,12 +6,16 @@ can stand before the patchify as well, where it hides nothing. What commutes is 
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 
 from graphcheck import model as model_
 from graphcheck.patches.analyze import find
 from graphcheck.patches.inlining import inlined
 from graphcheck.patches.site import Analysis
+
+SCHEMA = "graphcheck/analyze/1"
 
 _MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 
@@ -30,6 +34,17 @@ def prepared(model: ir.Model, *, whole: bool = False) -> tuple[ir.Model, Analysi
     hoisted.graph.sort()
     again = find(hoisted)
     return (hoisted, again) if len(again.sites) > len(analysis.sites) else (work, analysis)
+
+
+def analyze_json(model: ir.Model) -> dict[str, Any]:
+    """``graphcheck analyze`` as plain data (schema graphcheck/analyze/1), without the drawn graph."""
+    _, analysis = prepared(model)
+    return {
+        "schema": SCHEMA,
+        "model": model_.summary(model),
+        "patch_embeddings": [site.to_json() for site in analysis.sites],
+        "refusals": [refusal.to_json() for refusal in analysis.refusals],
+    }
 
 
 def _hoist(quantize: ir.Node) -> bool:

@@ -164,17 +164,8 @@ class _Tracer(Interpreter):
             raise
         except Undecided as error:
             reason = error.reason
-        except (
-            MemoryError,
-            ValueError,
-            IndexError,
-            TypeError,
-            KeyError,
-            AttributeError,
-            AssertionError,
-            ZeroDivisionError,
-        ) as error:
-            reason = str(error)
+        except Exception as error:  # a node that breaks the rules of its operator, found by numpy, onnx or us
+            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         self.lost.append((model_.node_name(source), reason))
         return [self._declared(v) for v in source.outputs]
 

@@ -151,10 +151,10 @@ def _superscript(value: int) -> str:
 
 
 def shape(dims: Any) -> str:
-    """A shape as 1×3×224×224; symbolic dims by name, unknown ones as "?", no shape as an empty string."""
+    """A shape as 1×3×224×224; symbolic dims by (shortened) name, unknown ones as "?", no shape as an empty string."""
     if not isinstance(dims, list):
         return "" if dims is None else str(dims)
-    return "×".join("?" if d is None else str(d) for d in dims) or "scalar"
+    return "×".join("?" if d is None else short(d, 16) for d in dims) or "scalar"
 
 
 def size(count: Any) -> str:

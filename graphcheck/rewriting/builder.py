@@ -337,6 +337,10 @@ class SiteBuilder(Builder):
             value.meta[ARRANGED] = index  # for the proof of a folded normalization
             return value
         stored, scale, zero = site.quantized
+        if axis == 1 and index.ndim == 2 and scale.ndim:
+            # Fed by a DequantizeLinear with a scale for each column, onnxruntime's optimizer makes the MatMul a
+            # MatMulNBits, which rounds the activations to 8 bits; a Transpose in between keeps it from that.
+            return self.transpose(self.weight(np.ascontiguousarray(index.T), 0), [1, 0])
         values = self.constant(pick(stored, index, 0 if zero is None else int(zero.reshape(-1)[0])), "weight_quantized")
         inputs = [values, self.constant(scale, "weight_scale")]
         if zero is not None:

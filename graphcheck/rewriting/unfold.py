@@ -7,8 +7,8 @@ import onnx_ir as ir
 
 from graphcheck.geometry import Window
 from graphcheck.patches.site import Site
-from graphcheck.rewriting.builder import Dim, SiteBuilder, count_of, product, size_of
-from graphcheck.rewriting.common import Groups, add_bias, axes_of, columns_weight, padded
+from graphcheck.rewriting.builder import Dim, Dims, SiteBuilder, count_of, product, size_of
+from graphcheck.rewriting.common import Groups, add_bias, axes_of, columns_weight, padded, scale
 
 NAME = "unfold"
 
@@ -39,11 +39,23 @@ def build(b: SiteBuilder) -> tuple[ir.Value, Groups]:
         x = b.reshape(x, (n, rows, kernel * c))
         columns = [*spatial, *channel]
     else:
-        x = b.transpose(b.reshape(x, (n, c * kernel, rows)), (0, 2, 1))
+        x = b.reshape(x, (n, c * kernel, rows))
         columns = [*channel, *spatial]
+        if site.quantized is not None and site.quantized[1].ndim:
+            return _weight_first(b, x, columns_weight(site, columns), (n, Dim(site.out_channels), rows))
+        x = b.transpose(x, (0, 2, 1))
     weight = b.weight(columns_weight(site, columns), 1)
     y = b.op("MatMul", [x, weight], (n, rows, Dim(site.out_channels)))
     return add_bias(b, y), [tuple(batch), tuple(spatial), (len(site.axes),)]
+
+
+def _weight_first(b: SiteBuilder, x: ir.Value, index: np.ndarray, dims: Dims) -> tuple[ir.Value, Groups]:
+    """The weight as the left operand: onnxruntime makes no MatMulNBits of that (see :meth:`SiteBuilder.weight`)."""
+    site = b.site
+    y = scale(b, b.op("MatMul", [b.weight(np.ascontiguousarray(index.T), 0), x], dims))
+    if site.bias is not None:
+        y = b.op("Add", [y, b.constant(site.bias.reshape(-1, 1), "bias_column")], dims)
+    return y, [tuple(axes_of(site, "batch")), (len(site.axes),), tuple(axes_of(site, "spatial"))]
 
 
 def _index(b: SiteBuilder, spatial: list[int], last: bool) -> ir.Value:

@@ -55,7 +55,7 @@ def _guard(task: dict[str, Any]) -> Any:
 def _analyze(task: dict[str, Any]) -> Any:
     from graphcheck.equivalence.structure import graph_json
     from graphcheck.model import read
-    from graphcheck.patches.analyze import analyze_json
+    from graphcheck.patches.preparing import analyze_json
 
     model = read(task["a"])
     return analyze_json(model) | {"graph": graph_json(model)}

@@ -1,5 +1,6 @@
 """Small files that ask for far more memory or time than any machine has: name -> ONNX text of the graph."""
 
+# ruff: noqa: E501  (a graph a line)
 from __future__ import annotations
 
 import numpy as np
@@ -40,7 +41,7 @@ _COMPUTED = {
     "q = Constant<value = int64[2] {1, 1000000}>() a = Expand(x, p) b = Expand(x, q) y = Add(a, b)",
     "outer MatMul of the input": "p = Constant<value = int64[2] {1000000, 1}>() "
     "q = Constant<value = int64[2] {1, 1000000}>() a = Expand(x, p) b = Expand(x, q) y = MatMul(a, b)",
-    "Einsum of the input": "a = Expand(x, m) y = Einsum<equation = \"i,j,k->ijk\">(a, a, a)",
+    "Einsum of the input": 'a = Expand(x, m) y = Einsum<equation = "i,j,k->ijk">(a, a, a)',
     "Conv with huge pads": "k = Expand(x, four) w = Expand(one, four) "
     "y = Conv<pads = [1000000, 1000000, 1000000, 1000000], kernel_shape = [1, 1]>(k, w)",
     "MaxPool with huge pads": "k = Expand(x, four) y = MaxPool<kernel_shape = [2000001, 2000001], "
@@ -112,14 +113,18 @@ _MANY = " ".join(
 
 def texts() -> dict[str, str]:
     """Every bomb by name."""
-    found = {f"folded {name}": _text(body, "r = ReduceSum<keepdims = 0>(t) y = Add(x, r)") for name, body in _FOLDED.items()}
+    found = {
+        f"folded {name}": _text(body, "r = ReduceSum<keepdims = 0>(t) y = Add(x, r)") for name, body in _FOLDED.items()
+    }
     found |= {f"computed {name}": _text(body) for name, body in _COMPUTED.items()}
     found |= {name: _steps(body) for name, body in _STEPS.items()}
     found["chain that doubles, computed"] = _doubling(_CONCAT, 60, computed=True)
     found["chain that doubles, folded"] = _doubling(_CONCAT, 60, computed=False)
     found["expression that doubles"] = _doubling("Mul({p}, {p})", 200, computed=True)
     found["sum that doubles"] = _doubling("Add({p}, {p})", 5000, computed=True)
-    found["many large constants"] = _text(_MANY, "y = Add(x, " + "r0) " + " ".join(f"y{i} = Add(x, r{i})" for i in range(1, 200)))
+    found["many large constants"] = _text(
+        _MANY, "y = Add(x, " + "r0) " + " ".join(f"y{i} = Add(x, r{i})" for i in range(1, 200))
+    )
     found["huge input"] = f"{_HEAD} g (float[4611686018427387904] x) => (float[N] y) {{ y = Relu(x) }}"
     found["large input"] = f"{_HEAD} g (float[1000000, 1000000] x) => (float[N, M] y) {{ y = Relu(x) }}"
     found["quite large input"] = f"{_HEAD} g (float[50000, 20000] x) => (float[N, M] y) {{ y = Relu(x) }}"

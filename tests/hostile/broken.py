@@ -1,5 +1,6 @@
 """Broken and odd model files, as bytes: name -> how to make it."""
 
+# ruff: noqa: E501  (a graph a line)
 from __future__ import annotations
 
 import random
@@ -90,7 +91,10 @@ def _nested(depth: int) -> bytes:
     ).SerializeToString()
     for level in range(depth):
         leaf = helper.make_graph(
-            [helper.make_node("Neg", ["x"], [f"q{level}"])], "b", [], [helper.make_tensor_value_info(f"q{level}", 1, [1])]
+            [helper.make_node("Neg", ["x"], [f"q{level}"])],
+            "b",
+            [],
+            [helper.make_tensor_value_info(f"q{level}", 1, [1])],
         )
         node = helper.make_node("If", ["c"], [f"p{level}"], else_branch=leaf).SerializeToString()
         branch = onnx.AttributeProto(name="then_branch", type=5).SerializeToString() + field(6, graph)
@@ -120,11 +124,16 @@ def _functions(*calls: tuple[str, str]) -> bytes:
 
 def _doubling_functions(depth: int) -> bytes:
     """f0 calls f1 twice, f1 calls f2 twice ...: 2**depth nodes once expanded."""
-    model = _text("g (float[1] x) => (float[1] y) { y = f.f0(x) }", '<ir_version: 10, opset_import: ["" : 21, "f" : 1]>')
+    model = _text(
+        "g (float[1] x) => (float[1] y) { y = f.f0(x) }", '<ir_version: 10, opset_import: ["" : 21, "f" : 1]>'
+    )
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("f", 1)]
     for i in range(depth):
         callee, domain = (f"f{i + 1}", "f") if i < depth - 1 else ("Cos", "")
-        nodes = [helper.make_node(callee, ["a"], ["t"], domain=domain), helper.make_node(callee, ["t"], ["b"], domain=domain)]
+        nodes = [
+            helper.make_node(callee, ["a"], ["t"], domain=domain),
+            helper.make_node(callee, ["t"], ["b"], domain=domain),
+        ]
         model.functions.append(helper.make_function("f", f"f{i}", ["a"], ["b"], nodes, opsets))
     return bytes(model.SerializeToString())
 

@@ -38,7 +38,10 @@ def graph(seed: int) -> onnx.ModelProto:
         else:
             nodes += _move(rng.choice(_MOVES), source, rng.choice(values), out, number, constant)
         values.append(out)
-    outputs = [helper.make_tensor_value_info(v, TensorProto.FLOAT, [SIDE, SIDE]) for v in {values[-1], values[-2]} - {"x", "x2"}]
+    outputs = [
+        helper.make_tensor_value_info(v, TensorProto.FLOAT, [SIDE, SIDE])
+        for v in {values[-1], values[-2]} - {"x", "x2"}
+    ]
     outputs.sort(key=lambda value: value.name)
     model = helper.make_model(
         helper.make_graph(nodes, f"g{seed}", inputs, outputs, list(constants.values())),
@@ -186,7 +189,7 @@ def mutant(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     weights = [t for t in copy.graph.initializer if t.data_type == TensorProto.FLOAT]
-    swaps = {"Add": "Sub", "Sub": "Add", "Mul": "Add", "Max": "Min", "Min": "Max", "Relu": "Abs", "Tanh": "Sigmoid", "Exp": "Tanh"}
+    swaps = {"Add": "Sub", "Sub": "Add", "Mul": "Add", "Max": "Min", "Min": "Max", "Relu": "Abs", "Tanh": "Sigmoid"}
     nodes = [n for n in copy.graph.node if n.op_type in swaps]
     if nodes and (seed % 2 or not weights):
         chosen = nodes[seed % len(nodes)]

@@ -16,7 +16,9 @@ SECRET = np.full(12, 1234.5, np.float32).tobytes()  # what lies outside the mode
 _HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
 
 
-def tensor(dims: tuple[int, ...] = (3, 4), kind: int = TensorProto.FLOAT, name: str = "w", **fields: object) -> TensorProto:
+def tensor(
+    dims: tuple[int, ...] = (3, 4), kind: int = TensorProto.FLOAT, name: str = "w", **fields: object
+) -> TensorProto:
     """A tensor whose data is elsewhere: fields are location, offset, length ..."""
     proto = TensorProto(name=name, data_type=kind, dims=dims, data_location=TensorProto.EXTERNAL)
     for key, value in fields.items():
@@ -42,7 +44,8 @@ def in_branch(proto: TensorProto, *, as_constant: bool) -> onnx.ModelProto:
     """The tensor inside a subgraph, as an initializer or a Constant."""
     out = [helper.make_tensor_value_info("o", 1, [2, 4])]
     nodes = [helper.make_node("Constant", [], ["w"], value=proto)] if as_constant else []
-    branch = helper.make_graph([*nodes, helper.make_node("MatMul", ["x", "w"], ["o"])], "b", [], out, [] if as_constant else [proto])
+    nodes.append(helper.make_node("MatMul", ["x", "w"], ["o"]))
+    branch = helper.make_graph(nodes, "b", [], out, [] if as_constant else [proto])
     graph = helper.make_graph(
         [helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)], "g",
         [helper.make_tensor_value_info("x", 1, [2, 3])], [helper.make_tensor_value_info("y", 1, [2, 4])],

@@ -149,9 +149,9 @@ TORCH = ("swin", "swinv2", "segformer", "convnext", "videomae", "mobilevit", "yo
 FAMILIES = ("vit", "deit", "dinov2", "clip-vision", "siglip-vision", "beit", "article-keras", "convolution-keras")
 EXPORTERS = ("torchscript", "dynamo")
 
-# What torch's exporters cannot do with these models: (model, exporter) -> why.
+# What torch's exporters fail at, or give a model that onnxruntime refuses: (model, exporter) -> why.
 FAILS = {
-    ("patchtst", "torchscript"): "Tensor.unfold of a computed size",
+    ("patchtst", "torchscript"): "shapes that do not fit each other",
     ("qwen2-vl vision", "dynamo"): "the grid decides shapes",
     ("qwen2.5-vl vision", "dynamo"): "the grid decides shapes",
 }

@@ -1,6 +1,6 @@
 """The rewrite as a pass of Microsoft Olive (olive-ai 0.13): ``{"type": "PatchEmbedding", "to": "conv"}``.
 
-Olive finds it by a package configuration, which takes the place of Olive's own: ``python -m graphcheck.rewriting.olive``
+Olive finds it by a package configuration, which takes the place of Olive's own: ``python -m graphcheck.olive``
 prints one with Olive's passes and this one, for ``olive run --package-config FILE``. ``olive.json`` beside this file
 has this pass alone.
 """
