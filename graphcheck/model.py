@@ -23,6 +23,8 @@ from graphcheck.errors import ModelError
 ModelLike = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 
 _MAPPED_BYTES = 1024  # initializers from this size on are left in the file
+# onnxruntime's optimizer writes these in the default domain, where ONNX has no such operators: checked as its own
+_MISPLACED = frozenset({"SimplifiedLayerNormalization"})
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers of ModelProto.graph, GraphProto.initializer, TensorProto.raw_data
 
 
@@ -243,6 +245,13 @@ def _check(proto: onnx.ModelProto, name: str, mapped: frozenset[str] | set[str] 
                 subject.graph.input.append(onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)))
         del subject.graph.initializer[:]
         subject.graph.initializer.extend(kept)
+    if any(node.op_type in _MISPLACED and node.domain == "" for node in subject.graph.node):
+        subject = onnx.ModelProto.FromString(subject.SerializeToString())
+        for node in subject.graph.node:
+            if node.op_type in _MISPLACED and node.domain == "":
+                node.domain = "com.microsoft"
+        if "com.microsoft" not in {opset.domain for opset in subject.opset_import}:
+            subject.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     try:
         onnx.checker.check_model(subject)
     except Exception as error:

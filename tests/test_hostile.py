@@ -270,9 +270,11 @@ def test_an_interrupt_ends_a_run_that_hangs() -> None:
     """The signal reaches the parent alone, whose child is in an endless Loop."""
     Path("bomb.onnx").write_bytes(bombs.build(_ENDLESS))
     command = [sys.executable, "-m", "graphcheck", "compare", "bomb.onnx", "bomb.onnx"]
-    child = subprocess.Popen(
-        command, env={"PYTHONPATH": str(ROOT), "PATH": ""}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    time.sleep(4)
-    child.send_signal(signal.SIGINT)
-    assert child.wait(20) == 130
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env={"PYTHONPATH": str(ROOT), "PATH": ""}, **quiet) as child:
+        time.sleep(4)
+        child.send_signal(signal.SIGINT)
+        try:
+            assert child.wait(20) == 130
+        finally:
+            child.kill()

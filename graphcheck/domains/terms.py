@@ -412,6 +412,8 @@ class Terms:
     @staticmethod
     def _column_order(map_: Map, k: int) -> np.ndarray | None:
         """The order that sorts the columns of a map [rows, k], or None if it is sorted (or has ties)."""
+        if not map_.size or not k:
+            return None
         key = ("columns", k)
         if key not in map_.row_cache:
             table = map_.index.reshape(-1, k)

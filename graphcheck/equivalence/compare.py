@@ -19,7 +19,18 @@ import onnx_ir as ir
 
 from graphcheck import external, limits
 from graphcheck import model as model_
-from graphcheck.equivalence import classes, inputs, interface, numeric, record, reduction, rounding, structure, witness
+from graphcheck.equivalence import (
+    classes,
+    inputs,
+    interface,
+    numeric,
+    record,
+    reduction,
+    remote,
+    rounding,
+    structure,
+    witness,
+)
 from graphcheck.equivalence.alignment import Alignment, Divergence, layout_change
 from graphcheck.equivalence.attempts import TARGET_SHARE, Attempt, Options, Trials, text
 from graphcheck.equivalence.curve import first_curve
@@ -151,6 +162,11 @@ class _Comparer:
                 self.structure = structure.compare_structure(*self.models, self.hashes)
             judged = self._identical() or self._prove()
             self._wait()
+        except KeyboardInterrupt:
+            while self.running is not None and not self.running.done():  # it may start one more
+                remote.end_all()
+                time.sleep(0.05)
+            raise
         finally:
             pool.shutdown(wait=True)
         if judged is None:
@@ -205,9 +221,9 @@ class _Comparer:
         layout = self._layout(attempt)
         if layout:
             return Verdict.DIFFERENT, layout
-        if self.trials.unequal_shapes(attempt.pair):
-            found = self._refusal(attempt)
-            return (Verdict.DIFFERENT, found) if found else (Verdict.UNDECIDED, "the outputs have different shapes")
+        for name, x, y in self.trials.unequal_shapes(attempt.pair):
+            traced = f"output {name!r} has shape {list(x.shape)} in A and {list(y.shape)} in B at {text(attempt.shapes)}"
+            return Verdict.DIFFERENT, self._refusal(attempt) or f"{traced}, by the operators' definitions"
         try:
             self.say("looking for an input that shows a difference")
             with self._timed("float64"):

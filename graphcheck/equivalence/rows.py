@@ -102,6 +102,8 @@ class RowReducer:
         return None
 
     def _split(self, map_: Map, n: int) -> tuple[str, Map | None]:
+        if not map_.size:
+            return "neither", None
         table = map_.index.reshape(self.count, -1).astype(np.int64)
         first = table[0]
         if bool((table == first).all()):

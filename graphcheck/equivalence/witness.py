@@ -22,6 +22,7 @@ from graphcheck.equivalence.classes import Pair
 from graphcheck.equivalence.difference import SPREAD_FACTOR, Deviation, Executed, judge
 from graphcheck.equivalence.interface import Interface
 from graphcheck.equivalence.remote import RemoteSession
+from graphcheck.equivalence.runtime import RunError
 from graphcheck.errors import GraphcheckError
 from graphcheck.ops.algebra import Tensor
 
@@ -267,6 +268,8 @@ def refusal(
             results.append(error)
     failed = [isinstance(r, GraphcheckError) for r in results]
     text = ", ".join(f"{k}={'x'.join(map(str, s))}" for k, s in shapes.items())
+    if any(isinstance(r, RunError) and r.kind != "run" for r in results):
+        return None  # a missing kernel, an invalid model, a crash, a time-out: they say nothing of the function
     if failed[0] != failed[1]:
         runs, refuses = ("A", "B") if failed[1] else ("B", "A")
         reason = f"{runs} runs at {text} and {refuses} does not: {results[failed[1]]}"

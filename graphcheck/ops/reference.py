@@ -27,6 +27,8 @@ def run(node: Node, inputs: Sequence[Any]) -> list[Any]:
     if node.domain not in ("", "ai.onnx"):
         raise Undecided(f"{node.domain}.{node.op_type} has no reference implementation")
     check_size(node, inputs)
+    if node.op_type == "Reshape" and len(inputs) > 1 and (np.asarray(inputs[1]) < -1).any():
+        raise Undecided(f"Reshape to {np.asarray(inputs[1]).tolist()}: a size below -1 means nothing")  # numpy takes it as -1
     proto, version = node.proto(), max(node.version, _FIRST.get(node.op_type, 0))
     params: dict[str, Any] = {
         "log": lambda *_: None,

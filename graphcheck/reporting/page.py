@@ -19,7 +19,7 @@ from markupsafe import Markup
 from graphcheck.errors import GraphcheckError
 from graphcheck.reporting import charts, patchart, views, words
 
-MAX_SCRIPT = 60_000
+MAX_SCRIPT, LARGE = 60_000, 1_000_000
 
 
 class Blocks:
@@ -31,8 +31,9 @@ class Blocks:
     def add(self, name: str, data: Any) -> str:
         """Pack ``data`` under ``name`` and return it."""
         raw = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        level = 9 if len(raw) < LARGE else 7  # twice as fast, 2 % larger
         # No time stamp in the header: equal results give equal files.
-        self.items.append((name, base64.b64encode(gzip.compress(raw, 9, mtime=0)).decode()))
+        self.items.append((name, base64.b64encode(gzip.compress(raw, level, mtime=0)).decode()))
         return name
 
 
@@ -64,6 +65,7 @@ def _environment() -> jinja2.Environment:
         "scatter": charts.scatter,
         "time_bars": charts.time_bars,
         "measured": views.measured,
+        "nodelink": views.nodelink,
         "patch_picture": patchart.patch_picture,
         "filters_picture": patchart.filters_picture,
         "STATUS": words.STATUS,

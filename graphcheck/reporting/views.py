@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from graphcheck.reporting import graphs, words
 
@@ -40,6 +40,15 @@ class Stage:
     key: str = ""
     name_a: str = ""
     name_b: str = ""
+
+
+def nodelink(name: object, ids: dict[str, int] | None, side: str, view: str = "") -> Markup:
+    """The name of a node, as a link to it in the drawing of ``view`` where that drawing has it."""
+    text = f"<code>{escape(words.short(name, 80))}</code>"
+    ident = (ids or {}).get(str(name))
+    if ident is None:
+        return Markup(text)
+    return Markup(f'<a href="#{escape(view)}{";" if view else ""}node={side}:{ident}" class="nodelink">{text}</a>')
 
 
 def file_name(model: dict[str, Any] | None) -> str:

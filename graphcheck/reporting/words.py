@@ -93,8 +93,11 @@ def clean(value: Any) -> Any:
     A text longer than ``MAX_TEXT`` keeps its beginning, its length and a hash, so that two long names stay two names.
     NaN and infinities become the strings "NaN", "inf", "-inf".
     """
-    kind = type(value)
-    if kind is int or kind is bool or value is None or (kind is str and len(value) <= MAX_TEXT and value.isprintable()):
+    kind = type(value)  # first what is most frequent, and fit as it is
+    if kind is str:
+        if len(value) <= MAX_TEXT and value.isprintable():
+            return value
+    elif kind is int or value is None or kind is bool:
         return value
     if isinstance(value, str):
         if len(value) > MAX_TEXT:
@@ -104,9 +107,9 @@ def clean(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
     if isinstance(value, dict):
-        return {clean(str(k)): clean(v) for k, v in value.items()}
+        return {clean(k if type(k) is str else str(k)): clean(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [clean(v) for v in value]
+        return list(value) if all(type(v) is int for v in value) else [clean(v) for v in value]
     return value
 
 

@@ -12,7 +12,6 @@ import onnx_ir as ir
 
 from graphcheck import model as model_
 from graphcheck.errors import UsageError
-from graphcheck.patches.analyze import find
 from graphcheck.patches.preparing import prepared
 from graphcheck.patches.regions import Region
 from graphcheck.patches.site import Refusal, Site
@@ -120,10 +119,7 @@ def rewrite(
     if max_rank is not None and max_rank < 3:
         raise UsageError(f"--max-rank is {max_rank}; 3 is the least that movement can be split into")
     start = time.perf_counter()
-    work, analysis = prepared(model, whole=max_rank is not None)
-    if work is model:
-        work = model.clone()
-        analysis = find(work)
+    work, analysis = prepared(model.clone(), whole=max_rank is not None)
     work.meta.pop("graphcheck.path", None)
     analyzed = time.perf_counter()
     found = analysis.sites
