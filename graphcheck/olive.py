@@ -51,7 +51,7 @@ class PatchEmbedding(Pass):
 
     @classmethod
     def validate_config(cls, config: type[BasePassConfig], accelerator_spec: AcceleratorSpec) -> bool:
-        """Whether the form is known and the rank can be reached."""
+        """Whether the form is known."""
         known = config.to in FORMS
         if not known:
             logger.warning("graphcheck knows no form %r", config.to)

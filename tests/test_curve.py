@@ -111,6 +111,7 @@ def test_pictures_stand_at_one_run_of_each_output_and_spreads_at_plain_ones() ->
         ((2, 16, 8), 4, 4, "4 by 4 tokens"),
         ((1, 3, 100, 90), 64, 64, "image of 100 by 90"),
         ((1, 12, 10, 3), 12, 10, "image of 12 by 10"),
+        ((2, 5, 2, 2), 2, 2, "image of 2 by 2"),
         ((7,), 1, 7, "1 rows of 7"),
         ((), 1, 1, "1 rows of 1"),
         ((2, 300), 2, 64, "2 rows of 300"),

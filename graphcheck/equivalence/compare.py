@@ -276,6 +276,8 @@ class _Comparer:
             self.error += found.error
             if not found.within:
                 return False
+            if chosen not in [a.shapes for a in self.attempts]:
+                self.attempts.append(Attempt(chosen, sample))
         return bool(self.constants) and self.error <= self.options.error_probability
 
     def _substituted(

@@ -41,7 +41,7 @@ def round_to(value: float, digits: int = 4) -> float:
 def _plane(apart: Array) -> tuple[Array, str]:
     """The array in two dims, by the largest over the others, and what the dims are."""
     shape = apart.shape
-    last_is_channel = len(shape) == 4 and (shape[1] == shape[2] != shape[3] or shape[3] <= 4 < shape[1])
+    last_is_channel = len(shape) == 4 and (shape[1] == shape[2] != shape[3] or shape[3] <= 4 < min(shape[1:3]))
     if len(shape) == 4 and min(shape[2:]) > 1 and not last_is_channel:
         return apart.max((0, 1)), f"the image of {shape[2]} by {shape[3]}, largest of batch and channels"
     if len(shape) == 4 and min(shape[1:3]) > 1:

@@ -26,35 +26,42 @@ def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224) -> 
     kernel, strides = site.get("kernel_shape") or [], site.get("strides") or []
     channels = site.get("in_channels")
     known = channels if isinstance(channels, int) and channels > 0 else 3
-    return _picture(tuple(kernel), tuple(strides), min(3, known), str(site.get("pattern") or ""), height, width)
+    pads = tuple(p if isinstance(p, int) else 0 for p in (site.get("pads") or [])[:4]) or (0, 0, 0, 0)
+    dilations = tuple(d if isinstance(d, int) and d > 0 else 1 for d in (site.get("dilations") or [])[:2]) or (1, 1)
+    window = (tuple(kernel), tuple(strides), pads if len(pads) == 4 else (0,) * 4, (*dilations, 1)[:2])
+    return _picture(window, min(3, known), str(site.get("pattern") or ""), height, width)
 
 
 @functools.lru_cache(maxsize=128)
 def _picture(
-    kernel: tuple[Any, ...], strides: tuple[Any, ...], channels: int, pattern: str, height: int, width: int
+    window: tuple[tuple[Any, ...], ...], channels: int, pattern: str, height: int, width: int
 ) -> Markup | None:
+    """``window``: kernel, strides, pads (top, left, bottom, right) and dilations."""
+    kernel, strides, pads, (dh, dw) = window
     if len(kernel) != 2 or not all(isinstance(k, int) and 0 < k <= 64 for k in kernel):
         return None
     kh, kw = kernel
     sh, sw = (s if isinstance(s, int) and s > 0 else k for s, k in zip([*strides, kh, kw][:2], kernel, strict=True))
-    rows, columns = max(1, (height - kh) // sh + 1), max(1, (width - kw) // sw + 1)
-    if not (kh <= height <= 4096 and kw <= width <= 4096):
+    tall, wide = (kh - 1) * dh + 1, (kw - 1) * dw + 1
+    rows = max(1, (height + pads[0] + pads[2] - tall) // sh + 1)
+    columns = max(1, (width + pads[1] + pads[3] - wide) // sw + 1)
+    if not (tall <= height <= 4096 and wide <= width <= 4096):
         return None
     row, column = int(rows * 0.42), int(columns * 0.58)
-    top, left = row * sh, column * sw
+    top, left = row * sh - pads[0], column * sw - pads[1]
     side = 210.0
     scale = side / max(height, width)
     parts = [image(_scene(height, width), 0, 24, width * scale, height * scale)]
-    parts += _grid(rows, columns, kh, kw, sh, sw, scale, width, height)
+    parts += _grid(rows, columns, tall, wide, sh, sw, scale, width, height) if not any(pads) else []
     x, y = left * scale, 24 + top * scale
-    parts.append(tag("rect", x=x, y=y, width=kw * scale, height=kh * scale, class_="picked"))
-    patch = [[_colour((top + i) / height, (left + j) / width) for j in range(kw)] for i in range(kh)]
+    parts.append(tag("rect", x=x, y=y, width=wide * scale, height=tall * scale, class_="picked"))
+    patch = [[_colour((top + i * dh) / height, (left + j * dw) / width) for j in range(kw)] for i in range(kh)]
     big = 130.0
     px, py = 268.0, 40.0
     parts.append(
         tag(
             "path",
-            d=f"M{x + kw * scale:.1f} {y:.1f}L{px} {py}M{x + kw * scale:.1f} {y + kh * scale:.1f}L{px} {py + big}",
+            d=f"M{x + wide * scale:.1f} {y:.1f}L{px} {py}M{x + wide * scale:.1f} {y + tall * scale:.1f}L{px} {py + big}",
             class_="ray",
         )
     )
