@@ -31,7 +31,7 @@ def test_every_verdict_and_exit_code_is_explained() -> None:
 
 
 def test_it_names_no_place_of_a_machine() -> None:
-    assert not re.search(r"(/home/|/root/|/tmp/|/work/|[A-Z]:\\)", README.text)
+    assert not re.search(r"(/(home|root|tmp|work)/|[A-Z]:\\)", README.text)
 
 
 def test_python_examples_use_public_names() -> None:
