@@ -124,12 +124,12 @@ def documented() -> list[str]:
 
 @pytest.mark.parametrize("arguments", documented())
 def test_documented_commands_are_understood(here: Path, arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in ("exports", "reference", "models"):
+    for folder in ("exports", "reference", "variants"):
         save_model(here / folder / "m.onnx")
     (here / "pairs.json").write_text(json.dumps([{"a": "a/same.onnx", "b": "b/same.onnx"}]))
     variants = [variant for variant in catalogue() if variant.family == "convolution"][:2]
     exported = tuple(Exported(variant, "m.onnx", 1, "") for variant in variants)
-    write_manifest(here / "models", Manifest(exported))
+    write_manifest(here / "variants", Manifest(exported))
     reached = []
 
     def workers(address: str) -> Faked:

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
@@ -28,7 +28,6 @@ from graphcheck.equivalence import (
     reduction,
     remote,
     rounding,
-    structure,
     witness,
 )
 from graphcheck.equivalence.alignment import Alignment, Divergence, layout_change
@@ -39,6 +38,9 @@ from graphcheck.errors import GraphcheckError, Undecided, UsageError
 from graphcheck.hashing import Hashes
 from graphcheck.ops.algebra import Tensor
 from graphcheck.verdict import Comparison, Verdict
+
+if TYPE_CHECKING:
+    from graphcheck.equivalence.structure import Structure
 
 _PLAINLY = 2.0**16  # ulps of the output's largest magnitude: such a difference is looked into before a costly proof
 _FAR_BEYOND = 2.0**14  # above which the executions of a proved pair are looked into
@@ -127,7 +129,7 @@ class _Comparer:
         self.files: list[concurrent.futures.Future[str | None]] = []  # digests of the model files
         self.numbers: dict[str, Any] | None = None
         self.runs: list[numeric.Run] = []
-        self.structure: structure.Structure | None = None
+        self.structure: Structure | None = None
         self.divergence: Divergence | None = None
         self.alignment: Alignment | None = None
         self.found: dict[str, Any] | None = None
@@ -154,7 +156,11 @@ class _Comparer:
         self.running = pool.submit(contextvars.copy_context().run, self._numeric) if self.options.run else None
         try:
             with self._timed("hashing"):
-                self.hashes.ahead([*classes.weights(self.models[0]), *classes.weights(self.models[1])])
+                weights = [*classes.weights(self.models[0]), *classes.weights(self.models[1])]
+                hashing = pool.submit(self.hashes.ahead, weights)
+                from graphcheck.equivalence import structure  # networkx loads while the weights are hashed
+
+                hashing.result()
                 model_.release(*self.models)
             if self.graphs:
                 self.files = [pool.submit(_file_digest, m) for m in self.models]

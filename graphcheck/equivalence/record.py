@@ -11,7 +11,6 @@ from typing import Any
 import onnx_ir as ir
 
 from graphcheck.domains.residues import LOW
-from graphcheck.equivalence import structure
 from graphcheck.equivalence.attempts import Attempt, Trials, text
 from graphcheck.equivalence.classes import Pair
 from graphcheck.equivalence.difference import Deviation
@@ -115,6 +114,8 @@ def _tier(t: Tier) -> dict[str, Any]:
 
 def drawn(models: tuple[ir.Model, ir.Model], pair: Pair | None) -> dict[str, Any]:
     """The ``graphs`` key of the JSON; shapes that a model does not declare are those of the trace."""
+    from graphcheck.equivalence import structure
+
     graphs = {side: structure.graph_json(model) for side, model in zip("ab", models, strict=True)}
     for side, trace in (("a", pair.a), ("b", pair.b)) if pair is not None else ():
         for value, traced in trace.values.items():
