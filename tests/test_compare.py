@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from graphcheck.equivalence.attempts import Trials
 from graphcheck.equivalence.compare import compare
 from graphcheck.verdict import Comparison, Verdict
 
@@ -232,3 +233,21 @@ def test_json_is_plain_data() -> None:
     a = model("y = Relu (x)", outputs="float[b,3,8,8] y")
     text = json.dumps(compare(a, model("y = Abs (x)", outputs="float[b,3,8,8] y")).to_json())
     assert json.loads(text)["schema"] == "graphcheck/compare/1"
+
+
+def test_sizes_of_a_failed_substitution_are_not_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphcheck.equivalence import rounding
+
+    c = conv_constants()
+    moved = {**c, "w": c["w"].copy()}
+    moved["w"][0, 0, 0, 0] = np.nextafter(moved["w"][0, 0, 0, 0], np.float32(9))
+    wide = rounding.Substitution([{"name": "w", "ulps": 1.0, "within": True}], 1.0)  # within, but at hopeless odds
+    monkeypatch.setattr(rounding, "substitute", lambda *_, **__: wide)
+    monkeypatch.setattr("graphcheck.equivalence.windows.Prover.from_inputs", lambda _: True)
+    seen = []
+    attempt = Trials.attempt
+    monkeypatch.setattr(
+        Trials, "attempt", lambda self, chosen, *rest: seen.append(chosen) or attempt(self, chosen, *rest)
+    )
+    compare(model(CONV, **c), model(CONV, **moved), graphs=False, run=False)
+    assert [chosen["x"][0] for chosen in seen] == [2, 3, 1]  # each size is tried by the proof itself

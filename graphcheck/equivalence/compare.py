@@ -228,7 +228,9 @@ class _Comparer:
         if layout:
             return Verdict.DIFFERENT, layout
         for name, x, y in self.trials.unequal_shapes(attempt.pair):
-            traced = f"output {name!r} has shape {list(x.shape)} in A and {list(y.shape)} in B at {text(attempt.shapes)}"
+            traced = (
+                f"output {name!r} has shape {list(x.shape)} in A and {list(y.shape)} in B at {text(attempt.shapes)}"
+            )
             return Verdict.DIFFERENT, self._refusal(attempt) or f"{traced}, by the operators' definitions"
         try:
             self.say("looking for an input that shows a difference")
@@ -259,6 +261,7 @@ class _Comparer:
         if attempt.sample is not None:
             return Verdict.UNDECIDED, "proved from the inputs at one sample of the integer inputs only"
         attempt.proved = True
+        self.constants, self.error = [], 0.0  # what a substitution tried has no part in this proof
         for chosen in self.trials.sizes():
             if chosen in [a.shapes for a in self.attempts]:
                 continue
@@ -273,6 +276,7 @@ class _Comparer:
 
     def _rounded(self, sample: int | None) -> bool:
         """Whether the proof goes through at every size once ``constants`` are replaced, each within its roundings."""
+        sizes: list[Attempt] = []
         for chosen in self.trials.sizes():
             found = self._substituted(chosen, sample, "push") or self._substituted(chosen, sample, "pull")
             if found is None:
@@ -282,9 +286,12 @@ class _Comparer:
             self.error += found.error
             if not found.within:
                 return False
-            if chosen not in [a.shapes for a in self.attempts]:
-                self.attempts.append(Attempt(chosen, sample))
-        return bool(self.constants) and self.error <= self.options.error_probability
+            sizes.append(Attempt(chosen, sample))
+        if not self.constants or self.error > self.options.error_probability:
+            return False
+        # only now: sizes that stand in ``attempts`` count as settled, and a later proof would not look at them again
+        self.attempts += [a for a in sizes if a.shapes not in [b.shapes for b in self.attempts]]
+        return True
 
     def _substituted(
         self, chosen: dict[str, tuple[int, ...]], sample: int | None, affine: str
