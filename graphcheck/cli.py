@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _BROKEN_PIPE
     except OSError as error:
-        return _trouble(f"{error.filename or 'a file'}: {error.strerror or error}")
+        return _trouble(f"{error.filename or 'standard output'}: {error.strerror or error}")
     except Exception as error:
         if os.environ.get("GRAPHCHECK_TRACEBACK"):
             raise
@@ -91,7 +91,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _top(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", metavar="", help="Show the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     pass
@@ -168,7 +168,8 @@ def analyze(
     from graphcheck.model import read
     from graphcheck.patches.preparing import analyze_json
 
-    output.check_targets(json, report)
+    output.check_sources(model)
+    output.check_targets(json, report, sources=[model])
     commands.begin(timeout, max_memory)
     terminal = Terminal(quiet=json == "-")
     loaded = read(model)
@@ -197,7 +198,8 @@ def report(
     """Write one self-contained HTML file from saved results."""
     from graphcheck import reporting
 
-    output.check_targets(out)
+    output.check_sources(*results)
+    output.check_targets(None, out, sources=results)
     reporting.write([output.read_json(path) for path in results], out)
     Terminal().say(f"wrote {safe(out)}")
     return EXIT_OK

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphcheck import limits, output
+from graphcheck import limits, output, wire
 from graphcheck import options as o
 from graphcheck.answers import show_comparison, show_rewrite
 from graphcheck.errors import UsageError
@@ -52,9 +52,10 @@ def compare(
     save_outputs: o.SaveOutputs = None,
 ) -> int:
     """Tell whether two models are the same function, and if not, where they part."""
+    output.check_sources(a, b)
+    wire.ahead(a, b)  # while the heavy packages load
     from graphcheck import feeds
 
-    output.check_targets(json, report, save_inputs, save_outputs)
     wishes = feeds.wishes(atol or (), rtol or (), top_k, save_inputs, save_outputs)
     if no_run and wishes.any:
         raise UsageError("--atol, --rtol, --top-k, --save-inputs and --save-outputs need runs: not with --no-run")
@@ -63,6 +64,11 @@ def compare(
     from graphcheck.sweeping.formats import parse_format, write_formats
 
     wanted = [parse_format(text) for text in format or ()]
+    if sum(file is None for _, file in wanted) + (json == "-") > 1:
+        raise UsageError("only one --format, or --json -, can go to standard output: name files for the others")
+    targets = (report, save_inputs, save_outputs, *(file for _, file in wanted))
+    output.check_targets(json, *targets, sources=(a, b))
+    output.check_folders(reduce, witness)
     options = _options(
         seed=seed,
         no_run=no_run,
@@ -77,7 +83,7 @@ def compare(
     options |= {"reduce": reduce, "witness": witness or Path(), "threads": threads, "fail_fast": fail_fast}
     options |= {"iterations": iterations or 1, "graphs": bool(json or report)}
     options |= _providers(providers)
-    terminal = Terminal(quiet=json == "-")
+    terminal = Terminal(quiet=json == "-" or any(file is None for _, file in wanted))
     with tempfile.TemporaryDirectory(prefix="graphcheck-") as folder:
         loaded = feeds.load_script(data_loader_script, iterations) if data_loader_script else []
         paths = [feeds.save_feed(feed, Path(folder, f"{i}.npz")) for i, feed in enumerate(loaded)] or (
@@ -117,12 +123,14 @@ def rewrite(
     report: o.Report = None,
 ) -> int:
     """Rewrite patch embeddings to one form; the result is written only once it is proved to be the same function."""
+    output.check_sources(model)
+    output.check_targets(json, report, sources=[model])
     output.check_targets(json, report, out)
     if to == "fastest" and (max_rank or fold_normalization):
         raise UsageError("--max-rank and --fold-normalization go with a form, not with --to fastest")
     if out is None and not dry_run:
         raise UsageError("say where to write with --out FILE, or give --dry-run to be told only")
-    if out is not None and not force and out.exists() and model.exists() and out.samefile(model):
+    if out is not None and not force and out.exists() and out.samefile(model):
         raise UsageError(f"{out}: is the model itself; give --force to replace it")
     options = _options(
         seed=seed,
@@ -133,9 +141,11 @@ def rewrite(
         shape=shape,
     )
     terminal = Terminal(quiet=json == "-")
+    proofs: list[Comparison] = []
 
     def prove(original: Any, rewritten: Any) -> Comparison:
-        return _compared(terminal, original, rewritten, **options, graphs=False)
+        proofs.append(_compared(terminal, original, rewritten, **options, graphs=bool(json or report)))
+        return proofs[-1]
 
     check = None if dry_run else prove
     if to == "fastest":
@@ -155,6 +165,8 @@ def rewrite(
     notes = output.write_model(result, model, written, external_data) if written is not None else []
     data = result.to_json() | {"output": written and str(written), "command": _command(), "versions": _versions()}
     data |= {"notes": notes}
+    if proofs:  # what the report draws before and after from
+        data |= {key: proofs[-1].evidence.get(key) for key in ("graphs", "alignment", "proof", "seed")}
     if explain:
         data |= {"reported": _reported(result)}
     show_rewrite(terminal, data, explain or dry_run)
@@ -211,9 +223,9 @@ def guard(
     """Run an optimizer on a model and compare what it made with what it was given; --out keeps it only if it passes."""
     from graphcheck import guarding
 
-    output.check_targets(json, report, out)
-    if out is not None and out.exists() and model.exists() and out.samefile(model):
-        raise UsageError(f"{out}: is the model itself; name another file with --out")
+    output.check_sources(model)
+    output.check_targets(json, report, out, sources=[model])
+    output.check_folders(reduce)
     options = _options(
         seed=seed,
         no_run=no_run,

@@ -6,7 +6,6 @@ import hashlib
 import math
 import mmap
 import os
-import stat
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -17,15 +16,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphcheck import external, tensors
+from graphcheck import external, tensors, wire
 from graphcheck.errors import ModelError
+from graphcheck.hashing import Hashes
 
 ModelLike = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 
-_MAPPED_BYTES = 1024  # initializers from this size on are left in the file
 # onnxruntime's optimizer writes these in the default domain, where ONNX has no such operators: checked as its own
 _MISPLACED = frozenset({"SimplifiedLayerNormalization"})
-_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers of ModelProto.graph, GraphProto.initializer, TensorProto.raw_data
 
 
 def read(model: ModelLike) -> ir.Model:
@@ -39,21 +37,20 @@ def read(model: ModelLike) -> ir.Model:
     if isinstance(model, onnx.ModelProto):
         return _read_proto(model)
     path = Path(model)
-    data = _map(path)
+    file = wire.opened(path)
     try:
-        stripped, raw = _strip(memoryview(data))
-        proto = onnx.ModelProto.FromString(stripped)
+        proto = onnx.ModelProto.FromString(file.stripped)
     except Exception as error:  # protobuf's DecodeError has no public home
-        cause = "it ends within a field" if isinstance(error, IndexError) else _first_line(error)
-        raise ModelError(path, f"is not an ONNX model, or is cut off ({cause})") from None
+        raise wire.damaged(path, _first_line(error)) from None
     if not proto.HasField("graph") or not proto.graph.output:
         raise ModelError(path, "is not an ONNX model: it holds no graph with outputs")
-    tensors.check(proto, path, {name for name, _ in raw})
-    _check(proto, str(path), {name for name, _ in raw})
+    mapped = {name for name, _ in file.raw}
+    tensors.check(proto, path, mapped)
+    _check(proto, str(path), mapped)
     result = _from_proto(proto, path)
-    _attach(result, raw, data, path)
+    _attach(result, file, path)
     result.meta["graphcheck.path"] = str(path)
-    result.meta["graphcheck.map"] = data
+    result.meta["graphcheck.file"] = file
     return result
 
 
@@ -91,12 +88,19 @@ def path_of(model: ir.Model) -> str | None:
     return None if value is None else str(value)
 
 
+def adopt(model: ir.Model, hashes: Hashes) -> None:
+    """Hand the digests that were made while the model's file was read to ``hashes``."""
+    file = model.meta.get("graphcheck.file")
+    if file is not None:
+        hashes.adopt(file)
+
+
 def release(*models: ir.Model) -> None:
     """Give the mapped pages of model files back to the system; what is read again is mapped again."""
     for model in models:
-        data = model.meta.get("graphcheck.map")
-        if data is not None and hasattr(mmap, "MADV_DONTNEED"):
-            data.madvise(mmap.MADV_DONTNEED)
+        file = model.meta.get("graphcheck.file")
+        if file is not None and hasattr(mmap, "MADV_DONTNEED"):
+            file.data.madvise(mmap.MADV_DONTNEED)
 
 
 def write(
@@ -215,22 +219,6 @@ def _first_line(error: BaseException) -> str:
     return " ".join(lines)[:300] if lines else type(error).__name__
 
 
-def _map(path: Path) -> mmap.mmap:
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode) and not path.is_dir():
-            raise ModelError(path, "is no regular file")  # opening a pipe would wait for ever
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise ModelError(path, "is an empty file, no ONNX model")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
-        raise ModelError(path, "there is no such file") from None
-    except IsADirectoryError:
-        raise ModelError(path, "is a directory, no ONNX file") from None
-    except OSError as error:
-        raise ModelError(path, f"cannot be opened: {error.strerror}") from None
-
-
 def _check(proto: onnx.ModelProto, name: str, mapped: frozenset[str] | set[str] = frozenset()) -> None:
     """Run the checker; initializers whose bytes stayed in the file stand in as graph inputs."""
     subject = proto
@@ -258,8 +246,8 @@ def _check(proto: onnx.ModelProto, name: str, mapped: frozenset[str] | set[str] 
         raise ModelError(name, f"is refused by the ONNX checker: {_first_line(error)}") from None
 
 
-def _attach(model: ir.Model, raw: list[tuple[str, tuple[int, int]]], data: mmap.mmap, path: Path) -> None:
-    for name, (start, length) in raw:
+def _attach(model: ir.Model, file: wire.File, path: Path) -> None:
+    for name, (start, length) in file.raw:
         value = model.graph.initializers.get(name)
         if value is None or value.const_value is None:
             continue
@@ -267,89 +255,6 @@ def _attach(model: ir.Model, raw: list[tuple[str, tuple[int, int]]], data: mmap.
         if tensors.needed(dims, dtype) != length:
             cause = f"has {length} bytes, its shape {list(dims)} needs another number"
             raise ModelError(path, f"initializer {name!r} {cause}")
-        array = np.frombuffer(data, np.dtype(dtype.numpy()).newbyteorder("<"), math.prod(dims), start).reshape(dims)
+        kind = np.dtype(dtype.numpy()).newbyteorder("<")
+        array = np.frombuffer(file.data, kind, math.prod(dims), start).reshape(dims)
         value.const_value = ir.Tensor(array, dtype=dtype, shape=ir.Shape(dims), name=name)
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    result = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return result, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a length is not a number")
-
-
-def _encode(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """(field number, wire type, start of the field, start of its content, end) of a protobuf message."""
-    at = start
-    while at < end:
-        begin = at
-        key, at = _varint(data, at)
-        number, wire = key >> 3, key & 7
-        content = at
-        if wire == 0:
-            _, at = _varint(data, at)
-        elif wire == 1:
-            at += 8
-        elif wire == 5:
-            at += 4
-        elif wire == 2:
-            length, content = _varint(data, at)
-            at = content + length
-        else:
-            raise ValueError("it holds an unknown wire type")
-        if at > end or number == 0:
-            raise ValueError("a field reaches beyond the end")
-        yield number, wire, begin, content, at
-
-
-def _strip(data: memoryview) -> tuple[bytes, list[tuple[str, tuple[int, int]]]]:
-    """The model without the bytes of its large initializers, and where those are: [(name, (start, length))]."""
-    raw: list[tuple[str, tuple[int, int]]] = []
-    parts: list[bytes] = []
-    for number, wire, begin, content, end in _fields(data, 0, len(data)):
-        if number != _GRAPH or wire != 2:
-            parts.append(bytes(data[begin:end]))
-            continue
-        graph: list[bytes] = []
-        for field, kind, first, inner, last in _fields(data, content, end):
-            piece = bytes(data[first:last]) if last - first < _MAPPED_BYTES else None
-            if piece is None and field == _INITIALIZER and kind == 2:
-                piece = _strip_tensor(data, inner, last, raw)
-            graph.append(piece if piece is not None else bytes(data[first:last]))
-        body = b"".join(graph)
-        parts += [_encode(_GRAPH << 3 | 2), _encode(len(body)), body]
-    return b"".join(parts), raw
-
-
-def _strip_tensor(data: memoryview, start: int, end: int, raw: list[tuple[str, tuple[int, int]]]) -> bytes:
-    kept, found, name, count = [], None, "", 0
-    for number, wire, begin, content, last in _fields(data, start, end):
-        if number == _RAW_DATA:
-            count += 1
-            if wire == 2 and last - content >= _MAPPED_BYTES:
-                found = (content, last - content)
-                continue
-        if number == 8 and wire == 2:  # TensorProto.name
-            name = bytes(data[content:last]).decode()
-        kept.append(bytes(data[begin:last]))
-    if count > 1:  # readers differ in which of them counts
-        raise ValueError(f"initializer {name!r} holds its data {count} times")
-    if found:
-        raw.append((name, found))
-    body = b"".join(kept)
-    return _encode(_INITIALIZER << 3 | 2) + _encode(len(body)) + body

@@ -16,6 +16,10 @@ def _option(
     return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, min=least, show_default=False)
 
 
+def _flag(*names: str, help: str, panel: str | None = None) -> Any:
+    return _option(*names, help=help, panel=panel, metavar="")  # without it, --help says that a flag takes a <bool>
+
+
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="an ONNX model", show_default=False)]
 SideA = Annotated[Path, typer.Argument(metavar="A", help="an ONNX model, the reference", show_default=False)]
 SideB = Annotated[Path, typer.Argument(metavar="B", help="the ONNX model to compare with it", show_default=False)]
@@ -31,8 +35,11 @@ Json = Annotated[
 ]
 Format = Annotated[
     list[str] | None,
-    typer.Option(
-        "--format", metavar="KIND[=FILE]", help="also junit, sarif, github or summary", show_default=False
+    _option(
+        "--format",
+        metavar="KIND[=FILE]",
+        help="junit, sarif, github or summary, to FILE, or to standard output in place of the answer; repeatable",
+        panel=_OUT,
     ),
 ]
 Report = Annotated[
@@ -41,7 +48,12 @@ Report = Annotated[
 Out = Annotated[Path | None, _option("-o", "--out", metavar="FILE", help="where to write the model", panel=_OUT)]
 Require = Annotated[
     Literal["identical", "proved", "within-rounding"] | None,
-    _option("--require", help="the weakest verdict that exits with 0 (default: within-rounding)", panel=_CLAIM),
+    _option(
+        "--require",
+        metavar="LEVEL",
+        help="the weakest verdict that exits with 0: identical, proved or within-rounding (default)",
+        panel=_CLAIM,
+    ),
 ]
 Shape = Annotated[
     list[str] | None,
@@ -72,9 +84,9 @@ Ignore = Annotated[
     list[str] | None, _option("--ignore-output", metavar="NAME", help="leave this output out; repeatable", panel=_CLAIM)
 ]
 Seed = Annotated[
-    int, _option("--seed", metavar="N", least=0, help="of inputs, primes and points (default: 0)", panel=_RUN)
+    int, _option("--seed", metavar="N", least=0, help="of what is drawn: inputs, weights, primes, points (default: 0)", panel=_RUN)
 ]
-NoRun = Annotated[bool, _option("--no-run", help="prove only: do not run onnxruntime", panel=_RUN)]
+NoRun = Annotated[bool, _flag("--no-run", help="prove only: do not run onnxruntime", panel=_RUN)]
 Numerics = Annotated[
     Literal["quick", "full"] | None,
     _option(
@@ -129,7 +141,7 @@ Threads = Annotated[
 Iterations = Annotated[
     int | None, _option("--iterations", metavar="N", least=1, help="seeds to run, from --seed on", panel=_RUN)
 ]
-FailFast = Annotated[bool, _option("--fail-fast", help="stop running at the first unequal output", panel=_RUN)]
+FailFast = Annotated[bool, _flag("--fail-fast", help="stop running at the first unequal output", panel=_RUN)]
 SaveInputs = Annotated[
     Path | None, _option("--save-inputs", metavar="FILE.npz", help="save the inputs of the first run", panel=_OUT)
 ]
@@ -162,7 +174,7 @@ MaxRank = Annotated[
     _option("--max-rank", metavar="N", least=3, help="no tensor of more dims: movement over it is split into steps"),
 ]
 FoldNormalization = Annotated[
-    bool, _option("--fold-normalization", help="take a normalization before the patches into the weight (re-rounds it)")
+    bool, _flag("--fold-normalization", help="take a normalization before the patches into the weight (re-rounds it)")
 ]
 Batch = Annotated[int, _option("--batch", metavar="N", least=1, help="for --to fastest: a symbolic batch (default: 1)")]
 ExternalData = Annotated[
@@ -173,7 +185,7 @@ ExternalData = Annotated[
         panel=_OUT,
     ),
 ]
-DryRun = Annotated[bool, _option("--dry-run", help="tell what would be done; write nothing")]
-Force = Annotated[bool, _option("--force", help="let OUT be MODEL")]
-FailIfNone = Annotated[bool, _option("--fail-if-none", help="exit with 3, and write nothing, where nothing applies")]
-Explain = Annotated[bool, _option("--explain", help="show each site's tensors before and after, and every check")]
+DryRun = Annotated[bool, _flag("--dry-run", help="tell what would be done; write nothing")]
+Force = Annotated[bool, _flag("--force", help="let OUT be MODEL")]
+FailIfNone = Annotated[bool, _flag("--fail-if-none", help="exit with 3, and write nothing, where nothing applies")]
+Explain = Annotated[bool, _flag("--explain", help="show each site's tensors before and after, and every check")]

@@ -2,31 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import json
 import math
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphcheck.errors import GraphcheckError
+from graphcheck.errors import GraphcheckError, ModelError, UsageError
 from graphcheck.terminal import Terminal, safe
 
 if TYPE_CHECKING:
     from graphcheck.rewriting.rewrite import Rewrite
 
 
-def check_targets(*targets: str | Path | None) -> None:
-    """Raise GraphcheckError, before any work, for a file that could not be written in the end; ``-`` is none."""
-    for target in targets:
-        if target is None or target == "-":
-            continue
-        path = Path(target)
+def check_sources(*sources: Path) -> None:
+    """Raise GraphcheckError for a file that is not there, naming the one beside it that may be meant."""
+    for path in sources:
+        if str(path) == "-":
+            raise UsageError("-: is standard input; name a file, which is what is read here")
+        if not path.exists():
+            near = difflib.get_close_matches(path.name, _names(path.parent), 1, 0.8)
+            meant = f"; did you mean {path.parent / near[0]}?" if near else ""
+            raise ModelError(path, f"there is no such file{meant}")
+
+
+def _names(folder: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return sorted(os.listdir(folder))[:10_000]
+    return []
+
+
+def check_targets(json: str | Path | None, *files: Path | None, sources: Sequence[Path] = ()) -> None:
+    """Raise GraphcheckError, before any work, for what could not be written in the end, or would replace a source.
+
+    ``-`` is standard output for ``json``, and no name for any of ``files``.
+    """
+    if Path("-") in files:
+        raise UsageError("-: only --json writes to standard output; name a file")
+    targets = [Path(path) for path in (json, *files) if path is not None and path != "-"]
+    for number, path in enumerate(targets):
         if path.is_dir():
             raise GraphcheckError(f"{path}: is a directory, where a file is to be written")
         if not path.parent.is_dir():
             raise GraphcheckError(f"{path}: cannot be written, since there is no folder {path.parent}")
+        if not os.access(path.parent, os.W_OK):
+            raise GraphcheckError(f"{path}: cannot be written, since its folder is read-only")
+        if any(path.exists() and source.exists() and path.samefile(source) for source in sources):
+            raise UsageError(f"{path}: is read here; name another file to write")
+        if any(path.absolute() == other.absolute() for other in targets[:number]):
+            raise UsageError(f"{path}: is named twice, for two different things to write")
+
+
+def check_folders(*folders: Path | None) -> None:
+    """Raise GraphcheckError, before any work, for a folder that could not be made."""
+    for path in folders:
+        known = next((above for above in (path, *path.parents) if above.exists()), None) if path is not None else None
+        if known is not None and not known.is_dir():
+            raise GraphcheckError(f"{known}: is a file, where a folder is to be written")
+        if known is not None and not os.access(known, os.W_OK):
+            raise GraphcheckError(f"{path}: cannot be written, since {known} is read-only")
 
 
 def make_folder(path: Path) -> None:

@@ -16,8 +16,9 @@ HEAVY = {"torch", "tensorflow", "tf2onnx", "onnxruntime", "onnx", "onnx_ir", "ne
 
 # The package's modules and subpackages, lowest layer first; each imports itself and lower layers only.
 LAYERS = (
-    ("errors", "verdict", "hashing"),
-    ("limits",),
+    ("errors", "verdict"),
+    ("wire",),
+    ("limits", "hashing"),
     ("tensors", "external"),
     ("model", "geometry"),
     ("domains",),

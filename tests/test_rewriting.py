@@ -192,7 +192,40 @@ def test_blocked_sites_are_left_alone_with_the_reason() -> None:
     model = projected("y = MatMul(m, w) z = Relu(m)", outputs=f"{TOKENS}, float[d,e,f] z", w=(48, 5))
     result = rewrite(model, "conv")
     assert not result.changed
-    assert [(r.reason, r.node) for r in result.refusals] == [("its inner tensor m is used elsewhere", "Relu(z)")]
+    reason = (
+        "its inner tensor m is used elsewhere, so what moves it stays; another form beside that is written where it is "
+        "named or --to fastest measures a gain"
+    )
+    assert [(r.reason, r.node) for r in result.refusals] == [(reason, "Relu(z)")]
+
+
+@pytest.mark.parametrize("needed", ["m", "z"], ids=["graph output", "used elsewhere"])
+def test_a_blocked_site_gets_a_conv_beside_it_when_named(needed: str) -> None:
+    body = "y = MatMul(m, w)" + (" z = Relu(m)" if needed == "z" else "")
+    model = projected(body, outputs=f"{TOKENS}, float[d,e,f] {needed}", w=(48, 5))
+    result = rewrite(model, "conv", sites=["MatMul(y)"])
+    assert ops(result.model)[:6] == ["Reshape", "Transpose", "Reshape", "Conv", "Reshape", "Transpose"]
+    assert proved(model, result.model, {"N": 2})
+
+
+ENDS = {
+    "a feature map": ("c = Conv<strides = [4, 4]>(x, v, b) r = Reshape(c, s) y = Transpose<perm = [0, 2, 1]>(r)", "c", "c"),
+    "with its bias": ("p = MatMul(m, w) c = Add(p, b) y = Transpose<perm = [0, 2, 1]>(c)", "c", "c"),
+    "without its bias": ("c = MatMul(m, w) a = Add(c, b) y = Transpose<perm = [0, 2, 1]>(a)", "c", "c"),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_site_ends_where_its_result_is_needed_elsewhere(name: str) -> None:
+    body, needed, end = ENDS[name]
+    weights = {"v": (5, 3, 4, 4), "s": ints(0, 5, -1)} if "v" in body.split("Conv")[-1] else {"w": (48, 5)}
+    rank = "g,h,i,j" if "Conv" in body else "g,h,i"
+    model = projected(body, outputs=f"{TOKENS}, float[{rank}] {needed}", b=(5,), **weights)
+    (site,) = find(model).sites
+    assert (site.output.name, site.blocked) == (end, None)
+    to = "matmul" if "Conv" in body else "conv"
+    result = rewrite(model, to)
+    assert result.changed and proved(model, result.model, {"N": 2})
 
 
 def test_a_layernorm_between_leaves_the_model_unchanged() -> None:

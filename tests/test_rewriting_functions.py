@@ -66,13 +66,37 @@ def test_a_site_in_a_function_is_found_and_rewritten(case: tuple[str, ...]) -> N
 
 def test_functions_without_a_site_stay() -> None:
     plain = model("q = pkg.Head (x, h)  y = Squeeze (q)", HEAD_FUNCTION)
-    assert inlined(plain) is plain
+    assert inlined(plain)[0] is plain
 
 
 def test_a_function_of_another_opset_stays() -> None:
     other = model(*FLAT, opset=19)
-    assert inlined(other) is other
-    assert rewrite(other, "conv").reason == "nothing to rewrite"
+    assert inlined(other)[0] is other
+    result = rewrite(other, "conv")
+    assert result.reason == "nothing to rewrite"
+    reason = "the function is of another opset version than the model, so it is not looked into"
+    assert [(r.reason, r.node) for r in result.refusals] == [(reason, "pkg.Head"), (reason, "pkg.Patches")]
+
+
+@pytest.mark.parametrize("case", [FLAT, NESTED], ids=["flat", "nested"])
+def test_what_is_refused_in_a_function_is_told(case: tuple[str, ...]) -> None:
+    between = PATCHES.replace("product = MatMul (rows, w)", "mixed = Tanh (rows)  product = MatMul (mixed, w)")
+    original = model(case[0], between, *case[2:])
+    told = analyze_json(original)
+    assert (told["patch_embeddings"], told["refusals"]) == (
+        [],
+        [{"reason": "Tanh stands between the patchify and the projection", "node": "pkg.Patches/Tanh(mixed)"}],
+    )
+    assert [r.to_json() for r in rewrite(original, "conv").refusals] == told["refusals"]
+
+
+def test_a_refusal_beside_a_site_in_functions_is_told() -> None:
+    between = PATCHES.replace("product = MatMul (rows, w)", "mixed = Tanh (rows)  product = MatMul (mixed, w)")
+    between = between.replace("Patches (x", "Mixed (x")
+    body = "p = pkg.Patches (x, w, b)  q = pkg.Mixed (x, w, b)  y = Add (p, q)"
+    told = analyze_json(model(body, PATCHES, between))
+    assert len(told["patch_embeddings"]) == 1
+    assert [r["node"] for r in told["refusals"]] == ["pkg.Mixed/Tanh(mixed)"]
 
 
 def test_opsets_that_no_function_had_are_seen() -> None:

@@ -129,6 +129,12 @@ def test_the_fastest_form_is_taken_beyond_noise_only() -> None:
     assert kept.to_json()["measured"][0]["chosen"] == "matmul"
 
 
+def test_a_form_beside_a_blocked_site_is_taken_where_it_is_measured_to_gain() -> None:
+    model = projected("y = MatMul(m, w) z = Relu(m)", outputs=f"{TOKENS}, float[d,e,f] z", w=(48, 5))
+    assert ops(fastest(model, timer(10.0, 5.0, 20.0, 6.0)).model)[3] == "Conv"
+    assert not fastest(model, timer(10.0, 12.0, 20.0, 16.0)).changed
+
+
 def test_each_site_may_have_its_own_form() -> None:
     body = "y = MatMul(m, w) s = Relu(x) z = Conv<strides = [4, 4]>(s, v)"
     model = projected(body, outputs=f"{TOKENS}, float[d,e,f,g] z", w=(48, 5), v=(5, 3, 4, 4))

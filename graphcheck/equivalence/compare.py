@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import contextvars
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,23 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from graphcheck import external, limits
+from graphcheck import limits
 from graphcheck import model as model_
 from graphcheck.equivalence import (
     classes,
-    inputs,
     interface,
-    numeric,
     record,
     reduction,
-    remote,
     rounding,
     witness,
 )
 from graphcheck.equivalence.alignment import Alignment, Divergence, layout_change
 from graphcheck.equivalence.attempts import TARGET_SHARE, Attempt, Options, Trials, text
 from graphcheck.equivalence.curve import first_curve
-from graphcheck.equivalence.difference import SPREAD_FACTOR, Deviation
+from graphcheck.equivalence.difference import Deviation
+from graphcheck.equivalence.executions import Executions
 from graphcheck.errors import GraphcheckError, Undecided, UsageError
 from graphcheck.hashing import Hashes
 from graphcheck.ops.algebra import Tensor
@@ -41,9 +38,6 @@ from graphcheck.verdict import Comparison, Verdict
 
 if TYPE_CHECKING:
     from graphcheck.equivalence.structure import Structure
-
-_PLAINLY = 2.0**16  # ulps of the output's largest magnitude: such a difference is looked into before a costly proof
-_FAR_BEYOND = 2.0**14  # above which the executions of a proved pair are looked into
 
 Judged = tuple[Verdict, str]
 
@@ -125,10 +119,8 @@ class _Comparer:
         self.interface = interface.pair_interfaces(*self.models, options.ignore_outputs)
         self.trials = Trials(self.models, self.interface, options, self.deadline, self.hashes)
         self.attempts: list[Attempt] = []
-        self.running: concurrent.futures.Future[None] | None = None
         self.files: list[concurrent.futures.Future[str | None]] = []  # digests of the model files
-        self.numbers: dict[str, Any] | None = None
-        self.runs: list[numeric.Run] = []
+        self.executions = Executions(self.sources, self.models, self.interface, options)
         self.structure: Structure | None = None
         self.divergence: Divergence | None = None
         self.alignment: Alignment | None = None
@@ -153,9 +145,11 @@ class _Comparer:
         if blocking:
             return self._interface_verdict(blocking)
         pool = concurrent.futures.ThreadPoolExecutor(1)
-        self.running = pool.submit(contextvars.copy_context().run, self._numeric) if self.options.run else None
+        self.executions.start(pool)
         try:
             with self._timed("hashing"):
+                for model in self.models:
+                    model_.adopt(model, self.hashes)
                 weights = [*classes.weights(self.models[0]), *classes.weights(self.models[1])]
                 hashing = pool.submit(self.hashes.ahead, weights)
                 from graphcheck.equivalence import structure  # networkx loads while the weights are hashed
@@ -167,18 +161,18 @@ class _Comparer:
             with self._timed("structure"):
                 self.structure = structure.compare_structure(*self.models, self.hashes)
             judged = self._identical() or self._prove()
-            self._wait()
+            with self._timed("waiting for onnxruntime"):
+                self.executions.wait()
         except KeyboardInterrupt:
-            while self.running is not None and not self.running.done():  # it may start one more
-                remote.end_all()
-                time.sleep(0.05)
+            self.executions.abort()
             raise
         finally:
             pool.shutdown(wait=True)
         if judged is None:
             judged = self._judge(self.attempts[-1])
         elif judged[0] is Verdict.PROVED:
-            judged = self._cross_check(*judged)
+            doubt = self.executions.contradiction(a.pair for a in self.attempts if a.pair is not None)
+            judged = (Verdict.UNDECIDED, doubt) if doubt else judged
         return judged
 
     # -- proofs --------------------------------------------------------------------------------------------------
@@ -188,8 +182,8 @@ class _Comparer:
         if self.options.run and all(m.kind == "dtype" for m in blocking):
             self.say("running both models")
             with contextlib.suppress(GraphcheckError):
-                self._numeric()
-            if self.numbers and any(run["outputs"] for run in self.numbers["runs"]):
+                self.executions.execute()
+            if self.executions.rows():
                 reason = f"the declared types differ, so the models are compared by deviations only: {message}"
                 return Verdict.UNDECIDED, reason
         return Verdict.DIFFERENT, f"the interfaces do not fit: {message}"
@@ -205,7 +199,7 @@ class _Comparer:
         with self._timed("proof"):
             for number, chosen in enumerate(self.trials.sizes()):
                 self.say(f"proving at {text(chosen)}")
-                for attempt in self.trials.attempts(chosen, lambda: not self._plainly_apart()):
+                for attempt in self.trials.attempts(chosen, lambda: not self.executions.plainly_apart()):
                     if attempt.refused == "both" and (number or attempt.sample):
                         continue  # not a size of these models
                     self.attempts.append(attempt)
@@ -362,70 +356,6 @@ class _Comparer:
         self.found = saved.to_json()
         return saved.reason
 
-    # -- onnxruntime ---------------------------------------------------------------------------------------------
-
-    def _numeric(self) -> None:
-        o = self.options
-        given = None if o.inputs is None else inputs.load_npz(o.inputs, self.interface)
-        settings = numeric.NumericOptions(
-            o.numerics,
-            o.seed,
-            o.iterations,
-            o.shapes,
-            {},
-            o.range_rows(),
-            given,
-            o.providers,
-            o.threads,
-            None,
-            o.fail_fast,
-        )
-        pairs = zip(self.sources, self.models, strict=True)
-        a, b = (str(s) if isinstance(s, (str, os.PathLike)) else _bytes(m) for s, m in pairs)
-        with self._timed("onnxruntime"):
-            try:
-                self.numbers = numeric.numeric(a, b, self.interface, settings, self.runs.append)
-            except (Undecided, MemoryError) as error:
-                warning = f"onnxruntime was not run: {error}"
-                self.numbers = {"runs": [], "warnings": [warning], "time_a_ms": None, "time_b_ms": None}
-
-    def _wait(self) -> None:
-        if self.running is not None:
-            with self._timed("waiting for onnxruntime"):
-                self.running.result()
-
-    def _rows(self) -> list[dict[str, Any]]:
-        return [row for run in (self.numbers or {"runs": []})["runs"] for row in run["outputs"]]
-
-    def _plainly_apart(self) -> bool:
-        """Whether onnxruntime already showed a gross difference: a witness is looked for then, and no costly proof tried."""
-        self._wait()
-        return any((row.get("scale_ulp") or 0) > _PLAINLY for row in self._rows())
-
-    def _cross_check(self, verdict: Verdict, reason: str) -> Judged:
-        """A proved pair whose executions differ far beyond rounding is a bug of the runtime or of graphcheck: say so."""
-        far = [r for r in self._rows() if not (r.get("scale_ulp") or 0) <= _FAR_BEYOND]
-        if not far:
-            return verdict, reason
-        spread = self._spread()
-        worst = max(far, key=lambda r: float("inf") if r["max_abs"] is None else r["max_abs"])
-        explained = spread.get(worst["a"], 0.0)
-        if worst["max_abs"] is not None and worst["max_abs"] <= 4 * SPREAD_FACTOR * explained:
-            return verdict, reason
-        return Verdict.UNDECIDED, (
-            f"PROVED, BUT onnxruntime's outputs {worst['a']!r} differ by {worst['max_abs']} where rounding explains "
-            f"{explained:.3g}: a bug of the runtime, or of graphcheck's interpreter. Please report it"
-        )
-
-    def _spread(self) -> dict[str, float]:
-        """The spread of each output at the first run whose shapes were traced."""
-        for attempt in self.attempts:
-            if attempt.pair is not None:
-                found = witness.spread_of(attempt.pair, self.interface, self.runs, self.options.seed)
-                if found:
-                    return found
-        return {}
-
     def _check_time(self) -> None:
         if time.monotonic() > self.deadline:
             raise Undecided(f"the time limit of {self.options.timeout:g} s was reached")
@@ -438,20 +368,21 @@ class _Comparer:
             self.alignment = Alignment(*self.models, attempt.pair)
         shown = verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING)
         spread = {d.output: d.spread for d in self.deviations if d.spread}
-        if self.numbers and self.options.numerics == "full":
+        numbers = self.executions.numbers
+        if numbers and self.options.numerics == "full":
             with self._timed("curve"):
                 pairs = [a.pair for a in self.attempts if a.pair is not None]
-                known = (self.models, self.interface, pairs, self.divergence, self.runs)
+                known = (self.models, self.interface, pairs, self.divergence, self.executions.runs)
                 points, seen = first_curve(*known, self.options.seed, shown)
-            self.numbers |= {"curve": points} if self.graphs else {}
+            numbers |= {"curve": points} if self.graphs else {}
             spread = spread or seen
-        record.in_spreads(self.numbers, spread)
+        record.in_spreads(numbers, spread)
         evidence: dict[str, Any] = {
             "a": self._summary(0),
             "b": self._summary(1),
             "interface": self.interface.to_json(),
             "structure": self.structure and self.structure.to_json(),
-            "numeric": self.numbers,
+            "numeric": numbers,
             "constants": self.constants,
             "float64": [d.to_json() for d in self.deviations],
             "proof": record.proof(self.attempts, self.trials, self.constants, self.error) if shown else None,
@@ -462,7 +393,7 @@ class _Comparer:
             "alignment": self.alignment.nodes() if self.alignment is not None else [],
             "seed": self.options.seed,
             "versions": record.versions(),
-            "timings": {**self.timings, "total": time.monotonic() - self.started},
+            "timings": {**self.timings, "onnxruntime": self.executions.seconds, "total": time.monotonic() - self.started},
         }
         return Comparison(verdict, reason, evidence)
 
@@ -497,10 +428,6 @@ class _Comparer:
 def _file_digest(model: ir.Model) -> str | None:
     path = model_.path_of(model)
     return None if path is None else model_.file_digest(path)
-
-
-def _bytes(model: ir.Model) -> bytes:
-    return external.serialized(model)
 
 
 __all__ = ["Comparison", "Verdict", "compare"]

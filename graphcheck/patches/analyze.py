@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -59,14 +60,37 @@ def find(model: ir.Model) -> Analysis:
         elif site is not None:
             sites.append(site)
     marked = mark_blocked(model, sites)
-    alone = {}
-    for site in marked:
-        if site.blocked is not None and "Conv" in site.node.op_type and not site.direct:
-            alone[site.node] = _site(site.node, runs, readers, met, as_it_is=True)  # it needs not take movement along
-    if alone:
-        again = [alone.get(site.node) or site for site in marked]
-        marked = mark_blocked(model, [site for site in again if isinstance(site, Site)])
+    blocked = [site for site in marked if site.blocked is not None]
+    open_ = {site.node: _unblocked(model, site, runs, readers, met) for site in blocked}
+    if any(open_.values()):
+        marked = mark_blocked(model, [open_.get(site.node) or site for site in marked])
     return Analysis(marked, tuple(refusals))
+
+
+def _unblocked(
+    model: ir.Model, site: Site, runs: list[Trial], readers: list[Reader], met: list[dict[ir.Node, Met]]
+) -> Site | None:
+    """The site with an earlier end, or a Conv over its own operand, where that leaves alone what is needed elsewhere."""
+    ends = _ends(site.node, runs[0], met)
+    while site.output in ends[1:]:
+        ends = ends[: ends.index(site.output)]
+        shorter = _site(site.node, runs, readers, met, ends=ends)
+        if not isinstance(shorter, Site):
+            break
+        site = shorter
+        if mark_blocked(model, [site])[0].blocked is None:
+            return site
+    if "Conv" in site.node.op_type and not site.direct:
+        found = _site(site.node, runs, readers, met, as_it_is=True)
+        return found if isinstance(found, Site) else None
+    return None
+
+
+def _ends(node: ir.Node, run: Trial, met: list[dict[ir.Node, Met]]) -> list[ir.Value]:
+    """Where a site of this contraction may end, the node's own output first."""
+    resolved, inputs = met[0][node]
+    fused = resolved.op_type in ("FusedConv", "FusedGemm") and (resolved.attr("activation") or len(inputs) > 3)
+    return [node.outputs[0]] if fused else output.behind(node.outputs[0], run)
 
 
 def site_at(model: ir.Model, node: ir.Node) -> Site | None:
@@ -76,7 +100,7 @@ def site_at(model: ir.Model, node: ir.Node) -> Site | None:
     if node not in met[0]:
         return None
     try:
-        site = _site(node, runs, [Reader(run) for run in runs], met, alone=True)
+        site = _site(node, runs, [Reader(run) for run in runs], met, ends=node.outputs[:1])
     except NoWindow:
         return None
     return mark_blocked(model, [site])[0] if isinstance(site, Site) else None
@@ -89,7 +113,7 @@ def _site(
     met: list[dict[ir.Node, Met]],
     *,
     as_it_is: bool = False,
-    alone: bool = False,
+    ends: Sequence[ir.Value] | None = None,
 ) -> Site | Refusal | None:
     seen: list[tuple[Trial, Reading]] = []
     for at, (run, reader) in enumerate(zip(runs, readers, strict=True)):
@@ -103,11 +127,8 @@ def _site(
         return Refusal(
             "it can be evaluated at one size only, so its geometry may depend on the size", model_.node_name(node)
         )
-    resolved, inputs = met[0][node]
-    result = node.outputs[0]
-    fused = resolved.op_type in ("FusedConv", "FusedGemm") and (resolved.attr("activation") or len(inputs) > 3)
-    ends = [result] if alone or fused else output.behind(result, runs[0])
-    return _build(node, resolved, inputs, seen, ends, whole=len(seen) == len(runs))
+    ends = _ends(node, runs[0], met) if ends is None else ends
+    return _build(node, *met[0][node], seen, ends, whole=len(seen) == len(runs))
 
 
 def _build(
@@ -115,7 +136,7 @@ def _build(
     resolved: Node,
     inputs: tuple[Value, ...],
     seen: list[tuple[Trial, Reading]],
-    values: list[ir.Value],
+    values: Sequence[ir.Value],
     *,
     whole: bool,
 ) -> Site | Refusal:

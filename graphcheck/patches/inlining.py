@@ -8,33 +8,46 @@ from collections.abc import Iterable
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
+from graphcheck import model as model_
 from graphcheck.patches import analyze
 from graphcheck.patches.product import CONTRACTIONS
+from graphcheck.patches.site import Refusal
 
-_FROM = "graphcheck.function"  # on a node while it is found out which function it came from
+_FROM = "graphcheck.function"  # on a node while it is found out which function it came from,
+_WAS = "graphcheck.node"  # and what it is called there
 
 Identifier = tuple[str, str, str]
 
 
-def inlined(model: ir.Model, *, whole: bool = False) -> ir.Model:
+def inlined(model: ir.Model, *, whole: bool = False) -> tuple[ir.Model, tuple[Refusal, ...]]:
     """A clone of the model with the functions that hold a patch embedding (``whole``: with all of them) inlined.
 
-    The model itself comes back if none does. A function that cannot be inlined (another opset version than the model's)
-    is left, as is what it holds.
+    The model itself comes back if none does. Beside it, why there is none in the functions that are left: what a
+    contraction in them was refused for, or that they are of another opset version than the model and not looked into.
     """
-    if whole:
-        return (_inline(model, {f.identifier() for f in model.functions.values()}) if model.functions else None) or model
+    if not model.functions:
+        return model, ()
     holding = {f.identifier() for f in model.functions.values() if any(_contracts(node) for node in f.all_nodes())}
-    holding = _with_callers(model, holding)
-    if not holding:
-        return model
-    trial = _inline(model, holding, mark=True)
+    foreign = {f.identifier() for f in model.functions.values() if _is_foreign(f, model)}
+    reason = "the function is of another opset version than the model, so it is not looked into"
+    left = tuple(Refusal(reason, _called(identifier)) for identifier in sorted(holding & foreign))
+    if whole:
+        everything = {f.identifier() for f in model.functions.values()} - foreign
+        return _inline(model, everything) or model, left
+    holding = _with_callers(model, holding - foreign) - foreign
+    trial = _inline(model, holding, mark=True) if holding else None
     if trial is None:
-        return model
-    sites = analyze.find(trial).sites
-    wanted = {site.node.metadata_props.get(_FROM) for site in sites if not site.ordinary} - {None}
-    chosen = {identifier for identifier in holding if _key(identifier) in wanted}
-    return (_inline(model, _with_callers(model, chosen)) if chosen else None) or model
+        return model, left
+    found = analyze.find(trial)
+    wanted = {site.node.metadata_props.get(_FROM) for site in found.sites if not site.ordinary} - {None}
+    chosen = _with_callers(model, (identifier for identifier in holding if _key(identifier) in wanted)) - foreign
+    inside = {model_.node_name(node): node.metadata_props for node in trial.graph if _FROM in node.metadata_props}
+    keys = {_key(identifier) for identifier in chosen}
+    for refusal in found.refusals:
+        was = inside.get(refusal.node, {})
+        if was and was[_FROM] not in keys:
+            left += (Refusal(refusal.reason, was[_WAS]),)
+    return (_inline(model, chosen) if chosen else None) or model, tuple(dict.fromkeys(left))
 
 
 def _inline(model: ir.Model, chosen: set[Identifier], *, mark: bool = False) -> ir.Model | None:
@@ -42,10 +55,15 @@ def _inline(model: ir.Model, chosen: set[Identifier], *, mark: bool = False) -> 
     for function in work.functions.values() if mark else ():
         for node in function.all_nodes():
             node.metadata_props[_FROM] = _key(function.identifier())
+            node.metadata_props[_WAS] = f"{_called(function.identifier())}/{model_.node_name(node)}"
     with contextlib.suppress(ValueError, ir.passes.InvariantError, ir.passes.PassError):
         InlinePass(criteria=lambda function: function.identifier() in chosen)(work)
         return work
     return None
+
+
+def _is_foreign(function: ir.Function, model: ir.Model) -> bool:
+    return any(model.opset_imports.get(domain, version) != version for domain, version in function.opset_imports.items())
 
 
 def _contracts(node: ir.Node) -> bool:
@@ -66,3 +84,7 @@ def _with_callers(model: ir.Model, chosen: Iterable[Identifier]) -> set[Identifi
 
 def _key(identifier: Identifier) -> str:
     return "\n".join(identifier)
+
+
+def _called(identifier: Identifier) -> str:
+    return ".".join(part for part in identifier if part)

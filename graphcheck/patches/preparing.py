@@ -6,6 +6,7 @@ can stand before the patchify as well, where it hides nothing. What commutes is 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import onnx_ir as ir
@@ -13,7 +14,7 @@ import onnx_ir as ir
 from graphcheck import model as model_
 from graphcheck.patches.analyze import find
 from graphcheck.patches.inlining import inlined
-from graphcheck.patches.site import Analysis
+from graphcheck.patches.site import Analysis, Refusal
 
 SCHEMA = "graphcheck/analyze/1"
 
@@ -22,8 +23,8 @@ _MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "
 
 def prepared(model: ir.Model, *, whole: bool = False) -> tuple[ir.Model, Analysis]:
     """(the model, or a clone in which more patch embeddings can be seen; its analysis)."""
-    work = inlined(model, whole=whole)
-    analysis = find(work)
+    work, inside = inlined(model, whole=whole)
+    analysis = _with(find(work), inside)
     blockers = {r.node for r in analysis.refusals if r.reason.startswith("QuantizeLinear stands between")}
     if not blockers:
         return work, analysis
@@ -32,8 +33,12 @@ def prepared(model: ir.Model, *, whole: bool = False) -> tuple[ir.Model, Analysi
     if not any(done):
         return work, analysis
     hoisted.graph.sort()
-    again = find(hoisted)
+    again = _with(find(hoisted), inside)
     return (hoisted, again) if len(again.sites) > len(analysis.sites) else (work, analysis)
+
+
+def _with(analysis: Analysis, more: tuple[Refusal, ...]) -> Analysis:
+    return dataclasses.replace(analysis, refusals=(*analysis.refusals, *more))
 
 
 def analyze_json(model: ir.Model) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def fastest(
     found = prepared(model)[1]
     forms: dict[str, str] = {}
     measured: list[dict[str, Any]] = []
-    chosen, refusals = choose(found.sites, "", sites)
+    chosen, refusals = choose(found.sites, "", sites, measured=True)
     for site in chosen:
         row = _measure(model, site, forms, time, run)
         measured.append(row)

@@ -26,6 +26,8 @@ from graphcheck.verdict import Comparison, Verdict
 
 SCHEMA = "graphcheck/rewrite/1"
 
+_BESIDE = "so what moves it stays; another form beside that is written where it is named or --to fastest measures a gain"
+
 Prove = Callable[[ir.Model, ir.Model], Comparison]
 
 
@@ -190,9 +192,13 @@ def _names(site: Site) -> tuple[str, str, str]:
 
 
 def choose(
-    found: Sequence[Site], to: str | Mapping[str, str], named: Sequence[str] | None, max_rank: int | None = None
-) -> tuple[list[Site], list[Refusal]]:
-    """The sites to rewrite, and why others are left alone."""
+    found: Sequence[Site], to: str | Mapping[str, str], named: Sequence[str] | None, max_rank: int | None = None,
+    *, measured: bool = False,
+) -> tuple[list[Site], list[Refusal]]:  # fmt: skip
+    """The sites to rewrite, and why others are left alone.
+
+    A blocked site's old nodes stay beside the new ones, which is a gain only where it is measured to be one or named.
+    """
     if named:
         known = {name for site in found for name in _names(site)}
         unknown = [name for name in named if name not in known]
@@ -215,8 +221,8 @@ def choose(
                 f"as one MatMul its {site.groups} groups would be mostly zeros; it is rewritten only when it is named"
             )
             refusals.append(Refusal(reason, site.name))
-        elif site.blocked is not None:
-            refusals.append(Refusal(site.blocked, site.blocker or site.name))
+        elif site.blocked is not None and not named and not measured:
+            refusals.append(Refusal(f"{site.blocked}, {_BESIDE}", site.blocker or site.name))
         else:
             chosen.append(site)
     return chosen, refusals

@@ -1,0 +1,61 @@
+"""Files that are read and hashed ahead give what reading them plainly gives."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.helper as oh
+import pytest
+
+from graphcheck import model, wire
+from graphcheck.errors import ModelError
+from graphcheck.hashing import Hashes
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file with one initializer large enough to be hashed ahead (W) and one that is only mapped (v)."""
+    weights = {"W": np.arange(1 << 15, dtype=np.float32).reshape(128, 256), "v": np.ones(512, np.float32)}
+    nodes = [oh.make_node("MatMul", ["x", "W"], ["y"]), oh.make_node("Identity", ["v"], ["z"])]
+    shapes = {"y": [1, 256], "z": [512]}
+    outputs = [oh.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    x = oh.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 128])
+    constants = [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()]
+    made = oh.make_model(oh.make_graph(nodes, "g", [x], outputs, constants))
+    onnx.save(made, tmp_path / "m.onnx")
+    return tmp_path / "m.onnx"
+
+
+def test_digests_made_ahead_are_those_of_the_arrays(path: Path) -> None:
+    wire.ahead(path, path)
+    read = model.read(path)
+    assert len(read.meta["graphcheck.file"].digests) == 1
+    hashes = Hashes()
+    model.adopt(read, hashes)
+    array = read.graph.initializers["W"].const_value.numpy()  # type: ignore[union-attr]
+    assert hashes.of(array) == hashlib.sha256(array.tobytes()).digest()
+    assert hashes.of(array.T) == hashlib.sha256(array.T.tobytes()).digest() != hashes.of(array)
+    assert hashes.of(array[::2]) == hashlib.sha256(array[::2].tobytes()).digest()
+
+
+def test_what_was_read_ahead_is_handed_out_once(path: Path) -> None:
+    wire.ahead(path)
+    first, second = wire.opened(path), wire.opened(path)
+    assert first is not second
+    assert (first.stripped, first.raw) == (second.stripped, second.raw)
+    assert second.digests == {}
+
+
+def test_a_damaged_file_read_ahead_is_named(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-700])
+    wire.ahead(path)
+    with pytest.raises(ModelError, match=r"m\.onnx.*not an ONNX model, or is cut off"):
+        model.read(path)
+
+
+def test_nothing_is_read_ahead_when_a_file_is_missing(path: Path) -> None:
+    wire.ahead(path, path.with_name("missing.onnx"))
+    assert wire.opened(path).digests == {}
