@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.ops import arithmetic, contraction, contrib, movement, quantized, reduction
+from graphcheck.ops import arithmetic, contraction, contrib, movement, quantized, recurrent, reduction
 from graphcheck.ops.node import Node
 
 TAUGHT: dict[tuple[str, str], Callable[..., Any]] = {
-    **{("", name): op for part in (movement, arithmetic, contraction, reduction) for name, op in part.OPS.items()},
+    **{("", name): op for part in (movement, arithmetic, contraction, reduction, recurrent) for name, op in part.OPS.items()},
     **{("", name): op for name, op in quantized.STANDARD.items()},
     **{("com.microsoft", name): op for name, op in contrib.OPS.items()},
     # onnxruntime writes this operator in the default domain, before ONNX had RMSNormalization
