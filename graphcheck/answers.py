@@ -70,6 +70,8 @@ def show_comparison(terminal: Terminal, result: dict[str, Any], top_k: int | Non
             f"{safe(reduced['a'])} and {safe(reduced['b'])} are {safe(reduced['verdict'])}" if reduced["a"] else "none"
         )
         terminal.say(f"  reduced: {where}: {safe(reduced['reason'])}")
+        if result["verdict"] == "undecided" and reduced["verdict"] == "different":
+            terminal.say("  note: their inputs are free, so that they may differ where the whole models do not", "dim")
 
 
 def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> None:

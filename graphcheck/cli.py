@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -34,23 +36,25 @@ app = typer.Typer(
 _USAGE_ERRORS: tuple[type[Exception], ...] = tuple(
     base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
 )
-_INTERRUPTED, _BROKEN_PIPE = 130, 141
+_SIGNAL, _INTERRUPTED, _BROKEN_PIPE = 128, 130, 141
 _LONGEST = 1000  # characters of a sentence on standard error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; trouble is one sentence on standard error, never a traceback."""
+    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # None where closed, as by >&-
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a sign must not stop the answer
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime 1.32 reports every run to its makers
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # its warnings are of files that we judge ourselves
     try:
         given = None if arguments is None else list(arguments)
-        with limits.of_process(limits.default_memory()), warnings.catch_warnings():
+        with _interruptible() as come, limits.of_process(limits.default_memory()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy's, of what a model computes: an answer is no place for them
             code = app(args=given, prog_name="graphcheck", standalone_mode=False)
         sys.stdout.flush()
-        return int(code or EXIT_OK)
+        return _SIGNAL + come[0] if come else int(code or EXIT_OK)
     except _USAGE_ERRORS as error:
         text = error.format_message().replace("Value error, ", "")  # type: ignore[attr-defined]
         return _trouble(f"{text.rstrip('.')} (graphcheck --help tells more)") if text else EXIT_TROUBLE
@@ -70,10 +74,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("GRAPHCHECK_TRACEBACK"):
             raise
+        if come:  # a package that was being imported makes its own error of an interrupt
+            return _SIGNAL + come[0]
         kind = type(error).__name__
         return _trouble(
             f"graphcheck itself failed ({kind}: {error}); please report it, with what GRAPHCHECK_TRACEBACK=1 shows"
         )
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """While it lasts, SIGTERM ends the command as Ctrl-C does, so that no file stays behind; yields what has come."""
+    come: list[int] = []
+
+    def end(number: int, _frame: object) -> None:
+        come.append(number)
+        raise KeyboardInterrupt
+
+    before = {}
+    with contextlib.suppress(ValueError):  # of another thread than the main one
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, end)
+    try:
+        yield come
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _trouble(message: str, code: int = EXIT_TROUBLE) -> int:
@@ -117,7 +144,7 @@ def demo(
 
     output.check_targets(json)
     terminal = Terminal(quiet=json == "-")
-    return run(terminal, models, reports, json, seed, families or [])
+    return run(terminal, models, reports, json, seed, families or [], workers)
 
 
 @app.command()
@@ -164,7 +191,6 @@ def analyze(
     report: o.Report = None,
 ) -> int:
     """Find the patch embeddings of a model, and say why other contractions are none."""
-    from graphcheck.equivalence.structure import graph_json
     from graphcheck.model import read
     from graphcheck.patches.preparing import analyze_json
 
@@ -179,7 +205,9 @@ def analyze(
         raise Undecided(f"{model}: {error}") from None
     show_analysis(terminal, result)
     if json or report:
-        result |= {"graph": graph_json(loaded)}
+        from graphcheck.reporting.shapes import graph_of
+
+        result |= {"graph": graph_of(loaded)}
     output.write_all(result, json, report, terminal)
     return EXIT_OK
 

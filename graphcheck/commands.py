@@ -141,16 +141,18 @@ def rewrite(
         shape=shape,
     )
     terminal = Terminal(quiet=json == "-")
-    proofs: list[Comparison] = []
+    proofs: list[tuple[Any, Any, Comparison]] = []
 
     def prove(original: Any, rewritten: Any) -> Comparison:
-        proofs.append(_compared(terminal, original, rewritten, **options, graphs=bool(json or report)))
-        return proofs[-1]
+        found = _compared(terminal, original, rewritten, **options, graphs=False)
+        proofs.append((original, rewritten, found))
+        return found
 
     check = None if dry_run else prove
+    measuring = {"batch": batch, "shapes": options["shapes"], "threads": threads, "seed": seed}
+    measuring |= _providers(providers)
     if to == "fastest":
-        measuring = {"batch": batch, "shapes": options["shapes"], "threads": threads, "seed": seed}
-        result = _fastest(model, check, site, options["run"], **measuring, **_providers(providers))
+        result = _fastest(model, check, site, options["run"], **measuring)
     else:
         within = {"max_rank": max_rank, "fold_normalization": fold_normalization}
         result = _rewritten(model, to, check=check, sites=site, run=options["run"], **within)
@@ -165,13 +167,22 @@ def rewrite(
     notes = output.write_model(result, model, written, external_data) if written is not None else []
     data = result.to_json() | {"output": written and str(written), "command": _command(), "versions": _versions()}
     data |= {"notes": notes}
-    if proofs:  # what the report draws before and after from
-        data |= {key: proofs[-1].evidence.get(key) for key in ("graphs", "alignment", "proof", "seed")}
+    if json or report:
+        data |= _evidence(result, proofs, measuring if report and not no_run else None)
     if explain:
         data |= {"reported": _reported(result)}
     show_rewrite(terminal, data, explain or dry_run)
     output.write_all(data, json, report, terminal)
     return code
+
+
+def _evidence(result: Rewrite, proofs: list[Any], measuring: dict[str, Any] | None) -> dict[str, Any]:
+    """What a report draws before and after from; with ``measuring``, the times of both as well."""
+    from graphcheck.reporting import rewritten
+    from graphcheck.rewriting.timing import onnxruntime_timer
+
+    timer = None if measuring is None else onnxruntime_timer(**measuring, runs=9, warm_up=1)
+    return rewritten.evidence(result, proofs, timer)
 
 
 def _rewritten(model: Path, to: str, **options: Any) -> Rewrite:

@@ -56,15 +56,26 @@ class _Family:
     skipped: int
 
 
-def run(terminal: Terminal, models: Path, reports: Path, json: str | None, seed: int, names: Sequence[str]) -> int:
-    """The exit code: 1 if a pair of a family is ``different`` or a rewrite failed its check, whatever is undecided."""
+def run(
+    terminal: Terminal,
+    models: Path,
+    reports: Path,
+    json: str | None,
+    seed: int,
+    names: Sequence[str],
+    workers: int = 0,
+) -> int:
+    """The exit code: 1 if a pair of a family is ``different`` or a rewrite failed its check, whatever is undecided.
+
+    ``workers`` is the number of processes; 0: one a core, four at most.
+    """
     from graphcheck import reporting
 
     started = time.monotonic()
     variants, left_out = _chosen(names, seed)
     output.make_folder(reports)
     output.make_folder(models)
-    with _pool() as pool, terminal.progress("demo", 2 * len(variants)) as step:
+    with _pool(workers) as pool, terminal.progress("demo", 2 * len(variants)) as step:
         families = []
         for name, members in variants.items():
             manifest = export_variants(members, models, lambda variant, *_: step(f"exported {variant.name}"))
@@ -115,11 +126,11 @@ def _chosen(names: Sequence[str], seed: int) -> tuple[dict[str, list[Variant]], 
 
 
 @contextlib.contextmanager
-def _pool() -> Iterator[ProcessPoolExecutor]:
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))  # the workers inherit it
-    pool = ProcessPoolExecutor(min(cores, _PROCESSES), get_context("spawn"), _start_worker)
+    pool = ProcessPoolExecutor(workers or min(cores, _PROCESSES), get_context("spawn"), _start_worker)
     try:
         yield pool
     finally:
@@ -157,23 +168,29 @@ def _submit(
 
 def analyze_file(path: str) -> dict[str, Any]:
     """The JSON of ``graphcheck analyze`` with the graph."""
-    from graphcheck.equivalence.structure import graph_json
     from graphcheck.model import read
     from graphcheck.patches.preparing import analyze_json
+    from graphcheck.reporting.shapes import graph_of
 
     model = read(path)
-    return analyze_json(model) | {"graph": graph_json(model)}
+    return analyze_json(model) | {"graph": graph_of(model)}
 
 
 def rewrite_file(path: str, to: str, seed: int) -> dict[str, Any]:
-    """The JSON of ``graphcheck rewrite`` on every site, ordinary convolutions too; nothing is written."""
+    """The JSON of ``graphcheck rewrite`` on every site, ordinary convolutions too, its graphs cut down to the sites.
+
+    Nothing is written.
+    """
     from graphcheck.api import rewrite
     from graphcheck.model import read
     from graphcheck.patches.analyze import find
+    from graphcheck.reporting import rewritten
 
     model = read(path)
     named = [site.name for site in find(model).sites if site.ordinary]
-    return rewrite(model, to, sites=named or None, seed=seed, threads=1).to_json()
+    result = rewrite(model, to, sites=named or None, seed=seed, threads=1)
+    found = result.to_json()
+    return found | {"graphs": rewritten.region(found | rewritten.evidence(result))}
 
 
 def compare_files(a: str, b: str, seed: int) -> dict[str, Any]:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
+import mmap
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from graphcheck.errors import ModelError, UsageError
@@ -30,6 +33,47 @@ class Serialized(bytes):
     """A serialized model whose external data lies in ``folder``; empty where it has none."""
 
     folder: str = ""
+
+
+class Mapped(ir.ExternalTensor):
+    """External data in one mapping of its file for all tensors of all models: hashed once, however many share it."""
+
+    def _load(self) -> None:
+        if self.size == 0 or self.dtype.itemsize < 1:  # 4 bits and fewer are unpacked, which onnx_ir does
+            super()._load()  # type: ignore[no-untyped-call]
+            return
+        self._check_validity()
+        self._check_path_containment()
+        self.raw = _mapping(Path(self.path))
+        dtype = np.dtype(self.dtype.numpy()).newbyteorder("<")
+        self._array = np.frombuffer(self.raw, dtype, self.size, self.offset or 0).reshape(self.shape.numpy())
+
+    def release(self) -> None:
+        """Forget the array; the mapping stays, since others may use it."""
+        self._array = self.raw = None
+
+
+_mappings: weakref.WeakValueDictionary[tuple[int, ...], mmap.mmap] = weakref.WeakValueDictionary()
+
+
+def _mapping(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        found = os.fstat(file.fileno())
+        key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        if (data := _mappings.get(key)) is None:
+            data = _mappings[key] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return data
+
+
+def share(model: ir.Model) -> None:
+    """Let the external initializers of a model be :class:`Mapped`."""
+    for graph in _graphs(model):
+        for value in graph.initializers.values():
+            t = value.const_value
+            if isinstance(t, ir.ExternalTensor):
+                value.const_value = Mapped(
+                    t.location, t.offset, t.length, t.dtype, shape=t.shape, name=t.name, base_dir=t.base_dir
+                )
 
 
 def tensors(model: ir.Model) -> list[ir.ExternalTensor]:

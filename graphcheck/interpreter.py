@@ -19,11 +19,11 @@ import onnx_ir as ir
 from graphcheck import limits
 from graphcheck import model as model_
 from graphcheck.errors import Exhausted, Oversized, Undecided, Untaught
-from graphcheck.ops import contraction, control, reduction, reference, sequence
+from graphcheck.ops import arithmetic, contraction, control, reduction, reference, sequence
 from graphcheck.ops.algebra import Algebra, Tensor, Value
 from graphcheck.ops.bodies import function_body, types_of
 from graphcheck.ops.node import Node, since_version
-from graphcheck.ops.table import TAUGHT, is_random
+from graphcheck.ops.table import TAUGHT, WRAPPING, is_random
 
 Env = dict[ir.Value, Value]
 
@@ -132,6 +132,8 @@ class Interpreter:
         try:
             if op is not None:
                 result = op(self.m, node, *inputs)
+                if node.domain == "" and node.op_type in WRAPPING:
+                    result = arithmetic.wrapped(self.m, result)
                 return result if isinstance(result, tuple) else (result,)
             body = function_body(self.m.memo, node, inputs, self.model.opset_imports)
             if body is not None:

@@ -79,6 +79,7 @@ def _from_proto(proto: onnx.ModelProto, path: Path) -> ir.Model:
             raise ModelError(path, f"{value.name!r} has no element type")
     if proto.graph.initializer:
         ir.external_data.set_base_dir(result.graph, str(path.parent.resolve()))
+        external.share(result)
     return result
 
 

@@ -84,13 +84,17 @@ Ignore = Annotated[
     list[str] | None, _option("--ignore-output", metavar="NAME", help="leave this output out; repeatable", panel=_CLAIM)
 ]
 Seed = Annotated[
-    int, _option("--seed", metavar="N", least=0, help="of what is drawn: inputs, weights, primes, points (default: 0)", panel=_RUN)
+    int,
+    _option(
+        "--seed", metavar="N", least=0, help="of inputs, weights, primes and whatever is drawn (default: 0)", panel=_RUN
+    ),
 ]
 NoRun = Annotated[bool, _flag("--no-run", help="prove only: do not run onnxruntime", panel=_RUN)]
 Numerics = Annotated[
     Literal["quick", "full"] | None,
     _option(
         "--numerics",
+        metavar="quick|full",
         help="quick: one input; full: many, at several scales, with optimizations off and on (default with --report)",
         panel=_RUN,
     ),
@@ -139,7 +143,14 @@ Threads = Annotated[
     ),
 ]
 Iterations = Annotated[
-    int | None, _option("--iterations", metavar="N", least=1, help="seeds to run, from --seed on", panel=_RUN)
+    int | None,
+    _option(
+        "--iterations",
+        metavar="N",
+        least=1,
+        help="seeds to run, from --seed on (default: 1; of a loader script all that it yields)",
+        panel=_RUN,
+    ),
 ]
 FailFast = Annotated[bool, _flag("--fail-fast", help="stop running at the first unequal output", panel=_RUN)]
 SaveInputs = Annotated[
@@ -157,7 +168,10 @@ Rtol = Annotated[list[str] | None, _option("--rtol", metavar="X", help="relative
 TopK = Annotated[
     Literal["1", "5"] | None,
     _option(
-        "--top-k", help="show how many rows have the same K largest, and exit with 0 only if all have", panel=_CLAIM
+        "--top-k",
+        metavar="1|5",
+        help="show how many rows have the same K largest, and exit with 0 only if all have",
+        panel=_CLAIM,
     ),
 ]
 
@@ -181,6 +195,7 @@ ExternalData = Annotated[
     Literal["copy", "link"],
     _option(
         "--external-data",
+        metavar="copy|link",
         help="how data files get to another folder: copy (default), or link: a copy-on-write clone, no disk space",
         panel=_OUT,
     ),

@@ -105,9 +105,11 @@ def _place(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
     try:
         if not source.is_file():
             raise refuse(f"external data file {location!r} is missing")
-        there = source.stat().st_size
+        found = source.stat()
     except OSError as error:
         raise refuse(f"external data file {location!r} cannot be opened: {error.strerror}") from None
+    if found.st_nlink > 1:  # as onnx and onnx_ir do: it may be another's file under a name in here
+        raise refuse(f"external data file {location!r} has several hard links, which is refused")
     try:
         need = needed(tensor.dims, ir.DataType(tensor.data_type))
     except ValueError:
@@ -119,7 +121,7 @@ def _place(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
         raise refuse("the offset or length of its external data is no number")
     if length != need:
         raise refuse(f"its external data has {length} bytes, its shape {list(tensor.dims)} needs {need}")
-    if offset + length > there:
+    if offset + length > found.st_size:
         raise refuse(f"external data file {location!r} is too short")
     return source, offset, length
 

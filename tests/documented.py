@@ -1,9 +1,13 @@
-"""Pages that show commands: what they show, and running it. Shared by the tests of the README and of docs."""
+"""Pages that show commands: what they show, and running it. Shared by the tests of the README and of docs.
+
+``python tests/documented.py README.md docs/how-to/read-a-verdict.md ...`` writes what commands print now into the pages.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import os
 import re
 import shlex
@@ -75,6 +79,12 @@ class Page:
         return {match[1]: match[2] for match in found if match}
 
 
+    @functools.cached_property
+    def examples(self) -> list[str]:
+        """The Python blocks that are no files: to be run one after the other, in one namespace."""
+        return [text for kind, text in self.blocks if kind == "python" and not re.match(r"# [\w-]+\.\w+\n", text)]
+
+
 def masked(text: str) -> str:
     """Output without what differs from machine to machine: numbers, spaces, and the names of witnesses."""
     text = re.sub(r"graphcheck-witness-\w+", "graphcheck-witness", text)
@@ -109,6 +119,34 @@ def run(page: Page, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     return ran
 
 
+def run_examples(page: Page, names: dict[str, object], folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the page's Python examples in order in ``folder``, with the reader's own ``names``; how many were run."""
+    monkeypatch.chdir(folder)
+    for text in page.examples:
+        exec(compile(text, str(page.path), "exec"), names)
+    for name, value in list(names.items()):
+        if name.startswith("test_") and not getattr(value, "pytestmark", None):
+            value(*([folder] if "tmp_path" in inspect.signature(value).parameters else []))  # type: ignore[operator, arg-type]
+    return len(page.examples)
+
+
+def renewed(page: Page, folder: Path) -> str:
+    """The page's text with what its console blocks print now, run in order in ``folder``."""
+    environment = os.environ | {"PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))}
+    for name, text in page.files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    page_text = page.text
+    for shown in page.shown:
+        words = shlex.split(shown.command)
+        if words[0] == "make" or words[1] == "demo" or "scheduler:" in shown.command:
+            continue
+        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        if shown.output.strip():
+            said = f"$ {shown.command}\n{done.stdout}{done.stderr}"
+            page_text = page_text.replace(f"$ {shown.command}\n{shown.output}", said)
+    return page_text
+
+
 def understood(command: str, capsys: pytest.CaptureFixture[str]) -> bool:
     """Whether the command line knows the command's options; it is not run."""
     words = shlex.split(re.sub(r" (\.\.\.|…)$", "", command))[1:]
@@ -116,3 +154,11 @@ def understood(command: str, capsys: pytest.CaptureFixture[str]) -> bool:
     code = main([*words[:at], "--help"])
     capsys.readouterr()
     return code == 0
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    for name in sys.argv[1:]:
+        with tempfile.TemporaryDirectory() as made:
+            Path(name).write_text(renewed(Page(Path(name)), Path(made)), encoding="utf-8")

@@ -199,8 +199,9 @@ def test_analyze_tells_the_geometry(run: Run, moved: Path) -> None:
 
 
 def test_rewrite_writes_a_proved_model(run: Run, moved: Path, conv: Path) -> None:
-    code, out, _ = run("rewrite", moved, "--to", "conv", "-o", "out.onnx")
+    code, out, _ = run("rewrite", moved, "--to", "conv", "-o", "out.onnx", "--json", "r.json")
     assert code == 0 and out.startswith("✓ proved: ") and out.endswith("wrote out.onnx\n")
+    assert set(json.loads(Path("r.json").read_text())["graphs"]) == {"a", "b"}
     assert "Conv" in {node.op_type for node in onnx.load("out.onnx").graph.node}
     assert run("compare", "out.onnx", conv)[0] == 0
 
@@ -289,6 +290,101 @@ def test_a_closed_pipe_is_no_difference(conv: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert done.returncode == 128 + signal.SIGPIPE and done.stderr == b""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_and_leaves_no_file(run: Run, conv: Path, tmp_path: Path, number: int) -> None:
+    """The loader script says that it is being run, which is while there is a temporary folder, and waits."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    Path("load.py").write_text("import time, pathlib\npathlib.Path('begun').touch()\ntime.sleep(60)\n")
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's & ignores it
+    code += "from graphcheck.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "compare", conv, conv, "--data-loader-script", "load.py"]
+    environment = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as running:
+        while not Path("begun").exists() and running.poll() is None:
+            time.sleep(0.02)
+        running.send_signal(number)
+        said = running.communicate()[0]
+    assert (running.returncode, said) == (128 + number, b"")
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_cannot_be_printed_is_trouble_and_no_traceback(conv: Path) -> None:
+    command = [sys.executable, "-m", "graphcheck", "analyze", str(conv)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (2, b"graphcheck: standard output: No space left on device\n")
+    closed = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], cwd=ROOT, capture_output=True, check=False)
+    assert (closed.returncode, closed.stderr) == (0, b"")
+
+
+def test_onnxruntime_is_told_to_report_nothing(run: Run, conv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    assert run("compare", conv, conv)[0] == 0
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+# what is to be written, and what is wrong with it
+TARGETS = [
+    ("compare conv.onnx moved.onnx --report conv.onnx", "conv.onnx: is read here"),
+    ("compare conv.onnx moved.onnx --json ./moved.onnx", "moved.onnx: is read here"),
+    ("compare conv.onnx moved.onnx --save-inputs x --save-outputs x", "x: is named twice"),
+    ("compare conv.onnx moved.onnx --report -", "-: only --json writes to standard output"),
+    ("compare conv.onnx moved.onnx --reduce conv.onnx", "conv.onnx: is a file, where a folder is to be written"),
+    ("compare conv.onnx moved.onnx --witness conv.onnx/in", "conv.onnx: is a file, where a folder is to be written"),
+    ("compare conv.onnx moved.onnx --format junit=none/x.xml", "there is no folder none"),
+    ("compare conv.onnx moved.onnx --format junit --json -", "only one --format, or --json -, can go"),
+    ("analyze conv.onnx --json conv.onnx", "conv.onnx: is read here"),
+    ("rewrite moved.onnx -o -", "-: only --json writes to standard output"),
+    ("rewrite moved.onnx -o out.onnx --report moved.onnx", "moved.onnx: is read here"),
+    ("rewrite moved.onnx -o out.onnx --json out.onnx", "out.onnx: is named twice"),
+    ("guard conv.onnx -o conv.onnx -- cp {in} {out}", "conv.onnx: is read here"),
+    ("analyze -", "-: is standard input"),
+    ("analyze cnov.onnx", "cnov.onnx: there is no such file; did you mean conv.onnx?"),
+    ("compare conv.onnx other.onnx", "other.onnx: there is no such file\n"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), TARGETS, ids=[arguments for arguments, _ in TARGETS])
+def test_what_cannot_be_read_or_written_is_said_before_any_work(
+    run: Run, conv: Path, moved: Path, tmp_path: Path, arguments: str, said: str
+) -> None:
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    code, out, err = run(*arguments.split())
+    assert (code, out, err.count("\n")) == (2, "", 1) and said in err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_read_only_folder_is_seen_before_any_work(
+    run: Run, moved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # whoever runs the tests may be allowed to write anywhere
+    for arguments in (["-o", "out.onnx"], ["--dry-run", "--json", "out.json"]):
+        code, _, err = run("rewrite", moved, *arguments)
+        assert code == 2 and "its folder is read-only" in err
+
+
+def test_a_format_on_standard_output_is_alone_there(run: Run, conv: Path, moved: Path) -> None:
+    import xml.etree.ElementTree as ET
+
+    code, out, err = run("compare", conv, moved, "--format", "junit")
+    assert (code, err) == (0, "") and ET.fromstring(out).tag == "testsuites"
+
+
+def test_flags_take_no_value_in_the_help(run: Run) -> None:
+    for command in ("compare", "rewrite", "analyze", "guard"):
+        assert run(command, "--help")[1].count("<bool>") <= 1  # typer's own, of --help
+
+
+def test_paths_may_hold_spaces_and_any_script(run: Run, moved: Path) -> None:
+    folder = Path("mit Abstand モデル")
+    folder.mkdir()
+    code, out, err = run("rewrite", moved, "-o", folder / "ein é.onnx", "--json", folder / "r.json")
+    assert (code, err) == (0, "") and f"wrote {folder}/ein é.onnx" in out
+    assert run("compare", moved, folder / "ein é.onnx")[0] == 0
+    assert run("report", folder / "r.json", "-o", folder / "r.html")[0] == 0
 
 
 def test_export_lists_the_variants(run: Run) -> None:

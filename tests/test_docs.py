@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
 from pathlib import Path
 
 import onnx
 import pytest
-from documented import ROOT, Page, run, understood
+from documented import ROOT, Page, run, run_examples, understood
 
 import graphcheck
+from graphcheck.cli import main
 from graphcheck.domains.residues import LOW, PRIME_COUNT
 from graphcheck.ops.table import TAUGHT
 
@@ -45,6 +47,17 @@ def test_the_commands_print_what_the_page_shows(
     name: str, given: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(PAGES[name], given, monkeypatch, capsys) > 0
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if page.examples])
+def test_the_python_examples_run(name: str, given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    module, pixels = torch.nn.Conv2d(3, 4, 2, 2).eval(), torch.randn(1, 3, 4, 4)
+    torch.onnx.export(module, (pixels,), given / "model.onnx", dynamo=False)
+    names = {"module": module, "pixels": pixels, "export": lambda path: shutil.copy(given / "export.onnx", path)}
+    assert run_examples(PAGES[name], names, given, monkeypatch) > 0
 
 
 def test_a_wrong_page_is_seen(given: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,6 +103,21 @@ def test_a_broken_link_is_seen() -> None:
 def test_every_page_stands_in_the_navigation() -> None:
     listed = set(re.findall(r"[\w/.-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     assert set(PAGES) - {"BugList.md"} == listed
+
+
+def test_the_reference_has_every_command_and_option(capsys: pytest.CaptureFixture[str]) -> None:
+    namespace = runpy.run_path(str(DOCS / "hooks.py"))
+    page = namespace["on_page_markdown"](PAGES["reference/commands.md"].text)
+    assert namespace["PLACE"] not in page
+    main(["--help"])
+    names = re.findall(r"^│ ([a-z]+) ", capsys.readouterr().out, re.M)
+    assert "compare" in names and "sweep" in names
+    for name in names:
+        assert f"\n## {name}\n" in page
+        main([name, "--help"])
+        options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", capsys.readouterr().out)) - {"--help"}
+        section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        assert [option for option in options if f"`{option}`" not in section and option not in section] == []
 
 
 def test_pages_name_no_place_of_a_machine() -> None:

@@ -13,7 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_reporting_data import HOSTILE, SAMPLES, compare, demo, graph, matmul_graph, mutant, node, renamed, transformer
+from test_reporting_data import (
+    HOSTILE,
+    SAMPLES,
+    analyze,
+    compare,
+    demo,
+    graph,
+    matmul_graph,
+    mutant,
+    node,
+    renamed,
+    rewrite,
+    transformer,
+)
 
 from graphcheck import reporting
 
@@ -173,6 +186,22 @@ def test_shape_arithmetic_is_shown_on_demand(show: Open) -> None:
     assert page.locator(".box .op", has_text=re.compile("^Shape$")).count() == 1
 
 
+def test_region_of_a_rewrite_leads_to_its_nodes(show: Open) -> None:
+    page = show(rewrite())
+    page.locator(".chart.region a", has_text="MatMul").click()
+    page.locator(".panel h3", has_text="MatMul").wait_for()
+    assert page.evaluate("location.hash") == "#node=a:2"
+    page.locator("a.nodelink", has_text="Relu_3").click()
+    page.locator(".panel h3", has_text="Relu").wait_for()
+    assert page.locator(".box.marked").count() >= 2
+
+
+def test_what_is_printed_is_drawn_before_it_is_seen(show: Open) -> None:
+    page = show(analyze(), wait=".hero", viewport={"width": 400, "height": 300})
+    page.locator(".canvas .box").first.wait_for(state="attached")
+    assert page.evaluate("scrollY") == 0 and len(page.pdf()) > 10_000
+
+
 def test_wrong_link_says_so(show: Open) -> None:
     page = show(compare(), anchor="#node=a:999")
     page.get_by_text("No such node in this file").wait_for()
@@ -219,6 +248,9 @@ def test_tables_sort_and_matrix_filters(show: Open) -> None:
     page.locator(".variants .sorter", has_text="time").click()
     page.locator(".variants .sorter", has_text="time").click()
     assert texts(page, ".variants tbody td:nth-child(2)") == ["unfold", "matmul", "conv"]
+    assert texts(page, ".matrix .nth") == texts(page, ".matrix thead th") == ["3", "2", "1"]
+    corner = page.locator(".matrix tbody tr").first.locator("td").nth(1)
+    assert corner.locator("a").get_attribute("title") == "t-unfold and t-matmul: proved"
     page.get_by_label("Filter pairs").fill("unfold")
     assert page.locator(".cell.dim").count() == 2
 

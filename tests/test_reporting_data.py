@@ -254,15 +254,19 @@ def analyze() -> Json:
 
 def rewrite(to: str = "conv") -> Json:
     before = [
-        {"tensor": "x", "rank": 4, "shape": [1, 3, 8, 8]},
+        {"tensor": "m", "rank": 4, "shape": [1, 3, 8, 8]},
         {"tensor": "s", "rank": 6, "shape": [1, 3, 2, 4, 2, 4]},
     ]
+    a, b = matmul_graph(), conv_graph()
+    a["tensors"]["s"]["shape"] = before[1]["shape"]
     return {
         "schema": "graphcheck/rewrite/1",
         "model": summary(),
         "to": to,
-        "sites": [{"site": site(), "from": "matmul", "to": to, "before": before, "after": before[:1]}],
-        "refusals": [{"reason": "its output is used elsewhere", "node": "MatMul_9"}],
+        "sites": [{"site": site(), "from": "matmul", "to": to, "before": before, "after": [before[0] | {"tensor": "c"}]}],
+        "refusals": [{"reason": "its output is used elsewhere", "node": "Relu_3"}],
+        "graphs": {"a": a, "b": b},
+        "alignment": [[3, 2, "same"]],
         "verdict": "proved",
         "reason": "Every check passed.",
         "checks": [

@@ -209,7 +209,7 @@ def test_a_blocked_site_gets_a_conv_beside_it_when_named(needed: str) -> None:
 
 
 ENDS = {
-    "a feature map": ("c = Conv<strides = [4, 4]>(x, v, b) r = Reshape(c, s) y = Transpose<perm = [0, 2, 1]>(r)", "c", "c"),
+    "a feature map": ("c = Conv<strides = [4, 4]>(x, v, b) f = Reshape(c, s) y = Transpose<perm = [0, 2, 1]>(f)", "c", "c"),
     "with its bias": ("p = MatMul(m, w) c = Add(p, b) y = Transpose<perm = [0, 2, 1]>(c)", "c", "c"),
     "without its bias": ("c = MatMul(m, w) a = Add(c, b) y = Transpose<perm = [0, 2, 1]>(a)", "c", "c"),
 }

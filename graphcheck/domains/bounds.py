@@ -15,24 +15,54 @@ import numpy as np
 from graphcheck.domains.elementary import erf
 
 U = 2.0**-53 * (1 + 2.0**-20)  # the excess pays for the rounding of the bounds themselves
-_FN = 4 * 2 * U  # relative error granted to numpy's elementary functions
+FN = 4 * 2 * U  # relative error granted to numpy's elementary functions
 TINY = 2.0**-1074  # absolute error of a result that underflows
+UNITS = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}  # unit roundoffs
+
+
+def held(x: np.ndarray, unit: float) -> np.ndarray:
+    """Whether a float type of this unit roundoff holds a number (its range aside)."""
+    digits = np.frexp(x)[0] / unit
+    return np.asarray(digits == np.rint(digits))
+
+
+def quantum(x: np.ndarray) -> float:
+    """The largest power of 2 that divides every element, as its exponent; -inf where one is not finite."""
+    if not np.isfinite(x).all():
+        return -np.inf
+    mantissa, exponent = np.frexp(x[x != 0])
+    digits = (mantissa * 2.0**53).astype(np.int64)
+    lowest = np.frexp((digits & -digits).astype(np.float64))[1] - 1
+    return float((exponent - 53 + lowest).min(initial=1000))
+
+
+def _power(x: Any) -> Any:
+    return np.abs(np.frexp(x)[0]) == 0.5
 
 
 def _add(_: str, a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
     value = a + b
-    return value, np.where(np.isneginf(value), 0, ea + eb + U * np.abs(value))
+    seen = value - a
+    lost = np.abs((a - (value - seen)) + (b - seen))  # exactly what rounding took away (Knuth's TwoSum)
+    masked = np.isneginf(a) & (ea == 0) | np.isneginf(b) & (
+        eb == 0
+    )  # a mask absorbs; a sum too large for float64 does not
+    return value, np.where(np.isneginf(value), np.where(masked, 0, np.inf), ea + eb + lost)
 
 
 def _mul(_: str, a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
     value = a * b
-    return value, np.abs(a) * eb + np.abs(b) * ea + ea * eb + (U * np.abs(value) + TINY)
+    exact = held(a, UNITS["float32"]) & held(b, UNITS["float32"]) | _power(a) | _power(b)  # 48 digits at most
+    rounding = np.where(exact & (np.abs(value) > 1e-290), 0.0, U * np.abs(value) + TINY)
+    rounding = np.where((a == 0) | (b == 0), 0.0, rounding)
+    return value, np.abs(a) * eb + np.abs(b) * ea + ea * eb + rounding
 
 
 def _recip(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
     value = 1 / a
     room = np.abs(a) - ea
-    return value, np.where(room > 0, ea * np.abs(value) / np.maximum(room, 1e-300) + (U * np.abs(value) + TINY), np.inf)
+    rounding = np.where(_power(a) & (np.abs(value) > 1e-290), 0.0, U * np.abs(value) + TINY)
+    return value, np.where(room > 0, ea * np.abs(value) / np.maximum(room, 1e-300) + rounding, np.inf)
 
 
 def _smooth(f: Callable[..., Any], slope: Callable[[Any, Any], Any]) -> Callable[..., tuple[Any, Any]]:
@@ -40,15 +70,15 @@ def _smooth(f: Callable[..., Any], slope: Callable[[Any, Any], Any]) -> Callable
 
     def op(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
         value = f(a)
-        return value, slope(a, ea) * ea + _FN * np.abs(value)
+        return value, slope(a, ea) * ea + FN * np.abs(value)
 
     return op
 
 
 def _exp(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
     value = np.exp(a)
-    close = value * (np.expm1(np.minimum(ea, 1)) * (1 + _FN) + _FN) + 16 * TINY
-    return value, np.where(ea <= 1, close, np.exp(a + ea) * (1 + _FN) + 16 * TINY)
+    close = value * (np.expm1(np.minimum(ea, 1)) * (1 + FN) + FN) + 16 * TINY
+    return value, np.where(ea <= 1, close, np.exp(a + ea) * (1 + FN) + 16 * TINY)
 
 
 def _step(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
@@ -71,7 +101,7 @@ def _either(f: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     def op(_: str, *parts: Any) -> tuple[Any, Any]:
         value, error = parts[0], parts[1]
         for a, ea in zip(parts[2::2], parts[3::2], strict=True):
-            value, error = f(value, a), np.maximum(error, np.where(np.isneginf(a), 0, ea))
+            value, error = f(value, a), np.maximum(error, ea)
         return value, error
 
     return op
@@ -85,8 +115,8 @@ def _monotone(f: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
         value, error = f(*values), np.zeros(1)
         for signs in itertools.product((-1, 1), repeat=len(values)):
             end = f(*(v + s * e for v, s, e in zip(values, signs, errors, strict=True)))
-            error = np.maximum(error, np.abs(end - value) + _FN * np.abs(end))
-        return value, error + _FN * np.abs(value) + TINY
+            error = np.maximum(error, np.abs(end - value) + FN * np.abs(end))
+        return value, error + FN * np.abs(value) + TINY
 
     return op
 
@@ -196,14 +226,10 @@ ELEMENTWISE: dict[str, Callable[..., tuple[Any, Any]]] = {
     ),
     "log": lambda _, a, ea: (
         np.log(a),
-        np.where(a - ea > 0, ea / np.maximum(a - ea, 1e-300), np.where(ea > 0, np.inf, 0))
-        + _FN * np.abs(np.log(a))
-        + U,
+        np.where(a - ea > 0, ea / np.maximum(a - ea, 1e-300), np.where(ea > 0, np.inf, 0)) + FN * np.abs(np.log(a)) + U,
     ),
     "erf": _smooth(erf, lambda a, ea: 1.1283792 * np.exp(-np.square(np.maximum(np.abs(a) - ea, 0)))),
-    "tanh": _smooth(
-        np.tanh, lambda a, ea: 1 / np.square(np.cosh(np.minimum(np.maximum(np.abs(a) - ea, 0), 300))) + _FN
-    ),
+    "tanh": _smooth(np.tanh, lambda a, ea: 1 / np.square(np.cosh(np.minimum(np.maximum(np.abs(a) - ea, 0), 300))) + FN),
     "sin": _smooth(np.sin, _one),
     "cos": _smooth(np.cos, _one),
     "atan": _smooth(np.arctan, _one),

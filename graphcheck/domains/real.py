@@ -2,7 +2,8 @@
 
 Bounds: a sum of K products in any order errs by at most gamma_K * sum |a_k b_k|, gamma_K = K u / (1 - K u), u = 2**-53
 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., sections 3.1 and 4.2). Elementary functions of numpy
-are taken to err by at most 4 ulps; an operand's own error is carried through by a bound on the derivative.
+are taken to err by at most 4 ulps; an operand's own error is carried through by a bound on the derivative. Sums and
+products that do not round at all (of integers, halves, one-hot rows) have no error, and no noise.
 """
 
 from __future__ import annotations
@@ -14,19 +15,29 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.domains.bounds import ELEMENTWISE, EXACT, TINY, VALUES
-from graphcheck.domains.bounds import U as U
+from graphcheck.domains.bounds import ELEMENTWISE, EXACT, TINY, VALUES, U, held, quantum
 from graphcheck.domains.maps import Map
+
+_SLACK = 1 + 2.0**-45  # pays for the rounding of the bounds' own sums
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Real:
-    """Flat float64 values and a bound on the distance of each from the true real number (inf: unknown)."""
+    """Flat values and a bound on the distance of each from the true real number (inf: unknown).
 
-    value: np.ndarray
+    ``raw`` holds constants, moved or not, in their own dtype: half the memory of a large model's weights.
+    """
+
+    raw: np.ndarray
     error: np.ndarray
 
+    @property
+    def value(self) -> np.ndarray:
+        """The values in float64."""
+        return self.raw if self.raw.dtype == np.float64 else self.raw.astype(np.float64)
 
+
+_PARTIAL = frozenset({"recip", "sqrt", "log", "pow", "asin", "acos", "acosh", "atanh", "mod", "fmod", "intdiv"})
 OpaqueRunner = Callable[[tuple[Any, ...], Sequence[np.ndarray], int], np.ndarray | None]
 
 
@@ -49,32 +60,31 @@ class Float64:
         self.random = np.random.default_rng(seed)
         self.unknown: set[str] = set()
         self.broken = False  # a value overflowed or underflowed: what follows from it says nothing about the reals
+        self.undefined = False  # a value is NaN or infinite although nothing overflowed: 1/0, the logarithm of -1
 
     def const(self, array: np.ndarray) -> Real:
         """The constant, exact (an integer beyond 2**53 is rounded, and its error said)."""
-        value = array.astype(np.float64)
         if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+            value = array.astype(np.float64)
             far = np.abs(value) >= 2.0**53
             return Real(value, np.where(far, U * np.abs(value), 0.0))
-        return Real(value, np.zeros(value.shape))
+        return Real(array, _none(array))
 
     def leaf(self, cls: int, key: tuple[Any, ...], size: int) -> Real:
         """The input by its key."""
         value = np.asarray(self.inputs[key], np.float64).reshape(-1)
-        return Real(value, np.zeros(size))
+        return Real(value, _none(value))
 
     def move(self, sources: Sequence[Real], map_: Map) -> Real:
         """A gather of values and errors."""
-        zero = np.zeros(1)
-        value = np.concatenate([zero, *(s.value for s in sources)])
-        result = np.take(value, map_.index)
+        result = _picked([s.raw if len(sources) == 1 else s.value for s in sources], map_)
         if not self.bounds:
             return Real(result, _none(result))
-        return Real(result, np.take(np.concatenate([zero, *(s.error for s in sources)]), map_.index))
+        return Real(result, _picked([s.error for s in sources], map_))
 
     def ew(self, fn: str, values: Sequence[Real], maps: Sequence[Map | None], size: int) -> Real:
         """Elementwise functions."""
-        plain = VALUES.get(fn)
+        name, plain = fn.partition(":")[0], VALUES.get(fn)
         if plain is not None and not self.bounds:
             seen = [v.value if m is None else np.take(v.value, m.index - 1) for v, m in zip(values, maps, strict=True)]
             with np.errstate(all="ignore"):
@@ -82,17 +92,22 @@ class Float64:
             self._watch(fn, quick, seen)
             quick = np.broadcast_to(quick, (size,)) if quick.shape != (size,) else quick
             noisy = self.unit and fn != "pos" and not _is_exact(fn, seen)
-            return self._finish(quick, None, np.abs(quick) if noisy else None)
+            return self._finish(quick, None, self._rounded(fn, quick) if noisy else None)
         xs = [
             (v.value, v.error) if m is None else (np.take(v.value, m.index - 1), np.take(v.error, m.index - 1))
             for v, m in zip(values, maps, strict=True)
         ]
         with np.errstate(all="ignore"):
-            value, error = ELEMENTWISE[fn.partition(":")[0]](fn, *(part for x in xs for part in x))
+            value, error = ELEMENTWISE[name](fn, *(part for x in xs for part in x))
         self._watch(fn, value, [x for x, _ in xs])
         value = np.broadcast_to(value, (size,)) if value.shape != (size,) else value
-        noisy = fn.partition(":")[0] not in EXACT and not _is_exact(fn, [v.value for v in values])
-        return self._finish(value, error, np.abs(value) if noisy else None)
+        noisy = name not in EXACT and not _is_exact(fn, [v.value for v in values])
+        return self._finish(value, error, self._rounded(fn, value) if self.unit and noisy else None)
+
+    def _rounded(self, fn: str, value: np.ndarray) -> np.ndarray:
+        """The scale of an operation's rounding in the declared type: none where that type holds the result."""
+        size: np.ndarray = np.abs(value)
+        return np.where(held(value, self.unit), 0.0, size) if fn in ("add", "mul") else size
 
     @np.errstate(all="ignore")
     def contract(self, a: Real, b: Real, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> Real:
@@ -103,13 +118,16 @@ class Float64:
 
         av, bv = a.value.reshape(batches[0], m, k), right(b.value)
         value = (av @ bv).reshape(-1)
-        self._watch("contract", value, ())
+        self._watch("contract", value, (av, bv))
         error = None
         if self.bounds:
             ae, be = a.error.reshape(av.shape), right(b.error)
-            absolute = np.abs(av) @ (np.abs(bv) * _gamma(k) + be) + k * TINY
+            exact = _exact_sum(k, (av, bv), U)
+            rounding = 0.0 if exact else np.abs(bv) * gamma(k)
+            absolute = np.abs(av) @ (rounding + be) + (0 if exact else k * TINY)
             error = (absolute + ae @ (np.abs(bv) + be)).reshape(-1) if ae.any() else absolute.reshape(-1)
-        scale = np.sqrt((av * av) @ (bv * bv)).reshape(-1) if self.unit else None
+        rounds = self.unit and not _exact_sum(k, (av, bv), self.unit)
+        scale = np.sqrt((av * av) @ (bv * bv)).reshape(-1) if rounds else None
         return self._finish(value, error, scale)
 
     @np.errstate(all="ignore")
@@ -119,8 +137,10 @@ class Float64:
         value = table.sum(axis=1)
         error = None
         if self.bounds:
-            error = a.error.reshape(rows, k).sum(axis=1) + _gamma(k) * np.abs(table).sum(axis=1)
-        scale = np.sqrt((table * table).sum(axis=1)) if self.unit else None
+            rounding = 0.0 if _exact_sum(k, (table,), U) else gamma(k) * np.abs(table).sum(axis=1)
+            error = a.error.reshape(rows, k).sum(axis=1) + rounding
+        rounds = self.unit and not _exact_sum(k, (table,), self.unit)
+        scale = np.sqrt((table * table).sum(axis=1)) if rounds else None
         return self._finish(value, error, scale)
 
     @np.errstate(all="ignore")
@@ -132,7 +152,7 @@ class Float64:
             shifted = table - table.max(axis=1, keepdims=True)
             power = np.exp(shifted)
             value = power / power.sum(axis=1, keepdims=True)
-            worst = np.where(np.isneginf(table), 0, wrong).max(axis=1, keepdims=True)
+            worst = wrong.max(axis=1, keepdims=True)
             # |d softmax| <= softmax * (exp(2 worst) - 1), and the rounding of exp at |shifted| and of the sum
             own = (np.where(np.isfinite(shifted), np.abs(shifted), 0) + k + 16) * U
             error = value * (np.expm1(np.minimum(2 * worst, 2)) + 4 * own) + 16 * TINY
@@ -140,7 +160,7 @@ class Float64:
             return self._finish(value.reshape(-1), error.reshape(-1), value.reshape(-1))
         if name in ("max", "min"):
             value = table.max(axis=1) if name == "max" else table.min(axis=1)
-            error = np.where(np.isneginf(table), 0, wrong).max(axis=1)
+            error = wrong.max(axis=1)
             return self._finish(value, error, None)
         ordered = table if name == "argmax" else -table
         ordered = ordered[:, ::-1] if last == "1" else ordered
@@ -149,7 +169,8 @@ class Float64:
         order = np.sort(ordered, axis=1)
         gap = order[:, -1] - order[:, -2] if k > 1 else np.full(rows, np.inf)
         worst = wrong.max(axis=1)
-        return self._finish(value.astype(np.float64), np.where((gap <= 2 * worst) & (worst > 0), float(k), 0.0), None)
+        sure = (gap > 2 * worst) | ((worst == 0) & ~np.isnan(gap))
+        return self._finish(value.astype(np.float64), np.where(sure, 0.0, float(k)), None)
 
     def opaque(self, key: tuple[Any, ...], args: Sequence[Real], size: int) -> Real:
         """An untaught operator: its value if a runner knows it, its error unknown."""
@@ -162,12 +183,27 @@ class Float64:
     def _watch(self, fn: str, value: np.ndarray, operands: Sequence[np.ndarray]) -> None:
         """Note an overflow (NaN or +inf; -inf is a mask) and, for Exp and products, an underflow to zero."""
         if not math.isfinite(float(np.add.reduce(value, axis=None))):
-            self.broken |= bool(np.isnan(value).any() or np.isposinf(value).any())
+            self._overflown(fn, value, operands)
         if fn in ("exp", "mul") and not self.broken:
             zero = value == 0
             if zero.any():
                 came = [np.isfinite(x) if fn == "exp" else x != 0 for x in operands]
                 self.broken = bool((zero & np.logical_and.reduce(np.broadcast_arrays(zero, *came))).any())
+
+    def _overflown(self, fn: str, value: np.ndarray, operands: Sequence[np.ndarray]) -> None:
+        """Tell what became too large from what is not defined: 1/0, the logarithm of -1, and what follows from it."""
+        infinite = np.isinf(value)
+        if fn in ("recip", "pow"):
+            infinite = infinite & (operands[0] != 0)
+        elif fn in _PARTIAL:
+            infinite = np.zeros(1, bool)
+        elif fn == "contract":
+            infinite = infinite | np.isnan(value)
+        else:
+            for x in operands:
+                infinite = infinite & np.isfinite(x)
+        self.broken |= bool(infinite.any())
+        self.undefined |= bool((~np.isfinite(value) & ~infinite).any())
 
     def _finish(self, value: np.ndarray, error: np.ndarray | None, scale: np.ndarray | None) -> Real:
         if self.unit and scale is not None:
@@ -175,7 +211,7 @@ class Float64:
         if not self.bounds:
             return Real(value, _none(value))
         assert error is not None
-        error = np.broadcast_to(error, value.shape)
+        error = np.broadcast_to(error * _SLACK, value.shape)
         bad = np.isnan(error) | np.isnan(value)
         if bad.any():  # -inf (a mask) is exact; anything else that is NaN is unknown
             error = np.where(bad, np.where(np.isneginf(value), 0.0, np.inf), error)
@@ -187,9 +223,27 @@ def _is_exact(fn: str, xs: Sequence[np.ndarray]) -> bool:
     return fn == "mul" and any(x.size == 1 and abs(math.frexp(float(x[0]))[0]) == 0.5 for x in xs)
 
 
+def _exact_sum(k: int, operands: Sequence[np.ndarray], unit: float) -> bool:
+    """Whether sums of ``k`` products of the operands' elements round in no order: all are multiples of one power of 2, few
+    enough for a type of this unit roundoff."""
+    for seen in ([x.reshape(-1)[:64] for x in operands], operands):  # most are told by their first elements
+        most = k * math.prod(float(np.abs(x).max(initial=0.0)) for x in seen)
+        if most != 0 and not math.log2(most * unit) + 1e-9 < sum(map(quantum, seen)):
+            return False
+    return True
+
+
+def _picked(parts: Sequence[np.ndarray], map_: Map) -> np.ndarray:
+    """Elements of arrays laid end to end, by a map; 0 where it is 0."""
+    if map_.has_zero:
+        return np.take(np.concatenate([np.zeros(1, parts[0].dtype), *parts]), map_.index)
+    return np.take(parts[0] if len(parts) == 1 else np.concatenate(parts), map_.index - 1)
+
+
 def _none(value: np.ndarray) -> np.ndarray:
     return np.broadcast_to(np.zeros(1), value.shape)
 
 
-def _gamma(k: int) -> float:
+def gamma(k: int) -> float:
+    """The relative error of a sum of ``k`` products in any order."""
     return k * U / (1 - k * U)

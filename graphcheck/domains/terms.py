@@ -143,7 +143,10 @@ class Terms:
     def rebuild(self, cls: int) -> int | None:
         """The class of the same verb on the operands' present representatives."""
         term = self.terms[cls]
-        args = tuple(self.find(a) for a in term.args)
+        return self.make(term, [self.find(a) for a in term.args]) if term.args else None
+
+    def make(self, term: Term, args: Sequence[int]) -> int:
+        """The class of a term's verb on other operands."""
         if term.kind == "move":
             return self.move(args, term.params[0])
         if term.kind == "ew":
@@ -154,7 +157,21 @@ class Terms:
             return self.sum(args[0], *term.params)
         if term.kind == "rows":
             return self.rows(term.params[0], args[0], *term.params[1:])
-        return self._intern(term.kind, term.params, args, term.size) if args else None
+        return self._intern(term.kind, term.params, tuple(args), term.size)
+
+    def anew(self, roots: Sequence[int]) -> tuple[Terms, list[int]]:
+        """A store of what is below ``roots`` alone, in which merged classes are one from the start, and the roots in it.
+
+        A class that a merge turned into movement, or into a constant, is then seen through by all that use it.
+        """
+        fresh = Terms(normalize=self.normalize, affine=self.affine, hashes=self.hashes)
+        fresh.maps = self.maps
+        known: dict[int, int] = {}
+        for cls in self.order(roots):
+            term = self.terms[cls]
+            args = [known[self.find(a)] for a in term.args]
+            known[cls] = fresh.const(self.arrays[cls]) if cls in self.arrays else fresh.make(term, args)
+        return fresh, [known[self.find(r)] for r in roots]
 
     # -- verbs ---------------------------------------------------------------------------------------------------
 
@@ -192,7 +209,7 @@ class Terms:
         if flat.size <= 64:
             exact = flat.tolist() if flat.dtype.kind in "iu" else (flat.astype(np.float64) + 0.0).tolist()
             return ("values", tuple(exact))
-        return ("sha", flat.dtype.str, self.hashes.of(flat))
+        return ("sha", flat.dtype.name, self.hashes.of(flat))
 
     def move(self, sources: Sequence[int], map_: Map) -> int:
         """Pick elements of the ``sources``, laid end to end, by the map; in normal form."""

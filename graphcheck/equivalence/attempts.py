@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from graphcheck.equivalence import classes, inputs, interface
 from graphcheck.equivalence.windows import Prover
-from graphcheck.errors import Undecided, UsageError
+from graphcheck.errors import Exhausted, Oversized, Undecided, UsageError
 from graphcheck.hashing import Hashes
 from graphcheck.ops.algebra import Tensor, Value
 
@@ -119,8 +119,25 @@ class Trials:
         if first.pair is not None or not self.discrete():
             yield first
             return
-        for sample in range(1 if self.options.inputs is not None else _SAMPLES):
+        for sample in self._samples():
             yield self.attempt(chosen, sample, costly)
+
+    def _samples(self) -> range:
+        return range(1 if self.options.inputs is not None else _SAMPLES)
+
+    def pairs(self, chosen: dict[str, tuple[int, ...]], *, affine: str) -> Iterator[tuple[int | None, classes.Pair]]:
+        """Both models traced afresh: once, or at each sample of integer inputs that steer them; nothing if neither can be."""
+        try:
+            yield None, self.build(chosen, affine=affine)
+            return
+        except (Exhausted, Oversized):
+            raise
+        except Undecided:
+            if not self.discrete() and (self.admits(0, chosen, None) or self.admits(1, chosen, None)):
+                raise
+        for sample in self._samples() if self.discrete() else ():
+            if self.admits(0, chosen, sample) or self.admits(1, chosen, sample):
+                yield sample, self.build(chosen, sample, affine=affine)
 
     def attempt(self, chosen: dict[str, tuple[int, ...]], sample: int | None, costly: object) -> Attempt:
         """The proof at one choice of sizes and samples."""
@@ -130,6 +147,8 @@ class Trials:
             roots = self.roots(attempt.pair)
         except Undecided as error:
             attempt.stopped = error
+            if isinstance(error, (Exhausted, Oversized)):
+                return attempt  # a limit says nothing of the sizes
             sides = (self.admits(0, chosen, sample), self.admits(1, chosen, sample))
             attempt.refused = {(True, False): "b", (False, True): "a", (False, False): "both"}.get(sides)
             return attempt
@@ -188,6 +207,8 @@ class Trials:
                 concrete |= {port.name: values[pair.key]} if pair.key in values else {}
         try:
             classes.build(self.models[side], self.models[side], feeds, concrete, hashes=self.hashes)
+        except (Exhausted, Oversized):
+            raise
         except Undecided:
             return False
         return True

@@ -288,6 +288,7 @@ def _plain_attribute(kind: ir.AttributeType, value: Any) -> bytes:
 
 
 def _is_uniform_default(node: ir.Node, name: str) -> bool:
-    if name not in _UNIFORM_DEFAULTS or node.op_type not in _WINDOWED_OPS or node.attributes[name].is_ref():
+    standard = node.domain in ("", "ai.onnx") and node.op_type in _WINDOWED_OPS
+    if not standard or name not in _UNIFORM_DEFAULTS or node.attributes[name].is_ref():
         return False
     return all(item == _UNIFORM_DEFAULTS[name] for item in node.attributes[name].value)

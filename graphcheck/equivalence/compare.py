@@ -119,6 +119,7 @@ class _Comparer:
         self.interface = interface.pair_interfaces(*self.models, options.ignore_outputs)
         self.trials = Trials(self.models, self.interface, options, self.deadline, self.hashes)
         self.attempts: list[Attempt] = []
+        self.failed: list[Attempt] = []  # the first, or all samples of integer inputs at the first sizes that failed
         self.files: list[concurrent.futures.Future[str | None]] = []  # digests of the model files
         self.executions = Executions(self.sources, self.models, self.interface, options)
         self.structure: Structure | None = None
@@ -169,7 +170,7 @@ class _Comparer:
         finally:
             pool.shutdown(wait=True)
         if judged is None:
-            judged = self._judge(self.attempts[-1])
+            judged = self._judge()
         elif judged[0] is Verdict.PROVED:
             doubt = self.executions.contradiction(a.pair for a in self.attempts if a.pair is not None)
             judged = (Verdict.UNDECIDED, doubt) if doubt else judged
@@ -195,7 +196,7 @@ class _Comparer:
         return None
 
     def _prove(self) -> Judged | None:
-        """Congruence and windows at all sizes; None where they do not suffice (the last attempt says why)."""
+        """Congruence and windows at all sizes; None where they do not suffice (``failed`` says why)."""
         with self._timed("proof"):
             for number, chosen in enumerate(self.trials.sizes()):
                 self.say(f"proving at {text(chosen)}")
@@ -204,16 +205,41 @@ class _Comparer:
                         continue  # not a size of these models
                     self.attempts.append(attempt)
                     if not attempt.proved or attempt.pair is None:
-                        return None
+                        self.failed.append(attempt)
+                        continue
                     for name, x, y in self.trials.unequal_shapes(attempt.pair):
                         return Verdict.DIFFERENT, (
                             f"output {name!r} has the same elements in another shape, {list(x.shape)} in A and "
                             f"{list(y.shape)} in B: Reshape to {list(x.shape)} would make B equal to A"
                         )
+                if self.failed:
+                    return None
         return Verdict.PROVED, record.proved(self.attempts, self.trials)
 
-    def _judge(self, attempt: Attempt) -> Judged:
+    def _judge(self) -> Judged:
         """What is left when the proof windows did not suffice."""
+        for attempt in self.failed:
+            found = self._apart(attempt)
+            if found is not None:
+                return found
+        first = self.failed[0]
+        if len(self.failed) > 1:
+            self._locate(first)
+        try:
+            self.say("replacing re-rounded constants")
+            with self._timed("rounding"):
+                within = self._rounded()
+            if within:
+                return Verdict.WITHIN_ROUNDING, record.within_rounding(self.constants, self.attempts, self.trials)
+            self.say("evaluating both from the inputs")
+            with self._timed("proof from inputs"):
+                return self._from_inputs(first)
+        except Undecided as error:
+            known = record.sizes(self.constants, self.deviations)
+            return Verdict.UNDECIDED, f"{error}; {known}" if known else str(error)
+
+    def _apart(self, attempt: Attempt) -> Judged | None:
+        """The difference at one choice of sizes and samples, or that nothing can be said of it; None to go on."""
         found = self._refusal(attempt) if attempt.refused in ("a", "b") else None
         if found or attempt.pair is None or attempt.prover is None:
             return (Verdict.DIFFERENT, found) if found else (Verdict.UNDECIDED, attempt.why())
@@ -226,23 +252,13 @@ class _Comparer:
                 f"output {name!r} has shape {list(x.shape)} in A and {list(y.shape)} in B at {text(attempt.shapes)}"
             )
             return Verdict.DIFFERENT, self._refusal(attempt) or f"{traced}, by the operators' definitions"
+        self.say("looking for an input that shows a difference")
         try:
-            self.say("looking for an input that shows a difference")
             with self._timed("float64"):
                 shown = self._different(attempt)
-            if shown:
-                return Verdict.DIFFERENT, shown
-            self.say("replacing re-rounded constants")
-            with self._timed("rounding"):
-                within = self._rounded(attempt.sample)
-            if within:
-                return Verdict.WITHIN_ROUNDING, record.within_rounding(self.constants)
-            self.say("evaluating both from the inputs")
-            with self._timed("proof from inputs"):
-                return self._from_inputs(attempt)
         except Undecided as error:
-            known = record.sizes(self.constants, self.deviations)
-            return Verdict.UNDECIDED, f"{error}; {known}" if known else str(error)
+            return Verdict.UNDECIDED, str(error)
+        return (Verdict.DIFFERENT, shown) if shown else None
 
     def _from_inputs(self, attempt: Attempt) -> Judged:
         assert attempt.prover is not None
@@ -268,29 +284,29 @@ class _Comparer:
                 return Verdict.UNDECIDED, again.why()
         return Verdict.PROVED, record.proved(self.attempts, self.trials)
 
-    def _rounded(self, sample: int | None) -> bool:
-        """Whether the proof goes through at every size once ``constants`` are replaced, each within its roundings."""
-        sizes: list[Attempt] = []
+    def _rounded(self) -> bool:
+        """Whether the proof goes through at all sizes and samples once ``constants`` are replaced, within their roundings."""
+        settled: list[Attempt] = []
         for chosen in self.trials.sizes():
-            found = self._substituted(chosen, sample, "push") or self._substituted(chosen, sample, "pull")
-            if found is None:
-                self.constants = []
-                return False
-            self.constants += [c for c in found.constants if c not in self.constants]
-            self.error += found.error
-            if not found.within:
-                return False
-            sizes.append(Attempt(chosen, sample))
+            pushed, pulled = (self.trials.pairs(chosen, affine=affine) for affine in ("push", "pull"))
+            for sample, pair in pushed:
+                found = self._substituted(pair) or self._substituted(next(p for s, p in pulled if s == sample))
+                if found is None:
+                    self.constants = []
+                    return False
+                self.constants += [c for c in found.constants if c not in self.constants]
+                self.error += found.error
+                if not found.within:
+                    return False
+                settled.append(Attempt(chosen, sample))
         if not self.constants or self.error > self.options.error_probability:
             return False
-        # only now: sizes that stand in ``attempts`` count as settled, and a later proof would not look at them again
-        self.attempts += [a for a in sizes if a.shapes not in [b.shapes for b in self.attempts]]
+        # only now: what stands in ``attempts`` counts as settled, and a later proof would not look at it again
+        known = [(a.shapes, a.sample) for a in self.attempts]
+        self.attempts += [a for a in settled if (a.shapes, a.sample) not in known]
         return True
 
-    def _substituted(
-        self, chosen: dict[str, tuple[int, ...]], sample: int | None, affine: str
-    ) -> rounding.Substitution | None:
-        pair = self.trials.build(chosen, sample, affine=affine)
+    def _substituted(self, pair: classes.Pair) -> rounding.Substitution | None:
         target = self.options.error_probability / TARGET_SHARE
         return rounding.substitute(
             pair, self.trials.roots(pair), seed=self.options.seed, target=target, deadline=self.deadline

@@ -1,27 +1,33 @@
 """Are two graphs different at an input, and does it matter? Float64 evaluation of both, and the spread of rounding (Idea 4).
 
-Both graphs stand in one store, so what they share is computed once and cancels. Three numbers decide, for each output:
+Three numbers decide, for each output:
 
 deviation   the largest |A - B| in float64
-bound       how far float64 rounding could have moved the two apart. The running error bound of
-            :mod:`graphcheck.domains.real` where it is finite and small enough; it grows with the product of the layers'
-            norms, so behind a dozen layers it is replaced by the first-order bound: the errors of N roundings with
-            sensitivities s_i add to at most sum |s_i| u <= sqrt(N) * sqrt(sum s_i**2) u (Cauchy-Schwarz), and
-            sqrt(sum s_i**2) is what the seeded noise runs measure. Terms of second order in u = 2**-53 are neglected.
+bound       how far float64 rounding could have moved the two apart: the running error bound of
+            :mod:`graphcheck.domains.real` where it is small enough, a bound in the strict sense; else, since that one
+            grows with the product of the layers' norms, the first-order bound of :mod:`graphcheck.domains.sensitivity`
+            at the element that deviates most, with the assumption that is stated there
 spread      the largest deviation that seeded noise on the scale of the declared type's rounding causes
+
+An element that is defined on one side alone (NaN or infinite on the other, though nothing overflowed) is a difference
+too, where noise does not change it and onnxruntime shows the same.
 """
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from graphcheck.domains.bounds import U
 from graphcheck.domains.domain import evaluate
-from graphcheck.domains.real import Float64, Real, U
+from graphcheck.domains.real import Float64, Real
+from graphcheck.domains.sensitivity import NEAR, Tape
 from graphcheck.domains.terms import Terms
 
 SPREAD_FACTOR = 4.0  # a deviation counts as more than rounding above this many spreads
@@ -30,18 +36,25 @@ _PLAIN = 1000.0  # and trusted in place of noise runs where the deviation is thi
 _NOISE_RUNS = 2
 _JUMPS = frozenset({"floor", "ceil", "round", "cast", "wrap", "saturate", "mod", "fmod", "intdiv"})
 _RIGOROUS_ELEMENTS = 5_000_000  # the running bound costs three more products a contraction; tried up to this size
+_SAME = 1e-2  # how near onnxruntime must come to a defined element beside an undefined one, relatively
+
+Inputs = Mapping[tuple[Any, ...], np.ndarray]
+Executed = Mapping[str, tuple[np.ndarray, np.ndarray]]
+Outputs = Sequence[tuple[str, int, int]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Deviation:
-    """One output pair at one input: the largest |A - B|, what float64 could explain (``bound``; infinite where it was not
-    looked into), what the declared types could (``spread``)."""
+    """One output pair at one input: |A - B| at the element that tells most, what float64 could explain of it (``bound``;
+    infinite where it was not looked into), what the declared types could (``spread``), and the kind of the bound:
+    ``running``, ``first-order``, ``undefined`` (one side has no value there), or ``none``."""
 
     output: str
     deviation: float
     bound: float
     spread: float
-    rigorous: bool
+    kind: str = "none"
+    sides: tuple[float, float] = (0.0, 0.0)
 
     @property
     def certain(self) -> bool:
@@ -58,85 +71,152 @@ class Deviation:
         """Certain, and more than rounding in the declared types explains."""
         return self.certain and self.units > SPREAD_FACTOR
 
+    @property
+    def rigorous(self) -> bool:
+        """Whether the bound is one in the strict sense."""
+        return self.kind == "running"
+
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {**dataclasses.asdict(self), "units": self.units, "certain": self.certain}
-
-
-Executed = Mapping[str, tuple[np.ndarray, np.ndarray]]
+        """Plain data; null for what is infinite."""
+        row = {**dataclasses.asdict(self), "units": self.units, "certain": self.certain, "rigorous": self.rigorous}
+        del row["sides"]
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def judge(
     terms: Terms,
-    outputs: Sequence[tuple[str, int, int]],
-    inputs: Mapping[tuple[Any, ...], np.ndarray],
+    outputs: Outputs,
+    inputs: Inputs,
     unit: float,
     seed: int,
     *,
     executed: Callable[[], Executed] = dict,
     tick: Callable[[], None] = lambda: None,
+    thorough: bool = True,
 ) -> list[Deviation]:
     """Deviations of the ``outputs`` (name, class in A, class in B) on ``inputs`` by leaf key; ``unit`` is the unit roundoff.
 
     ``executed`` gives what onnxruntime computed of the outputs at this input, if that is to be had: its distance from float64
     shows the spread without noise runs where a difference is far above it, or below it. What is smaller than one rounding of
-    the output is not judged further (its spread is given as that rounding). An output whose value is not known has an
-    infinite bound.
+    the output is not judged further (its spread is given as that rounding). Unless ``thorough``, the costly bound is left
+    out where the spread explains the deviation anyhow.
     """
-    roots = [c for _, a, b in outputs for c in (a, b)]
+    return _Judge(terms, outputs, inputs, unit, seed, tick).run(executed, thorough)
 
-    broken = False
 
-    def run(**options: Any) -> dict[int, Real]:
-        nonlocal broken
-        domain = Float64(inputs, **options)
-        with np.errstate(all="ignore"):
-            found = evaluate(terms, domain, roots, visit=lambda *_: tick())
-        broken |= domain.broken
-        return found
+class _Judge:
+    def __init__(
+        self, terms: Terms, outputs: Outputs, inputs: Inputs, unit: float, seed: int, tick: Callable[[], None]
+    ) -> None:
+        self.terms, self.outputs, self.inputs = terms, outputs, inputs
+        self.unit, self.seed, self.tick = unit, seed, tick
+        self.roots = [c for _, a, b in outputs for c in (a, b)]
+        self.small = sum(terms.size(c) for c in terms.order(self.roots)) <= _RIGOROUS_ELEMENTS
+        sides = ([a for _, a, _ in outputs], [b for _, _, b in outputs])
+        self.tapes = self._both(lambda side: Tape(terms, inputs, sides[side], tick))
+        self.values = {name: (self.tapes[0].value(a), self.tapes[1].value(b)) for name, a, b in outputs}
 
-    def values(name: str, a: int, b: int) -> tuple[np.ndarray, np.ndarray]:
-        return exact[terms.find(a)].value, exact[terms.find(b)].value
+    def run(self, executed: Callable[[], Executed], thorough: bool) -> list[Deviation]:
+        found: dict[str, Deviation] = {}
+        open_: dict[str, float] = {}  # by output, the deviation
+        for name, pair in self.values.items():
+            apart, floor = _largest(_minus(*pair)), self.unit * max(map(_magnitude, pair))
+            found[name] = Deviation(name, apart, math.inf if apart else 0.0, SPREAD_FACTOR * floor)
+            if apart > SPREAD_FACTOR * floor:
+                open_[name] = apart
+        shown = executed() if open_ else {}
+        stepped = bool(open_) and _has_steps(self.terms, self.roots)
+        noisy = []
+        for name, apart in open_.items():
+            once = _seen(shown[name], self.values[name]) if name in shown else math.inf
+            plain = not stepped and math.inf > apart > _PLAIN * _SEEN_FACTOR * once
+            lost = apart <= SPREAD_FACTOR * once < math.inf
+            if plain or lost:  # far above what execution shows of rounding, or below it: no noise run would change that
+                found[name] = dataclasses.replace(found[name], spread=(_SEEN_FACTOR if plain else 1.0) * once)
+            else:
+                noisy.append(name)
+        if noisy:
+            self._spreads(noisy, found, shown, stepped)
+        self._bounds([found[name] for name in open_], found, shown, thorough)
+        return list(found.values())
 
-    exact = run(bounds=False)
-    apart = {name: _largest(_minus(*values(name, a, b))) for name, a, b in outputs}
-    floors = {name: SPREAD_FACTOR * unit * max(map(_magnitude, values(name, a, b))) for name, a, b in outputs}
-    found = {n: Deviation(n, apart[n], 0.0 if not apart[n] else math.inf, floors[n], False) for n, _, _ in outputs}
-    open_ = [(n, a, b) for n, a, b in outputs if apart[n] > floors[n]]
-    roundings = _roundings(terms, roots)
-    shown = executed() if open_ else {}
-    stepped = bool(open_) and _has_steps(terms, roots)
-    for name, a, b in list(open_):
-        seen = (
-            [_minus(x.reshape(-1), y) for x, y in zip(shown[name], values(name, a, b), strict=True)]
-            if name in shown
-            else []
-        )
-        once = max(map(_largest, seen), default=math.inf)
-        plain = not stepped and apart[name] > _PLAIN * _SEEN_FACTOR * once
-        lost = apart[name] <= SPREAD_FACTOR * once < math.inf
-        if plain or lost:  # far above what execution shows of rounding, or below it: no noise run would change that
-            factor = _SEEN_FACTOR if plain else 1.0
-            bound = _first_order(roundings, _SEEN_FACTOR * max(map(_typical, seen)), unit)
-            found[name] = Deviation(name, apart[name], bound, factor * once, False)
-            open_.remove((name, a, b))
-    if open_:
-        noise: dict[int, list[np.ndarray]] = {}
+    def _spreads(self, names: Sequence[str], found: dict[str, Deviation], shown: Executed, stepped: bool) -> None:
+        """The spread of outputs by noise runs; elements that are undefined on one side in all of them."""
+        spread = dict.fromkeys(names, 0.0)
+        apart = {name: _one_sided(*self.values[name]) for name in names}
         for i in range(_NOISE_RUNS * (1 + stepped)):
-            for cls, value in run(bounds=False, unit=unit, seed=seed + i).items():
-                noise.setdefault(cls, []).append(_minus(value.value, exact[cls].value))
-        bounded = run() if sum(terms.size(c) for c in terms.order(roots)) <= _RIGOROUS_ELEMENTS else {}
-        for name, a, b in open_:
-            a, b = terms.find(a), terms.find(b)
-            moved = [d for cls in (a, b) for d in noise[cls]]
-            rigorous = float((bounded[a].error + bounded[b].error).max(initial=0)) if bounded else math.inf
-            first_order = _first_order(roundings, max(map(_typical, moved)), unit)
-            bound = rigorous if rigorous < apart[name] else first_order
-            spread = max(map(_largest, moved))
-            found[name] = Deviation(name, apart[name], bound, spread, rigorous < apart[name])
-    if broken:  # floats saturated somewhere: nothing is certain
-        return [dataclasses.replace(d, bound=math.inf) for d in found.values()]
-    return [found[name] for name, _, _ in outputs]
+            noise = self._evaluate(bounds=False, unit=self.unit, seed=self.seed + i)
+            for name, a, b in self.outputs:
+                if name in spread:
+                    moved = (noise[self.terms.find(a)].value, noise[self.terms.find(b)].value)
+                    apart[name] &= _one_sided(*moved)
+                    for x, exact in zip(moved, self.values[name], strict=True):
+                        spread[name] = max(spread[name], _moved(x, exact))
+        for name in names:
+            floor = self.unit * max(map(_magnitude, self.values[name]))
+            found[name] = dataclasses.replace(found[name], spread=max(spread[name], floor))
+            if name in shown:
+                apart[name] &= _one_sided(*shown[name]) & _alike(shown[name], self.values[name])
+            if apart[name].any() and not any(t.domain.broken for t in self.tapes):
+                at = int(apart[name].argmax())
+                sides = (float(self.values[name][0][at]), float(self.values[name][1][at]))
+                found[name] = Deviation(name, math.inf, 0.0, floor, "undefined", sides)
+
+    def _bounds(self, rows: Sequence[Deviation], found: dict[str, Deviation], shown: Executed, thorough: bool) -> None:
+        """Give the deviations their bounds, the running one if it is small enough."""
+        rows = [d for d in rows if d.kind == "none"]
+        bounded = self._evaluate() if rows and self.small else {}
+        worst = max((d.units for d in rows), default=0.0)
+        for (name, a, b), d in ((o, found[o[0]]) for o in self.outputs):
+            if d not in rows:
+                continue
+            size = np.abs(_minus(*self.values[name]))
+            if bounded:
+                error = bounded[self.terms.find(a)].error + bounded[self.terms.find(b)].error
+                sure = np.where(size > error, size, -1.0)
+                at = int(sure.argmax())
+                if sure[at] > 0:
+                    found[name] = dataclasses.replace(
+                        d,
+                        deviation=float(size[at]),
+                        bound=float(error[at]),
+                        kind="running",
+                        sides=self._sides(name, at),
+                    )
+                    continue
+            if (d.units > SPREAD_FACTOR or (thorough and d.units == worst)) and np.isfinite(size).any():
+                at = int(np.where(np.isfinite(size), size, -1.0).argmax())
+                bound = self._first_order(a, b, at) if self._trusted(name, shown) else math.inf
+                found[name] = dataclasses.replace(
+                    d, deviation=float(size[at]), bound=bound, kind="first-order", sides=self._sides(name, at)
+                )
+
+    def _sides(self, name: str, at: int) -> tuple[float, float]:
+        x, y = self.values[name]
+        return float(x[at]), float(y[at])
+
+    def _first_order(self, a: int, b: int, at: int) -> float:
+        return float(sum(self._both(lambda side: self.tapes[side].bound((a, b)[side], at))))
+
+    def _trusted(self, name: str, shown: Executed) -> bool:
+        """Whether the assumption of a first-order bound stands at the output: what execution in the declared types shows of
+        rounding, scaled to float64, is small; and float64 never left its range."""
+        if any(tape.domain.broken for tape in self.tapes):
+            return False
+        size = max(1.0, *map(_magnitude, self.values[name]))
+        return name not in shown or _seen(shown[name], self.values[name]) * U / self.unit <= NEAR * size
+
+    def _both(self, work: Callable[[int], Any]) -> list[Any]:
+        """``work`` on each side, at once where it is much."""
+        if self.small:
+            return [work(0), work(1)]
+        with ThreadPoolExecutor(2) as pool:
+            jobs = [pool.submit(contextvars.copy_context().run, work, side) for side in (0, 1)]
+            return [job.result() for job in jobs]
+
+    def _evaluate(self, **options: Any) -> dict[int, Real]:
+        with np.errstate(all="ignore"):
+            return evaluate(self.terms, Float64(self.inputs, **options), self.roots, visit=lambda *_: self.tick())
 
 
 def _has_steps(terms: Terms, roots: Sequence[int]) -> bool:
@@ -155,11 +235,8 @@ def _has_steps(terms: Terms, roots: Sequence[int]) -> bool:
                     relus.add((cls, step))
     for cls in order:
         term = terms.terms[cls]
-        if (
-            (term.kind == "ew"
-            and term.params[0].partition(":")[0] in _JUMPS)
-            or (term.kind == "rows"
-            and "arg" in term.params[0])
+        if (term.kind == "ew" and term.params[0].partition(":")[0] in _JUMPS) or (
+            term.kind == "rows" and "arg" in term.params[0]
         ):
             return True
         for arg in map(terms.find, term.args):
@@ -168,19 +245,33 @@ def _has_steps(terms: Terms, roots: Sequence[int]) -> bool:
     return any(terms.terms[terms.find(r)].params[:1] == ("pos",) for r in roots)
 
 
-def _first_order(roundings: float, typical: float, unit: float) -> float:
-    """The first-order bound from a typical deviation seen at unit roundoff ``unit``."""
-    bound = 3 * math.sqrt(roundings) * typical * (U / unit)
-    return math.inf if math.isnan(bound) else bound
-
-
 def _minus(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         return np.asarray(x - y, np.float64)
 
 
-def _typical(x: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(x * x))) if x.size else 0.0
+def _seen(shown: tuple[np.ndarray, np.ndarray], exact: tuple[np.ndarray, np.ndarray]) -> float:
+    """The largest distance of an execution from float64, on either side."""
+    return max(_moved(x.reshape(-1), y) for x, y in zip(shown, exact, strict=True))
+
+
+def _moved(x: np.ndarray, exact: np.ndarray) -> float:
+    """The largest distance from the elements that have a value."""
+    return _largest(_minus(x, exact)[np.isfinite(exact)])
+
+
+def _one_sided(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Where exactly one of two has a finite value."""
+    return np.asarray(np.isfinite(x.reshape(-1)) != np.isfinite(y.reshape(-1)))
+
+
+def _alike(shown: tuple[np.ndarray, np.ndarray], exact: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Where an execution has values on the same sides as float64, and about the same."""
+    alike = np.ones(exact[0].shape, bool)
+    for x, y in zip((s.reshape(-1) for s in shown), exact, strict=True):
+        near = np.abs(_minus(x, y)) <= _SAME * np.maximum(1.0, np.abs(y))
+        alike &= np.where(np.isfinite(y), near, ~np.isfinite(x))
+    return alike
 
 
 def _magnitude(x: np.ndarray) -> float:
@@ -193,14 +284,3 @@ def _largest(x: np.ndarray) -> float:
         return 0.0
     largest = float(np.abs(x).max())
     return math.inf if math.isnan(largest) else largest
-
-
-def _roundings(terms: Terms, roots: Sequence[int]) -> float:
-    """How many roundings an evaluation does, a sum of K products counted as K**3: noise on its scale is sqrt(K) smaller than
-    the sum of |terms|, and K of them may err the same way."""
-    total = 1.0
-    for cls in terms.order(roots):
-        term = terms.terms[cls]
-        k = term.params[3] if term.kind == "contract" else term.params[1] if term.kind == "sum" else 1
-        total += float(term.size) * float(k) ** 3 if term.args else 0.0
-    return total

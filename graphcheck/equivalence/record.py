@@ -32,23 +32,25 @@ def error_probability(attempts: Sequence[Attempt]) -> float:
 
 def proved(attempts: Sequence[Attempt], trials: Trials) -> str:
     """The sentence of a proof: for which inputs, and how sure."""
-    shapes = "; ".join(dict.fromkeys(text(a.shapes) for a in attempts))
-    sampled = [a.sample for a in attempts if a.sample is not None]
-    if sampled:
-        names = ", ".join(repr(p.key) for p in trials.discrete())
-        shapes += f", at {len(sampled)} sampled values of the integer inputs {names} alone"
+    shapes = "; ".join(dict.fromkeys(text(a.shapes) for a in attempts)) + _at_samples(attempts, trials)
     probability = error_probability(attempts)
     how = f"with an error probability of at most {probability:.1e}" if tiers(attempts) else "by congruence alone"
     return f"the same function in exact arithmetic, for every input of shape {shapes}, {how}"
 
 
-def within_rounding(constants: Sequence[dict[str, Any]]) -> str:
+def _at_samples(attempts: Sequence[Attempt], trials: Trials) -> str:
+    sampled = [a.sample for a in attempts if a.sample is not None]
+    names = ", ".join(repr(p.key) for p in trials.discrete())
+    return f", at {len(sampled)} sampled values of the integer inputs {names} alone" if sampled else ""
+
+
+def within_rounding(constants: Sequence[dict[str, Any]], attempts: Sequence[Attempt], trials: Trials) -> str:
     """The sentence of ``within-rounding``."""
     worst = max(c["ulps"] for c in constants)
     many = "constant, within its roundings" if len(constants) == 1 else "constants, each within its roundings"
     return (
         f"the same function once {len(constants)} {many} (at most {worst:.3g} ulps), "
-        f"{'is' if len(constants) == 1 else 'are'} replaced by the other side's exact expression"
+        f"{'is' if len(constants) == 1 else 'are'} replaced by the other side's exact expression{_at_samples(attempts, trials)}"
     )
 
 

@@ -49,6 +49,7 @@ class RemoteSession:
         optimizations: str = "on",
         providers: Sequence[str] = ("CPUExecutionProvider",),
         threads: int = 0,
+        prepack: bool = True,
         timeout: float | None = None,
         bounds: limits.Limits | None = None,
     ) -> None:
@@ -58,7 +59,12 @@ class RemoteSession:
         self.timeout, self.seconds = timeout, 0.0
         self.bounds = bounds or limits.current()
         self._child: _Child | None = _take()
-        options = {"optimizations": optimizations, "providers": list(providers), "threads": threads}
+        options = {
+            "optimizations": optimizations,
+            "providers": list(providers),
+            "threads": threads,
+            "prepack": prepack,
+        }
         task = {
             "do": "load",
             "options": options,
@@ -192,10 +198,10 @@ def _take() -> _Child:
 
 def end_all() -> None:
     """End every child, busy or not: a run in another thread then fails at once."""
-    _idle.clear()
     for child in list(_living):
         child.process.kill()
         child.process.wait()
+    _idle.clear()
 
 
 atexit.register(end_all)

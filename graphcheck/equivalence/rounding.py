@@ -1,8 +1,8 @@
 """``within-rounding``: the proof again, after re-rounded constants gave way to the other side's exact expressions (Idea 4).
 
-A constant counts as re-rounded only if it lies within the roundings of the expression that it is to stand for: r operations err
-by at most r ulps of S together, S being the expression with every term taken positive (Higham, section 3.1); a stored constant
-against a stored constant has r = 1. Only constants that one graph alone has are replaced, so the other graph stays as it is.
+A constant counts as re-rounded only if it lies within the roundings of the expression that it is to stand for: each operation
+of it may err by an ulp, and the running error bound of that (Higham, section 3.3) is the room; a stored constant against a
+stored constant has one ulp. Only constants that one graph alone has are replaced, so the other graph stays as it is.
 Nothing is merged because two computed tensors are close.
 """
 
@@ -15,23 +15,47 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck.domains.bounds import EXACT
 from graphcheck.domains.domain import evaluate
 from graphcheck.domains.maps import Map
 from graphcheck.domains.real import Float64, Real
-from graphcheck.domains.terms import Term, Terms
+from graphcheck.domains.terms import COMMUTATIVE, Operand, Term, Terms, reduces
 from graphcheck.equivalence.classes import Pair
 from graphcheck.equivalence.windows import Prover
 from graphcheck.interpreter import Trace
 
 _UNITS = {2: 2.0**-11, 4: 2.0**-24, 8: 2.0**-53}
+_BASIC = ("add", "mul", "recip", "sqrt")  # rounded correctly; other functions may err by some ulps
 _MOST = 2000  # constants replaced before it counts as another graph
 
 
-class _Positive(Float64):
-    """Every constant and term taken positive: the S of the bound."""
+class _Rounded(Float64):
+    """Exact expressions with a bound on how far one ulp for every rounding may carry them (a running error bound)."""
 
-    def const(self, array: np.ndarray) -> Real:
-        return super().const(np.abs(array.astype(np.float64)))
+    def __init__(self, ulp: float) -> None:
+        super().__init__({})
+        self.ulp = ulp
+
+    def _more(self, x: Real, error: Any) -> Real:
+        return Real(x.value, x.error + self.ulp * error)
+
+    def ew(self, fn: str, values: Sequence[Real], maps: Sequence[Map | None], size: int) -> Real:
+        found = super().ew(fn, values, maps, size)
+        if fn.partition(":")[0] in EXACT:
+            return found
+        return self._more(found, (1 if fn in _BASIC else 4) * np.abs(found.value))
+
+    def contract(self, a: Real, b: Real, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> Real:
+        one, two = (Real(np.abs(x.value), np.zeros(x.value.shape)) for x in (a, b))
+        scale = super().contract(one, two, batches, m, n, k, kn).value
+        return self._more(super().contract(a, b, batches, m, n, k, kn), k * scale)
+
+    def sum(self, a: Real, rows: int, k: int) -> Real:
+        return self._more(super().sum(a, rows, k), k * np.abs(a.value).reshape(rows, k).sum(axis=1))
+
+    def rows(self, fn: str, a: Real, rows: int, k: int, size: int) -> Real:
+        found = super().rows(fn, a, rows, k, size)
+        return found if reduces(fn) else self._more(found, (k + 8) * np.abs(found.value))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,31 +84,42 @@ def substitute(
 
     ``pair`` must stand in an affine store of its own: classes are merged in it on the hypothesis that it tests.
     """
-    terms = pair.terms
-    replaced: list[dict[str, Any]] = []
-    error = 0.0
+    terms, replaced, error = pair.terms, [], 0.0
+    left, right = [a for a, _ in roots], [b for _, b in roots]
     while True:
-        # a prover of its own for every round: what was merged gave the graphs new classes
-        prover = Prover(
-            terms,
-            [a for a, _ in roots],
-            [b for _, b in roots],
-            pair.row_counts(),
-            seed=seed,
-            target=target,
-            deadline=deadline,
-        )
+        # a store and a prover of its own for every round: what was merged gave the graphs new classes
+        terms, ends = terms.anew([*left, *right])
+        left, right = ends[: len(left)], ends[len(left) :]
+        prover = Prover(terms, left, right, pair.row_counts(), seed=seed, target=target, deadline=deadline)
         proved = prover.prove()
         error += 2.0 ** prover.log2_error()
         if proved:
             return Substitution(replaced, error)
         found = _near(terms, prover) or _facing(terms, prover)
-        if not found or len(replaced) > _MOST:
-            return None
-        for a, b in found:
-            if terms.find(a) != terms.find(b):
-                replaced.append(_described(pair, a, b))
-                terms.merge(a, b)
+        if not (found or terms.merges) or len(replaced) > _MOST:
+            return None  # merges alone may bring constants face to face in the next store
+        for facing in found:
+            _replace(terms, (pair.a, pair.b), facing, replaced)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Facing:
+    """Constants that face each other, and what is the same once they are: they themselves, or what uses them."""
+
+    constants: tuple[int, int]
+    seen: tuple[int, int]  # those of their elements that face each other
+    joined: tuple[int, int]
+
+
+def _replace(
+    terms: Terms, traces: tuple[Trace, Trace], facing: _Facing, replaced: list[dict[str, Any]]
+) -> None:
+    if terms.find(facing.joined[0]) == terms.find(facing.joined[1]):
+        return
+    found = _described(terms, traces, facing)
+    if found not in replaced:
+        replaced.append(found)
+    terms.merge(*facing.joined)
 
 
 def _alone(terms: Terms, prover: Prover, cls: int, bit: int) -> bool:
@@ -92,32 +127,49 @@ def _alone(terms: Terms, prover: Prover, cls: int, bit: int) -> bool:
     return terms.constant_like(cls) and prover.sides.get(_root(terms, terms.find(cls)), bit) == bit
 
 
-def _facing(terms: Terms, prover: Prover) -> list[tuple[int, int]]:
+def _facing(terms: Terms, prover: Prover) -> list[_Facing]:
     """Constants that face each other: the same operator on the same computed operands, one constant operand apart."""
-    waiting: dict[Any, int] = {}
-    found: list[tuple[int, int]] = []
+    waiting: dict[Any, tuple[int, int, Map | None]] = {}
+    found: list[_Facing] = []
     for side, bit in (("a", 1), ("b", 2)):
         for cls in prover.nodes[side]:
             if prover.shared(cls) or terms.constant_like(cls):
                 continue
             term = terms.terms[cls]
-            alone = [terms.find(a) for a in term.args if _alone(terms, prover, a, bit)]
-            rest = [terms.find(a) for a in term.args if terms.find(a) not in alone]
-            if len(alone) != 1 or not all(prover.shared(a) or terms.constant_like(a) for a in rest):
+            maps = term.params[1] if term.kind == "ew" else (None,) * len(term.args)
+            views = [(terms.find(a), m) for a, m in zip(term.args, maps, strict=True)]
+            at = [i for i, (a, _) in enumerate(views) if _alone(terms, prover, a, bit)]
+            rest = [(a, m.key if m else b"") for i, (a, m) in enumerate(views) if i not in at]
+            if len(at) != 1 or not all(prover.shared(a) or terms.constant_like(a) for a, _ in rest):
                 continue
-            key = (
-                term.kind,
-                _without_order(term.kind, term.params),
-                tuple(sorted(rest)),
-                terms.size(alone[0]),
-                term.size,
-            )
-            constant = _as_kn(terms, term, alone[0])
+            constant, map_ = views[at[0]]
+            place = -1 if term.kind == "ew" and term.params[0] in COMMUTATIVE else at[0]
+            key: tuple[Any, ...] = (term.kind, _without_views(term), place, tuple(sorted(rest)), term.size)
+            key += () if term.kind == "ew" else (terms.size(constant),)
+            constant = _as_kn(terms, term, constant)
             if bit == 1:
-                waiting.setdefault(key, constant)
+                waiting.setdefault(key, (cls, constant, map_))
             elif key in waiting:
-                found.append((waiting[key], constant))
+                user, other, seen = waiting[key]
+                found.append(_face(terms, (user, cls), (other, seen), (constant, map_), term.size))
     return found
+
+
+def _without_views(term: Term) -> Any:
+    if term.kind == "ew":
+        return term.params[0]
+    return term.params[:-1] if term.kind == "contract" else term.params  # kn only says how a constant is stored
+
+
+def _face(terms: Terms, users: tuple[int, int], a: Operand, b: Operand, size: int) -> _Facing:
+    """Two views of constants. Seen alike, the constants are the same; else what sees them is, at the places that meet."""
+    if a[1] is b[1] and terms.size(a[0]) == terms.size(b[0]):
+        return _Facing((a[0], b[0]), (a[0], b[0]), (a[0], b[0]))
+    left, right = ((np.arange(size) % terms.size(c) if m is None else m.index.astype(np.int64) - 1) for c, m in (a, b))
+    met = np.unique(left * terms.size(b[0]) + right)
+    places = (met // terms.size(b[0]) + 1, met % terms.size(b[0]) + 1)
+    one, two = (terms.move((c,), terms.maps.intern(at)) for (c, _), at in zip((a, b), places, strict=True))
+    return _Facing((a[0], b[0]), (one, two), users)
 
 
 def _as_kn(terms: Terms, term: Term, constant: int) -> int:
@@ -128,13 +180,7 @@ def _as_kn(terms: Terms, term: Term, constant: int) -> int:
     return terms.move((constant,), terms.maps.transpose((batches[1], n, k), (0, 2, 1)))
 
 
-def _without_order(kind: str, params: tuple[Any, ...]) -> Any:
-    if kind != "ew":
-        return params[:-1] if kind == "contract" else params  # kn only says how a constant is stored
-    return params[0], tuple(sorted(m.key for m in params[1] if m is not None))
-
-
-def _near(terms: Terms, prover: Prover) -> list[tuple[int, int]]:
+def _near(terms: Terms, prover: Prover) -> list[_Facing]:
     """Constants of one side that stand within the roundings of the other's, wherever they stand."""
     frontier: dict[int, set[int]] = {1: set(), 2: set()}
     for side, bit in (("a", 1), ("b", 2)):
@@ -143,13 +189,14 @@ def _near(terms: Terms, prover: Prover) -> list[tuple[int, int]]:
                 frontier[bit] |= {
                     _root(terms, terms.find(a)) for a in terms.terms[cls].args if _alone(terms, prover, a, bit)
                 }
-    found, used = [], set()
+    found: list[_Facing] = []
+    used: set[int] = set()
     for a in sorted(frontier[1] - frontier[2]):
         for b in sorted(frontier[2] - frontier[1]):
             if b in used or terms.size(a) != terms.size(b) or not (a in terms.arrays or b in terms.arrays):
                 continue
             if _apart(terms, a, b)["within"]:
-                found.append((a, b))
+                found.append(_Facing((a, b), (a, b), (a, b)))
                 used.add(b)
                 break
     return found
@@ -157,17 +204,16 @@ def _near(terms: Terms, prover: Prover) -> list[tuple[int, int]]:
 
 def _apart(terms: Terms, a: int, b: int) -> dict[str, Any]:
     """How far apart two classes of constants are, in ulps, and whether that is within their roundings."""
-    values = evaluate(terms, Float64({}, bounds=False), [a, b])
-    scales = evaluate(terms, _Positive({}, bounds=False), [a, b])
+    unit = max(_unit(terms, a), _unit(terms, b))
+    values = evaluate(terms, _Rounded(2 * unit), [a, b])
     a, b = terms.find(a), terms.find(b)
     x, y = values[a].value, values[b].value
-    roundings = _operations(terms, a) + _operations(terms, b) or 1
-    unit = max(_unit(terms, a), _unit(terms, b))
-    room = roundings * 2 * unit * np.maximum(scales[a].value, scales[b].value)
+    roundings = _operations(terms, a) + _operations(terms, b)
+    room = values[a].error + values[b].error if roundings else 2 * unit * np.maximum(np.abs(x), np.abs(y))
     apart = np.abs(x - y)
     spacing = 2 * unit * np.maximum(np.exp2(np.floor(np.log2(np.maximum(np.abs(x), 1e-300)))), 2.0**-126)
-    within = bool((apart <= room).all()) and bool(np.isfinite(x).all())
-    return {"ulps": float((apart / spacing).max(initial=0.0)), "roundings": roundings, "within": within}
+    within = bool((apart <= room).all()) and bool(np.isfinite(x).all()) and bool(np.isfinite(room).all())
+    return {"ulps": float((apart / spacing).max(initial=0.0)), "roundings": roundings or 1, "within": within}
 
 
 def _root(terms: Terms, cls: int) -> int:
@@ -204,17 +250,15 @@ def _unit(terms: Terms, cls: int) -> float:
     return max(floats, default=2.0**-24)
 
 
-def _described(pair: Pair, a: int, b: int) -> dict[str, Any]:
-    apart = _apart(pair.terms, a, b)
-    roots = [_root(pair.terms, pair.terms.find(c)) for c in (a, b)]
-    traces = (pair.a, pair.b)
-    names = [_name(pair.terms, trace, cls) for trace, cls in zip(traces, roots, strict=True)]
+def _described(terms: Terms, traces: tuple[Trace, Trace], facing: _Facing) -> dict[str, Any]:
+    roots = [_root(terms, terms.find(c)) for c in facing.constants]
+    names = [_name(terms, trace, cls) for trace, cls in zip(traces, roots, strict=True)]
     return {
         "name": names[1] or names[0] or "constant",
         "a": names[0],
         "b": names[1],
-        "elements": pair.terms.size(a),
-        **apart,
+        "elements": terms.size(facing.seen[0]),
+        **_apart(terms, *facing.seen),
     }
 
 

@@ -107,11 +107,17 @@ class Runs(Protocol):
 
 
 def load(
-    model: Source, *, optimizations: str = "on", providers: Sequence[str] = ("CPUExecutionProvider",), threads: int = 0
+    model: Source,
+    *,
+    optimizations: str = "on",
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+    threads: int = 0,
+    prepack: bool = True,
 ) -> Session:
     """An onnxruntime session; :class:`RunError` where onnxruntime refuses the model.
 
     ``optimizations`` is ``on`` (all that onnxruntime does by default) or ``off``; ``threads`` 0 leaves it the number.
+    Without ``prepack``, weights stay as and where they are, mapped files included, which suits a single run.
     :class:`UsageError` for a provider that this onnxruntime has not.
     """
     import onnxruntime as ort
@@ -128,6 +134,7 @@ def load(
     options.log_severity_level = 4  # what matters arrives as an exception
     # Spinning threads of one session would take the cores from another one beside it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
     if folder := getattr(model, "folder", ""):  # of a model in memory whose weights are in files
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     name = _name(model)

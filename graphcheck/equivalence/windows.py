@@ -24,7 +24,7 @@ from graphcheck.domains.domain import apply, by_depth, evaluate
 from graphcheck.domains.real import Float64, Real
 from graphcheck.domains.residues import Residue, Residues, draw_primes
 from graphcheck.domains.terms import Terms
-from graphcheck.equivalence.odds import Degree, Degrees, log_probability, primes_needed
+from graphcheck.equivalence.odds import Degrees, Risk, hashed
 from graphcheck.equivalence.rows import RowReducer
 from graphcheck.errors import Undecided
 
@@ -126,8 +126,7 @@ class Prover:
         started = time.monotonic()
         tier = Tier("rows", draw_primes(self.seed, 8))
         domain, probe = Residues(tier.primes, self.seed), Float64(_Drawn(self.seed, self._leaf_size), bounds=False)
-        degrees = Degrees(self.terms)
-        worst = Degree(0, 0, 0)
+        risk = Risk(Degrees(self.terms))
         for count in self.row_counts:
             if not self.open_pairs():
                 break
@@ -146,14 +145,16 @@ class Prover:
                 for other, other_row in lookalikes.of(self.terms.size(cls), values[row].value, (cls, row)):
                     if self.terms.find(other) == self.terms.find(cls):
                         break
-                    marks = [self._row_mark(r, exact, domain) for r in (row, other_row)]
+                    pair = [row, other_row]
+                    marks = [self._row_mark(r, exact, domain) for r in pair]
                     tier.fingerprints += 2
-                    worst = _worst(worst, _worst(degrees.of(row), degrees.of(other_row)))
+                    risk.evaluated(self.terms.order(pair))
+                    risk.compared(*pair, among=tier.fingerprints)
                     if marks[0] is not None and marks[0] == marks[1]:
                         self.terms.merge(other, cls)
                         tier.merges += 1
                         break
-        self._close(tier, domain, worst, started)
+        self._close(tier, domain, risk, started)
 
     def _leaf_size(self, key: tuple[Any, ...]) -> int:
         """Elements of a free tensor of a row window (see :class:`RowReducer`)."""
@@ -164,11 +165,12 @@ class Prover:
             evaluate(self.terms, domain, [row], exact, exact.__setitem__)
         return domain.fingerprint(exact[row])
 
-    def _close(self, tier: Tier, domain: Residues, worst: Degree, started: float) -> None:
+    def _close(self, tier: Tier, domain: Residues, risk: Risk | None, started: float) -> None:
         tier.hashed, tier.undefined = domain.hashed, domain.undefined
-        tier.degree, tier.height = worst.num + worst.den, worst.height
+        if risk is not None:
+            tier.degree, tier.height = risk.worst.degree, risk.worst.height
         if tier.merges:
-            tier.log2_error = log_probability(worst, len(tier.primes), tier.fingerprints, tier.hashed)
+            tier.log2_error = 0.0 if risk is None else risk.log2(len(tier.primes))
         tier.seconds = time.monotonic() - started
         self.tiers.append(tier)
 
@@ -176,14 +178,7 @@ class Prover:
 
     def _near(self) -> None:
         started = time.monotonic()
-        todo = self.unmatched()
-        degrees = Degrees(self.terms)
-        shared = {self.terms.find(a) for c in todo for a in self.terms.terms[c].args if self.shared(a)}
-        worst = Degree(0, 0, 0)
-        for cls in todo:
-            worst = _worst(worst, degrees.of(cls, shared))
-        elements = sum(self.terms.size(c) for c in todo if _is_hash(self.terms, c))
-        count = primes_needed(worst, len(todo) + len(shared), elements, self.target) or 8
+        todo, risk, count = self._affordable(self.unmatched())
         tier = Tier("near", draw_primes(self.seed + 1, count))
         domain = Residues(tier.primes, self.seed + 1)
         cost = sum(_flops(self.terms, c) for c in todo) * count
@@ -191,7 +186,29 @@ class Prover:
             self._evaluate_near(todo, domain, tier)
         else:
             tier.name = "near (skipped: over budget)"
-        self._close(tier, domain, worst, started)
+        self._close(tier, domain, risk, started)
+
+    def _affordable(self, todo: list[int]) -> tuple[list[int], Risk, int]:
+        """The terms whose degrees and heights are low enough for the error probability, the risk that they bring, and how
+        many primes keep it under the target."""
+        free = {self.terms.find(a) for c in todo for a in self.terms.terms[c].args if self.shared(a)}
+        degrees = Degrees(self.terms, free)
+        for most in (0.25, 0.02, 0.0):
+            kept: list[int] = []
+            usable = set(free)
+            for cls in todo:
+                args = [self.terms.find(a) for a in self.terms.terms[cls].args]
+                if usable.issuperset(args) and degrees.size(cls, *args).chance <= most:
+                    kept.append(cls)
+                    usable.add(cls)
+            risk = Risk(degrees)
+            risk.evaluated(kept)
+            risk.compared(*kept)
+            count = risk.primes(self.target, 20)
+            if count is not None:
+                break
+        assert count is not None
+        return kept, risk, count
 
     def _evaluate_near(self, todo: list[int], domain: Residues, tier: Tier) -> None:
         values: dict[int, Residue] = {}
@@ -249,25 +266,24 @@ class Prover:
         )
         if first is not True:
             return first
-        degrees, worst = Degrees(self.terms), Degree(0, 0, 0)
-        for root in roots:
-            worst = _worst(worst, degrees.of(root))
-        below = self.terms.order(roots)
-        elements = sum(self.terms.size(c) for c in below if _is_hash(self.terms, c))
-        count = primes_needed(worst, 2 * len(roots), elements, self.target, 24)
+        risk = Risk(Degrees(self.terms))
+        risk.evaluated(self.terms.order(roots))
+        for pair in zip(roots[::2], roots[1::2], strict=True):
+            risk.compared(*pair, among=pair)
+        count = risk.primes(self.target, 24)
         if count is None:
             raise Undecided(
                 "no number of primes keeps the error probability under the target: the degrees are too high"
             )
         tier = Tier("inputs", draw_primes(self.seed + 3, count))
-        equal = self._compare(roots, tier.primes, self.seed + 3, tier, started, worst)
+        equal = self._compare(roots, tier.primes, self.seed + 3, tier, started, risk)
         if equal:
             for i in self.open_pairs():
                 self.terms.merge(*self.roots[i])
         return equal
 
     def _compare(
-        self, roots: list[int], primes: list[int], seed: int, tier: Tier, started: float, worst: Degree | None = None
+        self, roots: list[int], primes: list[int], seed: int, tier: Tier, started: float, risk: Risk | None = None
     ) -> bool | None:
         domain = Residues(primes, seed)
         tier.primes = primes
@@ -282,7 +298,7 @@ class Prover:
             elif not defined.all() and equal:
                 equal = None
         tier.fingerprints, tier.merges = len(roots), len(roots) // 2 if equal else 0
-        self._close(tier, domain, worst or Degree(0, 0, 0), started)
+        self._close(tier, domain, risk, started)
         return equal
 
 
@@ -322,18 +338,9 @@ class _Lookalikes:
         return found
 
 
-def _worst(a: Degree, b: Degree) -> Degree:
-    return Degree(max(a.num, b.num), max(a.den, b.den), max(a.height, b.height))
-
-
-def _is_hash(terms: Terms, cls: int) -> bool:
-    term = terms.terms[cls]
-    return term.kind in ("rows", "opaque") or (term.kind == "ew" and term.params[0] not in ("add", "mul", "recip"))
-
-
 def _flops(terms: Terms, cls: int) -> float:
     term = terms.terms[cls]
     if term.kind == "contract":
         (ba, bb), m, n, k, _ = term.params
         return float(2.0 * max(ba, bb) * m * n * k)
-    return term.size * (60.0 if _is_hash(terms, cls) or term.params[:1] == ("recip",) else 5.0)
+    return term.size * (60.0 if hashed(terms, cls) or term.params[:1] == ("recip",) else 5.0)

@@ -16,9 +16,11 @@ import onnx_ir as ir
 
 from graphcheck import external
 from graphcheck import model as model_
+from graphcheck.domains.bounds import UNITS
+from graphcheck.domains.sensitivity import NEAR
 from graphcheck.equivalence import inputs as inputs_
 from graphcheck.equivalence import numeric
-from graphcheck.equivalence.classes import Pair
+from graphcheck.equivalence.classes import Pair, weights
 from graphcheck.equivalence.difference import SPREAD_FACTOR, Deviation, Executed, judge
 from graphcheck.equivalence.interface import Interface
 from graphcheck.equivalence.remote import RemoteSession
@@ -39,7 +41,13 @@ _TRIALS: tuple[dict[str, Any], ...] = (
 )
 _SEARCH_SECONDS, _FEWEST = 10.0, 1  # trials go on for so long, but at least so many are made
 _SHRINK_SECONDS = 5.0
-_UNITS = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
+_LARGE = 2**27  # bytes of weights above which sessions are not kept
+_BOUNDS = {
+    "running": "running error bound",
+    "first-order": f"first-order error bound, if no value errs by more than {NEAR:g} of its tensor's size",
+    "undefined": "defined on one side alone",
+    "none": "none",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +83,9 @@ class Witness:
             "kind": self.kind,
             "replay": self.replay,
             "output": d and d.output,
-            "max_abs": d and d.deviation,
-            "bound": d and d.bound,
-            "bound_kind": d and ("running error bound" if d.rigorous else "first-order error bound"),
+            "max_abs": d and _finite(d.deviation),
+            "bound": d and _finite(d.bound),
+            "bound_kind": d and _BOUNDS[d.kind],
             "spread": d and d.spread,
             "onnxruntime_max_abs": self.replayed,
             "nonzeros": int(sum(np.count_nonzero(v) for v in self.inputs.values())),
@@ -105,7 +113,8 @@ class Search:
         self.ranges = tuple((name, *bounds) for name, bounds in ranges.items())
         self.unit = unit_of(pair)
         self.deviations: list[Deviation] = []
-        self._sessions: list[RemoteSession] = []
+        self._sessions: dict[int, RemoteSession] = {}
+        self.large = sum(w.nbytes for m in models for w in weights(m)) > _LARGE
         self._seen: Executed | None = None
 
     def run(self) -> Witness | None:
@@ -113,7 +122,7 @@ class Search:
         try:
             return self._search()
         finally:
-            for session in self._sessions:
+            for session in self._sessions.values():
                 session.close()
 
     def _search(self) -> Witness | None:
@@ -161,27 +170,33 @@ class Search:
         self, deviations: list[Deviation], arrays: Mapping[str, np.ndarray]
     ) -> tuple[Deviation, float | None] | None:
         """The output that differs most beyond the spread, if onnxruntime shows it too."""
-        gross = sorted((d for d in deviations if d.gross and math.isfinite(d.deviation)), key=lambda d: -d.units)
+        gross = sorted((d for d in deviations if d.gross), key=lambda d: -d.units)
         if not gross or not self.execute:
             return (gross[0], None) if gross else None
         for d in gross:
             x, y = (self._seen or {}).get(d.output, (np.zeros(0), np.zeros(0)))
-            with np.errstate(invalid="ignore"):
-                apart = np.where(np.isnan(x) & np.isnan(y), 0.0, np.abs(x - y))
-            replayed = float(np.nan_to_num(apart, nan=math.inf).max(initial=0.0))
+            if d.kind == "undefined":
+                return d, None  # looked for in onnxruntime, too, before it was said
+            both = np.isfinite(x) & np.isfinite(y)
+            replayed = float(np.abs(x[both] - y[both]).max(initial=0.0))
             if replayed > SPREAD_FACTOR * d.spread:
                 return d, replayed
         return None
 
     def _execute(self, arrays: Mapping[str, np.ndarray]) -> Executed | None:
         """The outputs of both sides in onnxruntime, optimizations off, as float64; None if it cannot run them."""
+        results = []
         try:
-            for s, m in list(zip(self.sources, self.models, strict=True))[len(self._sessions) :]:
-                self._sessions.append(RemoteSession(_source(s, m), optimizations="off"))
-            feeds = inputs_.side_inputs(self.interface, arrays)
-            a, b = (session.run(feed) for session, feed in zip(self._sessions, feeds, strict=True))
+            for side, feed in enumerate(inputs_.side_inputs(self.interface, arrays)):
+                if side not in self._sessions:
+                    source = _source(self.sources[side], self.models[side])
+                    self._sessions[side] = RemoteSession(source, optimizations="off")
+                results.append(self._sessions[side].run(feed))
+                if self.large:  # one at a time, for the sake of memory
+                    self._sessions.pop(side).close()
         except GraphcheckError:
             return None
+        a, b = results
         found = {}
         for port in self.interface.outputs:
             if port.a is not None and port.b is not None:
@@ -214,10 +229,15 @@ class Search:
         return best
 
     def _reason(self, d: Deviation, replayed: float | None) -> str:
+        if d.kind == "undefined":
+            a, b = (f"{side:.6g}" for side in d.sides)
+            also = "" if self._seen is None else ", and so it is in onnxruntime"
+            return f"output {d.output!r} has an element that is {a} in A and {b} in B{also}"
         shown = "not replayed in onnxruntime" if replayed is None else f"{replayed:.3g} in onnxruntime"
+        errs = "errs by at most" if d.rigorous else "errs, to first order, by at most"
         return (
             f"output {d.output!r} differs by {d.deviation:.3g} ({shown}), {d.units:.3g} times what rounding explains, "
-            f"and float64 errs by at most {d.bound:.1e} there"
+            f"and float64 {errs} {d.bound:.1e} there"
         )
 
 
@@ -225,10 +245,14 @@ def _source(source: Any, model: ir.Model) -> Any:
     return str(source) if isinstance(source, (str, os.PathLike)) else external.serialized(model)
 
 
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
 def unit_of(pair: Pair) -> float:
     """The unit roundoff of the coarsest declared float type of either graph."""
     names = {v.dtype.name for trace in (pair.a, pair.b) for v in trace.values.values() if isinstance(v, Tensor)}
-    return max((_UNITS[n] for n in names if n in _UNITS), default=2.0**-24)
+    return max((UNITS[n] for n in names if n in UNITS), default=UNITS["float32"])
 
 
 def spread_of(pair: Pair, interface: Interface, runs: list[numeric.Run], seed: int) -> dict[str, float]:

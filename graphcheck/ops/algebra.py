@@ -157,11 +157,19 @@ class Algebra:
         return self.ew("add", a, b)
 
     def neg(self, a: Some) -> Some:
-        """-a."""
-        return -a if isinstance(a, np.ndarray) else self.ew("mul", np.asarray(-1, np.float32), a, dtype=a.dtype)
+        """-a; an integer array is widened, for the values would not fit its type."""
+        if isinstance(a, np.ndarray) and a.dtype.name.startswith(("int", "uint")):
+            limits = np.iinfo(np.int64)
+            if all(limits.min < int(value) <= limits.max for value in (a.min(initial=0), a.max(initial=0))):
+                return -a.astype(np.int64)
+        elif isinstance(a, np.ndarray):
+            return -a
+        return self.ew("mul", np.asarray(-1, np.float32), self.lift(a), dtype=a.dtype)
 
     def sub(self, a: Some, b: Some) -> Some:
-        """a - b."""
+        """a - b; of concrete operands in their declared type."""
+        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+            return np.asarray(np.subtract(a, b)).astype(a.dtype)
         return self.ew("add", a, self.neg(b))
 
     def mul(self, a: Some, b: Some) -> Some:

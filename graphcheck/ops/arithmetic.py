@@ -29,11 +29,7 @@ def _kind(dtype: np.dtype[Any]) -> str:
 
 def binary(fn: str) -> Callable[..., Some]:
     """An operator that is one verb of two operands."""
-
-    def op(m: Algebra, node: Node, a: Some, b: Some) -> Some:
-        return wrapped(m, getattr(m, fn)(a, b))
-
-    return op
+    return lambda m, node, a, b: getattr(m, fn)(a, b)
 
 
 def wrapped(m: Algebra, x: Some) -> Some:
@@ -67,11 +63,11 @@ def pow_(m: Algebra, node: Node, x: Some, y: Some) -> Some:
         value = float(y.reshape(-1)[0])
         if value in (1.0, 2.0, 3.0, 4.0) or value in (-1.0, -2.0):
             power = functools.reduce(m.mul, [x] * int(abs(value)))
-            shape = np.broadcast_shapes(x.shape, y.shape)
-            return wrapped(m, m.expand(power if value > 0 else m.recip(power), shape))
-        if value in (0.5, -0.5):
-            root = m.ew("sqrt", x)
-            return root if value > 0 else m.recip(root)
+        elif value in (0.5, -0.5):
+            power = m.ew("sqrt", x)
+        else:
+            return m.ew("pow", x, y)
+        return m.expand(power if value > 0 else m.recip(power), np.broadcast_shapes(x.shape, y.shape))
     return m.ew("pow", x, y)
 
 
@@ -361,7 +357,7 @@ OPS: dict[str, Callable[..., Any]] = {
     "Max": chain("max"),
     "Min": chain("min"),
     "Mean": mean,
-    "Neg": lambda m, node, x: wrapped(m, m.neg(x)),
+    "Neg": lambda m, node, x: m.neg(x),
     "Reciprocal": lambda m, node, x: m.recip(x),
     "Clip": clip,
     "Less": less,

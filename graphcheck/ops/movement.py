@@ -64,7 +64,7 @@ def move(m: Algebra, node: Node, *inputs: Value) -> tuple[Some, ...]:
 
 
 def _content(x: Value) -> Any:
-    return None if x is None else (x.dtype.str, x.shape, x.tobytes())  # type: ignore[union-attr]
+    return None if x is None else (x.dtype.name, x.shape, x.tobytes())  # type: ignore[union-attr]
 
 
 def _maps(m: Algebra, node: Node, inputs: tuple[Value, ...], data: list[int]) -> list[Any]:
@@ -110,6 +110,8 @@ def size(m: Algebra, node: Node, x: Value) -> Value:
 def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
     """Interpolation axis by axis: each axis' matrix is what onnx.reference does to the unit vectors of that axis."""
     x = m.lift(x)  # type: ignore[arg-type]
+    if node.attr("mode", "nearest") != "nearest" and x.dtype.name.startswith(("int", "uint")):
+        raise Untaught("Resize of integers between their values: the standard leaves the rounding open", node.name)
     if any(isinstance(r, Tensor) for r in rest):
         raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
     if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch" or node.attr("extrapolation_value", 0.0) != 0.0:

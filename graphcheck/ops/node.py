@@ -68,4 +68,6 @@ def _hashable(value: Any) -> Any:
         return tuple(_hashable(v) for v in value)
     if hasattr(value, "tobytes"):
         return (str(value.dtype), tuple(value.shape), value.tobytes())
-    return value if isinstance(value, (int, float, str, bytes)) else repr(value)
+    if isinstance(value, float):
+        return ("float", value.hex())  # 1.0 is not the integer 1, nor 0.0 -0.0
+    return value if isinstance(value, (int, str, bytes)) else repr(value)

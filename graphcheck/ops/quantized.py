@@ -46,11 +46,11 @@ def conv(m: Algebra, node: Node, *xs: Some) -> Some:
 
 
 def gemm(m: Algebra, node: Node, *xs: Value) -> Some:
-    """QGemm: without an output scale the result stays a float."""
+    """QGemm: alpha scales the bias too; without an output scale the result stays a float."""
     padded: list[Value] = [*xs, *[None] * (9 - len(xs))]
     (a, sa, za), (b, sb, zb), (c, sy, zy) = padded[:3], padded[3:6], padded[6:9]
     assert a is not None and sa is not None and b is not None and sb is not None
-    bias = None if c is None else _bias(m, c, sa, sb)
+    bias = None if c is None else contraction.scaled(m, _bias(m, c, sa, sb), node.attr("alpha", 1.0))
     plain = dataclasses.replace(node, attributes={**node.attributes, "beta": 1.0})
     axis = 0 if node.attr("transB", 0) else 1
     y = contraction.gemm(m, plain, _read(m, node, a, sa, za), _read(m, node, b, sb, zb, axis), bias)

@@ -18,6 +18,10 @@ TAUGHT: dict[tuple[str, str], Callable[..., Any]] = {
     ("", "SimplifiedLayerNormalization"): reduction.rms_normalization,
 }
 
+# Operators whose integer result may leave the range of its type: it is taken modulo the size of that type.
+_WRAPPING = "Abs Add CumSum Div Einsum Gemm MatMul Mul Neg PRelu Pow ReduceL1 ReduceProd ReduceSum ReduceSumSquare Sub Sum"
+WRAPPING = frozenset(_WRAPPING.split())
+
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )

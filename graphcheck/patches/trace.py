@@ -32,9 +32,13 @@ _CANDIDATES = (
     ((2, (224, 224, 224)), (3, (224, 224, 224))),
     ((2, (96, 192, 288)), (3, (192, 96, 384))),
     ((2, (8, 12, 16)), (3, (12, 16, 8))),
+    ((2, (16, 64, 96)), (3, (32, 96, 64))),
+    ((2, (14, 56, 84)), (3, (28, 84, 56))),
     ((48, (48, 96, 144)), (96, (96, 144, 48))),
 )
-_ODD = (5, (113, 127, 131))  # primes, divisible by no patch size: tells whether the original crops or refuses
+# Primes, divisible by no patch size: they tell whether the original crops or refuses.
+_ODD = ((5, (113, 127, 131)), (5, (37, 41, 43)))
+_LARGEST = 2**22  # elements of all inputs: three symbolic axes of 224 would be a thousand times an image
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,15 +76,30 @@ def trials(model: ir.Model) -> list[Trial]:
     if not symbols:
         return [_run(model, algebra, {}, 0)]
     best: list[Trial] = []
-    for pair in _CANDIDATES:
+    few = [pair for pair in _CANDIDATES if max(_elements(model, _assign(symbols, *sizes)) for sizes in pair) <= _LARGEST]
+    for pair in few or _CANDIDATES[-3:]:
         found = [_run(model, algebra, _assign(symbols, *sizes), at) for at, sizes in enumerate(pair)]
         if not best or sum(len(t.lost) for t in found) < sum(len(t.lost) for t in best):
             best = found
         if not any(t.lost for t in found):
             break
     if not all(symbols.values()):
-        best.append(_run(model, algebra, _assign(symbols, *_ODD), 2))
+        odd = [_assign(symbols, *sizes) for sizes in _ODD]
+        best.append(_run(model, algebra, next((s for s in odd if _elements(model, s) <= _LARGEST), odd[-1]), 2))
     return best
+
+
+def _elements(model: ir.Model, sizes: Sizes) -> int:
+    shapes = [_shape(at, value, sizes) for at, value in enumerate(model_.required_inputs(model))]
+    return sum(math.prod(shape) for shape in shapes if shape is not None)
+
+
+def _shape(at: int, value: ir.Value, sizes: Sizes) -> tuple[int, ...] | None:
+    """An input's shape at these sizes; None where it declares none."""
+    dims = model_.declared_shape(value)
+    if dims is None:
+        return None
+    return tuple(d if isinstance(d, int) else sizes[d or f"?{at}.{i}"] for i, d in enumerate(dims))
 
 
 def _symbols(model: ir.Model) -> dict[str, bool]:
@@ -103,10 +122,9 @@ def _run(model: ir.Model, algebra: Algebra, sizes: Sizes, number: int) -> Trial:
     tracer = _Tracer(model, algebra, sizes, number)
     inputs: dict[str, Value] = {}
     for at, value in enumerate(model_.required_inputs(model)):
-        dims = model_.declared_shape(value)
-        if dims is None or value.dtype is None or value.name is None:
+        shape = _shape(at, value, sizes)
+        if shape is None or value.dtype is None or value.name is None:
             continue
-        shape = tuple(d if isinstance(d, int) else sizes[d or f"?{at}.{i}"] for i, d in enumerate(dims))
         inputs[value.name] = tracer.free(("input", at), shape, np.dtype(value.dtype.numpy()))
     tracer.trace(inputs)
     values = {v: x for v, x in tracer.env.items() if not isinstance(x, _Lost)}

@@ -7,7 +7,7 @@ import itertools
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -110,8 +110,27 @@ def histogram(rows: Any, marks: dict[str, Any] | None = None) -> Markup | None:
         end = at > width - 90
         place = {"x": at - 4 if end else at + 4, "y": 16 + 13 * n, "class_": "tick end" if end else "tick"}
         parts.append(tag("text", name, **place))
-    parts.append(tag("text", "|A − B|; height: square root of the count", x=width / 2, y=height - 8, class_="tick mid"))
+    rows_of_units = [
+        part
+        for n, (name, x) in enumerate(sorted(shown, key=lambda pair: pair[1]))
+        for part in _units(name.removeprefix("1 ") + "s", x, base + 31 + 15 * n, (low, high, left, step))
+    ]
+    height += 15 * len(shown)
+    text = "|A − B|; height: square root of the count"
+    parts += [*rows_of_units, tag("text", text, x=width / 2, y=height - 8, class_="tick mid")]
     return drawing(width, height, "Histogram of deviations by decades", *parts)
+
+
+def _units(name: str, one: float, y: float, scale: tuple[int, int, float, float]) -> Iterator[Markup]:
+    """A row of ticks in another unit; ``one`` is the power of ten of one, ``scale`` (low, high, left, step) the axis."""
+    low, high, left, step = scale
+    yield tag("text", name, x=45, y=y, class_="tick mid")
+    powers = range(math.ceil(low - one - 1e-9), math.floor(high - one + 1e-9) + 1)
+    every = max(1, math.ceil(len(powers) / 6))
+    for power in powers:
+        if power % every == 0:
+            text = f"{10**power:,}" if 0 <= power < 4 else f"{10.0**power:g}" if -4 < power < 0 else f"1e{power}"
+            yield tag("text", text, x=left + (power + one - low) * step, y=y, class_="tick mid")
 
 
 def curve(points: Any, view: str = "") -> Markup | None:
@@ -251,7 +270,7 @@ def time_bars(rows: Iterable[tuple[str, Any]]) -> Markup | None:
             data.append((label, middle, ends[0], ends[1]))
     if not data:
         return None
-    top, wide = max(max(m, high) for _, m, _, high in data) or 1.0, 360
+    top, wide = max(max(m, high) for _, m, _, high in data) or 1.0, 270
     left = 16 + 7 * min(24, max(len(label) for label, *_ in data))
     parts = []
     for i, (label, middle, low, high) in enumerate(data):
@@ -275,4 +294,4 @@ def time_bars(rows: Iterable[tuple[str, Any]]) -> Markup | None:
         parts.append(
             tag("text", duration(middle), x=left + wide * max(middle, high) / top + 8, y=y + 13, class_="label")
         )
-    return drawing(left + wide + 76, 12 + len(data) * 26, "Measured times", *parts, css="chart wide")
+    return drawing(left + wide + 76, 12 + len(data) * 26, "Measured times", *parts, css="chart bars")

@@ -8,6 +8,10 @@ from graphcheck.reporting import folding, layout, union
 from graphcheck.reporting.words import is_number
 
 
+FIRST = ("divergence", "rounding")
+"""Marks of the place where two graphs part."""
+
+
 class Sides:
     """Graphs as drawn sides and by node, remembered: in a family each stands in many pairs, and lives as long as this."""
 
@@ -38,8 +42,13 @@ def drawings(
     divergence: dict[str, Any] | None = None,
     marks: dict[str, dict[str, str]] | None = None,
     known: Sides | None = None,
+    limit: int | None = None,
+    rounded: bool = False,
 ) -> list[dict[str, Any]]:
     """One drawing with all nodes, or two: first a calm one, without what depends on shapes and constants alone.
+
+    With ``limit``, the calm one alone where it hides more nodes than that. With ``rounded`` the functions are the same but
+    for rounded constants: what stands behind the first of them is marked as "rounding", and is no difference.
 
     A drawing is {"verts", "atoms", "edges", "tree", "goto", "hidden"}. ``marks`` maps the side ("a", "b") to {node
     name: words} for nodes to point out. Vertices are [kind, key of A, key of B, status, mark, partner drawn elsewhere];
@@ -53,7 +62,7 @@ def drawings(
     for s, said in (marks or {}).items():
         words[s] = {i: w for i, n in by_id[s].items() if (w := said.get(str(n["name"])))}
     for s, ids in found.items():
-        words[s] |= dict.fromkeys(ids, "divergence")
+        words[s] |= dict.fromkeys(ids, "rounding" if rounded else "divergence")
     ports = _ports(a, b, interface) if b is not None else {}
 
     def draw(calm: bool, keep: dict[str, set[int]]) -> dict[str, Any]:
@@ -61,12 +70,15 @@ def drawings(
         # Only behind a divergence are nodes without partner counterparts; elsewhere they are another way to write it.
         by_place = any(found.values())
         merged = union.merge(sides["a"], sides.get("b"), alignment or [], ports, by_place)
+        for vertex in merged.vertices if rounded else ():
+            vertex.status = "rounded" if vertex.status == "different" else vertex.status
         made = _draw(merged, by_id, words)
         return made | {"hidden": sum(side.hidden for side in sides.values())}
 
-    everything = draw(False, found)
     calm = draw(True, {s: set(words[s]) | kept for s, kept in _heavy(models, alignment or [], known).items()})
-    return [calm, everything] if calm["hidden"] else [everything]
+    if not calm["hidden"] or (limit is not None and calm["hidden"] > limit):
+        return [calm]
+    return [calm, draw(False, found)]
 
 
 def _heavy(models: dict[str, dict[str, Any]], alignment: list[Any], known: Sides) -> dict[str, set[int]]:
@@ -89,10 +101,10 @@ def _draw(
     for i, v in enumerate(merged.vertices):
         keys = [(s, key[1]) for s, key in (("a", v.a), ("b", v.b)) if key is not None and key[0] == "n"]
         said = [words[s][ident] for s, ident in keys if ident in words[s]]
-        mark = "divergence" if "divergence" in said else said[0] if said else ""
+        mark = next((w for w in said if w in FIRST), said[0] if said else "")
         if mark:
             special.add(i)
-        if mark == "divergence" and (goto is None or keys[-1][0] == "b"):
+        if mark in FIRST and (goto is None or keys[-1][0] == "b"):
             goto = i
         verts.append([v.kind, v.a and v.a[1], v.b and v.b[1], v.status, mark, v.other and v.other[1]])
     modules = [_module(by_id, v) for v in merged.vertices]

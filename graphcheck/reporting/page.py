@@ -17,9 +17,10 @@ import jinja2
 from markupsafe import Markup
 
 from graphcheck.errors import GraphcheckError
-from graphcheck.reporting import charts, patchart, views, words
+from graphcheck.reporting import charts, families, patchart, rewritten, views, words
 
 MAX_SCRIPT, LARGE = 60_000, 1_000_000
+MAKERS = views.MAKERS | {"graphcheck/demo/1": families.demo}
 
 
 class Blocks:
@@ -68,6 +69,9 @@ def _environment() -> jinja2.Environment:
         "nodelink": views.nodelink,
         "patch_picture": patchart.patch_picture,
         "filters_picture": patchart.filters_picture,
+        "region_picture": rewritten.region_picture,
+        "site_graphs": rewritten.site_graphs,
+        "ranks": views.ranks,
         "STATUS": words.STATUS,
         "VERDICTS": words.VERDICTS,
     }
@@ -128,9 +132,9 @@ def _render(results: list[dict[str, Any]]) -> str:
     made = []
     for i, result in enumerate(results):
         schema = result.get("schema") if isinstance(result, dict) else None
-        maker = views.MAKERS.get(str(schema))
+        maker = MAKERS.get(str(schema))
         if maker is None:
-            known = ", ".join(views.MAKERS)
+            known = ", ".join(MAKERS)
             raise GraphcheckError(f"schema {words.short(schema, 80)!r} is unknown to this report, which reads {known}")
         try:
             made.append(maker(words.clean(result), f"r{i}" if len(results) > 1 else "", blocks.add, fragment))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -85,7 +83,7 @@ def compare(
         ident=ident,
         stage=stage,
         title=title,
-        ids={s: _ids(pair.get(s)) for s in "ab"},
+        ids={s: ids_of(pair.get(s)) for s in "ab"},
         curve_data=_curve(result, pair),
         worst=_worst(result),
         brief=family is not None,
@@ -94,7 +92,11 @@ def compare(
 
 
 def pair_drawing(
-    result: dict[str, Any], a: dict[str, Any], b: dict[str, Any], known: graphs.Sides | None = None
+    result: dict[str, Any],
+    a: dict[str, Any],
+    b: dict[str, Any],
+    known: graphs.Sides | None = None,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """The packed drawing of a pair with its deviations."""
     made = graphs.drawings(
@@ -104,6 +106,8 @@ def pair_drawing(
         interface=result.get("interface"),
         divergence=result.get("divergence"),
         known=known,
+        limit=limit,
+        rounded=result.get("verdict") == "within-rounding",
     )
     return {"drawings": made, "deviations": graphs.deviations(result.get("numeric"))}
 
@@ -112,7 +116,7 @@ def _mapped(result: dict[str, Any], a: dict[str, Any], b: dict[str, Any]) -> lis
     """The alignment of identical graphs, from the names of the mapped nodes."""
     if result.get("verdict") != "identical":
         return []
-    ids_a, ids_b = _ids(a), _ids(b)
+    ids_a, ids_b = ids_of(a), ids_of(b)
     pairs = (result.get("structure") or {}).get("mapping") or []
     return [[ids_a[x], ids_b[y], "same"] for x, y in pairs if x in ids_a and y in ids_b]
 
@@ -171,15 +175,7 @@ def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) ->
     graph = result.get("graph")
     stage = None
     if graph:
-        marks = {
-            str(name): "patch embedding"
-            for site in result.get("patch_embeddings") or []
-            for name in site.get("nodes") or []
-        }
-        marks |= {
-            str(r.get("node")): "refused" for r in result.get("refusals") or [] if str(r.get("node")) not in marks
-        }
-        data = {"drawings": graphs.drawings(graph, marks={"a": marks})}
+        data = {"drawings": graphs.drawings(graph, marks={"a": marks_of(result, result.get("patch_embeddings"))})}
         stage = Stage(
             add(f"{ident}drawing", data),
             add(f"{ident}graphs", {"a": graph}),
@@ -197,12 +193,19 @@ def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) ->
         title=title,
         line=line,
         sizes=image_sizes(result),
-        ids=_ids(graph),
+        ids=ids_of(graph),
     )
     return View(ident, "analyze", title, None, line, html)
 
 
-def _ids(graph: dict[str, Any] | None) -> dict[str, int]:
+def marks_of(result: dict[str, Any], sites: list[dict[str, Any]] | None) -> dict[str, str]:
+    """Words for the nodes of sites and for those refused, by name."""
+    marks = {str(r.get("node")): "refused" for r in result.get("refusals") or []}
+    return marks | {str(name): "patch embedding" for site in sites or [] for name in site.get("nodes") or []}
+
+
+def ids_of(graph: dict[str, Any] | None) -> dict[str, int]:
+    """The ids of a graph's nodes by their names."""
     return {str(n["name"]): int(n["id"]) for n in graph["nodes"]} if graph else {}
 
 
@@ -224,30 +227,40 @@ def image_sizes(result: dict[str, Any]) -> list[tuple[int, int]]:
     return out
 
 
-def rewrite(result: dict[str, Any], ident: str, add: Add, fragment: Fragment, title: str = "") -> View:
-    """The view of one rewrite: each site before and after, its checks and times."""
-    title = title or f"{file_name(result.get('model'))} to {result.get('to')}"
-    rank = max(
-        (
-            t["rank"]
-            for site in result.get("sites") or []
-            for when in ("before", "after")
-            for t in site.get(when) or []
-            if words.is_number(t.get("rank"))
-        ),
-        default=0,
-    )
+def rewrite(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) -> View:
+    """The view of one rewrite: each site before and after, its times and checks, and both models."""
+    title = f"{file_name(result.get('model'))} to {result.get('to')}"
+    sites = [s.get("site") or {} for s in result.get("sites") or []]
+    pair: Pair = result.get("graphs") or {}
+    stage = None
+    if pair.get("a"):
+        # Clicks on what stands before and after lead here, so both sides hold all nodes.
+        made = graphs.drawings(
+            pair["a"], pair.get("b"), alignment=result.get("alignment") or [], marks={"a": marks_of(result, sites)}
+        )
+        stage = Stage(add(f"{ident}drawing", {"drawings": made}), add(f"{ident}graphs", pair), "a")
+        if pair.get("b"):
+            stage = dataclasses.replace(stage, b="b", name_a="before", name_b="after")
     html = fragment(
         "rewrite.html.j2",
         r=result,
         ident=ident,
         title=title,
-        top_rank=rank,
-        sizes=image_sizes(
-            {"model": result.get("model"), "patch_embeddings": [s.get("site") or {} for s in result.get("sites") or []]}
-        ),
+        stage=stage,
+        sizes=image_sizes({"model": result.get("model"), "patch_embeddings": sites}),
+        ids=ids_of(pair.get("a")),
+        linked=True,
     )
     return View(ident, "rewrite", title, result.get("verdict"), str(result.get("reason") or ""), html)
+
+
+def ranks(site: dict[str, Any]) -> dict[str, int]:
+    """The largest rank of a tensor of a site, before and after."""
+    found = {when: [t["rank"] for t in site.get(when) or [] if words.is_number(t.get("rank"))] for when in _WHEN}
+    return {when: max(ranks) for when, ranks in found.items() if ranks}
+
+
+_WHEN = ("before", "after")
 
 
 def measured(site: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -261,83 +274,8 @@ def measured(site: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def demo(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) -> View:
-    """The index of many variants: a matrix for each family, its pairs and variants packed as views of their own."""
-    families = [_family(f, f"{ident}f{i}", add, fragment) for i, f in enumerate(result.get("families") or [])]
-    total: Counter[str] = sum((f["counts"] for f in families), Counter())
-    html = fragment("demo.html.j2", r=result, ident=ident, families=families, total=total, tallies=tallies(result))
-    line = ", ".join(f"{n} {v}" for v, n in total.most_common())
-    return View(ident, "demo", "The variants and how they relate", None, line, html)
-
-
-def _family(family: dict[str, Any], prefix: str, add: Add, fragment: Fragment) -> dict[str, Any]:
-    """What the template needs of one family; its views, drawings and graphs are packed on the way."""
-    variants = family.get("variants") or []
-    names = [str(v["name"]) for v in variants]
-    store = {v["name"]: v["analyze"]["graph"] for v in variants if (v.get("analyze") or {}).get("graph")}
-    packed: dict[str, Markup] = {}
-    known = graphs.Sides()
-    drawings: dict[str, Any] = {}
-    cells: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
-    for p, row in enumerate(family.get("pairs") or []):
-        a, b, key = str(row["a"]), str(row["b"]), f"{prefix}-pair-{p}"
-        stage, pair = None, {}
-        if a in store and b in store:
-            pair = {"a": store[a], "b": store[b]}
-            drawings[key] = pair_drawing(row["compare"], store[a], store[b], known)
-            stage = Stage(f"{prefix}-drawings", f"{prefix}-graphs", a, b, key)
-        packed[key] = compare(row["compare"], key, add, fragment, (stage, pair, f"{a} and {b}")).html
-        cells[a, b] = cells[b, a] = (key, row["compare"])
-    for i, variant in enumerate(variants):
-        key, sizes = f"{prefix}-variant-{i}", image_sizes(variant.get("analyze") or {})
-        packed[key] = fragment("variant.html.j2", v=variant, ident=key, sizes=sizes)
-    add(f"{prefix}-views", packed)
-    add(f"{prefix}-drawings", drawings)
-    add(f"{prefix}-graphs", store)
-    times = [(v.get("time_ms") or {}).get("median") for v in variants]
-    stem = _stem(names)
-    return {
-        "f": family,
-        "prefix": prefix,
-        "names": {n: n[len(stem) :] for n in names},
-        "cells": cells,
-        "counts": Counter(str(row["compare"].get("verdict")) for row in family.get("pairs") or []),
-        "slowest": max((float(t) for t in times if words.is_number(t)), default=0.0),
-    }
-
-
-def _stem(names: list[str]) -> str:
-    """What the names of a family begin with alike, up to a hyphen, so that it need not be said in every row."""
-    if len(names) < 2:
-        return ""
-    columns = zip(*(name.split("-")[:-1] for name in names), strict=False)
-    return "".join(f"{column[0]}-" for column in itertools.takewhile(lambda c: len(set(c)) == 1, columns))
-
-
-def tallies(result: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """(done, tried) of what the demo does to each variant."""
-    variants = [v for f in result.get("families") or [] for v in f.get("variants") or []]
-    out = {"recognised": (sum(bool((v.get("analyze") or {}).get("patch_embeddings")) for v in variants), len(variants))}
-    for to in ("conv", "matmul"):
-        results = [v[f"rewrite_{to}"] for v in variants if v.get(f"rewrite_{to}")]
-        # What has the form already has neither site nor refusal: nothing was tried on it.
-        tried = [r for r in results if r.get("sites") or r.get("refusals")]
-        out[f"rewritten to {to}"] = (sum(passed(r) for r in tried), len(tried))
-    return out
-
-
-def passed(result: dict[str, Any]) -> bool:
-    """Whether a rewrite did something and every check on it held."""
-    return (
-        bool(result.get("sites"))
-        and result.get("verdict") != "different"
-        and all(c.get("ok") is not False for c in result.get("checks") or [])
-    )
-
-
 MAKERS: dict[str, Callable[[dict[str, Any], str, Add, Fragment], View]] = {
     "graphcheck/compare/1": compare,
     "graphcheck/analyze/1": analyze,
     "graphcheck/rewrite/1": rewrite,
-    "graphcheck/demo/1": demo,
 }

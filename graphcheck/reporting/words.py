@@ -71,6 +71,7 @@ STATUS = {
     "same": "same value on both sides",
     "layout": "same values, moved to another layout",
     "different": "paired by place, values differ",
+    "rounded": "paired by place, behind a rounded constant",
     "a": "only in A",
     "b": "only in B",
     "plain": "",
@@ -146,6 +147,7 @@ def probability(value: Any) -> str:
         return number(value)
     if value <= 0:
         return "0"
+    value = max(value, 1e-300)  # below it, floats end
     return f"{value:.1e}" if value > 1e-3 else f"below 10⁻{_superscript(-math.ceil(math.log10(value)))}"
 
 

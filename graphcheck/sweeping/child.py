@@ -15,11 +15,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from graphcheck.limits import size
+
 _POLL = 0.05  # seconds between two looks at the memory: at the 5 GB/s at which a core fills pages, 250 MB
 _LONGEST_ANSWER = 2**30
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-WORKER = (sys.executable, "-m", "graphcheck.sweeping.worker")
+# -P: no module is taken from the working directory, which may hold a stranger's files
+WORKER = (sys.executable, "-P", "-m", "graphcheck.sweeping.worker")
 
 
 class Stopped(Exception):
@@ -76,11 +79,6 @@ def _watch(
 def failure(status: str, kind: str, reason: str) -> dict[str, Any]:
     """The fields of an outcome without a result."""
     return {"status": status, "reason": reason, "failure": kind, "result": None}
-
-
-def size(count: int) -> str:
-    """Bytes for people."""
-    return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
 
 
 def _answer(out: IO[bytes]) -> dict[str, Any] | None:

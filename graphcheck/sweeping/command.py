@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from graphcheck import limits, output
 from graphcheck import options as o
-from graphcheck import output
 from graphcheck.errors import UsageError
 from graphcheck.terminal import GLYPHS, STYLES, Terminal, safe, short
 from graphcheck.verdict import EXIT_OK, Verdict
@@ -207,15 +206,6 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def parse_size(text: str) -> int:
-    """Bytes of ``4G``, ``500M``, ``64K`` or a plain number; powers of 1024. Raises UsageError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    size = int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")) if found else 0
-    if size < 1:
-        raise UsageError(f"a size is a number with K, M, G or T behind it, such as 4G, not {text!r}")
-    return size
-
-
 def _ranges(texts: Sequence[str]) -> dict[str, list[float]]:
     if not texts:
         return {}
@@ -228,13 +218,10 @@ def _memory(given: str | None, workers: Workers, jobs: int) -> int:
     from graphcheck.sweeping.executors import OnDask
 
     if given is not None:
-        return parse_size(given)
+        return limits.parse_size(given)
     if isinstance(workers, OnDask) and (share := workers.memory()):
         return share
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with contextlib.suppress(OSError, ValueError):  # a container may have less
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return int(0.85 * total / jobs)
+    return limits.default_memory() // jobs
 
 
 def _show(terminal: Terminal, outcomes: Sequence[Outcome], level: Verdict) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from graphcheck.errors import GraphcheckError, Undecided
+from graphcheck.limits import size
 from graphcheck.sweeping import outcome
-from graphcheck.sweeping.child import failure, size
+from graphcheck.sweeping.child import failure
 
 
 def perform(task: dict[str, Any]) -> dict[str, Any]:

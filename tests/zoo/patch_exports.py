@@ -146,7 +146,10 @@ MORE: dict[str, tuple[Callable[[], Module], tuple[tuple[int, ...], ...]]] = {
     "einops with LayerNorm": (lambda: _einops(_P1P2C, _SIZES, 192, norm=True), (_PATCHES["image"],)),
 }
 TORCH = ("swin", "swinv2", "segformer", "convnext", "videomae", "mobilevit", "yolo", "qwen2-vl vision", *MORE)
-FAMILIES = ("vit", "deit", "dinov2", "clip-vision", "siglip-vision", "beit", "article-keras", "convolution-keras")
+FAMILIES = (
+    "vit", "deit", "dinov2", "clip-vision", "siglip-vision", "beit", "article-keras", "article-keras-bias",
+    "convolution-keras", "convolution", "torch-p16d32", "torch-p14d384",
+)  # fmt: skip
 EXPORTERS = ("torchscript", "dynamo")
 
 # What torch's exporters fail at, or give a model that onnxruntime refuses: (model, exporter) -> why.
@@ -160,7 +163,7 @@ FAILS = {
 def cases() -> list[str]:
     """The names of all cases: ``MODEL, EXPORTER`` and the variants of the catalogue."""
     torch = [f"{name}, {exporter}" for name in TORCH for exporter in EXPORTERS if (name, exporter) not in FAILS]
-    return [*torch, *(v.name for v in catalogue() if v.family in FAMILIES and not v.benchmark and v.name.endswith("static"))]
+    return [*torch, *(v.name for v in catalogue() if v.family in FAMILIES and not v.benchmark)]
 
 
 def export(case: str) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""One row of the rewriter's table: what is recognised in a model, which forms it reaches by which verdict, and why not."""
+"""One row of the rewriter's table: what is recognised in a model, which forms it reaches by which verdict, and back."""
 
 from __future__ import annotations
 
@@ -11,53 +11,100 @@ import onnx_ir as ir
 from graphcheck.equivalence.compare import compare
 from graphcheck.patches.preparing import prepared
 from graphcheck.patches.site import Site
+from graphcheck.rewriting.builder import RULE
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rewrite import Rewrite, rewrite
 from graphcheck.verdict import Comparison
 
+# A cell: the verdict of the form against the original; of the way back too, where it is another one.
 REACHED = ("identical", "proved", "proved, not run", "there")
+NO_WAY_BACK = "no way"
+BACK = "; back: "
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A model's sites in words, form -> verdict (``there``: it is so already; ``no``: refused), refusals by reason."""
+    """A model's sites in words, form -> cell (``there``: it is so already; ``no``: refused), refusals by reason.
+
+    ``ulp`` is the largest deviation in onnxruntime, in ulps of the output's largest magnitude.
+    """
 
     name: str
     sites: tuple[str, ...]
     forms: dict[str, str]
     refusals: tuple[str, ...]
     ordinary: int
+    ulp: float
     seconds: float
+
+    @property
+    def wrong(self) -> list[str]:
+        """The cells that are none of proved, refused or there already."""
+        good = {*REACHED, "no", NO_WAY_BACK}
+        cells = self.forms.items()
+        return [f"{self.name}: {form}: {cell}" for form, cell in cells if not set(cell.split(BACK)) <= good]
 
 
 def row(name: str, model: ir.Model, *, timeout: float = 120.0) -> Row:
-    """Recognise, rewrite to each form, prove."""
+    """Recognise, rewrite to each form and back to the original's, prove both against the original, run both."""
     start = time.perf_counter()
     _, found = prepared(model)
     sites = [site for site in found.sites if not site.ordinary]
     forms: dict[str, str] = {}
     refusals = [refusal.reason for refusal in found.refusals]
+    attempt = _Attempts(model, timeout)
     for form in FORMS if sites else ():
-        result = _attempt(model, form, sites, timeout)
-        where = ""
-        if result.applied and not result.changed and "onnxruntime runs the original and refuses" in result.reason:
-            result, where = _attempt(model, form, sites, timeout, run=False), ", not run"
+        result, said = attempt.form(model, form, [site.name for site in sites])
         new = [r.reason for r in result.refusals[len(found.refusals) :]]
         refusals += new
-        if result.applied:
-            forms[form] = f"{result.verdict}{where}" if result.changed else f"{result.verdict}: {result.reason}"
-        else:
+        if not result.applied:
             forms[form] = "no" if new else "there"
-    words = tuple(dict.fromkeys(map(said, sites)))
+            continue
+        forms[form] = said
+        back = attempt.back(result, sites[0]) if result.changed else said
+        if back != said:
+            forms[form] += BACK + back
+    words = tuple(dict.fromkeys(map(said_of, sites)))
     ordinary = len(found.sites) - len(sites)
-    return Row(name, words, forms, tuple(refusals), ordinary, time.perf_counter() - start)
+    return Row(name, words, forms, tuple(refusals), ordinary, attempt.ulp, time.perf_counter() - start)
 
 
-def _attempt(model: ir.Model, form: str, sites: Sequence[Site], timeout: float, *, run: bool = True) -> Rewrite:
-    def check(a: ir.Model, b: ir.Model) -> Comparison:
-        return compare(a, b, graphs=False, timeout=timeout, run=run)
+class _Attempts:
+    """Rewrites, each result proved against one model and run beside it."""
 
-    return rewrite(model, form, sites=[site.name for site in sites], check=check, run=run)
+    def __init__(self, original: ir.Model, timeout: float) -> None:
+        self.original, self.timeout, self.ulp = original, timeout, 0.0
+
+    def form(self, model: ir.Model, form: str, sites: Sequence[str]) -> tuple[Rewrite, str]:
+        """``model`` in another form, and the verdict against the original in words."""
+        result, said = self._rewrite(model, form, sites), ""
+        if result.applied and not result.changed and "onnxruntime runs the original and refuses" in result.reason:
+            result, said = self._rewrite(model, form, sites, run=False), ", not run"
+        if not result.changed or "BUT" in result.reason:
+            return result, f"{result.verdict}: {result.reason}"
+        return result, f"{result.verdict}{said}"
+
+    def back(self, there: Rewrite, site: Site) -> str:
+        """The verdict of the way back to the form that the original has."""
+        reason = FORMS[site.form].why_not(site)
+        if reason is not None:
+            return NO_WAY_BACK
+        new = [s.name for s in prepared(there.model)[1].sites if RULE in s.node.metadata_props]
+        if not new:
+            return "not recognised"
+        result, said = self.form(there.model, site.form, new)
+        if not result.applied:  # the one MatMul of unfold and matmul, where windows slide
+            return said if result.refusals else "proved"
+        return said
+
+    def _rewrite(self, model: ir.Model, form: str, sites: Sequence[str], *, run: bool = True) -> Rewrite:
+        def check(_: ir.Model, b: ir.Model) -> Comparison:
+            found = compare(self.original, b, graphs=False, timeout=self.timeout, run=run, threads=1)
+            runs = (found.evidence.get("numeric") or {"runs": []})["runs"]
+            self.ulp = max([self.ulp, *(row["scale_ulp"] or 0.0 for run in runs for row in run["outputs"])])
+            return found
+
+        return rewrite(model, form, sites=sites, check=check, run=run)
 
 
 def rewritten(model: ir.Model, to: str) -> ir.Model:
@@ -66,7 +113,7 @@ def rewritten(model: ir.Model, to: str) -> ir.Model:
     return rewrite(model, to, sites=[s.name for s in found.sites]).model
 
 
-def said(site: Site) -> str:
+def said_of(site: Site) -> str:
     """``conv 16x16/16`` with what is unusual: padding, groups, another layout than channels first."""
     kernel, stride = ("x".join(map(str, v)) for v in (site.kernel_shape, [a.stride for a in site.spatial]))
     more = [site.layout] if site.layout not in ("NCHW", "NCL", "NCDHW") else []

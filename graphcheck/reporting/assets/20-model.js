@@ -2,12 +2,12 @@
 const BAND = 16; // spreads of rounding, as in charts.py
 const BOX = { w: 132, h: 38 }, PITCH = 146, ROW = 60, FOLD = { w: 248, h: 50 }, HEAD = 30, GAP = 12, GUTTER = 84;
 const CALM = new Set(["same", "plain"]);
-const GLYPH = { same: "", plain: "", layout: "⇄", different: "≠", a: "−", b: "+" };
+const GLYPH = { same: "", plain: "", layout: "⇄", different: "≠", rounded: "≈", a: "−", b: "+" };
 const WORDS = {
-  same: "same", layout: "moved layout", different: "values differ", a: "only in A", b: "only in B", plain: "",
+  same: "same", layout: "moved layout", different: "values differ", rounded: "behind a rounded constant", a: "only in A", b: "only in B", plain: "",
 };
 
-const BRIEF = { same: "same", layout: "moved", different: "differ", a: "A only", b: "B only" };
+const BRIEF = { same: "same", layout: "moved", different: "differ", rounded: "rounded", a: "A only", b: "B only" };
 
 class Drawing {
   constructor(data, graphs) {

@@ -1,3 +1,5 @@
+const FIRST = { divergence: "first divergence", rounding: "first rounded constant" };
+
 // One drawing on the page: what is in view becomes SVG, nothing else does.
 class Stage {
   // drawings: one with every node, or a calm one before it
@@ -15,7 +17,7 @@ class Stage {
     if (first !== null) this.g.reveal(first);
     // Where two columns would be too small to read, one side opens; the other is a tap away.
     const fitting = root.clientWidth / (2 * this.g.need + GUTTER);
-    if (this.g.sides.length > 1 && root.clientWidth < 700 && fitting < 0.5) this.only = first !== null && this.g.verts[first].b !== null ? "b" : "a";
+    if (this.g.sides.length > 1 && root.clientWidth < 700 && fitting < 0.7) this.only = first !== null && this.g.verts[first].b !== null ? "b" : "a";
     this.build();
     this.fit();
     this.redraw();
@@ -129,7 +131,7 @@ class Stage {
     this.svg.setAttribute("height", Math.round(this.g.height * this.zoom));
     this.svg.classList.toggle("tiny", this.zoom < 0.28);
     // A small drawing needs no tall window.
-    this.body.style.maxHeight = this.root.classList.contains("full") ? "none" : `${Math.max(430, Math.round(this.g.height * this.zoom) + 24)}px`;
+    this.body.style.maxHeight = this.root.classList.contains("full") ? "none" : `${Math.max(380, Math.round(this.g.height * this.zoom) + 24)}px`;
   }
 
   // After folding or a change of what is shown.
@@ -185,7 +187,7 @@ class Stage {
     const vert = this.g.verts[v], at = this.g.at[v], x = this.g.cx[s] + at[s] - BOX.w / 2, y = at.y - BOX.h / 2;
     const node = this.g.node(v, s), label = this.g.label(v, s);
     const names = this.g.tensorNames(v, s), tensor = (this.g.graphs[s].tensors || {})[names[0]];
-    const out = svg("g", { class: `box k-${vert.kind} s-${vert.status}${vert.mark ? " marked" : ""}${vert.mark === "divergence" ? " divergence" : ""}`,
+    const out = svg("g", { class: `box k-${vert.kind} s-${vert.status}${vert.mark ? " marked" : ""}${FIRST[vert.mark] ? ` ${vert.mark}` : ""}`,
       transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`, "data-key": `v${s}${v}` });
     out.append(svg("rect", { width: BOX.w, height: BOX.h, rx: vert.kind === "n" ? 7 : 19 }));
     if (vert.status === "a" || vert.status === "b") out.append(svg("rect", { class: `hatched h-${vert.status}`, width: BOX.w, height: BOX.h, rx: 7 }));
@@ -194,7 +196,7 @@ class Stage {
     if (sub) out.append(words("text", "dims", BOX.w / 2, 30, short(sub, 21)));
     if (GLYPH[vert.status]) out.append(svg("circle", { class: "badge", cx: BOX.w - 4, cy: 4, r: 8 }), words("text", "glyph", BOX.w - 4, 7.6, GLYPH[vert.status]));
     if (vert.mark) out.append(svg("rect", { class: "flag", x: -5, y: -5, width: BOX.w + 10, height: BOX.h + 10, rx: 11 }));
-    if (vert.mark === "divergence") out.append(words("text", "flagword", BOX.w / 2, -10, "first divergence"));
+    if (FIRST[vert.mark]) out.append(words("text", "flagword", BOX.w / 2, -10, FIRST[vert.mark]));
     const dev = s === "a" ? this.devs[names[0]] : null;
     if (dev && dev[0] > 0) out.append(this.gauge(dev));
     const title = node ? `${node.op_type} ${short(node.name, 200)}` : label;

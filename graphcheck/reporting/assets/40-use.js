@@ -12,7 +12,7 @@ Object.assign(Stage.prototype, {
     });
     const counts = {};
     for (const v of this.g.verts) if (v.kind === "n") counts[v.status] = (counts[v.status] || 0) + 1;
-    this.chips = ["different", "a", "b", "layout", "same"].filter((s) => counts[s]).map((s) => {
+    this.chips = ["different", "rounded", "a", "b", "layout", "same"].filter((s) => counts[s]).map((s) => {
       const chip = button(el("span", {}, el("span", { class: "g" }, GLYPH[s] || "="), ` ${counts[s]} ${BRIEF[s]}`), `Show only: ${WORDS[s]}`, () => {
         if (!this.filter.delete(s)) this.filter.add(s);
         chip.setAttribute("aria-pressed", this.filter.has(s));
@@ -34,7 +34,7 @@ Object.assign(Stage.prototype, {
       el("div", { class: "chips" }, ...this.chips),
       el("div", { class: "tools" },
         this.notable().length ? button(this.g.sides.length > 1 ? "↓ next" : "↓ marked", "Next difference (n)", () => this.step(this.notable(), 1)) : null,
-        hidden ? button(`Shape ops ${hidden}`, "Show what depends on shapes and constants alone (s)", () => this.shapes(), { "aria-pressed": this.g === full }) : null,
+        hidden && this.drawings.length > 1 ? button(`Shape ops ${hidden}`, "Show what depends on shapes and constants alone (s)", () => this.shapes(), { "aria-pressed": this.g === full }) : null,
         views.length ? el("span", { class: "seg" }, ...views) : null,
         this.g.folds.length ? el("span", { class: "seg" },
           button("Fold", "Fold all (c)", () => this.folding(false)), button("Unfold", "Unfold all (o)", () => this.folding(true))) : null,
@@ -257,7 +257,7 @@ Object.assign(Stage.prototype, {
     const put = (cls, y, tall) => rects.push(svg("rect", { class: cls, x: 2, y, width: w - 4, height: Math.max(tall, h / 160) }));
     for (const item of this.g.items) {
       if (item.fold) {
-        const worst = ["different", "a", "b", "layout"].find((s) => item.fold.counts[s]);
+        const worst = ["different", "rounded", "a", "b", "layout"].find((s) => item.fold.counts[s]);
         put(worst ? `s-${worst}` : "s-same", item.y, item.h);
       } else if (item.atom !== undefined) {
         for (const [v] of this.g.data.atoms[item.atom].v) {

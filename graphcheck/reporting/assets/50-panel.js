@@ -71,7 +71,7 @@ Object.assign(Stage.prototype, {
       el("div", { class: "panelhead" }, el("h3", {}, "Keys"), el("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => this.select(null) }, "×")),
       el("dl", {}, ...keys.flatMap(([k, text]) => [el("dt", {}, el("kbd", {}, k)), el("dd", {}, text)])),
       el("p", { class: "soft" }, this.g.sides.length > 1
-        ? "Both graphs stand on the same rows: a node and its partner are opposite each other. ⇄ moved layout, ≠ values differ, − only in A, + only in B."
+        ? "Both graphs stand on the same rows: a node and its partner are opposite each other. ⇄ moved layout, ≠ values differ, ≈ behind a rounded constant, − only in A, + only in B."
         : "Repeated blocks are folded into one box; click it to open it."));
     this.panel.hidden = false;
   },

@@ -26,6 +26,7 @@ const watcher = new IntersectionObserver((seen) => {
 function enliven(root) {
   $$(".stage[data-block]", root).forEach((stage) => watcher.observe(stage));
   $$("table.sortable", root).forEach(sortable);
+  $$("table.matrix", root).forEach(named);
   $$("[data-filters]", root).forEach(filterable);
   $$("button[data-copy]", root).forEach((b) => { b.hidden = false; b.addEventListener("click", () => copy($("code", b.parentNode).textContent)); });
 }
@@ -42,8 +43,32 @@ function sortable(table) {
       const order = (x, y) => { const a = value(x), b = value(y), n = Number(a) - Number(b); return Number.isNaN(n) || a === "" || b === "" ? a.localeCompare(b) : n; };
       const body = table.tBodies[0];
       body.append(...[...body.rows].sort((x, y) => (down ? -order(x, y) : order(x, y))));
+      const matrix = table.matches(".variants") && $(".matrix", table.closest("[data-views]"));
+      if (matrix) arrange(matrix, [...body.rows].map((row) => row.cells[0].textContent));
     });
   });
+}
+
+// What each cell of a matrix stands for, from the heads of its row and column.
+function named(table) {
+  const heads = $$("thead th", table).map((th) => th.title);
+  for (const row of table.tBodies[0].rows) for (const cell of row.cells) {
+    const link = $(".cell", cell);
+    if (!link) continue;
+    link.title = `${row.cells[0].title} and ${heads[cell.cellIndex - 1]}: ${link.classList[1].slice(2)}`;
+    link.setAttribute("aria-label", link.title);
+  }
+}
+
+// Rows and columns of a matrix in another order of their numbers.
+function arrange(matrix, order) {
+  const body = matrix.tBodies[0], columns = [...matrix.tHead.rows[0].cells].map((th) => th.textContent);
+  const rows = new Map([...body.rows].map((row) => [$(".nth", row).textContent, row]));
+  for (const row of [matrix.tHead.rows[0], ...rows.values()]) {
+    const cells = [...row.cells];
+    row.append(...order.map((n) => cells[columns.indexOf(n)]));
+  }
+  body.append(...order.map((n) => rows.get(n)));
 }
 
 function filterable(box) {
@@ -51,8 +76,9 @@ function filterable(box) {
   const target = document.getElementById(box.dataset.filters);
   const apply = () => {
     const q = input ? input.value.trim().toLowerCase() : "";
-    for (const item of $$("[data-item]", target)) {
-      const fits = (!q || item.dataset.item.toLowerCase().includes(q)) && (!picked.size || picked.has(item.dataset.verdict));
+    for (const item of $$(".cell, tr[data-verdict]", target)) {
+      const [text, verdict] = item.matches("tr") ? [item.textContent, item.dataset.verdict] : [item.title, [...item.classList].find((c) => c.startsWith("v-"))?.slice(2)];
+      const fits = (!q || text.toLowerCase().includes(q)) && (!picked.size || picked.has(verdict));
       item.classList.toggle(item.matches("tr") ? "gone" : "dim", !fits);
     }
   };
@@ -67,17 +93,17 @@ function filterable(box) {
 
 // A view that is kept packed: its HTML was made, escaped, by the same templates as the rest of the page.
 async function showView(id) {
-  const link = $(`[data-view-block][data-view-id="${CSS.escape(id)}"]`);
-  if (!link) return null;
-  const holder = document.getElementById(link.dataset.viewInto);
+  const links = $$(`[data-views] a[href="#${CSS.escape(id)}"]`), index = links[0]?.closest("[data-views]");
+  const html = index && (await load(index.dataset.views))[id];
+  if (html === undefined) return null;
+  const holder = document.getElementById(index.dataset.into);
   if (holder.dataset.shown !== id) {
-    const html = (await load(link.dataset.viewBlock))[id];
     stages.forEach((_, root) => holder.contains(root) && stages.delete(root));
     holder.innerHTML = html;
     holder.dataset.shown = id;
     holder.hidden = false;
     $$("[aria-current]", document).forEach((n) => n.removeAttribute("aria-current"));
-    $$(`[data-view-id="${CSS.escape(id)}"]`).forEach((n) => n.setAttribute("aria-current", "true"));
+    links.forEach((link) => link.setAttribute("aria-current", "true"));
     enliven(holder);
   }
   return holder;
@@ -106,9 +132,11 @@ enliven(document);
 addEventListener("hashchange", () => follow().catch(() => {}));
 follow().catch(() => {});
 document.addEventListener("click", (e) => {
-  const link = e.target.closest("a[data-view-id]");
+  const link = e.target.closest("[data-views] a[href^='#']");
   if (link && location.hash === link.getAttribute("href")) follow().catch(() => {});
   const node = e.target.closest("a[href*='node=']");
   if (node && location.hash === node.getAttribute("href")) follow().catch(() => {});
 });
 document.documentElement.classList.add("js");
+// What stands below the first screen is drawn too, once there is time: it may be printed.
+addEventListener("load", () => (window.requestIdleCallback || setTimeout)(() => $$(".stage[data-block]").forEach((root) => startStage(root).catch(() => {}))));

@@ -1,0 +1,56 @@
+"""The drawn record of one model, with the shapes that a trace finds where the model declares none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Sizes = Mapping[str, int]
+
+
+def graph_of(model: ir.Model) -> dict[str, Any]:
+    """The ``graph`` record of the JSON (see ``structure.graph_json``), its tensors' shapes traced where none is declared.
+
+    A symbolic dim is named where the traces tell which it is ("batch", "batch*196", "height/16"), else None. What cannot
+    be traced keeps what it declares.
+    """
+    import onnx_ir as ir
+
+    from graphcheck.equivalence.structure import graph_json
+    from graphcheck.errors import GraphcheckError, Undecided
+    from graphcheck.patches.trace import trials
+
+    graph = graph_json(model)
+    try:
+        runs = trials(model)
+    except (GraphcheckError, Undecided, MemoryError, ValueError):
+        return graph
+    for value, found in runs[0].values.items():
+        row = graph["tensors"].get(getattr(value, "name", None))
+        seen = [run.values.get(value) for run in runs[:2]]
+        if row is None or row["shape"] is not None or any(x is None for x in seen):
+            continue
+        shapes = [tuple(x.shape) for x in seen if x is not None]
+        if len({len(shape) for shape in shapes}) == 1:
+            row["shape"] = [_dim(dims, [run.sizes for run in runs[:2]]) for dims in zip(*shapes, strict=True)]
+        if row["dtype"] is None and found is not None:
+            row["dtype"] = ir.DataType.from_numpy(found.dtype).name.lower()
+    return graph
+
+
+def _dim(seen: Sequence[int], sizes: Sequence[Sizes]) -> int | str | None:
+    """One dim as seen in each trace: a number where all agree, else a multiple or a part of one symbolic dim."""
+    if len(set(seen)) == 1:
+        return int(seen[0])
+    for name in sizes[0]:
+        pairs = [(dim, size[name]) for dim, size in zip(seen, sizes, strict=True)]
+        for factor in {max(dim // size, 1) for dim, size in pairs}:
+            if all(dim == factor * size for dim, size in pairs):
+                return name if factor == 1 else f"{name}*{factor}"
+        for part in {max(size // max(dim, 1), 1) for dim, size in pairs}:
+            if all(dim == size // part for dim, size in pairs):
+                return f"{name}/{part}"
+    return None
