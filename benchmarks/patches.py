@@ -52,7 +52,7 @@ def row(name: str) -> patch_tables.Row | str:
     try:
         if name in CELLS:
             made = patch_grid.make(CELLS[name])
-            found = patch_tables.row(name, made.model)
+            found = patch_tables.row(name, made.model, shapes=made.shapes)
             seen = patch_grid.geometries(made.model)
             return found if seen == [made.geometry] else f"it is {made.geometry}, and is read as {seen}"
         if kind == "text":

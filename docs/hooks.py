@@ -30,7 +30,8 @@ def _command(name: str, command: Any) -> list[str]:
     arguments = [one for one in command.params if not one.opts[0].startswith("-")]
     options = [one for one in command.params if one.opts[0].startswith("-")]
     usage = " ".join(["graphcheck", name, "[OPTIONS]", *(one.metavar for one in arguments)])
-    lines = [f"## {name}", "", f"    {usage}", "", re.sub(r"\s*\n\s*", " ", command.help), ""]
+    example = command.epilog.removeprefix("Example: ")
+    lines = [f"## {name}", "", f"    {usage}", f"    {example}", "", re.sub(r"\s*\n\s*", " ", command.help), ""]
     lines += [f"- `{one.metavar}`: {one.help}" for one in arguments]
     lines += ["", "| option | |", "|---|---|"]
     return [*lines, *map(_row, sorted(options, key=lambda one: str(one.rich_help_panel or ""))), ""]

@@ -144,17 +144,21 @@ def plural(count: int, noun: str) -> str:
 def _show_numeric(terminal: Terminal, numeric: dict[str, Any], top_k: int | None) -> None:
     """One row for each output pair: the run in which it deviates most."""
     worst: dict[tuple[str, str], dict[str, Any]] = {}
+    spreads: dict[tuple[str, str], float] = {}  # known of some runs alone, which need not be the worst ones
     for run in numeric["runs"]:
         for row in run["outputs"]:
             key = (row["a"], row["b"])
             if key not in worst or (row["max_abs"] or 0) > (worst[key]["max_abs"] or 0):
                 worst[key] = row
+            if row.get("spread_units") is not None:
+                spreads[key] = max(row["spread_units"], spreads.get(key, 0.0))
     head = ["output", "shape", "max abs", "max ulp", "ulps of largest", "spreads", "min atol", "min rtol"]
     rows: list[list[Cell]] = []
-    for row in worst.values():
+    for key, row in worst.items():
+        row = row | {"spread_units": spreads.get(key)}
         name = short(row["a"], 40) if row["a"] == row["b"] else f"{short(row['a'], 24)} / {short(row['b'], 24)}"
         measures = ("max_abs", "max_ulp", "scale_ulp", "spread_units", "min_atol", "min_rtol")
-        rows.append([name, dims(row["shape"]), *(number(row.get(key)) for key in measures)])
+        rows.append([name, dims(row["shape"]), *(number(row.get(measure)) for measure in measures)])
         if top_k is not None:
             rows[-1].append(number((row.get("top_k") or {}).get(str(top_k))))
     terminal.table([*head, *([f"top-{top_k}"] if top_k else [])], rows)

@@ -26,11 +26,17 @@ def compare(
 ) -> Comparison:
     """Whether two models are the same function: the verdict, its reason and its evidence.
 
-    Each side is a path, an ``onnx.ModelProto`` or an ``onnx_ir.Model``; one of them may be a ``torch.nn.Module``, then
-    ``args`` (and ``kwargs``) are what it is called with. ``options`` are those of
-    :func:`graphcheck.equivalence.compare.compare`: shapes, ranges, inputs, ignore_outputs, seed, run, numerics,
-    error_probability, timeout, reduce, witness, providers, threads, iterations, fail_fast, progress.
-    Raises GraphcheckError for models that cannot be read and options that do not fit them.
+    Args:
+        a: The reference: a path, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or a ``torch.nn.Module``.
+        b: The model to compare with it, as ``a``; one of the two may be a module.
+        args: What the module is called with, in evaluation mode: its outputs are compared with those of the model on
+            them, and a fresh export of it is proved against the model.
+        kwargs: The same, by name.
+        options: Those of :func:`graphcheck.equivalence.compare.compare`, such as ``shapes``, ``ranges`` and ``timeout``.
+
+    Raises:
+        UsageError: for options that do not fit the models, and for ``args`` that do not fit the module.
+        ModelError: for a model that cannot be read. A limit that is reached raises nothing: it is ``undecided``.
     """
     from graphcheck import torch_side
     from graphcheck.equivalence.compare import compare as compare_models
@@ -43,15 +49,25 @@ def compare(
     if all(modules) or args is None:
         raise UsageError("a torch.nn.Module is compared with an ONNX model, on args=(...)")
     module, model = (a, b) if modules[0] else (b, a)
-    return torch_side.compare_module(module, model, args, kwargs, compare_models, **options)
+    given = args if isinstance(args, (tuple, list)) else (args,)  # as torch.onnx.export takes them
+    return torch_side.compare_module(module, model, tuple(given), kwargs, compare_models, **options)
 
 
 def assert_equivalent(
     a: ModelLike | Any, b: ModelLike | Any, *, require: str = "within-rounding", **options: Any
 ) -> Comparison:
-    """The comparison, if it establishes ``require``; else AssertionError with the reason and the first divergence.
+    """The comparison, if it establishes ``require``; for test suites.
 
-    For test suites; ``options`` are those of :func:`compare`.
+    Args:
+        a: As for :func:`compare`.
+        b: As for :func:`compare`.
+        require: The weakest verdict that passes: ``identical``, ``proved`` or ``within-rounding``.
+        options: Those of :func:`compare`, ``args`` and ``kwargs`` included.
+
+    Raises:
+        AssertionError: with the verdict, its reason and the first divergence, if ``require`` is not established.
+        UsageError: as :func:`compare`, and for another ``require``.
+        ModelError: as :func:`compare`.
     """
     __tracebackhide__ = True  # pytest then shows the test's own line
     from graphcheck.answers import divergence
@@ -71,7 +87,17 @@ def assert_equivalent(
 
 
 def analyze(model: ModelLike) -> Analysis:
-    """The patch embeddings of a model (``.sites``), and what looks like one but is none (``.refusals``)."""
+    """The patch embeddings of a model (``.sites``), and what looks like one but is none (``.refusals``).
+
+    Nothing is run; symbolic dims stay symbolic. Ordinary convolutions are sites too (``Site.ordinary``).
+
+    Args:
+        model: A path, an ``onnx.ModelProto`` or an ``onnx_ir.Model``; it is left as it is.
+
+    Raises:
+        ModelError: for a model that cannot be read.
+        Undecided: where a limit on time or memory was reached.
+    """
     from graphcheck.model import read
     from graphcheck.patches.preparing import prepared
 
@@ -88,12 +114,21 @@ def rewrite(
     fold_normalization: bool = False,
     **options: Any,
 ) -> Rewrite:
-    """Rewrites the patch embeddings of a model to the form ``to``: conv, matmul, unfold or space-to-depth.
+    """A rewrite of a model's patch embeddings to one form; its ``.model`` is the original where no proof is found.
 
-    The result's ``.model`` is the rewritten clone where ``check(original, rewritten)`` proves it, else the original;
-    without ``check`` that is :func:`compare` with ``options``. ``sites`` picks sites by the name of their contraction,
-    input or output; ``max_rank`` and ``fold_normalization`` are those of :func:`graphcheck.rewriting.rewrite.rewrite`.
-    Raises UsageError for a form or site that there is not.
+    Args:
+        model: A path, an ``onnx.ModelProto`` or an ``onnx_ir.Model``; it is left as it is.
+        to: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``.
+        check: ``check(original, rewritten)``, the comparison that has to establish ``within-rounding`` or better;
+            :func:`compare` with ``options`` where it is None.
+        sites: Only these, by the name of their contraction, input or output; None: all but ordinary convolutions.
+        max_rank: No tensor of more dims, at least 3: movement over it is split into steps.
+        fold_normalization: Take a per-channel normalization before the patches into the weight, which re-rounds it.
+        options: Those of :func:`compare`, for the check.
+
+    Raises:
+        UsageError: for a form or site that there is not.
+        ModelError: for a model that cannot be read.
     """
     from graphcheck.model import read
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
@@ -107,7 +142,17 @@ def rewrite(
 
 
 def export(names: str | Iterable[str], out_dir: str | Path = "models", seed: int = 0) -> Manifest:
-    """Exports variants or families (``graphcheck export --list``) into ``out_dir``: what was written, what failed."""
+    """Exports variants or families of one function in many forms: what was written (``.models``), what was not (``.failures``).
+
+    Args:
+        names: Variants or families, as ``graphcheck export --list`` names them.
+        out_dir: The folder for ``NAME.onnx`` and ``manifest.json``; it is made where it is missing.
+        seed: Of the weights, at least 0.
+
+    Raises:
+        GraphcheckError: for a name that there is not, a folder that cannot be written, or an extra (``torch``,
+            ``keras``) that is not installed.
+    """
     from graphcheck.exporting import export as export_models
 
     return export_models([names] if isinstance(names, str) else names, out_dir, seed)

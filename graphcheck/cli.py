@@ -11,11 +11,12 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, Any
 
 import typer
 
-from graphcheck import commands, limits, output
+from graphcheck import commands, limits, output, watching
 from graphcheck import options as o
 from graphcheck.answers import show_analysis
 from graphcheck.errors import GraphcheckError, Undecided, UsageError
@@ -42,6 +43,8 @@ _LONGEST = 1000  # characters of a sentence on standard error
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; trouble is one sentence on standard error, never a traceback."""
+    if arguments is None and (code := watching.watch()) is not None:
+        return code
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # None where closed, as by >&-
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -87,11 +90,19 @@ def _interruptible() -> Iterator[list[int]]:
     """While it lasts, SIGTERM ends the command as Ctrl-C does, so that no file stays behind; yields what has come."""
     come: list[int] = []
 
-    def end(number: int, _frame: object) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
+        if come:  # timeout, make and CI send a signal to the whole group, so that it comes twice
+            return
+        while frame is not None and "importlib" not in frame.f_code.co_filename:
+            frame = frame.f_back
+        if frame is not None and hasattr(signal, "setitimer"):  # numpy, interrupted while it loads, prints a traceback
+            before.setdefault(signal.SIGALRM, signal.signal(signal.SIGALRM, lambda _, later: end(number, later)))
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            return
         come.append(number)
         raise KeyboardInterrupt
 
-    before = {}
+    before: dict[int, Any] = {}
     with contextlib.suppress(ValueError):  # of another thread than the main one
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -99,8 +110,8 @@ def _interruptible() -> Iterator[list[int]]:
     try:
         yield come
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for changed, handler in before.items():
+            signal.signal(changed, handler)
 
 
 def _trouble(message: str, code: int = EXIT_TROUBLE) -> int:
@@ -124,7 +135,6 @@ def _top(
     pass
 
 
-@app.command()
 def demo(
     models: Annotated[Path, typer.Option("--models", metavar="DIR", help="where the exported models go")] = Path(
         "models"
@@ -147,7 +157,6 @@ def demo(
     return run(terminal, models, reports, json, seed, families or [], workers)
 
 
-@app.command()
 def export(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME...", help="variants or whole families", show_default=False)
@@ -182,7 +191,6 @@ def export(
     return EXIT_OK if manifest.models else EXIT_TROUBLE
 
 
-@app.command()
 def analyze(
     model: o.Model,
     timeout: o.Timeout = 300.0,
@@ -212,11 +220,6 @@ def analyze(
     return EXIT_OK
 
 
-app.command()(commands.compare)
-app.command()(commands.rewrite)
-
-
-@app.command()
 def report(
     results: Annotated[
         list[Path], typer.Argument(metavar="RESULT.json...", help="what --json wrote", show_default=False)
@@ -233,5 +236,15 @@ def report(
     return EXIT_OK
 
 
-app.command()(commands.guard)
-app.command()(sweep)
+# Each command with an example of it, in the order in which --help lists them.
+for _command, _example in (
+    (commands.compare, "compare a.onnx b.onnx --require proved"),
+    (analyze, "analyze model.onnx"),
+    (commands.rewrite, "rewrite model.onnx --to conv -o conv.onnx"),
+    (commands.guard, "guard model.onnx --out slim.onnx -- onnxslim {in} {out}"),
+    (sweep, "sweep exports --against reference"),
+    (report, "report result.json -o result.html"),
+    (export, "export vit -o models"),
+    (demo, "demo --family vit"),
+):
+    app.command(epilog=f"Example: graphcheck {_example}")(_command)

@@ -53,7 +53,6 @@ def compare(
 ) -> int:
     """Tell whether two models are the same function, and if not, where they part."""
     output.check_sources(a, b)
-    wire.ahead(a, b)  # while the heavy packages load
     from graphcheck import feeds
 
     wishes = feeds.wishes(atol or (), rtol or (), top_k, save_inputs, save_outputs)
@@ -69,6 +68,7 @@ def compare(
     targets = (report, save_inputs, save_outputs, *(file for _, file in wanted))
     output.check_targets(json, *targets, sources=(a, b))
     output.check_folders(reduce, witness)
+    wire.ahead(a, b)  # while the heavy packages load
     options = _options(
         seed=seed,
         no_run=no_run,
@@ -187,9 +187,10 @@ def _evidence(result: Rewrite, proofs: list[Any], measuring: dict[str, Any] | No
 
 def _rewritten(model: Path, to: str, **options: Any) -> Rewrite:
     from graphcheck.model import read
+    from graphcheck.passes import load_apart
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
 
-    return rewrite_model(read(model), to, **options)
+    return rewrite_model(read(model), to, load=load_apart, **options)
 
 
 def _reported(result: Rewrite) -> list[dict[str, str]]:
@@ -200,10 +201,11 @@ def _reported(result: Rewrite) -> list[dict[str, str]]:
 
 def _fastest(model: Path, check: Any, sites: list[str] | None, run: bool, **measuring: Any) -> Rewrite:
     from graphcheck.model import read
+    from graphcheck.passes import load_apart
     from graphcheck.rewriting.fastest import fastest
     from graphcheck.rewriting.timing import onnxruntime_timer
 
-    return fastest(read(model), onnxruntime_timer(**measuring), check=check, sites=sites, run=run)
+    return fastest(read(model), onnxruntime_timer(**measuring), check=check, sites=sites, run=run, load=load_apart)
 
 
 def guard(

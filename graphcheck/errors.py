@@ -14,8 +14,10 @@ class UsageError(GraphcheckError):
 class ModelError(GraphcheckError):
     """A model that cannot be read, or that is no valid ONNX.
 
-    ``path`` is the file (or ``"model"`` for one in memory), ``cause`` a sentence without its full stop, ``node`` the
-    node that it happened at, if one is known.
+    Attributes:
+        path: The file, or ``"model"`` for one in memory.
+        cause: A sentence without its full stop.
+        node: The node that it happened at, or None.
     """
 
     def __init__(self, path: object, cause: str, node: str | None = None) -> None:

@@ -276,4 +276,3 @@ def _unload(model: ir.Model, path: Path, undo: contextlib.ExitStack) -> None:
             location, start, length, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=value.name or "",
             base_dir=path.parent.resolve(),
         )  # fmt: skip
-

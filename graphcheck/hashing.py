@@ -21,6 +21,7 @@ class Hashes:
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], tuple[np.ndarray, bytes]] = {}
         self._finite: dict[bytes, bool] = {}
+        self._stopped = False
 
     def of(self, array: np.ndarray) -> bytes:
         """The digest of the elements in C order; dtype and shape are not part of it."""
@@ -60,7 +61,13 @@ class Hashes:
             with concurrent.futures.ThreadPoolExecutor(threads) as pool:
                 list(pool.map(self._look, todo))
 
+    def stop(self) -> None:
+        """Let :meth:`ahead` end early: nobody needs the rest any more."""
+        self._stopped = True
+
     def _look(self, flat: np.ndarray) -> None:
+        if self._stopped:
+            return
         self.of(flat)
         if flat.dtype.kind == "f":
             self.finite(flat)

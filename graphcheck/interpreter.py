@@ -98,6 +98,8 @@ class Interpreter:
         if key in self.model.functions:
             function = self.model.functions[key]
             return self._call(function, inputs, self._given(function, node), function.opset_imports)
+        if is_random(node, inputs):
+            raise Undecided(f"{node.op_type} is random", node.name)
         if node.domain == "":
             if node.version < _OLDEST and since_version(node) != since_version(
                 dataclasses.replace(node, version=_OLDEST)
@@ -105,8 +107,6 @@ class Interpreter:
                 raise Undecided(
                     f"{node.op_type} of operator set {node.version} is not evaluated, only from {_OLDEST} on", node.name
                 )
-            if is_random(node, inputs):
-                raise Undecided(f"{node.op_type} is random", node.name)
             if node.op_type in control.OPS:
                 return control.OPS[node.op_type](
                     self.m, node, inputs, lambda g, xs: self._subgraph(g, xs, env, attributes, opsets)
@@ -255,7 +255,7 @@ class Interpreter:
         return self._unknown(node, inputs, shapes)
 
     def _unknown(self, node: Node, inputs: list[Value], shapes: Sequence[Any]) -> list[Value]:
-        if node.source is not None and any(isinstance(v, ir.Graph) for v in node.attributes.values()):
+        if node.has_graphs():
             raise Undecided(f"{node.op_type} holds a subgraph that is not evaluated", node.name)
         args = [self.m.lift(x) for x in inputs if x is not None]
         results: list[Value] = []

@@ -14,7 +14,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from graphcheck.errors import Exhausted, Oversized, UsageError
@@ -57,6 +57,9 @@ class Limits:
 _CURRENT: contextvars.ContextVar[Limits | None] = contextvars.ContextVar("limits", default=None)
 
 
+listeners: list[Callable[[Limits], None]] = []  # hear of the limits of a command: the parent that watches it
+
+
 def current() -> Limits:
     """The limits in force."""
     return _CURRENT.get() or Limits(default_memory())
@@ -80,6 +83,8 @@ def begin(memory: int | None, seconds: float) -> None:
     """Set the limits of one command, for itself and with the system, until :func:`of_process` puts them back."""
     limits = Limits(memory or default_memory(), seconds, time.monotonic() + seconds)
     _CURRENT.set(limits)
+    for tell in listeners:
+        tell(limits)
     _ask_system(limits.memory)
 
 

@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from graphcheck import external, tensors, wire
-from graphcheck.errors import ModelError
+from graphcheck.errors import ModelError, UsageError
 from graphcheck.hashing import Hashes
 
 ModelLike = str | os.PathLike[str] | onnx.ModelProto | ir.Model
@@ -36,6 +36,9 @@ def read(model: ModelLike) -> ir.Model:
         return model
     if isinstance(model, onnx.ModelProto):
         return _read_proto(model)
+    if not isinstance(model, (str, os.PathLike)):
+        what = f"a model is a path, an onnx.ModelProto or an onnx_ir.Model, not {type(model).__name__}"
+        raise UsageError(what)
     path = Path(model)
     file = wire.opened(path)
     try:
@@ -123,8 +126,11 @@ def write(
 
 def write_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
     """Write ``data`` to ``path`` atomically."""
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # what a link points to is replaced, not the link
     try:
+        if target.exists() and not target.is_file():  # a device or a pipe
+            target.write_bytes(data)
+            return
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
     except OSError as error:
         raise ModelError(target, f"cannot be written: {error.strerror}") from None

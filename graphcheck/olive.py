@@ -23,6 +23,7 @@ from olive.search.search_parameter import Categorical
 from graphcheck import api
 from graphcheck import model as model_
 from graphcheck.errors import UsageError
+from graphcheck.passes import load_apart
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rewrite import Rewrite, rewrite
 
@@ -65,7 +66,11 @@ class PatchEmbedding(Pass):
         to = given.pop("to")
         try:
             result = rewrite(
-                model_.read(model.model_path), to, check=lambda a, b: api.compare(a, b, **proof), **given
+                model_.read(model.model_path),
+                to,
+                check=lambda a, b: api.compare(a, b, **proof),
+                load=load_apart,
+                **given,
             )
         except UsageError as error:
             raise ValueError(str(error)) from None

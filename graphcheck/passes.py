@@ -4,17 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
+import onnx_ir as ir
+
+from graphcheck import external
 from graphcheck.equivalence.compare import compare
+from graphcheck.equivalence.remote import RemoteSession
+from graphcheck.equivalence.runtime import RunError
 from graphcheck.rewriting import passes
+
+
+def load_apart(model: ir.Model) -> str | None:
+    """Why onnxruntime refuses the model, tried in a process of its own, so that a crash is a reason like any other."""
+    try:
+        with RemoteSession(external.serialized(model), optimizations="off", threads=1):
+            return None
+    except RunError as error:
+        return error.cause[:300]
 
 
 class PatchEmbedding(passes.PatchEmbedding):
     """Rewrites every patch embedding to the form ``to``; keeps the model as it was where the result cannot be proved.
 
-    For ``onnx_ir.passes.Sequential``, and for ``torch.onnx.export(...).model`` without touching disk. ``options`` are those
-    of :class:`graphcheck.rewriting.passes.PatchEmbedding`; after a call ``result`` tells what was rewritten and what was
-    refused, with the reasons.
+    For ``onnx_ir.passes.Sequential``, and for ``torch.onnx.export(...).model`` without touching disk. It returns a clone
+    and leaves the model that it is given as it is. After a call ``result`` (:class:`graphcheck.rewriting.rewrite.Rewrite`)
+    tells what was rewritten and what was refused, with the reasons.
+
+    Args:
+        to: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``.
+        options: ``sites``, ``max_rank``, ``fold_normalization`` and ``check``, as for :func:`graphcheck.rewrite`.
+
+    Raises:
+        UsageError: when called, for a form or site that there is not.
     """
 
     def __init__(self, to: str = "conv", **options: Any) -> None:
-        super().__init__(to, **{"check": lambda a, b: compare(a, b, graphs=False), **options})
+        super().__init__(to, **{"check": lambda a, b: compare(a, b, graphs=False), "load": load_apart, **options})

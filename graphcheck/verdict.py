@@ -10,7 +10,15 @@ SCHEMA = "graphcheck/compare/1"
 
 
 class Verdict(enum.StrEnum):
-    """How two models relate, strongest first; the value is the word used on the command line, in JSON and in Python."""
+    """How two models relate, strongest first; the value is the word used on the command line, in JSON and in Python.
+
+    Attributes:
+        IDENTICAL: The same graph up to names, order and storage, with bit-equal constants.
+        PROVED: The same function in exact arithmetic over the stored constants, at the shapes named.
+        WITHIN_ROUNDING: Proved, once constants that lie within their roundings are replaced by the other side's.
+        UNDECIDED: Neither could be shown.
+        DIFFERENT: An input shows it, or the interfaces do not fit.
+    """
 
     IDENTICAL = "identical"
     PROVED = "proved"
@@ -29,11 +37,24 @@ EXIT_OK, EXIT_DIFFERENT, EXIT_TROUBLE, EXIT_UNDECIDED = 0, 1, 2, 3
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The result of ``compare``: a verdict, the sentence that explains it, and everything that was seen."""
+    """The result of ``compare``: a verdict, the sentence that explains it, and everything that was seen.
+
+    Attributes:
+        verdict: One of five.
+        reason: One sentence; it names the shapes and the error probability of a proof, and what stopped another.
+        evidence: Plain data, as ``--json`` writes it. ``a``, ``b`` (summaries of the models), ``interface`` (the pairs
+            of inputs and outputs), ``structure`` (what the graphs share), ``numeric`` (each run's deviations by output),
+            ``proof`` (tiers, primes, error probability, assumptions), ``divergence`` (the first tensor without a
+            partner), ``witness``, ``reduced``, ``graphs`` and ``alignment``, ``seed``, ``versions``, ``timings`` (seconds).
+            What was not looked at is None.
+    """
 
     verdict: Verdict
     reason: str
-    evidence: dict[str, Any]
+    evidence: dict[str, Any] = dataclasses.field(repr=False)  # many pages
+
+    def __str__(self) -> str:
+        return f"{self.verdict}: {self.reason}"
 
     def exit_code(self, require: Verdict = Verdict.WITHIN_ROUNDING) -> int:
         """0 if ``require`` is established, 1 if ``different``, 3 otherwise."""

@@ -41,7 +41,11 @@ class File:
                 self.digests[span] = pool.submit(self._digest, *span)
 
     def _digest(self, start: int, length: int) -> bytes:
-        return hashlib.sha256(memoryview(self.data)[start : start + length]).digest()
+        digest = hashlib.sha256(memoryview(self.data)[start : start + length]).digest()
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        if start + length > first and hasattr(mmap, "MADV_DONTNEED"):  # its pages are mapped again where they are read again
+            self.data.madvise(mmap.MADV_DONTNEED, first, start + length - first)
+        return digest
 
 
 _ahead: dict[str, concurrent.futures.Future[File]] = {}

@@ -45,6 +45,17 @@ def test_compare_takes_models_in_memory(side: Any) -> None:
     assert graphcheck.compare(A, side).verdict is graphcheck.Verdict.PROVED
 
 
+def test_a_comparison_is_one_line_to_look_at() -> None:
+    result = graphcheck.compare(A, B)
+    assert str(result) == f"proved: {result.reason}" and len(repr(result)) < 400
+    assert {"proof", "structure", "numeric"} <= set(result.evidence)
+
+
+def test_what_is_no_model_is_named() -> None:
+    with pytest.raises(graphcheck.UsageError, match=r"a model is a path, an onnx.ModelProto or an onnx_ir.Model, not int"):
+        graphcheck.compare(A, 3)
+
+
 def test_assert_equivalent_returns_the_comparison() -> None:
     assert graphcheck.assert_equivalent(A, B, require="proved").exit_code() == 0
 
@@ -98,6 +109,30 @@ def test_a_torch_module_is_a_side(tmp_path: Path) -> None:
         graphcheck.compare(modules[0], path, args=(pixels, pixels))
     with pytest.raises(graphcheck.UsageError, match=r"on args"):
         graphcheck.compare(modules[0], path)
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_a_pass_rewrites_an_export_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    class Patches(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.projection = torch.nn.Linear(12, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            tiles = x.reshape(1, 3, 4, 2, 4, 2).permute(0, 2, 4, 3, 5, 1)
+            return self.projection(tiles.reshape(1, 16, 12))  # type: ignore[no-any-return]
+
+    monkeypatch.chdir(tmp_path)
+    module, pixels = Patches().eval(), torch.randn(1, 3, 8, 8)
+    exported: Any = torch.onnx.export(module, (pixels,), dynamo=True, verbose=False)
+    result = ir.passes.Sequential(graphcheck.PatchEmbedding(to="conv"))(exported.model)
+    assert "Conv" not in {node.op_type for node in exported.model.graph}
+    assert result.modified and "Conv" in {node.op_type for node in result.model.graph}
+    assert graphcheck.compare(module, result.model, args=pixels).verdict is graphcheck.Verdict.PROVED
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.torch

@@ -112,8 +112,10 @@ def test_the_reference_has_every_command_and_option(capsys: pytest.CaptureFixtur
     main(["--help"])
     names = re.findall(r"^│ ([a-z]+) ", capsys.readouterr().out, re.M)
     assert "compare" in names and "sweep" in names
+    examples = re.findall(r"^    (graphcheck .*)$", page, re.M)
+    assert [command for command in examples if "[OPTIONS]" not in command and not understood(command, capsys)] == []
     for name in names:
-        assert f"\n## {name}\n" in page
+        assert f"\n## {name}\n" in page and sum(f" {name} " in command for command in examples) >= 2
         main([name, "--help"])
         options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", capsys.readouterr().out)) - {"--help"}
         section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
@@ -144,11 +146,15 @@ def test_the_error_probability_is_what_the_explanation_says(
 ) -> None:
     """The formula of the page on the numbers that its command records gives the probability that it prints."""
     run(Page(DOCS / "explanation.md"), tmp_path, monkeypatch, capsys)
+    text = PAGES["explanation.md"].text
+    printed = re.search(r"= ([\d.e-]+), the number printed", text)
     proof = json.loads((tmp_path / "vit.json").read_text())["proof"]
     total = 0.0
     for tier in proof["tiers"]:
-        prime = tier["degree"] / LOW + (2 * tier["height"] / 21) / PRIME_COUNT
-        pairs = tier["fingerprints"] * (tier["fingerprints"] - 1) / 2 + tier["hashed"] * (tier["hashed"] - 1) / 2
-        total += 2 * pairs * prime ** len(tier["primes"])
-    assert total > 0
-    assert total == pytest.approx(proof["error_probability"], rel=1e-6)
+        primes, pairs = len(tier["primes"]), tier["fingerprints"] // 2
+        for key, value in (("degree", tier["degree"]), ("height", tier["height"]), ("primes", primes), ("hashed", 0)):
+            assert f"| `{key}` | {value:.0f}" in text and tier["hashed"] == 0
+        chance = tier["degree"] / LOW + tier["height"] / 21 / PRIME_COUNT
+        total += pairs * ((2 * chance) ** primes + 2.0**-128)
+    assert total == pytest.approx(proof["error_probability"], rel=0.01, abs=0.0)
+    assert printed and float(printed[1]) == pytest.approx(total, rel=0.05, abs=0.0)

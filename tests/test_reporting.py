@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import html.parser
+import itertools
 import json
 import re
 import subprocess
@@ -318,3 +319,20 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = (p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def test_every_text_colour_can_be_read_in_light_and_dark() -> None:
+    """WCAG 2.2, success criterion 1.4.3: 4.5 to 1."""
+    found = {m[1]: m.group(2, 3) for m in re.finditer(r"--([\w-]+): light-dark\((#\w+), (#\w+)\)", page._asset(".css"))}
+    grounds = {name: found.pop(name) for name in ("bg", "surface", "raised")}
+    texts = {name: pair for name, pair in found.items() if not name.startswith("line")}
+    assert len(texts) > 10
+    for (name, text), ground, scheme in itertools.product(texts.items(), grounds.values(), (0, 1)):
+        dark, light = sorted((luminance(text[scheme]), luminance(ground[scheme])))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (name, scheme)

@@ -132,6 +132,12 @@ def test_click_shows_attributes_and_partner(show: Open) -> None:
     assert not panel.is_visible()
 
 
+def test_hovering_tells_op_shape_attributes_and_partner(show: Open) -> None:
+    page = show(compare())
+    title = page.locator(f'[data-key="va{relu(page)}"] title').text_content()
+    assert title == "Relu Relu_2\naxis = 1\n1×N×?×8 float\nsame: Relu Relu_3 of B\ndeviation 3.0e-5, spread 2.0e-6"
+
+
 def test_search_finds_a_node_inside_a_fold(show: Open) -> None:
     page = show(blocks())
     assert page.locator(".box .op", has_text="Softmax").count() == 0

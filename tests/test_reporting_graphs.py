@@ -220,6 +220,6 @@ def test_without_alignment_nothing_is_claimed() -> None:
 
 def test_windows_count_pads_and_dilations() -> None:
     focus = site(None) | {"kernel_shape": [6, 6], "strides": [2, 2], "pads": [2, 2, 2, 2], "dilations": [1, 1]}
-    assert "112 × 112 = 12544 patches" in str(patchart.patch_picture(focus, 224, 224))
+    assert "112 × 112 = 12544 windows" in str(patchart.patch_picture(focus, 224, 224))
     wide = focus | {"kernel_shape": [3, 3], "strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [2, 2]}
-    assert "4 × 4 = 16 patches" in str(patchart.patch_picture(wide, 8, 8))
+    assert "4 × 4 = 16 windows" in str(patchart.patch_picture(wide, 8, 8))

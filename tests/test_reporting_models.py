@@ -40,6 +40,13 @@ def test_shapes_are_traced_and_symbols_named() -> None:
     assert graph_of(patches("1"))["tensors"]["a"]["shape"] == [1, 2, 2, 2, 2, 2]
 
 
+def test_what_is_declared_stays_and_unknown_dims_are_traced() -> None:
+    model = patches()
+    value = next(v for node in model.graph for v in node.outputs if v.name == "b")
+    value.shape = ir.Shape(["batch", 2, None, 2, None, 2])
+    assert graph_of(model)["tensors"]["b"]["shape"] == ["batch", 2, 2, 2, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("seen", "named"), [((7, 7), 7), ((2, 3), "n"), ((8, 12), "n*4"), ((7, 14), "h/16"), ((5, 9), None), ((0, 0), 0)]
 )
@@ -93,7 +100,8 @@ def test_a_family_keeps_drawings_once_and_of_graphs_what_is_drawn() -> None:
         graph = variant["analyze"]["graph"]
         count = families.HIDDEN + 1
         graph["nodes"] += [
-            mutant()["graphs"]["a"]["nodes"][0] | {"id": 100 + i, "op_type": "Shape", "outputs": [f"z{i}"]} for i in range(count)
+            mutant()["graphs"]["a"]["nodes"][0] | {"id": 100 + i, "op_type": "Shape", "outputs": [f"z{i}"]}
+            for i in range(count)
         ]
     families._Family(data, "f").pack(packed.__setitem__, lambda *_, **__: "")  # type: ignore[arg-type]
     assert len(packed["f-drawings"]) < len(data["pairs"]) + len(data["variants"])

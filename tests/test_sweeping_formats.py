@@ -47,8 +47,92 @@ def test_junit_counts_every_result_once_and_undecided_is_a_failure() -> None:
     assert suite.find(".//skipped") is None
 
 
+# What the JSON schema of SARIF 2.1.0 demands and admits of the objects used here, each of which is closed; what GitHub
+# demands besides is in the first set: https://docs.github.com/en/code-security/code-scanning/integrating-with-code-scanning
+SARIF: dict[str, tuple[set[str], set[str]]] = {
+    "log": ({"version", "runs"}, {"$schema", "inlineExternalProperties", "properties"}),
+    "run": ({"tool", "results"}, {"columnKind", "properties", "invocations", "artifacts", "originalUriBaseIds"}),
+    "driver": ({"name", "rules"}, {"version", "semanticVersion", "informationUri", "organization"}),
+    "rule": ({"id", "shortDescription", "fullDescription", "help"}, {"name", "defaultConfiguration", "properties"}),
+    "result": (
+        {"message", "locations", "partialFingerprints"},
+        {"ruleId", "ruleIndex", "level", "kind", "relatedLocations", "properties", "rank", "guid"},
+    ),
+    "location": ({"physicalLocation"}, {"id", "logicalLocations", "message", "annotations", "relationships"}),
+    "physical": ({"artifactLocation"}, {"region", "contextRegion", "address", "properties"}),
+    "artifact": ({"uri"}, {"uriBaseId", "index", "description"}),
+    "region": (set(), {"startLine", "startColumn", "endLine", "endColumn", "message", "snippet"}),
+    "logical": (set(), {"name", "index", "fullyQualifiedName", "decoratedName", "parentIndex", "kind", "properties"}),
+    "text": ({"text"}, {"markdown", "id", "arguments", "properties"}),
+}
+
+
+def closed(kind: str, value: dict[str, Any]) -> None:
+    """Fail where an object lacks what it must have, or has what it may not."""
+    must, may = SARIF[kind]
+    assert must <= set(value) <= must | may, (kind, set(value))
+
+
+def check_objects(log: dict[str, Any]) -> None:
+    closed("log", log)
+    (run,) = log["runs"]
+    closed("run", run)
+    assert run["columnKind"] in ("utf16CodeUnits", "unicodeCodePoints") and set(run["tool"]) == {"driver"}
+    closed("driver", run["tool"]["driver"])
+    for rule in run["tool"]["driver"]["rules"]:
+        closed("rule", rule)
+        for name in ("shortDescription", "fullDescription", "help"):
+            closed("text", rule[name])
+        assert set(rule["defaultConfiguration"]) <= {"enabled", "level", "rank", "parameters", "properties"}
+    for result in run["results"]:
+        closed("result", result)
+        closed("text", result["message"])
+        for location in (*result["locations"], *result.get("relatedLocations", ())):
+            closed("location", location)
+            closed("physical", location["physicalLocation"])
+            closed("artifact", location["physicalLocation"]["artifactLocation"])
+            closed("region", location["physicalLocation"]["region"])
+            for place in location.get("logicalLocations", ()):
+                closed("logical", place)
+
+
+@pytest.mark.parametrize("wrong", ["run", "result", "location"])
+def test_an_object_that_sarif_does_not_admit_is_seen(wrong: str) -> None:
+    log = json.loads(format_results(MIXED[2:3], "sarif"))
+    check_objects(log)
+    (run,) = log["runs"]
+    place = {"run": run, "result": run["results"][0], "location": run["results"][0]["locations"][0]}[wrong]
+    place["verdict"] = "different"
+    with pytest.raises(AssertionError):
+        check_objects(log)
+
+
+# What the schema that Jenkins' xUnit plugin reads JUnit with (junit-10.xsd) demands and admits of the elements used here.
+JUNIT: dict[str, tuple[set[str], set[str], set[str]]] = {
+    "testsuites": (set(), {"name", "time", "tests", "failures", "errors"}, {"testsuite"}),
+    "testsuite": (
+        {"name", "tests", "failures", "errors"},
+        {"time", "skipped", "timestamp", "hostname", "id", "package", "file", "group", "log", "url"},
+        {"testsuite", "properties", "testcase", "system-out", "system-err"},
+    ),
+    "testcase": ({"name"}, {"time", "classname", "group"}, {"skipped", "error", "failure", "system-out", "system-err"}),
+    "failure": (set(), {"type", "message"}, set()),
+    "error": (set(), {"type", "message"}, set()),
+    "system-out": (set(), set(), set()),
+}
+
+
+def test_junit_is_as_its_schema_has_it() -> None:
+    for element in ElementTree.fromstring(format_results(MIXED, "junit")).iter():
+        must, may, inside = JUNIT[element.tag]
+        assert must <= set(element.attrib) <= must | may
+        assert {child.tag for child in element} <= inside
+        assert re.fullmatch(r"(([0-9]{0,3},)*[0-9]{3}|[0-9]{0,3})*(\.[0-9]*)?", element.get("time", ""))
+
+
 def check_sarif(log: dict[str, Any]) -> list[dict[str, Any]]:
     """What SARIF 2.1.0 requires of the parts that are used here (sections 3.13 to 3.33)."""
+    check_objects(log)
     assert log["version"] == "2.1.0" and log["$schema"].endswith("sarif-schema-2.1.0.json")
     (found,) = log["runs"]
     rules = found["tool"]["driver"]["rules"]

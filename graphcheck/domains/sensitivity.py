@@ -155,8 +155,13 @@ class Tape:
                 )
                 return float(gamma(k) * (rows * both).sum() + k * TINY * np.abs(slope).sum())
             case "ew" if term.params[0].partition(":")[0] not in EXACT - {"mod", "fmod"}:
-                room = {"add": U, "mul": U, "recip": U, "sqrt": U}.get(term.params[0], FN) * np.abs(value) + 16 * TINY
-                room = room + U if term.params[0] == "log" else room
+                unit = U if term.params[0] in ("add", "mul", "recip", "sqrt") else FN
+                size = np.abs(slope)
+                total = float(unit * (size @ np.abs(value)) + 16 * TINY * size.sum())
+                total += U * float(size.sum()) if term.params[0] == "log" else 0.0
+                if math.isfinite(total):
+                    return total
+                room = unit * np.abs(value) + U
             case "sum":
                 room = gamma(term.params[1]) * np.abs(args[0]).reshape(term.params).sum(axis=1)
             case "rows" if term.params[0] == "softmax":

@@ -21,12 +21,13 @@ e-graphs do (Willsey et al., "egg", POPL 2021), so that everything behind a merg
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphcheck.domains import affine, identities
+from graphcheck.domains import affine, extremes, identities
 from graphcheck.domains.maps import Map, Maps
 from graphcheck.domains.masks import may_be_neginf
 from graphcheck.errors import Undecided
@@ -62,10 +63,12 @@ class Terms:
         self.depth: list[tuple[int, int]] = []  # (contractions, verbs) below a class
         self.neginf: list[bool] = []  # may hold -inf
         self.arrays: dict[int, np.ndarray] = {}  # class of a constant -> its flat values
+        self.precision: dict[int, int] = {}  # bits of the finest type that a constant is stored in; integers are exact
         self._keys: dict[tuple[Any, ...], int] = {}
         self._parent: list[int] = []
         self._users: list[list[int]] = []
         self._constant_like: dict[int, bool] = {}
+        self.memo: set[tuple[str, int]] = set()  # what an identity has to know of a class
         self.merges = 0
         self.on_merge: Callable[[int, int], None] | None = None  # told (kept, given up) at every merge
 
@@ -159,6 +162,13 @@ class Terms:
             return self.rows(term.params[0], args[0], *term.params[1:])
         return self._intern(term.kind, term.params, tuple(args), term.size)
 
+    def digest(self) -> int:
+        """A number known only to who knows the whole content of the store."""
+        whole = hashlib.sha256()
+        for key in self._keys:
+            whole.update(repr(key).encode())
+        return int.from_bytes(whole.digest()[:16], "little")
+
     def anew(self, roots: Sequence[int]) -> tuple[Terms, list[int]]:
         """A store of what is below ``roots`` alone, in which merged classes are one from the start, and the roots in it.
 
@@ -170,7 +180,11 @@ class Terms:
         for cls in self.order(roots):
             term = self.terms[cls]
             args = [known[self.find(a)] for a in term.args]
-            known[cls] = fresh.const(self.arrays[cls]) if cls in self.arrays else fresh.make(term, args)
+            known[cls] = (
+                fresh.const(self.arrays[cls], self.precision.get(cls, 0))
+                if cls in self.arrays
+                else fresh.make(term, args)
+            )
         return fresh, [known[self.find(r)] for r in roots]
 
     # -- verbs ---------------------------------------------------------------------------------------------------
@@ -179,15 +193,21 @@ class Terms:
         """A free tensor known by ``key``."""
         return self._intern("leaf", key, (), size)
 
-    def const(self, array: np.ndarray) -> int:
-        """A constant; NaN and +inf are undecided. A constant with one value throughout is a scalar."""
+    def const(self, array: np.ndarray, bits: int | None = None) -> int:
+        """A constant; NaN and +inf are undecided. A constant with one value throughout is a scalar.
+
+        ``bits`` is the precision it is stored in, if not its type's; 0 for a number that no graph holds.
+        """
         flat = array.reshape(-1)
+        bits = significant_bits(flat.dtype) if bits is None else bits
         if flat.size > 1 and flat.dtype != object and _uniform(flat):
-            return self.move((self.const(flat[:1]),), self.maps.intern(np.ones(flat.size, np.int32)))
+            return self.move((self.const(flat[:1], bits),), self.maps.intern(np.ones(flat.size, np.int32)))
         digest = self._digest(flat)
         found = self._keys.get(("const", digest, (), flat.size))
         if found is not None:
-            return self.find(found)
+            cls = self.find(found)
+            self.precision[cls] = max(self.precision.get(cls, 0), bits)
+            return cls
         values = flat.astype(np.float64) if flat.dtype == bool or flat.dtype.kind == "V" else flat
         has_neginf = False
         if values.dtype.kind not in "iu":
@@ -198,7 +218,7 @@ class Terms:
                     raise Undecided("a constant holds NaN or +inf")
                 has_neginf = True
         cls = self._intern("const", digest, (), flat.size)
-        self.arrays[cls] = values
+        self.arrays[cls], self.precision[cls] = values, bits
         self.neginf[cls] = has_neginf
         return cls
 
@@ -221,11 +241,11 @@ class Terms:
             return sources[0]
         if len(sources) == 1 and sources[0] in self.arrays and self.size(sources[0]) > 1:
             padded = np.concatenate([np.zeros(1, self.arrays[sources[0]].dtype), self.arrays[sources[0]]])
-            return self.const(padded[map_.index])
+            return self.const(padded[map_.index], self.precision.get(sources[0]))
         if all(s in self.arrays for s in sources) and (len(sources) > 1 or map_.has_zero):
             dtype = np.result_type(*(self.arrays[s].dtype for s in sources))
             padded = np.concatenate([np.zeros(1, dtype), *(self.arrays[s] for s in sources)])
-            return self.const(padded[map_.index])
+            return self.const(padded[map_.index], max(self.precision.get(s, 0) for s in sources))
         return self._intern("move", (map_,), sources, map_.size)
 
     def _zeros(self, size: int) -> int:
@@ -290,6 +310,11 @@ class Terms:
             return simple
         if not self.normalize:
             return self._ew(fn, views, size)
+        if fn in extremes.OPPOSITE:
+            known = extremes.simplify(self, fn, views, size)
+            if isinstance(known, int):
+                return known
+            views = known
         wide = [(c, m) for c, m in views if self.size(c) > 1 or m is not None]
         if not wide:
             if size == 1:
@@ -306,7 +331,7 @@ class Terms:
     def _pivot(self, fn: str, views: list[Operand], size: int) -> int:
         """Pull every operand back by the layout of the oldest computed one, so that the layout does not matter."""
         computed = [(c, m.key if m else b"", m) for c, m in views if self.size(c) == size and c not in self.arrays]
-        for _, _, map_ in sorted(computed, key=lambda entry: entry[:2]):
+        for _, _, map_ in sorted(computed, key=lambda entry: (self.constant_like(entry[0]), *entry[:2])):
             if map_ is None:
                 break
             back = self.maps.inverse(map_)
@@ -488,6 +513,13 @@ class Terms:
             if not stop(cls):
                 stack += [(self.find(a), False) for a in self.terms[cls].args]
         return result
+
+
+def significant_bits(dtype: np.dtype[Any]) -> int:
+    """The precision of a type; 64 for integers (and for the small floats of quantization), which are never re-rounded."""
+    if dtype.kind == "f":
+        return {2: 11, 4: 24}.get(dtype.itemsize, 53)
+    return 8 if dtype.name == "bfloat16" else 64
 
 
 def reduces(fn: str) -> bool:

@@ -17,6 +17,7 @@ from graphcheck.hashing import Hashes
 from graphcheck.ops.algebra import Tensor, Value
 
 _SAMPLES = 4  # of integer inputs that steer a graph: two draws by the seed, all ones, all zeros
+_SWITCHES = 4  # so many booleans that steer a graph take all their values
 TARGET_SHARE = 24  # the error probability is shared by up to 4 tiers at up to 6 choices of sizes
 _BATCHES, _LENGTHS = (3, 1), (16, 28, 32, 48, 64)  # tried for a symbolic dim besides its usual size
 
@@ -80,6 +81,8 @@ class Trials:
         self.deadline, self.hashes = deadline, hashes
         self.outputs = [p for p in ports.outputs if p.a is not None and p.b is not None]
         names = [[v.name for v in m.graph.outputs] for m in models]
+        self.spent = 0.0  # of the error probability, by all proofs so far
+        self._steering: dict[tuple[tuple[str, tuple[int, ...]], ...], list[interface.Pair]] = {}
         self.positions = [(names[0].index(p.a.name), names[1].index(p.b.name)) for p in self.outputs if p.a and p.b]
 
     def sizes(self) -> Iterator[dict[str, tuple[int, ...]]]:
@@ -119,11 +122,46 @@ class Trials:
         if first.pair is not None or not self.discrete():
             yield first
             return
-        for sample in self._samples():
+        for sample in self._samples(chosen):
             yield self.attempt(chosen, sample, costly)
 
-    def _samples(self) -> range:
-        return range(1 if self.options.inputs is not None else _SAMPLES)
+    def _samples(self, chosen: dict[str, tuple[int, ...]]) -> range:
+        if self.options.inputs is not None:
+            return range(1)
+        return range(2 ** self._switches(chosen)) if self.exhaustive(chosen) else range(_SAMPLES)
+
+    def _switches(self, chosen: dict[str, tuple[int, ...]]) -> int:
+        return sum(math.prod(chosen[p.key]) for p in self.steering(chosen))
+
+    def exhaustive(self, chosen: dict[str, tuple[int, ...]]) -> bool:
+        """Whether the samples are all values that the steering inputs can take."""
+        steering = self.steering(chosen)
+        few = all(p.a is not None and p.a.numpy_dtype().kind == "b" for p in steering) and bool(steering)
+        return few and self._switches(chosen) <= _SWITCHES and self.options.inputs is None and not self.options.ranges
+
+    def steering(self, chosen: dict[str, tuple[int, ...]]) -> list[interface.Pair]:
+        """The integer inputs whose values the graphs have to know at these sizes; the others stay free."""
+        key = tuple(chosen.items())
+        if key not in self._steering:
+            self._steering[key] = needed = self.discrete()
+            for pair in needed if len(needed) > 1 else ():
+                fewer = [p for p in self._steering[key] if p is not pair]
+                if all(
+                    self._traced(chosen, self._values(fewer, chosen, sample))
+                    or not self._traced(chosen, self._values(self._steering[key], chosen, sample))
+                    for sample in range(_SAMPLES if self.options.inputs is None else 1)
+                ):
+                    self._steering[key] = fewer
+        return self._steering[key]
+
+    def _traced(self, chosen: dict[str, tuple[int, ...]], values: dict[str, np.ndarray]) -> bool:
+        try:
+            self._build(chosen, values)
+        except (Exhausted, Oversized):
+            raise
+        except Undecided:
+            return False
+        return True
 
     def pairs(self, chosen: dict[str, tuple[int, ...]], *, affine: str) -> Iterator[tuple[int | None, classes.Pair]]:
         """Both models traced afresh: once, or at each sample of integer inputs that steer them; nothing if neither can be."""
@@ -135,7 +173,7 @@ class Trials:
         except Undecided:
             if not self.discrete() and (self.admits(0, chosen, None) or self.admits(1, chosen, None)):
                 raise
-        for sample in self._samples() if self.discrete() else ():
+        for sample in self._samples(chosen) if self.discrete() else ():
             if self.admits(0, chosen, sample) or self.admits(1, chosen, sample):
                 yield sample, self.build(chosen, sample, affine=affine)
 
@@ -164,27 +202,42 @@ class Trials:
         )
         try:
             attempt.proved = prover.by_rows() or (bool(costly()) and prover.by_windows())  # type: ignore[operator]
-            if attempt.proved and prover.log2_error() > math.log2(self.options.error_probability):
-                raise Undecided(f"the error probability would be 2**{prover.log2_error():.0f}, above the target")
+            self.spent += 2.0 ** prover.log2_error()
+            if attempt.proved and self.spent > self.options.error_probability:
+                raise Undecided(f"the error probability would be {self.spent:.1e}, above the target")
         except Undecided as error:
             attempt.stopped, attempt.proved = error, False
         return attempt
 
     def build(self, chosen: dict[str, tuple[int, ...]], sample: int | None = None, *, affine: str = "") -> classes.Pair:
         """Both models traced at these sizes into one store."""
+        return self._build(chosen, self.concrete(chosen, sample), affine=affine)
+
+    def _build(
+        self, chosen: dict[str, tuple[int, ...]], values: dict[str, np.ndarray], *, affine: str = ""
+    ) -> classes.Pair:
         partner = {p.key: p.b.name for p in self.interface.inputs if p.b is not None}
         feeds = {key: (partner[key], shape) for key, shape in chosen.items()}
-        return classes.build(*self.models, feeds, self.concrete(chosen, sample), affine=affine, hashes=self.hashes)
+        return classes.build(*self.models, feeds, values, affine=affine, hashes=self.hashes)
 
     def roots(self, pair: classes.Pair) -> list[tuple[int, int]]:
         """The classes of the output pairs."""
         return [(_class(pair, pair.a.outputs[i]), _class(pair, pair.b.outputs[j])) for i, j in self.positions]
 
     def concrete(self, chosen: dict[str, tuple[int, ...]], sample: int | None) -> dict[str, np.ndarray]:
-        """Values for integer inputs: none (they stay free), given ones, draws by the seed, all ones, all zeros."""
-        discrete = self.discrete()
-        if sample is None or not discrete:
+        """Values for the integer inputs that steer: none, given ones, all booleans, draws by the seed, ones, zeros."""
+        if sample is None or not self.discrete():
             return {}
+        steering = self.steering(chosen)
+        if not self.exhaustive(chosen):
+            return self._values(steering, chosen, sample)
+        bits = np.array([sample >> i & 1 for i in range(self._switches(chosen))], bool)
+        ends = np.cumsum([math.prod(chosen[p.key]) for p in steering])[:-1]
+        return {p.key: part.reshape(chosen[p.key]) for p, part in zip(steering, np.split(bits, ends), strict=True)}
+
+    def _values(
+        self, discrete: list[interface.Pair], chosen: dict[str, tuple[int, ...]], sample: int
+    ) -> dict[str, np.ndarray]:
         if self.options.inputs is not None:
             given = inputs.load_npz(self.options.inputs, self.interface)
             return {p.key: given[p.key] for p in discrete}

@@ -18,12 +18,13 @@ from graphcheck.ops.algebra import Algebra, Tensor, Value
 
 @dataclasses.dataclass
 class Pair:
-    """Two graphs traced at the same input shapes into one store; inputs are paired by position in ``shapes``."""
+    """Two graphs traced at the same input shapes into one store, for these values of ``concrete`` inputs only."""
 
     algebra: Algebra
     a: Trace
     b: Trace
     shapes: dict[str, tuple[int, ...]]
+    concrete: Mapping[str, np.ndarray]
 
     @property
     def terms(self) -> Terms:
@@ -70,7 +71,7 @@ def build(
     trace_a = Interpreter(a, algebra).run(given_a)
     trace_b = Interpreter(b, algebra).run(given_b)
     shapes = {name: shape for name, (_, shape) in inputs.items()}
-    return Pair(algebra, trace_a, trace_b, shapes)
+    return Pair(algebra, trace_a, trace_b, shapes, concrete)
 
 
 def weights(model: ir.Model) -> list[np.ndarray]:

@@ -67,12 +67,31 @@ def compare(
 ) -> Comparison:
     """Whether two models are the same function; each is a path, an ``onnx.ModelProto`` or an ``onnx_ir.Model``.
 
-    ``shapes`` fixes input shapes by name, ``ranges`` restricts what is claimed and where a witness may lie, ``inputs`` is an
-    .npz of real inputs. ``run=False`` leaves onnxruntime out (the proof alone). ``timeout`` is in seconds,
-    ``max_memory`` in bytes (None: three quarters of the machine's). ``reduce`` is a
-    folder for the two small models around the first divergence, ``witness`` one for the input that shows a difference.
-    ``graphs=False`` leaves the graphs out of the evidence. Raises :class:`GraphcheckError` for models that cannot be read
-    and options that do not fit them.
+    Args:
+        a: The reference.
+        b: The model to compare with it.
+        shapes: Shapes of inputs by name; else a symbolic batch is tried at 2, 3 and 1, other symbolic dims at a few sizes.
+        ranges: (low, high) by input name, ``""`` for every input: what is claimed, and where a witness may lie.
+        inputs: An .npz with an array for each input, by name, cast to its dtype: run in place of drawn ones.
+        ignore_outputs: Names of outputs that are left out.
+        seed: Of inputs, primes and points, at least 0.
+        run: False leaves onnxruntime out: the proof alone.
+        numerics: ``quick`` (one input) or ``full`` (seeds, scales, signs, batch sizes; optimizations off and on).
+        error_probability: Of a proof, at most; between 0 and 1.
+        timeout: Seconds for the whole.
+        max_memory: Bytes, for this process and for onnxruntime each; None: three quarters of the machine's.
+        reduce: A folder for the two small models around the first divergence.
+        witness: A folder for the input that shows a difference; None saves none.
+        providers: Execution providers of onnxruntime, in order; None: the CPU.
+        threads: Of onnxruntime, for each model; 0: half the cores.
+        iterations: Seeds to run, from ``seed`` on.
+        fail_fast: Stop running at the first unequal output.
+        graphs: False leaves the graphs out of the evidence.
+        progress: Called with a few words at each step.
+
+    Raises:
+        UsageError: for options that do not fit the models.
+        ModelError: for a model that cannot be read. A limit that is reached raises nothing: it is ``undecided``.
     """
     if not 0 < error_probability < 1:
         raise UsageError(f"the error probability must lie between 0 and 1, not {error_probability}")
@@ -145,7 +164,7 @@ class _Comparer:
         blocking = [m for m in self.interface.mismatches if m.where == "input" or m.kind in ("missing", "dtype")]
         if blocking:
             return self._interface_verdict(blocking)
-        pool = concurrent.futures.ThreadPoolExecutor(1)
+        pool = concurrent.futures.ThreadPoolExecutor(2)  # onnxruntime is waited for in one of them
         self.executions.start(pool)
         try:
             with self._timed("hashing"):

@@ -22,6 +22,7 @@ from graphcheck.errors import Undecided
 
 _PLAINLY = 2.0**16  # ulps of the output's largest magnitude: such a difference is looked into before a costly proof
 _FAR_BEYOND = 2.0**14  # above which the executions of a proved pair are looked into
+_BUG = "a bug of the runtime, or of graphcheck's interpreter. Please report it"
 
 
 class Executions:
@@ -95,6 +96,9 @@ class Executions:
 
     def contradiction(self, pairs: Iterable[Pair]) -> str | None:
         """What to say of a proved pair whose outputs differ far beyond rounding: a bug of the runtime or of graphcheck."""
+        for row in self.rows():
+            if row["shape"] != row["shape_b"]:
+                return f"PROVED, BUT onnxruntime's outputs {row['a']!r} have shapes {row['shape']} and {row['shape_b']}: {_BUG}"
         far = [r for r in self.rows() if not (r.get("scale_ulp") or 0) <= _FAR_BEYOND]
         if not far:
             return None
@@ -105,7 +109,7 @@ class Executions:
             return None
         return (
             f"PROVED, BUT onnxruntime's outputs {worst['a']!r} differ by {worst['max_abs']} where rounding explains "
-            f"{explained:.3g}: a bug of the runtime, or of graphcheck's interpreter. Please report it"
+            f"{explained:.3g}: {_BUG}"
         )
 
     def _spread(self, pairs: Iterable[Pair]) -> dict[str, float]:

@@ -192,6 +192,8 @@ def _capped(d: Degree) -> Degree:
 
 def _constant(array: np.ndarray) -> Degree:
     """Bounds on the bits of a constant; exact for small ones."""
+    if array.dtype.kind in "iu":
+        return Degree(0.0, 0.0, max(int(array.max(initial=0)).bit_length(), int(array.min(initial=0)).bit_length(), 0))
     values = np.abs(array.reshape(-1).astype(np.float64))
     values = values[np.isfinite(values) & (values > 0)]
     if not values.size:

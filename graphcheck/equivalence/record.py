@@ -39,9 +39,24 @@ def proved(attempts: Sequence[Attempt], trials: Trials) -> str:
 
 
 def _at_samples(attempts: Sequence[Attempt], trials: Trials) -> str:
-    sampled = [a.sample for a in attempts if a.sample is not None]
-    names = ", ".join(repr(p.key) for p in trials.discrete())
-    return f", at {len(sampled)} sampled values of the integer inputs {names} alone" if sampled else ""
+    names, sampled, every = _sampled(attempts, trials)
+    if not sampled:
+        return _at_defaults(trials)
+    which = "every value" if every else f"{sampled} sampled values alone"
+    return f", at {which} of the inputs {names} that steer the graphs{_at_defaults(trials)}"
+
+
+def _sampled(attempts: Sequence[Attempt], trials: Trials) -> tuple[str, int, bool]:
+    """The inputs that steer the graphs, how many samples of them were looked at, and whether those are all values."""
+    sampled = [a for a in attempts if a.sample is not None]
+    names = dict.fromkeys(repr(p.key) for a in sampled for p in trials.steering(a.shapes))
+    return ", ".join(names), len(sampled), all(trials.exhaustive(a.shapes) for a in sampled)
+
+
+def _at_defaults(trials: Trials) -> str:
+    """Inputs that a caller may override keep their defaults: it is said."""
+    names = dict.fromkeys(repr(v.name) for m in trials.models for v in m.graph.inputs if v.name in m.graph.initializers)
+    return f", with {', '.join(names)} at {'its' if len(names) == 1 else 'their'} default" if names else ""
 
 
 def within_rounding(constants: Sequence[dict[str, Any]], attempts: Sequence[Attempt], trials: Trials) -> str:
@@ -59,7 +74,10 @@ def sizes(constants: Sequence[dict[str, Any]], deviations: Sequence[Deviation]) 
     if constants and not all(c["within"] for c in constants):
         worst = max(constants, key=lambda c: c["ulps"])
         count = f"{len(constants)} constant{'s' * (len(constants) > 1)}"
-        return f"the graphs are the same but for {count}, the farthest {worst['name']!r} by {worst['ulps']:.3g} ulps"
+        apart = f"by {worst['ulps']:.3g} ulps" if math.isfinite(worst["ulps"]) else "with {:.3g} against {:.3g}"
+        return (
+            f"the graphs are the same but for {count}, the farthest {worst['name']!r} {apart.format(*worst['values'])}"
+        )
     if not deviations:
         return ""
     far = max(deviations, key=lambda d: d.units)
@@ -92,13 +110,10 @@ def proof(attempts: Sequence[Attempt], trials: Trials, constants: list[dict[str,
 def _assumptions(attempts: Sequence[Attempt], trials: Trials) -> list[str]:
     pairs = [a.pair for a in attempts if a.pair is not None]
     found = sorted({line for p in pairs for line in p.assumptions})
-    sampled = {a.sample for a in attempts if a.sample is not None}
-    names = ", ".join(p.key for p in trials.discrete())
-    if sampled:
-        found.append(
-            f"integer inputs {names} took {len(sampled)} sampled values (draws by the seed, ones, zeros), not all"
-        )
-    elif names:
+    names, sampled, every = _sampled(attempts, trials)
+    if sampled and not every:
+        found.append(f"the inputs {names} took {sampled} sampled values (draws by the seed, ones, zeros), not all")
+    if trials.discrete():
         found.append("integer arithmetic of 32 and 64 bits does not overflow")
     opaque = sorted({line for p in pairs for trace in (p.a, p.b) for line in trace.opaque})
     if opaque:

@@ -24,7 +24,6 @@ from graphcheck.equivalence.classes import Pair
 from graphcheck.equivalence.windows import Prover
 from graphcheck.interpreter import Trace
 
-_UNITS = {2: 2.0**-11, 4: 2.0**-24, 8: 2.0**-53}
 _BASIC = ("add", "mul", "recip", "sqrt")  # rounded correctly; other functions may err by some ulps
 _MOST = 2000  # constants replaced before it counts as another graph
 
@@ -111,9 +110,7 @@ class _Facing:
     joined: tuple[int, int]
 
 
-def _replace(
-    terms: Terms, traces: tuple[Trace, Trace], facing: _Facing, replaced: list[dict[str, Any]]
-) -> None:
+def _replace(terms: Terms, traces: tuple[Trace, Trace], facing: _Facing, replaced: list[dict[str, Any]]) -> None:
     if terms.find(facing.joined[0]) == terms.find(facing.joined[1]):
         return
     found = _described(terms, traces, facing)
@@ -204,16 +201,25 @@ def _near(terms: Terms, prover: Prover) -> list[_Facing]:
 
 def _apart(terms: Terms, a: int, b: int) -> dict[str, Any]:
     """How far apart two classes of constants are, in ulps, and whether that is within their roundings."""
-    unit = max(_unit(terms, a), _unit(terms, b))
-    values = evaluate(terms, _Rounded(2 * unit), [a, b])
-    a, b = terms.find(a), terms.find(b)
-    x, y = values[a].value, values[b].value
-    roundings = _operations(terms, a) + _operations(terms, b)
-    room = values[a].error + values[b].error if roundings else 2 * unit * np.maximum(np.abs(x), np.abs(y))
-    apart = np.abs(x - y)
-    spacing = 2 * unit * np.maximum(np.exp2(np.floor(np.log2(np.maximum(np.abs(x), 1e-300)))), 2.0**-126)
-    within = bool((apart <= room).all()) and bool(np.isfinite(x).all()) and bool(np.isfinite(room).all())
-    return {"ulps": float((apart / spacing).max(initial=0.0)), "roundings": roundings or 1, "within": within}
+    whole = any(terms.precision.get(_root(terms, terms.find(c)), 0) >= 64 for c in (a, b))
+    unit = 0.0 if whole else max(_unit(terms, a), _unit(terms, b))
+    with np.errstate(all="ignore"):
+        values = evaluate(terms, _Rounded(2 * unit), [a, b])
+        a, b = terms.find(a), terms.find(b)
+        x, y = values[a].value, values[b].value
+        apart = np.where(x == y, 0.0, np.abs(x - y))
+        roundings = _operations(terms, a) + _operations(terms, b)
+        room = values[a].error + values[b].error if roundings else 2 * unit * np.maximum(np.abs(x), np.abs(y))
+        room = np.where(np.isfinite(room) & (unit > 0), room, 0.0)
+        spacing = 2 * (unit or 2.0**-53) * np.exp2(np.floor(np.log2(np.maximum(np.abs(x), 1e-300))))
+        ulps = apart / np.maximum(spacing, 2.0**-126 * (unit or 2.0**-53))
+    worst = int(np.argmax(np.where(np.isnan(ulps), np.inf, ulps))) if ulps.size else 0
+    return {
+        "ulps": float(np.max(np.where(np.isfinite(ulps), ulps, np.inf), initial=0.0)),
+        "values": [float(v[worst]) for v in (x, y)] if ulps.size else [],
+        "roundings": roundings or 1,
+        "within": bool((apart <= room).all()) and bool(np.isfinite(x).all()),
+    }
 
 
 def _root(terms: Terms, cls: int) -> int:
@@ -244,10 +250,18 @@ def _operations(terms: Terms, cls: int) -> int:
 
 
 def _unit(terms: Terms, cls: int) -> float:
-    """The unit roundoff of the constants that a class is made of (the coarsest)."""
-    sizes = [terms.arrays[c].dtype for c in terms.order([cls]) if c in terms.arrays]
-    floats = [_UNITS.get(d.itemsize, 2.0**-24) for d in sizes if d.kind == "f" and d.itemsize < 8]
-    return max(floats, default=2.0**-24)
+    """The unit roundoff of the coarsest floats among the constants that a class is made of; 0 where there are none."""
+    units = [0.0]
+    for c in terms.order([cls]):
+        bits = terms.precision.get(c, 0) if c in terms.arrays else 0
+        if 0 < bits < 64 and not _power_of_two(terms.arrays[c]):
+            units.append(2.0**-bits)
+    return max(units)
+
+
+def _power_of_two(array: np.ndarray) -> bool:
+    """Whether a constant is a scalar that rounds nothing: any type holds it, and so says nothing of the model's."""
+    return array.size == 1 and abs(math.frexp(float(array[0]))[0]) in (0.0, 0.5)
 
 
 def _described(terms: Terms, traces: tuple[Trace, Trace], facing: _Facing) -> dict[str, Any]:

@@ -60,7 +60,9 @@ class Prover:
         deadline: float = math.inf,
         budget: float = 4e9,
     ) -> None:
-        self.terms, self.seed, self.target, self.deadline, self.budget = terms, seed, target, deadline, budget
+        self.terms, self.target, self.deadline, self.budget = terms, target, deadline, budget
+        # nobody can know the primes beforehand, and put them into a model
+        self.seed = int(np.random.SeedSequence([seed, terms.digest()]).generate_state(1, np.uint64)[0])
         self.roots = list(zip(roots_a, roots_b, strict=True))
         self.row_counts = sorted({r for r in rows if r > 1}, reverse=True)
         self.nodes = {side: terms.order(roots) for side, roots in (("a", roots_a), ("b", roots_b))}
@@ -124,7 +126,8 @@ class Prover:
     def _rows(self) -> None:
         """Rows are looked at in float64 first, on random free tensors: only those that look alike are evaluated exactly."""
         started = time.monotonic()
-        tier = Tier("rows", draw_primes(self.seed, 8))
+        wanted = -math.log2(self.target)
+        tier = Tier("rows", draw_primes(self.seed, min(16, max(8, math.ceil(wanted / 10) + 4))))
         domain, probe = Residues(tier.primes, self.seed), Float64(_Drawn(self.seed, self._leaf_size), bounds=False)
         risk = Risk(Degrees(self.terms))
         for count in self.row_counts:
@@ -150,7 +153,8 @@ class Prover:
                     tier.fingerprints += 2
                     risk.evaluated(self.terms.order(pair))
                     risk.compared(*pair, among=tier.fingerprints)
-                    if marks[0] is not None and marks[0] == marks[1]:
+                    if marks[0] is not None and marks[0] == marks[1] and risk.log2(len(tier.primes)) <= -wanted:
+                        tier.log2_error = risk.log2(len(tier.primes))
                         self.terms.merge(other, cls)
                         tier.merges += 1
                         break
@@ -169,7 +173,7 @@ class Prover:
         tier.hashed, tier.undefined = domain.hashed, domain.undefined
         if risk is not None:
             tier.degree, tier.height = risk.worst.degree, risk.worst.height
-        if tier.merges:
+        if tier.merges and tier.name != "rows":
             tier.log2_error = 0.0 if risk is None else risk.log2(len(tier.primes))
         tier.seconds = time.monotonic() - started
         self.tiers.append(tier)
@@ -273,7 +277,8 @@ class Prover:
         count = risk.primes(self.target, 24)
         if count is None:
             raise Undecided(
-                "no number of primes keeps the error probability under the target: the degrees are too high"
+                f"no number of primes keeps the error probability under {self.target:.1g}: the degrees are too high for it, or "
+                "hashes of 128 bits too short"
             )
         tier = Tier("inputs", draw_primes(self.seed + 3, count))
         equal = self._compare(roots, tier.primes, self.seed + 3, tier, started, risk)

@@ -41,6 +41,7 @@ _TRIALS: tuple[dict[str, Any], ...] = (
 )
 _SEARCH_SECONDS, _FEWEST = 10.0, 1  # trials go on for so long, but at least so many are made
 _SHRINK_SECONDS = 5.0
+_RELEASE = 32  # steps after which mapped weights are given back
 _LARGE = 2**27  # bytes of weights above which sessions are not kept
 _BOUNDS = {
     "running": "running error bound",
@@ -109,13 +110,21 @@ class Search:
         run: bool,
     ) -> None:
         self.sources, self.models, self.interface, self.pair = sources, models, interface, pair
-        self.outputs, self.seed, self.given, self.tick, self.execute = outputs, seed, given, tick, run
+        self.outputs, self.seed, self.given, self.execute = outputs, seed, given, run
+        self._check, self._ticks = tick, 0
         self.ranges = tuple((name, *bounds) for name, bounds in ranges.items())
         self.unit = unit_of(pair)
         self.deviations: list[Deviation] = []
         self._sessions: dict[int, RemoteSession] = {}
         self.large = sum(w.nbytes for m in models for w in weights(m)) > _LARGE
         self._seen: Executed | None = None
+
+    def tick(self) -> None:
+        """Stop where the time is over; give the weights' pages back now and then."""
+        self._check()
+        self._ticks += 1
+        if self.large and self._ticks % _RELEASE == 0:
+            model_.release(*self.models)
 
     def run(self) -> Witness | None:
         """A witness, or None if no trial showed a difference beyond rounding."""
@@ -154,7 +163,7 @@ class Search:
         for trial in _TRIALS:
             spec = inputs_.InputSpec(self.seed, ranges=self.ranges, **trial)
             kind = " ".join(str(v) for v in trial.values()) or "normal"
-            yield kind, self.seed, inputs_.generate(self.interface, self.pair.shapes, spec)
+            yield kind, self.seed, {**inputs_.generate(self.interface, self.pair.shapes, spec), **self.pair.concrete}
 
     def _judge(self, arrays: Mapping[str, np.ndarray]) -> list[Deviation]:
         leaves = {("input", name): np.asarray(value, np.float64) for name, value in arrays.items()}
@@ -186,6 +195,7 @@ class Search:
     def _execute(self, arrays: Mapping[str, np.ndarray]) -> Executed | None:
         """The outputs of both sides in onnxruntime, optimizations off, as float64; None if it cannot run them."""
         results = []
+        model_.release(*self.models)
         try:
             for side, feed in enumerate(inputs_.side_inputs(self.interface, arrays)):
                 if side not in self._sessions:

@@ -96,6 +96,8 @@ class Algebra:
             at = shape.index(-1)
             shape[at] = 1
             shape[at] = math.prod(x.shape) // max(math.prod(shape), 1)
+        if math.prod(shape) != self.terms.size(x.cls):
+            raise Undecided(f"{list(x.shape)} has not as many elements as {shape}")
         return Tensor(x.cls, tuple(int(s) for s in shape), x.dtype)
 
     def transpose(self, x: Some, perm: Sequence[int]) -> Tensor:
@@ -199,8 +201,8 @@ class Algebra:
         return self.ew("pos", x)
 
     def relu(self, x: Some) -> Some:
-        """x * pos(x)."""
-        return self.mul(x, self.pos(x))
+        """Max(x, 0), which is x * pos(x)."""
+        return self.ew("max", x, np.zeros((), x.dtype))
 
     def where(self, c: Some, x: Some, y: Some) -> Some:
         """``c`` ? x : y; a selection where ``c`` is concrete, c * x + (1 - c) * y otherwise."""
@@ -210,6 +212,8 @@ class Algebra:
             at = np.arange(1, size + 1).reshape(shape)
             index = np.where(c, at, at + size)
             return self.join((self.expand(x, shape), self.expand(y, shape)), index, shape, x.dtype)
+        if isinstance(x, np.ndarray) and not x.any():
+            return self.add(y, self.mul(c, self.neg(y)))
         rest = self.sub(self.scalar(1, x), c)
         return self.ew("add", self.ew("mul", c, x, dtype=x.dtype), self.ew("mul", rest, y, dtype=y.dtype))
 

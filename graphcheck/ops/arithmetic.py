@@ -75,19 +75,9 @@ def chain(fn: str) -> Callable[..., Some]:
     """Sum, Max, Min over any number of operands."""
 
     def op(m: Algebra, node: Node, *xs: Some) -> Some:
-        if fn == "add":
-            return functools.reduce(m.add, xs)
-        return functools.reduce(lambda a, b: extreme(m, fn, a, b), xs)
+        return functools.reduce(lambda a, b: m.ew(fn, a, b), xs)
 
     return op
-
-
-def extreme(m: Algebra, fn: str, a: Some, b: Some) -> Some:
-    """Max(x, 0) is x * pos(x); any other Max or Min is uninterpreted (a function of the multiset)."""
-    for x, other in ((a, b), (b, a)):
-        if isinstance(other, np.ndarray) and isinstance(x, Tensor) and not other.any() and fn == "max":
-            return m.relu(m.expand(x, np.broadcast_shapes(x.shape, other.shape)))
-    return m.ew(fn, a, b)
 
 
 def mean(m: Algebra, node: Node, *xs: Some) -> Some:
@@ -105,8 +95,8 @@ def clip(m: Algebra, node: Node, x: Some, low: Value = None, high: Value = None)
         low = None
     if isinstance(high, np.ndarray) and np.isposinf(high.astype(np.float64)):
         high = None
-    x = x if low is None else extreme(m, "max", x, low)
-    return x if high is None else extreme(m, "min", x, high)
+    x = x if low is None else m.ew("max", x, low)
+    return x if high is None else m.ew("min", x, high)
 
 
 def _infinite(m: Algebra, compare: Callable[..., Any], a: Some, b: Some) -> np.ndarray | None:

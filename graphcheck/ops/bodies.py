@@ -29,7 +29,7 @@ def function_body(
     memo: dict[Any, Any], node: Node, inputs: Sequence[Value], opsets: Mapping[str, int]
 ) -> ir.Function | None:
     """The function body of the operator at the model's operator set, or None; interned in ``memo`` by its bytes."""
-    if any(isinstance(value, ir.Graph) for value in node.attributes.values()):
+    if node.has_graphs():
         return None  # the body would have to carry the subgraph on
     try:
         schema = onnx.defs.get_schema(node.op_type, node.version, node.domain)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.errors import Undecided
+from graphcheck.errors import Undecided, Untaught
 from graphcheck.geometry import Window, im2col
 from graphcheck.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.ops.node import Node
@@ -81,12 +81,21 @@ def _spell_ellipsis(terms: list[str], right: str, ranks: list[int], explicit: bo
     return spelled, right.replace("...", "".join(spare[:width]))
 
 
+def _wide(m: Algebra, x: Tensor, names: str, sizes: dict[str, int]) -> Tensor:
+    """``x`` with axes of one element broadcast to what the other operand has under the same letter."""
+    return m.expand(x, [sizes.get(c, n) if n == 1 else n for c, n in zip(names, x.shape, strict=True)])
+
+
 def _pair(m: Algebra, a: Tensor, na: str, b: Tensor, nb: str, rest: str) -> tuple[Tensor, str]:
     """Contract two operands: letters in both and needed later are batch, in both and not needed are summed."""
     batch = [c for c in na if c in nb and c in rest]
     summed = [c for c in na if c in nb and c not in rest]
+    sizes_a, sizes_b = dict(zip(na, a.shape, strict=True)), dict(zip(nb, b.shape, strict=True))
+    a, b = _wide(m, a, na, sizes_b), _wide(m, b, nb, sizes_a)
     only_a, only_b = [c for c in na if c not in nb], [c for c in nb if c not in na]
     size = {**dict(zip(nb, b.shape, strict=True)), **dict(zip(na, a.shape, strict=True))}
+    if any(size[c] != n for c, n in zip(nb, b.shape, strict=True)):
+        raise Undecided(f"Einsum of {na} by {nb} with sizes {list(a.shape)} and {list(b.shape)} is not defined")
     at = m.transpose(a, [na.index(c) for c in (*batch, *only_a, *summed)])
     bt = m.transpose(b, [nb.index(c) for c in (*batch, *only_b, *summed)])
     ba, na_, nb_, k = (math.prod(size[c] for c in letters) for letters in (batch, only_a, only_b, summed))
@@ -124,7 +133,7 @@ def conv_transpose(m: Algebra, node: Node, x: Some, w: Some, b: Value = None) ->
     extra = node.attr("output_padding") or (0,) * rank
     extents = plain.extents()
     full = [(n - 1) * s + e for n, s, e in zip(spatial, plain.strides, extents, strict=True)]
-    pads = _transpose_pads(node, full, extra, spatial, plain.strides)
+    pads = _transpose_pads(node, full, extra, spatial, plain.strides, plain.kernel_shape)
     stretched = [(n - 1) * s + 1 for n, s in zip(spatial, plain.strides, strict=True)]
     index = np.zeros((*x.shape[:2], *stretched), np.int64)
     every = (slice(None), slice(None), *(slice(None, None, s) for s in plain.strides))
@@ -144,15 +153,19 @@ def conv_transpose(m: Algebra, node: Node, x: Some, w: Some, b: Value = None) ->
     return conv(m, dataclasses.replace(node, attributes=attributes), wide, kernel, b)
 
 
-def _transpose_pads(node: Node, full: list[int], extra: Any, spatial: Any, strides: Any) -> list[int]:
+def _transpose_pads(node: Node, full: list[int], extra: Any, spatial: Any, strides: Any, kernel: Any) -> list[int]:
     """The pads of ConvTranspose, from output_shape or auto_pad where given (see its ONNX operator page)."""
     rank, auto_pad = len(full), node.attr("auto_pad", "NOTSET")
     shape = node.attr("output_shape")
+    if auto_pad != "NOTSET" and auto_pad != "VALID" and any(s > k for s, k in zip(strides, kernel, strict=True)):
+        raise Untaught("ConvTranspose with auto_pad SAME and strides beyond its kernel: the runtimes differ")
     if not shape and auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         shape = [n * s for n, s in zip(spatial, strides, strict=True)]
     if not shape:
         return [0] * (2 * rank) if auto_pad == "VALID" else list(node.attr("pads") or [0] * (2 * rank))
     total = [f + o - n for f, o, n in zip(full, extra, list(shape)[-rank:], strict=True)]
+    if min(total) < 0:
+        raise Untaught("ConvTranspose to an output larger than the whole: the runtimes differ")
     half = [t // 2 for t in total]
     rest = [t - h for t, h in zip(total, half, strict=True)]
     return half + rest if auto_pad == "SAME_UPPER" else rest + half

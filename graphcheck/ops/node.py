@@ -30,6 +30,13 @@ class Node:
         """The attribute's value, or ``default``."""
         return self.attributes.get(name, default)
 
+    def has_graphs(self) -> bool:
+        """Whether an attribute is a graph, or a list of graphs."""
+        import onnx_ir as ir
+
+        values = self.attributes.values()
+        return any(isinstance(g, ir.Graph) for v in values for g in (v if isinstance(v, (list, tuple)) else (v,)))
+
     def key(self) -> tuple[Any, ...]:
         """What identifies the operator: domain, type, since-version, attributes, which inputs are there."""
         plain = tuple(sorted((k, _hashable(v)) for k, v in self.attributes.items()))

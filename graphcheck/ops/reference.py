@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphcheck import limits
-from graphcheck.errors import Undecided
+from graphcheck.errors import Undecided, Untaught
 
 if TYPE_CHECKING:
     from graphcheck.ops.node import Node
 
 
 _STEERING = 4096  # inputs up to so many elements may say what shape an output has
+_FAR = 2**31 - 1  # as an end, runtimes take it for "all the way" in either direction
 _FIRST = {"DequantizeLinear": 19}  # earlier versions mean the same for fewer types, and have no implementation
 
 
@@ -27,8 +28,9 @@ def run(node: Node, inputs: Sequence[Any]) -> list[Any]:
     if node.domain not in ("", "ai.onnx"):
         raise Undecided(f"{node.domain}.{node.op_type} has no reference implementation")
     check_size(node, inputs)
-    if node.op_type == "Reshape" and len(inputs) > 1 and (np.asarray(inputs[1]) < -1).any():
-        raise Undecided(f"Reshape to {np.asarray(inputs[1]).tolist()}: a size below -1 means nothing")  # numpy takes it as -1
+    doubt = _doubt(node, inputs)
+    if doubt is not None:
+        raise Untaught(f"{node.op_type} {doubt}", node.name)
     proto, version = node.proto(), max(node.version, _FIRST.get(node.op_type, 0))
     params: dict[str, Any] = {
         "log": lambda *_: None,
@@ -41,9 +43,36 @@ def run(node: Node, inputs: Sequence[Any]) -> list[Any]:
     try:
         with np.errstate(all="ignore"):
             implementation = load_op("", node.op_type, version, evaluator_cls=ReferenceEvaluator)
-            return [np.asarray(y) if not isinstance(y, list) else y for y in implementation(proto, params).run(*inputs)]
+            results = implementation(proto, params).run(*inputs)
+        if node.op_type.startswith("Reduce"):  # some widen integers
+            return [np.asarray(y).astype(inputs[0].dtype) for y in results]
+        return [np.asarray(y) if not isinstance(y, list) else y for y in results]
     except Exception as error:
         raise Undecided(f"onnx.reference cannot run {node.op_type}: {str(error).splitlines()[0][:200]}") from None
+
+
+def _doubt(node: Node, inputs: Sequence[Any]) -> str | None:
+    """Where onnx.reference departs from the standard, or the standard and the runtimes from each other; None elsewhere."""
+    given = [None if x is None else np.asarray(x) for x in (*inputs, *[None] * 5)][:5]
+    if node.op_type == "Reshape" and given[1] is not None and bool((given[1] < -1).any()):
+        return f"to {given[1].tolist()}: a size below -1 means nothing"  # numpy takes it as -1
+    if node.op_type == "Hardmax" and node.version < 13:
+        return "over several axes"
+    if node.op_type == "Unique" and not node.attr("sorted", 1):
+        return "in the order of the elements"
+    if node.op_type == "Slice" and node.version >= 10 and given[0] is not None and given[4] is not None:
+        axes = range(given[0].ndim) if given[3] is None else given[3].reshape(-1).tolist()
+        rows = zip(given[1].tolist(), given[2].tolist(), axes, given[4].tolist(), strict=False)  # type: ignore[union-attr]
+        if any(step < 0 and (start < -given[0].shape[axis] or end >= _FAR) for start, end, axis, step in rows):
+            return "backwards from or to beyond the end"
+    mode = node.attr("coordinate_transformation_mode", "half_pixel")
+    if node.op_type == "Resize" and mode == "tf_crop_and_resize":
+        return "of a region"
+    if node.op_type == "Resize" and mode == "pytorch_half_pixel" and given[2] is not None and given[2].size:
+        lengths = given[2] * np.asarray(given[0].shape[-given[2].size :])  # type: ignore[union-attr]
+        if bool(((lengths < 2) & (lengths % 1 != 0)).any()):
+            return "to the broken length of one element"
+    return None
 
 
 def check_size(node: Node, inputs: Sequence[Any]) -> None:

@@ -22,15 +22,18 @@ TAUGHT: dict[tuple[str, str], Callable[..., Any]] = {
 _WRAPPING = "Abs Add CumSum Div Einsum Gemm MatMul Mul Neg PRelu Pow ReduceL1 ReduceProd ReduceSum ReduceSumSquare Sub Sum"
 WRAPPING = frozenset(_WRAPPING.split())
 
+# Operators of any domain that draw numbers, and where the others say so: at input ``training_mode``, behind the ratio.
 RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Sampling"}
 )
+_TRAINING = {"Dropout": 2, "BitmaskDropout": 2, "BiasDropout": 4, "BitmaskBiasDropout": 4}
 
 
 def is_random(node: Node, inputs: Sequence[Any]) -> bool:
     """Whether the operator draws numbers: the random ones, and Dropout in training at a ratio that is not 0."""
-    if node.op_type != "Dropout" or len(inputs) < 3 or inputs[2] is None:
+    at = _TRAINING.get(node.op_type, len(inputs))
+    if at >= len(inputs) or inputs[at] is None:
         return node.op_type in RANDOM
-    ratio, training = inputs[1:3]
+    ratio, training = inputs[at - 1 : at + 1]
     off = isinstance(training, np.ndarray) and not training.any()
     return not (off or (isinstance(ratio, np.ndarray) and not ratio.any()))

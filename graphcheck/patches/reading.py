@@ -145,6 +145,8 @@ class Reader:
             except NoWindow as error:
                 reason = reason or error
                 continue
+            if window.is_window and window.is_split and reason is not None:
+                continue  # rows gathered from no window, and turned: the reason is theirs
             if window.is_window:
                 own = value.producer() is not None and window.on_first_axis and len(window.axes) > 2
                 return None if own else reading

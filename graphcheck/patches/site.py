@@ -18,10 +18,17 @@ _SHOWN_FILTERS, _SHOWN_CHANNELS, _SHOWN_NUMBERS = 6, 3, 6000
 
 @dataclasses.dataclass(frozen=True)
 class SiteAxis:
-    """One axis of the site's input, over all sizes tried; ``size`` and ``count`` are None where they vary.
+    """One axis of the site's input, over all sizes tried.
 
-    ``role`` as in :class:`graphcheck.patches.window.Axis`; ``begin`` and ``end`` are pads, negative where elements are
-    cut off; ``count`` is the number of windows along the axis (1 for a channel axis).
+    Attributes:
+        role: ``batch``, ``channel`` or ``spatial``.
+        size: Elements along the axis; None where it varies.
+        count: Windows along the axis, 1 for a channel axis; None where it varies.
+        kernel: Elements of a window.
+        stride: From one window to the next.
+        dilation: From one element of a window to the next.
+        begin: Padding before the axis; negative where elements are cut off.
+        end: Padding behind it, likewise.
     """
 
     role: str
@@ -47,17 +54,37 @@ Quantized = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 class Site:
     """A patch embedding: ``output = order(activation(conv(input, weight) * alpha + bias + residual))``.
 
-    ``axes`` are those of ``input``; ``weight`` is the folded constant and ``weight_index`` int
-    [out_channels, in_channels / groups, *kernel_shape] the flat element of it at each place of the Conv weight, -1
-    for a
-    zero (channels run over the channel axes in their order); ``bias`` is [out_channels] or None. ``order`` has a tuple
-    for each dim of ``output``: the input axes whose windows it runs over, ``len(axes)`` standing for out_channels.
-    ``tensors`` are those between input and output: (name, operator, shape); ``quantized`` is how the weight is stored
-    if a DequantizeLinear gives it.
-    ``direct`` is a Conv that reads its input as it is; ``flattened`` a Conv over patches that are flattened already.
-    ``folded`` is the site as it was before a
-    normalization was taken into its weight and bias, ``blocked`` says why the site cannot be
-    rewritten, if so.
+    Attributes:
+        form: How it is written: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``.
+        pattern: The same in einops notation, ``b c (h p1) (w p2) -> b (h w) (c p1 p2)``; None where it has none.
+        axes: Those of ``input``, in order.
+        layout: The input's axes in letters, such as ``NCHW`` or ``NHWC``.
+        groups: Groups of channels.
+        in_channels: Channels of the input, all groups together.
+        out_channels: Channels of the output, all groups together.
+        kernel_shape: Sizes of the kernel along the spatial axes.
+        input: The value that the windows are taken from.
+        output: The value that the site computes.
+        node: The contraction: a Conv, MatMul, Gemm or Einsum.
+        region: All nodes between input and output.
+        weight_value: The value that the contraction takes its weight from.
+        weight: The folded constant, in the shape and dtype that it is stored in.
+        weight_index: int [out_channels, in_channels / groups, *kernel_shape], the flat element of ``weight`` at each
+            place of the Conv weight, -1 for a zero; channels run over the channel axes in their order.
+        alpha: A factor of the product.
+        bias: [out_channels], or None.
+        order: For each dim of ``output`` the input axes whose windows it runs over; ``len(axes)`` is out_channels.
+        shape: The output's shape, at the sizes of the first trial.
+        tensors: Those between input and output: (name, operator, shape), None for a dim that varies.
+        quantized: How the weight is stored where a DequantizeLinear gives it, else None.
+        direct: Whether it is a Conv that reads its input as it is.
+        flattened: Whether it is a Conv over patches that are flattened already.
+        activation: The operator behind the sum, if it is part of the site.
+        residual: What is added to the product beside the bias, or None.
+        folded: The site before a normalization was taken into its weight and bias, or None.
+        blocked: Why it cannot be rewritten, or None.
+        blocker: The node that blocks it, or None.
+        notes: What else there is to say of it.
     """
 
     form: str
@@ -170,7 +197,12 @@ class Site:
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """Why a contraction that is fed by data movement is no patch embedding, or why a site is left alone."""
+    """Why a contraction that is fed by data movement is no patch embedding, or why a site is left alone.
+
+    Attributes:
+        reason: One sentence.
+        node: The name of the contraction node.
+    """
 
     reason: str
     node: str
@@ -182,7 +214,12 @@ class Refusal:
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """All sites and refusals of a model, in graph order."""
+    """What ``analyze`` found in a model, in graph order.
+
+    Attributes:
+        sites: Patch embeddings, ordinary convolutions included.
+        refusals: Contractions behind data movement that are none, each with the reason.
+    """
 
     sites: tuple[Site, ...]
     refusals: tuple[Refusal, ...]

@@ -60,6 +60,12 @@ class Window:
         """Whether a spatial axis has a kernel above 1; without one this is a plain projection."""
         return any(axis.role == "spatial" and axis.kernel > 1 for axis in self.axes)
 
+    @property
+    def is_split(self) -> bool:
+        """Whether every kernel takes each count-th element of its whole axis: a Reshape to [kernel, count], no window."""
+        kernels = [axis for axis in self.axes if axis.role == "spatial" and axis.kernel > 1]
+        return all((a.stride, a.origin, a.dilation, a.kernel * a.dilation) == (1, 0, a.count, a.size) for a in kernels)
+
 
 class NoWindow(Exception):
     """Why a map is no window; the message is a refusal's reason."""

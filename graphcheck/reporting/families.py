@@ -32,8 +32,8 @@ class _Family:
         self.family, self.prefix = family, prefix
         self.variants: list[dict[str, Any]] = family.get("variants") or []
         self.pairs: list[dict[str, Any]] = family.get("pairs") or []
-        analyses = {str(v["name"]): v.get("analyze") or {} for v in self.variants}
-        self.graphs = {name: found["graph"] for name, found in analyses.items() if found.get("graph")}
+        self.analyses = {str(v["name"]): v.get("analyze") or {} for v in self.variants}
+        self.graphs = {name: found["graph"] for name, found in self.analyses.items() if found.get("graph")}
         self.known = graphs.Sides()
         self.drawings: dict[str, Any] = {}
         self.keys: dict[str, str] = {}
@@ -56,12 +56,15 @@ class _Family:
         add(f"{self.prefix}-graphs", {name: _shown(graph, self.drawn[name]) for name, graph in self.graphs.items()})
         names = [str(v["name"]) for v in self.variants]
         stem = _stem(names)
+        drawn: dict[str, Any] = next((a for a in self.analyses.values() if a.get("patch_embeddings")), {})
         medians = [(v.get("time_ms") or {}).get("median") for v in self.variants]
         return {
             "f": self.family,
             "prefix": self.prefix,
             "names": {n: n[len(stem) :] for n in names},
             "cells": cells,
+            "site": next(iter(drawn.get("patch_embeddings") or []), None),
+            "size": next(iter(views.image_sizes(drawn)), None),
             "counts": Counter(str(row["compare"].get("verdict")) for row in self.pairs),
             "slowest": max((float(t) for t in medians if words.is_number(t)), default=0.0),
         }
@@ -75,7 +78,8 @@ class _Family:
         return self._stage(data, a, b), pair, title
 
     def _variant(self, variant: dict[str, Any], key: str, times: list[tuple[str, Any]], fragment: Fragment) -> Markup:
-        name, analysis = str(variant["name"]), variant.get("analyze") or {}
+        name = str(variant["name"])
+        analysis = self.analyses[name]
         graph, stage = self.graphs.get(name), None
         if graph:
             marks = {"a": views.marks_of(analysis, analysis.get("patch_embeddings"))}

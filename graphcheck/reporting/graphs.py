@@ -7,7 +7,6 @@ from typing import Any
 from graphcheck.reporting import folding, layout, union
 from graphcheck.reporting.words import is_number
 
-
 FIRST = ("divergence", "rounding")
 """Marks of the place where two graphs part."""
 

@@ -56,6 +56,7 @@ def _picture(
     x, y = left * scale, 24 + top * scale
     parts.append(tag("rect", x=x, y=y, width=wide * scale, height=tall * scale, class_="picked"))
     patch = [[_colour((top + i * dh) / height, (left + j * dw) / width) for j in range(kw)] for i in range(kh)]
+    word = "window" if sh < tall or sw < wide else "patch"
     big = 130.0
     px, py = 268.0, 40.0
     parts.append(
@@ -67,13 +68,13 @@ def _picture(
     )
     parts.append(image(patch, px, py, big, big))
     parts.append(tag("rect", x=px, y=py, width=big, height=big, class_="picked"))
-    parts.append(tag("text", f"one patch: {kh} × {kw} pixels", x=px + big / 2, y=py + big + 18, class_="label mid"))
+    parts.append(tag("text", f"one {word}: {kh} × {kw} pixels", x=px + big / 2, y=py + big + 18, class_="label mid"))
     parts += _planes(patch, channels, 434, py)
     order = _order(pattern, kh, kw, channels)
     parts.append(
         tag(
             "text",
-            f"{height} × {width} image, {rows} × {columns} = {rows * columns} patches",
+            f"{height} × {width} image, {rows} × {columns} = {rows * columns} {word}{'es' if word == 'patch' else 's'}",
             x=0,
             y=14,
             class_="label",
@@ -201,14 +202,14 @@ def _strip(
     return parts
 
 
-def filters_picture(weights: Any) -> Markup | None:
-    """A few filters, each as a Conv kernel and as a column of the MatMul's matrix.
+def filters_picture(weights: Any, most: int = 6) -> Markup | None:
+    """A few filters (``most`` of them), each as a Conv kernel and as a column of the MatMul's matrix.
 
     ``weights``: {"filters": [[c][kh][kw] numbers, ...], "order": einops names of the matrix rows such as "p1 p2 c"}.
     """
     if not isinstance(weights, dict):
         return None
-    filters = [f for f in weights.get("filters") or [] if f and f[0] and f[0][0]][:6]
+    filters = [f for f in weights.get("filters") or [] if f and f[0] and f[0][0]][:most]
     if not filters:
         return None
     parts = [tag("text", "as a Conv kernel", x=0, y=62, class_="label")]

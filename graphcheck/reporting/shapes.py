@@ -12,7 +12,7 @@ Sizes = Mapping[str, int]
 
 
 def graph_of(model: ir.Model) -> dict[str, Any]:
-    """The ``graph`` record of the JSON (see ``structure.graph_json``), its tensors' shapes traced where none is declared.
+    """The ``graph`` record of the JSON (see ``structure.graph_json``), its tensors' shapes traced where no dim is declared.
 
     A symbolic dim is named where the traces tell which it is ("batch", "batch*196", "height/16"), else None. What cannot
     be traced keeps what it declares.
@@ -31,11 +31,13 @@ def graph_of(model: ir.Model) -> dict[str, Any]:
     for value, found in runs[0].values.items():
         row = graph["tensors"].get(getattr(value, "name", None))
         seen = [run.values.get(value) for run in runs[:2]]
-        if row is None or row["shape"] is not None or any(x is None for x in seen):
+        if row is None or None not in (row["shape"] or [None]) or any(x is None for x in seen):
             continue
         shapes = [tuple(x.shape) for x in seen if x is not None]
-        if len({len(shape) for shape in shapes}) == 1:
-            row["shape"] = [_dim(dims, [run.sizes for run in runs[:2]]) for dims in zip(*shapes, strict=True)]
+        declared = row["shape"] or [None] * len(shapes[0])
+        if {len(shape) for shape in shapes} == {len(declared)}:
+            traced = [_dim(dims, [run.sizes for run in runs[:2]]) for dims in zip(*shapes, strict=True)]
+            row["shape"] = [t if d is None else d for d, t in zip(declared, traced, strict=True)]
         if row["dtype"] is None and found is not None:
             row["dtype"] = ir.DataType.from_numpy(found.dtype).name.lower()
     return graph

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from graphcheck import model as model_
 from graphcheck.errors import ModelError
 from graphcheck.rewriting.builder import RULE
+from graphcheck.rewriting.checks import Load
 from graphcheck.rewriting.rewrite import Prove, Rewrite, rewrite
 
 
@@ -16,8 +17,7 @@ class PatchEmbedding(ir.passes.FunctionalPass):
     """Rewrites every patch embedding to the form ``to``; ``check`` proves the result against the input.
 
     A plain clone of the input is returned where nothing applies, a check fails or the proof is missing; ``result``
-    keeps what
-    was told about the last call. Usable in ``onnx_ir.passes.Sequential`` and ``PassManager``.
+    keeps what was told about the last call. Usable in ``onnx_ir.passes.Sequential`` and ``PassManager``.
     """
 
     def __init__(
@@ -29,10 +29,11 @@ class PatchEmbedding(ir.passes.FunctionalPass):
         max_rank: int | None = None,
         fold_normalization: bool = False,
         run: bool = True,
+        load: Load | None = None,
     ) -> None:
         super().__init__()
         self.to, self.check, self.sites = to, check, sites
-        self.max_rank, self.fold_normalization, self.run = max_rank, fold_normalization, run
+        self.max_rank, self.fold_normalization, self.run, self.load = max_rank, fold_normalization, run, load
         self.result: Rewrite | None = None
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -45,6 +46,7 @@ class PatchEmbedding(ir.passes.FunctionalPass):
             max_rank=self.max_rank,
             fold_normalization=self.fold_normalization,
             run=self.run,
+            load=self.load,
         )
         changed = self.result.changed
         return ir.passes.PassResult(self.result.model if changed else model.clone(), modified=changed)

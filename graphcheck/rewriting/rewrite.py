@@ -18,7 +18,7 @@ from graphcheck.patches.site import Refusal, Site
 from graphcheck.rewriting import normalization
 from graphcheck.rewriting.apply import apply, cancel_transposes, sweep
 from graphcheck.rewriting.builder import RULE, Cannot
-from graphcheck.rewriting.checks import Check, structural_checks
+from graphcheck.rewriting.checks import Check, Load, structural_checks
 from graphcheck.rewriting.folding import parametric
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rank import limit_rank
@@ -53,7 +53,21 @@ class Applied:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rewrite:
-    """The result of a rewrite; ``model`` is the rewritten clone, or the original where nothing was applied or held."""
+    """The result of a rewrite.
+
+    Attributes:
+        original: The model that was given, as it was.
+        model: The rewritten clone; the original where nothing was applied, or what was did not pass.
+        to: The form asked for.
+        applied: The sites that were rewritten.
+        refusals: The sites that were not, and contractions that are none, each with the reason.
+        verdict: That of the check; None where nothing was applied or there was no check.
+        reason: One sentence.
+        checks: What else was looked at: interface, onnx.checker, onnxruntime, window maps.
+        timings: Seconds by stage.
+        moved: Movement elsewhere that was split to keep ``max_rank``.
+        measured: For ``fastest``: milliseconds of each form, by site.
+    """
 
     original: ir.Model
     model: ir.Model
@@ -99,18 +113,23 @@ def rewrite(
     max_rank: int | None = None,
     fold_normalization: bool = False,
     run: bool = True,
+    load: Load | None = None,
 ) -> Rewrite:
     """Rewrite the patch embeddings of ``model`` (left as it is) to the form ``to``, or named sites to a form each.
 
-    ``sites`` picks them by the name of their contraction, input or output; without it all but ordinary sliding Convs
-    are
-    taken. ``max_rank`` allows tensors of that many dims: sites over it are rewritten to whichever form fits, and
-    movement
-    elsewhere is split into steps. ``fold_normalization`` takes a per-channel normalization before the patches into the
-    weight, which is then no longer the original's bit for bit. ``run=False`` leaves onnxruntime out, for a form that
-    its CPU provider cannot run. ``check`` proves the result against the original; if its verdict is no proof, or a
-    structural check fails, the
-    result's ``model`` is the original. Raises :class:`UsageError` for an unknown form or site.
+    Args:
+        model: The model.
+        to: A form, or forms by site.
+        check: Proves the result against the original; if its verdict is no proof, or a structural check fails, the
+            result's ``model`` is the original.
+        sites: Only these, by the name of their contraction, input or output; None: all but ordinary sliding Convs.
+        max_rank: No tensor of more dims: sites over it take whichever form fits, movement elsewhere is split into steps.
+        fold_normalization: Take a per-channel normalization before the patches into the weight, which is then no longer
+            the original's bit for bit.
+        run: False leaves onnxruntime out, for a form that its CPU provider cannot run.
+
+    Raises:
+        UsageError: for an unknown form or site.
     """
     forms = {} if isinstance(to, str) else dict(to)
     for form in forms.values() or (to,):
@@ -150,7 +169,7 @@ def rewrite(
     )
     if not applied and not moved:
         return dataclasses.replace(result, model=model, reason="nothing to rewrite")
-    return judge(result, check, run)
+    return judge(result, check, run, load)
 
 
 def _first_form(
@@ -239,11 +258,11 @@ def described(nodes: Sequence[ir.Node]) -> tuple[dict[str, Any], ...]:
     return tuple(rows)
 
 
-def judge(result: Rewrite, check: Prove | None, run: bool = True) -> Rewrite:
+def judge(result: Rewrite, check: Prove | None, run: bool = True, load: Load | None = None) -> Rewrite:
     """Run the checks; the original takes the model's place where one fails or the proof is missing."""
     start = time.perf_counter()
     sites = tuple(a.site for a in result.applied)
-    checks = structural_checks(result.original, result.model, sites, run=run)
+    checks = structural_checks(result.original, result.model, sites, run=run, load=load)
     failed = next((c for c in checks if c.ok is False), None)
     timings = {**result.timings, "checks": time.perf_counter() - start}
     result = dataclasses.replace(result, checks=tuple(checks), timings=timings)

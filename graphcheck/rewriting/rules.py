@@ -28,7 +28,14 @@ _OPERANDS = {"MatMul": 2, "Gemm": 2, "Einsum": 2, "Conv": 2}
 
 
 def patch_embedding_rules(to: str = "conv") -> RewriteRuleSet:
-    """Rules that turn patch embeddings into the form ``to``; raises :class:`UsageError` for an unknown form."""
+    """Rules for onnxscript's rewriter that turn patch embeddings into the form ``to``. They prove nothing.
+
+    Args:
+        to: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``.
+
+    Raises:
+        UsageError: for an unknown form.
+    """
     from onnxscript.rewriter import RewriteRule, RewriteRuleSet
 
     if to not in FORMS:

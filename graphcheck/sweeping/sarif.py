@@ -18,9 +18,24 @@ from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_TROUBLE, Verdict
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json"
 _LONGEST = 1000
 _RULES = (
-    ("different", "error", "The models are not the same function"),
-    ("trouble", "error", "A model could not be looked at"),
-    ("undecided", "warning", "Not shown to be the same function, nor to differ"),
+    (
+        "different",
+        "error",
+        "The models are not the same function",
+        "There is an input on which both run and differ by more than rounding explains, or their interfaces do not fit.",
+    ),
+    (
+        "trouble",
+        "error",
+        "A model could not be looked at",
+        "A model cannot be read, an optimizer failed, or a process crashed: nothing is known of this pair.",
+    ),
+    (
+        "undecided",
+        "warning",
+        "Not shown to be the same function, nor to differ",
+        "The proof, or the level of it that is required, was not reached; the message says what stopped it.",
+    ),
 )
 
 
@@ -32,8 +47,14 @@ def sarif(outcomes: Sequence[Outcome], require: Verdict) -> str:
                 "name": "graphcheck",
                 "version": version("graphcheck") or "unknown",
                 "rules": [
-                    {"id": name, "shortDescription": {"text": text}, "defaultConfiguration": {"level": level}}
-                    for name, level, text in _RULES
+                    {
+                        "id": name,
+                        "shortDescription": {"text": text},
+                        "fullDescription": {"text": more},  # which GitHub asks for, as for the help
+                        "help": {"text": more},
+                        "defaultConfiguration": {"level": level},
+                    }
+                    for name, level, text, more in _RULES
                 ],
             }
         },
@@ -46,7 +67,7 @@ def sarif(outcomes: Sequence[Outcome], require: Verdict) -> str:
 
 def _finding(o: Outcome, require: Verdict) -> dict[str, Any]:
     index = {EXIT_DIFFERENT: 0, EXIT_TROUBLE: 1}.get(o.exit_code(require), 2)
-    rule, level, _ = _RULES[index]
+    rule, level, *_ = _RULES[index]
     divergence = (o.result or {}).get("divergence") or {}
     sides = [(o.b, divergence.get("b")), (o.a, divergence.get("a"))]
     locations = [_location(path, place) for path, place in sides if path]

@@ -106,6 +106,7 @@ class Made:
 
     model: ir.Model
     geometry: Geometry_
+    shapes: dict[str, tuple[int, ...]] | None  # to prove at, where the sizes that compare takes would be too large
 
 
 def cases() -> Iterator[Case]:
@@ -117,14 +118,15 @@ def cases() -> Iterator[Case]:
 
 def sample() -> list[Case]:
     """Few cases in which every operator, layout, rank, window, type and dynamic stands at least twice."""
-    want = {(field, value): 2 for case in cases() for field, value in dataclasses.asdict(case).items()}
-    found = []
-    for case in sorted(cases(), key=lambda case: (hash_of(case.name), case.name)):
-        new = [pair for pair in dataclasses.asdict(case).items() if want[pair] > 0]
-        if len(new) >= 2 or any(want[pair] == 2 for pair in new):
-            found.append(case)
-            for pair in dataclasses.asdict(case).items():
-                want[pair] -= 1
+    want = {pair: 2 for case in cases() for pair in dataclasses.asdict(case).items()}
+    mixed = sorted(cases(), key=lambda case: (hash_of(case.name), case.name))
+    found: list[Case] = []
+    while any(n > 0 for n in want.values()):
+        best = max(mixed, key=lambda case: sum(want[pair] > 0 for pair in dataclasses.asdict(case).items()))
+        mixed.remove(best)
+        found.append(best)
+        for pair in dataclasses.asdict(best).items():
+            want[pair] -= 1
     return found
 
 
@@ -146,7 +148,9 @@ def make(case: Case) -> Made:
     )
     write = _Writer(case, kernel, strides, dilations, begin, end, count, sizes, window.groups)
     seen = (None,) * r if case.dynamic == "all" else count
-    return Made(write.model(), (kernel, strides, dilations, begin, seen, window.groups))
+    large = case.dynamic == "all" and r == 3
+    return Made(write.model(), (kernel, strides, dilations, begin, seen, window.groups),
+                {"x": write.shape()} if large else None)  # fmt: skip
 
 
 def read(site: Site) -> Geometry_:
@@ -199,6 +203,11 @@ class _Writer:
         body, opset = " ".join(self.lines), 22 if case.kind == "bfloat16" else 18
         x = f"{case.kind}[{','.join(dims)}] x"
         return graph(x, f"{case.kind}[{out}] y", body, opset, case.kind, **self.constants)
+
+    def shape(self) -> tuple[int, ...]:
+        """The input's shape with two images and the sizes that give ``count`` windows."""
+        sizes = {"n": 2, **self.channels, **dict(zip("stu", self.sizes, strict=False))}
+        return tuple(sizes[axis] for axis in self.axes)
 
     def _add(self, line: str, **constants: Any) -> None:
         self.lines.append(line)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx_ir as ir
 
@@ -45,14 +46,18 @@ class Row:
         return [f"{self.name}: {form}: {cell}" for form, cell in cells if not set(cell.split(BACK)) <= good]
 
 
-def row(name: str, model: ir.Model, *, timeout: float = 120.0) -> Row:
+def row(
+    name: str, model: ir.Model, *, timeout: float = 120.0, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> Row:
     """Recognise, rewrite to each form and back to the original's, prove both against the original, run both."""
     start = time.perf_counter()
     _, found = prepared(model)
     sites = [site for site in found.sites if not site.ordinary]
+    ordinary = len(found.sites) - len(sites)
+    sites = sites or list(found.sites[:1])  # an ordinary Conv alone is rewritten too, by name
     forms: dict[str, str] = {}
     refusals = [refusal.reason for refusal in found.refusals]
-    attempt = _Attempts(model, timeout)
+    attempt = _Attempts(model, timeout, shapes)
     for form in FORMS if sites else ():
         result, said = attempt.form(model, form, [site.name for site in sites])
         new = [r.reason for r in result.refusals[len(found.refusals) :]]
@@ -65,15 +70,15 @@ def row(name: str, model: ir.Model, *, timeout: float = 120.0) -> Row:
         if back != said:
             forms[form] += BACK + back
     words = tuple(dict.fromkeys(map(said_of, sites)))
-    ordinary = len(found.sites) - len(sites)
     return Row(name, words, forms, tuple(refusals), ordinary, attempt.ulp, time.perf_counter() - start)
 
 
 class _Attempts:
     """Rewrites, each result proved against one model and run beside it."""
 
-    def __init__(self, original: ir.Model, timeout: float) -> None:
-        self.original, self.timeout, self.ulp = original, timeout, 0.0
+    def __init__(self, original: ir.Model, timeout: float, shapes: Mapping[str, tuple[int, ...]] | None) -> None:
+        self.original, self.ulp = original, 0.0
+        self.options: dict[str, Any] = {"graphs": False, "timeout": timeout, "threads": 1, "shapes": shapes}
 
     def form(self, model: ir.Model, form: str, sites: Sequence[str]) -> tuple[Rewrite, str]:
         """``model`` in another form, and the verdict against the original in words."""
@@ -99,7 +104,7 @@ class _Attempts:
 
     def _rewrite(self, model: ir.Model, form: str, sites: Sequence[str], *, run: bool = True) -> Rewrite:
         def check(_: ir.Model, b: ir.Model) -> Comparison:
-            found = compare(self.original, b, graphs=False, timeout=self.timeout, run=run, threads=1)
+            found = compare(self.original, b, run=run, **self.options)
             runs = (found.evidence.get("numeric") or {"runs": []})["runs"]
             self.ulp = max([self.ulp, *(row["scale_ulp"] or 0.0 for run in runs for row in run["outputs"])])
             return found

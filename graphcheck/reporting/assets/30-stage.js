@@ -74,8 +74,8 @@ class Stage {
     this.drag();
     this.ruler.addEventListener("pointerdown", (e) => this.jump(e));
     this.ruler.addEventListener("pointermove", (e) => e.buttons && this.jump(e));
-    addEventListener("beforeprint", () => this.draw(true));
-    addEventListener("afterprint", () => this.draw());
+    addEventListener("beforeprint", () => this.print());
+    addEventListener("afterprint", () => this.size());
   }
 
   defs() {
@@ -134,6 +134,15 @@ class Stage {
     this.body.style.maxHeight = this.root.classList.contains("full") ? "none" : `${Math.max(380, Math.round(this.g.height * this.zoom) + 24)}px`;
   }
 
+  // On paper stands what is in view, which is the first divergence if nobody has scrolled.
+  print() {
+    const [x0, x1] = this.window(), tall = Math.min(this.g.height, this.view.clientHeight / this.zoom);
+    const top = Math.max(0, Math.min(this.view.scrollTop / this.zoom, this.g.height - tall));
+    this.svg.setAttribute("viewBox", `${x0} ${top} ${x1 - x0} ${tall}`);
+    this.svg.removeAttribute("width");
+    this.svg.removeAttribute("height");
+  }
+
   // After folding or a change of what is shown.
   redraw() {
     this.clear();
@@ -147,9 +156,9 @@ class Stage {
     this.live.clear();
   }
 
-  draw(all = false) {
-    const top = all ? 0 : this.view.scrollTop / this.zoom - 200;
-    const end = all ? this.g.height : (this.view.scrollTop + this.view.clientHeight) / this.zoom + 200;
+  draw() {
+    const top = this.view.scrollTop / this.zoom - 200;
+    const end = (this.view.scrollTop + this.view.clientHeight) / this.zoom + 200;
     const keep = new Set();
     const put = (key, layer, make) => {
       keep.add(key);
@@ -185,7 +194,7 @@ class Stage {
 
   box(v, s) {
     const vert = this.g.verts[v], at = this.g.at[v], x = this.g.cx[s] + at[s] - BOX.w / 2, y = at.y - BOX.h / 2;
-    const node = this.g.node(v, s), label = this.g.label(v, s);
+    const label = this.g.label(v, s);
     const names = this.g.tensorNames(v, s), tensor = (this.g.graphs[s].tensors || {})[names[0]];
     const out = svg("g", { class: `box k-${vert.kind} s-${vert.status}${vert.mark ? " marked" : ""}${FIRST[vert.mark] ? ` ${vert.mark}` : ""}`,
       transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`, "data-key": `v${s}${v}` });
@@ -199,8 +208,7 @@ class Stage {
     if (FIRST[vert.mark]) out.append(words("text", "flagword", BOX.w / 2, -10, FIRST[vert.mark]));
     const dev = s === "a" ? this.devs[names[0]] : null;
     if (dev && dev[0] > 0) out.append(this.gauge(dev));
-    const title = node ? `${node.op_type} ${short(node.name, 200)}` : label;
-    out.append(words("title", "", 0, 0, title + (WORDS[vert.status] ? ` (${WORDS[vert.status]})` : "") + (vert.mark ? `, ${vert.mark}` : "")));
+    out.append(words("title", "", 0, 0, this.brief(v, s)));
     return out;
   }
 

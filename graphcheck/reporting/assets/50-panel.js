@@ -21,6 +21,23 @@ Object.assign(Stage.prototype, {
     this.panel.scrollTop = 0;
   },
 
+  // What hovering tells: the panel in a few lines.
+  brief(v, s) {
+    const vert = this.g.verts[v], node = this.g.node(v, s), other = s === "a" ? "b" : "a";
+    const lines = [(node ? `${node.op_type} ${short(node.name, 200)}` : short(this.g.label(v, s), 200)) + (vert.mark ? ` (${vert.mark})` : "")];
+    if (node?.module) lines.push(`module ${short(node.module, 200)}`);
+    for (const [k, x] of Object.entries(node?.attributes || {}).slice(0, 6)) lines.push(`${short(k, 40)} = ${short(String(x), 80)}`);
+    const name = this.g.tensorNames(v, s)[0], t = (this.g.graphs[s].tensors || {})[name] || {};
+    lines.push(`${shapeText(t.shape) || "shape unknown"} ${String(t.dtype || "").toLowerCase()}`);
+    const there = vert[other] !== null ? v : this.g.byNode[other]?.get(vert.other);
+    const partner = there === undefined || !this.g.sides.includes(other) ? null : this.g.node(there, other);
+    if (partner) lines.push(`${WORDS[vert.status]}: ${partner.op_type} ${short(partner.name, 200)} of ${other.toUpperCase()}`);
+    else if (WORDS[vert.status]) lines.push(WORDS[vert.status]);
+    const dev = s === "a" ? this.devs[name] : null;
+    if (dev) lines.push(`deviation ${numberText(dev[0])}${dev[1] ? `, spread ${numberText(dev[1])}` : ""}`);
+    return lines.join("\n");
+  },
+
   missing(s, status) {
     return el("section", {}, el("h4", {}, s.toUpperCase()), el("p", { class: "soft" }, status === "plain" ? "This result does not record partners." : "No partner on this side."));
   },

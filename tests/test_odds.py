@@ -1,0 +1,160 @@
+"""The tracked degrees and heights bound the true ones, and the risk is the sum over all that could be confused."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from graphcheck.domains.residues import LOW, PRIME_COUNT
+from graphcheck.domains.terms import Terms
+from graphcheck.equivalence.odds import Degrees, Risk
+
+Poly = list[Fraction]  # coefficients by power of the one symbol
+Quotient = tuple[Poly, Poly]
+
+
+def _trim(p: Poly) -> Poly:
+    while p and p[-1] == 0:
+        p = p[:-1]
+    return p
+
+
+def _times(a: Poly, b: Poly) -> Poly:
+    out = [Fraction(0)] * (len(a) + len(b))
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            out[i + j] += x * y
+    return _trim(out)
+
+
+def _plus(a: Poly, b: Poly) -> Poly:
+    n = max(len(a), len(b))
+    return _trim(
+        [x + y for x, y in zip(a + [Fraction(0)] * (n - len(a)), b + [Fraction(0)] * (n - len(b)), strict=True)]
+    )
+
+
+def _divide(a: Poly, b: Poly) -> tuple[Poly, Poly]:
+    quotient = [Fraction(0)] * max(len(a) - len(b) + 1, 0)
+    while len(a) >= len(b):
+        factor, at = a[-1] / b[-1], len(a) - len(b)
+        quotient[at] = factor
+        a = _plus(a, [Fraction(0)] * at + [-factor * c for c in b])
+    return _trim(quotient), a
+
+
+def _reduced(p: Poly, q: Poly) -> Quotient:
+    a, b = p, q
+    while b:
+        a, b = b, _divide(a, b)[1]
+    return (_divide(p, a)[0], _divide(q, a)[0]) if a else (p, q)
+
+
+def _difference(x: Quotient, y: Quotient) -> Poly:
+    """The numerator of the difference, reduced, with coprime integers for coefficients."""
+    top = _plus(_times(x[0], y[1]), [-c for c in _times(y[0], x[1])])
+    top = _reduced(top, _times(x[1], y[1]))[0]
+    if not top:
+        return top
+    whole = math.lcm(*(c.denominator for c in top))
+    common = math.gcd(*(int(c * whole) for c in top))
+    return [c * whole / common for c in top]
+
+
+NUMBERS = st.sampled_from([1.0, 2.0, 3.0, 0.75, 10.0, 1e-3, 1e5, 0.1])
+STEPS = st.lists(st.tuples(st.sampled_from(["add", "mul", "recip", "sum"]), st.integers(0, 99), st.integers(0, 99)),
+                 min_size=1, max_size=9)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(NUMBERS, min_size=3, max_size=3), STEPS)
+def test_degrees_and_heights_bound_the_reduced_numerator_of_every_difference(numbers: list[float], steps: list) -> None:
+    terms = Terms()
+    one = [Fraction(1)]
+    pair = np.asarray(numbers[:2], np.float32)
+    values: list[tuple[int, list[Quotient]]] = [
+        (terms.leaf(("x",), 1), [([Fraction(0), Fraction(1)], one)]),
+        (terms.const(np.asarray(numbers[2:], np.float32)), [([Fraction(float(np.float32(numbers[2])))], one)]),
+    ]
+    if pair[0] != pair[1]:
+        values.append((terms.const(pair), [([Fraction(float(c))], one) for c in pair]))
+    for fn, i, j in steps:
+        (a, x), (b, y) = values[i % len(values)], values[j % len(values)]
+        size = max(len(x), len(y)) if fn in ("add", "mul") else len(x)
+        if fn == "sum":
+            if len(x) == 1:
+                continue
+            total = (_plus(_times(x[0][0], x[1][1]), _times(x[1][0], x[0][1])), _times(x[0][1], x[1][1]))
+            values.append((terms.sum(a, 1, 2), [_reduced(*total)]))
+        elif fn == "recip":
+            assume(all(p for p, _ in x))
+            values.append((terms.ew("recip", [(a, None)], size), [(q, p) for p, q in x]))
+        else:
+            wide = [v * (size // len(v)) for v in (x, y)]
+            out = []
+            for (p, q), (r, s) in zip(*wide, strict=True):
+                top = _times(p, r) if fn == "mul" else _plus(_times(p, s), _times(r, q))
+                out.append(_reduced(top, _times(q, s)))
+            values.append((terms.ew(fn, [(a, None), (b, None)], size), out))
+    degrees = Degrees(terms)
+    for a, x in values:
+        for b, y in values:
+            if len(x) != len(y):
+                continue
+            degree = degrees.size(a).degree + degrees.size(b).degree
+            height = degrees.size(a).height + degrees.size(b).height
+            for numerator in map(_difference, x, y):
+                if numerator:
+                    assert len(numerator) - 1 <= degree
+                    assert min(abs(int(c)).bit_length() for c in numerator if c) <= height + 1
+
+
+def test_residual_sums_do_not_double_the_height() -> None:
+    terms = Terms()
+    x = terms.leaf(("x",), 4)
+    weights = [terms.const(np.arange(16.0, dtype=np.float32) + i) for i in range(40)]
+    for w in weights:
+        x = terms.ew("add", [(x, None), (terms.contract(x, w, (1, 1), 1, 4, 4, kn=True), None)], 4)
+    assert Degrees(terms).size(x).height < 40 * 20
+
+
+def test_a_denominator_that_all_terms_share_counts_once() -> None:
+    terms = Terms()
+    x, third = terms.leaf(("x",), 512), terms.ew("recip", [(terms.const(np.array([3.0])), None)], 1)
+    mean = terms.sum(terms.ew("mul", [(x, None), (third, None)], 512), 1, 512)
+    assert Degrees(terms).size(mean).height < 20
+    many = terms.ew("recip", [(terms.const(np.arange(1.0, 513.0)), None)], 512)
+    assert Degrees(terms).size(terms.sum(terms.ew("mul", [(x, None), (many, None)], 512), 1, 512)).height > 512
+
+
+def test_the_risk_counts_pairs_of_fingerprints_and_of_arguments() -> None:
+    terms = Terms()
+    x, y = (terms.leaf((name,), 8) for name in "xy")
+    risk = Risk(Degrees(terms))
+    risk.compared(x, y)
+    one = risk.log2(3)
+    chance = 2 * (3 / LOW + 2 / 21 / PRIME_COUNT)
+    assert one == math.log2(chance**3 + 2.0**-128)
+    risk.evaluated([terms.ew("exp", [(x, None)], 8)])
+    assert risk.log2(3) > one
+    assert risk.log2(6) < risk.log2(3) - 40
+    assert risk.primes(1e-30, 16) is not None
+    assert risk.primes(1e-60, 16) is None  # 128 bits of hash are no more
+
+
+def test_arguments_of_functions_count_though_their_values_are_symbols() -> None:
+    terms = Terms()
+    x = terms.leaf(("x",), 2)
+    high = x
+    for _ in range(10):
+        high = terms.ew("mul", [(high, None), (high, None)], 2)
+    power = terms.ew("exp", [(high, None)], 2)
+    degrees = Degrees(terms)
+    assert degrees.size(power).degree < 10 < 1024 <= degrees.size(high).degree
+    risk = Risk(degrees)
+    risk.evaluated(terms.order([power]))
+    assert risk.worst.degree >= 1024
