@@ -1,7 +1,7 @@
 # Python 3.11 or newer and make are all that is needed; the first run of demo or test puts everything else into .venv.
 # PYTHON=/path/to/python picks the interpreter, JOBS=4 the number of test processes.
 .DELETE_ON_ERROR:
-.PHONY: demo test zoo bench report docs clean
+.PHONY: demo test zoo bench fuzz large report docs clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -29,8 +29,20 @@ zoo: $(VENV)/.test ## the full tables (long)
 	@$(PYTEST) -m zoo --timeout 3600
 	@$(VENV)/bin/python benchmarks/zoo.py
 
-bench: $(VENV)/.test ## every benchmark, one after the other
-	@set -e; for script in $(or $(BENCH),$(sort $(wildcard benchmarks/*.py))); do echo "== $$script"; $(VENV)/bin/python $$script; done
+# benchmarks with a target of their own, or that take hours
+LONG := $(addprefix benchmarks/,fuzz.py large.py optimizers.py)
+bench: $(VENV)/.test ## every benchmark but the long ones, one after the other
+	@set -e; for script in $(or $(BENCH),$(sort $(filter-out $(LONG),$(wildcard benchmarks/*.py)))); do echo "== $$script"; $(VENV)/bin/python $$script; done
+
+FUZZ_SECONDS ?= 900
+fuzz: $(VENV)/.test ## random graphs, mutants, damaged files, and coverage-guided reading: FUZZ_SECONDS (900) for each half
+	@$(INSTALL) atheris # Linux and macOS
+	@mkdir -p build/fuzz && $(VENV)/bin/graphcheck export vit-conv-torchscript-dynamic convolution-unfold-dynamo-static -o build/fuzz
+	@$(RUN) benchmarks.fuzz --seconds $(FUZZ_SECONDS) build/fuzz/*.onnx
+	@$(RUN) benchmarks.fuzz --seconds $(FUZZ_SECONDS) --coverage
+
+large: $(VENV)/.test ## a pair of 3 GB with external data: 10 GB of disk, some minutes
+	@mkdir -p build && $(VENV)/bin/python benchmarks/large.py --folder build
 
 docs: $(VENV)/.docs ## the documentation, into site/; a broken link fails
 	@NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict # with --quiet it would not see warnings

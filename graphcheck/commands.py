@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import tempfile
@@ -80,7 +81,7 @@ def compare(
         val_range=val_range,
         ignore_output=ignore_output,
     )
-    options |= {"reduce": reduce, "witness": witness or Path(), "threads": threads, "fail_fast": fail_fast}
+    options |= {"reduce": reduce, "witness": _here(witness), "threads": threads, "fail_fast": fail_fast}
     options |= {"iterations": iterations or 1, "graphs": bool(json or report)}
     options |= _providers(providers)
     terminal = Terminal(quiet=json == "-" or any(file is None for _, file in wanted))
@@ -250,7 +251,7 @@ def guard(
         val_range=val_range,
         ignore_output=ignore_output,
     )
-    options |= {"reduce": reduce, "witness": Path()}
+    options |= {"reduce": reduce, "witness": _here(None)}
     terminal = Terminal(quiet=json == "-")
     level = Verdict(require or Verdict.WITHIN_ROUNDING)
     result = guarding.guard(
@@ -267,6 +268,11 @@ def guard(
     if out is not None:
         terminal.say(f"wrote {safe(out)}" if code == EXIT_OK else f"{safe(out)} was not written")
     return code
+
+
+def _here(folder: Path | None) -> Path | None:
+    """Where a witness goes; without a folder, and where none can be written here, it is told but not kept."""
+    return folder if folder is not None else Path() if os.access(".", os.W_OK) else None
 
 
 def _options(

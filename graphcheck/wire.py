@@ -48,27 +48,36 @@ class File:
         return digest
 
 
-_ahead: dict[str, concurrent.futures.Future[File]] = {}
+_ahead: dict[tuple[int, ...], concurrent.futures.Future[File]] = {}  # by what the file was when it was begun
 
 
 def ahead(*paths: str | os.PathLike[str]) -> None:
-    """Read and hash these files in threads; :func:`opened` hands out what came of it, once."""
+    """Read and hash these files in threads; :func:`opened` hands out what came of it, once, while they stay what they are."""
+    _ahead.clear()
     if not all(os.path.isfile(path) for path in paths):
         return  # the reader will say so; hashing the others would only delay it
     pool = concurrent.futures.ThreadPoolExecutor(4)
 
-    def begin(path: str) -> File:
-        file = File(Path(path))
+    def begin(path: Path) -> File:
+        file = File(path)
         file.hash_in(pool)
         return file
 
-    for path in dict.fromkeys(str(p) for p in paths):
-        _ahead[path] = pool.submit(begin, path)
+    for state, path in {_state(p): Path(p) for p in paths}.items():
+        _ahead[state] = pool.submit(begin, path)
+
+
+def _state(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def opened(path: Path) -> File:
     """The file, mapped and taken apart; raises :class:`ModelError` for one that is no model."""
-    begun = _ahead.pop(str(path), None)
+    begun = _ahead.pop(_state(path), None)
     return File(path) if begun is None else begun.result()
 
 

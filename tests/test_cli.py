@@ -358,12 +358,14 @@ def test_what_cannot_be_read_or_written_is_said_before_any_work(
 
 
 def test_a_read_only_folder_is_seen_before_any_work(
-    run: Run, moved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, moved: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # whoever runs the tests may be allowed to write anywhere
     for arguments in (["-o", "out.onnx"], ["--dry-run", "--json", "out.json"]):
         code, _, err = run("rewrite", moved, *arguments)
         assert code == 2 and "its folder is read-only" in err
+    code, out, err = run("compare", moved, other, "--no-run")  # a witness is no reason to lose the verdict
+    assert (code, err) == (1, "") and out.startswith("≠ different: ") and not list(tmp_path.glob("*.npz"))
 
 
 def test_a_format_on_standard_output_is_alone_there(run: Run, conv: Path, moved: Path) -> None:

@@ -192,6 +192,26 @@ def test_shape_arithmetic_is_shown_on_demand(show: Open) -> None:
     assert page.locator(".box .op", has_text=re.compile("^Shape$")).count() == 1
 
 
+def test_link_may_name_its_node(show: Open) -> None:
+    page = show(compare(), anchor="#node=b:Relu_3", wait=".box.selected")
+    assert page.locator(".panel section.current").get_by_text("Relu_3").is_visible()
+    page.goto(page.url.split("#")[0] + "#node=b:nobody%3B")
+    page.get_by_text("No such node in this file").wait_for()
+
+
+def test_many_pairs_of_the_same_models_are_a_matrix(show: Open) -> None:
+    pairs = []
+    for a, b in (("u", "v"), ("u", "w"), ("v", "w")):
+        pairs.append(compare(verdict="proved" if "u" in (a, b) else "undecided"))
+        pairs[-1]["a"]["path"], pairs[-1]["b"]["path"] = f"dir/{a}.onnx", f"dir/{b}.onnx"
+    page = show(*pairs, wait=".cell")
+    assert page.locator(".cell").count() == 6 and texts(page, ".matrix th bdi") == ["u.onnx", "v.onnx", "w.onnx"]
+    page.locator(".chip", has_text="undecided").click()
+    assert page.locator(".cell.dim").count() == 4 and page.locator("tr.gone").count() == 2
+    page.locator(".cell.v-undecided").first.click()
+    page.locator(".detail .hero h1", has_text="Not decided").wait_for()
+
+
 def test_region_of_a_rewrite_leads_to_its_nodes(show: Open) -> None:
     page = show(rewrite())
     page.locator(".chart.region a", has_text="MatMul").click()

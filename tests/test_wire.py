@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -58,4 +59,12 @@ def test_a_damaged_file_read_ahead_is_named(path: Path) -> None:
 
 def test_nothing_is_read_ahead_when_a_file_is_missing(path: Path) -> None:
     wire.ahead(path, path.with_name("missing.onnx"))
+    assert wire.opened(path).digests == {}
+
+
+def test_a_file_that_has_changed_is_read_anew(path: Path) -> None:
+    wire.ahead(path)
+    old = path.read_bytes()
+    path.write_bytes(old)
+    os.utime(path, ns=(1, 1))
     assert wire.opened(path).digests == {}

@@ -83,7 +83,8 @@ def substitute(
 
     ``pair`` must stand in an affine store of its own: classes are merged in it on the hypothesis that it tests.
     """
-    terms, replaced, error = pair.terms, [], 0.0
+    terms, error = pair.terms, 0.0
+    replaced: list[dict[str, Any]] = []
     left, right = [a for a, _ in roots], [b for _, b in roots]
     while True:
         # a store and a prover of its own for every round: what was merged gave the graphs new classes

@@ -65,14 +65,19 @@ def _doubt(node: Node, inputs: Sequence[Any]) -> str | None:
         rows = zip(given[1].tolist(), given[2].tolist(), axes, given[4].tolist(), strict=False)  # type: ignore[union-attr]
         if any(step < 0 and (start < -given[0].shape[axis] or end >= _FAR) for start, end, axis, step in rows):
             return "backwards from or to beyond the end"
+    return _broken_length(node, given) if node.op_type == "Resize" else None
+
+
+def _broken_length(node: Node, given: Sequence[Any]) -> str | None:
     mode = node.attr("coordinate_transformation_mode", "half_pixel")
-    if node.op_type == "Resize" and mode == "tf_crop_and_resize":
-        return "of a region"
-    if node.op_type == "Resize" and mode == "pytorch_half_pixel" and given[2] is not None and given[2].size:
-        lengths = given[2] * np.asarray(given[0].shape[-given[2].size :])  # type: ignore[union-attr]
-        if bool(((lengths < 2) & (lengths % 1 != 0)).any()):
-            return "to the broken length of one element"
-    return None
+    x, roi, scales = given[:3]
+    if scales is None or not scales.size or mode not in ("tf_crop_and_resize", "pytorch_half_pixel"):
+        return None
+    lengths = scales * np.asarray([x.shape[axis] for axis in node.attr("axes") or range(x.ndim)])
+    if mode == "pytorch_half_pixel":
+        return "to a broken length of one element" if bool(((lengths < 2) & (lengths % 1 != 0)).any()) else None
+    lengths = lengths * (np.subtract(*np.split(roi, 2)[::-1]) if roi is not None and roi.size else 1)
+    return "of a region to a broken length" if bool((np.abs(lengths - np.rint(lengths)) > 1e-4).any()) else None
 
 
 def check_size(node: Node, inputs: Sequence[Any]) -> None:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from graphcheck.reporting import graphs, views, words
 from graphcheck.reporting.views import Add, Fragment, Pair, Stage, View
 
+Cells = dict[tuple[str, str], tuple[str, dict[str, Any]]]
 HIDDEN = 60
 """Most shape operators that a pair of many shows on demand; a report of that pair alone shows them all."""
 
@@ -42,7 +43,7 @@ class _Family:
     def pack(self, add: Add, fragment: Fragment) -> dict[str, Any]:
         """What the template needs of the family; its views, drawings and graphs are packed on the way."""
         packed: dict[str, Markup] = {}
-        cells: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+        cells: Cells = {}
         for i, row in enumerate(self.pairs):
             a, b, key = str(row["a"]), str(row["b"]), f"{self.prefix}-pair-{i}"
             packed[key] = views.compare(row["compare"], key, add, fragment, self._pair(row, a, b)).html
@@ -113,6 +114,20 @@ def _shown(graph: dict[str, Any], drawn: set[int]) -> dict[str, Any]:
     nodes = [n for n in graph["nodes"] if int(n["id"]) in drawn]
     names = {name for n in nodes for name in (*n["inputs"], *n["outputs"])} | {*graph["inputs"], *graph["outputs"]}
     return graph | {"nodes": nodes, "tensors": {k: t for k, t in graph["tensors"].items() if k in names}}
+
+
+def crossed(made: list[View], results: list[dict[str, Any]]) -> tuple[dict[str, str], Cells]:
+    """Names and cells of the matrix of saved comparisons; nothing where they are not many pairs of the same models."""
+    pairs = [(v, r) for v, r in zip(made, results, strict=True) if v.kind == "compare"]
+    cells: Cells = {}
+    names: dict[str, None] = {}
+    for view, result in pairs:
+        a, b = (str(words.clean((result.get(s) or {}).get("path"))) for s in "ab")
+        names |= dict.fromkeys((a, b))
+        cells[a, b] = cells[b, a] = (view.id, result)
+    if len(pairs) < 3 or len(names) > len(pairs) or "None" in names:
+        return {}, {}
+    return {name: views.file_name({"path": name}) for name in names}, cells
 
 
 def _stem(names: list[str]) -> str:

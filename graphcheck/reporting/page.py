@@ -146,7 +146,8 @@ def _render(results: list[dict[str, Any]]) -> str:
         body, title = made[0].html, made[0].title
     else:
         blocks.add("views", {view.id: view.html for view in made})
-        body, title = fragment("many.html.j2", views=made), f"{len(made)} results"
+        names, cells = families.crossed(made, results)
+        body, title = fragment("many.html.j2", views=made, names=names, cells=cells), f"{len(made)} results"
     css, js, plain = _asset(".css"), script(), "#theme,.stage,.jsonly{display:none}"
     return str(
         fragment(

@@ -234,7 +234,13 @@ def filters_picture(weights: Any, most: int = 6) -> Markup | None:
     if rows > _COLUMN:
         parts.append(tag("text", f"its first {_COLUMN}", x=0, y=200, class_="tick"))
         parts.append(tag("text", f"of {rows} rows", x=0, y=216, class_="tick"))
-    return drawing(136 + len(filters) * 104, 292, "Filters as kernels and as columns", *parts, css="chart wide")
+    return drawing(
+        136 + len(filters) * 104,
+        292,
+        "Filters as kernels and as columns",
+        *parts,
+        css="chart wide" if len(filters) > 3 else "chart",
+    )
 
 
 def _tinted(value: float, channel: int, channels: int) -> Pixel:

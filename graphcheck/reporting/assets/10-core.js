@@ -72,11 +72,11 @@ function theme() {
   show();
 }
 
-// "#pair-0-3;node=a:12" -> {view: "pair-0-3", node: "a:12"}
+// "#pair-0-3;node=a:12" -> {view: "pair-0-3", node: "a:12"}; a node is told by its number or its name
 function place() {
   const out = {};
-  for (const part of decodeURIComponent(location.hash.slice(1)).split(";")) {
-    const at = part.indexOf("=");
+  for (const piece of location.hash.slice(1).split(";")) {
+    const part = decodeURIComponent(piece), at = part.indexOf("=");
     if (at > 0) out[part.slice(0, at)] = part.slice(at + 1);
     else if (part) out.view = part;
   }

@@ -203,7 +203,8 @@ Object.assign(Stage.prototype, {
   },
 
   go(text) {
-    const [s, id] = text.split(":");
+    const s = text[0], rest = text.slice(2), named = this.drawings[0].graphs[s]?.nodes.find((n) => n.name === rest);
+    const id = /^\d+$/.test(rest) || !named ? rest : named.id;
     const home = this.drawings.find((d) => d.byNode[s]?.has(+id));
     if (home && home !== this.g) this.swap(home);
     const v = this.g.byNode[s]?.get(+id) ?? this.g.reader(s, +id);
