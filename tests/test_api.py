@@ -52,7 +52,9 @@ def test_a_comparison_is_one_line_to_look_at() -> None:
 
 
 def test_what_is_no_model_is_named() -> None:
-    with pytest.raises(graphcheck.UsageError, match=r"a model is a path, an onnx.ModelProto or an onnx_ir.Model, not int"):
+    with pytest.raises(
+        graphcheck.UsageError, match=r"a model is a path, an onnx.ModelProto or an onnx_ir.Model, not int"
+    ):
         graphcheck.compare(A, 3)
 
 

@@ -19,7 +19,7 @@ LAYERS = (
     ("errors", "verdict"),
     ("wire",),
     ("limits", "hashing"),
-    ("tensors", "external"),
+    ("tensors", "external", "watching"),
     ("model", "geometry"),
     ("domains",),
     ("ops",),

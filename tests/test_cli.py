@@ -360,7 +360,7 @@ def test_what_cannot_be_read_or_written_is_said_before_any_work(
 def test_a_read_only_folder_is_seen_before_any_work(
     run: Run, moved: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # whoever runs the tests may be allowed to write anywhere
+    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # root may write anywhere
     for arguments in (["-o", "out.onnx"], ["--dry-run", "--json", "out.json"]):
         code, _, err = run("rewrite", moved, *arguments)
         assert code == 2 and "its folder is read-only" in err

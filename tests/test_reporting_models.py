@@ -14,7 +14,7 @@ from graphcheck import reporting
 from graphcheck.api import compare
 from graphcheck.reporting import families, rewritten
 from graphcheck.reporting.shapes import graph_of
-from graphcheck.rewriting.rewrite import rewrite
+from graphcheck.rewriting.rewrite import Rewrite, rewrite
 
 
 def patches(batch: str = "n") -> ir.Model:
@@ -56,7 +56,7 @@ def test_a_dim_is_named_after_what_it_follows(seen: tuple[int, int], named: obje
     assert _dim(seen, [{"n": 2, "h": 112}, {"n": 3, "h": 224}]) == named
 
 
-def rewritten_patches() -> tuple[rewritten.Rewrite, dict[str, object]]:  # type: ignore[name-defined]
+def rewritten_patches() -> tuple[Rewrite, dict[str, object]]:
     proofs = []
 
     def prove(a: ir.Model, b: ir.Model) -> object:

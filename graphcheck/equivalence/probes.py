@@ -35,11 +35,14 @@ def probes(pair: Pair, interface: Interface, roots: Roots, seed: int) -> Iterato
     """(kind, inputs by pair key), the cheapest first. Integer inputs that steer a graph are left as they were traced."""
     rng = np.random.default_rng([seed, 77])
     numbers = constants(pair.terms, roots)
-    for kind, pool in (("constants of the models", numbers), ("halves and integers", _grid())):
-        for span in (1.0, 8.0) if kind != "constants of the models" else (1.0,):
-            if pool.size:
-                yield kind, _drawn(pair, interface, pool * span if span > 1 else pool, rng)
-    yield "equal elements", _drawn(pair, interface, rng.choice(_grid(), 1), rng)
+    for kind, pool in (
+        ("constants of the models", numbers),
+        ("halves and integers", _grid()),
+        ("larger integers", 50 * _grid()),
+        ("equal elements", rng.choice(_grid(), 1)),
+    ):
+        if pool.size:
+            yield kind, _drawn(pair, interface, pool, rng)
     order = pair.terms.order([c for root in roots for c in root])
     if sum(map(pair.terms.size, order)) <= _WORK:
         yield from _steered(pair, interface, roots, rng)
@@ -173,7 +176,7 @@ def _solved(terms: Terms, cls: int, start: Arrays, behind: float, rng: np.random
             place = (int(map_.index[at]) - 1) if map_ is not None else at if terms.size(arg) > 1 else 0
             total += sign * float(values[arg][place])
             for key, slope in derivatives(terms, _leaves(current), arg, place).items():
-                slopes[key] = slopes.get(key, 0.0) + sign * slope
+                slopes[key] = slopes[key] + sign * slope if key in slopes else sign * slope
         gap = _target(_name(terms, cls), total) + behind - total
         found = _coordinate(slopes, current)
         if found is None or not np.isfinite(gap):

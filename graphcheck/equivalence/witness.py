@@ -19,7 +19,7 @@ from graphcheck import model as model_
 from graphcheck.domains.bounds import UNITS
 from graphcheck.domains.sensitivity import NEAR
 from graphcheck.equivalence import inputs as inputs_
-from graphcheck.equivalence import numeric
+from graphcheck.equivalence import numeric, probes
 from graphcheck.equivalence.classes import Pair, weights
 from graphcheck.equivalence.difference import SPREAD_FACTOR, Deviation, Executed, judge
 from graphcheck.equivalence.interface import Interface
@@ -114,6 +114,8 @@ class Search:
         self._check, self._ticks = tick, 0
         self.ranges = tuple((name, *bounds) for name, bounds in ranges.items())
         self.unit = unit_of(pair)
+        traced = {v.name: x for v, x in pair.a.values.items() if v.is_graph_input() and isinstance(x, np.ndarray)}
+        self.fixed = {p.key: traced[p.a.name] for p in interface.inputs if p.a is not None and p.a.name in traced}
         self.deviations: list[Deviation] = []
         self._sessions: dict[int, RemoteSession] = {}
         self.large = sum(w.nbytes for m in models for w in weights(m)) > _LARGE
@@ -136,36 +138,79 @@ class Search:
 
     def _search(self) -> Witness | None:
         started = time.monotonic()
+        best: dict[str, np.ndarray] | None = None
         for number, (kind, seed, arrays) in enumerate(self._trials()):
             self.tick()
             if number >= _FEWEST and time.monotonic() - started > _SEARCH_SECONDS:
                 break
-            deviations = self._judge(arrays)
-            if max((d.units for d in deviations), default=0) >= max((d.units for d in self.deviations), default=0):
-                self.deviations = deviations
-            shown = self._shown(deviations, arrays)
-            if shown is not None:
-                small = (
-                    self._shrink(arrays, shown[0].output)
-                    if time.monotonic() - started < _SHRINK_SECONDS / 10
-                    else arrays
-                )
-                if small is not arrays:
-                    self.deviations = self._judge(small)
-                    shown = self._shown(self.deviations, small) or shown
-                return Witness(small, self._reason(*shown), kind, seed, *shown)
-        return None
+            found, best = self._tried(kind, seed, arrays, best, time.monotonic() - started)
+            if found is not None:
+                return found
+        if best is None or self.given is not None or self.large:
+            return None
+        roots = [(a, b) for _, a, b in self.outputs]
+        moved = probes.climb(self.pair.terms, roots, best, self._fitted, self.seed, started + _SEARCH_SECONDS)
+        return self._tried("enlarged", self.seed, moved, best, time.monotonic() - started)[0]
+
+    def _tried(
+        self,
+        kind: str,
+        seed: int | None,
+        arrays: dict[str, np.ndarray],
+        best: dict[str, np.ndarray] | None,
+        spent: float,
+    ) -> tuple[Witness | None, dict[str, np.ndarray] | None]:
+        """(the witness that an input is, the input that told most so far)."""
+        deviations = self._judge(arrays, thorough=best is None)
+        if max((d.units for d in deviations), default=0) >= max((d.units for d in self.deviations), default=0):
+            self.deviations, best = deviations, arrays
+        shown = self._shown(deviations, arrays)
+        if shown is None:
+            return None, best
+        small = self._shrink(arrays, shown[0].output) if spent < _SHRINK_SECONDS / 10 else arrays
+        if small is not arrays:
+            self.deviations = self._judge(small)
+            shown = self._shown(self.deviations, small) or shown
+        return Witness(small, self._reason(*shown), kind, seed, *shown), best
 
     def _trials(self) -> Iterator[tuple[str, int | None, dict[str, np.ndarray]]]:
         if self.given is not None:
             yield "given", None, inputs_.load_npz(self.given, self.interface)
             return
-        for trial in _TRIALS:
-            spec = inputs_.InputSpec(self.seed, ranges=self.ranges, **trial)
-            kind = " ".join(str(v) for v in trial.values()) or "normal"
-            yield kind, self.seed, {**inputs_.generate(self.interface, self.pair.shapes, spec), **self.pair.concrete}
+        drawn = (self._drawn(trial) for trial in _TRIALS)
+        roots = [(a, b) for _, a, b in self.outputs]
+        made = (
+            (kind, self.seed, {name: self._fitted(name, value) for name, value in arrays.items()})
+            for kind, arrays in probes.probes(self.pair, self.interface, roots, self.seed)
+        )
+        if self.large:
+            yield from drawn
+            yield from made
+            return
+        yield next(drawn)
+        yield from made
+        yield from drawn
 
-    def _judge(self, arrays: Mapping[str, np.ndarray]) -> list[Deviation]:
+    def _drawn(self, trial: dict[str, Any]) -> tuple[str, int | None, dict[str, np.ndarray]]:
+        spec = inputs_.InputSpec(self.seed, ranges=self.ranges, **trial)
+        kind = " ".join(str(v) for v in trial.values()) or "normal"
+        arrays = inputs_.generate(self.interface, self.pair.shapes, spec)
+        return kind, self.seed, arrays | {k: v for k, v in self.fixed.items() if k in arrays}
+
+    def _fitted(self, name: str, value: np.ndarray) -> np.ndarray:
+        """A value within the ranges asked for; integer inputs that the graphs were traced at stay as they are."""
+        if name in self.fixed:
+            return self.fixed[name]
+        bounds = {key: (low, high) for key, low, high in self.ranges}
+        pair = next(p for p in self.interface.inputs if p.key == name)
+        found = next((bounds[p.name] for p in pair.ports() if p.name in bounds), bounds.get(""))
+        if found is None or value.dtype.kind == "b":
+            return value
+        whole = value.dtype.kind in "iu"
+        low, high = (math.ceil(found[0]), math.floor(found[1])) if whole else found
+        return np.clip(value, low, high).astype(value.dtype)
+
+    def _judge(self, arrays: Mapping[str, np.ndarray], thorough: bool = False) -> list[Deviation]:
         leaves = {("input", name): np.asarray(value, np.float64) for name, value in arrays.items()}
         self._seen = None
 
@@ -173,7 +218,8 @@ class Search:
             self._seen = self._execute(arrays) if self.execute else None
             return self._seen or {}
 
-        return judge(self.pair.terms, self.outputs, leaves, self.unit, self.seed, executed=executed, tick=self.tick)
+        known = (self.pair.terms, self.outputs, leaves, self.unit, self.seed)
+        return judge(*known, executed=executed, tick=self.tick, thorough=thorough)
 
     def _shown(
         self, deviations: list[Deviation], arrays: Mapping[str, np.ndarray]

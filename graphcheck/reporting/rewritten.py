@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from markupsafe import Markup
 
@@ -18,7 +18,6 @@ from graphcheck.reporting.words import is_number, shape, short
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from graphcheck.rewriting.rewrite import Rewrite
     from graphcheck.verdict import Comparison
 
 Graph = dict[str, Any]
@@ -26,8 +25,24 @@ WIDE, TALL, PITCH, ROW, LIMIT = 190, 46, 206, 74, 60
 """Size and pitch of a box; most nodes of a region that are drawn."""
 
 
+class Rewritten(Protocol):
+    """What is asked of a rewrite's result; ``changed`` tells whether ``model`` is another than ``original``."""
+
+    @property
+    def original(self) -> ir.Model:
+        """The model that was given."""
+
+    @property
+    def model(self) -> ir.Model:
+        """The model that was made."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is another, and holds."""
+
+
 def evidence(
-    result: Rewrite,
+    result: Rewritten,
     proofs: Iterable[tuple[ir.Model, ir.Model, Comparison]] = (),
     timer: Callable[[Sequence[ir.Model]], list[list[float]]] | None = None,
 ) -> dict[str, Any]:
