@@ -120,7 +120,12 @@ def report(done: dict[Group, tuple[list[tables.Row], float]]) -> list[str]:
         columns = ("no change", *VERDICTS, "exact", "next", "elsewhere", "refused")
         lines += [*table("mutation", columns, mutants), ""]
     if cases:
-        lines += ["## Node tests of onnx.backend.test", "", *table("cases", sorted(cases), {"all cases": cases})[:-1], ""]
+        lines += [
+            "## Node tests of onnx.backend.test",
+            "",
+            *table("cases", sorted(cases), {"all cases": cases})[:-1],
+            "",
+        ]
     return [*lines, "## What is not proved, not refuted, or fails", "", *notes, ""]
 
 

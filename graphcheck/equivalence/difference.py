@@ -155,9 +155,10 @@ class _Judge:
         for name in names:
             floor = self.unit * max(map(_magnitude, self.values[name]))
             found[name] = dataclasses.replace(found[name], spread=max(spread[name], floor))
-            if name in shown:
-                apart[name] &= _one_sided(*shown[name]) & _alike(shown[name], self.values[name])
-            if apart[name].any() and not any(t.domain.broken for t in self.tapes):
+            if name not in shown or any(tape.domain.broken for tape in self.tapes):
+                continue
+            apart[name] &= _one_sided(*shown[name]) & _alike(shown[name], self.values[name])
+            if apart[name].any():
                 at = int(apart[name].argmax())
                 sides = (float(self.values[name][0][at]), float(self.values[name][1][at]))
                 found[name] = Deviation(name, math.inf, 0.0, floor, "undefined", sides)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from graphcheck.equivalence.structure import Structure
 
 Judged = tuple[Verdict, str]
+_AGAIN = 60.0  # seconds for the two small models that ``reduce`` asks for
 
 
 class Judging:
@@ -368,9 +369,8 @@ class Judging:
         assert self.alignment is not None
 
         def again(a: str, b: str) -> Comparison:
-            from graphcheck.equivalence.compare import compare
-
-            return compare(a, b, seed=self.options.seed, graphs=False, timeout=60)
+            with limits.within(None, _AGAIN):
+                return Judging(a, b, Options(seed=self.options.seed, timeout=_AGAIN), False, self.say).run()
 
         folder = Path(self.options.reduce)
         return reduction.write(self.models, attempt.pair, self.alignment, self.divergence, folder, again)

@@ -38,7 +38,7 @@ def probes(pair: Pair, interface: Interface, roots: Roots, seed: int) -> Iterato
     for kind, pool in (
         ("constants of the models", numbers),
         ("halves and integers", _grid()),
-        ("larger integers", 50 * _grid()),
+        ("integers but 0", np.asarray([1.0, 2, 3, 5, 7, 50, 100, 200, -1, -2, -3, -5, -7, -50, -100, -200])),
         ("equal elements", rng.choice(_grid(), 1)),
     ):
         if pool.size:
@@ -175,8 +175,8 @@ def _solved(terms: Terms, cls: int, start: Arrays, behind: float, rng: np.random
         for sign, arg, map_ in zip((1.0, -1.0), args, maps, strict=False):
             place = (int(map_.index[at]) - 1) if map_ is not None else at if terms.size(arg) > 1 else 0
             total += sign * float(values[arg][place])
-            for key, slope in derivatives(terms, _leaves(current), arg, place).items():
-                slopes[key] = slopes[key] + sign * slope if key in slopes else sign * slope
+            for key, towards in derivatives(terms, _leaves(current), arg, place).items():
+                slopes[key] = sign * towards + slopes.get(key, np.zeros(1))
         gap = _target(_name(terms, cls), total) + behind - total
         found = _coordinate(slopes, current)
         if found is None or not np.isfinite(gap):

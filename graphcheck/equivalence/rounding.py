@@ -149,7 +149,8 @@ def _facing(terms: Terms, prover: Prover) -> list[_Facing]:
                 waiting.setdefault(key, (cls, constant, map_))
             elif key in waiting:
                 user, other, seen = waiting[key]
-                found.append(_face(terms, (user, cls), (other, seen), (constant, map_), term.size))
+                facing = _face(terms, (user, cls), (other, seen), (constant, map_), term.size)
+                found += [facing] if facing is not None else []
     return found
 
 
@@ -159,15 +160,49 @@ def _without_views(term: Term) -> Any:
     return term.params[:-1] if term.kind == "contract" else term.params  # kn only says how a constant is stored
 
 
-def _face(terms: Terms, users: tuple[int, int], a: Operand, b: Operand, size: int) -> _Facing:
-    """Two views of constants. Seen alike, the constants are the same; else what sees them is, at the places that meet."""
-    if a[1] is b[1] and terms.size(a[0]) == terms.size(b[0]):
+def _face(terms: Terms, users: tuple[int, int], a: Operand, b: Operand, size: int) -> _Facing | None:
+    """Two views of constants, one of them stored. Seen alike, the constants are the same; else what sees them is, at the
+    places that meet. Two expressions are looked into: what they share is taken off."""
+    alike = True
+    while not (_is_stored(terms, a[0]) or _is_stored(terms, b[0])):
+        inner = _apart_from_shared(terms, a, b, size)
+        if inner is None:
+            return None
+        (a, b), alike = inner, False
+    if alike and a[1] is b[1] and terms.size(a[0]) == terms.size(b[0]):
         return _Facing((a[0], b[0]), (a[0], b[0]), (a[0], b[0]))
-    left, right = ((np.arange(size) % terms.size(c) if m is None else m.index.astype(np.int64) - 1) for c, m in (a, b))
+    left, right = (
+        np.arange(size) % terms.size(c) if m is None else m.index.astype(np.int64) - 1 for c, m in (a, b)
+    )  # fmt: skip
     met = np.unique(left * terms.size(b[0]) + right)
     places = (met // terms.size(b[0]) + 1, met % terms.size(b[0]) + 1)
     one, two = (terms.move((c,), terms.maps.intern(at)) for (c, _), at in zip((a, b), places, strict=True))
     return _Facing((a[0], b[0]), (one, two), users)
+
+
+def _is_stored(terms: Terms, cls: int) -> bool:
+    return _root(terms, terms.find(cls)) in terms.arrays
+
+
+def _apart_from_shared(terms: Terms, a: Operand, b: Operand, size: int) -> tuple[Operand, Operand] | None:
+    """What is left of two sums, or of two products, that have one operand in common."""
+    one, two = (terms.terms[terms.find(c)] for c, _ in (a, b))
+    if one.kind != "ew" or two.kind != "ew" or one.params[0] != two.params[0] or one.params[0] not in ("add", "mul"):
+        return None
+    left, right = (
+        [_through(terms, cls, m, outer) for cls, m in zip(term.args, term.params[1], strict=True)]
+        for term, (_, outer) in ((one, a), (two, b))
+    )  # fmt: skip
+    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        if left[i] == right[j]:
+            return left[1 - i], right[1 - j]
+    return None
+
+
+def _through(terms: Terms, cls: int, inner: Map | None, outer: Map | None) -> Operand:
+    """An operand of a view, seen at the view's places."""
+    scalar = inner is None and terms.size(cls) == 1
+    return terms.find(cls), None if scalar else terms.maps.compose(inner, outer)
 
 
 def _as_kn(terms: Terms, term: Term, constant: int) -> int:

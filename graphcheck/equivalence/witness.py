@@ -208,7 +208,8 @@ class Search:
             return value
         whole = value.dtype.kind in "iu"
         low, high = (math.ceil(found[0]), math.floor(found[1])) if whole else found
-        return np.clip(value, low, high).astype(value.dtype)
+        fitted: np.ndarray = np.clip(value, low, high).astype(value.dtype)
+        return fitted
 
     def _judge(self, arrays: Mapping[str, np.ndarray], thorough: bool = False) -> list[Deviation]:
         leaves = {("input", name): np.asarray(value, np.float64) for name, value in arrays.items()}
