@@ -4,8 +4,8 @@
 
 NAME keeps the cases whose name holds it. Cases: models in ONNX text (tests/patch_table.py), quantized ones, exports of
 transformers, einops and Keras models by every exporter, and the grid of operator x layout x rank x window x type x dynamic
-dims (tests/zoo/patch_grid.py), told in sums unless --cells is given. A cell is the verdict of the form against the original, and of
-the way back to the original's form where it is another one. Exit code 1 where something is not proved.
+dims (tests/zoo/patch_grid.py), told in sums unless --cells is given. A cell is the verdict of the form against the
+original, and of the way back to the original's form where it is another one. Exit code 1 where something is not proved.
 """
 
 from __future__ import annotations

@@ -39,6 +39,6 @@ def _command(name: str, command: Any) -> list[str]:
 
 def _row(option: Any) -> str:
     names = ", ".join(f"`{name}`" for name in option.opts)
-    value = f" `{option.metavar}`".replace("|", "\\|") if option.metavar else ""
+    value = f" <code>{option.metavar.replace('|', '&#124;')}</code>" if option.metavar else ""  # | ends a cell
     default = f" (default: {option.default})" if option.show_default and option.default not in (None, False) else ""
     return f"| {names}{value} | {option.help}{default} |"

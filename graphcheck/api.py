@@ -1,4 +1,4 @@
-"""The public functions: thin doors to what does the work."""
+"""The public functions; what does the work is imported when they are called."""
 
 from __future__ import annotations
 

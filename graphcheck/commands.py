@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shlex
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,13 +89,15 @@ def compare(
     options |= _providers(providers)
     terminal = Terminal(quiet=json == "-" or any(file is None for _, file in wanted))
     with tempfile.TemporaryDirectory(prefix="graphcheck-") as folder:
-        loaded = feeds.load_script(data_loader_script, iterations) if data_loader_script else []
+        with contextlib.redirect_stdout(sys.stderr):  # what a script prints is no part of the answer
+            loaded = feeds.load_script(data_loader_script, iterations) if data_loader_script else []
         paths = [feeds.save_feed(feed, Path(folder, f"{i}.npz")) for i, feed in enumerate(loaded)] or (
             [inputs] if inputs else []
         )
-        result = _compared(terminal, a, b, **options, inputs=paths[0] if paths else None)
-        data = result.to_json() | {"command": _command()}
-        gate = feeds.add_runs(data, a, b, paths, options, wishes)
+        with _naming(data_loader_script, folder):
+            result = _compared(terminal, a, b, **options, inputs=paths[0] if paths else None)
+            data = result.to_json() | {"command": _command()}
+            gate = feeds.add_runs(data, a, b, paths, options, wishes)
     show_comparison(terminal, data, wishes.top_k)
     output.write_all(data, json, report, terminal)
     write_formats(result, wanted, require or Verdict.WITHIN_ROUNDING)
@@ -268,6 +273,15 @@ def guard(
     if out is not None:
         terminal.say(f"wrote {safe(out)}" if code == EXIT_OK else f"{safe(out)} was not written")
     return code
+
+
+@contextlib.contextmanager
+def _naming(script: str | None, folder: str) -> Iterator[None]:
+    """Trouble with what a loader script gave names the script, not the file in ``folder`` that its input went to."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(re.sub(rf"{re.escape(folder)}.(\d+)\.npz", rf"input \1 of {script}", str(error))) from None
 
 
 def _here(folder: Path | None) -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +34,23 @@ def test_the_names_are_a_dozen_at_most_and_all_there() -> None:
         assert getattr(graphcheck, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         graphcheck.nothing  # noqa: B018
+
+
+def test_every_parameter_and_field_is_documented() -> None:
+    from graphcheck.equivalence.compare import compare
+    from graphcheck.patches.site import Analysis, Refusal, SiteAxis
+    from graphcheck.rewriting.rewrite import Rewrite
+
+    public = [getattr(graphcheck, name) for name in graphcheck.__all__]
+    functions = [compare, *(each for each in public if inspect.isfunction(each))]
+    records = [Analysis, Refusal, Rewrite, SiteAxis, *(each for each in public if dataclasses.is_dataclass(each))]
+    named = [(each, list(inspect.signature(each).parameters)) for each in functions]
+    named += [(each, [field.name for field in dataclasses.fields(each)]) for each in records]
+    missing = [
+        (each, name) for each, names in named for name in names if f"\n        {name}: " not in (each.__doc__ or "")
+    ]
+    assert missing == [] and len(named) >= 10
+    assert all("Raises:" in (each.__doc__ or "") for each in functions)
 
 
 def test_a_name_is_loaded_when_it_is_asked_for() -> None:

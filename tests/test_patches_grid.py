@@ -78,7 +78,7 @@ def with_table(model: ir.Model, table: np.ndarray) -> ir.Model:
 
 def assert_refused_and_refuted(original: ir.Model, near: ir.Model, *reasons: str) -> None:
     analysis = find(near)
-    assert analysis.sites == () and [r.reason for r in analysis.refusals][0] in reasons
+    assert analysis.sites == () and analysis.refusals[0].reason in reasons
     by_hand = rewrite(original, "conv").model
     assert "Conv" in ops(by_hand)
     assert compare(original, by_hand, graphs=False, run=False).verdict is Verdict.PROVED

@@ -15,10 +15,12 @@ from patch_cases import IMAGE, TOKENS, conv, graph, ints, ops, patchify, project
 
 from graphcheck import model as model_
 from graphcheck.cli import main
-from graphcheck.errors import UsageError
+from graphcheck.errors import GraphcheckError, UsageError
+from graphcheck.passes import load_apart
 from graphcheck.patches.regions import factors
+from graphcheck.rewriting import timing
 from graphcheck.rewriting.builder import steps
-from graphcheck.rewriting.fastest import explain, fastest
+from graphcheck.rewriting.fastest import beats, explain, fastest
 from graphcheck.rewriting.rewrite import rewrite
 
 
@@ -135,6 +137,14 @@ def test_a_form_beside_a_blocked_site_is_taken_where_it_is_measured_to_gain() ->
     assert not fastest(model, timer(10.0, 12.0, 20.0, 16.0)).changed
 
 
+def test_noise_is_told_by_rounds() -> None:
+    drifting = [1.0, 2.0, 4.0, 8.0, 16.0]  # a machine that gets slower: the same for both sides of a round
+    assert beats([0.9 * t for t in drifting], drifting)
+    assert not beats(drifting, [0.9 * t for t in drifting])
+    assert not beats([9.0, 9.0, 11.0, 11.0, 9.0], [10.0] * 5), "faster in three rounds of five"
+    assert not beats([0.999 * t for t in drifting], drifting), "by a thousandth"
+
+
 def test_each_site_may_have_its_own_form() -> None:
     body = "y = MatMul(m, w) s = Relu(x) z = Conv<strides = [4, 4]>(s, v)"
     model = projected(body, outputs=f"{TOKENS}, float[d,e,f,g] z", w=(48, 5), v=(5, 3, 4, 4))
@@ -157,3 +167,27 @@ def test_explain_tells_what_is_reported_for_each_target(tmp_path: Path, capsys: 
     assert "vllm-ascend#7017" in capsys.readouterr().out
     assert main(["rewrite", str(path), "--to", "quickest", "--dry-run"]) == 2
     assert "--to fastest measures them" in capsys.readouterr().err
+
+
+def test_a_crash_while_measuring_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = timing.onnxruntime_timer(threads=1, runs=2)
+    assert [len(column) for column in clock([IMAGES["2-d"]])] == [2]
+    for code, said in (("import os; os.abort()", "exit code -6"), ("raise ValueError('no kernel')", "no kernel")):
+        monkeypatch.setattr(timing, "_START", code)
+        with pytest.raises(GraphcheckError, match=said):
+            clock([IMAGES["2-d"]])
+    monkeypatch.setattr(timing, "_START", "import time; time.sleep(60)")
+    with pytest.raises(GraphcheckError, match="not done after 1 s"):
+        timing.onnxruntime_timer(timeout=1.0)([IMAGES["2-d"]])
+
+
+def test_a_crash_while_loading_is_a_failed_check() -> None:
+    told = {"conv": "onnxruntime crashed (SIGSEGV)"}
+
+    def load(model: ir.Model) -> str | None:
+        return told["conv"] if "Conv" in ops(model) else None
+
+    result = rewrite(IMAGES["2-d"], "conv", load=load)
+    assert not result.changed
+    assert result.reason == "onnxruntime runs the original and refuses the result: onnxruntime crashed (SIGSEGV)"
+    assert rewrite(IMAGES["2-d"], "conv", load=load_apart).changed

@@ -15,6 +15,7 @@ from ops_support import model, trace, values
 from test_maps import Chain, chains
 from test_real import CONTEXT, LAYER, Exact
 
+from graphcheck.domains import sensitivity
 from graphcheck.domains.domain import evaluate
 from graphcheck.domains.real import Float64
 from graphcheck.domains.sensitivity import _PARTIALS, derivatives, element_bound
@@ -102,6 +103,52 @@ def test_a_step_close_to_its_jump_has_no_bound(shift: float, finite: bool) -> No
     moved = terms.ew("add", [(terms.leaf(("a",), 1), None), (terms.const(np.asarray([-0.7])), None)], 1)
     y = terms.ew("pos", [(moved, None)], 1)
     assert math.isfinite(element_bound(terms, {("a",): np.asarray([0.7 + shift])}, y, 0)[1]) == finite
+
+
+def third_times_three(terms: Terms) -> int:
+    """x / 3 * 3 - x, which is 0 but for rounding, at three places."""
+    leaf = terms.leaf(("a",), 3)
+    third = terms.ew("recip", [(terms.const(np.asarray([3.0])), None)], 1)
+    part = terms.ew("mul", [(leaf, None), (third, None)], 3)
+    whole = terms.ew("add", [(part, None), (terms.ew("add", [(part, None), (part, None)], 3), None)], 3)
+    minus = terms.ew("mul", [(leaf, None), (terms.const(np.asarray([-1.0])), None)], 3)
+    return terms.ew("add", [(whole, None), (minus, None)], 3)
+
+
+@pytest.mark.parametrize("kink", ["abs", "relu", "max", "rows", "where"])
+@pytest.mark.parametrize("at", [(0.1, 0.7, 1.3), (1.1, 5.3, 0.3)])
+def test_a_kink_that_rounding_may_cross_is_bounded(kink: str, at: tuple[float, ...]) -> None:
+    terms = Terms()
+    near = third_times_three(terms)
+    tilted = terms.ew("mul", [(near, None), (terms.const(np.asarray([-0.75])), None)], 3)
+    match kink:
+        case "abs":
+            y = terms.ew("abs", [(near, None)], 3)
+        case "relu":
+            y = terms.ew("mul", [(near, None), (terms.ew("pos", [(near, None)], 3), None)], 3)
+        case "max":
+            y = terms.ew("max", [(near, None), (tilted, None)], 3)
+        case "rows":
+            both = terms.move((near, tilted), terms.maps.intern(np.asarray([1, 4, 2, 5, 3, 6])))
+            y = terms.rows("max", both, 3, 2)
+        case _:
+            y = terms.ew("mul", [(tilted, None), (terms.ew("pos", [(near, None)], 3), None)], 3)
+    inputs = {("a",): np.asarray(at)}
+    truth = evaluate(terms, Exact(inputs), [y])[terms.find(y)]
+    for index in range(3):
+        value, bound = element_bound(terms, inputs, y, index)
+        assert abs(Decimal(value) - truth[index]) <= Decimal(bound)
+        assert math.isinf(bound) == (kink == "where")  # a jump that close is no kink
+
+
+def test_pieces_of_a_tape_give_the_same_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = {"x": (4, 16), "q": (16, 16), "k": (16, 16), "v": (16, 16), "up": (16, 32), "down": (32, 16)}
+    feeds = {n: values(s, i) for i, (n, s) in enumerate(shapes.items())}
+    m, (y,) = trace(model(LAYER, 20), feeds)
+    inputs = {(n,): x for n, x in feeds.items()}
+    whole = element_bound(m.terms, inputs, y.cls, 9)
+    monkeypatch.setattr(sensitivity, "_HELD", 100)
+    assert element_bound(m.terms, inputs, y.cls, 9) == whole
 
 
 def test_an_unknown_function_has_no_bound() -> None:

@@ -21,13 +21,13 @@ e-graphs do (Willsey et al., "egg", POPL 2021), so that everything behind a merg
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphcheck.domains import affine, extremes, identities
+from graphcheck.domains import affine, columns, constants, extremes, identities
+from graphcheck.domains.flattening import flatten
 from graphcheck.domains.maps import Map, Maps
 from graphcheck.domains.masks import may_be_neginf
 from graphcheck.errors import Undecided
@@ -162,31 +162,6 @@ class Terms:
             return self.rows(term.params[0], args[0], *term.params[1:])
         return self._intern(term.kind, term.params, tuple(args), term.size)
 
-    def digest(self) -> int:
-        """A number known only to who knows the whole content of the store."""
-        whole = hashlib.sha256()
-        for key in self._keys:
-            whole.update(repr(key).encode())
-        return int.from_bytes(whole.digest()[:16], "little")
-
-    def anew(self, roots: Sequence[int]) -> tuple[Terms, list[int]]:
-        """A store of what is below ``roots`` alone, in which merged classes are one from the start, and the roots in it.
-
-        A class that a merge turned into movement, or into a constant, is then seen through by all that use it.
-        """
-        fresh = Terms(normalize=self.normalize, affine=self.affine, hashes=self.hashes)
-        fresh.maps = self.maps
-        known: dict[int, int] = {}
-        for cls in self.order(roots):
-            term = self.terms[cls]
-            args = [known[self.find(a)] for a in term.args]
-            known[cls] = (
-                fresh.const(self.arrays[cls], self.precision.get(cls, 0))
-                if cls in self.arrays
-                else fresh.make(term, args)
-            )
-        return fresh, [known[self.find(r)] for r in roots]
-
     # -- verbs ---------------------------------------------------------------------------------------------------
 
     def leaf(self, key: tuple[Any, ...], size: int) -> int:
@@ -199,10 +174,10 @@ class Terms:
         ``bits`` is the precision it is stored in, if not its type's; 0 for a number that no graph holds.
         """
         flat = array.reshape(-1)
-        bits = significant_bits(flat.dtype) if bits is None else bits
-        if flat.size > 1 and flat.dtype != object and _uniform(flat):
+        bits = constants.significant_bits(flat.dtype) if bits is None else bits
+        if flat.size > 1 and flat.dtype != object and constants.uniform(flat):
             return self.move((self.const(flat[:1], bits),), self.maps.intern(np.ones(flat.size, np.int32)))
-        digest = self._digest(flat)
+        digest = constants.key(flat, self.hashes)
         found = self._keys.get(("const", digest, (), flat.size))
         if found is not None:
             cls = self.find(found)
@@ -222,19 +197,10 @@ class Terms:
         self.neginf[cls] = has_neginf
         return cls
 
-    def _digest(self, flat: np.ndarray) -> tuple[Any, ...]:
-        """A key by value: small constants by their exact values, large ones by dtype and SHA-256."""
-        if flat.size == 1:
-            return ("value", float(flat[0]) + 0.0 if flat.dtype.kind not in "iu" else int(flat[0]))
-        if flat.size <= 64:
-            exact = flat.tolist() if flat.dtype.kind in "iu" else (flat.astype(np.float64) + 0.0).tolist()
-            return ("values", tuple(exact))
-        return ("sha", flat.dtype.name, self.hashes.of(flat))
-
     def move(self, sources: Sequence[int], map_: Map) -> int:
         """Pick elements of the ``sources``, laid end to end, by the map; in normal form."""
         sources = tuple(self.find(s) for s in sources)
-        sources, map_ = self._flatten(sources, map_)
+        sources, map_ = flatten(self, sources, map_)
         if not sources or not map_.index.any():
             return self.const(np.zeros(1, np.float32)) if map_.size == 1 else self._zeros(map_.size)
         if len(sources) == 1 and map_.identity and map_.size == self.size(sources[0]):
@@ -243,63 +209,16 @@ class Terms:
             padded = np.concatenate([np.zeros(1, self.arrays[sources[0]].dtype), self.arrays[sources[0]]])
             return self.const(padded[map_.index], self.precision.get(sources[0]))
         if all(s in self.arrays for s in sources) and (len(sources) > 1 or map_.has_zero):
-            dtype = np.result_type(*(self.arrays[s].dtype for s in sources))
-            padded = np.concatenate([np.zeros(1, dtype), *(self.arrays[s] for s in sources)])
-            return self.const(padded[map_.index], max(self.precision.get(s, 0) for s in sources))
+            arrays = [self.arrays[s] for s in sources]
+            dtype = np.result_type(*(a.dtype for a in arrays))
+            if all(_fits(a, dtype) for a in arrays):
+                padded = np.concatenate([np.zeros(1, dtype), *arrays])
+                return self.const(padded[map_.index], max(self.precision.get(s, 0) for s in sources))
         return self._intern("move", (map_,), sources, map_.size)
 
     def _zeros(self, size: int) -> int:
         zero = self.const(np.zeros(1, np.float32))
         return self._intern("move", (self.maps.intern(np.ones(size, np.int32)),), (zero,), size)
-
-    def _flatten(self, sources: tuple[int, ...], map_: Map) -> tuple[tuple[int, ...], Map]:
-        """Compose with the sources' own movement, drop what is not used, order the sources by class."""
-        inner = [self.terms[s] for s in sources]
-        if len(sources) == 1:
-            if inner[0].kind == "move":
-                composed = self.maps.compose(inner[0].params[0], map_)
-                args = tuple(self.find(a) for a in inner[0].args)
-                assert composed is not None
-                return (
-                    self._flatten(args, composed)
-                    if len(args) > 1 or self.terms[args[0]].kind == "move"
-                    else (args, composed)
-                )
-            return sources, map_
-        leaves: dict[int, int] = {}
-        for source, term in zip(sources, inner, strict=True):
-            for arg in term.args if term.kind == "move" else (source,):
-                leaves.setdefault(self.find(arg), 0)
-        order = sorted(leaves)
-        offset = 0
-        for leaf in order:
-            leaves[leaf] = offset
-            offset += self.size(leaf)
-        table = [np.zeros(1, np.int64)]
-        for source, term in zip(sources, inner, strict=True):
-            if term.kind != "move":
-                table.append(np.arange(1, term.size + 1) + leaves[source])
-                continue
-            local = np.zeros(1 + sum(self.size(a) for a in term.args), np.int64)
-            at = 1
-            for arg in term.args:
-                n = self.size(arg)
-                local[at : at + n] = np.arange(1, n + 1) + leaves[self.find(arg)]
-                at += n
-            table.append(local[term.params[0].index])
-        index = np.concatenate(table)[map_.index]
-        kept, shift, at = [], np.zeros(offset + 1, np.int64), 0
-        used = np.zeros(offset + 1, bool)
-        used[index] = True
-        for leaf in order:
-            n, start = self.size(leaf), leaves[leaf]
-            if used[start + 1 : start + n + 1].any():
-                kept.append(leaf)
-                shift[start + 1 : start + n + 1] = np.arange(at + 1, at + n + 1)
-                at += n
-        flat = self.maps.intern(shift[index])
-        again = any(self.terms[k].kind == "move" for k in kept)
-        return self._flatten(tuple(kept), flat) if again else (tuple(kept), flat)
 
     def ew(self, fn: str, operands: Sequence[Operand], size: int) -> int:
         """Elementwise ``fn``; each operand is (class, map to ``size`` elements) with None for as-is or a scalar."""
@@ -408,7 +327,7 @@ class Terms:
         batch = max(batches)
         if kn != (b in self.arrays):
             b, kn = self.move((b,), self.maps.transpose((batches[1], *((k, n) if kn else (n, k))), (0, 2, 1))), not kn
-        picked = self._one_hot(b, n, k) if kn and batches[1] == 1 else None
+        picked = columns.one_hot(self.arrays.get(b), n, k) if kn and batches[1] == 1 else None
         if picked is not None:
             rows = np.arange(batch * m)[:, None] * k
             return self.move((a,), self.maps.intern(rows + picked[None, :] + 1))
@@ -419,52 +338,8 @@ class Terms:
             pulled = affine.pull_scalar(self, a, b, (batches, m, n, k, kn)) if self.affine == "pull" else None
             if pulled is not None:
                 return pulled
-            a, b = self._sort_columns(a, b, batches, m, n, k, kn)
+            a, b = columns.sort(self, a, b, batches, m, n, k, kn)
         return self._intern("contract", (batches, m, n, k, kn), (a, b), batch * m * n)
-
-    def _one_hot(self, b: int, n: int, k: int) -> np.ndarray | None:
-        """Which row each column of a constant [k, n] picks, if all are one-hot: such a product only moves elements."""
-        array = self.arrays.get(b)
-        if array is None or n * k < 2 or array.size != n * k:
-            return None
-        table = array.reshape(k, n).T
-        if np.count_nonzero(table[0]) != 1 or table[0].max() != 1 or np.count_nonzero(table) != n:
-            return None
-        picked = table.argmax(axis=1)
-        return picked if bool((table[np.arange(n), picked] == 1).all()) else None
-
-    def _sort_columns(
-        self, a: int, b: int, batches: tuple[int, int], m: int, n: int, k: int, kn: bool
-    ) -> tuple[int, int]:
-        """Order the summed index by where its elements come from, so that the order of a flattened patch is no matter."""
-        term = self.terms[a]
-        if term.kind != "move" or batches[1] != 1:
-            return a, b
-        order = self._column_order(term.params[0], k)
-        if order is None:
-            return a, b
-        a = self.move((a,), self._columns(batches[0] * m, k, order))
-        if kn:
-            return a, self.move((b,), self.maps.intern(order[:, None] * n + np.arange(1, n + 1)))
-        return a, self.move((b,), self._columns(n, k, order))
-
-    def _columns(self, rows: int, k: int, order: np.ndarray) -> Map:
-        return self.maps.intern((np.arange(rows)[:, None] * k + order[None, :]) + 1)
-
-    @staticmethod
-    def _column_order(map_: Map, k: int) -> np.ndarray | None:
-        """The order that sorts the columns of a map [rows, k], or None if it is sorted (or has ties)."""
-        if not map_.size or not k:
-            return None
-        key = ("columns", k)
-        if key not in map_.row_cache:
-            table = map_.index.reshape(-1, k)
-            row = table[int(np.argmin((table == 0).sum(axis=1)))]
-            order = np.argsort(row, kind="stable")
-            ties = bool((np.diff(row[order]) == 0).any())
-            sorted_already = bool((np.diff(order) == 1).all())
-            map_.row_cache[key] = None if ties or sorted_already else order
-        return map_.row_cache[key]  # type: ignore[return-value]
 
     def sum(self, a: int, rows: int, k: int) -> int:
         """[rows, k] -> [rows]."""
@@ -472,9 +347,9 @@ class Terms:
         if k == 1:
             return a
         if self.normalize and self.terms[a].kind == "move":
-            order = self._column_order(self.terms[a].params[0], k)
+            order = columns.order(self.terms[a].params[0], k)
             if order is not None:
-                a = self.move((a,), self._columns(rows, k, order))
+                a = self.move((a,), columns.arranged(self.maps, rows, k, order))
         return self._intern("sum", (rows, k), (a,), rows)
 
     def rows(self, fn: str, a: int, rows: int, k: int) -> int:
@@ -485,9 +360,9 @@ class Terms:
         if fn == "softmax" and k == 1 and not self.neginf[a]:
             return self.seen((self.const(np.ones(1, np.float32)), None), rows)
         if self.normalize and fn in _UNORDERED and self.terms[a].kind == "move":
-            order = self._column_order(self.terms[a].params[0], k)
+            order = columns.order(self.terms[a].params[0], k)
             if order is not None:
-                a = self.move((a,), self._columns(rows, k, order))
+                a = self.move((a,), columns.arranged(self.maps, rows, k, order))
         return self._intern("rows", (fn, rows, k), (a,), rows if reduces(fn) else rows * k)
 
     def opaque(self, key: tuple[Any, ...], args: Sequence[int], size: int) -> int:
@@ -515,20 +390,13 @@ class Terms:
         return result
 
 
-def significant_bits(dtype: np.dtype[Any]) -> int:
-    """The precision of a type; 64 for integers (and for the small floats of quantization), which are never re-rounded."""
-    if dtype.kind == "f":
-        return {2: 11, 4: 24}.get(dtype.itemsize, 53)
-    return 8 if dtype.name == "bfloat16" else 64
-
-
 def reduces(fn: str) -> bool:
     """Whether a row function gives one value a row (max, min, argmax, argmin) or a row."""
     return fn in _UNORDERED or fn.startswith("arg")
 
 
-def _uniform(flat: np.ndarray) -> bool:
-    first = flat[:1]
-    return (
-        bool(flat[-1] == first[0]) and bool((flat[: min(flat.size, 64)] == first).all()) and bool((flat == first).all())
-    )
+def _fits(array: np.ndarray, dtype: np.dtype[Any]) -> bool:
+    """Whether ``dtype`` holds the array's values exactly: a float holds integers up to 2**53 for sure."""
+    if array.dtype.kind not in "iu" or dtype.kind in "iu":
+        return True
+    return all(abs(int(edge)) <= 2**53 for edge in (array.min(initial=0), array.max(initial=0)))

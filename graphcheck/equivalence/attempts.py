@@ -266,6 +266,10 @@ class Trials:
             return False
         return True
 
+    def compared(self, pair: classes.Pair) -> list[Tensor | np.ndarray]:
+        """The outputs of A that have a partner."""
+        return [x for i, _ in self.positions if isinstance(x := pair.a.outputs[i], (Tensor, np.ndarray))]
+
     def unequal_shapes(self, pair: classes.Pair) -> list[tuple[str, Tensor | np.ndarray, Tensor | np.ndarray]]:
         """Outputs whose shapes differ, with both sides."""
         found = []

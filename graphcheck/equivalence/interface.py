@@ -120,6 +120,8 @@ def pair_interfaces(a: ir.Model, b: ir.Model, ignore_outputs: Iterable[str] = ()
         raise UsageError(f"no output is named {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
     input_pairs = _pair(_ports(required_inputs(a)), _ports(required_inputs(b)))
     output_pairs = tuple(p for p in _pair(*outputs) if ignored.isdisjoint(port.name for port in p.ports()))
+    if ignored and not output_pairs:
+        raise UsageError("no output is left to compare: all are to be ignored")
     notes: list[str] = []
     mismatches: list[Mismatch] = []
     for where, pairs in (("input", input_pairs), ("output", output_pairs)):

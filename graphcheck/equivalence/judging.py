@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,7 +110,7 @@ class Judging:
             pool.shutdown(wait=True)
         if judged is None:
             judged = self._judge()
-        elif judged[0] is Verdict.PROVED:
+        if judged[0] is Verdict.PROVED:
             doubt = self.executions.contradiction(a.pair for a in self.attempts if a.pair is not None)
             judged = (Verdict.UNDECIDED, doubt) if doubt else judged
         return judged
@@ -152,6 +153,8 @@ class Judging:
                         )
                 if self.failed:
                     return None
+        if all(math.prod(x.shape) == 0 for a in self.attempts if a.pair for x in self.trials.compared(a.pair)):
+            return Verdict.UNDECIDED, "nothing was compared: no output has an element at these shapes"
         return Verdict.PROVED, record.proved(self.attempts, self.trials)
 
     def _judge(self) -> Judged:

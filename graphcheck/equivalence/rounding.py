@@ -19,6 +19,7 @@ from graphcheck.domains.bounds import EXACT
 from graphcheck.domains.domain import evaluate
 from graphcheck.domains.maps import Map
 from graphcheck.domains.real import Float64, Real
+from graphcheck.domains.renewal import anew
 from graphcheck.domains.terms import COMMUTATIVE, Operand, Term, Terms, reduces
 from graphcheck.equivalence.classes import Pair
 from graphcheck.equivalence.windows import Prover
@@ -88,7 +89,7 @@ def substitute(
     left, right = [a for a, _ in roots], [b for _, b in roots]
     while True:
         # a store and a prover of its own for every round: what was merged gave the graphs new classes
-        terms, ends = terms.anew([*left, *right])
+        terms, ends = anew(terms, [*left, *right])
         left, right = ends[: len(left)], ends[len(left) :]
         prover = Prover(terms, left, right, pair.row_counts(), seed=seed, target=target, deadline=deadline)
         proved = prover.prove()

@@ -22,6 +22,7 @@ import numpy as np
 
 from graphcheck.domains.domain import apply, by_depth, evaluate
 from graphcheck.domains.real import Float64, Real
+from graphcheck.domains.renewal import digest
 from graphcheck.domains.residues import Residue, Residues, draw_primes
 from graphcheck.domains.terms import Terms
 from graphcheck.equivalence.odds import Degrees, Risk, hashed
@@ -62,7 +63,7 @@ class Prover:
     ) -> None:
         self.terms, self.target, self.deadline, self.budget = terms, target, deadline, budget
         # nobody can know the primes beforehand, and put them into a model
-        self.seed = int(np.random.SeedSequence([seed, terms.digest()]).generate_state(1, np.uint64)[0])
+        self.seed = int(np.random.SeedSequence([seed, digest(terms)]).generate_state(1, np.uint64)[0])
         self.roots = list(zip(roots_a, roots_b, strict=True))
         self.row_counts = sorted({r for r in rows if r > 1}, reverse=True)
         self.nodes = {side: terms.order(roots) for side, roots in (("a", roots_a), ("b", roots_b))}

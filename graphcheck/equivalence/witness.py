@@ -267,7 +267,7 @@ class Search:
         if self.given is not None or self.ranges:
             return arrays
         started, best = time.monotonic(), arrays
-        for name in [n for n, v in arrays.items() if v.dtype.kind == "f" and v.size > 1]:
+        for name in [n for n, v in arrays.items() if v.dtype.kind in "fiub" and v.size > 1 and n not in self.fixed]:
             pieces = 2
             while pieces <= best[name].size and time.monotonic() - started < _SHRINK_SECONDS:
                 live = np.flatnonzero(best[name])

@@ -13,7 +13,20 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """``attributes`` maps names to plain values (tensors as onnx_ir tensors, graphs as onnx_ir graphs)."""
+    """A node as an operator's function sees it.
+
+    Attributes:
+        domain: That of the operator, ``""`` for ONNX's own.
+        op_type: The operator.
+        version: The opset version that the model imports for the domain.
+        name: The node's name, or one made from its output.
+        attributes: Values by name: numbers, strings, lists of them, onnx_ir tensors and graphs.
+        n_inputs: Inputs, omitted ones included.
+        n_outputs: Outputs, omitted ones included.
+        present_inputs: For each input whether it is there.
+        present_outputs: For each output whether it is there.
+        source: The node in the model, or None.
+    """
 
     domain: str
     op_type: str

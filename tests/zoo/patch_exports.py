@@ -46,6 +46,13 @@ def _qwen25() -> Module:
     return Tower()
 
 
+def _qwen3() -> Module:
+    from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionPatchEmbed
+
+    return Qwen3VLVisionPatchEmbed(Qwen3VLVisionConfig(hidden_size=32, patch_size=4, num_heads=2, depth=1))
+
+
 def _einops(pattern: str, shape: str, columns: int, *, norm: bool = False) -> Module:
     """A vision transformer of one block whose patches are an einops pattern."""
     import torch
@@ -133,6 +140,7 @@ MORE: dict[str, tuple[Callable[[], Module], tuple[tuple[int, ...], ...]]] = {
         (_PATCHES["image"],),
     ),
     "qwen2.5-vl vision": (_qwen25, ((16, 3 * 2 * 4 * 4),)),
+    "qwen3-vl patches": (_qwen3, ((16, 3 * 2 * 4 * 4),)),
     "einops p1 p2 c": (lambda: _einops(_P1P2C, _SIZES, 192), (_PATCHES["image"],)),
     "einops c p1 p2": (
         lambda: _einops("b c (h p1) (w p2) -> b (h w) (c p1 p2)", _SIZES, 192),

@@ -25,16 +25,17 @@ Object.assign(Stage.prototype, {
       button(text, only ? `Show only ${text}` : "Show both", (e) => {
         this.only = only;
         for (const b of $$("button", e.target.parentNode)) b.setAttribute("aria-pressed", b === e.target);
+        this.root.children[1].replaceWith(this.heads());
         this.fit();
         this.redraw();
-      }, { "aria-pressed": only === this.only }));
+      }, { "aria-pressed": String(only === this.only) }));
     const full = this.drawings[this.drawings.length - 1], hidden = this.drawings[0].data.hidden;
     return el("div", { class: "bar" },
       el("div", { class: "searchbox" }, this.input, this.list),
       el("div", { class: "chips" }, ...this.chips),
       el("div", { class: "tools" },
         this.notable().length ? button(this.g.sides.length > 1 ? "↓ next" : "↓ marked", "Next difference (n)", () => this.step(this.notable(), 1)) : null,
-        hidden && this.drawings.length > 1 ? button(`Shape ops ${hidden}`, "Show what depends on shapes and constants alone (s)", () => this.shapes(), { "aria-pressed": this.g === full }) : null,
+        hidden && this.drawings.length > 1 ? button(`Shape ops ${hidden}`, "Show what depends on shapes and constants alone (s)", () => this.shapes(), { "aria-pressed": String(this.g === full) }) : null,
         views.length ? el("span", { class: "seg" }, ...views) : null,
         this.g.folds.length ? el("span", { class: "seg" },
           button("Fold", "Fold all (c)", () => this.folding(false)), button("Unfold", "Unfold all (o)", () => this.folding(true))) : null,
@@ -46,7 +47,7 @@ Object.assign(Stage.prototype, {
 
   heads() {
     const name = (s) => this.root.dataset[s] || s.toUpperCase();
-    return el("div", { class: "heads" }, ...this.g.sides.map((s) => el("span", {}, el("b", {}, this.g.sides.length > 1 ? s.toUpperCase() : ""), " ", el("bdi", {}, name(s)))));
+    return el("div", { class: "heads" }, ...this.g.sides.filter((s) => !this.only || s === this.only).map((s) => el("span", {}, el("b", {}, this.g.sides.length > 1 ? s.toUpperCase() : ""), " ", el("bdi", {}, name(s)))));
   },
 
   shapes() {
