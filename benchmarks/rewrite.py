@@ -3,10 +3,10 @@
     python benchmarks/rewrite.py [--batch N] [--size N] [--runs N] [--threads N] [--json FILE] [MODEL.onnx ...]
 
 Without files: a patch embedding of 16x16 pixels and 768 outputs, in every form of every exporter, at 224x224 and 384x384,
-batch 1 and 8. A row has the ratio of the original's median to that of each form, and to that of what ``--to fastest`` takes:
-above 1 is faster than the original. The last table is the time to load, rewrite and save a ViT-B file (or MODEL)
-without proof and without onnxruntime, against loading and saving it. Exit code 1 where the best fixed form is faster than what ``fastest``
-took beyond noise (in three quarters of the rounds, and by a hundredth), or the last ratio is above 1.5.
+batch 1 and 8. A row has the ratio of the original's median to that of each form, and to that of what ``--to fastest``
+takes: above 1 is faster than the original. The last table is the time to load, rewrite and save a ViT-B file (or MODEL)
+without proof and without onnxruntime, against loading and saving it. Exit code 1 where the best fixed form is faster than
+what ``fastest`` took beyond noise (in three quarters of the rounds, and by a hundredth), or that ratio is above 1.5.
 """
 
 from __future__ import annotations

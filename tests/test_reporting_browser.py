@@ -343,6 +343,9 @@ def test_policy_stops_a_foreign_script(show: Open, browser: Any, tmp_path: Path)
 def test_a_phone_shows_one_side_that_can_be_read(show: Open) -> None:
     page = show(blocks(), viewport={"width": 390, "height": 844})
     assert texts(page, ".heads b") == ["A"] and texts(page, ".seg [aria-pressed=true]") == ["A"]
+    page.locator(".canvas .box").first.click()
+    page.keyboard.press("ArrowRight")
+    assert texts(page, ".heads b") == ["B"] and page.locator(".box.selected").is_visible()
     page.get_by_role("button", name="Show both", exact=True).click()
     assert texts(page, ".heads b") == ["A", "B"]
 

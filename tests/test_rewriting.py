@@ -13,7 +13,7 @@ from patch_table import Case, cases
 from graphcheck.equivalence.compare import compare
 from graphcheck.errors import UsageError
 from graphcheck.patches.analyze import find
-from graphcheck.patches.site import Site
+from graphcheck.patches.site import Refusal, Site
 from graphcheck.rewriting import normalization
 from graphcheck.rewriting.builder import RULE
 from graphcheck.rewriting.checks import structural_checks
@@ -98,7 +98,34 @@ def test_conv_is_one_conv_and_back_is_one_matmul(name: str) -> None:
 def test_a_form_that_onnxruntime_cannot_run_needs_leave() -> None:
     result = rewrite(CASES["double"][0], "conv")
     assert not result.changed and result.reason.startswith("onnxruntime runs the original and refuses the result")
+    assert "--no-run" in result.reason
     assert rewrite(CASES["double"][0], "conv", run=False).changed
+
+
+@pytest.mark.parametrize(("name", "run", "told"), [
+    ("bfloat16", True, "; neither was run: onnxruntime loads neither"),
+    ("double", False, "; neither was run in onnxruntime, as asked"),
+])  # fmt: skip
+def test_that_nothing_could_be_run_is_said(name: str, run: bool, told: str) -> None:
+    result = rewrite(CASES[name][0], "conv", check=lambda a, b: comparison(Verdict.PROVED), run=run)
+    assert result.changed and result.reason.startswith("because" + told)
+
+
+UNFOLDED = {
+    "padding": ("", "strides = [4, 4], pads = [1, 1, 1, 1]", "the padding behind it is zero, and a constant added before it is not"),
+    "used elsewhere": ("z = Relu(d)", "strides = [4, 4]", "it is used elsewhere"),
+}
+
+
+@pytest.mark.parametrize("name", UNFOLDED)
+def test_a_normalization_that_cannot_be_folded_is_refused(name: str) -> None:
+    more, attributes, reason = UNFOLDED[name]
+    text = f"s = Sub(x, u) d = Mul(s, v) y = Conv<{attributes}>(d, w, b) {more}"
+    outputs = "float[a,b,c,d] y" + (", float[e,f,g,h] z" if more else "")
+    model = graph(IMAGE, outputs, text, w=(5, 3, 4, 4), b=(5,), u=(3, 1, 1), v=(3, 1, 1))
+    result = rewrite(model, "conv", fold_normalization=True)
+    assert not result.changed
+    assert [(r.reason, r.node) for r in result.refusals] == [(f"the normalization is not folded: {reason}", "Sub(s)")]
 
 
 def test_the_weight_is_permuted_bit_for_bit() -> None:
@@ -393,9 +420,9 @@ def test_a_wrongly_folded_constant_is_seen(monkeypatch: pytest.MonkeyPatch) -> N
     model = normalized(FOLDED["subtracted and divided"])
     fold = normalization.fold
 
-    def wrong(*args: object) -> tuple[Site, ...]:
-        (site,) = fold(*args)  # type: ignore[arg-type]
-        return (dataclasses.replace(site, weight=site.weight * np.float32(1 + 2**-21)),)
+    def wrong(*args: object) -> tuple[tuple[Site, ...], tuple[Refusal, ...]]:
+        (site,), refusals = fold(*args)  # type: ignore[arg-type]
+        return (dataclasses.replace(site, weight=site.weight * np.float32(1 + 2**-21)),), refusals
 
     monkeypatch.setattr(normalization, "fold", wrong)
     result = rewrite(model, "conv", fold_normalization=True, check=lambda a, b: comparison(Verdict.PROVED))

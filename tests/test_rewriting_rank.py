@@ -189,5 +189,6 @@ def test_a_crash_while_loading_is_a_failed_check() -> None:
 
     result = rewrite(IMAGES["2-d"], "conv", load=load)
     assert not result.changed
-    assert result.reason == "onnxruntime runs the original and refuses the result: onnxruntime crashed (SIGSEGV)"
+    assert result.reason.startswith("onnxruntime runs the original and refuses the result")
+    assert result.reason.endswith(": onnxruntime crashed (SIGSEGV)")
     assert rewrite(IMAGES["2-d"], "conv", load=load_apart).changed

@@ -74,7 +74,8 @@ def _loads(original: ir.Model, rewritten: ir.Model, load: Load) -> Check:
         return Check("onnxruntime", True, "onnxruntime loads it")
     before = load(original)
     if before is None:
-        return Check("onnxruntime", False, f"onnxruntime runs the original and refuses the result: {error}")
+        reason = "onnxruntime runs the original and refuses the result, which --no-run would allow"
+        return Check("onnxruntime", False, f"{reason}: {error}")
     return Check("onnxruntime", None, f"onnxruntime loads neither: {before}")
 
 

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck import model as model_
 from graphcheck.patches.liveness import live_nodes
-from graphcheck.patches.site import Site
+from graphcheck.patches.site import Refusal, Site
 from graphcheck.patches.trace import Trial, trials
 from graphcheck.rewriting.builder import pick
 
@@ -30,24 +31,28 @@ class Affine:
     nodes: tuple[ir.Node, ...]
 
 
-def fold(model: ir.Model, sites: Sequence[Site], named: Sequence[str] | None = None) -> tuple[Site, ...]:
-    """The sites, with the normalization before them taken in where that is legal."""
+def fold(
+    model: ir.Model, sites: Sequence[Site], named: Sequence[str] | None = None
+) -> tuple[tuple[Site, ...], tuple[Refusal, ...]]:
+    """The sites, with the normalization before them taken in where that is legal; and why it is not elsewhere."""
     run = trials(model)[0]
-    return tuple(site if site.ordinary and not named else _folded(model, site, run) for site in sites)
+    made = [site if site.ordinary and not named else _folded(model, site, run) for site in sites]
+    refusals = tuple(found for found in made if isinstance(found, Refusal))
+    return tuple(b if isinstance(b, Site) else a for a, b in zip(sites, made, strict=True)), refusals
 
 
-def _folded(model: ir.Model, site: Site, run: Trial) -> Site:
+def _folded(model: ir.Model, site: Site, run: Trial) -> Site | Refusal:
     found = affine(site, run)
     if found is None:
         return site
+    first = model_.node_name(found.nodes[0])
     padded = any(a.begin > 0 or a.end > 0 for a in site.spatial)
     if padded and bool((found.shift != 0).any()):
-        note = "the normalization before it is not folded: its padding is zero before it, and would not be after"
-        return dataclasses.replace(site, notes=(*site.notes, note))
+        reason = "the normalization is not folded: the padding behind it is zero, and a constant added before it is not"
+        return Refusal(reason, first)
     live = live_nodes(model, {site.output: [found.source]})
     if any(node in live for node in found.nodes):
-        note = "the normalization before it is not folded: it is used elsewhere"
-        return dataclasses.replace(site, notes=(*site.notes, note))
+        return Refusal("the normalization is not folded: it is used elsewhere", first)
     dtype = site.weight.dtype
     weight = pick(site.weight.reshape(-1), site.weight_index, 0).astype(np.float64)
     per, groups = weight.shape[1], site.groups

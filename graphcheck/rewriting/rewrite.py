@@ -143,11 +143,9 @@ def rewrite(
     work, analysis = prepared(model.clone(), whole=max_rank is not None)
     work.meta.pop("graphcheck.path", None)
     analyzed = time.perf_counter()
-    found = analysis.sites
-    if fold_normalization:
-        found = normalization.fold(work, found, sites)
+    found, unfolded = normalization.fold(work, analysis.sites, sites) if fold_normalization else (analysis.sites, ())
     chosen, refusals = choose(found, forms or to, sites, max_rank)
-    refusals = [*analysis.refusals, *refusals]
+    refusals = [*analysis.refusals, *unfolded, *refusals]
     replaced: dict[ir.Value, ir.Value] = {}
     applied: list[Applied] = []
     for site in chosen:
@@ -275,6 +273,10 @@ def judge(result: Rewrite, check: Prove | None, run: bool = True, load: Load | N
     timings = {**timings, "prove": time.perf_counter() - start}
     held = verdict in (Verdict.IDENTICAL, Verdict.PROVED, Verdict.WITHIN_ROUNDING)
     model = result.model if held else result.original
+    if held and not run:
+        reason += "; neither was run in onnxruntime, as asked"
+    elif held and (unknown := next((c for c in checks if c.name == "onnxruntime" and c.ok is None), None)) is not None:
+        reason += f"; neither was run: {unknown.detail}"
     return dataclasses.replace(result, model=model, verdict=verdict, reason=reason, timings=timings)
 
 

@@ -22,13 +22,7 @@ Object.assign(Stage.prototype, {
       return chip;
     });
     const views = this.g.sides.length < 2 ? [] : [["a", "A"], ["", "A | B"], ["b", "B"]].map(([only, text]) =>
-      button(text, only ? `Show only ${text}` : "Show both", (e) => {
-        this.only = only;
-        for (const b of $$("button", e.target.parentNode)) b.setAttribute("aria-pressed", b === e.target);
-        this.root.children[1].replaceWith(this.heads());
-        this.fit();
-        this.redraw();
-      }, { "aria-pressed": String(only === this.only) }));
+      button(text, only ? `Show only ${text}` : "Show both", () => this.show(only), { "data-only": only, "aria-pressed": String(only === this.only) }));
     const full = this.drawings[this.drawings.length - 1], hidden = this.drawings[0].data.hidden;
     return el("div", { class: "bar" },
       el("div", { class: "searchbox" }, this.input, this.list),
@@ -43,6 +37,15 @@ Object.assign(Stage.prototype, {
           button("Fit", "Fit the width (0)", () => { this.fit(); this.draw(); }), button("+", "Zoom in (+)", () => this.setZoom(this.zoom * 1.25))),
         button("⛶", "Fill the window (f)", () => this.full()),
         button("?", "Keys", () => this.help(), { class: "wide" })));
+  },
+
+  // One side, or both ("").
+  show(only) {
+    this.only = only;
+    for (const b of $$("[data-only]", this.root)) b.setAttribute("aria-pressed", b.dataset.only === only);
+    this.root.children[1].replaceWith(this.heads());
+    this.fit();
+    this.redraw();
   },
 
   heads() {
@@ -181,6 +184,7 @@ Object.assign(Stage.prototype, {
     const vert = this.g.verts[v];
     this.g.side = s && vert[s] !== null ? s : vert[this.g.side] !== null && this.g.side in this.g.cx ? this.g.side : vert.a !== null ? "a" : "b";
     if (this.g.reveal(v)) { this.refit(); this.redraw(); }
+    if (this.only && this.only !== this.g.side) this.show(this.g.side);
     this.details(v);
     const low = this.g.at[v].y * this.zoom - this.view.scrollTop > this.view.clientHeight - this.panel.offsetHeight - 30;
     if (move || (low && this.panel.classList.contains("two"))) this.centre(v);
