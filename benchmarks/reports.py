@@ -1,9 +1,10 @@
 """Reports to look at: makes eight, measures the size and opening time of each in headless Chromium, takes pictures.
 
-    python benchmarks/reports.py FOLDER [--models DIR] [--demo demo.json] [--only NAME ...]
+    python benchmarks/reports.py [FOLDER] [--models DIR] [--demo demo.json] [--only NAME ...]
 
-FOLDER gets NAME.html and NAME-{desktop,phone}-{light,dark}.png; the table (markdown) goes to standard output. Opening time
-is that from the call of the page to its first drawn node, in a new browser context, after one visit that is not counted.
+FOLDER (a new temporary one without it) gets NAME.html and NAME-{desktop,phone}-{light,dark}.png; the table (markdown)
+goes to standard output. Opening time is that from the call of the page to its first drawn node, in a new browser context,
+after one visit that is not counted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -169,14 +171,14 @@ def pictures(browser: Any, path: Path, wait: str) -> Iterator[str]:
 def main() -> int:
     """The table; 1 if a page complained or is wider than its screen."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--models", type=Path, help="where models lie and go (default: FOLDER/models)")
     parser.add_argument("--demo", metavar="JSON", help="a saved result of the demo, instead of running it")
     parser.add_argument("--only", nargs="*", choices=[*REPORTS, "demo"])
     arguments = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
-    folder = arguments.folder.resolve()
+    folder = (arguments.folder or Path(tempfile.mkdtemp(prefix="graphcheck-reports-"))).resolve()
     models = (arguments.models or folder / "models").resolve()
     models.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -193,7 +195,7 @@ def main() -> int:
             print(f"| {name} | {os.path.getsize(path) / 1000:,.0f} | {seconds:.1f} | {opens:.2f} |", flush=True)
             trouble += pictures(browser, path, wait)
         browser.close()
-    print(*trouble, sep="\n", file=sys.stderr)
+    print(f"pages and pictures: {folder}", *trouble, sep="\n", file=sys.stderr)
     return bool(trouble)
 
 

@@ -71,6 +71,11 @@ def rows(group: Group) -> tuple[list[tables.Row], float]:
     return made, time.monotonic() - started
 
 
+def _silent() -> None:
+    """Optimizers write to the standard error below Python."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def wrong(kind: str, row: tables.Row) -> bool:
     """Whether a row is not as it has to be."""
     if kind == "pairs":
@@ -145,7 +150,7 @@ def main(arguments: list[str]) -> int:
     started = time.monotonic()
     done: dict[Group, tuple[list[tables.Row], float]] = {}
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(min(jobs, len(wanted)), mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(min(jobs, len(wanted)), context, _silent) as pool:
         running = {pool.submit(rows, group): group for group in wanted}
         for future in concurrent.futures.as_completed(running):
             group = running[future]

@@ -46,9 +46,10 @@ def compare(
         if args is not None or kwargs is not None:
             raise UsageError("args and kwargs are for a torch.nn.Module, and neither side is one")
         return compare_models(a, b, **options)
-    if all(modules) or args is None:
+    if all(modules) or (args is None and kwargs is None):
         raise UsageError("a torch.nn.Module is compared with an ONNX model, on args=(...)")
     module, model = (a, b) if modules[0] else (b, a)
+    args = () if args is None else args
     given = args if isinstance(args, (tuple, list)) else (args,)  # as torch.onnx.export takes them
     return torch_side.compare_module(module, model, tuple(given), kwargs, compare_models, **options)
 

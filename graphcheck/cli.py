@@ -211,12 +211,13 @@ def analyze(
         result = analyze_json(loaded)
     except Undecided as error:
         raise Undecided(f"{model}: {error}") from None
-    show_analysis(terminal, result)
     if json or report:
         from graphcheck.reporting.shapes import graph_of
 
         result |= {"graph": graph_of(loaded)}
-    output.write_all(result, json, report, terminal)
+    written = output.write_all(result, json, report)
+    show_analysis(terminal, result)
+    commands.say(terminal, written)
     return EXIT_OK
 
 

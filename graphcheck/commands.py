@@ -98,9 +98,10 @@ def compare(
             result = _compared(terminal, a, b, **options, inputs=paths[0] if paths else None)
             data = result.to_json() | {"command": _command()}
             gate = feeds.add_runs(data, a, b, paths, options, wishes)
-    show_comparison(terminal, data, wishes.top_k)
-    output.write_all(data, json, report, terminal)
+    written = output.write_all(data, json, report)
     write_formats(result, wanted, require or Verdict.WITHIN_ROUNDING)
+    show_comparison(terminal, data, wishes.top_k)
+    say(terminal, written)
     return _exit_code(terminal, result, require, gate, reduce)
 
 
@@ -177,8 +178,9 @@ def rewrite(
         data |= _evidence(result, proofs, measuring if report and not no_run else None)
     if explain:
         data |= {"reported": _reported(result)}
+    drawn = output.write_all(data, json, report)
     show_rewrite(terminal, data, explain or dry_run)
-    output.write_all(data, json, report, terminal)
+    say(terminal, drawn)
     return code
 
 
@@ -267,8 +269,9 @@ def guard(
         accept=lambda result: result.exit_code(level) == EXIT_OK,
     )
     data = result.to_json() | {"command": _command()}
+    written = output.write_all(data, json, report)
     show_comparison(terminal, data)
-    output.write_all(data, json, report, terminal)
+    say(terminal, written)
     code = _exit_code(terminal, result, require, None, reduce)
     if out is not None:
         terminal.say(f"wrote {safe(out)}" if code == EXIT_OK else f"{safe(out)} was not written")
@@ -360,6 +363,12 @@ def _exit_code(
     elif code and result.verdict is not Verdict.DIFFERENT:
         terminal.say(f"required: {level}; established: {result.verdict}", "yellow")
     return code
+
+
+def say(terminal: Terminal, text: str) -> None:
+    """Print a line, where there is one."""
+    if text:
+        terminal.say(text)
 
 
 def _command() -> str:

@@ -36,6 +36,10 @@ class Undecided(Exception):
         return f"{self.reason} (node {self.node})" if self.node else self.reason
 
 
+class Refused(Undecided):
+    """Sizes or values that the rules of an operator forbid: no runtime could evaluate the model there."""
+
+
 class Untaught(Undecided):
     """An operator, or a use of one, that has no taught meaning: it is evaluated as an unknown function of its inputs."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from graphcheck import output
-from graphcheck.errors import GraphcheckError, UsageError
+from graphcheck.errors import GraphcheckError, ModelError, UsageError
 from graphcheck.verdict import Comparison
 
 
@@ -44,7 +44,12 @@ def guard(
         _run([part.replace("{in}", str(source)).replace("{out}", str(target)) for part in command])
         if not target.is_file():
             raise GraphcheckError(f"{command[0]}: the command ended without an error, but wrote no {{out}}")
-        result = check(model, target)
+        try:
+            result = check(model, target)
+        except ModelError as error:
+            if error.path != str(target):
+                raise
+            raise GraphcheckError(f"{command[0]}: what the command wrote, {{out}}, {error.cause}") from None
         kept = out is not None and accept(result)
         if out is not None and kept:
             output.copy_model(target, out)

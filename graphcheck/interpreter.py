@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from graphcheck import limits
 from graphcheck import model as model_
-from graphcheck.errors import Exhausted, Oversized, Undecided, Untaught
+from graphcheck.errors import Exhausted, Oversized, Refused, Undecided, Untaught
 from graphcheck.ops import arithmetic, contraction, control, reduction, reference, sequence
 from graphcheck.ops.algebra import Algebra, Tensor, Value
 from graphcheck.ops.bodies import function_body, types_of
@@ -82,7 +82,7 @@ class Interpreter:
                 raise Undecided("its functions or subgraphs are nested too deeply", name) from None
             except Exception as error:  # a node that breaks the rules of its operator, found by numpy, onnx or us
                 what = (str(error) or type(error).__name__).splitlines()[0][:200]
-                raise Undecided(f"{source.op_type} cannot be evaluated: {what}", name) from error
+                raise Refused(f"{source.op_type} cannot be evaluated: {what}", name) from error
             for value, result in zip(source.outputs, results, strict=False):
                 env[value] = result
 
@@ -262,7 +262,8 @@ class Interpreter:
         for i, shape in enumerate(shapes):
             if shape is None:
                 if node.present_outputs[i]:
-                    raise Undecided(f"the shape of what {node.op_type} gives is not known", node.name)
+                    name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+                    raise Undecided(f"the shape of what {name} gives is not known", node.name)
                 results.append(None)
                 continue
             dims, dtype = shape

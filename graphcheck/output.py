@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphcheck.errors import GraphcheckError, ModelError, UsageError
-from graphcheck.terminal import Terminal, safe
+from graphcheck.terminal import safe
 
 if TYPE_CHECKING:
     from graphcheck.rewriting.rewrite import Rewrite
@@ -151,14 +151,18 @@ def write_json(result: dict[str, Any], target: str | None) -> None:
         write_bytes((dumps(result) + "\n").encode(), target)
 
 
-def write_all(result: dict[str, Any], target: str | None, report: Path | None, terminal: Terminal) -> None:
-    """The JSON and the HTML report of one result."""
-    if report is not None:
-        from graphcheck import reporting
+def write_all(result: dict[str, Any], target: str | None, report: Path | None) -> str:
+    """Write the JSON and the HTML report of one result; returns what there is to say of it behind the answer, or "".
 
-        reporting.write([plain(result)], report)
-        terminal.say(f"wrote {safe(report)}")
+    That is before the answer is printed, since a reader such as ``head`` may end the command by then.
+    """
     write_json(result, target)
+    if report is None:
+        return ""
+    from graphcheck import reporting
+
+    reporting.write([plain(result)], report)
+    return f"wrote {safe(report)}"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
+import functools
 import io
 import logging
 import sys
@@ -47,10 +49,14 @@ def compare_module(
     onnx_model = model_.read(model)
     with _evaluation_mode(module):
         feeds = _feeds(onnx_model, args, kwargs or {})
-        expected = _outputs(module, args, kwargs)
+        named = _outputs(module, args, kwargs)
+        names = [str(value.name) for value in onnx_model.graph.outputs]
+        by_name = sorted(named) == sorted(names)  # a mapping whose keys are the model's outputs, in any order
+        expected = [named[name] for name in names] if by_name else list(named.values())
         source = model_.path_of(onnx_model) or ir.to_proto(onnx_model).SerializeToString()
         rows, mismatch = _numbers(onnx_model, source, feeds, expected)
-        fresh, exporter, errors = _export(module, args, kwargs, onnx_model, len(expected))
+        order = list(named) if by_name else names
+        fresh, exporter, errors = _export(module, args, kwargs, onnx_model, order if len(named) == len(names) else None)
     live = {"outputs": rows, "exporter": exporter, "export_errors": errors}
     if fresh is None:
         return _unproved(
@@ -87,13 +93,19 @@ def _evaluation_mode(module: Any) -> Iterator[None]:
             part.training = True
 
 
-def _outputs(module: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> list[Any]:
-    """The module's output tensors as arrays, nested ones flattened in order."""
+def _outputs(module: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The module's output tensors as arrays in order, nested ones flattened: by key where it gives a mapping or a dataclass,
+    else by position."""
     import torch
 
     with torch.no_grad():  # what the module raises on its args is the caller's to see
         result = module(*copy.deepcopy(tuple(args)), **copy.deepcopy(dict(kwargs or {})))
-    return [_array(leaf) for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+    if dataclasses.is_dataclass(result) and not isinstance(result, (type, Mapping)):
+        result = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    if isinstance(result, Mapping) and all(isinstance(value, torch.Tensor) for value in result.values()):
+        return {str(key): _array(value) for key, value in result.items()}
+    leaves = torch.utils._pytree.tree_leaves(dict(result) if isinstance(result, Mapping) else result)
+    return {str(i): _array(leaf) for i, leaf in enumerate(x for x in leaves if isinstance(x, torch.Tensor))}
 
 
 def _array(tensor: Any) -> Any:
@@ -129,13 +141,15 @@ def _numbers(
     model: ir.Model, source: Any, feeds: dict[str, Any], expected: list[Any]
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Statistics of each output, in order, and what makes module and model different whatever the numbers are."""
-    from graphcheck.equivalence import runtime
+    from graphcheck.equivalence.remote import RemoteSession
+    from graphcheck.equivalence.runtime import RunError
     from graphcheck.equivalence.statistics import compare_arrays
 
     names = [str(value.name) for value in model.graph.outputs]
     try:
-        outputs = runtime.load(source).run(feeds)
-    except runtime.RunError as error:
+        with RemoteSession(source) as session:
+            outputs = session.run(feeds)
+    except RunError as error:
         return [], f"the module runs on the given args, the model does not: {error}"
     if len(names) != len(expected):
         return [], f"the module gives {len(expected)} tensors, the model {len(names)}: {', '.join(names)}"
@@ -150,20 +164,28 @@ def _numbers(
 
 
 def _export(
-    module: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None, model: ir.Model, outputs: int
+    module: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None, model: ir.Model, outputs: list[str] | None
 ) -> tuple[onnx.ModelProto | None, str | None, list[str]]:
-    """A fresh export, the exporter's name, and what failed before it."""
+    """A fresh export, the exporter's name, and what failed before it.
+
+    ``outputs`` are the model's names in the module's order. Dims that the model leaves open are left open, where an
+    exporter can.
+    """
     from graphcheck import model as model_
 
     options: dict[str, Any] = {"kwargs": dict(kwargs or {}), "opset_version": max(model.opset_imports.get("", 18), 18)}
-    if not kwargs and len(model.graph.outputs) == outputs:  # equal names pair what belongs together
+    if not kwargs and outputs is not None:  # equal names pair what belongs together
         options["input_names"] = [str(value.name) for value in model_.required_inputs(model)]
-        options["output_names"] = [str(value.name) for value in model.graph.outputs]
+        options["output_names"] = outputs
     errors: list[str] = []
-    for exporter in (_dynamo, _torchscript):
+    exporters: list[Any] = [_dynamo, _torchscript]
+    if axes := _open_axes(model, args) if "input_names" in options else {}:
+        exporters = [functools.partial(_dynamo, axes=axes), functools.partial(_torchscript, axes=axes), *exporters]
+    for attempt in exporters:
+        exporter = getattr(attempt, "func", attempt)
         try:
             with _quiet():
-                fresh = exporter(module, copy.deepcopy(tuple(args)), options)
+                fresh = attempt(module, copy.deepcopy(tuple(args)), options)
                 model_.read(fresh)  # an export that the checker refuses is none
                 return fresh, exporter.__name__.strip("_"), errors
         except Exception as error:  # exporters raise anything
@@ -172,20 +194,47 @@ def _export(
     return None, None, errors
 
 
-def _dynamo(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -> onnx.ModelProto:
+Axes = dict[str, dict[int, str]]
+
+
+def _open_axes(model: ir.Model, args: Sequence[Any]) -> Axes:
+    """The symbolic dims of the model's inputs, by name and axis, where every one of ``args`` is a tensor of its rank."""
     import torch
 
+    from graphcheck import model as model_
+
+    found: Axes = {}
+    inputs = model_.required_inputs(model)
+    if len(inputs) != len(args):
+        return {}
+    for value, arg in zip(inputs, args, strict=True):
+        if not isinstance(arg, torch.Tensor) or value.shape is None or len(value.shape) != arg.ndim:
+            return {}
+        dims = {i: str(dim) for i, dim in enumerate(value.shape) if not isinstance(dim, int)}
+        found[str(value.name)] = {i: dim if dim != "None" else f"{value.name}_{i}" for i, dim in dims.items()}
+    return found if any(found.values()) else {}
+
+
+def _dynamo(module: Any, args: tuple[Any, ...], options: dict[str, Any], axes: Axes | None = None) -> onnx.ModelProto:
+    import torch
+
+    if axes:
+        auto = torch.export.Dim.DYNAMIC
+        options = options | {"dynamic_shapes": tuple(dict.fromkeys(open_, auto) or None for open_ in axes.values())}
     program = torch.onnx.export(module, args, dynamo=True, verbose=False, **options)
     if program is None:
         raise GraphcheckError("the exporter returned nothing")
     return program.model_proto
 
 
-def _torchscript(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -> onnx.ModelProto:
+def _torchscript(
+    module: Any, args: tuple[Any, ...], options: dict[str, Any], axes: Axes | None = None
+) -> onnx.ModelProto:
     import onnx
     import torch
 
     buffer = io.BytesIO()
+    options = options | ({"dynamic_axes": axes} if axes else {})
     torch.onnx.export(module, args, buffer, dynamo=False, **options)  # type: ignore[arg-type]
     return onnx.load_model_from_string(buffer.getvalue())
 

@@ -16,6 +16,17 @@ from tests.test_cli import ROOT, Run, conv, moved, other, run
 __all__ = ["conv", "moved", "other", "run"]  # fixtures
 
 
+def test_files_are_written_before_the_answer_is_read(run: Run, conv: Path, moved: Path) -> None:
+    command = [sys.executable, "-m", "graphcheck", "compare", conv, moved, "--no-run"]
+    command += ["--json", "r.json", "--report", "r.html", "--format", "junit=r.xml"]
+    reader, writer = os.pipe()
+    os.close(reader)  # as head does, once it has what it wants
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=writer, check=False)
+    os.close(writer)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert all(Path(name).stat().st_size for name in ("r.json", "r.html", "r.xml"))
+
+
 # what is to be written, and what is wrong with it
 TARGETS = [
     ("compare conv.onnx moved.onnx --report conv.onnx", "conv.onnx: is read here"),

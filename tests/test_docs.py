@@ -122,6 +122,26 @@ def test_the_reference_has_every_command_and_option(capsys: pytest.CaptureFixtur
         assert [option for option in options if f"`{option}`" not in section and option not in section] == []
 
 
+def test_the_keys_of_the_json_are_documented(given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(given)
+    pair = "reference.onnx export.onnx"
+    commands = {
+        "compare": f"compare {pair} --atol 1",
+        "analyze": "analyze export.onnx",
+        "rewrite": "rewrite export.onnx --dry-run --explain",
+        "sweep": "sweep pairs.json --no-run --jobs 1",
+    }
+    text = PAGES["reference/json.md"].text
+    for name, command in commands.items():
+        assert main([*command.split(), "--json", "r.json"]) == 0
+        written = set(json.loads(Path("r.json").read_text()))
+        section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", section, re.M)
+        listed = {key for cell in cells for key in re.findall(r"`(\w+)`", cell)}
+        optional = {"graphs", "alignment", "times_ms"} if name == "rewrite" else set()
+        assert written <= listed and listed - written <= optional, name
+
+
 def test_pages_name_no_place_of_a_machine() -> None:
     found = [name for name, page in PAGES.items() if re.search(r"(/(home|root|tmp|work)/|[A-Z]:\\)", page.text)]
     assert found == []

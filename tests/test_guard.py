@@ -55,7 +55,7 @@ def test_an_optimizer_that_changes_the_function_is_caught(capsys: pytest.Capture
         ("raise SystemExit('no luck')", "failed with exit code 1: no luck"),
         ("import os; os.abort()", "was killed by signal 6"),
         ("pass", "wrote no {out}"),
-        ("import sys; open(sys.argv[2], 'w').close()", "is an empty file"),
+        ("import sys; open(sys.argv[2], 'w').close()", "what the command wrote, {out}, is an empty file"),
     ],
 )
 def test_a_command_that_fails_is_trouble(capsys: pytest.CaptureFixture[str], code: str, said: str) -> None:

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from graphcheck.domains.residues import LOW, PRIME_COUNT
 from graphcheck.domains.terms import Terms
+from graphcheck.equivalence.compare import compare
 from graphcheck.equivalence.odds import Degrees, Risk
+from graphcheck.equivalence.windows import Prover
+from tests.test_cases import read
 
 Poly = list[Fraction]  # coefficients by power of the one symbol
 Quotient = tuple[Poly, Poly]
@@ -158,3 +161,24 @@ def test_arguments_of_functions_count_though_their_values_are_symbols() -> None:
     risk = Risk(degrees)
     risk.evaluated(terms.order([power]))
     assert risk.worst.degree >= 1024
+
+
+def test_the_primes_depend_on_the_models_so_that_none_can_hold_them() -> None:
+    def seed(value: float) -> int:
+        terms = Terms()
+        x = terms.leaf(("x",), 2)
+        y = terms.ew("mul", [(x, None), (terms.const(np.array([value])), None)], 2)
+        return Prover(terms, [x], [y], [2], seed=0, target=1e-9).seed
+
+    assert seed(3.0) == seed(3.0) != seed(5.0)
+
+
+def test_the_error_probability_asked_for_is_kept_or_the_verdict_is_undecided() -> None:
+    _, a, b = read("proved-softmax-by-hand")
+    for asked in (1e-9, 1e-25):
+        found = compare(a, b, error_probability=asked, run=False)
+        assert found.verdict == "proved"
+        assert 0 < found.evidence["proof"]["error_probability"] <= asked
+    _, a, b = read("proved-from-the-inputs")
+    assert 0 < compare(a, b, run=False).evidence["proof"]["error_probability"] <= 1e-9
+    assert compare(a, b, error_probability=1e-100, run=False).verdict == "undecided"  # a hash has 128 bits

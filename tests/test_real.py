@@ -246,7 +246,7 @@ def test_a_transformer_layer_is_bounded_closely() -> None:
 
 @pytest.mark.parametrize("case", ["underflow", "overflow", "negative root", "zero denominator", "nearby step"])
 def test_what_cannot_be_bounded_says_so(case: str) -> None:
-    """No finite bound where float64 leaves its range or a step may lie on either side."""
+    """No finite bound where float64 leaves its range or a step may lie on either side; NaN and 0 where there is no value."""
     terms = Terms()
     a = terms.leaf(("a",), 1)
     tiny, huge = terms.const(np.asarray([1e-200])), terms.const(np.asarray([1e200]))
@@ -269,6 +269,14 @@ def test_what_cannot_be_bounded_says_so(case: str) -> None:
         )
         y = terms.ew("recip" if case == "zero denominator" else "pos", [(sum_, None)], 1)
     found = evaluate(terms, Float64({("a",): np.asarray([1.5])}), [y])[terms.find(y)]
+    if case == "negative root":
+        assert math.isnan(found.value[0]) and found.error[0] == 0
+        selected = terms.ew("mul", [(y, None), (terms.const(np.asarray([0.0])), None)], 1)
+        step = terms.ew("pos", [(y, None)], 1)
+        for unknown in (selected, step):  # 0 times nothing, and the sign of nothing
+            found = evaluate(terms, Float64({("a",): np.asarray([1.5])}), [unknown])[terms.find(unknown)]
+            assert found.error[0] >= 1.0
+        return
     assert found.error[0] >= (1.0 if case == "nearby step" else math.inf)
 
 

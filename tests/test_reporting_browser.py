@@ -345,7 +345,7 @@ def test_a_phone_shows_one_side_that_can_be_read(show: Open) -> None:
     assert texts(page, ".heads b") == ["A"] and texts(page, ".seg [aria-pressed=true]") == ["A"]
     page.locator(".canvas .box").first.click()
     page.keyboard.press("ArrowRight")
-    assert texts(page, ".heads b") == ["B"] and page.locator(".box.selected").is_visible()
+    assert texts(page, ".heads b") == ["B"] and page.locator(".box.selected").last.is_visible()
     page.get_by_role("button", name="Show both", exact=True).click()
     assert texts(page, ".heads b") == ["A", "B"]
 

@@ -223,3 +223,19 @@ def test_windows_count_pads_and_dilations() -> None:
     assert "112 × 112 = 12544 windows" in str(patchart.patch_picture(focus, 224, 224))
     wide = focus | {"kernel_shape": [3, 3], "strides": [1, 1], "pads": [0, 0, 0, 0], "dilations": [2, 2]}
     assert "4 × 4 = 16 windows" in str(patchart.patch_picture(wide, 8, 8))
+
+
+def test_histogram_has_its_scale_in_ulps_and_spreads_too() -> None:
+    drawn = str(charts.histogram([[1e-7, 5], [1e-6, 3]], {"1 ulp": 1e-7, "spread": 1e-6}))
+    assert ">ulps<" in drawn and ">spreads<" in drawn and ">0.1<" in drawn and drawn.count(">10<") == 2
+
+
+def test_behind_a_rounded_constant_nothing_is_called_different() -> None:
+    result = mutant()
+    for rounded in (False, True):
+        made = drawings(
+            *result["graphs"].values(), alignment=result["alignment"], divergence=result["divergence"], rounded=rounded
+        )
+        statuses, marks = ({row[i] for row in made[0]["verts"]} for i in (3, 4))
+        assert ("rounded" in statuses, "different" in statuses) == (rounded, not rounded)
+        assert marks == {"", "rounding" if rounded else "divergence"}

@@ -112,7 +112,9 @@ def test_that_nothing_could_be_run_is_said(name: str, run: bool, told: str) -> N
 
 
 UNFOLDED = {
-    "padding": ("", "strides = [4, 4], pads = [1, 1, 1, 1]", "the padding behind it is zero, and a constant added before it is not"),
+    "padding": (
+        "", "strides = [4, 4], pads = [1, 1, 1, 1]", "the padding behind it is zero, and a constant added before it is not"
+    ),
     "used elsewhere": ("z = Relu(d)", "strides = [4, 4]", "it is used elsewhere"),
 }
 

@@ -91,6 +91,40 @@ def test_an_input_over_the_limit_is_told() -> None:
         rewrite(IMAGES["2-d"], "conv", max_rank=2)
 
 
+MASKED = """c = ConstantOfShape<value = float[1] {0.5}>(k) r = Reshape(c, s) t = Transpose<perm = [0, 1, 3, 2, 4, 5]>(r)
+    o = Reshape(t, f) y = Add(x, o)"""
+
+
+@pytest.mark.parametrize("limit", [5, 4])
+def test_constants_of_many_dims_are_stored_with_few(limit: int) -> None:
+    model = graph("float[N,12] x", "float[a,b] y", MASKED, k=ints(12), s=ints(1, 1, 3, 2, 2, 1), f=ints(12))
+    result = rewrite(model, "conv", max_rank=limit)
+    assert result.changed and result.refusals == () and ops(result.model) == ["Add"]
+    assert proved(model, result.model, {"N": 2})
+    (row,) = result.to_json()["moved"]
+    assert ([step["op_type"] for step in row["before"]][-1], row["after"]) == ("Reshape", [])
+
+
+LEFT = {
+    "a constant": ("y = Add(x, w)", "float[N,2] x", {"w": (1, 1, 1, 1, 1, 2)}, "initializer w has 6 dims where 5 are allowed"),
+    "a subgraph": (
+        """c = ReduceMax<keepdims = 0>(x) z = Cast<to = 9>(c) y = If(z)<then_branch = one () => (float[1,1,1,1,N,2] u)
+        { u = Reshape(x, s) }, else_branch = two () => (float[1,1,1,1,N,2] v) { v = Reshape(x, s) }>""",
+        "float[N,2] x",
+        {"s": ints(1, 1, 1, 1, -1, 2)},
+        "tensor u has 6 dims where 5 are allowed: it is inside a subgraph",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_each_tensor_over_the_limit_is_told(name: str) -> None:
+    body, inputs, constants, reason = LEFT[name]
+    result = rewrite(graph(inputs, "float[a,b,c,d,e,f] y", body, **constants), "conv", max_rank=5)
+    assert reason in [r.reason for r in result.refusals]
+    assert not result.changed
+
+
 @given(st.permutations(range(6)), st.integers(3, 5))
 def test_steps_make_up_the_transposition(perm: list[int], limit: int) -> None:
     state: tuple[int, ...] = tuple(range(6))

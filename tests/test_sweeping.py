@@ -32,7 +32,8 @@ def test_two_folders_give_namesakes_and_name_those_without(tmp_path: Path) -> No
     jobs = read_jobs(tmp_path / "a", against=tmp_path / "b")
     assert [job.name for job in jobs] == ["left", "one", "right", "sub/two"]
     assert [job.problem for job in jobs] == [
-        f"has no namesake in {tmp_path / 'b'}", None, f"has no namesake in {tmp_path / 'a'}", None,
+        f"{tmp_path / 'a/left.onnx'}: has no namesake in {tmp_path / 'b'}", None,
+        f"{tmp_path / 'b/right.onnx'}: has no namesake in {tmp_path / 'a'}", None,
     ]  # fmt: skip
     found = run(jobs, settings(), Faked(lambda task: answer()), tmp_path / "s")
     assert found["left"].exit_code() == 2 and found["one"].exit_code() == 0

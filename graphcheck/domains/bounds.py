@@ -2,6 +2,7 @@
 
 A rounding errs by at most U, numpy's elementary functions are taken to err by at most 4 ulps, and an operand's own
 error is carried through by a bound on the derivative, or by the ends of its interval where the function is monotone.
+A NaN with error 0 is certainly undefined: an operand lies outside of a function's domain by more than it errs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ U = 2.0**-53 * (1 + 2.0**-20)  # the excess pays for the rounding of the bounds 
 FN = 4 * 2 * U  # relative error granted to numpy's elementary functions
 TINY = 2.0**-1074  # absolute error of a result that underflows
 UNITS = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}  # unit roundoffs
+
+LEAST = {2.0**-8: 2.0**-133, 2.0**-11: 2.0**-24, 2.0**-24: 2.0**-149, 2.0**-53: TINY}  # their least spacings
 
 
 def held(x: np.ndarray, unit: float) -> np.ndarray:
@@ -40,6 +43,24 @@ def _power(x: Any) -> Any:
     return np.abs(np.frexp(x)[0]) == 0.5
 
 
+def _undefined(a: Any, ea: Any) -> Any:
+    return np.isnan(a) & (ea == 0)
+
+
+def _but(undefined: Any, value: Any, error: Any) -> tuple[Any, Any]:
+    """A result, but for the places where there is none."""
+    return np.where(undefined, np.nan, value), np.where(undefined, 0.0, error)
+
+
+def _within(f: Callable[..., tuple[Any, Any]], outside: Callable[[Any, Any], Any]) -> Callable[..., tuple[Any, Any]]:
+    """A function with the operands for which it certainly has no value."""
+
+    def op(fn: str, a: Any, ea: Any) -> tuple[Any, Any]:
+        return _but(outside(a, ea) | _undefined(a, ea), *f(fn, a, ea))
+
+    return op
+
+
 def _add(_: str, a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
     value = a + b
     seen = value - a
@@ -47,7 +68,8 @@ def _add(_: str, a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
     masked = np.isneginf(a) & (ea == 0) | np.isneginf(b) & (
         eb == 0
     )  # a mask absorbs; a sum too large for float64 does not
-    return value, np.where(np.isneginf(value), np.where(masked, 0, np.inf), ea + eb + lost)
+    error = np.where(np.isneginf(value), np.where(masked, 0, np.inf), ea + eb + lost)
+    return _but(_undefined(a, ea) | _undefined(b, eb), value, error)
 
 
 def _mul(_: str, a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
@@ -55,14 +77,17 @@ def _mul(_: str, a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
     exact = held(a, UNITS["float32"]) & held(b, UNITS["float32"]) | _power(a) | _power(b)  # 48 digits at most
     rounding = np.where(exact & (np.abs(value) > 1e-290), 0.0, U * np.abs(value) + TINY)
     rounding = np.where((a == 0) | (b == 0), 0.0, rounding)
-    return value, np.abs(a) * eb + np.abs(b) * ea + ea * eb + rounding
+    absent_a, absent_b = _undefined(a, ea), _undefined(b, eb)  # 0 times nothing may be a selection: unknown
+    absent = absent_a & ((np.abs(b) > eb) | absent_b) | absent_b & (np.abs(a) > ea)
+    return _but(absent, value, np.abs(a) * eb + np.abs(b) * ea + ea * eb + rounding)
 
 
 def _recip(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
     value = 1 / a
     room = np.abs(a) - ea
     rounding = np.where(_power(a) & (np.abs(value) > 1e-290), 0.0, U * np.abs(value) + TINY)
-    return value, np.where(room > 0, ea * np.abs(value) / np.maximum(room, 1e-300) + rounding, np.inf)
+    error = np.where(room > 0, ea * np.abs(value) / np.maximum(room, 1e-300) + rounding, np.inf)
+    return _but((a == 0) & (ea == 0) | _undefined(a, ea), value, error)
 
 
 def _smooth(f: Callable[..., Any], slope: Callable[[Any, Any], Any]) -> Callable[..., tuple[Any, Any]]:
@@ -82,7 +107,8 @@ def _exp(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
 
 
 def _step(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
-    return (a > 0).astype(np.float64), np.where(np.abs(a) <= ea, np.where(ea > 0, 1.0, 0.0), 0.0)
+    sure = (np.abs(a) > ea) | (ea == 0) & ~np.isnan(a)
+    return (a > 0).astype(np.float64), np.where(sure, 0.0, 1.0)
 
 
 def _rounding(f: Callable[[Any], Any]) -> Callable[..., tuple[Any, Any]]:
@@ -124,7 +150,8 @@ def _monotone(f: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
 def _pow(fn: str, a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
     """Monotone for a positive base; any other base must be exact, and so its integer exponent."""
     value, error = _monotone(np.power)(fn, a, ea, b, eb)
-    return value, np.where((a - ea > 0) | ((ea == 0) & (eb == 0)), error, np.inf)
+    absent = (a + ea < 0) & (eb == 0) & np.isfinite(b) & (b != np.rint(b))
+    return _but(absent, value, np.where((a - ea > 0) | ((ea == 0) & (eb == 0)), error, np.inf))
 
 
 def _tan(fn: str, a: Any, ea: Any) -> tuple[Any, Any]:
@@ -204,6 +231,18 @@ def _top(dtype: np.dtype[Any]) -> float:
     return float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
 
 
+def _sqrt(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
+    near = np.sqrt(np.abs(a)) + np.sqrt(np.maximum(a - ea, 0)) + 1e-300
+    error = np.where(a - ea > 0, ea / near, np.sqrt(ea)) * (1 + 8 * U)
+    return np.sqrt(a), error + U * np.sqrt(np.abs(a))
+
+
+def _log(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
+    value = np.log(a)
+    error = np.where(a - ea > 0, ea / np.maximum(a - ea, 1e-300), np.where(ea > 0, np.inf, 0))
+    return value, error + FN * np.abs(value) + U
+
+
 def _one(a: Any, ea: Any) -> Any:
     return np.ones(1)
 
@@ -218,16 +257,8 @@ ELEMENTWISE: dict[str, Callable[..., tuple[Any, Any]]] = {
     "max": _either(np.maximum),
     "min": _either(np.minimum),
     "abs": lambda _, a, ea: (np.abs(a), ea),
-    "sqrt": lambda _, a, ea: (
-        np.sqrt(a),
-        np.where(a - ea > 0, ea / (np.sqrt(np.abs(a)) + np.sqrt(np.maximum(a - ea, 0)) + 1e-300), np.sqrt(ea))
-        * (1 + 8 * U)
-        + U * np.sqrt(np.abs(a)),
-    ),
-    "log": lambda _, a, ea: (
-        np.log(a),
-        np.where(a - ea > 0, ea / np.maximum(a - ea, 1e-300), np.where(ea > 0, np.inf, 0)) + FN * np.abs(np.log(a)) + U,
-    ),
+    "sqrt": _within(_sqrt, lambda a, ea: a + ea < 0),
+    "log": _within(_log, lambda a, ea: (a + ea < 0) | (a == 0) & (ea == 0)),
     "erf": _smooth(erf, lambda a, ea: 1.1283792 * np.exp(-np.square(np.maximum(np.abs(a) - ea, 0)))),
     "tanh": _smooth(np.tanh, lambda a, ea: 1 / np.square(np.cosh(np.minimum(np.maximum(np.abs(a) - ea, 0), 300))) + FN),
     "sin": _smooth(np.sin, _one),
@@ -237,10 +268,10 @@ ELEMENTWISE: dict[str, Callable[..., tuple[Any, Any]]] = {
     "sinh": _smooth(np.sinh, lambda a, ea: np.cosh(np.abs(a) + ea)),
     "cosh": _smooth(np.cosh, lambda a, ea: np.cosh(np.abs(a) + ea)),
     "tan": _tan,
-    "acos": _monotone(np.arccos),
-    "asin": _monotone(np.arcsin),
-    "acosh": _monotone(np.arccosh),
-    "atanh": _monotone(np.arctanh),
+    "acos": _within(_monotone(np.arccos), lambda a, ea: np.abs(a) - ea > 1),
+    "asin": _within(_monotone(np.arcsin), lambda a, ea: np.abs(a) - ea > 1),
+    "acosh": _within(_monotone(np.arccosh), lambda a, ea: a + ea < 1),
+    "atanh": _within(_monotone(np.arctanh), lambda a, ea: np.abs(a) - ea > 1),
     "pow": _pow,
     "mod": _unknown_error(lambda a, b: np.mod(a, b)),
     "fmod": _unknown_error(lambda a, b: np.fmod(a, b)),

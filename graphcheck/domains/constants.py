@@ -32,3 +32,10 @@ def uniform(flat: np.ndarray) -> bool:
     return (
         bool(flat[-1] == first[0]) and bool((flat[: min(flat.size, 64)] == first).all()) and bool((flat == first).all())
     )
+
+
+def fits(array: np.ndarray, dtype: np.dtype[Any]) -> bool:
+    """Whether ``dtype`` holds the array's values exactly: a float holds integers up to 2**53 for sure."""
+    if array.dtype.kind not in "iu" or dtype.kind in "iu":
+        return True
+    return all(abs(int(edge)) <= 2**53 for edge in (array.min(initial=0), array.max(initial=0)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphcheck.errors import Undecided
+from graphcheck.errors import Refused, Undecided
 
 if TYPE_CHECKING:
     from graphcheck.domains.terms import Terms
@@ -47,7 +47,7 @@ def may_be_neginf(terms: Terms, kind: str, params: tuple[Any, ...], args: tuple[
         return bool(_places(terms, -1, kind, params, args, size, {a: masked(terms, a) for a in args}).any())
     if kind == "rows" and fn in ("softmax", "logsumexp"):
         if masked(terms, args[0]).reshape(params[1], params[2]).all(axis=1).any():
-            raise Undecided(f"every entry of a {fn} row is masked by -inf")
+            raise Refused(f"every entry of a {fn} row is masked by -inf")
         return False
     raise Undecided(
         f"a -inf constant reaches {fn if isinstance(fn, str) and fn else kind}, where its meaning depends on signs"

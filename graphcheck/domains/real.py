@@ -146,6 +146,8 @@ class Float64:
     @np.errstate(all="ignore")
     def rows(self, fn: str, a: Real, rows: int, k: int, size: int) -> Real:
         """Functions of a row: softmax, max, min, argmax, argmin."""
+        if not k:  # no element to choose
+            return Real(np.full(size, np.nan), np.full(size, np.inf))
         table, wrong = a.value.reshape(rows, k), a.error.reshape(rows, k) if self.bounds else np.zeros((rows, k))
         name, _, last = fn.partition(":")
         if name == "softmax":
@@ -212,7 +214,7 @@ class Float64:
             return Real(value, _none(value))
         assert error is not None
         error = np.broadcast_to(error * _SLACK, value.shape)
-        bad = np.isnan(error) | np.isnan(value)
+        bad = np.isnan(error) | (np.isnan(value) & (error != 0))
         if bad.any():  # -inf (a mask) is exact; anything else that is NaN is unknown
             error = np.where(bad, np.where(np.isneginf(value), 0.0, np.inf), error)
         return Real(value, error)

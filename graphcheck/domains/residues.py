@@ -134,6 +134,8 @@ class Residues:
             out = self._from_key(sum(lane[0] for lane in lanes), sum(lane[1] for lane in lanes), f"rows:{fn}")
         else:
             out = self._function(fn, xs)
+        if fn not in ("add", "mul", "recip"):
+            out = _void(out, *(_undefined(x) for x in xs))
         return np.ascontiguousarray(np.broadcast_to(out, (len(self.primes), size))) if out.shape[1] != size else out
 
     def _times(self, a: Residue, b: Residue) -> Residue:
@@ -254,6 +256,10 @@ class Residues:
     def rows(self, fn: str, a: Residue, rows: int, k: int, size: int) -> Residue:
         """Softmax hashes (element, multiset of the row) after subtracting the row's mean; max and min hash the multiset."""
         table = a.reshape(len(self.primes), rows, k)
+        gone = _undefined(a).reshape(rows, k).any(axis=1)
+        return _void(self._rows(fn, a, table, rows, k), gone if reduces(fn) else np.repeat(gone, k))
+
+    def _rows(self, fn: str, a: Residue, table: Residue, rows: int, k: int) -> Residue:
         if fn == "softmax":
             return self._softmax(table, rows, k)
         if fn.startswith("arg"):
@@ -288,13 +294,27 @@ class Residues:
         for x in args:
             digest.update(self._canonical(x).tobytes())
         self.hashed += 1
-        return self.free(digest.hexdigest(), size)
+        gone = any(_undefined(x).any() for x in args)
+        return _void(self.free(digest.hexdigest(), size), np.full(size, gone))
 
     def fingerprint(self, x: Residue) -> bytes | None:
         """A digest of a tensor's residues; None if one is undefined."""
         if np.isnan(x).any():
             return None
         return hashlib.sha256(self._canonical(x).astype(np.uint32).tobytes()).digest()
+
+
+def _undefined(x: Residue) -> np.ndarray:
+    """Where a value is undefined modulo every prime: by no accident, so that no function of it is defined either."""
+    return np.isnan(x).all(axis=0)
+
+
+def _void(out: Residue, *gone: np.ndarray) -> Residue:
+    """``out``, undefined wherever one of the ``gone`` is."""
+    for where in gone:
+        if where.any():
+            out = np.where(np.broadcast_to(where, out.shape[1:]), np.nan, out)
+    return out
 
 
 def _sum64(lane: np.ndarray, present: np.ndarray) -> np.ndarray:

@@ -211,7 +211,7 @@ class Terms:
         if all(s in self.arrays for s in sources) and (len(sources) > 1 or map_.has_zero):
             arrays = [self.arrays[s] for s in sources]
             dtype = np.result_type(*(a.dtype for a in arrays))
-            if all(_fits(a, dtype) for a in arrays):
+            if all(constants.fits(a, dtype) for a in arrays):
                 padded = np.concatenate([np.zeros(1, dtype), *arrays])
                 return self.const(padded[map_.index], max(self.precision.get(s, 0) for s in sources))
         return self._intern("move", (map_,), sources, map_.size)
@@ -393,10 +393,3 @@ class Terms:
 def reduces(fn: str) -> bool:
     """Whether a row function gives one value a row (max, min, argmax, argmin) or a row."""
     return fn in _UNORDERED or fn.startswith("arg")
-
-
-def _fits(array: np.ndarray, dtype: np.dtype[Any]) -> bool:
-    """Whether ``dtype`` holds the array's values exactly: a float holds integers up to 2**53 for sure."""
-    if array.dtype.kind not in "iu" or dtype.kind in "iu":
-        return True
-    return all(abs(int(edge)) <= 2**53 for edge in (array.min(initial=0), array.max(initial=0)))

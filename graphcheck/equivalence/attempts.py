@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from graphcheck.equivalence import classes, inputs, interface
 from graphcheck.equivalence.windows import Prover
-from graphcheck.errors import Exhausted, Oversized, Undecided, UsageError
+from graphcheck.errors import Exhausted, Oversized, Refused, Undecided, UsageError
 from graphcheck.hashing import Hashes
 from graphcheck.ops.algebra import Tensor, Value
 
@@ -170,8 +170,9 @@ class Trials:
             return
         except (Exhausted, Oversized):
             raise
-        except Undecided:
-            if not self.discrete() and (self.admits(0, chosen, None) or self.admits(1, chosen, None)):
+        except Undecided as error:
+            neither = isinstance(error, Refused) and not (self.admits(0, chosen, None) or self.admits(1, chosen, None))
+            if not self.discrete() and not neither:
                 raise
         for sample in self._samples(chosen) if self.discrete() else ():
             if self.admits(0, chosen, sample) or self.admits(1, chosen, sample):
@@ -185,10 +186,9 @@ class Trials:
             roots = self.roots(attempt.pair)
         except Undecided as error:
             attempt.stopped = error
-            if isinstance(error, (Exhausted, Oversized)):
-                return attempt  # a limit says nothing of the sizes
-            sides = (self.admits(0, chosen, sample), self.admits(1, chosen, sample))
-            attempt.refused = {(True, False): "b", (False, True): "a", (False, False): "both"}.get(sides)
+            if isinstance(error, Refused):
+                sides = (self.admits(0, chosen, sample), self.admits(1, chosen, sample))
+                attempt.refused = {(True, False): "b", (False, True): "a", (False, False): "both"}.get(sides)
             return attempt
         attempt.prover = prover = Prover(
             attempt.pair.terms,
@@ -249,7 +249,7 @@ class Trials:
         return {p.key: drawn[p.key] for p in discrete}
 
     def admits(self, side: int, chosen: dict[str, tuple[int, ...]], sample: int | None) -> bool:
-        """Whether one model alone can be traced at these sizes."""
+        """Whether the operators of one model allow these sizes; what stops a trace for another reason says nothing of them."""
         values = self.concrete(chosen, sample)
         feeds: dict[str, tuple[str, tuple[int, ...]]] = {}
         concrete: dict[str, np.ndarray] = {}
@@ -260,10 +260,12 @@ class Trials:
                 concrete |= {port.name: values[pair.key]} if pair.key in values else {}
         try:
             classes.build(self.models[side], self.models[side], feeds, concrete, hashes=self.hashes)
+        except Refused:
+            return False
         except (Exhausted, Oversized):
             raise
         except Undecided:
-            return False
+            pass
         return True
 
     def compared(self, pair: classes.Pair) -> list[Tensor | np.ndarray]:

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.domains.bounds import U
+from graphcheck.domains.bounds import LEAST, U
 from graphcheck.domains.domain import evaluate
 from graphcheck.domains.real import Float64, Real
 from graphcheck.domains.sensitivity import NEAR, Tape
@@ -120,7 +120,7 @@ class _Judge:
         found: dict[str, Deviation] = {}
         open_: dict[str, float] = {}  # by output, the deviation
         for name, pair in self.values.items():
-            apart, floor = _largest(_minus(*pair)), self.unit * max(map(_magnitude, pair))
+            apart, floor = _largest(_minus(*pair)), self._floor(name)
             found[name] = Deviation(name, apart, math.inf if apart else 0.0, SPREAD_FACTOR * floor)
             if apart > SPREAD_FACTOR * floor:
                 open_[name] = apart
@@ -136,65 +136,68 @@ class _Judge:
             else:
                 noisy.append(name)
         if noisy:
-            self._spreads(noisy, found, shown, stepped)
+            self._spreads(noisy, found, stepped)
         self._bounds([found[name] for name in open_], found, shown, thorough)
         return list(found.values())
 
-    def _spreads(self, names: Sequence[str], found: dict[str, Deviation], shown: Executed, stepped: bool) -> None:
-        """The spread of outputs by noise runs; elements that are undefined on one side in all of them."""
+    def _spreads(self, names: Sequence[str], found: dict[str, Deviation], stepped: bool) -> None:
+        """The spread of outputs by noise runs."""
         spread = dict.fromkeys(names, 0.0)
-        apart = {name: _one_sided(*self.values[name]) for name in names}
         for i in range(_NOISE_RUNS * (1 + stepped)):
             noise = self._evaluate(bounds=False, unit=self.unit, seed=self.seed + i)
             for name, a, b in self.outputs:
                 if name in spread:
                     moved = (noise[self.terms.find(a)].value, noise[self.terms.find(b)].value)
-                    apart[name] &= _one_sided(*moved)
                     for x, exact in zip(moved, self.values[name], strict=True):
                         spread[name] = max(spread[name], _moved(x, exact))
         for name in names:
-            floor = self.unit * max(map(_magnitude, self.values[name]))
+            floor = self._floor(name)
             found[name] = dataclasses.replace(found[name], spread=max(spread[name], floor))
-            if name not in shown or any(tape.domain.broken for tape in self.tapes):
-                continue
-            apart[name] &= _one_sided(*shown[name]) & _alike(shown[name], self.values[name])
-            if apart[name].any():
-                at = int(apart[name].argmax())
-                sides = (float(self.values[name][0][at]), float(self.values[name][1][at]))
-                found[name] = Deviation(name, math.inf, 0.0, floor, "undefined", sides)
 
     def _bounds(self, rows: Sequence[Deviation], found: dict[str, Deviation], shown: Executed, thorough: bool) -> None:
         """Give the deviations their bounds, the running one if it is small enough."""
-        rows = [d for d in rows if d.kind == "none"]
         bounded = self._evaluate() if rows and self.small else {}
         worst = max((d.units for d in rows), default=0.0)
         for (name, a, b), d in ((o, found[o[0]]) for o in self.outputs):
             if d not in rows:
                 continue
             size = np.abs(_minus(*self.values[name]))
+            strict = None
             if bounded:
-                error = bounded[self.terms.find(a)].error + bounded[self.terms.find(b)].error
-                sure = np.where(size > error, size, -1.0)
-                at = int(sure.argmax())
-                if sure[at] > 0:
-                    found[name] = dataclasses.replace(
-                        d,
-                        deviation=float(size[at]),
-                        bound=float(error[at]),
-                        kind="running",
-                        sides=self._sides(name, at),
-                    )
-                    continue
-            if (d.units > SPREAD_FACTOR or (thorough and d.units == worst)) and np.isfinite(size).any():
+                sides = (bounded[self.terms.find(a)], bounded[self.terms.find(b)])
+                strict = self._running(d, size, sides) or self._undefined(d, sides, shown)
+            if strict is not None:
+                found[name] = strict
+            elif (d.units > SPREAD_FACTOR or (thorough and d.units == worst)) and np.isfinite(size).any():
                 at = int(np.where(np.isfinite(size), size, -1.0).argmax())
                 bound = self._first_order(a, b, at) if self._trusted(name, shown) else math.inf
-                found[name] = dataclasses.replace(
-                    d, deviation=float(size[at]), bound=bound, kind="first-order", sides=self._sides(name, at)
-                )
+                found[name] = self._at(d, at, float(size[at]), bound, "first-order")
 
-    def _sides(self, name: str, at: int) -> tuple[float, float]:
-        x, y = self.values[name]
-        return float(x[at]), float(y[at])
+    def _running(self, d: Deviation, size: np.ndarray, sides: tuple[Real, Real]) -> Deviation | None:
+        """The element that deviates most of those that certainly do, if there is one."""
+        error = sides[0].error + sides[1].error
+        sure = np.where(np.isfinite(size) & (size > error), size, -1.0)
+        at = int(sure.argmax())
+        return self._at(d, at, float(size[at]), float(error[at]), "running") if sure[at] > 0 else None
+
+    def _undefined(self, d: Deviation, sides: tuple[Real, Real], shown: Executed) -> Deviation | None:
+        """An element that certainly has no value on one side, and one on the other; in onnxruntime, too."""
+        if d.output not in shown:
+            return None
+        absent, known = (
+            [np.isnan(s.value) & (s.error == 0) for s in sides],
+            [np.isfinite(s.value) & np.isfinite(s.error) for s in sides],
+        )
+        found = (absent[0] & known[1] | absent[1] & known[0]) & _alike(shown[d.output], self.values[d.output])
+        return self._at(d, int(found.argmax()), math.inf, 0.0, "undefined") if found.any() else None
+
+    def _at(self, d: Deviation, at: int, deviation: float, bound: float, kind: str) -> Deviation:
+        x, y = self.values[d.output]
+        return dataclasses.replace(d, deviation=deviation, bound=bound, kind=kind, sides=(float(x[at]), float(y[at])))
+
+    def _floor(self, name: str) -> float:
+        """One rounding of the output in the declared type, whose least spacing it is at the least."""
+        return max(self.unit * max(map(_magnitude, self.values[name])), LEAST.get(self.unit, 0.0))
 
     def _first_order(self, a: int, b: int, at: int) -> float:
         return float(sum(self._both(lambda side: self.tapes[side].bound((a, b)[side], at))))
@@ -259,11 +262,6 @@ def _seen(shown: tuple[np.ndarray, np.ndarray], exact: tuple[np.ndarray, np.ndar
 def _moved(x: np.ndarray, exact: np.ndarray) -> float:
     """The largest distance from the elements that have a value."""
     return _largest(_minus(x, exact)[np.isfinite(exact)])
-
-
-def _one_sided(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Where exactly one of two has a finite value."""
-    return np.asarray(np.isfinite(x.reshape(-1)) != np.isfinite(y.reshape(-1)))
 
 
 def _alike(shown: tuple[np.ndarray, np.ndarray], exact: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

@@ -213,6 +213,7 @@ class _Sides:
                     threads=self.threads,
                     timeout=self.options.timeout,
                     bounds=self.bounds,
+                    prepack=self.options.level != "quick" or self.options.iterations > 1,  # it pays in many runs
                 )
             except RunError as error:
                 self.sessions[key] = error

@@ -141,7 +141,8 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": path},
+            # onnxruntime 1.32 reports every run to its makers unless told not to before it is imported
+            env={"ORT_DISABLE_TELEMETRY": "1"} | os.environ | {"PYTHONPATH": path},
         )
 
         _living.add(self)

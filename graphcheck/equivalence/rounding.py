@@ -150,7 +150,8 @@ def _facing(terms: Terms, prover: Prover) -> list[_Facing]:
                 waiting.setdefault(key, (cls, constant, map_))
             elif key in waiting:
                 user, other, seen = waiting[key]
-                facing = _face(terms, (user, cls), (other, seen), (constant, map_), term.size)
+                places = term.size if term.kind == "ew" else terms.size(constant)
+                facing = _face(terms, (user, cls), (other, seen), (constant, map_), places)
                 found += [facing] if facing is not None else []
     return found
 
@@ -175,6 +176,7 @@ def _face(terms: Terms, users: tuple[int, int], a: Operand, b: Operand, size: in
     left, right = (
         np.arange(size) % terms.size(c) if m is None else m.index.astype(np.int64) - 1 for c, m in (a, b)
     )  # fmt: skip
+    assert left.size == right.size == size and all(m or terms.size(c) in (1, size) for c, m in (a, b))
     met = np.unique(left * terms.size(b[0]) + right)
     places = (met // terms.size(b[0]) + 1, met % terms.size(b[0]) + 1)
     one, two = (terms.move((c,), terms.maps.intern(at)) for (c, _), at in zip((a, b), places, strict=True))
@@ -250,12 +252,13 @@ def _apart(terms: Terms, a: int, b: int) -> dict[str, Any]:
         room = np.where(np.isfinite(room) & (unit > 0), room, 0.0)
         spacing = 2 * (unit or 2.0**-53) * np.exp2(np.floor(np.log2(np.maximum(np.abs(x), 1e-300))))
         ulps = apart / np.maximum(spacing, 2.0**-126 * (unit or 2.0**-53))
+    exact = (x == y).all() and (np.abs(x) < 2.0**53).all()
     worst = int(np.argmax(np.where(np.isnan(ulps), np.inf, ulps))) if ulps.size else 0
     return {
         "ulps": float(np.max(np.where(np.isfinite(ulps), ulps, np.inf), initial=0.0)),
         "values": [float(v[worst]) for v in (x, y)] if ulps.size else [],
         "roundings": roundings or 1,
-        "within": bool((apart <= room).all()) and bool(np.isfinite(x).all()),
+        "within": bool(exact if whole else (apart <= room).all() and np.isfinite(x).all()),
     }
 
 

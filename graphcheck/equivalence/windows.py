@@ -174,8 +174,8 @@ class Prover:
         tier.hashed, tier.undefined = domain.hashed, domain.undefined
         if risk is not None:
             tier.degree, tier.height = risk.worst.degree, risk.worst.height
-        if tier.merges and tier.name != "rows":
-            tier.log2_error = 0.0 if risk is None else risk.log2(len(tier.primes))
+        if tier.merges and tier.name != "rows" and risk is not None:
+            tier.log2_error = risk.log2(len(tier.primes))
         tier.seconds = time.monotonic() - started
         self.tiers.append(tier)
 
@@ -269,8 +269,8 @@ class Prover:
         first = self._compare(
             roots, draw_primes(self.seed + 2, 1), self.seed + 2, Tier("inputs, one prime", []), started
         )
-        if first is not True:
-            return first
+        if first is False:  # where a zero denominator hid the answer, the other primes may tell
+            return False
         risk = Risk(Degrees(self.terms))
         risk.evaluated(self.terms.order(roots))
         for pair in zip(roots[::2], roots[1::2], strict=True):
@@ -303,7 +303,7 @@ class Prover:
                 equal = False
             elif not defined.all() and equal:
                 equal = None
-        tier.fingerprints, tier.merges = len(roots), len(roots) // 2 if equal else 0
+        tier.fingerprints, tier.merges = len(roots), len(roots) // 2 if equal and risk is not None else 0
         self._close(tier, domain, risk, started)
         return equal
 

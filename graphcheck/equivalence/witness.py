@@ -17,6 +17,8 @@ import onnx_ir as ir
 from graphcheck import external
 from graphcheck import model as model_
 from graphcheck.domains.bounds import UNITS
+from graphcheck.domains.domain import evaluate
+from graphcheck.domains.real import Float64, Real
 from graphcheck.domains.sensitivity import NEAR
 from graphcheck.equivalence import inputs as inputs_
 from graphcheck.equivalence import numeric, probes
@@ -114,8 +116,7 @@ class Search:
         self._check, self._ticks = tick, 0
         self.ranges = tuple((name, *bounds) for name, bounds in ranges.items())
         self.unit = unit_of(pair)
-        traced = {v.name: x for v, x in pair.a.values.items() if v.is_graph_input() and isinstance(x, np.ndarray)}
-        self.fixed = {p.key: traced[p.a.name] for p in interface.inputs if p.a is not None and p.a.name in traced}
+        self.fixed = dict(pair.concrete)
         self.deviations: list[Deviation] = []
         self._sessions: dict[int, RemoteSession] = {}
         self.large = sum(w.nbytes for m in models for w in weights(m)) > _LARGE
@@ -161,11 +162,12 @@ class Search:
         spent: float,
     ) -> tuple[Witness | None, dict[str, np.ndarray] | None]:
         """(the witness that an input is, the input that told most so far)."""
-        deviations = self._judge(arrays, thorough=best is None)
+        judged = self._judge(arrays, thorough=best is None)
+        deviations = [d for d in judged if math.isfinite(d.deviation) or d.kind == "undefined"]  # known at all
         if max((d.units for d in deviations), default=0) >= max((d.units for d in self.deviations), default=0):
             self.deviations, best = deviations, arrays
         shown = self._shown(deviations, arrays)
-        if shown is None:
+        if shown is None or self._overflows(arrays):
             return None, best
         small = self._shrink(arrays, shown[0].output) if spent < _SHRINK_SECONDS / 10 else arrays
         if small is not arrays:
@@ -188,12 +190,14 @@ class Search:
             yield from made
             return
         yield next(drawn)
-        yield from made
+        if self.execute:  # ties are for onnxruntime to show, too
+            yield from made
         yield from drawn
 
     def _drawn(self, trial: dict[str, Any]) -> tuple[str, int | None, dict[str, np.ndarray]]:
         spec = inputs_.InputSpec(self.seed, ranges=self.ranges, **trial)
-        kind = " ".join(str(v) for v in trial.values()) or "normal"
+        scale = f", scaled by {trial['scale']:g}" if "scale" in trial else ""
+        kind = f"all {trial['signs']}" if "signs" in trial else f"{trial.get('distribution', 'normal')}{scale}"
         arrays = inputs_.generate(self.interface, self.pair.shapes, spec)
         return kind, self.seed, arrays | {k: v for k, v in self.fixed.items() if k in arrays}
 
@@ -221,6 +225,28 @@ class Search:
 
         known = (self.pair.terms, self.outputs, leaves, self.unit, self.seed)
         return judge(*known, executed=executed, tick=self.tick, thorough=thorough)
+
+    def _overflows(self, arrays: Mapping[str, np.ndarray]) -> bool:
+        """Whether an integer leaves its type on the way, which float64 does not see and the standard leaves open."""
+        traced = (v for t in (self.pair.a, self.pair.b) for v in t.values.values())
+        ranges: dict[int, tuple[float, float]] = {}
+        for value in traced:
+            if isinstance(value, Tensor) and value.dtype.kind in "iu":
+                low, high = ranges.get(self.pair.terms.find(value.cls), (-math.inf, math.inf))
+                info = np.iinfo(value.dtype)
+                ranges[self.pair.terms.find(value.cls)] = (max(low, float(info.min)), min(high, float(info.max)))
+        far = False
+
+        def look(cls: int, value: Real) -> None:
+            nonlocal far
+            low, high = ranges.get(cls, (-math.inf, math.inf))
+            far |= cls in ranges and bool(((value.value < low) | (value.value > high)).any())
+
+        if ranges:
+            leaves = {("input", name): np.asarray(value, np.float64) for name, value in arrays.items()}
+            with np.errstate(all="ignore"):
+                evaluate(self.pair.terms, Float64(leaves, bounds=False), list(ranges), visit=look)
+        return far
 
     def _shown(
         self, deviations: list[Deviation], arrays: Mapping[str, np.ndarray]
@@ -317,9 +343,6 @@ def spread_of(pair: Pair, interface: Interface, runs: list[numeric.Run], seed: i
     run = next((r for r in runs if dict(r.shapes) == dict(pair.shapes)), None)
     if run is None:
         return {}
-    from graphcheck.domains.domain import evaluate
-    from graphcheck.domains.real import Float64
-
     leaves = {("input", name): np.asarray(value, np.float64) for name, value in run.inputs.items()}
     named = {v.name: t for v, t in pair.a.values.items() if isinstance(t, Tensor)}
     outputs = {p.a.name: named[p.a.name].cls for p in interface.outputs if p.a is not None and p.a.name in named}

@@ -16,7 +16,7 @@ import numpy as np
 from graphcheck.domains.maps import Map
 from graphcheck.domains.masks import masked
 from graphcheck.domains.terms import Operand, Terms
-from graphcheck.errors import Undecided
+from graphcheck.errors import Refused, Undecided
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def axis_of(x: Some, axis: int) -> int:
     """An axis counted from the front; raises :class:`Undecided` if ``x`` has none such."""
     rank = len(x.shape)
     if not -rank <= axis < rank:
-        raise Undecided(f"there is no axis {axis} in a tensor of rank {rank}")
+        raise Refused(f"there is no axis {axis} in a tensor of rank {rank}")
     return axis % rank
 
 
@@ -97,7 +97,7 @@ class Algebra:
             shape[at] = 1
             shape[at] = math.prod(x.shape) // max(math.prod(shape), 1)
         if math.prod(shape) != self.terms.size(x.cls):
-            raise Undecided(f"{list(x.shape)} has not as many elements as {shape}")
+            raise Refused(f"{list(x.shape)} has not as many elements as {shape}")
         return Tensor(x.cls, tuple(int(s) for s in shape), x.dtype)
 
     def transpose(self, x: Some, perm: Sequence[int]) -> Tensor:
@@ -242,7 +242,7 @@ class Algebra:
             b = self.reshape(b, (*b.shape, 1))
         (m, k), (k2, n) = a.shape[-2:], b.shape[-2:]
         if k != k2:
-            raise Undecided(f"a matrix product of shapes {list(a.shape)} and {list(b.shape)} is not defined")
+            raise Refused(f"a matrix product of shapes {list(a.shape)} and {list(b.shape)} is not defined")
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         size_b, size = math.prod(b.shape[:-2]), math.prod(batch)
         if size_b == 1:
@@ -278,7 +278,7 @@ class Algebra:
         """Max or min over ``axes``."""
         moved, keep, rows, k = self.last(x, axes)
         if k == 0:
-            raise Undecided(f"the {fn} of nothing is infinite")
+            raise Refused(f"the {fn} of nothing is infinite")
         return self.reduced(Tensor(self.terms.rows(fn, moved.cls, rows, k), keep, moved.dtype), x, axes, keepdims)
 
     def reduced(self, y: Tensor, x: Some, axes: Sequence[int], keepdims: bool) -> Tensor:

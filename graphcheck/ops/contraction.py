@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.errors import Undecided, Untaught
+from graphcheck.errors import Refused, Untaught
 from graphcheck.geometry import Window, im2col
 from graphcheck.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.ops.node import Node
@@ -95,7 +95,7 @@ def _pair(m: Algebra, a: Tensor, na: str, b: Tensor, nb: str, rest: str) -> tupl
     only_a, only_b = [c for c in na if c not in nb], [c for c in nb if c not in na]
     size = {**dict(zip(nb, b.shape, strict=True)), **dict(zip(na, a.shape, strict=True))}
     if any(size[c] != n for c, n in zip(nb, b.shape, strict=True)):
-        raise Undecided(f"Einsum of {na} by {nb} with sizes {list(a.shape)} and {list(b.shape)} is not defined")
+        raise Refused(f"Einsum of {na} by {nb} with sizes {list(a.shape)} and {list(b.shape)} is not defined")
     at = m.transpose(a, [na.index(c) for c in (*batch, *only_a, *summed)])
     bt = m.transpose(b, [nb.index(c) for c in (*batch, *only_b, *summed)])
     ba, na_, nb_, k = (math.prod(size[c] for c in letters) for letters in (batch, only_a, only_b, summed))
@@ -111,9 +111,9 @@ def conv(m: Algebra, node: Node, x: Some, w: Some, b: Value = None) -> Some:
     window = Window.resolve(node.attributes, spatial, w.shape[2:])
     out = window.out_shape(spatial)
     if min(out, default=1) < 1:
-        raise Undecided(f"the kernel of Conv does not fit its input {list(x.shape)}", node.name)
+        raise Refused(f"the kernel of Conv does not fit its input {list(x.shape)}", node.name)
     if len(x.shape) < 3 or x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
-        raise Undecided(f"Conv of {list(x.shape)} by {list(w.shape)} in {groups} groups is not defined", node.name)
+        raise Refused(f"Conv of {list(x.shape)} by {list(w.shape)} in {groups} groups is not defined", node.name)
     batch, filters, positions = x.shape[0], w.shape[0], math.prod(out)
     k = math.prod(w.shape[1:])
     columns = m.remembered(("im2col", x.shape, window, groups), lambda: im2col(x.shape, window, groups))

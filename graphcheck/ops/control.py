@@ -19,10 +19,16 @@ _MAX_TRIPS = 10_000
 
 
 def if_(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
-    """One of two branches."""
-    if not isinstance(inputs[0], np.ndarray):
-        raise Undecided("the condition of If depends on the inputs", node.name)
-    return body(node.attr("then_branch" if bool(inputs[0].reshape(-1)[0]) else "else_branch"), ())
+    """One of two branches; where the condition is computed, a selection between what both give in equal shapes."""
+    condition = inputs[0]
+    if isinstance(condition, np.ndarray):
+        return body(node.attr("then_branch" if bool(condition.reshape(-1)[0]) else "else_branch"), ())
+    then, other = (body(node.attr(name), ()) for name in ("then_branch", "else_branch"))
+    for x, y in zip(then, other, strict=True):
+        alike = isinstance(x, (np.ndarray, Tensor)) and isinstance(y, (np.ndarray, Tensor)) and x.dtype == y.dtype
+        if not alike or x.shape != y.shape:
+            raise Undecided("the condition of If depends on the inputs, and its branches differ in shape", node.name)
+    return [m.where(m.reshape(condition, ()), x, y) for x, y in zip(then, other, strict=True)]
 
 
 def loop(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.errors import Undecided, Untaught
+from graphcheck.errors import Refused, Untaught
 from graphcheck.geometry import Window
 from graphcheck.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.ops.node import Node
@@ -96,7 +96,7 @@ def _windows(m: Algebra, node: Node, x: Tensor, pad: np.ndarray | None) -> tuple
     window = Window.resolve(node.attributes, spatial)
     out = window.out_shape(spatial)
     if min(out, default=1) < 1:
-        raise Undecided(f"the kernel of {node.op_type} does not fit its input {list(x.shape)}", node.name)
+        raise Refused(f"the kernel of {node.op_type} does not fit its input {list(x.shape)}", node.name)
     if node.attr("auto_pad") == "VALID" and dataclasses.replace(window, ceil_mode=False).out_shape(spatial) != out:
         raise Untaught(
             f"{node.op_type} with auto_pad VALID and ceil_mode: the standard and the runtimes differ", node.name

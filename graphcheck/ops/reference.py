@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphcheck import limits
-from graphcheck.errors import Undecided, Untaught
+from graphcheck.errors import Refused, Undecided, Untaught
 
 if TYPE_CHECKING:
     from graphcheck.ops.node import Node
@@ -48,7 +48,7 @@ def run(node: Node, inputs: Sequence[Any]) -> list[Any]:
             return [np.asarray(y).astype(inputs[0].dtype) for y in results]
         return [np.asarray(y) if not isinstance(y, list) else y for y in results]
     except Exception as error:
-        raise Undecided(f"onnx.reference cannot run {node.op_type}: {str(error).splitlines()[0][:200]}") from None
+        raise Refused(f"onnx.reference cannot run {node.op_type}: {str(error).splitlines()[0][:200]}") from None
 
 
 def _doubt(node: Node, inputs: Sequence[Any]) -> str | None:

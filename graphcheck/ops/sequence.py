@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.errors import Undecided
+from graphcheck.errors import Refused, Undecided
 from graphcheck.ops.algebra import Algebra, Some, Tensor, axis_of
 from graphcheck.ops.control import stack
 from graphcheck.ops.node import Node
@@ -82,7 +82,7 @@ def has_element(m: Algebra, node: Node, inputs: list[Any]) -> list[Any]:
 def identity(m: Algebra, node: Node, inputs: list[Any]) -> list[Any]:
     """The input as it is."""
     if not inputs and node.op_type == "OptionalGetElement":
-        raise Undecided("OptionalGetElement of nothing", node.name)
+        raise Refused("OptionalGetElement of nothing", node.name)
     return [inputs[0] if inputs else None]
 
 

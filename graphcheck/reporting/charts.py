@@ -7,7 +7,7 @@ import itertools
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -185,9 +185,19 @@ def curve(points: Any, view: str = "") -> Markup | None:
             class_="curve",
         )
     )
+    parts += _dots(data, view, x, y)
+    parts.append(
+        tag("text", "depth of the network, first tensor to last", x=(width + left) / 2, y=height - 8, class_="tick mid")
+    )
+    return drawing(width, height, "Deviation of aligned tensors along the network, log scale", *parts, css="chart wide")
+
+
+def _dots(
+    data: list[dict[str, Any]], view: str, x: Callable[[int], float], y: Callable[[Any], float]
+) -> Iterator[Markup]:
+    """The points of a curve, each a link to its node; of a very deep network, the largest of each few."""
     bins = max(1, len(data) // 240)
     for start in range(0, len(data), bins):
-        # Of a very deep network, the largest of each few.
         i = max(range(start, min(start + bins, len(data))), key=lambda n: data[n]["deviation"])
         p = data[i]
         over = p["band"] is not None and p["deviation"] > p["band"]
@@ -195,11 +205,7 @@ def curve(points: Any, view: str = "") -> Markup | None:
         css = "dot over" if over else "dot"
         dot = tag("circle", tip, cx=x(i), cy=y(p["deviation"]), r=3.4 if over else 2.2, class_=css)
         link = p.get("node")
-        parts.append(tag("a", dot, href=f"#{view}{';' if view else ''}node=a:{link}") if isinstance(link, int) else dot)
-    parts.append(
-        tag("text", "depth of the network, first tensor to last", x=(width + left) / 2, y=height - 8, class_="tick mid")
-    )
-    return drawing(width, height, "Deviation of aligned tensors along the network, log scale", *parts, css="chart wide")
+        yield tag("a", dot, href=f"#{view}{';' if view else ''}node=a:{link}") if isinstance(link, int) else dot
 
 
 def _band(point: dict[str, Any]) -> float | None:

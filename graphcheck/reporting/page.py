@@ -72,6 +72,7 @@ def _environment() -> jinja2.Environment:
         "region_picture": rewritten.region_picture,
         "site_graphs": rewritten.site_graphs,
         "ranks": views.ranks,
+        "FLOATS": words.FLOATS,
         "STATUS": words.STATUS,
         "VERDICTS": words.VERDICTS,
     }

@@ -20,7 +20,7 @@ class Saying(NamedTuple):
     not_says: tuple[str, ...]
 
 
-_FLOATS = "How float arithmetic rounds is another question: the deviations under Numbers are measured, not proved."
+FLOATS = "How float arithmetic rounds is another question: the deviations under Numbers are measured, not proved."
 VERDICTS: dict[str, Saying] = {
     "identical": Saying(
         "≡",
@@ -34,7 +34,7 @@ VERDICTS: dict[str, Saying] = {
         "The same function",
         "In exact arithmetic over the stored constants, both give equal outputs for every input, at the shapes named.",
         (
-            _FLOATS,
+            FLOATS,
             "Shapes other than the ones named.",
             "Inputs at which either side is undefined (a division by zero): equality is where both are defined.",
         ),
@@ -44,7 +44,7 @@ VERDICTS: dict[str, Saying] = {
         "The same function, once rounded constants are made exact",
         "A and B are proved equal once each constant listed is replaced by the exact expression it was rounded from.",
         (
-            _FLOATS,
+            FLOATS,
             "That the stored constants are equal: they differ by the ulps listed.",
             "Shapes other than the ones named.",
         ),

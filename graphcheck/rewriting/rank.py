@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import onnx_ir as ir
 
 from graphcheck import model as model_
-from graphcheck.patches.regions import Region, find_regions, rank_of
+from graphcheck.patches.regions import Region, find_regions
 from graphcheck.patches.site import Refusal
 from graphcheck.patches.trace import Trial, trials
 from graphcheck.rewriting.apply import discard, install, sweep
 from graphcheck.rewriting.builder import Atom, Builder, Cannot, Dim, product
 
 RULE = "movement-in-steps"
+_LARGEST = 2**24  # bytes of a constant that is stored anew
 
 
 def limit_rank(model: ir.Model, rank: int) -> tuple[list[tuple[Region, list[ir.Node]]], list[Refusal]]:
@@ -22,11 +24,8 @@ def limit_rank(model: ir.Model, rank: int) -> tuple[list[tuple[Region, list[ir.N
     Returns what was rewritten, with the new nodes, and every tensor that is still over the limit with the reason.
     """
     runs = trials(model)
+    done = _fold_constants(model, runs, rank)
     regions, left = find_regions(model, runs, rank)
-    for value in model.graph.inputs:
-        if (dims := rank_of(value, runs[0])) > rank:
-            left.append(Refusal(f"input {value.name} has {dims} dims where {rank} are allowed", value.name or ""))
-    done: list[tuple[Region, list[ir.Node]]] = []
     for region in regions:
         try:
             done.append((region, _split(model, region, runs[0], rank)))
@@ -38,7 +37,71 @@ def limit_rank(model: ir.Model, rank: int) -> tuple[list[tuple[Region, list[ir.N
             ]
     if done:
         sweep(model)
-    return done, left
+    return done, [*left, *_left(model, runs[0], rank)]
+
+
+def _fold_constants(model: ir.Model, runs: list[Trial], rank: int) -> list[tuple[Region, list[ir.Node]]]:
+    """Put what is made of constants of too many dims (a mask, a table of positions) into an initializer of few."""
+    done: list[tuple[Region, list[ir.Node]]] = []
+    for node in list(model.graph):
+        for value in node.outputs:
+            array = _constant(value, runs)
+            if array is None or array.ndim > rank or array.nbytes > _LARGEST or value.is_graph_output():
+                continue
+            behind = _wide_behind(node, runs[0], rank)
+            if behind:
+                folded = ir.Value(name=f"{value.name}/graphcheck/constant", shape=ir.Shape(array.shape))
+                folded.const_value = ir.tensor(array, name=folded.name)
+                folded.dtype = folded.const_value.dtype
+                model.graph.register_initializer(folded)
+                value.replace_all_uses_with(folded)
+                done.append((Region(value, folded, (), (), (), (*behind, node)), []))
+    return done
+
+
+def _constant(value: ir.Value, runs: list[Trial]) -> np.ndarray | None:
+    """The value at every size, if it is one and the same."""
+    first, *others = (run.values.get(value) for run in runs)
+    same = all(isinstance(other, np.ndarray) and np.array_equal(first, other) for other in others)  # type: ignore[arg-type]
+    return first if isinstance(first, np.ndarray) and same else None
+
+
+def _wide_behind(node: ir.Node, run: Trial, rank: int) -> list[ir.Node]:
+    """The nodes behind this one that make constants of too many dims, or this one where it reads a stored one."""
+    found: list[ir.Node] = []
+    stack = [node]
+    while stack:
+        at = stack.pop()
+        for value in at.inputs:
+            if value is not None and _rank(value, run) > rank and isinstance(run.values.get(value), np.ndarray):
+                producer = value.producer()
+                if producer is not None and producer not in found:
+                    stack.append(producer)
+                found.append(producer or at)
+    return list(dict.fromkeys(reversed(found)))
+
+
+def _rank(value: ir.Value, run: Trial) -> int:
+    """The number of dims of a value, as traced, or as declared where it could not be traced; 0 if it is not known."""
+    traced = run.values.get(value)
+    return len(traced.shape) if traced is not None else 0 if value.shape is None else len(value.shape)
+
+
+def _left(model: ir.Model, run: Trial, rank: int) -> list[Refusal]:
+    """Inputs, constants, what could not be traced and what lies in subgraphs, where it has too many dims."""
+    said = f"dims where {rank} are allowed"
+    found = [(f"input {v.name}", v, v.name or "", "") for v in model.graph.inputs]
+    found += [(f"initializer {v.name}", v, v.name or "", "") for v in model.graph.initializers.values()]
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            name, traced = model_.node_name(node), run.values.get(value)
+            if node.graph is not model.graph:
+                found.append((f"tensor {value.name}", value, name, ": it is inside a subgraph"))
+            elif isinstance(traced, np.ndarray):
+                found.append((f"tensor {value.name}", value, name, ": it is a constant that the result is computed with"))
+            elif traced is None:
+                found.append((f"tensor {value.name}", value, name, ": it could not be traced"))
+    return [Refusal(f"{what} has {_rank(v, run)} {said}{why}", at) for what, v, at, why in found if _rank(v, run) > rank]
 
 
 def _split(model: ir.Model, region: Region, run: Trial, rank: int) -> list[ir.Node]:

@@ -2,7 +2,8 @@
 
 One rule for each contraction operator; its ``check`` walks from the matched node back through whatever movement made its
 operand, so no pattern of movement operators is spelled. The rules replace the contraction's own output; a bias behind a
-MatMul stays an Add. They prove nothing: a host that wants a proof compares its model before and after.
+MatMul stays an Add, and a site whose moved tensor is still read behind that output is left (the pass takes it along).
+They prove nothing: a host that wants a proof compares its model before and after.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ _WHAT, _HOW, _OUT = "What is done", "How it is run", "What is written"
 _SHOWN = 60  # rows of the table, beyond which only what needs attention is shown
 
 
-def _opt(*names: str, help: str, panel: str, metavar: str | None = None, least: int | None = None) -> Any:
+def _opt(*names: str, help: str, panel: str, metavar: str = "", least: int | None = None) -> Any:
+    # without a metavar, a flag: --help would say that it takes a <bool>
     return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, min=least, show_default=False)
 
 
@@ -130,6 +131,7 @@ def sweep(
     if out is not None and do != "rewrite":
         raise UsageError("--out is for --rewrite, which alone writes models")
     output.check_targets(json, store, *(file for _, file in wanted))
+    output.check_folders(report, out, witness, reduce)
     options = {
         "ranges": _ranges(val_range or ()),
         "ignore_outputs": list(ignore_output or ()),

@@ -14,7 +14,7 @@ from graphcheck.errors import GraphcheckError, UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A pair (``b`` given) or one model; ``problem`` says why it cannot be looked at, which makes it trouble."""
+    """A pair (``b`` given) or one model; ``problem`` says of which file why it cannot be looked at: trouble."""
 
     name: str
     a: Path
@@ -67,8 +67,12 @@ def _namesakes(source: Path, against: Path) -> list[Job]:
     jobs = []
     for name in names:
         a, b = source / name, against / name
-        absent = [str(path.parent) for path in (a, b) if not path.is_file()]
-        jobs.append(Job(name.with_suffix("").as_posix(), a, b, f"has no namesake in {absent[0]}" if absent else None))
+        there = {path: path.is_file() for path in (a, b)}
+        present, absent = (
+            next((p for p, is_there in there.items() if is_there is wanted), a) for wanted in (True, False)
+        )
+        problem = None if all(there.values()) else f"{present}: has no namesake in {absent.parent}"
+        jobs.append(Job(name.with_suffix("").as_posix(), a, b, problem))
     return jobs
 
 

@@ -129,9 +129,9 @@ def _keys(jobs: Sequence[Job], settings: Settings) -> dict[str, str | Outcome]:
     keys: dict[str, str | Outcome] = {}
     for job in jobs:
         paths = [path for path in (job.a, job.b) if path is not None]
-        problem = job.problem or next((text for p in paths for text in [digests[p][1]] if text), None)
+        problem = job.problem or next((f"{job.a}: {text}" for p in paths for text in [digests[p][1]] if text), None)
         if problem:
-            keys[job.name] = _named(Outcome(job.name, **failure(TROUBLE, "error", f"{job.a}: {problem}")), job)
+            keys[job.name] = _named(Outcome(job.name, **failure(TROUBLE, "error", problem)), job)
         else:
             keys[job.name] = settings.key([digests[path][0] for path in paths])
     return keys

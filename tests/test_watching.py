@@ -1,0 +1,130 @@
+"""Whatever ends the command line's work is told by its parent, and a signal leaves no damaged output and no file behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+
+from graphcheck import model as model_
+from tests.patch_cases import patchify
+from tests.sweeping_support import save_model, wait_for
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs sigtimedwait, and looks into /proc")
+HEAD = f"""import os, signal, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from graphcheck import limits, watching
+code = watching.watch()
+if code is not None:
+    sys.exit(code)
+"""
+DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(1)"
+
+
+def watched(work: str, timeout: float = 30.0) -> tuple[int, str]:
+    """(exit code, what was said) of ``work`` in a watched child."""
+    done = subprocess.run(
+        [sys.executable, "-c", HEAD + work], capture_output=True, text=True, timeout=timeout, check=False
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3])
+def test_the_childs_code_is_the_parents(code: int) -> None:
+    assert watched(f"sys.exit({code})") == (code, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("SIGBUS", ": a file was cut short, or could not be read, while it was in use"),
+        ("SIGSEGV", ""),
+        ("SIGKILL", ": perhaps for want of memory"),
+    ],
+)
+def test_a_crash_is_one_sentence(name: str, why: str) -> None:
+    code, said = watched(f"os.kill(os.getpid(), signal.{name})")
+    assert (code, said) == (2, f"graphcheck: its process was ended by {name}{why}\n")
+
+
+def test_a_computation_that_looks_at_no_limit_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorter = "watching._GRACE = watching._LAST = 0.2\n"
+    start = time.monotonic()
+    head = HEAD.replace("code =", f"{shorter}code =")
+    done = subprocess.run(
+        [sys.executable, "-c", f"{head}limits.begin(2**30, 0.3)\n{DEAF}"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (3, "graphcheck: undecided: the time limit of 0.3 s was reached\n")
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_the_child(how: signal.Signals, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    work = f"signal.signal(signal.SIGTERM, signal.SIG_DFL)\nopen({str(ready)!r}, 'w').close()\ntime.sleep(60)"
+    parent = subprocess.Popen([sys.executable, "-c", HEAD + work], stderr=subprocess.DEVNULL)
+    wait_for(ready.exists)
+    parent.send_signal(how)
+    assert parent.wait(20) == 128 + how
+
+
+def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    work = f"open({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    parent = subprocess.Popen([sys.executable, "-c", HEAD + work])
+    child = int(wait_for(lambda: pid.exists() and pid.read_text()))
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not Path(f"/proc/{child}").exists(), 10)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a model, and a folder for temporary files beside it."""
+    for name in ("work", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    patches = patchify(["N", 3, 8, 12], [0, 3, 2, 4, 3, 4], [0, 2, 4, 1, 3, 5], [0, 6, 48])
+    Path("m.onnx").write_bytes(ir.to_proto(patches).SerializeToString())
+    save_model(Path("linear.onnx"))
+    return tmp_path
+
+
+COMMANDS = {
+    "rewrite": ["rewrite", "m.onnx", "--to", "conv", "-o", "o.onnx", "--json", "o.json", "--report", "o.html"],
+    "compare": ["compare", "m.onnx", "m.onnx", "--json", "c.json", "--report", "c.html", "--format", "junit=c.xml"],
+    "guard": ["guard", "linear.onnx", "--out", "g.onnx", "--", "cp", "{in}", "{out}"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_interrupted_command_leaves_whole_files_or_none(here: Path, name: str, how: signal.Signals) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(here / "temporary")}
+    for delay in (0.3, 0.8, 1.3):
+        running = subprocess.Popen(
+            [sys.executable, "-m", "graphcheck", *COMMANDS[name]],
+            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(delay)
+        running.send_signal(how)
+        assert running.wait(30) in (0, 128 + how, -how)
+        wait_for(lambda: not list((here / "temporary").rglob("*")), 10)
+        found = {path.name for path in Path().iterdir()} - {"m.onnx", "linear.onnx"}
+        assert found <= {"o.onnx", "o.json", "o.html", "c.json", "c.html", "c.xml", "g.onnx"}
+        for path in Path().glob("?.onnx"):
+            model_.read(path)
+        for file in found:
+            Path(file).unlink()
