@@ -132,14 +132,14 @@ def rewrite(
         ModelError: for a model that cannot be read.
     """
     from graphcheck.model import read
+    from graphcheck.passes import load_apart
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
 
     def prove(original: Any, rewritten: Any) -> Comparison:
         return compare(original, rewritten, graphs=False, **options)
 
-    return rewrite_model(
-        read(model), to, check=check or prove, sites=sites, max_rank=max_rank, fold_normalization=fold_normalization
-    )
+    within = {"max_rank": max_rank, "fold_normalization": fold_normalization}
+    return rewrite_model(read(model), to, check=check or prove, sites=sites, load=load_apart, **within)
 
 
 def export(names: str | Iterable[str], out_dir: str | Path = "models", seed: int = 0) -> Manifest:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -220,19 +221,26 @@ def _row(family: _Family) -> dict[str, Any]:
 
 
 def _time(row: dict[str, Any], family: _Family, folder: Path) -> None:
-    """Time all models of a family in onnxruntime, taking turns, each on a batch of 1 where it may choose."""
+    """Give the variants of a row their times, measured in a process of its own; none if onnxruntime crashes there."""
+    models = [(entry.variant, str(folder / entry.file)) for entry in family.models]
+    with ProcessPoolExecutor(1, get_context("spawn"), _start_worker) as pool, contextlib.suppress(BrokenProcessPool):
+        times = pool.submit(time_files, models).result()
+        for variant in row["variants"]:
+            variant["time_ms"] = times[variant["name"]]
+
+
+def time_files(models: Sequence[tuple[Variant, str]]) -> dict[str, dict[str, float]]:
+    """{variant: {"median", "min", "max"}} in ms of models in onnxruntime, taking turns, on a batch of 1 where they may."""
     import numpy as np
 
     from graphcheck.equivalence import runtime
 
     sessions: dict[str, tuple[Session, dict[str, Any]]] = {}
-    for entry in family.models:
-        name, shape = entry.variant.inputs[0][0], entry.variant.input_shape(1)
-        pixels = np.random.default_rng(entry.variant.seed).standard_normal(shape, np.float32)
-        sessions[entry.variant.name] = (runtime.load(folder / entry.file, threads=1), {name: pixels})
-    for name, timing in runtime.measure(sessions, _TIMED_RUNS).items():
-        times = {"median": timing.median, "min": timing.min, "max": timing.max}
-        next(v for v in row["variants"] if v["name"] == name)["time_ms"] = times
+    for variant, path in models:
+        pixels = np.random.default_rng(variant.seed).standard_normal(variant.input_shape(1), np.float32)
+        sessions[variant.name] = (runtime.load(path, threads=1), {variant.inputs[0][0]: pixels})
+    found = runtime.measure(sessions, _TIMED_RUNS)
+    return {name: {"median": t.median, "min": t.min, "max": t.max} for name, t in found.items()}
 
 
 def passed(rewritten: dict[str, Any]) -> bool | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from graphcheck.errors import GraphcheckError, UsageError
 
 if TYPE_CHECKING:
-    from graphcheck.equivalence.interface import Interface
+    from graphcheck.equivalence.interface import Interface, Pair
     from graphcheck.equivalence.numeric import NumericOptions, Run
 
 Tolerances = dict[str, float]  # by output name; "" is for all others
@@ -109,6 +109,7 @@ def add_runs(
     from graphcheck.equivalence.numeric import numeric
 
     interface = pair_interfaces(model_.read(a), model_.read(b), options["ignore_outputs"])
+    _check(interface, wishes)
     plans = list(_plans(interface, paths, options))
     for plan in plans[1:]:
         more = numeric(a, b, interface, plan)
@@ -124,12 +125,28 @@ def add_runs(
             known = rows.setdefault(row["output"], row)
             known["passed"] &= row["passed"]
             known["failing"] = max(known["failing"], row["failing"])
+            known["ranked"] |= row["ranked"]
     if not wishes.gate:
         return None
+    if wishes.top_k and not any(row["ranked"] for row in rows.values()):
+        raise UsageError(f"--top-k {wishes.top_k}: no output has rows of more than {wishes.top_k} numbers to rank")
     passed = all(row["passed"] for row in rows.values())
     gate = {"atol": wishes.atol, "rtol": wishes.rtol, "top_k": wishes.top_k, "passed": passed}
-    data["tolerances"] = gate | {"outputs": list(rows.values())}
+    data["tolerances"] = gate | {"outputs": [{k: v for k, v in row.items() if k != "ranked"} for row in rows.values()]}
     return gate
+
+
+def _check(interface: Interface, wishes: Wishes) -> None:
+    """UsageError for tolerances of outputs that neither side has."""
+    known = {port.name for pair in interface.outputs for port in pair.ports()}
+    for option, named in (("--atol", wishes.atol), ("--rtol", wishes.rtol)):
+        if unknown := [name for name in named if name and name not in known]:
+            raise UsageError(f"{option}: no output is named {unknown[0]!r}; there are {', '.join(sorted(known))}")
+
+
+def _asked(tolerances: Tolerances, pair: Pair) -> float:
+    """The tolerance of an output, by either side's name."""
+    return next((tolerances[port.name] for port in pair.ports() if port.name in tolerances), tolerances.get("", 0.0))
 
 
 def _plans(interface: Interface, paths: Sequence[Path], options: Mapping[str, Any]) -> Iterator[NumericOptions]:
@@ -182,18 +199,22 @@ def _judge(run: Run, interface: Interface, wishes: Wishes) -> Iterator[dict[str,
     for pair in interface.outputs:
         a, b = run.a.outputs.get(pair.key), run.b.outputs.get(pair.key)
         if a is None or b is None or a.shape != b.shape:
-            yield {"output": pair.key, "passed": False, "failing": 0 if a is None else int(a.size)}
+            yield {"output": pair.key, "passed": False, "failing": 0 if a is None else int(a.size), "ranked": True}
             continue
         failing = 0
         if (wishes.atol or wishes.rtol) and a.dtype.kind in "OSUT":
             failing = int(np.count_nonzero(a != b))
         elif wishes.atol or wishes.rtol:
-            atol = wishes.atol.get(pair.key, wishes.atol.get("", 0.0))
-            rtol = wishes.rtol.get(pair.key, wishes.rtol.get("", 0.0))
+            atol, rtol = _asked(wishes.atol, pair), _asked(wishes.rtol, pair)
             wide = np.complex128 if "c" in (a.dtype.kind, b.dtype.kind) else np.float64
             x, y = a.astype(wide), b.astype(wide)
             with np.errstate(invalid="ignore"):
                 good = (np.abs(x - y) <= atol + rtol * np.abs(x)) | (x == y) | (np.isnan(x) & np.isnan(y))
             failing = int(np.count_nonzero(~good))
-        top = (compare_arrays(a, b)["top_k"] or {}).get(str(wishes.top_k)) if wishes.top_k else None
-        yield {"output": pair.key, "passed": failing == 0 and top in (None, 1.0), "failing": failing}
+        top = (compare_arrays(a, b)["top_k"] or {}).get(str(wishes.top_k)) if wishes.top_k else 1.0
+        yield {
+            "output": pair.key,
+            "passed": failing == 0 and top in (None, 1.0),
+            "failing": failing,
+            "ranked": top is not None,
+        }

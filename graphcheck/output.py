@@ -50,7 +50,8 @@ def check_targets(json: str | Path | None, *files: Path | None, sources: Sequenc
             raise GraphcheckError(f"{path}: is a directory, where a file is to be written")
         if not path.parent.is_dir():
             raise GraphcheckError(f"{path}: cannot be written, since there is no folder {path.parent}")
-        if not os.access(path.parent, os.W_OK):
+        device = path.exists() and not path.is_file()  # such as /dev/null: written to, not replaced
+        if not device and not os.access(path.resolve().parent, os.W_OK):
             raise GraphcheckError(f"{path}: cannot be written, since its folder is read-only")
         if any(path.exists() and source.exists() and path.samefile(source) for source in sources):
             raise UsageError(f"{path}: is read here; name another file to write")

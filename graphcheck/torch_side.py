@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import io
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -189,7 +190,8 @@ def _export(
                 model_.read(fresh)  # an export that the checker refuses is none
                 return fresh, exporter.__name__.strip("_"), errors
         except Exception as error:  # exporters raise anything
-            text = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+            plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # exporters colour their messages
+            text = next((line.strip() for line in plain.splitlines() if line.strip()), "no message")
             errors.append(f"{exporter.__name__.strip('_')}: {type(error).__name__}: {text[:200]}")
     return None, None, errors
 

@@ -65,6 +65,7 @@ def test_a_read_only_folder_is_seen_before_any_work(
     for arguments in (["-o", "out.onnx"], ["--dry-run", "--json", "out.json"]):
         code, _, err = run("rewrite", moved, *arguments)
         assert code == 2 and "its folder is read-only" in err
+    assert run("rewrite", moved, "--dry-run", "--json", os.devnull)[0] == 0 and Path(os.devnull).is_char_device()
     code, out, err = run("compare", moved, other, "--no-run")  # a witness is no reason to lose the verdict
     assert (code, err) == (1, "") and out.startswith("≠ different: ") and not list(tmp_path.glob("*.npz"))
 

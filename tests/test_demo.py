@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,14 @@ def test_one_family_from_export_to_report(
     assert "28 proved" not in capsys.readouterr().err
     assert "<html" in Path("reports/index.html").read_text()
     assert (tmp_path / "models" / "manifest.json").is_file()
+
+
+def crash(models: object) -> None:
+    os._exit(3)
+
+
+def test_a_crash_while_timing_costs_the_times_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "time_files", crash)
+    row = {"variants": [{"name": "a", "time_ms": None}]}
+    demo._time(row, demo._Family("x", (), (), {}, {}, {}, 0), Path())
+    assert row["variants"][0]["time_ms"] is None

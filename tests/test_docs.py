@@ -153,6 +153,12 @@ def test_python_examples_use_public_names() -> None:
     assert used and used <= set(graphcheck.__all__)
 
 
+def test_code_that_pages_quote_is_in_the_package() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "graphcheck").rglob("*.py"))
+    quoted = [text for page in PAGES.values() for kind, text in page.blocks if kind == "py"]
+    assert quoted and [text for text in quoted if text not in code] == []
+
+
 def test_operators_that_pages_name_as_taught_are() -> None:
     sentence = re.search(r"operators such as (.*?) are expanded", PAGES["explanation.md"].text, re.DOTALL)
     named = re.findall(r"`(\w+)`", sentence[1] if sentence else "")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,9 @@ from graphcheck import model as model_
 from graphcheck.cli import main
 from graphcheck.equivalence.compare import compare
 from graphcheck.errors import ModelError, UsageError
+from graphcheck.hashing import Hashes
 from graphcheck.rewriting.rewrite import Rewrite, rewrite
+from tests.hostile.external import tensor
 
 DATA = "weights/all.bin"
 
@@ -109,7 +114,9 @@ def test_a_model_beyond_the_limit_gets_a_data_file(tmp_path: Path, capsys: pytes
     monkeypatch.setattr(external, "INLINE_LIMIT", 1024)
     (tmp_path / "new.onnx.data").write_text("another's")
     assert main(["rewrite", str(path), "--to", "matmul", "-o", str(out)]) == 0
-    assert "exceed what one ONNX file can hold, so they are in new.onnx.1.data" in " ".join(capsys.readouterr().out.split())
+    assert "exceed what one ONNX file can hold, so they are in new.onnx.1.data" in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert files(tmp_path) == ["m.onnx", "new.onnx", "new.onnx.1.data", "new.onnx.data"]
     assert (tmp_path / "new.onnx.data").read_text() == "another's"
     assert_same(path, out)
@@ -209,3 +216,72 @@ def test_a_model_of_more_than_two_gigabytes(tmp_path: Path) -> None:
     onnx.checker.check_model(str(out), full_check=True)
     assert out.stat().st_size < 1 << 20
     assert float(np.abs(ran(path) - ran(out)).max()) < 1e-4
+
+
+# -- large files -----------------------------------------------------------------------------------------------------
+
+
+def large(folder: Path, megabytes: int) -> tuple[Path, Path]:
+    """Two models that share a data file."""
+    values = np.random.default_rng(0).normal(size=(megabytes * 256, 1024)).astype(np.float32)
+    (folder / "w.bin").write_bytes(values.tobytes())
+    paths = folder / "a.onnx", folder / "b.onnx"
+    for path in paths:
+        signature = f"(float[N,{len(values)}] x) => (float[N,1024] y)"
+        text = f'<ir_version: 10, opset_import: ["": 21]> g {signature} {{ y = MatMul(x, w) }}'
+        model = onnx.parser.parse_model(text)
+        model.graph.initializer.append(tensor(values.shape, location="w.bin"))
+        path.write_bytes(model.SerializeToString())
+    return paths
+
+
+def weight(model: ir.Model) -> np.ndarray:
+    value = model.graph.initializers["w"].const_value
+    assert value is not None
+    return value.numpy()
+
+
+def test_models_that_share_a_data_file_share_its_mapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = (weight(model_.read(path)) for path in large(tmp_path, 1))
+    assert a.__array_interface__["data"] == b.__array_interface__["data"] and not a.flags.writeable
+    hashes, looked = Hashes(), []
+    monkeypatch.setattr(hashes, "_look", looked.append)
+    hashes.ahead([a, b])
+    assert len(looked) == 1
+    (tmp_path / "w.bin").write_bytes(np.ones_like(a).tobytes() + b"more")  # another file under the same name
+    assert float(weight(model_.read(tmp_path / "a.onnx")).max()) == 1.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_hashing_keeps_no_pages_of_a_mapped_file(tmp_path: Path) -> None:
+    def held() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("RssFile"))
+
+    array = weight(model_.read(large(tmp_path, 64)[0]))
+    before = held()
+    assert array.reshape(-1)[::1024].sum() != 0 and held() - before > 48  # one of each page: all of them
+    hashes = Hashes()
+    hashes.ahead([array])
+    assert held() - before < 16
+    assert hashes.of(array) == hashlib.sha256(array.tobytes()).digest() and hashes.finite(array)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_what_is_not_finite_is_seen(value: float, size: int) -> None:
+    array = np.zeros(size, np.float32)
+    assert Hashes().finite(array)
+    array[-1] = value
+    assert not Hashes().finite(array)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_large_models_generates_measures_and_deletes(tmp_path: Path) -> None:
+    script = Path(__file__).parent.parent / "benchmarks" / "large.py"
+    command = [sys.executable, str(script), "--gigabytes", "0.01", "--folder", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("| ") and "peak" not in line]
+    assert len(rows) == 7 and all(row[7].strip() == "0" for row in rows), done.stdout + done.stderr
+    assert [line.split()[-1] for line in done.stdout.splitlines() if "data files written" in line] == ["0", "1"]
+    assert list(tmp_path.iterdir()) == []

@@ -144,6 +144,10 @@ def test_the_risk_counts_pairs_of_fingerprints_and_of_arguments() -> None:
     assert one == math.log2(chance**3 + 2.0**-128)
     risk.evaluated([terms.ew("exp", [(x, None)], 8)])
     assert risk.log2(3) > one
+    running = Risk(Degrees(terms), 3)
+    running.compared(x, y)
+    running.evaluated([terms.ew("exp", [(x, None)], 8)])
+    assert math.log2(running.so_far) == risk.log2(3)
     assert risk.log2(6) < risk.log2(3) - 40
     assert risk.primes(1e-30, 16) is not None
     assert risk.primes(1e-60, 16) is None  # 128 bits of hash are no more

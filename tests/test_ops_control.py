@@ -80,6 +80,16 @@ def test_loop_stops_on_its_condition() -> None:
     agrees("[3,4]", body)
 
 
+@pytest.mark.parametrize("compare", ["Greater", "Less"])
+def test_if_of_a_computed_condition_selects(compare: str) -> None:
+    body = f"""
+      s = ReduceSum<keepdims = 0>(x)
+      zero = Constant<value = float {{0}}>()
+      c = {compare}(s, zero)
+      y = If<then_branch = t () => (float[3,4] a) {{ a = Relu(x) }}, else_branch = e () => (float[3,4] b) {{ b = Neg(x) }}>(c)"""
+    agrees("[3,4]", body)
+
+
 @pytest.mark.parametrize("condition", [0, 1])
 def test_if(condition: int) -> None:
     body = f"""
@@ -93,7 +103,7 @@ def test_steering_by_the_inputs_is_undecided() -> None:
       s = ReduceSum<keepdims = 0>(x)
       zero = Constant<value = float {0}>()
       c = Greater(s, zero)
-      y = If<then_branch = t () => (float[3,4] a) { a = Relu(x) }, else_branch = e () => (float[3,4] b) { b = Neg(x) }>(c)"""
+      y = If<then_branch = t () => (float[3,4] a) { a = Relu(x) }, else_branch = e () => (float[12] b) { n = Constant<value = int64[1] {12}>() b = Reshape(x, n) }>(c)"""
     with pytest.raises(Undecided, match="condition of If depends on the inputs"):
         float64(model(G.format("[3,4]", "{" + computed + "}")), FEEDS)
 

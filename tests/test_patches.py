@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from patch_cases import IMAGE, SPLIT, TOKENS, conv, dynamic, gathered, graph, ints, patchify, projected
+from patch_cases import IMAGE, PATCHES, SPLIT, TOKENS, conv, dynamic, gathered, graph, ints, patchify, projected
 from patch_table import cases
 
 from graphcheck.geometry import Window as Geometry
@@ -123,6 +123,27 @@ REFUSED = {
         graph("float[N,4,4] x, float[N,4,4] z", TOKENS, "c = Concat<axis = 2>(x, z) y = MatMul(c, w)", w=(8, 5)),
         "the moved data come from several tensors",
         "MatMul(y)",
+    ),
+    "one size only": (
+        graph("float[N,3,H,W] x", TOKENS, f"{PATCHES} y = MatMul(m, w)", split=ints(0, 3, 2, 4, 3, 4), merged=ints(0, 6, 48),
+              w=(48, 5)),
+        "it can be evaluated at one size only, so its geometry may depend on the size",
+        "MatMul(y)",
+    ),
+    "a stride of zero": (
+        conv("strides = [0, 0]", (5, 3, 4, 4)),
+        "it breaks the rules of Conv: integer division or modulo by zero",
+        "Conv(y)",
+    ),
+    "a bias that is an input": (
+        projected("f = Reshape(m, k) y = Gemm(f, w, c)", f"{IMAGE}, float[5] c", "float[a,b] y", w=(48, 5), k=ints(-1, 48)),
+        "the bias is not constant",
+        "Gemm(y)",
+    ),
+    "a bias for each row": (
+        projected("f = Reshape(m, k) y = Gemm(f, w, c)", "float[1,3,8,8] x", "float[a,b] y", w=(48, 5), k=ints(-1, 48), c=(4, 5)),
+        "the bias differs between the rows",
+        "Gemm(y)",
     ),
     "geometry by size": (
         graph(

@@ -271,10 +271,11 @@ def test_what_cannot_be_bounded_says_so(case: str) -> None:
     found = evaluate(terms, Float64({("a",): np.asarray([1.5])}), [y])[terms.find(y)]
     if case == "negative root":
         assert math.isnan(found.value[0]) and found.error[0] == 0
-        selected = terms.ew("mul", [(y, None), (terms.const(np.asarray([0.0])), None)], 1)
+        selected = terms.ew("mul", [(y, None), (terms.leaf(("zero",), 1), None)], 1)
         step = terms.ew("pos", [(y, None)], 1)
         for unknown in (selected, step):  # 0 times nothing, and the sign of nothing
-            found = evaluate(terms, Float64({("a",): np.asarray([1.5])}), [unknown])[terms.find(unknown)]
+            inputs = {("a",): np.asarray([1.5]), ("zero",): np.zeros(1)}
+            found = evaluate(terms, Float64(inputs), [unknown])[terms.find(unknown)]
             assert found.error[0] >= 1.0
         return
     assert found.error[0] >= (1.0 if case == "nearby step" else math.inf)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -94,7 +96,7 @@ def test_without_graphs_the_tensors_are_listed() -> None:
 
 
 def test_a_family_keeps_drawings_once_and_of_graphs_what_is_drawn() -> None:
-    packed = {}
+    packed: dict[str, Any] = {}
     data = demo()["families"][0]
     for variant in data["variants"]:  # a subgraph of shapes that nobody draws
         graph = variant["analyze"]["graph"]

@@ -297,6 +297,41 @@ def test_an_opset_without_the_operator_is_a_refusal(opset: int, reason: str | No
     assert result.changed is (reason is None)
 
 
+FOUR_D = patchify(["N", *[4] * 4], [-1, *[2] * 8], [0, 1, 3, 5, 7, 2, 4, 6, 8], [-1, 16, 16])
+UNPADDED = "strides = [4, 4], pads = [1, 1, 1, 1]"
+CANNOT = {
+    "padding": (conv(UNPADDED, (5, 3, 4, 4)), "space-to-depth", "SpaceToDepth has no padding"),
+    "four spatial axes": (FOUR_D, "conv", "it has 4 spatial axes, and runtimes have Conv for three at most"),
+    "an activation of its own": (
+        conv('strides = [4, 4], activation = "HardSigmoid"', (5, 3, 4, 4), op="com.microsoft.FusedConv"),
+        "matmul",
+        "its activation HardSigmoid has no plain counterpart here",
+    ),
+    "an old opset": (
+        graph("float[2,3,9,9] x", "float[a,b,c,d] y", "y = Conv<strides = [4, 4]>(x, w)", opset=9, w=(5, 3, 4, 4)),
+        "matmul",
+        "opset 9 lacks the Slice that is needed (opset 10)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CANNOT)
+def test_what_a_form_cannot_be_is_refused(name: str) -> None:
+    model, to, reason = CANNOT[name]
+    result = rewritten(model, to, run=name != "an old opset")
+    assert not result.changed
+    assert [r.reason for r in result.refusals] == [reason]
+
+
+def test_a_normalization_by_computed_constants_is_not_proved() -> None:
+    text = "v = Sqrt(k) s = Sub(x, u) d = Div(s, v) y = Conv<strides = [4, 4]>(d, w, b)"
+    k = np.full((3, 1, 1), 2, np.float32)
+    model = graph(IMAGE, "float[a,b,c,d] y", text, w=(5, 3, 4, 4), b=(5,), u=(3, 1, 1), k=k)
+    result = rewrite(model, "conv", fold_normalization=True, check=lambda a, b: comparison(Verdict.PROVED))
+    assert not result.changed and result.verdict is Verdict.UNDECIDED
+    assert result.reason == "the folded normalization is not proved: its constants are not stored, but computed in the graph"
+
+
 def comparison(verdict: Verdict) -> Comparison:
     return Comparison(verdict, "because", {})
 

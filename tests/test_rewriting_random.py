@@ -69,17 +69,24 @@ def test_every_convolution_reaches_every_legal_form(made: tuple[ir.Model, list[l
 
 @st.composite
 def patchifications(draw: st.DrawFn) -> tuple[ir.Model, list[int]]:
-    """Reshape, Transpose, Reshape, MatMul over any order of axes, rows and flattened patch: (model, kernel)."""
+    """Reshape, Transpose, Reshape, MatMul over any order of batch, axes, rows and flattened patch: (model, kernel)."""
     rank = draw(st.integers(1, 3))
     kernel = [draw(st.integers(2, 3)) for _ in range(rank)]
     count = [draw(st.integers(2, 3)) for _ in range(rank)]
     channels = draw(st.sampled_from([[], [3], [2, 3]]))
     axes = draw(st.permutations([("s", i) for i in range(rank)] + [("c", i) for i in range(len(channels))]))
-    shape: list[int | str] = ["N"]
-    split, at = [-1], 1
+    axes.insert(draw(st.sampled_from([0, 0, len(axes), len(axes) // 2])), ("n", 0))
+    shape: list[int | str] = []
+    split: list[int] = []
     rows, columns = [], []
+    at = batch = 0
     for kind, i in axes:
-        if kind == "s":
+        if kind == "n":
+            shape.append("N")
+            split.append(-1)
+            batch = at
+            at += 1
+        elif kind == "s":
             shape.append(count[i] * kernel[i])
             split += [count[i], kernel[i]]
             rows.append(at)
@@ -93,7 +100,7 @@ def patchifications(draw: st.DrawFn) -> tuple[ir.Model, list[int]]:
     rows, columns = draw(st.permutations(rows)), draw(st.permutations(columns))
     merged = [-1, math.prod(count), math.prod(kernel) * math.prod(channels)]
     order = [i for kind, i in axes if kind == "s"]
-    return patchify(shape, split, [0, *rows, *columns], merged), [kernel[i] for i in order]
+    return patchify(shape, split, [batch, *rows, *columns], merged), [kernel[i] for i in order]
 
 
 @settings(max_examples=40)

@@ -105,7 +105,32 @@ def test_constants_of_many_dims_are_stored_with_few(limit: int) -> None:
     assert ([step["op_type"] for step in row["before"]][-1], row["after"]) == ("Reshape", [])
 
 
+SIX = {"s": ints(-1, 2, 4, 3, 4, 6), "o": ints(-1, 16, 6)}
 LEFT = {
+    "a sum": (
+        "r = Reshape(x, s) t = Reshape(z, s) a = Add(r, t) y = Reshape(a, o)",
+        "float[N,8,12,6] x, float[N,8,12,6] z",
+        SIX,
+        "tensor r has 6 dims where 5 are allowed: it is no mere movement between smaller tensors",
+    ),
+    "joined": (
+        "r = Reshape(x, s) t = Reshape(z, s) a = Concat<axis = 0>(r, t) y = Reshape(a, o)",
+        "float[N,8,12,6] x, float[N,8,12,6] z",
+        SIX,
+        "tensor a has 6 dims where 5 are allowed: Concat joins several tensors",
+    ),
+    "turned round": (
+        "r = Reshape(x, s) t = Slice(r, b, e, one, b) y = Reshape(t, o)",
+        "float[N,8,12,6] x",
+        {**SIX, "b": ints(-1), "e": ints(-(2**62)), "one": ints(1)},
+        "tensor t has 6 dims where 5 are allowed: it is no transposition of its axes",
+    ),
+    "an input": (
+        "t = Transpose<perm = [0, 1, 3, 2, 4, 5]>(x) y = Reshape(t, o)",
+        "float[N,2,4,3,4,6] x",
+        {"o": SIX["o"]},
+        "tensor t has 6 dims where 5 are allowed: it is an input of the model",
+    ),
     "a constant": ("y = Add(x, w)", "float[N,2] x", {"w": (1, 1, 1, 1, 1, 2)}, "initializer w has 6 dims where 5 are allowed"),
     "a subgraph": (
         """c = ReduceMax<keepdims = 0>(x) z = Cast<to = 9>(c) y = If(z)<then_branch = one () => (float[1,1,1,1,N,2] u)
@@ -120,7 +145,8 @@ LEFT = {
 @pytest.mark.parametrize("name", LEFT)
 def test_each_tensor_over_the_limit_is_told(name: str) -> None:
     body, inputs, constants, reason = LEFT[name]
-    result = rewrite(graph(inputs, "float[a,b,c,d,e,f] y", body, **constants), "conv", max_rank=5)
+    outputs = TOKENS if "o" in constants else "float[a,b,c,d,e,f] y"
+    result = rewrite(graph(inputs, outputs, body, **constants), "conv", max_rank=5)
     assert reason in [r.reason for r in result.refusals]
     assert not result.changed
 

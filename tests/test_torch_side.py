@@ -52,8 +52,13 @@ def test_outputs_by_name_may_come_in_any_order(kind: type) -> None:
     del model.graph.output[:]
     model.graph.output.extend(turned)
     found = graphcheck.compare(net(kind), model, args=(torch.randn(2, 4),))
-    assert found.verdict in (Verdict.PROVED, Verdict.IDENTICAL), found.reason
-    assert [row["output"] for row in found.evidence["torch"]["outputs"]] == ["a", "z"]
+    rows = found.evidence["torch"]["outputs"]
+    assert [row["output"] for row in rows] == ["a", "z"] and all(row["scale_ulp"] < 8 for row in rows)
+    if kind is dict:
+        assert found.verdict in (Verdict.PROVED, Verdict.IDENTICAL), found.reason
+    else:  # no exporter takes a dataclass
+        assert found.verdict is Verdict.UNDECIDED and "no fresh export" in found.reason
+        assert found.reason.isprintable()
 
 
 def test_outputs_under_each_others_names_are_different() -> None:

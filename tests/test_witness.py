@@ -239,9 +239,6 @@ def test_nan_in_given_inputs_shows_a_difference(tmp_path: Path) -> None:
         save_npz(tmp_path / "x.npz", {"x": x})
         found = compare(a, b, inputs=tmp_path / "x.npz", timeout=60.0)
         assert found.verdict is verdict, found.reason
-    x[0, 2] = 0.0  # -inf against a number
-    save_npz(tmp_path / "x.npz", {"x": x})
-    assert compare(b, a, inputs=tmp_path / "x.npz", timeout=60.0).verdict is Verdict.DIFFERENT
 
 
 def test_overflow_on_one_side_is_no_difference(tmp_path: Path) -> None:

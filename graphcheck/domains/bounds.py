@@ -258,7 +258,7 @@ ELEMENTWISE: dict[str, Callable[..., tuple[Any, Any]]] = {
     "min": _either(np.minimum),
     "abs": lambda _, a, ea: (np.abs(a), ea),
     "sqrt": _within(_sqrt, lambda a, ea: a + ea < 0),
-    "log": _within(_log, lambda a, ea: (a + ea < 0) | (a == 0) & (ea == 0)),
+    "log": _within(_log, lambda a, ea: a + ea < 0),
     "erf": _smooth(erf, lambda a, ea: 1.1283792 * np.exp(-np.square(np.maximum(np.abs(a) - ea, 0)))),
     "tanh": _smooth(np.tanh, lambda a, ea: 1 / np.square(np.cosh(np.minimum(np.maximum(np.abs(a) - ea, 0), 300))) + FN),
     "sin": _smooth(np.sin, _one),

@@ -257,7 +257,7 @@ class Residues:
         """Softmax hashes (element, multiset of the row) after subtracting the row's mean; max and min hash the multiset."""
         table = a.reshape(len(self.primes), rows, k)
         gone = _undefined(a).reshape(rows, k).any(axis=1)
-        return _void(self._rows(fn, a, table, rows, k), gone if reduces(fn) else np.repeat(gone, k))
+        return _void(self._rows(fn, a, table, rows, k), np.asarray(gone if reduces(fn) else np.repeat(gone, k)))
 
     def _rows(self, fn: str, a: Residue, table: Residue, rows: int, k: int) -> Residue:
         if fn == "softmax":
@@ -306,7 +306,7 @@ class Residues:
 
 def _undefined(x: Residue) -> np.ndarray:
     """Where a value is undefined modulo every prime: by no accident, so that no function of it is defined either."""
-    return np.isnan(x).all(axis=0)
+    return np.asarray(np.isnan(x).all(axis=0))
 
 
 def _void(out: Residue, *gone: np.ndarray) -> Residue:

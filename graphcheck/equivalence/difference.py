@@ -9,8 +9,8 @@ bound       how far float64 rounding could have moved the two apart: the running
             at the element that deviates most, with the assumption that is stated there
 spread      the largest deviation that seeded noise on the scale of the declared type's rounding causes
 
-An element that is defined on one side alone (NaN or infinite on the other, though nothing overflowed) is a difference
-too, where noise does not change it and onnxruntime shows the same.
+An element that certainly has no value on one side (the logarithm of -1, 1/0), and one on the other, is a difference too,
+where onnxruntime shows the same.
 """
 
 from __future__ import annotations

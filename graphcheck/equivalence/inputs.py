@@ -7,7 +7,7 @@ import io
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +78,19 @@ def parse_range(text: str) -> tuple[str, float, float]:
     return name, low, high
 
 
+def check_ranges(interface: Interface, names: Iterable[str]) -> None:
+    """:class:`UsageError` for a name that no input has on either side (``""`` stands for all)."""
+    known = {port.name for pair in interface.inputs for port in pair.ports()}
+    if unknown := [name for name in names if name and name not in known]:
+        raise UsageError(f"no input is named {unknown[0]!r}; there are {', '.join(sorted(known)) or 'none'}")
+
+
 def generate(interface: Interface, shapes: Shapes, spec: InputSpec) -> Arrays:
     """Inputs by :attr:`Pair.key`, in A's dtype, with values that B's dtype holds exactly too.
 
     Each input has a stream of its own, from seed and position, so that one more input changes no other.
     """
-    names = {port.name for pair in interface.inputs for port in pair.ports()}
-    if unknown := [name for name, _, _ in spec.ranges if name and name not in names]:
-        raise UsageError(f"no input is named {unknown[0]!r}; there are {', '.join(sorted(names)) or 'none'}")
+    check_ranges(interface, [name for name, _, _ in spec.ranges])
     result: Arrays = {}
     for position, pair in enumerate(interface.inputs):
         rng = np.random.default_rng([spec.seed, position])
@@ -128,7 +133,13 @@ def load_npz(path: str | os.PathLike[str], interface: Interface) -> Arrays:
     :class:`UsageError` where a name is missing or unknown, a dtype does not suit, or a model does not admit the shape.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise UsageError(
+                f"{path}: holds one array without a name; numpy.savez(FILE, NAME=array) writes what is wanted, NAME being an "
+                "input's"
+            )
+        with loaded as archive:
             arrays = {name: np.asarray(archive[name]) for name in archive.files}
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file") from None

@@ -208,10 +208,15 @@ def _constant(array: np.ndarray) -> Degree:
 
 
 class Risk:
-    """What a run may confuse: fingerprints by size, and arguments by uninterpreted function."""
+    """What a run may confuse: fingerprints by size, and arguments by uninterpreted function.
 
-    def __init__(self, degrees: Degrees) -> None:
-        self.degrees, self.terms = degrees, degrees.terms
+    With a number of ``primes``, ``so_far`` is the bound for them at any time, a little larger than that of :meth:`log2`.
+    """
+
+    def __init__(self, degrees: Degrees, primes: int = 0) -> None:
+        self.degrees, self.terms, self._primes = degrees, degrees.terms, primes
+        self.so_far = 0.0
+        self._most: dict[Any, tuple[float, float]] = {}  # of each group the largest chance and the count
         self.worst = Size(0.0, 0.0)
         self._groups: dict[Any, list[tuple[float, float]]] = {}
         self._seen: set[int] = set()
@@ -238,6 +243,11 @@ class Risk:
 
     def _add(self, group: Any, size: Size, count: float) -> None:
         self._groups.setdefault(group, []).append((size.chance, count))
+        if self._primes:
+            largest, before = self._most.get(group, (0.0, 0.0))
+            largest = max(largest, size.chance)
+            self._most[group] = largest, before + count
+            self.so_far += _confused(largest, before, count, self._primes)
         self.worst = Size(max(self.worst.degree, size.degree), max(self.worst.height, size.height))
 
     def log2(self, primes: int) -> float:
@@ -246,14 +256,19 @@ class Risk:
         for rows in self._groups.values():
             before = 0.0
             for chance, count in sorted(rows):  # the larger of two brings at least half of a pair's chance
-                pairs = count * (before + count) if count > 1 else before
-                total += pairs * (min(2 * chance, 1.0) ** primes + 2.0**-128)
+                total += _confused(chance, before, count, primes)
                 before += count
         return math.log2(total) if total > 0 else -math.inf
 
     def primes(self, target: float, most: int) -> int | None:
         """How many primes keep the bound under ``target``; None if more than ``most``."""
         return next((k for k in range(3, most + 1) if self.log2(k) <= math.log2(target)), None)
+
+
+def _confused(chance: float, before: float, count: float, primes: int) -> float:
+    """A bound for ``count`` more values beside those ``before``, none of which brings more than ``chance``."""
+    pairs = count * (before + count) if count > 1 else before
+    return pairs * (min(2 * chance, 1.0) ** primes + 2.0**-128)
 
 
 def hashed(terms: Terms, cls: int) -> str | None:

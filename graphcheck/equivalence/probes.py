@@ -27,6 +27,7 @@ Bounds = Callable[[str, np.ndarray], np.ndarray]
 _SMALL, _MOST = 16, 48  # constants of at most so many elements are looked at, and so many numbers of them kept
 _STEERED, _WORK = 8, 2_000_000  # jumps that inputs are steered to, in graphs of at most so many elements
 _JUMPS = frozenset({"pos", "floor", "ceil", "round", "cast", "max", "min", "abs"})
+_STEER_SECONDS = 2.0
 _SIDES = (0.0, 2.0**-8, -(2.0**-8), 1.0, -1.0)  # how far behind a jump: at it, close to it, beyond it
 _CLIMBS, _CLIMB_SECONDS = 60, 1.5
 
@@ -151,9 +152,12 @@ def _steered(pair: Pair, interface: Interface, roots: Roots, rng: np.random.Gene
     terms = pair.terms
     a, b = (set(terms.order([row[side] for row in roots])) for side in (0, 1))
     jumps = [c for c in sorted(a ^ b) if terms.terms[c].kind == "ew" and _name(terms, c) in _JUMPS]
+    until = time.monotonic() + _STEER_SECONDS
     for cls in jumps[:_STEERED]:
         start = _drawn(pair, interface, _grid(), rng)
         for behind in _SIDES:
+            if time.monotonic() > until:
+                return
             moved = _solved(terms, cls, start, behind, rng)
             if moved is not None:
                 yield "steered to a jump", moved

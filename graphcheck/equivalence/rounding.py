@@ -103,21 +103,24 @@ def substitute(
             _replace(terms, (pair.a, pair.b), facing, replaced)
 
 
+_Views = tuple[Operand, Operand, int]  # of a constant of each side, at so many places
+
+
 @dataclasses.dataclass(frozen=True)
 class _Facing:
-    """Constants that face each other, and what is the same once they are: they themselves, or what uses them."""
+    """Constants that face each other, as pairs, and what is the same once they are: they themselves, or what uses them."""
 
-    constants: tuple[int, int]
-    seen: tuple[int, int]  # those of their elements that face each other
+    pairs: tuple[_Views, ...]
     joined: tuple[int, int]
 
 
 def _replace(terms: Terms, traces: tuple[Trace, Trace], facing: _Facing, replaced: list[dict[str, Any]]) -> None:
     if terms.find(facing.joined[0]) == terms.find(facing.joined[1]):
         return
-    found = _described(terms, traces, facing)
-    if found not in replaced:
-        replaced.append(found)
+    for pair in facing.pairs:
+        found = _described(terms, traces, *pair)
+        if found not in replaced:
+            replaced.append(found)
     terms.merge(*facing.joined)
 
 
@@ -151,8 +154,10 @@ def _facing(terms: Terms, prover: Prover) -> list[_Facing]:
             elif key in waiting:
                 user, other, seen = waiting[key]
                 places = term.size if term.kind == "ew" else terms.size(constant)
-                facing = _face(terms, (user, cls), (other, seen), (constant, map_), places)
-                found += [facing] if facing is not None else []
+                pairs = _unlike(terms, (other, seen), (constant, map_), places, {})
+                whole = pairs == [((other, seen), (constant, map_), places)] and seen is map_
+                joined = (other, constant) if whole and terms.size(other) == terms.size(constant) else (user, cls)
+                found += [_Facing(tuple(pairs), joined)] if pairs else []
     return found
 
 
@@ -162,44 +167,51 @@ def _without_views(term: Term) -> Any:
     return term.params[:-1] if term.kind == "contract" else term.params  # kn only says how a constant is stored
 
 
-def _face(terms: Terms, users: tuple[int, int], a: Operand, b: Operand, size: int) -> _Facing | None:
-    """Two views of constants, one of them stored. Seen alike, the constants are the same; else what sees them is, at the
-    places that meet. Two expressions are looked into: what they share is taken off."""
-    alike = True
-    while not (_is_stored(terms, a[0]) or _is_stored(terms, b[0])):
-        inner = _apart_from_shared(terms, a, b, size)
-        if inner is None:
-            return None
-        (a, b), alike = inner, False
-    if alike and a[1] is b[1] and terms.size(a[0]) == terms.size(b[0]):
-        return _Facing((a[0], b[0]), (a[0], b[0]), (a[0], b[0]))
-    left, right = (
-        np.arange(size) % terms.size(c) if m is None else m.index.astype(np.int64) - 1 for c, m in (a, b)
-    )  # fmt: skip
-    assert left.size == right.size == size and all(m or terms.size(c) in (1, size) for c, m in (a, b))
-    met = np.unique(left * terms.size(b[0]) + right)
-    places = (met // terms.size(b[0]) + 1, met % terms.size(b[0]) + 1)
-    one, two = (terms.move((c,), terms.maps.intern(at)) for (c, _), at in zip((a, b), places, strict=True))
-    return _Facing((a[0], b[0]), (one, two), users)
-
-
 def _is_stored(terms: Terms, cls: int) -> bool:
     return _root(terms, terms.find(cls)) in terms.arrays
 
 
-def _apart_from_shared(terms: Terms, a: Operand, b: Operand, size: int) -> tuple[Operand, Operand] | None:
-    """What is left of two sums, or of two products, that have one operand in common."""
+def _unlike(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any]) -> list[_Views] | None:
+    """Where two expressions of constants part: the views that face each other, one of each pair a stored constant.
+
+    None where they are different expressions: nobody rounded those, however close they are. ``known`` remembers.
+    """
+    key = (a, b, size)
+    if key not in known:
+        known[key] = [] if a == b else _parts(terms, a, b, size, known)
+    return known[key]  # type: ignore[no-any-return]
+
+
+def _parts(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any]) -> list[_Views] | None:
+    if _is_stored(terms, a[0]) or _is_stored(terms, b[0]):
+        sizes = [terms.size(c) for c, m in (a, b) if m is None]
+        return [(a, b, size)] if all(n in (1, size) for n in sizes) else None
     one, two = (terms.terms[terms.find(c)] for c, _ in (a, b))
-    if one.kind != "ew" or two.kind != "ew" or one.params[0] != two.params[0] or one.params[0] not in ("add", "mul"):
+    if one.kind != two.kind or len(one.args) != len(two.args):
         return None
-    left, right = (
-        [_through(terms, cls, m, outer) for cls, m in zip(term.args, term.params[1], strict=True)]
-        for term, (_, outer) in ((one, a), (two, b))
-    )  # fmt: skip
-    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        if left[i] == right[j]:
-            return left[1 - i], right[1 - j]
-    return None
+    if one.kind == "ew" and one.params[0] == two.params[0]:
+        left, right = (
+            [_through(terms, cls, m, outer) for cls, m in zip(term.args, term.params[1], strict=True)]
+            for term, (_, outer) in ((one, a), (two, b))
+        )
+        size_of = dict.fromkeys(left, size)
+    elif one.kind != "ew" and one.params == two.params and a[1] is b[1]:
+        left, right = ([_through(terms, c, None, None) for c in term.args] for term in (one, two))
+        size_of = {view: terms.size(view[0]) for view in left}
+    else:
+        return None
+    swaps = one.kind == "ew" and one.params[0] in COMMUTATIVE
+    ways = []
+    for other in (right, right[::-1]) if swaps else (right,):
+        found = [_unlike(terms, x, y, size_of[x], known) for x, y in zip(left, other, strict=True)]
+        if None not in found:
+            ways.append(list(dict.fromkeys(pair for part in found for pair in part or [])))
+    return min(ways, key=lambda pairs: (sum(_mixed(terms, *pair) for pair in pairs), len(pairs)), default=None)
+
+
+def _mixed(terms: Terms, a: Operand, b: Operand, size: int) -> bool:
+    """Whether a stored constant faces an expression: where operands may be swapped, like rather faces like."""
+    return _is_stored(terms, a[0]) != _is_stored(terms, b[0])
 
 
 def _through(terms: Terms, cls: int, inner: Map | None, outer: Map | None) -> Operand:
@@ -232,7 +244,7 @@ def _near(terms: Terms, prover: Prover) -> list[_Facing]:
             if b in used or terms.size(a) != terms.size(b) or not (a in terms.arrays or b in terms.arrays):
                 continue
             if _apart(terms, a, b)["within"]:
-                found.append(_Facing((a, b), (a, b), (a, b)))
+                found.append(_Facing((((a, None), (b, None), terms.size(a)),), (a, b)))
                 used.add(b)
                 break
     return found
@@ -304,16 +316,29 @@ def _power_of_two(array: np.ndarray) -> bool:
     return array.size == 1 and abs(math.frexp(float(array[0]))[0]) in (0.0, 0.5)
 
 
-def _described(terms: Terms, traces: tuple[Trace, Trace], facing: _Facing) -> dict[str, Any]:
-    roots = [_root(terms, terms.find(c)) for c in facing.constants]
+def _described(terms: Terms, traces: tuple[Trace, Trace], a: Operand, b: Operand, size: int) -> dict[str, Any]:
+    roots = [_root(terms, terms.find(c)) for c, _ in (a, b)]
     names = [_name(terms, trace, cls) for trace, cls in zip(traces, roots, strict=True)]
+    one, two = _met(terms, a, b, size)
     return {
         "name": names[1] or names[0] or "constant",
         "a": names[0],
         "b": names[1],
-        "elements": terms.size(facing.seen[0]),
-        **_apart(terms, *facing.seen),
+        "elements": terms.size(one),
+        **_apart(terms, one, two),
     }
+
+
+def _met(terms: Terms, a: Operand, b: Operand, size: int) -> tuple[int, int]:
+    """The elements of two constants that are seen at the same places, each pair once."""
+    if a[1] is b[1] and terms.size(a[0]) == terms.size(b[0]):
+        return a[0], b[0]
+    left, right = (np.arange(size) % terms.size(c) if m is None else m.index.astype(np.int64) - 1 for c, m in (a, b))
+    assert left.size == right.size == size
+    met = np.unique(left * terms.size(b[0]) + right)
+    places = (met // terms.size(b[0]) + 1, met % terms.size(b[0]) + 1)
+    one, two = (terms.move((c,), terms.maps.intern(at)) for (c, _), at in zip((a, b), places, strict=True))
+    return one, two
 
 
 def _name(terms: Terms, trace: Trace, cls: int) -> str | None:

@@ -12,7 +12,10 @@ import ml_dtypes
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-_TOP_K = (1, 5)
+_TOP_K, _MOST_RANKED = (
+    (1, 5),
+    1_000_000,
+)  # larger outputs than that are no rows of scores, but for those of rank 1 and 2
 _BITS: dict[int, Any] = {2: np.int16, 4: np.int32, 8: np.int64}
 _LARGEST = float(np.finfo(np.float64).max)  # stands for what float64 cannot hold, since JSON has no infinity
 
@@ -196,8 +199,8 @@ def _ordered(array: Array) -> Array:
 
 
 def _top_k(a: Array, b: Array) -> dict[str, float] | None:
-    """Fraction of rows (last axis) whose k largest are the same set, for outputs of rank 1 and 2."""
-    if a.ndim not in (1, 2) or a.size == 0 or a.shape[-1] < 2 or a.dtype.kind in "bc":
+    """Fraction of rows (last axis) whose k largest are the same set."""
+    if a.ndim == 0 or (a.ndim > 2 and a.size > _MOST_RANKED) or a.size == 0 or a.shape[-1] < 2 or a.dtype.kind in "bc":
         return None
     x, y = (_wide(side).reshape(-1, side.shape[-1]) for side in (a, b))
     result = {}

@@ -127,10 +127,9 @@ class Prover:
     def _rows(self) -> None:
         """Rows are looked at in float64 first, on random free tensors: only those that look alike are evaluated exactly."""
         started = time.monotonic()
-        wanted = -math.log2(self.target)
-        tier = Tier("rows", draw_primes(self.seed, min(16, max(8, math.ceil(wanted / 10) + 4))))
+        tier = Tier("rows", draw_primes(self.seed, min(16, max(8, math.ceil(-math.log2(self.target) / 10) + 4))))
         domain, probe = Residues(tier.primes, self.seed), Float64(_Drawn(self.seed, self._leaf_size), bounds=False)
-        risk = Risk(Degrees(self.terms))
+        risk = Risk(Degrees(self.terms), len(tier.primes))
         for count in self.row_counts:
             if not self.open_pairs():
                 break
@@ -154,8 +153,8 @@ class Prover:
                     tier.fingerprints += 2
                     risk.evaluated(self.terms.order(pair))
                     risk.compared(*pair, among=tier.fingerprints)
-                    if marks[0] is not None and marks[0] == marks[1] and risk.log2(len(tier.primes)) <= -wanted:
-                        tier.log2_error = risk.log2(len(tier.primes))
+                    if marks[0] is not None and marks[0] == marks[1] and risk.so_far <= self.target:
+                        tier.log2_error = math.log2(risk.so_far)
                         self.terms.merge(other, cls)
                         tier.merges += 1
                         break

@@ -144,14 +144,14 @@ class Search:
             self.tick()
             if number >= _FEWEST and time.monotonic() - started > _SEARCH_SECONDS:
                 break
-            found, best = self._tried(kind, seed, arrays, best, time.monotonic() - started)
+            found, best = self._tried(kind, seed, arrays, best, started)
             if found is not None:
                 return found
         if best is None or self.given is not None or self.large:
             return None
         roots = [(a, b) for _, a, b in self.outputs]
         moved = probes.climb(self.pair.terms, roots, best, self._fitted, self.seed, started + _SEARCH_SECONDS)
-        return self._tried("enlarged", self.seed, moved, best, time.monotonic() - started)[0]
+        return self._tried("enlarged", self.seed, moved, best, started)[0]
 
     def _tried(
         self,
@@ -159,7 +159,7 @@ class Search:
         seed: int | None,
         arrays: dict[str, np.ndarray],
         best: dict[str, np.ndarray] | None,
-        spent: float,
+        started: float,
     ) -> tuple[Witness | None, dict[str, np.ndarray] | None]:
         """(the witness that an input is, the input that told most so far)."""
         judged = self._judge(arrays, thorough=best is None)
@@ -169,7 +169,8 @@ class Search:
         shown = self._shown(deviations, arrays)
         if shown is None or self._overflows(arrays):
             return None, best
-        small = self._shrink(arrays, shown[0].output) if spent < _SHRINK_SECONDS / 10 else arrays
+        quick = time.monotonic() - started < _SHRINK_SECONDS / 10
+        small = self._shrink(arrays, shown[0].output) if quick else arrays
         if small is not arrays:
             self.deviations = self._judge(small)
             shown = self._shown(self.deviations, small) or shown

@@ -58,6 +58,8 @@ def _doubt(node: Node, inputs: Sequence[Any]) -> str | None:
         return f"to {given[1].tolist()}: a size below -1 means nothing"  # numpy takes it as -1
     if node.op_type == "Hardmax" and node.version < 13:
         return "over several axes"
+    if node.op_type in ("RNN", "GRU", "LSTM"):
+        return "with all its attributes"
     if node.op_type == "Unique" and not node.attr("sorted", 1):
         return "in the order of the elements"
     if node.op_type == "Slice" and node.version >= 10 and given[0] is not None and given[4] is not None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck import limits
 from graphcheck.ops.algebra import Tensor
 from graphcheck.patches.trace import Trial
 from graphcheck.patches.window import distinct
@@ -97,6 +98,7 @@ def order_of(index: np.ndarray, counts: Sequence[int], shape: Sequence[int]) -> 
     None where the elements are no transposition of the axes, or where a dim ends within an axis. Axes of one window
     are left out.
     """
+    limits.current().check_time()
     size = math.prod(counts)
     back = np.empty(size, np.int64)
     back[index] = np.arange(size)

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from graphcheck import limits
 from graphcheck.domains.maps import Map
 from graphcheck.errors import Undecided
 from graphcheck.ops.algebra import Algebra, Tensor, Value
@@ -172,6 +173,7 @@ def _arrange(
     sides: dict[str, tuple[np.ndarray, int]], place: np.ndarray, batch: int, sizes: tuple[int, int], rest: Product
 ) -> Product | None:
     """Groups, rows and columns from the contraction's batches: a batch with one weight for all is rows."""
+    limits.current().check_time()
     (columns, side), (kernel, _) = sides["data"], sides["weight"]
     at, first, second = np.unravel_index(place.astype(np.int64), (batch, *sizes))
     row, n = (first, second) if side == 0 else (second, first)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graphcheck import limits
+
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
@@ -80,6 +82,9 @@ def recognise(table: np.ndarray, shape: Sequence[int]) -> Window:
     """
     if not table.size or not shape:
         raise NoWindow("the data are empty")
+    bounds = limits.current()
+    bounds.check_elements(8 * table.size, "a table of windows")
+    bounds.check_time()
     valid = table > 0
     coordinates = np.stack(np.unravel_index(np.maximum(table - 1, 0), tuple(shape)))
     offsets, origins, used = _origins_and_offsets(coordinates, valid)
@@ -87,6 +92,7 @@ def recognise(table: np.ndarray, shape: Sequence[int]) -> Window:
         coordinates, valid, offsets = coordinates[:, :, used], valid[:, used], offsets[:, used]
     inside = np.ones(valid.shape, bool)
     for axis, size in enumerate(shape):
+        bounds.check_time()
         at = origins[axis][:, None] + offsets[axis][None, :]
         if bool((valid & (at != coordinates[axis])).any()):
             raise NoWindow("the offsets are not the same in every row")
@@ -121,6 +127,7 @@ def _origins_and_offsets(coordinates: np.ndarray, valid: np.ndarray) -> tuple[np
     known, reached = valid[start].copy(), np.zeros(rows, bool)
     offsets[:, known] = coordinates[:, start, known]
     while True:
+        limits.current().check_time()
         new = ~reached & (valid & known).any(axis=1)
         if not bool(new.any()):
             break
@@ -185,5 +192,6 @@ def _check_grid(window: Window, rows: int) -> None:
         raise NoWindow("the rows are not a grid of windows, each once")
     first = window.axes[0]
     patched = [axis for axis in window.axes if axis.role == "spatial" and axis.kernel > 1]
-    if first in patched and len(patched) > 1 and len(window.axes) > 3:
+    batch = any(axis.role == "batch" and axis.size > 1 for axis in window.axes)  # elsewhere: the first axis is an image's
+    if first in patched and len(patched) > 1 and len(window.axes) > 3 and not batch:
         raise NoWindow("the batch axis is mixed into the patches")

@@ -106,6 +106,12 @@ def _linked_folder(folder: Path) -> Path:
     return _write(folder, initializer(tensor(location="sub/secret.bin")))
 
 
+def _hard_link(folder: Path) -> Path:
+    (folder.parent / "secret.bin").write_bytes(SECRET)
+    os.link(folder.parent / "secret.bin", folder / "hard.bin")
+    return _write(folder, initializer(tensor(location="hard.bin")))
+
+
 def _pipe(folder: Path) -> Path:
     os.mkfifo(folder / "pipe")
     return _write(folder, initializer(tensor(location="pipe")))
@@ -131,6 +137,7 @@ REFUSED: dict[str, Callable[[Path], Path]] = {
     "up and down": _outside(initializer, "sub/../../secret.bin"),
     "link out of the folder": _linked,
     "link of a folder": _linked_folder,
+    "hard link out of the folder": _hard_link,
     "pipe": _pipe,
     "Constant outside": _outside(constant),
     "initializer of a subgraph outside": _outside(lambda t: in_branch(t, as_constant=False)),

@@ -54,7 +54,7 @@ WINDOWS = {
     "grouped": Window((2, 2, 2), groups=2),
     "grouped, overlapping": Window((3, 3, 3), (2, 2, 2), groups=2),
 }
-LAYOUTS = ("first", "last", "middle", "batch last", "none", "two")
+LAYOUTS = ("first", "last", "middle", "batch last", "image first", "none", "two")
 OPERATORS = ("MatMul", "Gemm", "Einsum", "Conv", "FusedMatMul", "FusedConv", "FusedGemm", "SpaceToDepth", "Slices")
 KINDS = ("float", "double", "float16", "bfloat16")
 DYNAMIC = ("static", "batch", "all")
@@ -180,8 +180,8 @@ class _Writer:
     def __post_init__(self) -> None:
         s = "stu"[: self.case.rank]
         self.axes = {
-            "first": f"nc{s}", "last": f"n{s}c", "middle": f"n{s[0]}c{s[1:]}", "batch last": f"c{s}n", "none": f"n{s}",
-            "two": f"nc{s[0]}d{s[1:]}",
+            "first": f"nc{s}", "last": f"n{s}c", "middle": f"n{s[0]}c{s[1:]}", "batch last": f"c{s}n", "image first": f"{s}nc",
+            "none": f"n{s}", "two": f"nc{s[0]}d{s[1:]}",
         }[self.case.layout]  # fmt: skip
         self.channels = {"c": 2 * self.groups} if "c" in self.axes else {}
         self.channels |= {"d": 3} if "d" in self.axes else {}

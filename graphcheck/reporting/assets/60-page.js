@@ -28,6 +28,7 @@ function enliven(root) {
   $$("table.sortable", root).forEach(sortable);
   $$("table.matrix", root).forEach(named);
   $$("[data-filters]", root).forEach(filterable);
+  for (const picture of $$(".chart.region", root)) picture.parentNode.scrollLeft = (picture.parentNode.scrollWidth - picture.parentNode.clientWidth) / 2;
   $$("button[data-copy]", root).forEach((b) => { b.hidden = false; b.addEventListener("click", () => copy($("code", b.parentNode).textContent)); });
 }
 

@@ -1,0 +1,117 @@
+"""The normal forms keep the values: random Max, Min, clips, choices and roots, against numpy; Softmax and LogSumExp by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphcheck.domains.domain import evaluate
+from graphcheck.domains.real import Float64
+from graphcheck.domains.terms import Terms
+from graphcheck.ops.algebra import Algebra, Tensor
+
+SHAPE = (3, 4)
+NUMBERS = st.sampled_from([-2.0, -1.0, -0.25, 0.0, 0.25, 0.5, 1.0, 1.5, 2.0])
+
+UNARY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "neg": np.negative,
+    "relu": lambda x: np.maximum(x, 0),
+    "abs": np.abs,
+    "root of the square": np.abs,
+    "log of exp": lambda x: x,
+    "transposed": lambda x: np.ascontiguousarray(x.reshape(SHAPE).T).reshape(SHAPE),
+    "negative part": lambda x: np.where(x < 0, x, 0),
+    "step times": lambda x: x * (x > 0),
+}
+WITH_NUMBER: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "max": np.maximum,
+    "min": np.minimum,
+    "mul": np.multiply,
+    "add": np.add,
+    "leaky max": lambda x, c: np.maximum(x, c * x),
+    "leaky min": lambda x, c: np.minimum(c * x, x),
+}
+BINARY: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "max": np.maximum,
+    "min": np.minimum,
+    "add": np.add,
+}
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from([*UNARY, *(f"{name} number" for name in WITH_NUMBER), *(f"{name} both" for name in BINARY)]),
+        st.integers(0, 99),
+        st.integers(0, 99),
+        NUMBERS,
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def unary(m: Algebra, name: str, x: Tensor) -> Tensor:
+    zero = np.zeros((), np.float32)
+    made = {
+        "neg": lambda: m.neg(x),
+        "relu": lambda: m.relu(x),
+        "abs": lambda: m.ew("abs", x),
+        "root of the square": lambda: m.ew("sqrt", m.mul(x, x)),
+        "log of exp": lambda: m.ew("log", m.exp(x)),
+        "transposed": lambda: m.reshape(m.transpose(x, [1, 0]), SHAPE),
+        "negative part": lambda: m.where(m.pos(m.neg(x)), x, zero),
+        "step times": lambda: m.mul(x, m.pos(x)),
+    }[name]()
+    return m.lift(made)
+
+
+def with_number(m: Algebra, name: str, x: Tensor, number: float) -> Tensor:
+    c = np.asarray(number, np.float32)
+    if name.startswith("leaky"):
+        return m.lift(m.ew(name.removeprefix("leaky "), m.mul(c, x), x))
+    return m.lift(m.ew(name, x, c))
+
+
+@settings(max_examples=400, deadline=None)
+@given(STEPS)
+def test_normal_forms_keep_the_values(steps: list[tuple[str, int, int, float]]) -> None:
+    m = Algebra(Terms())
+    random = np.random.default_rng(0)
+    given_ = {(name,): np.concatenate([[0.0, -1.0, 1.0], random.standard_normal(9)]) for name in "xy"}
+    made = [(Tensor(m.terms.leaf(key, 12), SHAPE, np.dtype(np.float32)), value) for key, value in given_.items()]
+    for name, i, j, number in steps:
+        (x, a), (y, b) = made[i % len(made)], made[j % len(made)]
+        if np.abs(a).max() > 50:
+            continue  # Exp
+        if name in UNARY:
+            made.append((unary(m, name, x), UNARY[name](a).reshape(-1)))
+        elif name.endswith(" number"):
+            name = name.removesuffix(" number")
+            made.append((with_number(m, name, x, number), WITH_NUMBER[name](a, number)))
+        else:
+            name = name.removesuffix(" both")
+            made.append((m.lift(m.ew(name, x, y)), BINARY[name](a, b)))
+    values = evaluate(m.terms, Float64(given_, bounds=False), [x.cls for x, _ in made])
+    for x, expected in made:
+        found = np.broadcast_to(values[m.terms.find(x.cls)].value, expected.shape)
+        assert np.allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_softmax_and_log_sum_exp_by_hand(axis: int, shifted: bool) -> None:
+    m = Algebra(Terms())
+    value = np.random.default_rng(1).standard_normal((2, 3, 4))
+    x = Tensor(m.terms.leaf(("x",), 24), (2, 3, 4), np.dtype(np.float32))
+    d = m.sub(x, m.extreme("max", x, [axis])) if shifted else x
+    total = m.sum(m.exp(d), [axis])
+    softmax, log = m.div(m.exp(d), total), m.sub(d, m.ew("log", total))
+    values = evaluate(m.terms, Float64({("x",): value}, bounds=False), [m.lift(softmax).cls, m.lift(log).cls])
+    power = np.exp(value)
+    expected = power / power.sum(axis=axis, keepdims=True)
+    for made, wanted in ((softmax, expected), (log, np.log(expected))):
+        assert np.allclose(values[m.terms.find(m.lift(made).cls)].value, wanted.reshape(-1), rtol=1e-12, atol=1e-12)
+    assert shifted or m.terms.find(m.lift(softmax).cls) == m.terms.find(m.along("softmax", x, axis).cls)
