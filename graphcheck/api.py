@@ -131,15 +131,22 @@ def rewrite(
         UsageError: for a form or site that there is not.
         ModelError: for a model that cannot be read.
     """
+    from graphcheck.equivalence.apart import load_apart
     from graphcheck.model import read
-    from graphcheck.passes import load_apart
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
 
     def prove(original: Any, rewritten: Any) -> Comparison:
         return compare(original, rewritten, graphs=False, **options)
 
-    within = {"max_rank": max_rank, "fold_normalization": fold_normalization}
-    return rewrite_model(read(model), to, check=check or prove, sites=sites, load=load_apart, **within)
+    return rewrite_model(
+        read(model),
+        to,
+        check=check or prove,
+        sites=sites,
+        max_rank=max_rank,
+        fold_normalization=fold_normalization,
+        load=load_apart,
+    )
 
 
 def export(names: str | Iterable[str], out_dir: str | Path = "models", seed: int = 0) -> Manifest:

@@ -194,8 +194,8 @@ def _evidence(result: Rewrite, proofs: list[Any], measuring: dict[str, Any] | No
 
 
 def _rewritten(model: Path, to: str, **options: Any) -> Rewrite:
+    from graphcheck.equivalence.apart import load_apart
     from graphcheck.model import read
-    from graphcheck.passes import load_apart
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
 
     return rewrite_model(read(model), to, load=load_apart, **options)
@@ -208,8 +208,8 @@ def _reported(result: Rewrite) -> list[dict[str, str]]:
 
 
 def _fastest(model: Path, check: Any, sites: list[str] | None, run: bool, **measuring: Any) -> Rewrite:
+    from graphcheck.equivalence.apart import load_apart
     from graphcheck.model import read
-    from graphcheck.passes import load_apart
     from graphcheck.rewriting.fastest import fastest
     from graphcheck.rewriting.timing import onnxruntime_timer
 

@@ -22,8 +22,8 @@ from olive.search.search_parameter import Categorical
 
 from graphcheck import api
 from graphcheck import model as model_
+from graphcheck.equivalence.apart import load_apart
 from graphcheck.errors import UsageError
-from graphcheck.passes import load_apart
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rewrite import Rewrite, rewrite
 

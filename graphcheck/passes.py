@@ -4,22 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import onnx_ir as ir
-
-from graphcheck import external
+from graphcheck.equivalence.apart import load_apart
 from graphcheck.equivalence.compare import compare
-from graphcheck.equivalence.remote import RemoteSession
-from graphcheck.equivalence.runtime import RunError
 from graphcheck.rewriting import passes
-
-
-def load_apart(model: ir.Model) -> str | None:
-    """Why onnxruntime refuses the model, tried in a process of its own, so that a crash is a reason like any other."""
-    try:
-        with RemoteSession(external.serialized(model), optimizations="off", threads=1):
-            return None
-    except RunError as error:
-        return error.cause[:300]
 
 
 class PatchEmbedding(passes.PatchEmbedding):

@@ -298,6 +298,34 @@ def test_a_wide_error_goes_through_exp_and_softmax(error: float, at: float) -> N
     assert most - Decimal(float(soft.value[0])) <= Decimal(float(soft.error[0]))
 
 
+DYADIC = st.builds(lambda m, e: m * 2.0**e, st.integers(-40, 40), st.sampled_from([-8, -2, 0, 1, 24, 30]))
+
+
+@settings(max_examples=300)
+@given(st.lists(DYADIC, min_size=6, max_size=6), st.lists(DYADIC, min_size=6, max_size=6))
+def test_no_error_is_claimed_only_where_nothing_rounds(left: list[float], right: list[float]) -> None:
+    """Sums, products and sums of products of numbers of few digits, near and far apart."""
+    terms = Terms()
+    a, b = terms.leaf(("a",), 6), terms.leaf(("b",), 6)
+    inputs = {("a",): np.asarray(left), ("b",): np.asarray(right)}
+    both = [(a, None), (b, None)]
+    roots = [
+        terms.ew("add", both, 6),
+        terms.ew("mul", both, 6),
+        terms.sum(a, 2, 3),
+        terms.contract(a, b, (1, 1), 2, 2, 3),
+    ]
+    roots.append(terms.ew("mul", [(roots[0], None), (roots[1], None)], 6))
+    roots.append(terms.ew("add", [(roots[4], None), (roots[1], None)], 6))
+    found, truth = evaluate(terms, Float64(inputs), roots), evaluate(terms, Exact(inputs), roots)
+    for root in map(terms.find, roots):
+        assert_within(found[root], truth[root])
+    if max(map(abs, left + right)) <= 80 and all(x == round(2 * x) / 2 for x in left + right):
+        assert not any(found[root].error.any() for root in map(terms.find, roots))
+        noise = evaluate(terms, Float64(inputs, bounds=False, unit=2.0**-24, seed=1), roots[:4])
+        assert all((noise[root].value == found[root].value).all() for root in map(terms.find, roots[:4]))
+
+
 def test_an_overflown_maximum_is_not_exact() -> None:
     wide = Real(np.asarray([np.inf, 1.0]), np.asarray([np.inf, 0.0]))
     assert Float64({}).rows("max", wide, 1, 2, 1).error[0] == math.inf

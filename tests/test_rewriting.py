@@ -191,9 +191,12 @@ def test_names_metadata_and_symbolic_dims_are_kept() -> None:
     assert len(result.graph.initializers) == 3  # weight, bias, shape: what the old form needed is gone
 
 
+THERE = "1 site has the form already"
+
+
 def test_the_form_that_is_there_is_left_alone() -> None:
     result = rewrite(CASES["nchw"][0], "matmul")
-    assert (result.changed, result.model is CASES["nchw"][0], result.reason) == (False, True, "nothing to rewrite")
+    assert (result.changed, result.model is CASES["nchw"][0], result.reason) == (False, True, f"nothing to rewrite: {THERE}")
 
 
 def test_an_ordinary_convolution_is_rewritten_when_named_only() -> None:
@@ -208,6 +211,16 @@ def test_groups_become_a_matmul_when_named_only() -> None:
     (reason,) = [r.reason for r in rewrite(CASES["grouped"][0], "matmul").refusals]
     assert reason == "as one MatMul its 2 groups would be mostly zeros; it is rewritten only when it is named"
     assert rewritten(CASES["grouped"][0], "matmul").changed
+
+
+def test_sites_and_rewrites_are_printed_in_a_line() -> None:
+    model = CASES["nchw"][0]
+    assert repr(find(model).sites[0]) == (
+        "Site(form='matmul', pattern='b c (h p1) (w p2) -> b (h w) (c p1 p2)', layout='NCHW', kernel_shape=(4, 4), groups=1, "
+        "blocked=None, input='x', output='y', node='MatMul(p)')"
+    )
+    told = repr(rewrite(model, "conv"))
+    assert told.startswith("Rewrite(to='conv', changed=True, verdict=None, reason=") and len(told) < 600
 
 
 def test_unknown_forms_and_sites_are_usage_errors() -> None:

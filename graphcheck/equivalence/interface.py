@@ -19,7 +19,7 @@ Shapes = dict[str, tuple[int, ...]]
 DEFAULT_BATCH = 2
 # Sizes that vision models tend to admit, for symbolic dims that nobody chose a size for; the first that fits wins.
 _USUAL_SIZES = ((r"batch|^[bn]$", DEFAULT_BATCH), (r"chan|^c(_?in)?$", 3), (r"frame|time|depth|^t$", 4))
-_USUAL_EXTENT, _USUAL_LENGTH = 224, 8  # of a spatial dim (rank 4 and more), and of any other
+_USUAL_EXTENT, _USUAL_DEPTH, _USUAL_LENGTH = 224, 64, 8  # of a spatial dim at rank 4 and above it, and of any other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -329,4 +329,4 @@ def _usual_size(names: list[str], axis: int, rank: int) -> int:
     for pattern, size in _USUAL_SIZES:
         if any(re.search(pattern, name.lower()) for name in names):
             return size
-    return _USUAL_EXTENT if rank >= 4 else _USUAL_LENGTH
+    return {4: _USUAL_EXTENT}.get(rank, _USUAL_DEPTH if rank > 4 else _USUAL_LENGTH)

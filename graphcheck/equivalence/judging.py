@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from graphcheck import limits
 from graphcheck import model as model_
-from graphcheck.equivalence import classes, interface, record, reduction, rounding, witness
+from graphcheck.equivalence import classes, inputs, interface, record, reduction, rounding, witness
 from graphcheck.equivalence.alignment import Alignment, Divergence, layout_change
 from graphcheck.equivalence.attempts import TARGET_SHARE, Attempt, Options, Trials, text
 from graphcheck.equivalence.curve import first_curve
@@ -56,6 +56,7 @@ class Judging:
             self.models = (model_.read(a), model_.read(b))
         self.hashes = Hashes()
         self.interface = interface.pair_interfaces(*self.models, options.ignore_outputs)
+        inputs.check_ranges(self.interface, options.ranges)
         self.trials = Trials(self.models, self.interface, options, self.deadline, self.hashes)
         self.attempts: list[Attempt] = []
         self.failed: list[Attempt] = []  # the first, or all samples of integer inputs at the first sizes that failed
@@ -104,6 +105,7 @@ class Judging:
             with self._timed("waiting for onnxruntime"):
                 self.executions.wait()
         except KeyboardInterrupt:
+            self.hashes.stop()
             self.executions.abort()
             raise
         finally:

@@ -50,7 +50,7 @@ class SiteAxis:
 Quantized = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Site:
     """A patch embedding: ``output = order(activation(conv(input, weight) * alpha + bias + residual))``.
 
@@ -116,6 +116,11 @@ class Site:
     blocked: str | None = None
     blocker: str | None = None
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        shown = {name: getattr(self, name) for name in ("form", "pattern", "layout", "kernel_shape", "groups", "blocked")}
+        shown |= {"input": self.input.name, "output": self.output.name, "node": self.name}
+        return f"Site({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @property
     def spatial(self) -> tuple[SiteAxis, ...]:

@@ -37,8 +37,8 @@ class Applied:
 
     site: Site
     to: str
-    before: tuple[dict[str, Any], ...]
-    after: tuple[dict[str, Any], ...]
+    before: tuple[dict[str, Any], ...] = dataclasses.field(repr=False)
+    after: tuple[dict[str, Any], ...] = dataclasses.field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -51,7 +51,7 @@ class Applied:
         }
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Rewrite:
     """The result of a rewrite.
 
@@ -80,6 +80,12 @@ class Rewrite:
     timings: dict[str, float]
     moved: tuple[dict[str, Any], ...] = ()
     measured: tuple[dict[str, Any], ...] = ()
+
+    def __repr__(self) -> str:
+        verdict = None if self.verdict is None else str(self.verdict)
+        shown = {"to": self.to, "changed": self.changed, "verdict": verdict, "reason": self.reason}
+        shown |= {"applied": self.applied, "refusals": self.refusals}
+        return f"Rewrite({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @property
     def changed(self) -> bool:
@@ -145,6 +151,7 @@ def rewrite(
     analyzed = time.perf_counter()
     found, unfolded = normalization.fold(work, analysis.sites, sites) if fold_normalization else (analysis.sites, ())
     chosen, refusals = choose(found, forms or to, sites, max_rank)
+    there = len([s for s in found if not sites or set(_names(s)) & set(sites)]) - len(chosen) - len(refusals)
     refusals = [*analysis.refusals, *unfolded, *refusals]
     replaced: dict[ir.Value, ir.Value] = {}
     applied: list[Applied] = []
@@ -166,7 +173,8 @@ def rewrite(
         model, work, to, tuple(applied), tuple(refusals), None, "", (), timings, tuple(_row(*m) for m in moved)
     )
     if not applied and not moved:
-        return dataclasses.replace(result, model=model, reason="nothing to rewrite")
+        has = f": {there} {'site has' if there == 1 else 'sites have'} the form already" if there else ""
+        return dataclasses.replace(result, model=model, reason=f"nothing to rewrite{has}")
     return judge(result, check, run, load)
 
 
