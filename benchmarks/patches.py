@@ -117,6 +117,8 @@ def main() -> int:
     print("\n| refusals | reason |\n|--|--|")
     for reason, n in Counter(reason for found in rows for reason in found.refusals).most_common():
         print(f"| {n} | {reason} |")
+    failing = [*(", ".join(pair) for pair in patch_exports.FAILS), *patch_exports.KERAS_FAILS]
+    print("\nNo model that onnxruntime loads comes of:", "; ".join(failing))
     print(f"\n{len(wanted)} cases in {time.perf_counter() - start:.0f} s with {args.jobs} processes")
     print("\nNot as they should be:", *(wrong or ["none"]), sep="\n- ")
     return int(bool(wrong))

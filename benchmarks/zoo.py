@@ -81,7 +81,7 @@ def wrong(kind: str, row: tables.Row) -> bool:
     if kind == "pairs":
         return row.verdict not in EQUAL and not (row.verdict == "optimizer fails" or row.name in FAILING)
     if kind == "cases":
-        return row.verdict in ("wrong", "lost")
+        return row.verdict in ("wrong", "lost", "crash")
     return (row.verdict != "proved") if row.harmless else row.verdict in ("identical", "proved", "crash")
 
 
@@ -154,7 +154,10 @@ def main(arguments: list[str]) -> int:
         running = {pool.submit(rows, group): group for group in wanted}
         for future in concurrent.futures.as_completed(running):
             group = running[future]
-            done[group] = future.result()
+            try:
+                done[group] = future.result()
+            except Exception as error:  # an optimizer that ends its process, an exporter that raises: a row like others
+                done[group] = [tables.Row(group[1], "crash", f"{type(error).__name__}: {error}", 0.0)], 0.0
             bad = sum(wrong(group[0], row) for row in done[group][0])
             print(f"{len(done)}/{len(wanted)} {' '.join(group)}: {len(done[group][0])} rows, {bad} wrong, "
                   f"{done[group][1]:.0f} s", file=sys.stderr, flush=True)  # fmt: skip

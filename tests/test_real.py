@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from ops_support import model, trace, values
 from test_maps import Chain, chains
@@ -302,6 +302,7 @@ DYADIC = st.builds(lambda m, e: m * 2.0**e, st.integers(-40, 40), st.sampled_fro
 
 
 @settings(max_examples=300)
+@example([0.5, 1.0, 2.0, -3.0, 4.5, 0.0], [1.0, 2.0, 0.5, -1.5, 3.0, 7.0])
 @given(st.lists(DYADIC, min_size=6, max_size=6), st.lists(DYADIC, min_size=6, max_size=6))
 def test_no_error_is_claimed_only_where_nothing_rounds(left: list[float], right: list[float]) -> None:
     """Sums, products and sums of products of numbers of few digits, near and far apart."""

@@ -80,6 +80,11 @@ DIFFERENT = {
         "k = Constant<value_int = 2>() y = Div(x, k)",
         f"{H.format(0.5)} f = Cast<to=1>(x) m = Mul(f,h) l = Floor(m) y = Cast<to=7>(l)",
     ),
+    "large integers": (
+        INTS,
+        "k = Constant<value_int = 100000000>() y = Add(x, k)",
+        "k = Constant<value_int = 100000001>() y = Add(x, k)",
+    ),
     "abs of integers": (INTS, "y = Abs(x)", "y = Identity(x)"),
     "clip of integers": (
         INTS,
@@ -177,6 +182,11 @@ NOT_DIFFERENT = {
         f"{H.format(0.25)} y = LessOrEqual(h, x)",
         f"{H.format(0.25)} e = Exp(h) l = Log(e) y = LessOrEqual(l, x)",
     ),
+    "a folded exponential as a bound": (
+        FLOATS,
+        f"{H.format(0.25)} y = Min(h, x)",
+        f"{H.format(0.25)} e = Exp(h) l = Log(e) y = Min(l, x)",
+    ),
     "square of a root of squares": (FLOATS, "q = Mul(x,x) r = Sqrt(q) y = Mul(r,r)", "y = Mul(x,x)"),
 }
 
@@ -210,6 +220,18 @@ def test_equal_functions_have_no_witness(name: str, run: bool) -> None:
     a, b = pair(NOT_DIFFERENT[name])
     for found in (compare(a, b, timeout=60.0, run=run), compare(b, a, timeout=60.0, run=run)):
         assert found.verdict is not Verdict.DIFFERENT, found.reason
+
+
+def test_a_crash_of_onnxruntime_ends_one_trial_and_not_the_search() -> None:
+    """Division of integers by 0, which halves and integers may bring, ends the process."""
+    a, b = pair(
+        (
+            "(int64[N,6] x, int64[N,6] z) => (int64[N,6] y)",
+            "q = Div(x,z) l = Constant<value_int = 40>() y = Min(q,l)",
+            "y = Div(x,z)",
+        )
+    )
+    assert compare(a, b, timeout=60.0).verdict is Verdict.DIFFERENT
 
 
 def test_floor_and_truncation_of_integers_part_below_zero() -> None:

@@ -60,7 +60,8 @@ def test_every_export_reaches_every_legal_form(case: str) -> None:
 
 @pytest.mark.zoo
 @pytest.mark.torch
-@pytest.mark.parametrize("case", [", ".join(pair) for pair in patch_exports.FAILS])
+@pytest.mark.keras
+@pytest.mark.parametrize("case", [*(", ".join(pair) for pair in patch_exports.FAILS), *patch_exports.KERAS_FAILS])
 def test_what_cannot_be_exported_still_cannot(case: str) -> None:
     with pytest.raises(Exception, match=r"\w"):  # torch's exporters raise a dozen classes
         onnxruntime.InferenceSession(patch_exports.export(case).SerializeToString())

@@ -42,6 +42,7 @@ def zoo() -> ModuleType:
         ("cases", "passed", False, False),
         ("cases", "lost", False, True),
         ("cases", "wrong", False, True),
+        ("cases", "crash", False, True),
     ],
 )
 def test_a_row_is_wrong(zoo: ModuleType, kind: str, verdict: str, harmless: bool, expected: bool) -> None:
@@ -76,6 +77,8 @@ def test_the_script_proves_a_net_and_saves_the_table(
     assert zoo.main(["pairs", "functions", "--jobs", "1", "--save", str(tmp_path / "zoo.md")]) == 0
     assert "| functions |" in (tmp_path / "zoo.md").read_text()
     monkeypatch.setattr(zoo, "rows", lambda group: ([Row("a ~ b", "undecided", "too hard", 0.0)], 0.0))
+    assert zoo.main(["pairs", "functions", "--jobs", "1"]) == 1
+    monkeypatch.setattr(zoo, "rows", lambda group: 1 // 0)
     assert zoo.main(["pairs", "functions", "--jobs", "1"]) == 1
     monkeypatch.setattr(zoo, "rows", lambda group: ([], 0.0))
     assert zoo.main(["pairs", "functions", "--jobs", "1"]) == 1

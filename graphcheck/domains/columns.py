@@ -16,6 +16,9 @@ def one_hot(array: np.ndarray | None, n: int, k: int) -> np.ndarray | None:
     """Which row each column of a constant [k, n] picks, if all are one-hot: such a product only moves elements."""
     if array is None or n * k < 2 or array.size != n * k:
         return None
+    first = array.reshape(-1)[:64]  # in memory, where a column of a large weight would touch all of its pages
+    if not ((first == 0) | (first == 1)).all():
+        return None
     table = array.reshape(k, n).T
     if np.count_nonzero(table[0]) != 1 or table[0].max() != 1 or np.count_nonzero(table) != n:
         return None

@@ -185,13 +185,10 @@ class Terms:
             return cls
         values = flat.astype(np.float64) if flat.dtype == bool or flat.dtype.kind == "V" else flat
         has_neginf = False
-        if values.dtype.kind not in "iu":
-            finite = np.isfinite(values)
-            if not finite.all():
-                bad = values[~finite]
-                if not np.isneginf(bad.astype(np.float64)).all():
-                    raise Undecided("a constant holds NaN or +inf")
-                has_neginf = True
+        if values.dtype.kind not in "iu" and not self.hashes.finite(values):
+            if not np.isneginf(values[~np.isfinite(values)].astype(np.float64)).all():
+                raise Undecided("a constant holds NaN or +inf")
+            has_neginf = True
         cls = self._intern("const", digest, (), flat.size)
         self.arrays[cls], self.precision[cls] = values, bits
         self.neginf[cls] = has_neginf

@@ -33,7 +33,7 @@ from graphcheck.domains.terms import Terms
 SPREAD_FACTOR = 4.0  # a deviation counts as more than rounding above this many spreads
 _SEEN_FACTOR = 8.0  # what one execution in the declared types shows of the spread is taken times this,
 _PLAIN = 1000.0  # and trusted in place of noise runs where the deviation is this many times as large
-_NOISE_RUNS = 2
+_NOISE_RUNS, _LEAST = 2, 3.0  # runs, and the unit roundoffs that one of many operations is perturbed by in them
 _JUMPS = frozenset({"floor", "ceil", "round", "cast", "wrap", "saturate", "mod", "fmod", "intdiv"})
 _RIGOROUS_ELEMENTS = 5_000_000  # the running bound costs three more products a contraction; tried up to this size
 _SAME = 1e-2  # how near onnxruntime must come to a defined element beside an undefined one, relatively
@@ -97,8 +97,8 @@ def judge(
     """Deviations of the ``outputs`` (name, class in A, class in B) on ``inputs`` by leaf key; ``unit`` is the unit roundoff.
 
     ``executed`` gives what onnxruntime computed of the outputs at this input, if that is to be had: its distance from float64
-    shows the spread without noise runs where a difference is far above it, or below it. What is smaller than one rounding of
-    the output is not judged further (its spread is given as that rounding). Unless ``thorough``, the costly bound is left
+    shows the spread without noise runs where a difference is far above it, or below it. What is smaller than a few roundings
+    of the output is not judged further (its spread is given as those). Unless ``thorough``, the costly bound is left
     out where the spread explains the deviation anyhow.
     """
     return _Judge(terms, outputs, inputs, unit, seed, tick).run(executed, thorough)
@@ -196,8 +196,9 @@ class _Judge:
         return dataclasses.replace(d, deviation=deviation, bound=bound, kind=kind, sides=(float(x[at]), float(y[at])))
 
     def _floor(self, name: str) -> float:
-        """One rounding of the output in the declared type, whose least spacing it is at the least."""
-        return max(self.unit * max(map(_magnitude, self.values[name])), LEAST.get(self.unit, 0.0))
+        """The least spread: what noise on the output alone would show, also where nothing is rounded (a constant that is, is no
+        bug), and the least spacing of the declared type."""
+        return max(_LEAST * self.unit * max(map(_magnitude, self.values[name])), LEAST.get(self.unit, 0.0))
 
     def _first_order(self, a: int, b: int, at: int) -> float:
         return float(sum(self._both(lambda side: self.tapes[side].bound((a, b)[side], at))))

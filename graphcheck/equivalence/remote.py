@@ -40,7 +40,8 @@ class RemoteSession:
 
     ``seconds`` is the wall time of the last run. Each call may take ``timeout`` seconds, and no more than half of the time
     that ``bounds`` leave (None: the limits in force, which another thread does not see). Raises :class:`RunError` where
-    onnxruntime refuses the model, and :class:`UsageError` for a provider that it has not.
+    onnxruntime refuses the model, and :class:`UsageError` for a provider that it has not. ``prepack`` copies the weights
+    into an order of onnxruntime's own, which pays in many runs only.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class RemoteSession:
         optimizations: str = "on",
         providers: Sequence[str] = ("CPUExecutionProvider",),
         threads: int = 0,
-        prepack: bool = True,
+        prepack: bool = False,
         timeout: float | None = None,
         bounds: limits.Limits | None = None,
     ) -> None:

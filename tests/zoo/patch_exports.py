@@ -166,12 +166,17 @@ FAILS = {
     ("qwen2-vl vision", "dynamo"): "the grid decides shapes",
     ("qwen2.5-vl vision", "dynamo"): "the grid decides shapes",
 }
+# What tf2onnx fails at: it computes a Reshape's sizes from a batch that it does not know.
+KERAS_FAILS = tuple(
+    f"{family}-unfold-tf2onnx-dynamic" for family in ("article-keras", "article-keras-bias", "convolution-keras")
+)
 
 
 def cases() -> list[str]:
     """The names of all cases: ``MODEL, EXPORTER`` and the variants of the catalogue."""
     torch = [f"{name}, {exporter}" for name in TORCH for exporter in EXPORTERS if (name, exporter) not in FAILS]
-    return [*torch, *(v.name for v in catalogue() if v.family in FAMILIES and not v.benchmark)]
+    made = (v.name for v in catalogue() if v.family in FAMILIES and not v.benchmark)
+    return [*torch, *(name for name in made if name not in KERAS_FAILS)]
 
 
 def export(case: str) -> onnx.ModelProto:

@@ -106,7 +106,7 @@ class Made:
 
     model: ir.Model
     geometry: Geometry_
-    shapes: dict[str, tuple[int, ...]] | None  # to prove at, where the sizes that compare takes would be too large
+    shapes: dict[str, tuple[int, ...]] | None  # to prove at, where the sizes that compare takes cost too much
 
 
 def cases() -> Iterator[Case]:
