@@ -103,6 +103,8 @@ def main() -> int:
                 continue
             rows.append(found)
             wrong += found.wrong
+            if len(rows) % 200 == 0:
+                print(f"{len(rows)} of {len(wanted)} cases, {time.perf_counter() - start:.0f} s", file=sys.stderr)
             if name not in CELLS or args.cells:
                 print(line(found), flush=True)
     if grid := [found for found in rows if found.name in CELLS]:

@@ -27,6 +27,7 @@ from graphcheck.ops.table import TAUGHT, WRAPPING, is_random
 
 Env = dict[ir.Value, Value]
 
+_FLAGS = ("keepdims", "exclusive", "reverse", "select_last_index", "count_include_pad", "noop_with_empty_axes")
 _OLDEST = 7  # before it, operators broadcast by their own attributes
 
 
@@ -130,6 +131,8 @@ class Interpreter:
     def _taught(self, node: Node, inputs: list[Value]) -> Sequence[Value]:
         op = TAUGHT.get((node.domain, node.op_type))
         try:
+            if any(node.attr(name, 0) not in (0, 1) for name in _FLAGS):
+                raise Untaught(f"{node.op_type} with a flag that is neither 0 nor 1: runtimes differ", node.name)
             if op is not None:
                 result = op(self.m, node, *inputs)
                 if node.domain == "" and node.op_type in WRAPPING:

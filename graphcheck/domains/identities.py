@@ -94,8 +94,8 @@ def _log_sum(terms: Terms, power: int, rows: int, k: int) -> int | None:
     term = terms.terms[power]
     moved = term.params[0] if term.kind == "move" and len(term.args) == 1 else None
     term = terms.terms[terms.find(term.args[0])] if moved is not None else term
-    if term.kind != "ew" or term.params[0] != "exp":
-        return None
+    if term.kind != "ew" or term.params[0] != "exp" or k < 1 or (moved is not None and moved.has_zero):
+        return None  # a zero that movement put in is no power of anything
     x = terms.seen((terms.find(term.args[0]), terms.maps.compose(term.params[1][0], moved)), rows * k)
     count = terms.ew("recip", [(terms.const(np.array([float(k)]), 0), None)], 1)
     mean = terms.ew("mul", [(terms.sum(x, rows, k), None), (count, None)], rows)

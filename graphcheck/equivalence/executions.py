@@ -7,7 +7,7 @@ import contextvars
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import onnx_ir as ir
@@ -91,6 +91,13 @@ class Executions:
         """The statistics of each output in each run."""
         return [row for run in (self.numbers or {"runs": []})["runs"] for row in run["outputs"]]
 
+    def same_shape(self, output: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether both gave an output (by A's name) in one shape when they ran at these input shapes."""
+        self.wait()
+        runs = [r for r in (self.numbers or {"runs": []})["runs"] if _sizes(r["inputs"]["shapes"]) == _sizes(shapes)]
+        rows = [row for run in runs for row in run["outputs"] if row["a"] == output]
+        return bool(rows) and all(row["shape"] == row["shape_b"] for row in rows)
+
     def plainly_apart(self) -> bool:
         """Whether they show a gross difference: a witness is looked for then, and no costly proof tried."""
         self.wait()
@@ -123,3 +130,7 @@ class Executions:
             if found:
                 return found
         return {}
+
+
+def _sizes(shapes: Mapping[str, Any]) -> dict[str, list[int]]:
+    return {name: list(shape) for name, shape in shapes.items()}

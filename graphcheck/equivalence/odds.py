@@ -238,7 +238,7 @@ class Risk:
                 count = 1 if term.kind == "opaque" else 2 * max(self.terms.size(a) for a in (cls, *term.args))
                 size = self.degrees.size(*term.args)
                 if term.kind == "rows":  # less the mean of the row
-                    size = Size(size.degree, size.height + 2 * math.log2(term.params[2]) + 2)
+                    size = Size(size.degree, size.height + 2 * math.log2(max(term.params[2], 1)) + 2)
                 self._add(name, size, count)  # elements and their negatives, or elements and multisets of rows
 
     def _add(self, group: Any, size: Size, count: float) -> None:
