@@ -27,7 +27,7 @@ test: $(VENV)/.test ## lint, types and tests
 
 zoo: $(VENV)/.test ## the full tables (long)
 	@$(VENV)/bin/python benchmarks/zoo.py --jobs $(JOBS) --save reports/zoo.md
-	@$(PYTEST) -m zoo --timeout 3600
+	@$(PYTEST) -m zoo --timeout 3600 --dist worksteal
 
 # benchmarks with a target of their own, or that take hours
 LONG := $(addprefix benchmarks/,fuzz.py large.py optimizers.py)

@@ -34,4 +34,6 @@ def anew(terms: Terms, roots: Sequence[int]) -> tuple[Terms, list[int]]:
             if cls in terms.arrays
             else fresh.make(term, args)
         )
+        if ("centred", cls) in terms.memo:
+            fresh.memo.add(("centred", known[cls]))
     return fresh, [known[terms.find(r)] for r in roots]

@@ -26,6 +26,7 @@ from graphcheck.equivalence.windows import Prover
 from graphcheck.interpreter import Trace
 
 _BASIC = ("add", "mul", "recip", "sqrt")  # rounded correctly; other functions may err by some ulps
+_IDLE = 4  # rounds in a row that replace nothing
 _MOST = 2000  # constants replaced before it counts as another graph
 
 
@@ -84,7 +85,7 @@ def substitute(
 
     ``pair`` must stand in an affine store of its own: classes are merged in it on the hypothesis that it tests.
     """
-    terms, error = pair.terms, 0.0
+    terms, error, idle = pair.terms, 0.0, 0
     replaced: list[dict[str, Any]] = []
     left, right = [a for a, _ in roots], [b for _, b in roots]
     while True:
@@ -97,8 +98,9 @@ def substitute(
         if proved:
             return Substitution(replaced, error)
         found = _near(terms, prover) or _facing(terms, prover)
-        if not (found or terms.merges) or len(replaced) > _MOST:
-            return None  # merges alone may bring constants face to face in the next store
+        idle = 0 if found else idle + 1  # merges alone may bring constants face to face in the next store
+        if (idle and not terms.merges) or idle > _IDLE or len(replaced) > _MOST:
+            return None
         for facing in found:
             _replace(terms, (pair.a, pair.b), facing, replaced)
 
