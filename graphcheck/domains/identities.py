@@ -100,9 +100,9 @@ def _log_sum(terms: Terms, power: int, rows: int, k: int) -> int | None:
     count = terms.ew("recip", [(terms.const(np.array([float(k)]), 0), None)], 1)
     mean = terms.ew("mul", [(terms.sum(x, rows, k), None), (count, None)], rows)
     centred = _less(terms, x, mean, rows, k)
-    if ("centred", x) in terms.memo or terms.neginf[x]:
+    if terms.neginf[x] or terms.find(x) in map(terms.find, terms.centred):
         return None
-    terms.memo.add(("centred", centred))
+    terms.centred.add(centred)
     total = terms.sum(terms.ew("exp", [(centred, None)], rows * k), rows, k)
     return terms.ew("add", [(mean, None), (terms.ew("log", [(total, None)], rows), None)], rows)
 

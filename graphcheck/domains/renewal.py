@@ -26,6 +26,7 @@ def anew(terms: Terms, roots: Sequence[int]) -> tuple[Terms, list[int]]:
     fresh = type(terms)(normalize=terms.normalize, affine=terms.affine, hashes=terms.hashes)
     fresh.maps = terms.maps
     known: dict[int, int] = {}
+    centred = {terms.find(c) for c in terms.centred}
     for cls in terms.order(roots):
         term = terms.terms[cls]
         args = [known[terms.find(a)] for a in term.args]
@@ -34,6 +35,6 @@ def anew(terms: Terms, roots: Sequence[int]) -> tuple[Terms, list[int]]:
             if cls in terms.arrays
             else fresh.make(term, args)
         )
-        if ("centred", cls) in terms.memo:
-            fresh.memo.add(("centred", known[cls]))
+        if cls in centred:
+            fresh.centred.add(known[cls])
     return fresh, [known[terms.find(r)] for r in roots]

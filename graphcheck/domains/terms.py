@@ -68,7 +68,7 @@ class Terms:
         self._parent: list[int] = []
         self._users: list[list[int]] = []
         self._constant_like: dict[int, bool] = {}
-        self.memo: set[tuple[str, int]] = set()  # what an identity has to know of a class
+        self.centred: set[int] = set()  # classes that had the mean of each row taken off, by an identity
         self.merges = 0
         self.on_merge: Callable[[int, int], None] | None = None  # told (kept, given up) at every merge
 

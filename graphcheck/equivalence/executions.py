@@ -105,6 +105,10 @@ class Executions:
 
     def contradiction(self, pairs: Iterable[Pair]) -> str | None:
         """What to say of a proved pair whose outputs differ far beyond rounding: a bug of the runtime or of graphcheck."""
+        for run in self.runs:
+            errors = [side.error for side in (run.a, run.b) if side.error is not None]
+            if len(errors) == 1 and errors[0].kind == "run":
+                return f"PROVED, BUT onnxruntime runs one model and refuses the other: {errors[0]}. {_BUG.capitalize()}"
         for row in self.rows():
             if row["shape"] != row["shape_b"]:
                 return f"PROVED, BUT onnxruntime's outputs {row['a']!r} have shapes {row['shape']} and {row['shape_b']}: {_BUG}"

@@ -28,6 +28,8 @@ def run(node: Node, inputs: Sequence[Any]) -> list[Any]:
     if node.domain not in ("", "ai.onnx"):
         raise Undecided(f"{node.domain}.{node.op_type} has no reference implementation")
     check_size(node, inputs)
+    if node.op_type == "Split":
+        _check_split(node, inputs)
     doubt = _doubt(node, inputs)
     if doubt is not None:
         raise Untaught(f"{node.op_type} {doubt}", node.name)
@@ -49,6 +51,14 @@ def run(node: Node, inputs: Sequence[Any]) -> list[Any]:
         return [np.asarray(y) if not isinstance(y, list) else y for y in results]
     except Exception as error:
         raise Refused(f"onnx.reference cannot run {node.op_type}: {str(error).splitlines()[0][:200]}") from None
+
+
+def _check_split(node: Node, inputs: Sequence[Any]) -> None:
+    """onnx.reference drops what the sizes leave over."""
+    sizes = inputs[1] if len(inputs) > 1 else node.attr("split")
+    whole = inputs[0].shape[node.attr("axis", 0)]
+    if sizes is not None and int(np.sum(sizes)) != whole:
+        raise Refused(f"Split of {whole} into {np.asarray(sizes).tolist()} is not defined", node.name)
 
 
 def _doubt(node: Node, inputs: Sequence[Any]) -> str | None:
