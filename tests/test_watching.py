@@ -121,7 +121,7 @@ def test_an_interrupted_command_leaves_whole_files_or_none(here: Path, name: str
         time.sleep(delay)
         running.send_signal(how)
         assert running.wait(30) in (0, 128 + how, -how)
-        wait_for(lambda: not list((here / "temporary").rglob("*")), 10)
+        wait_for(lambda: not list((here / "temporary").rglob("*")), 30)
         found = {path.name for path in Path().iterdir()} - {"m.onnx", "linear.onnx"}
         assert found <= {"o.onnx", "o.json", "o.html", "c.json", "c.html", "c.xml", "g.onnx"}
         for path in Path().glob("?.onnx"):

@@ -105,10 +105,6 @@ class Executions:
 
     def contradiction(self, pairs: Iterable[Pair]) -> str | None:
         """What to say of a proved pair whose outputs differ far beyond rounding: a bug of the runtime or of graphcheck."""
-        for run in self.runs:
-            errors = [side.error for side in (run.a, run.b) if side.error is not None]
-            if len(errors) == 1 and errors[0].kind == "run":
-                return f"PROVED, BUT onnxruntime runs one model and refuses the other: {errors[0]}. {_BUG.capitalize()}"
         for row in self.rows():
             if row["shape"] != row["shape_b"]:
                 return f"PROVED, BUT onnxruntime's outputs {row['a']!r} have shapes {row['shape']} and {row['shape_b']}: {_BUG}"
@@ -126,6 +122,14 @@ class Executions:
             f"PROVED, BUT onnxruntime's outputs {worst['a']!r} differ by {worst['max_abs']} where rounding explains "
             f"{explained:.3g}: {_BUG}"
         )
+
+    def refused(self) -> str:
+        """What to add to a proof where onnxruntime runs one model and refuses the other; "" elsewhere."""
+        for run in self.runs:
+            errors = [side.error for side in (run.a, run.b) if side.error is not None]
+            if len(errors) == 1 and errors[0].kind == "run":
+                return f"; but onnxruntime refuses {'A' if run.a.error else 'B'} and runs the other: {errors[0].cause[:200]}"
+        return ""
 
     def _spread(self, pairs: Iterable[Pair]) -> dict[str, float]:
         """The spread of each output at the first run whose shapes were traced."""
