@@ -63,7 +63,7 @@ def _read_proto(proto: onnx.ModelProto) -> ir.Model:
         copy = onnx.ModelProto()
         copy.CopyFrom(proto)
         proto = copy
-        tensors.check(proto, Path("model"))
+    tensors.check(proto, Path("model"))
     _check(proto, "model")
     return _from_proto(proto, Path("model"))
 
