@@ -80,8 +80,8 @@ def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> N
     if result["verdict"]:
         terminal.verdict(result["verdict"], result["reason"])
     elif not result["sites"] and not moved:
-        beaten = f": {safe(result['reason'])}" if result.get("measured") else ""
-        terminal.say(f"nothing to rewrite to {safe(result['to'])}{beaten}", "bold")
+        why = (result["reason"] or "").removeprefix("nothing to rewrite").removeprefix(": ")
+        terminal.say(f"nothing to rewrite to {safe(result['to'])}{': ' * bool(why)}{safe(why)}", "bold")
     for row in result.get("measured") or []:
         terminal.say(f"  {short(row['site'])}: {safe(row['chosen'])} is chosen of these, in ms of the whole model")
         times = [
