@@ -335,10 +335,9 @@ def _met(terms: Terms, a: Operand, b: Operand, size: int) -> tuple[int, int]:
     """The elements of two constants that are seen at the same places, each pair once."""
     if a[1] is b[1] and terms.size(a[0]) == terms.size(b[0]):
         return a[0], b[0]
-    left, right = (np.arange(size) % terms.size(c) if m is None else m.index.astype(np.int64) - 1 for c, m in (a, b))
+    left, right = (np.arange(size) % terms.size(c) + 1 if m is None else m.index.astype(np.int64) for c, m in (a, b))
     assert left.size == right.size == size
-    met = np.unique(left * terms.size(b[0]) + right)
-    places = (met // terms.size(b[0]) + 1, met % terms.size(b[0]) + 1)
+    places = np.divmod(np.unique(left * (terms.size(b[0]) + 1) + right), terms.size(b[0]) + 1)  # 0 stands for a zero
     one, two = (terms.move((c,), terms.maps.intern(at)) for (c, _), at in zip((a, b), places, strict=True))
     return one, two
 
