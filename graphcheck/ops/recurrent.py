@@ -16,6 +16,7 @@ from graphcheck.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.ops.node import Node
 
 MAX_STEPS = 256  # longer ones stay unknown functions
+_WAYS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
 _ACTIVATIONS = {"Sigmoid", "Tanh", "Relu"}
 
 State = tuple[Some, ...]
@@ -130,16 +131,18 @@ def _run(
     gates: int,
 ) -> tuple[Some, ...]:
     """Y and the last states: [S, D, B, H] and [D, B, H], or with layout 1 [B, S, D, H] and [B, D, H]."""
-    behind = bool(node.attr("layout", 0))  # batch first
+    way, layout = node.attr("direction", "forward"), node.attr("layout", 0)
+    ways = _WAYS.get(way.decode() if isinstance(way, bytes) else way)
+    if ways is None or layout not in (0, 1):
+        raise Untaught(f"{node.op_type} with direction {way} and layout {layout}", node.name)
+    behind = layout == 1  # batch first
     x = m.transpose(x, (1, 0, 2)) if behind else x
     steps, batch, size = x.shape
-    way = node.attr("direction", "forward")
-    way = way.decode() if isinstance(way, bytes) else way
     whole = lens is None or (isinstance(lens, np.ndarray) and (lens == steps).all())
     if node.version < 7 or not whole or not 0 < steps <= MAX_STEPS:
         raise Untaught(f"{node.op_type} over {steps} steps of given or unknown length", node.name)
     outputs, lasts = [], []
-    for at, backward in enumerate({"forward": [False], "reverse": [True]}.get(way, [False, True])):
+    for at, backward in enumerate(ways):
         d = _Direction(m, node, at, given, gates, defaults)
         whole_input = m.matmul(m.reshape(x, (steps * batch, size)), m.transpose(d.w, (1, 0)))
         projected = m.reshape(m.add(whole_input, d.wb), (steps, batch, gates * d.hidden))
