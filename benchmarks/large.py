@@ -266,6 +266,8 @@ def main() -> int:
     parser.add_argument("--gigabytes", type=float, default=3.0)
     parser.add_argument("--folder", type=Path, help="where the models lie meanwhile (default: a temporary folder)")
     options = parser.parse_args()
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="graphcheck-large-") as folder:
         return measure(Path(folder), options.gigabytes)
 
