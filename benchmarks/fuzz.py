@@ -73,7 +73,7 @@ def coverage(seconds: float) -> None:
     """Let atheris choose; it ends the process itself."""
     import atheris
 
-    from graphcheck import model, tensors
+    from graphcheck.files import model, tensors
 
     for module in (model, tensors):  # what reads bytes; instrumenting all takes longer than it finds
         for name, function in list(vars(module).items()):

@@ -27,10 +27,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import onnx_ir as ir
 
-from graphcheck import model as model_
 from graphcheck.exporting import catalogue
 from graphcheck.exporting.catalogue import Variant
 from graphcheck.exporting.run import export_variants
+from graphcheck.files import model as model_
 from graphcheck.patches.preparing import prepared
 from graphcheck.rewriting.fastest import beats, fastest
 from graphcheck.rewriting.forms import FORMS

@@ -11,7 +11,7 @@ from graphcheck.verdict import Comparison, Verdict
 
 if TYPE_CHECKING:
     from graphcheck.exporting import Manifest
-    from graphcheck.model import ModelLike
+    from graphcheck.files.model import ModelLike
     from graphcheck.patches.site import Analysis
     from graphcheck.rewriting.rewrite import Rewrite
 
@@ -32,14 +32,14 @@ def compare(
         args: What the module is called with, in evaluation mode: its outputs are compared with those of the model on
             them, and a fresh export of it is proved against the model.
         kwargs: The same, by name.
-        options: Those of :func:`graphcheck.equivalence.compare.compare`, such as ``shapes``, ``ranges`` and ``timeout``.
+        options: Those of :func:`graphcheck.verdicts.compare.compare`, such as ``shapes``, ``ranges`` and ``timeout``.
 
     Raises:
         UsageError: for options that do not fit the models, and for ``args`` that do not fit the module.
         ModelError: for a model that cannot be read. A limit that is reached raises nothing: it is ``undecided``.
     """
     from graphcheck import torch_side
-    from graphcheck.equivalence.compare import compare as compare_models
+    from graphcheck.verdicts.compare import compare as compare_models
 
     modules = [torch_side.is_module(side) for side in (a, b)]
     if not any(modules):
@@ -99,7 +99,7 @@ def analyze(model: ModelLike) -> Analysis:
         ModelError: for a model that cannot be read.
         Undecided: where a limit on time or memory was reached.
     """
-    from graphcheck.model import read
+    from graphcheck.files.model import read
     from graphcheck.patches.preparing import prepared
 
     return prepared(read(model))[1]
@@ -131,9 +131,9 @@ def rewrite(
         UsageError: for a form or site that there is not.
         ModelError: for a model that cannot be read.
     """
-    from graphcheck.equivalence.apart import load_apart
-    from graphcheck.model import read
+    from graphcheck.files.model import read
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
+    from graphcheck.runs.apart import load_apart
 
     def prove(original: Any, rewritten: Any) -> Comparison:
         return compare(original, rewritten, graphs=False, **options)

@@ -201,7 +201,7 @@ def analyze(
     report: o.Report = None,
 ) -> int:
     """Find the patch embeddings of a model, and say why other contractions are none."""
-    from graphcheck.model import read
+    from graphcheck.files.model import read
     from graphcheck.patches.preparing import analyze_json
 
     output.check_sources(model)

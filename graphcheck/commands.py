@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphcheck import limits, output, wire
+from graphcheck import limits, output
 from graphcheck import options as o
 from graphcheck.answers import show_comparison, show_rewrite
 from graphcheck.errors import UsageError
+from graphcheck.files import wire
 from graphcheck.terminal import Terminal, safe
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparison, Verdict
 
@@ -194,9 +195,9 @@ def _evidence(result: Rewrite, proofs: list[Any], measuring: dict[str, Any] | No
 
 
 def _rewritten(model: Path, to: str, **options: Any) -> Rewrite:
-    from graphcheck.equivalence.apart import load_apart
-    from graphcheck.model import read
+    from graphcheck.files.model import read
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
+    from graphcheck.runs.apart import load_apart
 
     return rewrite_model(read(model), to, load=load_apart, **options)
 
@@ -208,10 +209,10 @@ def _reported(result: Rewrite) -> list[dict[str, str]]:
 
 
 def _fastest(model: Path, check: Any, sites: list[str] | None, run: bool, **measuring: Any) -> Rewrite:
-    from graphcheck.equivalence.apart import load_apart
-    from graphcheck.model import read
+    from graphcheck.files.model import read
     from graphcheck.rewriting.fastest import fastest
     from graphcheck.rewriting.timing import onnxruntime_timer
+    from graphcheck.runs.apart import load_apart
 
     return fastest(read(model), onnxruntime_timer(**measuring), check=check, sites=sites, run=run, load=load_apart)
 
@@ -305,8 +306,8 @@ def _options(
     ignore_output: list[str] | None = None,
 ) -> dict[str, Any]:
     """The options of ``compare`` that the commands share, from those of the command line."""
-    from graphcheck.equivalence.inputs import parse_range
-    from graphcheck.equivalence.interface import parse_shape
+    from graphcheck.interface.inputs import parse_range
+    from graphcheck.interface.ports import parse_shape
 
     begin(timeout, max_memory)
     return {
@@ -376,6 +377,6 @@ def _command() -> str:
 
 
 def _versions() -> dict[str, str]:
-    from graphcheck.equivalence.record import versions
+    from graphcheck.verdicts.record import versions
 
     return versions()

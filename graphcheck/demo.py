@@ -24,7 +24,7 @@ from graphcheck.terminal import STYLES, Terminal, safe
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, Verdict
 
 if TYPE_CHECKING:
-    from graphcheck.equivalence.runtime import Session
+    from graphcheck.runs.session import Session
 
 SCHEMA = "graphcheck/demo/1"
 FAMILIES = {
@@ -91,7 +91,7 @@ def run(
     compared = time.monotonic()
     for row, family in zip(rows, families, strict=True):
         _time(row, family, models)
-    from graphcheck.equivalence.record import versions
+    from graphcheck.verdicts.record import versions
 
     timings = {
         "export": exported - started,
@@ -169,7 +169,7 @@ def _submit(
 
 def analyze_file(path: str) -> dict[str, Any]:
     """The JSON of ``graphcheck analyze`` with the graph."""
-    from graphcheck.model import read
+    from graphcheck.files.model import read
     from graphcheck.patches.preparing import analyze_json
     from graphcheck.reporting.shapes import graph_of
 
@@ -183,7 +183,7 @@ def rewrite_file(path: str, to: str, seed: int) -> dict[str, Any]:
     Nothing is written.
     """
     from graphcheck.api import rewrite
-    from graphcheck.model import read
+    from graphcheck.files.model import read
     from graphcheck.patches.analyze import find
     from graphcheck.reporting import rewritten
 
@@ -233,7 +233,7 @@ def time_files(models: Sequence[tuple[Variant, str]]) -> dict[str, dict[str, flo
     """{variant: {"median", "min", "max"}} in ms of models in onnxruntime, taking turns, on a batch of 1 where they may."""
     import numpy as np
 
-    from graphcheck.equivalence import runtime
+    from graphcheck.runs import session as runtime
 
     sessions: dict[str, tuple[Session, dict[str, Any]]] = {}
     for variant, path in models:

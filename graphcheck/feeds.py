@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from graphcheck.errors import GraphcheckError, UsageError
 
 if TYPE_CHECKING:
-    from graphcheck.equivalence.interface import Interface, Pair
-    from graphcheck.equivalence.numeric import NumericOptions, Run
+    from graphcheck.interface.ports import Interface, Pair
+    from graphcheck.runs.numeric import NumericOptions, Run
 
 Tolerances = dict[str, float]  # by output name; "" is for all others
 
@@ -87,7 +87,7 @@ def save_feed(feed: Mapping[str, Any], path: Path) -> Path:
     """``path``, after ``feed`` was written there as .npz."""
     import numpy as np
 
-    from graphcheck.equivalence.inputs import save_npz
+    from graphcheck.interface.inputs import save_npz
 
     save_npz(path, {name: np.asarray(value) for name, value in feed.items()})
     return path
@@ -104,9 +104,9 @@ def add_runs(
         return None
     if data["interface"]["mismatches"] and not data["numeric"]:
         return None  # nothing can run
-    from graphcheck import model as model_
-    from graphcheck.equivalence.interface import pair_interfaces
-    from graphcheck.equivalence.numeric import numeric
+    from graphcheck.files import model as model_
+    from graphcheck.interface.ports import pair_interfaces
+    from graphcheck.runs.numeric import numeric
 
     interface = pair_interfaces(model_.read(a), model_.read(b), options["ignore_outputs"])
     _check(interface, wishes)
@@ -151,8 +151,8 @@ def _asked(tolerances: Tolerances, pair: Pair) -> float:
 
 def _plans(interface: Interface, paths: Sequence[Path], options: Mapping[str, Any]) -> Iterator[NumericOptions]:
     """What to run: one plan for each file of inputs, or one for all drawn inputs."""
-    from graphcheck.equivalence.inputs import load_npz
-    from graphcheck.equivalence.numeric import NumericOptions
+    from graphcheck.interface.inputs import load_npz
+    from graphcheck.runs.numeric import NumericOptions
 
     common = {
         "level": options["numerics"],
@@ -170,14 +170,14 @@ def _plans(interface: Interface, paths: Sequence[Path], options: Mapping[str, An
 
 
 def _runs(a: Path, b: Path, interface: Interface, plans: Iterable[NumericOptions]) -> Iterator[Run]:
-    from graphcheck.equivalence import numeric
+    from graphcheck.runs import numeric
 
     for plan in plans:
         yield from numeric.runs(a, b, interface, plan)
 
 
 def _save(run: Run, interface: Interface, wishes: Wishes) -> None:
-    from graphcheck.equivalence.inputs import save_npz
+    from graphcheck.interface.inputs import save_npz
 
     if wishes.save_inputs is not None:
         save_npz(wishes.save_inputs, run.inputs)
@@ -194,7 +194,7 @@ def _judge(run: Run, interface: Interface, wishes: Wishes) -> Iterator[dict[str,
     """One row for each output pair of a run; ``failing`` counts the elements outside the tolerances."""
     import numpy as np
 
-    from graphcheck.equivalence.statistics import compare_arrays
+    from graphcheck.runs.statistics import compare_arrays
 
     for pair in interface.outputs:
         a, b = run.a.outputs.get(pair.key), run.b.outputs.get(pair.key)

@@ -21,11 +21,11 @@ from olive.passes.pass_config import BasePassConfig, PassConfigParam
 from olive.search.search_parameter import Categorical
 
 from graphcheck import api
-from graphcheck import model as model_
-from graphcheck.equivalence.apart import load_apart
 from graphcheck.errors import UsageError
+from graphcheck.files import model as model_
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rewrite import Rewrite, rewrite
+from graphcheck.runs.apart import load_apart
 
 logger = logging.getLogger(__name__)
 

@@ -81,7 +81,7 @@ def files_of(model: Path) -> list[tuple[Path, Path]]:
     """The model's files, external data included, each with its path relative to the model's folder."""
     import onnx_ir as ir
 
-    from graphcheck.model import read
+    from graphcheck.files.model import read
 
     values = [value.const_value for value in read(model).graph.initializers.values()]
     locations = {Path(tensor.location) for tensor in values if isinstance(tensor, ir.ExternalTensor)}
@@ -90,8 +90,8 @@ def files_of(model: Path) -> list[tuple[Path, Path]]:
 
 def copy_model(model: Path, out: Path, external_data: str = "copy") -> None:
     """Copy a model byte by byte, atomically, with its external data, which must not be in anyone's way."""
-    from graphcheck import external
-    from graphcheck.model import read
+    from graphcheck.files import external
+    from graphcheck.files.model import read
 
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     with external.placed(read(model), out, external_data, limit=sys.maxsize):
@@ -107,7 +107,7 @@ def write_model(result: Rewrite, model: Path, out: Path, external_data: str = "c
 
     Returns what there is to say of the data files of the result.
     """
-    from graphcheck import model as model_
+    from graphcheck.files import model as model_
 
     if not result.changed:
         if not (out.exists() and out.samefile(model)):
@@ -147,7 +147,7 @@ def write_json(result: dict[str, Any], target: str | None) -> None:
     if target == "-":
         print(dumps(result), flush=True)
     elif target is not None:
-        from graphcheck.model import write_bytes
+        from graphcheck.files.model import write_bytes
 
         write_bytes((dumps(result) + "\n").encode(), target)
 

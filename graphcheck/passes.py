@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphcheck.equivalence.apart import load_apart
-from graphcheck.equivalence.compare import compare
 from graphcheck.rewriting import passes
+from graphcheck.runs.apart import load_apart
+from graphcheck.verdicts.compare import compare
 
 
 class PatchEmbedding(passes.PatchEmbedding):

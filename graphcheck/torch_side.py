@@ -45,7 +45,7 @@ def compare_module(
     """
     import onnx_ir as ir
 
-    from graphcheck import model as model_
+    from graphcheck.files import model as model_
 
     onnx_model = model_.read(model)
     with _evaluation_mode(module):
@@ -124,7 +124,7 @@ def _feeds(model: ir.Model, args: Sequence[Any], kwargs: Mapping[str, Any]) -> d
     """The model's inputs: tensors in ``kwargs`` by name where the model has it, all others in order."""
     import torch
 
-    from graphcheck import model as model_
+    from graphcheck.files import model as model_
 
     names = [str(value.name) for value in model_.required_inputs(model)]
     by_name = {name: value for name, value in kwargs.items() if name in names}
@@ -142,9 +142,9 @@ def _numbers(
     model: ir.Model, source: Any, feeds: dict[str, Any], expected: list[Any]
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Statistics of each output, in order, and what makes module and model different whatever the numbers are."""
-    from graphcheck.equivalence.remote import RemoteSession
-    from graphcheck.equivalence.runtime import RunError
-    from graphcheck.equivalence.statistics import compare_arrays
+    from graphcheck.runs.child import RemoteSession
+    from graphcheck.runs.session import RunError
+    from graphcheck.runs.statistics import compare_arrays
 
     names = [str(value.name) for value in model.graph.outputs]
     try:
@@ -172,7 +172,7 @@ def _export(
     ``outputs`` are the model's names in the module's order. Dims that the model leaves open are left open, where an
     exporter can.
     """
-    from graphcheck import model as model_
+    from graphcheck.files import model as model_
 
     options: dict[str, Any] = {"kwargs": dict(kwargs or {}), "opset_version": max(model.opset_imports.get("", 18), 18)}
     if not kwargs and outputs is not None:  # equal names pair what belongs together
@@ -203,7 +203,7 @@ def _open_axes(model: ir.Model, args: Sequence[Any]) -> Axes:
     """The symbolic dims of the model's inputs, by name and axis, where every one of ``args`` is a tensor of its rank."""
     import torch
 
-    from graphcheck import model as model_
+    from graphcheck.files import model as model_
 
     found: Axes = {}
     inputs = model_.required_inputs(model)
@@ -255,7 +255,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _unproved(model: ir.Model, live: dict[str, Any], reason: str, different: bool) -> Comparison:
-    from graphcheck import model as model_
+    from graphcheck.files import model as model_
 
     empty: dict[str, list[Any]] = {"inputs": [], "outputs": [], "notes": [], "mismatches": []}
     evidence = {

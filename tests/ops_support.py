@@ -11,11 +11,11 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
-from graphcheck.domains.domain import evaluate
-from graphcheck.domains.real import Float64
-from graphcheck.domains.terms import Terms
-from graphcheck.interpreter import Interpreter
-from graphcheck.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.interpreter import Interpreter
+from graphcheck.kernel.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64
 
 HEADER = '<ir_version: 10, opset_import: ["": {version}, "com.microsoft": 1]>\n'
 UNIT = 2.0**-24

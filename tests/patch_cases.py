@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphcheck import model as model_
-from graphcheck.domains.terms import Terms
-from graphcheck.interpreter import Interpreter
-from graphcheck.ops.algebra import Algebra, Tensor
+from graphcheck.files import model as model_
+from graphcheck.kernel.interpreter import Interpreter
+from graphcheck.kernel.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.terms.store import Terms
 
 NUMPY = {"float": np.float32, "double": np.float64, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 

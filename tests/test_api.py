@@ -37,9 +37,9 @@ def test_the_names_are_a_dozen_at_most_and_all_there() -> None:
 
 
 def test_every_parameter_and_field_is_documented() -> None:
-    from graphcheck.equivalence.compare import compare
     from graphcheck.patches.site import Analysis, Refusal, SiteAxis
     from graphcheck.rewriting.rewrite import Rewrite
+    from graphcheck.verdicts.compare import compare
 
     public = [getattr(graphcheck, name) for name in graphcheck.__all__]
     functions = [compare, *(each for each in public if inspect.isfunction(each))]

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphcheck import model as model_
-from graphcheck.domains.domain import evaluate
-from graphcheck.domains.real import Float64
-from graphcheck.domains.terms import Terms
 from graphcheck.errors import GraphcheckError, Undecided
-from graphcheck.interpreter import Interpreter
-from graphcheck.ops.algebra import Algebra, Tensor
+from graphcheck.files import model as model_
+from graphcheck.kernel.interpreter import Interpreter
+from graphcheck.kernel.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64
 
 LIST = Path(__file__).parent / "data" / "backend_cases.txt"
 CHUNKS = 8

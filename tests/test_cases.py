@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from graphcheck.equivalence.compare import compare
+from graphcheck.verdicts.compare import compare
 
 FOLDER = Path(__file__).parent / "cases"
 CASES = sorted(path.stem for path in FOLDER.glob("*.txt"))

@@ -10,9 +10,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from graphcheck.equivalence.attempts import Trials
-from graphcheck.equivalence.compare import compare
+from graphcheck.kernel.proof.sizes import Trials
 from graphcheck.verdict import Comparison, Verdict
+from graphcheck.verdicts.compare import compare
 
 RNG = np.random.default_rng(7)
 
@@ -236,14 +236,14 @@ def test_json_is_plain_data() -> None:
 
 
 def test_sizes_of_a_failed_substitution_are_not_settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    from graphcheck.equivalence import rounding
+    from graphcheck.kernel.proof import rounding
 
     c = conv_constants()
     moved = {**c, "w": c["w"].copy()}
     moved["w"][0, 0, 0, 0] = np.nextafter(moved["w"][0, 0, 0, 0], np.float32(9))
     wide = rounding.Substitution([{"name": "w", "ulps": 1.0, "within": True}], 1.0)  # within, but at hopeless odds
     monkeypatch.setattr(rounding, "substitute", lambda *_, **__: wide)
-    monkeypatch.setattr("graphcheck.equivalence.windows.Prover.from_inputs", lambda _: True)
+    monkeypatch.setattr("graphcheck.kernel.proof.prover.Prover.from_inputs", lambda _: True)
     seen = []
     attempt = Trials.attempt
     monkeypatch.setattr(

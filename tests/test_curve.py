@@ -11,12 +11,12 @@ import pytest
 from patch_cases import dynamic, focus
 from test_compare import BATCH_NORM, conv_constants, folded, model
 
-from graphcheck.equivalence import curve
-from graphcheck.equivalence.compare import compare
-from graphcheck.equivalence.pictures import pictures
+from graphcheck.parting import curve
 from graphcheck.patches.preparing import analyze_json
 from graphcheck.reporting.charts import BAND
+from graphcheck.runs.pictures import pictures
 from graphcheck.verdict import Verdict
+from graphcheck.verdicts.compare import compare
 
 DEEP = """
  a = MatMul (x, w1) b = Tanh (a) c = MatMul (b, w2) d = {op} (c) e = Softmax <axis = -1> (d) f = MatMul (e, w3) y = Tanh (f)

@@ -14,8 +14,8 @@ from documented import ROOT, Page, run, run_examples, understood
 
 import graphcheck
 from graphcheck.cli import main
-from graphcheck.domains.residues import LOW, PRIME_COUNT
-from graphcheck.ops.table import TAUGHT
+from graphcheck.kernel.ops.table import TAUGHT
+from graphcheck.kernel.values.residues import LOW, PRIME_COUNT
 
 DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): Page(path) for path in sorted(DOCS.rglob("*.md"))}

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from graphcheck.domains.domain import evaluate
-from graphcheck.domains.real import Float64
-from graphcheck.domains.residues import Residues, draw_primes
-from graphcheck.domains.terms import Terms
-from graphcheck.equivalence.windows import Prover
 from graphcheck.errors import Undecided
-from graphcheck.ops.algebra import Algebra
+from graphcheck.kernel.ops.algebra import Algebra
+from graphcheck.kernel.proof.prover import Prover
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64
+from graphcheck.kernel.values.residues import Residues, draw_primes
 from tests.zoo import programs
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -15,13 +15,13 @@ import onnxruntime
 import pytest
 from patch_cases import conv
 
-from graphcheck import external
-from graphcheck import model as model_
 from graphcheck.cli import main
-from graphcheck.equivalence.compare import compare
 from graphcheck.errors import ModelError, UsageError
-from graphcheck.hashing import Hashes
+from graphcheck.files import external
+from graphcheck.files import model as model_
+from graphcheck.files.hashing import Hashes
 from graphcheck.rewriting.rewrite import Rewrite, rewrite
+from graphcheck.verdicts.compare import compare
 from tests.hostile.external import tensor
 
 DATA = "weights/all.bin"
@@ -139,7 +139,7 @@ def test_nothing_is_left_behind_on_failure(tmp_path: Path, monkeypatch: pytest.M
     if fails == "serialize":
         monkeypatch.setattr(ir, "to_proto", fail)
     elif fails == "copy":
-        monkeypatch.setattr("graphcheck.external.shutil.copyfile", fail)
+        monkeypatch.setattr("graphcheck.files.external.shutil.copyfile", fail)
     else:
         real = os.replace
         monkeypatch.setattr("os.replace", lambda a, b: fail() if str(b).endswith("new.onnx") else real(a, b))

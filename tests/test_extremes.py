@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphcheck.domains.domain import evaluate
-from graphcheck.domains.real import Float64
-from graphcheck.domains.terms import Terms
-from graphcheck.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64
 
 SHAPE = (3, 4)
 NUMBERS = st.sampled_from([-2.0, -1.0, -0.25, 0.0, 0.25, 0.5, 1.0, 1.5, 2.0])

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from ops_support import assert_agrees, node_model, run, values
 
-from graphcheck.geometry import Window, im2col
+from graphcheck.kernel.geometry import Window, im2col
 
 
 @st.composite

@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from graphcheck.equivalence.inputs import InputSpec, generate, load_npz, parse_range, save_npz, side_inputs
-from graphcheck.equivalence.interface import Interface, Shapes, pair_interfaces
 from graphcheck.errors import UsageError
+from graphcheck.interface.inputs import InputSpec, generate, load_npz, parse_range, save_npz, side_inputs
+from graphcheck.interface.ports import Interface, Shapes, pair_interfaces
 
 
 def interface(inputs: str = "float[N,40] x", inputs_b: str | None = None) -> Interface:

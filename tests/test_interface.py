@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from graphcheck.equivalence.interface import Interface, pair_interfaces, parse_shape, shapes, symbols
 from graphcheck.errors import UsageError
+from graphcheck.interface.ports import Interface, pair_interfaces, parse_shape, shapes, symbols
 
 
 def model(signature: str, body: str = "y = Identity(x)", opset: int = 17, version: int = 8) -> ir.Model:

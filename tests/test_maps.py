@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from ops_support import assert_agrees, float64, model, trace, values
 
-from graphcheck.domains.domain import evaluate
-from graphcheck.domains.maps import Maps
-from graphcheck.domains.real import Float64
-from graphcheck.domains.terms import Terms
+from graphcheck.kernel.terms.maps import Maps
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64
 
 index_maps = st.integers(1, 12).flatmap(
     lambda n: st.tuples(st.just(n), st.lists(st.integers(0, n), min_size=1, max_size=16))
@@ -212,8 +212,8 @@ def test_merged_classes_rebuild_to_the_same_values(chain: Chain) -> None:
     terms = Terms()
     import onnx_ir as ir
 
-    from graphcheck.interpreter import Interpreter
-    from graphcheck.ops.algebra import Algebra, Tensor
+    from graphcheck.kernel.interpreter import Interpreter
+    from graphcheck.kernel.ops.algebra import Algebra, Tensor
 
     m = Algebra(terms)
     outputs = []

@@ -11,10 +11,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from graphcheck.equivalence.inputs import InputSpec, check_inputs, generate
-from graphcheck.equivalence.interface import Interface, pair_interfaces, shapes
-from graphcheck.equivalence.numeric import NumericOptions, Run, numeric, runs
 from graphcheck.errors import UsageError
+from graphcheck.interface.inputs import InputSpec, check_inputs, generate
+from graphcheck.interface.ports import Interface, pair_interfaces, shapes
+from graphcheck.runs.numeric import NumericOptions, Run, numeric, runs
 
 LINEAR = """g (float[N,3] x) => (float[N,2] y) <float[3,2] w = {{1.0, 2.0, 3.0, 4.0, 5.0, {last}}}> {{
   h = {op}(x) y = MatMul(h, w) }}"""

@@ -9,11 +9,11 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from graphcheck.domains.residues import LOW, PRIME_COUNT
-from graphcheck.domains.terms import Terms
-from graphcheck.equivalence.compare import compare
-from graphcheck.equivalence.odds import Degrees, Risk
-from graphcheck.equivalence.windows import Prover
+from graphcheck.kernel.proof.odds import Degrees, Risk
+from graphcheck.kernel.proof.prover import Prover
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.residues import LOW, PRIME_COUNT
+from graphcheck.verdicts.compare import compare
 from tests.test_cases import read
 
 Poly = list[Fraction]  # coefficients by power of the one symbol

@@ -14,13 +14,13 @@ from onnx import numpy_helper
 from ops_support import values
 from test_maps import Chain, chains
 
-from graphcheck.domains.domain import evaluate
-from graphcheck.domains.real import Float64
-from graphcheck.domains.residues import Residues, draw_primes
-from graphcheck.domains.terms import Terms
 from graphcheck.errors import Undecided
-from graphcheck.interpreter import Interpreter
-from graphcheck.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.interpreter import Interpreter
+from graphcheck.kernel.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64
+from graphcheck.kernel.values.residues import Residues, draw_primes
 
 SWAPS = [
     ["Relu", "Neg", "Tanh", "Sigmoid", "Abs", "Exp"],

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from ops_support import float64, model, values
 
-from graphcheck.domains.domain import evaluate
-from graphcheck.domains.residues import Residues, draw_primes
-from graphcheck.domains.terms import Terms
-from graphcheck.interpreter import Interpreter
-from graphcheck.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.interpreter import Interpreter
+from graphcheck.kernel.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.residues import Residues, draw_primes
 
 IN = "float[3,4] x, float[3,4] z"
 

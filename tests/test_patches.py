@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from patch_cases import IMAGE, PATCHES, SPLIT, TOKENS, conv, dynamic, gathered, graph, ints, patchify, projected
 from patch_table import cases
 
-from graphcheck.geometry import Window as Geometry
-from graphcheck.geometry import im2col
+from graphcheck.kernel.geometry import Window as Geometry
+from graphcheck.kernel.geometry import im2col
 from graphcheck.patches.analyze import find
 from graphcheck.patches.preparing import analyze_json
 from graphcheck.patches.window import NoWindow, recognise

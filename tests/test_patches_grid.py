@@ -9,11 +9,11 @@ import onnx_ir as ir
 import pytest
 from patch_cases import ops
 
-from graphcheck.equivalence.compare import compare
 from graphcheck.patches.analyze import find
 from graphcheck.patches.window import NoWindow, recognise
 from graphcheck.rewriting.rewrite import rewrite
 from graphcheck.verdict import Verdict
+from graphcheck.verdicts.compare import compare
 from tests.zoo import patch_grid, patch_tables
 
 CASES = {case.name: case for case in patch_grid.cases()}

@@ -11,7 +11,7 @@ import pytest
 from documented import ROOT, Page, run, run_examples
 
 import graphcheck
-from graphcheck.ops.table import TAUGHT
+from graphcheck.kernel.ops.table import TAUGHT
 from graphcheck.verdict import Verdict
 from tests.test_cli import CONV, MOVED, WEIGHT, save
 from tests.zoo import nets, tables

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from ops_support import model, trace, values
 from test_maps import Chain, chains
 
-from graphcheck.domains.domain import evaluate
-from graphcheck.domains.maps import Map
-from graphcheck.domains.real import Float64, Real
-from graphcheck.domains.terms import Terms
+from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64, Real
 
 CONTEXT = decimal.Context(prec=60, Emin=-decimal.MAX_EMAX, Emax=decimal.MAX_EMAX)
 ONE = Decimal(1)

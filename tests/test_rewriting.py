@@ -10,7 +10,6 @@ import pytest
 from patch_cases import PATCHES, TOKENS, conv, dynamic, graph, ints, ops, patchify, projected, proved, run
 from patch_table import Case, cases
 
-from graphcheck.equivalence.compare import compare
 from graphcheck.errors import UsageError
 from graphcheck.patches.analyze import find
 from graphcheck.rewriting.builder import RULE
@@ -19,6 +18,7 @@ from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.passes import PatchEmbedding
 from graphcheck.rewriting.rewrite import Rewrite, rewrite
 from graphcheck.verdict import Comparison, Verdict
+from graphcheck.verdicts.compare import compare
 
 CASES = cases()
 # Not the same classes for congruence: rows in another order, groups told as zeros, the weight as first operand.

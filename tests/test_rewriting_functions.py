@@ -8,11 +8,11 @@ import onnx_ir as ir
 import pytest
 from patch_cases import ops
 
-from graphcheck.equivalence.compare import compare
 from graphcheck.patches.inlining import inlined
 from graphcheck.patches.preparing import analyze_json
 from graphcheck.rewriting.checks import structural_checks
 from graphcheck.rewriting.rewrite import rewrite
+from graphcheck.verdicts.compare import compare
 
 HEAD = '<ir_version: 10, opset_import: ["" : 18, "pkg" : 1]>'
 GRAPH = "g (float[N,3,8,8] x) => (float[N,4,8] y) {"

@@ -9,11 +9,11 @@ import onnx_ir as ir
 import pytest
 from patch_cases import IMAGE, graph, ops, run
 
-from graphcheck.equivalence.compare import compare
 from graphcheck.patches.site import Refusal, Site
 from graphcheck.rewriting import normalization
 from graphcheck.rewriting.rewrite import rewrite
 from graphcheck.verdict import Comparison, Verdict
+from graphcheck.verdicts.compare import compare
 
 
 def deviation(a: ir.Model, b: ir.Model, sizes: dict[str, int]) -> float:

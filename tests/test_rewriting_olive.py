@@ -12,8 +12,8 @@ import onnx_ir as ir
 import pytest
 from patch_cases import conv, ops
 
-from graphcheck import model as model_
-from graphcheck.equivalence.compare import compare
+from graphcheck.files import model as model_
+from graphcheck.verdicts.compare import compare
 
 ROOT = Path(__file__).parent.parent
 

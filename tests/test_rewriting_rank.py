@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from patch_cases import IMAGE, TOKENS, conv, graph, ints, ops, patchify, projected, proved
 
-from graphcheck import model as model_
 from graphcheck.cli import main
 from graphcheck.errors import GraphcheckError, UsageError
+from graphcheck.files import model as model_
 from graphcheck.passes import load_apart
 from graphcheck.patches.regions import factors
 from graphcheck.rewriting import timing

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcheck.domains.terms import Terms
-from graphcheck.equivalence.rounding import _met
+from graphcheck.kernel.proof.rounding import _met
+from graphcheck.kernel.terms.store import Terms
 
 views = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), min_size=1, max_size=12)
 

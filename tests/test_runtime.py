@@ -11,10 +11,10 @@ import onnx
 import onnx.parser
 import pytest
 
-from graphcheck.equivalence import runtime
-from graphcheck.equivalence.remote import RemoteSession
-from graphcheck.equivalence.runtime import Arrays, RunError, load, measure
 from graphcheck.errors import ModelError, UsageError
+from graphcheck.runs import session as runtime
+from graphcheck.runs.child import RemoteSession
+from graphcheck.runs.session import Arrays, RunError, load, measure
 
 X = {"x": np.array([[-1, 2, 3]], np.float32)}
 

@@ -15,11 +15,11 @@ from ops_support import model, trace, values
 from test_maps import Chain, chains
 from test_real import CONTEXT, LAYER, Exact
 
-from graphcheck.domains import sensitivity
-from graphcheck.domains.domain import evaluate
-from graphcheck.domains.real import Float64
-from graphcheck.domains.sensitivity import _PARTIALS, derivatives, element_bound
-from graphcheck.domains.terms import Terms
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64
+from graphcheck.parting import slopes as sensitivity
+from graphcheck.parting.slopes import _PARTIALS, derivatives, element_bound
 
 
 @pytest.fixture(autouse=True, scope="module")

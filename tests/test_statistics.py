@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcheck.equivalence.statistics import compare_arrays, spacing, ulps, vacuous
+from graphcheck.runs.statistics import compare_arrays, spacing, ulps, vacuous
 
 F32 = np.dtype(np.float32)
 ONES = np.ones((2, 3), np.float32)

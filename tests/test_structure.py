@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from graphcheck.equivalence.canonical import tensor_digest
-from graphcheck.equivalence.structure import compare_structure, graph_json
 from graphcheck.errors import ModelError
-from graphcheck.hashing import Hashes
+from graphcheck.files.hashing import Hashes
+from graphcheck.graphs.canonical import tensor_digest
+from graphcheck.graphs.structure import compare_structure, graph_json
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
 BASE = """g (float[N,3] x) => (float[N,3] y) <float[3] w = {1.0, 2.0, 3.0}> {

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
-from graphcheck import model as model_
+from graphcheck.files import model as model_
 from tests.patch_cases import patchify
 from tests.sweeping_support import save_model, wait_for
 

@@ -11,9 +11,9 @@ import onnx
 import onnx.helper as oh
 import pytest
 
-from graphcheck import model, wire
 from graphcheck.errors import ModelError
-from graphcheck.hashing import Hashes
+from graphcheck.files import model, wire
+from graphcheck.files.hashing import Hashes
 
 
 @pytest.fixture

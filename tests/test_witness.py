@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
-from graphcheck.equivalence import difference, witness
-from graphcheck.equivalence.compare import compare
-from graphcheck.equivalence.inputs import save_npz
+from graphcheck.interface.inputs import save_npz
+from graphcheck.parting import difference, witness
 from graphcheck.verdict import Comparison, Verdict
+from graphcheck.verdicts.compare import compare
 
 FLOATS, BOOLS, PLACE = (f"(float[N,6] x) => ({kind} y)" for kind in ("float[N,6]", "bool[N,6]", "int64[N]"))
 INTS = "(int64[N,6] x) => (int64[N,6] y)"

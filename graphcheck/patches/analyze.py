@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck import model as model_
 from graphcheck.errors import Oversized
-from graphcheck.ops.algebra import Value
-from graphcheck.ops.node import Node
+from graphcheck.files import model as model_
+from graphcheck.kernel.ops.algebra import Value
+from graphcheck.kernel.ops.node import Node
 from graphcheck.patches import between, merge, output
 from graphcheck.patches.liveness import mark_blocked
 from graphcheck.patches.quantized import quantized

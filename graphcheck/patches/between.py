@@ -7,9 +7,9 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck import model as model_
-from graphcheck.ops.algebra import Tensor, Value
-from graphcheck.ops.node import Node
+from graphcheck.files import model as model_
+from graphcheck.kernel.ops.algebra import Tensor, Value
+from graphcheck.kernel.ops.node import Node
 from graphcheck.patches.product import operands
 from graphcheck.patches.reading import Reader
 from graphcheck.patches.site import Refusal

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from graphcheck import model as model_
+from graphcheck.files import model as model_
 from graphcheck.patches import analyze
 from graphcheck.patches.product import CONTRACTIONS
 from graphcheck.patches.site import Refusal

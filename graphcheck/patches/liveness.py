@@ -6,7 +6,7 @@ import dataclasses
 
 import onnx_ir as ir
 
-from graphcheck import model as model_
+from graphcheck.files import model as model_
 from graphcheck.patches.site import Site
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck import limits
-from graphcheck.ops.algebra import Tensor
+from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.patches.trace import Trial
 from graphcheck.patches.window import distinct
 

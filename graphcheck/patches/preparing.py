@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphcheck import model as model_
+from graphcheck.files import model as model_
 from graphcheck.patches.analyze import find
 from graphcheck.patches.inlining import inlined
 from graphcheck.patches.site import Analysis, Refusal

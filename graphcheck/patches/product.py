@@ -12,11 +12,11 @@ import math
 import numpy as np
 
 from graphcheck import limits
-from graphcheck.domains.maps import Map
 from graphcheck.errors import Undecided
-from graphcheck.ops.algebra import Algebra, Tensor, Value
-from graphcheck.ops.node import Node
-from graphcheck.ops.table import TAUGHT
+from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
+from graphcheck.kernel.ops.node import Node
+from graphcheck.kernel.ops.table import TAUGHT
+from graphcheck.kernel.terms.maps import Map
 
 CONTRACTIONS = frozenset(
     {

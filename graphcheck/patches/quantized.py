@@ -7,8 +7,8 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck.ops import reference
-from graphcheck.ops.movement import DATA
+from graphcheck.kernel.ops import reference
+from graphcheck.kernel.ops.movement import DATA
 from graphcheck.patches.site import Quantized
 from graphcheck.patches.trace import Trial
 

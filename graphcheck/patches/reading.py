@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck import geometry
-from graphcheck.ops.algebra import Tensor, Value
-from graphcheck.ops.node import Node
+from graphcheck.kernel import geometry
+from graphcheck.kernel.ops.algebra import Tensor, Value
+from graphcheck.kernel.ops.node import Node
 from graphcheck.patches.product import Product, operands, product
 from graphcheck.patches.trace import Trial
 from graphcheck.patches.window import Axis, NoWindow, Window, distinct, recognise

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck import model as model_
+from graphcheck.files import model as model_
 from graphcheck.patches.site import Refusal
 from graphcheck.patches.trace import Trial
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck import model as model_
-from graphcheck.ops.node import Node
+from graphcheck.files import model as model_
+from graphcheck.kernel.ops.node import Node
 
 _SHOWN_FILTERS, _SHOWN_CHANNELS, _SHOWN_NUMBERS = 6, 3, 6000
 

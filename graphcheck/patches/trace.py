@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck import geometry
-from graphcheck import model as model_
-from graphcheck.domains.terms import Terms
 from graphcheck.errors import Exhausted, Undecided
-from graphcheck.interpreter import Env, Interpreter
-from graphcheck.ops.algebra import Algebra, Tensor, Value
-from graphcheck.ops.node import Node
+from graphcheck.files import model as model_
+from graphcheck.kernel import geometry
+from graphcheck.kernel.interpreter import Env, Interpreter
+from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
+from graphcheck.kernel.ops.node import Node
+from graphcheck.kernel.terms.store import Terms
 from graphcheck.patches.product import CONTRACTIONS, operands, out_shape
 
 Sizes = dict[str, int]

@@ -19,8 +19,8 @@ def graph_of(model: ir.Model) -> dict[str, Any]:
     """
     import onnx_ir as ir
 
-    from graphcheck.equivalence.structure import graph_json
     from graphcheck.errors import GraphcheckError, Undecided
+    from graphcheck.graphs.structure import graph_json
     from graphcheck.patches.trace import trials
 
     graph = graph_json(model)

@@ -8,9 +8,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphcheck import external
-from graphcheck import model as model_
 from graphcheck.errors import ModelError
+from graphcheck.files import external
+from graphcheck.files import model as model_
 from graphcheck.patches.analyze import find
 from graphcheck.patches.site import Analysis, Site
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from graphcheck import model as model_
 from graphcheck.errors import ModelError
+from graphcheck.files import model as model_
 from graphcheck.rewriting.builder import RULE
 from graphcheck.rewriting.checks import Load
 from graphcheck.rewriting.rewrite import Prove, Rewrite, rewrite

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck import model as model_
+from graphcheck.files import model as model_
 from graphcheck.patches.regions import Region, find_regions
 from graphcheck.patches.site import Refusal
 from graphcheck.patches.trace import Trial, trials

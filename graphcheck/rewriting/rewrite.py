@@ -10,8 +10,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphcheck import model as model_
 from graphcheck.errors import UsageError
+from graphcheck.files import model as model_
 from graphcheck.patches.preparing import prepared
 from graphcheck.patches.regions import Region
 from graphcheck.patches.site import Refusal, Site

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from graphcheck.errors import UsageError
-from graphcheck.ops.movement import DATA
+from graphcheck.kernel.ops.movement import DATA
 from graphcheck.patches.analyze import site_at
 from graphcheck.patches.site import Site
 from graphcheck.rewriting.apply import discard

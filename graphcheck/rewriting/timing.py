@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck import external
-from graphcheck import model as model_
 from graphcheck.errors import GraphcheckError, UsageError
+from graphcheck.files import external
+from graphcheck.files import model as model_
 
 Timer = Callable[[Sequence[ir.Model]], list[list[float]]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck.geometry import Window
+from graphcheck.kernel.geometry import Window
 from graphcheck.patches.site import Site
 from graphcheck.rewriting.builder import Dim, Dims, SiteBuilder, count_of, product, size_of
 from graphcheck.rewriting.common import Groups, add_bias, axes_of, columns_weight, padded, scale

@@ -211,7 +211,7 @@ def cores() -> int:
 def _ranges(texts: Sequence[str]) -> dict[str, list[float]]:
     if not texts:
         return {}
-    from graphcheck.equivalence.inputs import parse_range
+    from graphcheck.interface.inputs import parse_range
 
     return {name: [low, high] for name, low, high in map(parse_range, texts)}
 

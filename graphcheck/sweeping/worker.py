@@ -40,22 +40,22 @@ def _options(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compare(task: dict[str, Any]) -> Any:
-    from graphcheck.equivalence.compare import compare
+    from graphcheck.verdicts.compare import compare
 
     return compare(task["a"], task["b"], **_options(task))
 
 
 def _guard(task: dict[str, Any]) -> Any:
-    from graphcheck.equivalence.compare import compare
     from graphcheck.guarding import guard
+    from graphcheck.verdicts.compare import compare
 
     options = _options(task)
     return guard(Path(task["a"]), task["command"], lambda before, after: compare(before, after, **options))
 
 
 def _analyze(task: dict[str, Any]) -> Any:
-    from graphcheck.equivalence.structure import graph_json
-    from graphcheck.model import read
+    from graphcheck.files.model import read
+    from graphcheck.graphs.structure import graph_json
     from graphcheck.patches.preparing import analyze_json
 
     model = read(task["a"])
@@ -63,10 +63,10 @@ def _analyze(task: dict[str, Any]) -> Any:
 
 
 def _rewrite(task: dict[str, Any]) -> Any:
-    from graphcheck.equivalence.compare import compare
-    from graphcheck.model import read
+    from graphcheck.files.model import read
     from graphcheck.output import write_model
     from graphcheck.rewriting.rewrite import rewrite
+    from graphcheck.verdicts.compare import compare
 
     options = _options(task) | {"graphs": False, "reduce": None}
     result = rewrite(read(task["a"]), task["to"], check=lambda before, after: compare(before, after, **options))

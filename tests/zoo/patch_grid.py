@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from patch_cases import NUMPY, graph, ints
 
-from graphcheck.geometry import Window as Geometry
+from graphcheck.kernel.geometry import Window as Geometry
 from graphcheck.patches.analyze import find
 from graphcheck.patches.site import Site
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphcheck.equivalence.compare import compare
 from graphcheck.patches.preparing import prepared
 from graphcheck.patches.site import Site
 from graphcheck.rewriting.builder import RULE
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rewrite import Rewrite, rewrite
 from graphcheck.verdict import Comparison
+from graphcheck.verdicts.compare import compare
 
 # A cell: the verdict of the form against the original; of the way back too, where it is another one.
 REACHED = ("identical", "proved", "proved, not run", "there")

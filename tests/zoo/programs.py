@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.ops.algebra import Algebra, Tensor
 
 RATIONAL = (
     "add", "mul", "sub", "neg", "square", "transpose", "reshape", "slice", "pad", "concat", "expand", "matmul", "sum",

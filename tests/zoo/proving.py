@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from graphcheck import model as model_
-from graphcheck.equivalence import classes
-from graphcheck.equivalence.windows import Prover
 from graphcheck.errors import GraphcheckError, Undecided
-from graphcheck.ops.algebra import Tensor
+from graphcheck.files import model as model_
+from graphcheck.kernel.ops.algebra import Tensor
+from graphcheck.kernel.proof import pair as classes
+from graphcheck.kernel.proof.prover import Prover
 
 
 @dataclasses.dataclass
@@ -104,7 +104,7 @@ def as_proto(model: Any) -> onnx.ModelProto:
 
 def verdict(a: Any, b: Any, **options: Any) -> tuple[str, str, dict[str, Any]]:
     """``compare``'s verdict, reason and evidence."""
-    from graphcheck.equivalence.compare import compare
+    from graphcheck.verdicts.compare import compare
 
     result = compare(a, b, **options)
     return str(result.verdict), result.reason, result.evidence

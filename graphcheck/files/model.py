@@ -1,0 +1,267 @@
+"""The only reader and writer of model files: large initializers stay in the mapped file, the rest goes through onnx_ir."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import mmap
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from graphcheck.errors import ModelError, UsageError
+from graphcheck.files import external, tensors, wire
+from graphcheck.files.hashing import Hashes
+
+ModelLike = str | os.PathLike[str] | onnx.ModelProto | ir.Model
+
+# onnxruntime's optimizer writes these in the default domain, where ONNX has no such operators: checked as its own
+_MISPLACED = frozenset({"SimplifiedLayerNormalization"})
+
+
+def read(model: ModelLike) -> ir.Model:
+    """The model as onnx_ir, checked by ``onnx.checker``; raises :class:`ModelError` naming the file and the cause.
+
+    Initializers of 1 KiB and more are read-only views of the mapped file, so that reading costs neither time nor memory
+    for them.
+    """
+    if isinstance(model, ir.Model):
+        return model
+    if isinstance(model, onnx.ModelProto):
+        return _read_proto(model)
+    if not isinstance(model, (str, os.PathLike)):
+        what = f"a model is a path, an onnx.ModelProto or an onnx_ir.Model, not {type(model).__name__}"
+        raise UsageError(what)
+    path = Path(model)
+    file = wire.opened(path)
+    try:
+        proto = onnx.ModelProto.FromString(file.stripped)
+    except Exception as error:  # protobuf's DecodeError has no public home
+        raise wire.damaged(path, _first_line(error)) from None
+    if not proto.HasField("graph") or not proto.graph.output:
+        raise ModelError(path, "is not an ONNX model: it holds no graph with outputs")
+    mapped = {name for name, _ in file.raw}
+    tensors.check(proto, path, mapped)
+    _check(proto, str(path), mapped)
+    result = _from_proto(proto, path)
+    _attach(result, file, path)
+    result.meta["graphcheck.path"] = str(path)
+    result.meta["graphcheck.file"] = file
+    return result
+
+
+def _read_proto(proto: onnx.ModelProto) -> ir.Model:
+    """A model in memory; external data is looked for in the working directory."""
+    if any(True for _ in tensors.elsewhere(proto)):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        proto = copy
+    tensors.check(proto, Path("model"))
+    _check(proto, "model")
+    return _from_proto(proto, Path("model"))
+
+
+def _from_proto(proto: onnx.ModelProto, path: Path) -> ir.Model:
+    try:
+        result = ir.from_proto(proto)
+    except Exception as error:
+        while error.__cause__ is not None:  # onnx_ir says where first, what last
+            error = error.__cause__  # type: ignore[assignment]
+        raise ModelError(path, f"cannot be read: {_first_line(error)}") from None
+    if not isinstance(result, ir.Model):
+        raise ModelError(path, "cannot be read: it holds no model")
+    for value in (*result.graph.inputs, *result.graph.outputs):
+        if value.dtype == ir.DataType.UNDEFINED:
+            raise ModelError(path, f"{value.name!r} has no element type")
+    if proto.graph.initializer:
+        ir.external_data.set_base_dir(result.graph, str(path.parent.resolve()))
+        external.share(result)
+    return result
+
+
+def path_of(model: ir.Model) -> str | None:
+    """The file that the model was read from, or None for one made in memory."""
+    value = model.meta.get("graphcheck.path")
+    return None if value is None else str(value)
+
+
+def adopt(model: ir.Model, hashes: Hashes) -> None:
+    """Hand the digests that were made while the model's file was read to ``hashes``."""
+    file = model.meta.get("graphcheck.file")
+    if file is not None:
+        hashes.adopt(file)
+
+
+def release(*models: ir.Model) -> None:
+    """Give the mapped pages of model files back to the system; what is read again is mapped again."""
+    for model in models:
+        file = model.meta.get("graphcheck.file")
+        if file is not None and hasattr(mmap, "MADV_DONTNEED"):
+            file.data.madvise(mmap.MADV_DONTNEED)
+
+
+def write(
+    model: ir.Model, path: str | os.PathLike[str], *, external_data: str = "copy", limit: int | None = None
+) -> list[str]:
+    """Write the model to ``path`` atomically: a temporary file beside it, then a rename; nothing is left on failure.
+
+    Its external data stays where it is if it lies beside ``path``; else see :func:`graphcheck.files.external.placed`, also
+    for models of more than ``limit`` bytes (about 2 GiB). Returns the names of the data files that ``path`` refers to.
+    """
+    with external.placed(model, Path(path), external_data, limit) as placed:
+        try:
+            data = ir.to_proto(placed).SerializeToString(deterministic=True)
+        except Exception as error:  # protobuf's EncodeError has no public home
+            raise ModelError(path, f"cannot be written: {_first_line(error)}") from None
+        write_bytes(data, path)
+        return external.files(placed)
+
+
+def write_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
+    """Write ``data`` to ``path`` atomically."""
+    target = Path(os.path.realpath(path))  # what a link points to is replaced, not the link
+    try:
+        if target.exists() and not target.is_file():  # a device or a pipe
+            target.write_bytes(data)
+            return
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
+    except OSError as error:
+        raise ModelError(target, f"cannot be written: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, target)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ModelError(target, f"cannot be written: {error.strerror}") from None
+        raise
+
+
+def check_full(model: ir.Model | onnx.ModelProto, name: object = "model") -> None:
+    """Raise :class:`ModelError` unless ``onnx.checker`` accepts the model with full check (strict shape inference)."""
+    proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(external.without_weights(model))
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except Exception as error:
+        raise ModelError(name, f"is refused by the ONNX checker: {_first_line(error)}") from None
+
+
+def declared_shape(value: ir.Value) -> list[int | str | None] | None:
+    """The declared shape of a value: sizes, names of symbolic dims, None for unknown dims; None if no rank is known."""
+    if value.shape is None:
+        return None
+    return [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+
+
+def required_inputs(model: ir.Model) -> list[ir.Value]:
+    """Graph inputs that have no initializer as their default."""
+    return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+
+
+def summary(model: ir.Model, sha256: str | None = None) -> dict[str, Any]:
+    """What a person wants to know first of a model, as plain data; ``sha256`` if the file's digest is known already."""
+    path = path_of(model)
+    nodes = list(all_nodes(model))
+    ranks = [len(v.shape) for node in nodes for v in node.outputs if v.shape is not None]
+    ranks += [len(v.shape) for v in (*model.graph.inputs, *model.graph.outputs) if v.shape is not None]
+    weights = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
+    return {
+        "path": path,
+        "sha256": sha256 or (file_digest(path) if path else None),
+        "bytes": os.path.getsize(path) if path else None,
+        "ir_version": model.ir_version,
+        "producer": " ".join(filter(None, (model.producer_name, model.producer_version))),
+        "opsets": dict(model.opset_imports),
+        "inputs": [_describe(v) for v in required_inputs(model)],
+        "outputs": [_describe(v) for v in model.graph.outputs],
+        "ops": dict(Counter(op_name(node) for node in nodes).most_common()),
+        "nodes": len(nodes),
+        "parameters": sum(math.prod(t.shape.numpy()) for t in weights),
+        "parameter_bytes": sum(t.nbytes for t in weights),
+        "largest_rank": max(ranks, default=None),
+    }
+
+
+def op_name(node: ir.Node) -> str:
+    """``Conv``, or ``com.microsoft.FusedConv`` outside the default domain."""
+    return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+
+
+def node_name(node: ir.Node) -> str:
+    """The node's name, or its operator and first output where it has none."""
+    return node.name or f"{node.op_type}({node.outputs[0].name if node.outputs else ''})"
+
+
+def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Every node of the graph, its subgraphs and the model-local functions."""
+    yield from model.graph.all_nodes()
+    for function in model.functions.values():
+        yield from function.all_nodes()
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _describe(value: ir.Value) -> dict[str, Any]:
+    dtype = value.dtype.name.lower() if value.dtype is not None else str(value.type)
+    return {"name": value.name, "dtype": dtype, "shape": declared_shape(value)}
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("==>")]
+    return " ".join(lines)[:300] if lines else type(error).__name__
+
+
+def _check(proto: onnx.ModelProto, name: str, mapped: frozenset[str] | set[str] = frozenset()) -> None:
+    """Run the checker; initializers whose bytes stayed in the file stand in as graph inputs."""
+    subject = proto
+    external = {t.name for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL}
+    if mapped or external:
+        subject = onnx.ModelProto()
+        subject.CopyFrom(proto)
+        have = {value.name for value in proto.graph.input}
+        kept = [t for t in proto.graph.initializer if t.name not in mapped and t.name not in external]
+        for t in proto.graph.initializer:
+            if (t.name in mapped or t.name in external) and t.name not in have:
+                subject.graph.input.append(onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)))
+        del subject.graph.initializer[:]
+        subject.graph.initializer.extend(kept)
+    if any(node.op_type in _MISPLACED and node.domain == "" for node in subject.graph.node):
+        subject = onnx.ModelProto.FromString(subject.SerializeToString())
+        for node in subject.graph.node:
+            if node.op_type in _MISPLACED and node.domain == "":
+                node.domain = "com.microsoft"
+        if "com.microsoft" not in {opset.domain for opset in subject.opset_import}:
+            subject.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    try:
+        onnx.checker.check_model(subject)
+    except Exception as error:
+        raise ModelError(name, f"is refused by the ONNX checker: {_first_line(error)}") from None
+
+
+def _attach(model: ir.Model, file: wire.File, path: Path) -> None:
+    for name, (start, length) in file.raw:
+        value = model.graph.initializers.get(name)
+        if value is None or value.const_value is None:
+            continue
+        dtype, dims = value.const_value.dtype, tuple(int(d) for d in value.const_value.shape.numpy())
+        if tensors.needed(dims, dtype) != length:
+            cause = f"has {length} bytes, its shape {list(dims)} needs another number"
+            raise ModelError(path, f"initializer {name!r} {cause}")
+        kind = np.dtype(dtype.numpy()).newbyteorder("<")
+        array = np.frombuffer(file.data, kind, math.prod(dims), start).reshape(dims)
+        value.const_value = ir.Tensor(array, dtype=dtype, shape=ir.Shape(dims), name=name)

@@ -1,0 +1,294 @@
+"""The canonical form of a graph: its live nodes in topological order, each with digests of what it computes.
+
+Nodes of subgraphs and model-local functions are flattened into one networkx digraph with those of the main graph: a
+node depends on its operands and on the results of the bodies that it owns. Two digests go bottom-up: *exact*, and
+*skeleton*, which knows constants only by dtype and shape. Nothing here recurses or compares names of inner values.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from graphcheck.errors import ModelError
+from graphcheck.files.hashing import Hashes
+from graphcheck.files.model import node_name, path_of
+
+Body = ir.Graph | ir.Function
+# Defaults that operator schemas state in words only: one value for every spatial axis.
+_UNIFORM_DEFAULTS = {"strides": 1, "dilations": 1, "pads": 0}
+_WINDOWED_OPS = frozenset(
+    ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "DeformConv", "MaxPool", "AveragePool", "LpPool")
+)
+_CONSTANT_TYPES = {
+    "value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64,
+    "value_string": np.object_, "value_strings": np.object_,
+}  # fmt: skip
+
+
+def tensor_digest(tensor: ir.TensorProtocol, hashes: Hashes) -> bytes:
+    """A digest of dtype, shape and elements: the same for every way of storing the same constant, bit for bit."""
+    header = f"{tensor.dtype.name}{list(tensor.shape.numpy())}".encode()
+    if tensor.dtype == ir.DataType.STRING:
+        result = hashlib.sha256(header)
+        for item in np.asarray(tensor.numpy(), dtype=object).ravel():
+            data = item if isinstance(item, bytes) else str(item).encode()
+            result.update(struct.pack("<q", len(data)) + data)
+        return result.digest()
+    array = tensor.numpy()
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    if tensor.dtype.bitwidth < 8:  # one element a byte here, and its upper bits mean nothing
+        array = np.ascontiguousarray(array).view(np.uint8) & np.uint8((1 << tensor.dtype.bitwidth) - 1)
+    return hashlib.sha256(header + hashes.of(array)).digest()
+
+
+class FlatGraph:
+    """All live nodes of a model in topological order, each with its key, its bodies and its two digests."""
+
+    def __init__(self, model: ir.Model, hashes: Hashes) -> None:
+        self.model, self.hashes = model, hashes
+        self.constants: dict[ir.Value, bytes] = {}  # of initializers and of the outputs of Constant nodes
+        self.shapes: dict[ir.Value, bytes] = {}  # what the skeleton knows of them
+        self.leaves: dict[ir.Value, bytes] = {}  # graph inputs, and formal parameters of bodies
+        self.bodies: dict[ir.Node, list[Body]] = {}
+        self.keys: dict[ir.Node, bytes] = {}
+        self._opsets: dict[ir.Node, dict[str, int]] = {}
+        tensors: dict[ir.Value, ir.TensorProtocol] = {}
+        everything = self._collect(tensors)
+        self.nodes = self._live(everything)
+        self._hash_constants(tensors)
+        for node in self.nodes:
+            self.keys[node] = self._key(node)
+        self.exact = self._digest({**self.constants, **self.leaves})
+        self.skeleton = self._digest({**self.shapes, **self.leaves})
+
+    def used_constants(self) -> Iterable[tuple[ir.Value, bytes]]:
+        """Each constant that a live node or an output needs, with its digest."""
+        needed = dict.fromkeys(value for node in self.nodes for value in node.inputs if value is not None)
+        for body in (self.model.graph, *(body for node in self.nodes for body in self.bodies.get(node, ()))):
+            needed.update(dict.fromkeys(body.outputs))
+        return [(value, self.constants[value]) for value in needed if value in self.constants]
+
+    def _collect(self, tensors: dict[ir.Value, ir.TensorProtocol]) -> list[ir.Node]:
+        """Every node that is no constant, in the order of the file, with its leaves registered on the way."""
+        model, nodes = self.model, []
+        for value, leaf in zip(callable_inputs(model), signature(model)[0], strict=True):
+            self.leaves[value] = _hash(b"input", repr(leaf).encode())
+        opsets = dict(model.opset_imports)
+        scopes: list[tuple[Body, str, int, dict[str, int]]] = [(model.graph, "", 0, opsets)]
+        scopes += [(f, "function", 0, dict(f.opset_imports)) for f in model.functions.values()]
+        while scopes:
+            body, kind, depth, imports = scopes.pop()
+            if body is not model.graph:
+                for index, value in enumerate(body.inputs):
+                    self.leaves[value] = _hash(f"{kind} {depth} {index}".encode())
+            if isinstance(body, ir.Graph):
+                self._initializers(body, tensors)
+            for node in body:
+                constant = constant_tensor(node)
+                if constant is not None:
+                    tensors[node.outputs[0]] = constant
+                    continue
+                nodes.append(node)
+                self._opsets[node] = imports
+                inner = _graphs(node)
+                scopes += [(graph, kind, depth + 1, imports) for graph in inner]
+                function = model.functions.get(node.op_identifier())
+                if inner or function is not None:
+                    self.bodies[node] = [*inner, *([function] if function is not None else [])]
+        return nodes
+
+    def _initializers(self, graph: ir.Graph, tensors: dict[ir.Value, ir.TensorProtocol]) -> None:
+        for value in graph.initializers.values():
+            if value.const_value is None:
+                continue
+            if value in self.leaves:  # a default that a caller may override
+                self.leaves[value] = _hash(
+                    b"default", self.leaves[value], tensor_digest(value.const_value, self.hashes)
+                )
+            else:
+                tensors[value] = value.const_value
+
+    def _live(self, nodes: list[ir.Node]) -> list[ir.Node]:
+        index = {node: i for i, node in enumerate(nodes)}
+        graph = nx.DiGraph()
+        graph.add_nodes_from(range(-1, len(nodes)))
+
+        def depend(user: int, values: Iterable[ir.Value | None]) -> None:
+            for value in values:
+                producer = index.get(value.producer()) if value is not None else None  # type: ignore[arg-type]
+                if producer is not None:
+                    graph.add_edge(producer, user)
+
+        depend(-1, self.model.graph.outputs)
+        for i, node in enumerate(nodes):
+            depend(i, node.inputs)
+            for body in self.bodies.get(node, ()):
+                depend(i, body.outputs)
+        live = nx.ancestors(graph, -1)
+        try:
+            return [nodes[i] for i in nx.topological_sort(graph) if i in live]
+        except nx.NetworkXUnfeasible:
+            cycle = [nodes[i] for i, _ in nx.find_cycle(graph) if i >= 0]
+            raise ModelError(path_of(self.model) or "model", "the graph has a cycle", node_name(cycle[0])) from None
+
+    def _hash_constants(self, tensors: dict[ir.Value, ir.TensorProtocol]) -> None:
+        numbers = [t for t in tensors.values() if t.dtype != ir.DataType.STRING and t.dtype.bitwidth >= 8]
+        self.hashes.ahead(t.numpy() for t in numbers)
+        for value, tensor in tensors.items():
+            self.constants[value] = _hash(b"constant", tensor_digest(tensor, self.hashes))
+            self.shapes[value] = _hash(b"constant", repr((tensor.dtype.name, tensor.shape.numpy())).encode())
+
+    def _key(self, node: ir.Node) -> bytes:
+        """What the node does to its operands; of its bodies only how many parameters and results they have."""
+        function = self.model.functions.get(node.op_identifier())
+        version, defaults = (
+            (0, {})
+            if function is not None
+            else _schema(node.domain, node.op_type, self._opsets[node].get(node.domain, 0))
+        )
+        parts = [node.domain, node.op_type, node.overload, str(version), str(len(strip(node.outputs)))]
+        attributes = [(attr.name, self._attribute(attr)) for attr in node.attributes.values()]
+        attributes = [(n, v) for n, v in attributes if defaults.get(n) != v and not _is_uniform_default(node, n)]
+        if function is not None:
+            attributes += [(f"default of {attr.name}", self._attribute(attr)) for attr in function.attributes.values()]
+        fields = [field for name, value in sorted(attributes) for field in (name.encode(), value)]
+        counts = [f"{len(body.inputs)} {len(body.outputs)}".encode() for body in self.bodies.get(node, ())]
+        return _hash(*(part.encode() for part in parts), b"attributes", *fields, b"bodies", *counts)
+
+    def _attribute(self, attr: ir.Attr) -> bytes:
+        if attr.is_ref():
+            return _hash(b"reference", attr.type.name.encode(), str(attr.ref_attr_name).encode())
+        if attr.type == ir.AttributeType.TENSOR:
+            return _hash(b"tensor", tensor_digest(attr.value, self.hashes))
+        if attr.type == ir.AttributeType.TENSORS:
+            return _hash(b"tensors", *(tensor_digest(tensor, self.hashes) for tensor in attr.value))
+        if attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+            return b"graph"  # compared as a body
+        return _plain_attribute(attr.type, attr.value)
+
+    def _digest(self, known: dict[ir.Value, bytes]) -> dict[ir.Node, bytes]:
+        values, result = dict(known), {}
+        for node in self.nodes:
+            try:
+                operands = [b"" if value is None else values[value] for value in strip(node.inputs)]
+                inner = [values[value] for body in self.bodies.get(node, ()) for value in body.outputs]
+            except KeyError as error:
+                cause = f"nothing produces its operand {error.args[0].name!r}"
+                raise ModelError(path_of(self.model) or "model", cause, node_name(node)) from None
+            result[node] = digest = _hash(self.keys[node], *operands, b"bodies", *inner)
+            for index, value in enumerate(node.outputs):
+                values[value] = digest if index == 0 else _hash(digest, str(index).encode())
+        return result
+
+
+def signature(model: ir.Model) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
+    """The interface as two graphs must share it: inputs as (name, dtype, dims), outputs as (name, dtype), in order.
+
+    Symbolic dims are numbered by first use, so that their names do not matter but their sharing does.
+    """
+    numbers: dict[object, str] = {}
+    inputs: list[tuple[object, ...]] = []
+    for value in callable_inputs(model):
+        dims: list[object] | None = None if value.shape is None else []
+        for axis, dim in enumerate(value.shape or ()):
+            key = (value.name, axis) if not isinstance(dim, int) and dim.value is None else dim
+            assert dims is not None
+            dims.append(dim if isinstance(dim, int) else numbers.setdefault(key, f"dim {len(numbers)}"))
+        inputs.append((value.name, str(value.type), None if dims is None else tuple(dims)))
+    return inputs, [(value.name, str(value.type)) for value in model.graph.outputs]
+
+
+def callable_inputs(model: ir.Model) -> list[ir.Value]:
+    """Graph inputs that a caller may give; one with an initializer is a default that the caller may override.
+
+    Before IR version 4 every initializer had to be listed among the inputs: there it is a constant.
+    """
+    listed = (model.ir_version or 0) < 4
+    return [v for v in model.graph.inputs if not (listed and v.name in model.graph.initializers)]
+
+
+def _hash(*parts: bytes) -> bytes:
+    result = hashlib.blake2b(digest_size=32)
+    for part in parts:
+        result.update(struct.pack("<q", len(part)) + part)
+    return result.digest()
+
+
+def strip(values: Sequence[ir.Value | None]) -> Sequence[ir.Value | None]:
+    """Without the optional operands or results that are left out at the end."""
+    end = len(values)
+    while end and (values[end - 1] is None or values[end - 1].name == ""):  # type: ignore[union-attr]
+        end -= 1
+    return values[:end]
+
+
+def _graphs(node: ir.Node) -> list[ir.Graph]:
+    result: list[ir.Graph] = []
+    for attr in sorted(node.attributes.values(), key=lambda attr: attr.name):
+        if attr.type == ir.AttributeType.GRAPH and not attr.is_ref():
+            result.append(attr.value)
+        elif attr.type == ir.AttributeType.GRAPHS and not attr.is_ref():
+            result += attr.value
+    return result
+
+
+def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
+    """The tensor of a Constant node; None for other nodes, and where a function's attribute gives it."""
+    if node.op_type != "Constant" or node.domain != "" or len(node.attributes) != 1:
+        return None
+    attr = next(iter(node.attributes.values()))
+    if attr.is_ref():
+        return None
+    if attr.type == ir.AttributeType.TENSOR:
+        return attr.as_tensor()
+    if attr.name not in _CONSTANT_TYPES:
+        return None
+    array: np.ndarray[Any, Any] = np.array(attr.value, dtype=_CONSTANT_TYPES[attr.name])
+    if array.dtype == object:
+        data = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel().tolist()]
+        return ir.StringTensor(data, shape=ir.Shape(array.shape))
+    return ir.Tensor(array)
+
+
+@functools.lru_cache(maxsize=4096)
+def _schema(domain: str, op_type: str, version: int) -> tuple[int, dict[str, bytes]]:
+    """(since-version, encoded attribute defaults) of an operator; the imported version where nobody knows it."""
+    try:
+        schema = onnx.defs.get_schema(op_type, version, domain)
+    except Exception:  # SchemaError has no public home
+        return version, {}
+    defaults = {}
+    for name, attribute in schema.attributes.items():
+        if attribute.default_value.name:
+            attr = ir.serde.deserialize_attribute(attribute.default_value)
+            defaults[name] = _plain_attribute(attr.type, attr.value)
+    return schema.since_version, defaults
+
+
+def _plain_attribute(kind: ir.AttributeType, value: Any) -> bytes:
+    if kind == ir.AttributeType.FLOAT:
+        return _hash(b"FLOAT", struct.pack("<d", value))
+    if kind == ir.AttributeType.FLOATS:
+        return _hash(b"FLOATS", *(struct.pack("<d", item) for item in value))
+    if kind == ir.AttributeType.STRING:
+        return _hash(b"STRING", value if isinstance(value, bytes) else str(value).encode())
+    if kind == ir.AttributeType.STRINGS:
+        return _hash(b"STRINGS", *(item if isinstance(item, bytes) else str(item).encode() for item in value))
+    return _hash(kind.name.encode(), repr(value).encode())
+
+
+def _is_uniform_default(node: ir.Node, name: str) -> bool:
+    standard = node.domain in ("", "ai.onnx") and node.op_type in _WINDOWED_OPS
+    if not standard or name not in _UNIFORM_DEFAULTS or node.attributes[name].is_ref():
+        return False
+    return all(item == _UNIFORM_DEFAULTS[name] for item in node.attributes[name].value)

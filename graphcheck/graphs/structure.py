@@ -1,0 +1,251 @@
+"""Are two graphs the same up to what does not matter, and if not, which nodes and constants have no partner?
+
+Equal digests of the canonical form suggest partners. What is called identical was also walked in step from the outputs:
+that forces the node mapping, since operands are ordered, and rests on no hash but those of constants and node keys.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections import Counter, defaultdict, deque
+from typing import Any
+
+import onnx_ir as ir
+
+from graphcheck.files.hashing import Hashes
+from graphcheck.files.model import declared_shape, node_name, op_name
+from graphcheck.graphs.canonical import FlatGraph, constant_tensor, signature, strip
+
+ValuePair = tuple[ir.Value | None, ir.Value | None]
+_SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's dynamo exporter writes the modules around a node
+_LONGEST_ATTRIBUTE = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """How two graphs compare as graphs. Dead nodes count on neither side, Constant nodes as constants.
+
+    ``pairs`` are matched nodes in A's order: all of them if ``identical``, otherwise those with equal ancestors
+    (constants' values aside) and those with equal descendants; ``reason`` says what first stood against ``identical``.
+    """
+
+    identical: bool
+    reason: str | None
+    pairs: tuple[tuple[ir.Node, ir.Node], ...]
+    only_a: tuple[ir.Node, ...]
+    only_b: tuple[ir.Node, ...]
+    ops: dict[str, tuple[int, int]]
+    constants_equal: int
+    constants_only_a: tuple[str, ...]
+    constants_only_b: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``structure`` key of the comparison."""
+        return {
+            "identical": self.identical,
+            "reason": self.reason,
+            "matched_nodes": len(self.pairs),
+            "nodes_a": len(self.pairs) + len(self.only_a),
+            "nodes_b": len(self.pairs) + len(self.only_b),
+            "ops": {op: list(counts) for op, counts in self.ops.items()},
+            "only_a": [_describe(node) for node in self.only_a],
+            "only_b": [_describe(node) for node in self.only_b],
+            "constants": {
+                "equal": self.constants_equal,
+                "only_a": list(self.constants_only_a),
+                "only_b": list(self.constants_only_b),
+            },
+            "mapping": [[node_name(a), node_name(b)] for a, b in self.pairs],
+        }
+
+
+def compare_structure(a: ir.Model, b: ir.Model, hashes: Hashes | None = None) -> Structure:
+    """The structures of A and B compared, in time linear in nodes and bytes; :class:`ModelError` for a cyclic graph.
+
+    ``hashes`` may be shared with others, so that one comparison hashes each constant once.
+    """
+    hashes = hashes or Hashes()
+    left, right = FlatGraph(a, hashes), FlatGraph(b, hashes)
+    walked, reason = _walk(left, right)
+    matched = dict(walked) if reason is None else _match(left, right, walked)
+    partners = set(matched.values())
+    counts = [Counter(op_name(node) for node in flat.nodes) for flat in (left, right)]
+    names = [{digest: value.name or "" for value, digest in flat.used_constants()} for flat in (left, right)]
+    return Structure(
+        identical=reason is None,
+        reason=reason,
+        pairs=tuple((node, matched[node]) for node in left.nodes if node in matched),
+        only_a=tuple(node for node in left.nodes if node not in matched),
+        only_b=tuple(node for node in right.nodes if node not in partners),
+        ops={op: (counts[0][op], counts[1][op]) for op in sorted(counts[0].keys() | counts[1].keys())},
+        constants_equal=len(names[0].keys() & names[1].keys()),
+        constants_only_a=tuple(name for digest, name in names[0].items() if digest not in names[1]),
+        constants_only_b=tuple(name for digest, name in names[1].items() if digest not in names[0]),
+    )
+
+
+def _walk(left: FlatGraph, right: FlatGraph) -> tuple[dict[ir.Node, ir.Node], str | None]:
+    """The node mapping that the outputs force, as far as it goes, and the first thing that stops it (None: nothing).
+
+    Values of A and B correspond one to one (constants may be stored once or often), so a node computed once on one side
+    and twice on the other stops it too: for random operators that is another function.
+    """
+    forward, backward = dict[ir.Value, ir.Value](), dict[ir.Value, ir.Value]()
+    nodes, partners = dict[ir.Node, ir.Node](), dict[ir.Node, ir.Node]()
+    causes: list[str] = []
+    (inputs_a, outputs_a), (inputs_b, outputs_b) = signature(left.model), signature(right.model)
+    if inputs_a != inputs_b or outputs_a != outputs_b:
+        causes.append("the inputs or outputs are not declared alike")
+    stack: list[ValuePair] = _outputs_by_name(left.model, right.model)
+    while stack:
+        a, b = stack.pop()
+        if a is None or b is None:
+            if a is not b:
+                causes.append(f"an optional operand is given on one side only: {(a or b).name!r}")  # type: ignore[union-attr]
+        elif a in left.constants or b in right.constants:
+            if a not in left.constants or b not in right.constants:
+                constant, other = ("B", "A") if a not in left.constants else ("A", "B")
+                causes.append(f"{a.name!r} of A and {b.name!r} of B: a constant in {constant}, computed in {other}")
+            elif left.constants[a] != right.constants[b]:
+                causes.append(f"constant {a.name!r} of A is not {b.name!r} of B")
+        elif a in forward or b in backward:
+            if forward.get(a) is not b:
+                causes.append(f"{a.name!r} of A and {b.name!r} of B are shared differently by their users")
+        else:
+            forward[a], backward[b] = b, a
+            x, y = a.producer(), b.producer()
+            if x is None or y is None:
+                if x is not y or left.leaves.get(a) != right.leaves.get(b):
+                    causes.append(f"{a.name!r} of A is not {b.name!r} of B")
+            elif left.keys[x] != right.keys[y] or a.index() != b.index():
+                causes.append(f"node {node_name(x)!r} of A is not {node_name(y)!r} of B")
+            elif nodes.get(x, y) is not y or partners.get(y, x) is not x:
+                causes.append(f"the results of node {node_name(x)!r} of A belong to several nodes of B, or the reverse")
+            elif x not in nodes:
+                nodes[x], partners[y] = y, x
+                stack += _operands(left, right, x, y, forward, backward)
+    return nodes, causes[0] if causes else None
+
+
+def _operands(
+    left: FlatGraph,
+    right: FlatGraph,
+    x: ir.Node,
+    y: ir.Node,
+    forward: dict[ir.Value, ir.Value],
+    backward: dict[ir.Value, ir.Value],
+) -> list[ValuePair]:
+    """The pairs of values that must correspond if the nodes do: operands, and parameters and results of bodies."""
+    ins = (strip(x.inputs), strip(y.inputs))
+    length = max(map(len, ins))
+    padded = [[*side, *[None] * (length - len(side))] for side in ins]
+    result = list(zip(*padded, strict=True))
+    for p, q in zip(left.bodies.get(x, ()), right.bodies.get(y, ()), strict=True):
+        if p.inputs and forward.get(p.inputs[0]) is q.inputs[0]:
+            continue  # a function that an earlier call has paired
+        for formal, partner in zip(p.inputs, q.inputs, strict=True):
+            forward[formal], backward[partner] = partner, formal
+        result += zip(p.outputs, q.outputs, strict=True)
+    return result
+
+
+def _outputs_by_name(a: ir.Model, b: ir.Model) -> list[ValuePair]:
+    by_name = {value.name: value for value in b.graph.outputs}
+    if {value.name for value in a.graph.outputs} != by_name.keys():
+        return list(zip(a.graph.outputs, b.graph.outputs, strict=False))
+    return [(value, by_name[value.name]) for value in a.graph.outputs]
+
+
+def _match(left: FlatGraph, right: FlatGraph, walked: dict[ir.Node, ir.Node]) -> dict[ir.Node, ir.Node]:
+    """Partners by exact digest, then by skeleton, then by what the outputs force; each node at most once."""
+    matched: dict[ir.Node, ir.Node] = {}
+    taken: set[ir.Node] = set()
+    for ours, theirs in ((left.exact, right.exact), (left.skeleton, right.skeleton)):
+        waiting: defaultdict[bytes, deque[ir.Node]] = defaultdict(deque)
+        for node, digest in theirs.items():
+            if node not in taken:
+                waiting[digest].append(node)
+        for node, digest in ours.items():
+            if node not in matched and waiting[digest]:
+                matched[node] = waiting[digest].popleft()
+                taken.add(matched[node])
+    for node, partner in walked.items():
+        if node not in matched and partner not in taken:
+            matched[node] = partner
+            taken.add(partner)
+    return matched
+
+
+def _describe(node: ir.Node) -> dict[str, Any]:
+    return {"node": node_name(node), "op_type": op_name(node), "outputs": [value.name for value in node.outputs]}
+
+
+def graph_json(model: ir.Model) -> dict[str, Any]:
+    """The ``graph`` record of the JSON: nodes of the main graph in file order (``id`` counts them), and their tensors.
+
+    ``module`` is the dotted path of the torch module that a node came from, where the exporter left it.
+    """
+    nodes, tensors = [], {}
+    for index, node in enumerate(model.graph):
+        nodes.append(
+            {
+                "id": index,
+                "name": node_name(node),
+                "op_type": node.op_type,
+                "domain": node.domain,
+                "inputs": ["" if value is None else value.name for value in node.inputs],
+                "outputs": [value.name for value in node.outputs],
+                "attributes": {attr.name: _short(attr) for attr in node.attributes.values()},
+                "module": _module(node),
+            }
+        )
+        constant = constant_tensor(node) is not None
+        for value in (*node.inputs, *node.outputs):
+            if value is not None and value.name:
+                tensors[value.name] = _tensor_json(value, constant and value.producer() is node)
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        tensors.setdefault(value.name or "", _tensor_json(value, False))
+    return {
+        "nodes": nodes,
+        "tensors": tensors,
+        "inputs": [value.name for value in model.graph.inputs],
+        "outputs": [value.name for value in model.graph.outputs],
+    }
+
+
+def _tensor_json(value: ir.Value, constant: bool) -> dict[str, Any]:
+    dtype, shape = value.dtype, declared_shape(value)
+    if value.const_value is not None:
+        dtype, shape = value.const_value.dtype, list(value.const_value.shape.numpy())
+    producer = value.producer()
+    constant = constant or value.is_initializer() or (producer is not None and constant_tensor(producer) is not None)
+    return {"dtype": None if dtype is None else dtype.name.lower(), "shape": shape, "constant": constant}
+
+
+def _short(attr: ir.Attr) -> str:
+    if attr.is_ref():
+        text = f"@{attr.ref_attr_name}"
+    elif attr.type == ir.AttributeType.TENSOR:
+        tensor = attr.as_tensor()
+        values = f" {tensor.numpy().tolist()}" if tensor.size <= 8 else ""
+        text = f"{tensor.dtype.name.lower()}{list(tensor.shape.numpy())}{values}"
+    elif attr.type == ir.AttributeType.GRAPH:
+        text = f"graph of {len(attr.as_graph())} nodes"
+    elif isinstance(attr.value, tuple):
+        text = "[" + ", ".join(str(item) for item in attr.value[:16]) + (", ...]" if len(attr.value) > 16 else "]")
+    else:
+        text = f"{attr.value:.9g}" if isinstance(attr.value, float) else str(attr.value)
+    return text if len(text) <= _LONGEST_ATTRIBUTE else text[: _LONGEST_ATTRIBUTE - 3] + "..."
+
+
+def _module(node: ir.Node) -> str | None:
+    if text := node.metadata_props.get(_SCOPES):
+        try:
+            scopes = [str(scope) for scope in ast.literal_eval(text)]
+        except (ValueError, SyntaxError, TypeError):
+            return None
+        return next((scope for scope in reversed(scopes[:-1]) if scope), None)  # the last one is the node itself
+    if (node.name or "").startswith("/"):  # TorchScript's exporter: /vit/embeddings/projection/Conv
+        return ".".join((node.name or "").split("/")[1:-1]) or None
+    return None

@@ -1,0 +1,258 @@
+"""Inputs for both models: drawn from a recorded seed, read from a file, saved so that anyone can replay them."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from graphcheck import limits
+from graphcheck.errors import Undecided, UsageError
+from graphcheck.interface.ports import Interface, Pair, Shapes
+
+Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
+
+DISTRIBUTIONS = ("normal", "uniform", "one-hot", "constant", "extreme")
+SIGNS = ("both", "positive", "negative")
+_SMALL_INTEGERS = (1, 3)  # small enough for the ids of tiny vocabularies; 0 is the padding of many, so left out
+_MAX_RANK = 64  # of a numpy array
+_EXTREME_DECADES = 6.0  # magnitudes of "extreme" lie this many decades around the scale
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """How inputs are drawn; with the shapes it determines them bit for bit.
+
+    ``distribution``: ``normal`` with standard deviation ``scale``; ``uniform`` in [0, scale); ``one-hot``, ``scale`` at
+    one place a sample and 0 elsewhere; ``constant``, ``scale`` everywhere; ``extreme``, magnitudes many decades around
+    ``scale``. ``signs`` makes floats all positive or all negative. Zeros are replaced unless ``zeros``: too much is
+    right by accident at 0. ``ranges`` are (name, low, high), name ``""`` for all others: such inputs are uniform in the
+    range (``constant`` and ``one-hot`` are clipped to it). Integers are 1 to 3 (masks 0 and 1), booleans both.
+    """
+
+    seed: int = 0
+    distribution: str = "normal"
+    scale: float = 1.0
+    signs: str = "both"
+    zeros: bool = False
+    ranges: tuple[tuple[str, float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.distribution not in DISTRIBUTIONS:
+            raise UsageError(f"there is no distribution {self.distribution!r}; there are {', '.join(DISTRIBUTIONS)}")
+        if self.signs not in SIGNS:
+            raise UsageError(f"signs are {', '.join(SIGNS)}, not {self.signs!r}")
+        if not (math.isfinite(self.scale) and self.scale > 0) or self.seed < 0:
+            raise UsageError(f"scale must be above 0 and seed at least 0, not {self.scale} and {self.seed}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that :meth:`from_json` turns back into the same spec."""
+        return dataclasses.asdict(self) | {"ranges": [list(item) for item in self.ranges]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> InputSpec:
+        """The spec that ``to_json`` wrote; further keys (shapes, say) are left aside."""
+        known = {field.name: data[field.name] for field in dataclasses.fields(cls) if field.name in data}
+        known["ranges"] = tuple((str(n), float(low), float(high)) for n, low, high in known.get("ranges", ()))
+        return cls(**known)
+
+
+def parse_range(text: str) -> tuple[str, float, float]:
+    """(name, low, high) of ``--val-range x=0,1``, or of ``0,1`` (name ``""``) for every input."""
+    name, _, bounds = text.rpartition("=")
+    try:
+        low, high = (float(bound) for bound in bounds.split(","))
+    except ValueError:
+        raise UsageError(f"--val-range takes NAME=LOW,HIGH such as x=0,1, not {text!r}") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise UsageError(f"--val-range needs finite bounds, the lower one first, not {text!r}")
+    return name, low, high
+
+
+def check_ranges(interface: Interface, names: Iterable[str]) -> None:
+    """:class:`UsageError` for a name that no input has on either side (``""`` stands for all)."""
+    known = {port.name for pair in interface.inputs for port in pair.ports()}
+    if unknown := [name for name in names if name and name not in known]:
+        raise UsageError(f"no input is named {unknown[0]!r}; there are {', '.join(sorted(known)) or 'none'}")
+
+
+def generate(interface: Interface, shapes: Shapes, spec: InputSpec) -> Arrays:
+    """Inputs by :attr:`Pair.key`, in A's dtype, with values that B's dtype holds exactly too.
+
+    Each input has a stream of its own, from seed and position, so that one more input changes no other.
+    """
+    check_ranges(interface, [name for name, _, _ in spec.ranges])
+    result: Arrays = {}
+    for position, pair in enumerate(interface.inputs):
+        rng = np.random.default_rng([spec.seed, position])
+        limits.current().check_elements(math.prod(shapes[pair.key]), f"input {pair.key!r}")
+        if len(shapes[pair.key]) > _MAX_RANK:
+            raise Undecided(f"input {pair.key!r} has rank {len(shapes[pair.key])}, and numpy goes to {_MAX_RANK}")
+        result[pair.key] = _draw(pair, shapes[pair.key], spec, rng)
+    return result
+
+
+def side_inputs(interface: Interface, inputs: Mapping[str, Array]) -> tuple[Arrays, Arrays]:
+    """What to feed to A and to B: under each side's names, cast to its declared dtypes."""
+    sides: tuple[Arrays, Arrays] = ({}, {})
+    for pair in interface.inputs:
+        for feed, port in zip(sides, (pair.a, pair.b), strict=True):
+            if port is not None:
+                array = inputs[pair.key]
+                feed[port.name] = array if array.dtype.kind in "OSUT" else array.astype(port.numpy_dtype(), copy=False)
+    return sides
+
+
+def save_npz(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
+    """Write arrays as .npz, the same bytes for the same arrays (``numpy.savez`` also reserves the name ``file``)."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                # ml_dtypes have no numpy format: their bits are written as opaque bytes, as numpy would.
+                raw = array if array.dtype.isbuiltin == 1 else array.view(f"V{array.dtype.itemsize}")
+                np.lib.format.write_array(file, raw, allow_pickle=False)
+    try:
+        Path(path).write_bytes(buffer.getvalue())
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def load_npz(path: str | os.PathLike[str], interface: Interface) -> Arrays:
+    """Inputs by :attr:`Pair.key` from a .npz whose arrays bear the input names of either model.
+
+    :class:`UsageError` where a name is missing or unknown, a dtype does not suit, or a model does not admit the shape.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise UsageError(
+                f"{path}: holds one array without a name; numpy.savez(FILE, NAME=array) writes what is wanted, NAME being an "
+                "input's"
+            )
+        with loaded as archive:
+            arrays = {name: np.asarray(archive[name]) for name in archive.files}
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such file") from None
+    except (OSError, ValueError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise UsageError(f"{path}: is not a .npz file of plain arrays ({error})") from None
+    return check_inputs(arrays, interface, str(path))
+
+
+def check_inputs(arrays: Mapping[str, Array], interface: Interface, source: str = "inputs") -> Arrays:
+    """Given arrays by :attr:`Pair.key`; raises as :func:`load_npz` does, naming ``source``."""
+    keys = {port.name: pair for pair in interface.inputs for port in pair.ports()}
+    if unknown := [name for name in arrays if name not in keys]:
+        raise UsageError(f"{source}: no input is named {unknown[0]!r}; there are {', '.join(keys) or 'none'}")
+    given = {keys[name].key: array for name, array in arrays.items()}
+    if missing := [pair.key for pair in interface.inputs if pair.key not in given]:
+        raise UsageError(f"{source}: input {missing[0]!r} is missing")
+    return {pair.key: _fits(given[pair.key], pair, source) for pair in interface.inputs}
+
+
+def _fits(array: Array, pair: Pair, source: str) -> Array:
+    for port in pair.ports():
+        declared = port.shape
+        if declared is not None and (
+            len(declared) != array.ndim
+            or any(isinstance(dim, int) and dim != size for dim, size in zip(declared, array.shape, strict=True))
+        ):
+            shown = ["?" if dim is None else dim for dim in declared]
+            raise UsageError(f"{source}: input {port.name!r} has shape {list(array.shape)}, the model takes {shown}")
+    if array.dtype.kind in "OSUT":
+        return array
+    wanted = [port.numpy_dtype() for port in pair.ports()]
+    if array.dtype.kind == "V" and array.dtype.itemsize == wanted[0].itemsize:
+        return array.view(wanted[0])  # bfloat16 and float8, whose names .npz files do not know
+    if array.dtype not in wanted:
+        # A default numpy float64 for a float32 input is no mistake worth a stop, unless values are lost by it.
+        exact = array.dtype.kind in "iub" or wanted[0].kind not in "iub"
+        if array.dtype.kind == "V" or not exact:
+            raise UsageError(f"{source}: input {pair.key!r} has dtype {array.dtype}, the model takes {wanted[0]}")
+    return array.astype(wanted[0], copy=False)
+
+
+def _draw(pair: Pair, shape: tuple[int, ...], spec: InputSpec, rng: np.random.Generator) -> Array:
+    ports = pair.ports()
+    dtypes = [port.numpy_dtype() for port in ports]
+    by_name = {name: (low, high) for name, low, high in spec.ranges}
+    bounds = next((by_name[port.name] for port in ports if port.name in by_name), by_name.get(""))
+    if dtypes[0].kind == "b":
+        return rng.integers(0, 2, shape).astype(bool)
+    if _is_integer(dtypes[0]):
+        return _integers(pair, shape, spec, rng, bounds).astype(dtypes[0])
+    values = _floats(shape, spec, rng, bounds)
+    if dtypes[0].kind == "c":
+        values = values + 1j * _floats(shape, spec, rng, bounds)
+        return values.astype(dtypes[0])
+    largest = min(_largest(dtype) for dtype in dtypes)
+    values = np.clip(values, -largest, largest)
+    for dtype in sorted(set(dtypes), key=lambda dtype: dtype.itemsize, reverse=True):
+        values = values.astype(dtype)  # through every dtype, the narrowest last: then each side gets the same numbers
+    if not spec.zeros and bounds is None and spec.distribution != "one-hot":
+        values = np.where(
+            values == 0,
+            np.asarray(min(spec.scale, largest) * (-1 if spec.signs == "negative" else 1), values.dtype),
+            values,
+        )
+    return values.astype(dtypes[0])
+
+
+def _floats(
+    shape: tuple[int, ...], spec: InputSpec, rng: np.random.Generator, bounds: tuple[float, float] | None
+) -> Array:
+    """Float64 values before any rounding; within ``bounds`` if there are any."""
+    if bounds is not None and spec.distribution in ("normal", "uniform", "extreme"):
+        return rng.uniform(bounds[0], bounds[1], shape)
+    if spec.distribution == "normal":
+        values = rng.standard_normal(shape) * spec.scale
+    elif spec.distribution == "uniform":
+        values = rng.random(shape) * spec.scale
+    elif spec.distribution == "extreme":
+        exponent = rng.uniform(-_EXTREME_DECADES, _EXTREME_DECADES, shape)
+        values = rng.choice([-1.0, 1.0], shape) * spec.scale * 10.0**exponent
+    elif spec.distribution == "constant":
+        values = np.full(shape, spec.scale)
+    else:
+        values = np.zeros(shape)
+        rows = values.reshape(shape[0] if shape else 1, -1)
+        if rows.size:
+            rows[np.arange(len(rows)), rng.integers(0, rows.shape[1], len(rows))] = spec.scale
+    if spec.signs != "both":
+        values = np.abs(values) if spec.signs == "positive" else -np.abs(values)
+    return values if bounds is None else np.clip(values, *bounds)
+
+
+def _integers(
+    pair: Pair, shape: tuple[int, ...], spec: InputSpec, rng: np.random.Generator, bounds: tuple[float, float] | None
+) -> Array:
+    low, high = _SMALL_INTEGERS
+    if bounds is not None:
+        low, high = math.ceil(bounds[0]), math.floor(bounds[1])
+        if low > high:
+            raise UsageError(f"there is no integer between {bounds[0]} and {bounds[1]} for input {pair.key!r}")
+    elif any("mask" in port.name.lower() for port in pair.ports()):
+        values = rng.integers(0, 2, shape)
+        if values.ndim:
+            values[..., 0] = 1  # a row that is masked everywhere is NaN in many models
+        return values
+    elif spec.zeros:
+        low = 0
+    return rng.integers(low, high, shape, endpoint=True)
+
+
+def _is_integer(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "iu" or dtype.name in ("int4", "uint4", "int2", "uint2")
+
+
+def _largest(dtype: np.dtype[Any]) -> float:
+    return float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]

@@ -1,0 +1,282 @@
+"""The only loop over nodes: turns a graph at concrete input shapes into terms (:mod:`graphcheck.kernel.terms.store`).
+
+What depends on no input is computed in its declared type by onnx.reference; an operator with a taught meaning says it
+in verbs; one with an ONNX function body, or a model-local function, is expanded; anything else is an unknown function
+of its inputs and attributes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from graphcheck import limits
+from graphcheck.errors import Exhausted, Oversized, Refused, Undecided, Untaught
+from graphcheck.files import model as model_
+from graphcheck.kernel.ops import arithmetic, contraction, control, reduction, reference, sequence
+from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
+from graphcheck.kernel.ops.bodies import function_body, types_of
+from graphcheck.kernel.ops.node import Node, since_version
+from graphcheck.kernel.ops.table import TAUGHT, WRAPPING, is_random
+
+Env = dict[ir.Value, Value]
+
+_FLAGS = ("keepdims", "exclusive", "reverse", "select_last_index", "count_include_pad", "noop_with_empty_axes")
+_OLDEST = 7  # before it, operators broadcast by their own attributes
+
+
+@dataclasses.dataclass
+class Trace:
+    """One graph's tensors at one choice of input shapes: ``values`` by onnx_ir value, ``outputs`` in order."""
+
+    values: Env
+    outputs: list[Value]
+    opaque: list[str]
+
+
+class Interpreter:
+    """Evaluates graphs into the store behind ``algebra``."""
+
+    def __init__(self, model: ir.Model, algebra: Algebra) -> None:
+        self.model, self.m = model, algebra
+        self.opaque: list[str] = []
+        self.limits = limits.current()
+        self.steps = self.folded = 0  # nodes evaluated, bytes of constants made
+
+    def run(self, inputs: Mapping[str, Value]) -> Trace:
+        """Trace the main graph on inputs by name (concrete arrays or tensors); raises :class:`Undecided`."""
+        graph = self.model.graph
+        complex_ = next((n for n, x in inputs.items() if isinstance(x, Tensor) and x.dtype.kind == "c"), None)
+        if complex_ is not None:
+            raise Undecided(f"input {complex_!r} is complex, and only real numbers are evaluated")
+        env: Env = {}
+        for value in graph.inputs:
+            if value.name is not None and value.name in inputs:
+                env[value] = inputs[value.name]
+        self._constants(graph, env)
+        self._nodes(graph, env, {}, self.model.opset_imports)
+        return Trace(env, [env[v] for v in graph.outputs], self.opaque)
+
+    def _constants(self, graph: ir.Graph, env: Env) -> None:
+        for value in graph.initializers.values():
+            if value not in env and value.const_value is not None:
+                env[value] = value.const_value.numpy()
+
+    def _nodes(
+        self, nodes: Iterable[ir.Node], env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
+    ) -> None:
+        for source in nodes:
+            name = model_.node_name(source)
+            try:
+                results = self._node(source, env, attributes, opsets)
+            except Undecided as error:
+                if error.node is None:
+                    error.node = name
+                raise
+            except RecursionError:
+                raise Undecided("its functions or subgraphs are nested too deeply", name) from None
+            except Exception as error:  # a node that breaks the rules of its operator, found by numpy, onnx or us
+                what = (str(error) or type(error).__name__).splitlines()[0][:200]
+                raise Refused(f"{source.op_type} cannot be evaluated: {what}", name) from error
+            for value, result in zip(source.outputs, results, strict=False):
+                env[value] = result
+
+    def _node(
+        self, source: ir.Node, env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
+    ) -> Sequence[Value]:
+        self._step()
+        inputs = [None if v is None else env[v] for v in source.inputs]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        node = self._resolve(source, attributes, opsets, inputs)
+        key = (source.domain, source.op_type, source.overload)
+        if key in self.model.functions:
+            function = self.model.functions[key]
+            return self._call(function, inputs, self._given(function, node), function.opset_imports)
+        if is_random(node, inputs):
+            raise Undecided(f"{node.op_type} is random", node.name)
+        if node.domain == "":
+            if node.version < _OLDEST and since_version(node) != since_version(
+                dataclasses.replace(node, version=_OLDEST)
+            ):
+                raise Undecided(
+                    f"{node.op_type} of operator set {node.version} is not evaluated, only from {_OLDEST} on", node.name
+                )
+            if node.op_type in control.OPS:
+                return control.OPS[node.op_type](
+                    self.m, node, inputs, lambda g, xs: self._subgraph(g, xs, env, attributes, opsets)
+                )
+            if node.op_type in sequence.OPS:
+                return sequence.OPS[node.op_type](self.m, node, inputs)
+            if all(x is None or isinstance(x, np.ndarray) for x in inputs) and not _sums_floats(node, inputs):
+                return self._fold(node, inputs)
+        if any(isinstance(x, list) for x in inputs):
+            raise Undecided(f"{node.op_type} on a sequence is not evaluated", node.name)
+        if node.op_type in contraction.OPS or node.op_type in reduction.OPS or node.op_type in ("Resize", "Upsample"):
+            reference.check_size(node, inputs)
+        return self._taught(node, inputs)
+
+    def _step(self) -> None:
+        self.steps += 1
+        if self.steps > limits.MAX_STEPS:
+            raise Exhausted(f"its functions and loops take more than {limits.MAX_STEPS} steps")
+        self.limits.check_time()
+
+    def _taught(self, node: Node, inputs: list[Value]) -> Sequence[Value]:
+        op = TAUGHT.get((node.domain, node.op_type))
+        try:
+            if any(node.attr(name, 0) not in (0, 1) for name in _FLAGS):
+                raise Untaught(f"{node.op_type} with a flag that is neither 0 nor 1: runtimes differ", node.name)
+            if op is not None:
+                result = op(self.m, node, *inputs)
+                if node.domain == "" and node.op_type in WRAPPING:
+                    result = arithmetic.wrapped(self.m, result)
+                return result if isinstance(result, tuple) else (result,)
+            body = function_body(self.m.memo, node, inputs, self.model.opset_imports)
+            if body is not None:
+                return self._call(body, inputs, self._given(body, node), body.opset_imports)
+        except Untaught as error:
+            self.opaque.append(f"{node.name}: {error.reason}")
+        return self._opaque(node, inputs)
+
+    def _resolve(
+        self, source: ir.Node, attributes: Mapping[str, Any], opsets: Mapping[str, int], inputs: Sequence[Value]
+    ) -> Node:
+        domain = "" if source.domain == "ai.onnx" else source.domain
+        plain: dict[str, Any] = {}
+        for name, attribute in source.attributes.items():
+            if attribute.is_ref():
+                if attribute.ref_attr_name is not None and attribute.ref_attr_name in attributes:
+                    plain[name] = attributes[attribute.ref_attr_name]
+            else:
+                plain[name] = attribute.value
+        version = opsets.get(domain, opsets.get("ai.onnx", 1) if domain == "" else 1)
+        outputs = source.outputs
+        return Node(
+            domain,
+            source.op_type,
+            version,
+            model_.node_name(source),
+            plain,
+            len(inputs),
+            len(outputs),
+            tuple(x is not None for x in inputs),
+            tuple(v.name != "" for v in outputs),
+            source,
+        )
+
+    def _given(self, function: ir.Function, node: Node) -> dict[str, Any]:
+        defaults = {name: a.value for name, a in function.attributes.items() if a is not None and a.value is not None}
+        return {**defaults, **node.attributes}
+
+    def _subgraph(
+        self,
+        graph: ir.Graph,
+        inputs: Sequence[Value],
+        env: Env,
+        attributes: Mapping[str, Any],
+        opsets: Mapping[str, int],
+    ) -> list[Value]:
+        env.update(zip(graph.inputs, inputs, strict=True))
+        self._constants(graph, env)
+        self._nodes(graph, env, attributes, opsets)
+        return [env[v] for v in graph.outputs]
+
+    def _call(
+        self, function: ir.Function, inputs: Sequence[Value], attributes: Mapping[str, Any], opsets: Mapping[str, int]
+    ) -> list[Value]:
+        env: Env = dict(zip(function.inputs, [*inputs, *[None] * len(function.inputs)], strict=False))
+        self._constants(function.graph, env)
+        self._nodes(function, env, attributes, opsets)
+        return [env[v] for v in function.outputs]
+
+    def _fold(self, node: Node, inputs: list[Any]) -> Sequence[Value]:
+        if node.op_type == "Constant":
+            return (self._constant(node),)
+        try:
+            results = reference.run(node, inputs)
+        except Oversized:
+            raise
+        except Undecided:
+            if (node.domain, node.op_type) not in TAUGHT:
+                raise
+            results = [self.m.lower(x) for x in self._taught(node, inputs)]
+        self.folded += sum(x.nbytes for x in results if isinstance(x, np.ndarray))
+        self.limits.check_taken(self.folded)
+        return results
+
+    def _constant(self, node: Node) -> np.ndarray:
+        for name, value in node.attributes.items():
+            if name == "value":
+                return np.asarray(value.numpy())
+            if name in ("value_float", "value_floats"):
+                return np.asarray(value, np.float32)
+            if name in ("value_int", "value_ints"):
+                return np.asarray(value, np.int64)
+        raise Undecided("a Constant holds no number", node.name)
+
+    def _opaque(self, node: Node, inputs: list[Value]) -> list[Value]:
+        """An unknown function of the inputs; its outputs' shapes by ONNX shape inference."""
+        try:
+            schema = onnx.defs.get_schema(node.op_type, node.version, node.domain)
+        except onnx.defs.SchemaError:
+            return self._opaque_declared(node, inputs)
+        defaults = {
+            n: onnx.helper.get_attribute_value(a.default_value)
+            for n, a in schema.attributes.items()
+            if a.default_value.type
+        }
+        node = dataclasses.replace(node, attributes={**defaults, **node.attributes})
+        types = {f"i{i}": t for i, t in enumerate(types_of(inputs)) if inputs[i] is not None}
+        data = {f"i{i}": onnx.numpy_helper.from_array(x) for i, x in enumerate(inputs) if isinstance(x, np.ndarray)}
+        found = onnx.shape_inference.infer_node_outputs(schema, node.proto(), types, data)
+        shapes: list[tuple[tuple[int, ...], np.dtype[Any]] | None] = []
+        for i in range(node.n_outputs):
+            kind = found.get(f"o{i}")
+            if kind is None or not kind.tensor_type.HasField("shape"):
+                shapes.append(None)
+                continue
+            dims = kind.tensor_type.shape.dim
+            known = all(d.HasField("dim_value") for d in dims)
+            dtype = np.dtype(ir.DataType(kind.tensor_type.elem_type).numpy())
+            shapes.append((tuple(d.dim_value for d in dims), dtype) if known else None)
+        return self._unknown(node, inputs, shapes)
+
+    def _opaque_declared(self, node: Node, inputs: list[Value]) -> list[Value]:
+        """An operator without a schema: the shapes that the model declares for its outputs, where they are static."""
+        shapes: list[tuple[tuple[int, ...], np.dtype[Any]] | None] = []
+        for value in node.source.outputs if node.source is not None else ():
+            dims = model_.declared_shape(value)
+            static = dims is not None and all(isinstance(d, int) for d in dims) and value.dtype is not None
+            shapes.append((tuple(dims), np.dtype(value.dtype.numpy())) if static else None)  # type: ignore[union-attr,arg-type]
+        return self._unknown(node, inputs, shapes)
+
+    def _unknown(self, node: Node, inputs: list[Value], shapes: Sequence[Any]) -> list[Value]:
+        if node.has_graphs():
+            raise Undecided(f"{node.op_type} holds a subgraph that is not evaluated", node.name)
+        args = [self.m.lift(x) for x in inputs if x is not None]
+        results: list[Value] = []
+        for i, shape in enumerate(shapes):
+            if shape is None:
+                if node.present_outputs[i]:
+                    name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+                    raise Undecided(f"the shape of what {name} gives is not known", node.name)
+                results.append(None)
+                continue
+            dims, dtype = shape
+            key = (node.key(), i, tuple((a.shape, a.dtype.name) for a in args), dims)
+            cls = self.m.terms.opaque(key, [a.cls for a in args], math.prod(dims))
+            results.append(Tensor(cls, dims, dtype))
+        return results
+
+
+def _sums_floats(node: Node, inputs: Sequence[Value]) -> bool:
+    """Whether the result in floats depends on an order of summation that ONNX leaves open: then it is taken exactly."""
+    sums = node.op_type in contraction.OPS or node.op_type in reduction.OPS
+    return sums and isinstance(inputs[0], np.ndarray) and inputs[0].dtype.kind not in "iub"

@@ -1,0 +1,201 @@
+"""Operators of com.microsoft that onnxruntime's optimizers write: each expanded into what it was fused from.
+
+Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphcheck.errors import Untaught
+from graphcheck.kernel.ops import arithmetic, contraction, quantized, reduction
+from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
+from graphcheck.kernel.ops.node import Node
+
+
+def fused_matmul(m: Algebra, node: Node, a: Some, b: Some) -> Some:
+    """alpha * op(A) @ op(B)."""
+    return contraction.scaled(m, m.matmul(_side(m, node, a, "A"), _side(m, node, b, "B")), node.attr("alpha", 1.0))
+
+
+def _side(m: Algebra, node: Node, x: Some, side: str) -> Some:
+    """transBatch rotates the leading axes, [b0, b1, m, k] from [b1, m, b0, k]; then trans swaps the last two."""
+    rank = len(x.shape)
+    if node.attr(f"transBatch{side}", 0):
+        x = m.transpose(x, [*range(1, rank - 1), 0, rank - 1])
+    if node.attr(f"trans{side}", 0) and rank > 1:
+        x = m.transpose(x, [*range(rank - 2), rank - 1, rank - 2])
+    return x
+
+
+def activation(m: Algebra, node: Node, y: Some) -> Some:
+    """The ``activation`` attribute of FusedConv and FusedGemm."""
+    name = node.attr("activation", "")
+    if not name:
+        return y
+    given = node.attr("activation_params") or []
+    names = {"LeakyRelu": ["alpha"], "Clip": ["min", "max"]}.get(name, [])
+    if name == "LeakyRelu" and not given and node.attr("activation_alpha") is not None:
+        given = [node.attr("activation_alpha")]
+    if name not in arithmetic.OPS or (name in ("HardSigmoid",)):
+        raise Untaught(f"{node.op_type} with activation {name}", node.name)
+    alone = dataclasses.replace(node, op_type=name, attributes=dict(zip(names, given, strict=False)))
+    return arithmetic.OPS[name](m, alone, y)  # type: ignore[no-any-return]
+
+
+def fused_conv(m: Algebra, node: Node, x: Some, w: Some, b: Value = None, z: Value = None) -> Some:
+    """activation(Conv(x, w, b) + z)."""
+    y = contraction.conv(m, node, x, w, b)
+    return activation(m, node, y if z is None else m.add(y, z))
+
+
+def fused_gemm(m: Algebra, node: Node, a: Some, b: Some, c: Value = None) -> Some:
+    """activation(Gemm(a, b, c))."""
+    return activation(m, node, contraction.gemm(m, node, a, b, c))
+
+
+def gelu(m: Algebra, node: Node, x: Some, bias: Value = None) -> Some:
+    """Gelu(x + bias) by Erf."""
+    plain = dataclasses.replace(node, attributes={})
+    return arithmetic.gelu(m, plain, x if bias is None else m.add(x, bias))
+
+
+def fast_gelu(m: Algebra, node: Node, x: Some, bias: Value = None) -> Some:
+    """Gelu(x + bias) by Tanh."""
+    plain = dataclasses.replace(node, attributes={"approximate": "tanh"})
+    return arithmetic.gelu(m, plain, x if bias is None else m.add(x, bias))
+
+
+def quick_gelu(m: Algebra, node: Node, x: Some) -> Some:
+    """x * Sigmoid(alpha x)."""
+    return m.mul(x, m.sigmoid(m.mul(m.scalar(node.attr("alpha", 1.702), x), x)))
+
+
+def skip_layer_normalization(
+    m: Algebra, node: Node, x: Some, skip: Some, gamma: Some, beta: Value = None, bias: Value = None
+) -> tuple[Value, ...]:
+    """LayerNormalization(x + skip + bias); outputs y, mean, 1/deviation, the sum."""
+    return _skipped(m, node, x, skip, gamma, beta, bias, reduction.layer_normalization)
+
+
+def skip_simplified(m: Algebra, node: Node, x: Some, skip: Some, gamma: Some, bias: Value = None) -> tuple[Value, ...]:
+    """RMSNormalization(x + skip + bias)."""
+    return _skipped(
+        m, node, x, skip, gamma, None, bias, lambda m, n, x, g, _: (reduction.rms_normalization(m, n, x, g),)
+    )
+
+
+def _skipped(
+    m: Algebra, node: Node, x: Some, skip: Some, gamma: Some, beta: Value, bias: Value, norm: Callable[..., Any]
+) -> tuple[Value, ...]:
+    total = m.add(x, skip)
+    total = total if bias is None else m.add(total, bias)
+    plain = dataclasses.replace(node, attributes={"epsilon": node.attr("epsilon", 1e-12)}, n_outputs=3)
+    y, *more = norm(m, plain, total, gamma, beta)
+    more = [*more, None, None][:2]
+    return (y, *more, total)[: node.n_outputs]
+
+
+def attention(
+    m: Algebra,
+    node: Node,
+    x: Some,
+    w: Some,
+    b: Value = None,
+    mask: Value = None,
+    past: Value = None,
+    bias: Value = None,
+    length: Value = None,
+) -> Some:
+    """Self-attention with one projection [hidden, 3 * hidden] for q, k and v."""
+    odd = any(x is not None for x in (mask, past, length))
+    if odd or node.attr("unidirectional", 0) or node.attr("do_rotary", 0):
+        raise Untaught("Attention with a mask, a past or rotary embedding", node.name)
+    qkv: Some = m.matmul(x, w)
+    qkv = qkv if b is None else m.add(qkv, b)
+    width = qkv.shape[-1]
+    sizes = node.attr("qkv_hidden_sizes") or [width // 3] * 3
+    starts = np.cumsum([0, *sizes])
+    index = np.arange(1, 1 + int(np.prod(qkv.shape))).reshape(qkv.shape)
+    q, k, v = (m.pick(qkv, index[..., lo:hi], (*qkv.shape[:-1], hi - lo)) for lo, hi in itertools.pairwise(starts))
+    return scaled_dot(m, node, q, k, v, bias)
+
+
+def multi_head_attention(
+    m: Algebra,
+    node: Node,
+    q: Some,
+    k: Value = None,
+    v: Value = None,
+    b: Value = None,
+    mask: Value = None,
+    bias: Value = None,
+    *rest: Value,
+) -> Some:
+    """Attention on projected [batch, length, hidden] tensors."""
+    odd = mask is not None or any(r is not None for r in rest) or node.attr("unidirectional", 0)
+    if k is None or v is None or odd or len(k.shape) != 3:
+        raise Untaught("MultiHeadAttention with packed inputs, a mask or a past", node.name)
+    if b is not None:
+        sizes = np.cumsum([0, q.shape[-1], k.shape[-1], v.shape[-1]])
+        flat = m.lift(b)
+        index = np.arange(1, 1 + flat.shape[0])
+        q, k, v = (
+            m.add(x, m.pick(flat, index[lo:hi], (hi - lo,)))
+            for x, lo, hi in zip((q, k, v), sizes, sizes[1:], strict=False)
+        )
+    return scaled_dot(m, node, q, k, v, bias)
+
+
+def scaled_dot(m: Algebra, node: Node, q: Some, k: Some, v: Some, bias: Value) -> Some:
+    """Softmax(scale q k^T + bias) v over ``num_heads`` heads; scale is 1/Sqrt(head size) unless given."""
+    heads = node.attr("num_heads")
+
+    def split(x: Some) -> Tensor:
+        return m.transpose(m.reshape(x, (*x.shape[:2], heads, x.shape[2] // heads)), (0, 2, 1, 3))
+
+    qh, kh, vh = split(q), split(k), split(v)
+    given = node.attr("scale", 0.0)
+    scale = np.asarray(given if given else 1 / np.sqrt(np.float64(qh.shape[-1])), np.float32).astype(q.dtype)
+    scores: Some = m.mul(m.matmul(qh, m.transpose(kh, (0, 1, 3, 2))), scale)
+    scores = scores if bias is None else m.add(scores, bias)
+    y = m.transpose(m.matmul(m.along("softmax", scores, -1), vh), (0, 2, 1, 3))
+    return m.reshape(y, (y.shape[0], y.shape[1], -1))
+
+
+def guarded(op: Callable[..., Any], known: str) -> Callable[..., Any]:
+    """``op``, untaught where the node has an attribute that it does not know: nobody else checks this domain."""
+
+    def checked(m: Algebra, node: Node, *xs: Value) -> Any:
+        if strange := set(node.attributes) - set(known.split()):
+            raise Untaught(f"{node.op_type} with the attribute {min(strange)}", node.name)
+        return op(m, node, *xs)
+
+    return checked
+
+
+_CONV = "auto_pad dilations group kernel_shape pads strides activation activation_params"
+_GEMM = "alpha beta transA transB activation activation_alpha activation_beta activation_gamma"
+_ATTENTION = "num_heads qkv_hidden_sizes scale unidirectional do_rotary mask_filter_value past_present_share_buffer"
+_MATMUL = "alpha transA transB transBatchA transBatchB"
+
+OPS: dict[str, Callable[..., Any]] = {
+    "FusedMatMul": guarded(fused_matmul, _MATMUL),
+    "TransposeMatMul": guarded(fused_matmul, _MATMUL),
+    "FusedConv": guarded(fused_conv, _CONV),
+    "FusedGemm": guarded(fused_gemm, _GEMM),
+    "Gelu": guarded(gelu, ""),
+    "BiasGelu": guarded(gelu, ""),
+    "FastGelu": guarded(fast_gelu, ""),
+    "QuickGelu": guarded(quick_gelu, "alpha"),
+    "SkipLayerNormalization": guarded(skip_layer_normalization, "epsilon"),
+    "SkipSimplifiedLayerNormalization": guarded(skip_simplified, "epsilon"),
+    "Attention": guarded(attention, _ATTENTION),
+    "MultiHeadAttention": guarded(multi_head_attention, "num_heads scale unidirectional mask_filter_value"),
+    **{name: guarded(op, known) for name, (op, known) in quantized.CONTRIB.items()},
+}

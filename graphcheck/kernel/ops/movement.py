@@ -1,0 +1,258 @@
+"""Operators that only move elements: onnx.reference runs them once on the integers 1..n, and the result is the map."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphcheck.errors import Undecided, Untaught
+from graphcheck.kernel.ops import reference
+from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
+from graphcheck.kernel.ops.node import Node
+
+ALL = None  # every input is data
+
+# Operator -> the positions of the inputs whose elements move; the others (axes, indices, sizes) must be concrete.
+DATA: dict[str, tuple[int, ...] | None] = {
+    "CenterCropPad": (0,),
+    "Compress": (0,),
+    "Concat": ALL,
+    "DepthToSpace": (0,),
+    "Expand": (0,),
+    "Flatten": (0,),
+    "Gather": (0,),
+    "GatherND": (0,),
+    "OneHot": (2,),
+    "Pad": (0, 2),
+    "Reshape": (0,),
+    "ReverseSequence": (0,),
+    "ScatterElements": (0, 2),
+    "ScatterND": (0, 2),
+    "Slice": (0,),
+    "SpaceToDepth": (0,),
+    "Split": (0,),
+    "Squeeze": (0,),
+    "TensorScatter": (0, 1),
+    "Tile": (0,),
+    "Transpose": (0,),
+    "Trilu": (0,),
+    "Unsqueeze": (0,),
+}
+
+
+def move(m: Algebra, node: Node, *inputs: Value) -> tuple[Some, ...]:
+    """The outputs of a movement operator: each an integer map over its data inputs."""
+    if node.op_type.startswith("Scatter") and node.attr("reduction", "none") != "none":
+        raise Untaught(f"{node.op_type} with reduction={node.attr('reduction')} on computed values")
+    positions = DATA[node.op_type] or tuple(range(len(inputs)))
+    data = [i for i in positions if i < len(inputs) and inputs[i] is not None]
+    steering = [x for i, x in enumerate(inputs) if i not in data]
+    for x in steering:
+        if isinstance(x, Tensor):
+            raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
+    dtype = inputs[data[0]].dtype  # type: ignore[union-attr]
+    shapes = tuple(tuple(inputs[i].shape) for i in data)  # type: ignore[union-attr]
+    key = ("movement", node.key(), shapes, tuple(_content(x) for x in steering), node.n_outputs)
+    if key not in m.memo:
+        m.memo[key] = _maps(m, node, inputs, data)
+    sources = [m.lift(inputs[i]).cls for i in data]  # type: ignore[arg-type]
+    return tuple(Tensor(m.terms.move(sources, map_), shape, dtype) for map_, shape in m.memo[key])
+
+
+def _content(x: Value) -> Any:
+    return None if x is None else (x.dtype.name, x.shape, x.tobytes())  # type: ignore[union-attr]
+
+
+def _maps(m: Algebra, node: Node, inputs: tuple[Value, ...], data: list[int]) -> list[Any]:
+    """Run the operator on the integers 1..n, numbered through all data inputs."""
+    numbered, at = list(inputs), 1
+    for i in data:
+        size = math.prod(inputs[i].shape)  # type: ignore[union-attr]
+        numbered[i] = np.arange(at, at + size, dtype=np.int64).reshape(inputs[i].shape)  # type: ignore[union-attr]
+        at += size
+    results = reference.run(node, numbered)
+    return [(m.terms.maps.intern(np.asarray(y)), np.asarray(y).shape) for y in results]
+
+
+def identity(m: Algebra, node: Node, x: Value, *_: Value) -> Value:
+    """The input as it is (Identity, Dropout at inference)."""
+    return x
+
+
+def dropout(m: Algebra, node: Node, x: Value, ratio: Value = None, training: Value = None) -> tuple[Value, ...]:
+    """The input, and a mask of ones; in training it is random."""
+    if (
+        isinstance(training, np.ndarray)
+        and bool(training)
+        and not (isinstance(ratio, np.ndarray) and float(ratio) == 0)
+    ):
+        raise Undecided("Dropout in training mode is random", node.name)
+    assert x is not None
+    return x, np.ones(x.shape, bool)
+
+
+def shape(m: Algebra, node: Node, x: Value) -> Value:
+    """The shape, concrete at the chosen sizes."""
+    assert x is not None
+    return np.asarray(x.shape[node.attr("start", 0) : node.attr("end", None)], np.int64)
+
+
+def size(m: Algebra, node: Node, x: Value) -> Value:
+    """The number of elements."""
+    assert x is not None
+    return np.asarray(math.prod(x.shape), np.int64)
+
+
+def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
+    """Interpolation axis by axis: each axis' matrix is what onnx.reference does to the unit vectors of that axis."""
+    x = m.lift(x)  # type: ignore[arg-type]
+    if node.attr("mode", "nearest") != "nearest" and x.dtype.name.startswith(("int", "uint")):
+        raise Untaught("Resize of integers between their values: the standard leaves the rounding open", node.name)
+    if any(isinstance(r, Tensor) for r in rest):
+        raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
+    if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch" or node.attr("extrapolation_value", 0.0) != 0.0:
+        raise Untaught("Resize that keeps the aspect ratio, or puts a value outside of its region", node.name)
+    axes = [axis_of(x, a) for a in node.attr("axes") or range(len(x.shape))]
+    scales = next((r for r in rest[1:2] if r is not None and r.size), None)  # type: ignore[union-attr]
+    if node.attr("coordinate_transformation_mode") == "align_corners" and scales is not None:
+        lengths = scales.astype(np.float64) * [x.shape[a] for a in axes]  # type: ignore[union-attr]
+        if bool((np.abs(lengths - np.rint(lengths)) > 1e-4).any()):
+            raise Untaught(
+                "Resize with align_corners to a broken length: the standard and the runtimes differ", node.name
+            )
+    out = x
+    for at, axis in enumerate(axes):
+        out = _resize_axis(m, node, out, axis, at, len(axes), rest)
+    return out
+
+
+def upsample(m: Algebra, node: Node, x: Value, scales: Value = None) -> Value:
+    """Upsample, and Resize before opset 11: coordinates are divided by the scale, nearest takes the floor."""
+    scales = np.asarray(node.attr("scales"), np.float32) if scales is None else scales
+    if isinstance(scales, Tensor):
+        raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
+    mode = node.attr("mode", "nearest")
+    if mode == "nearest" and bool(((scales < 1) & (1 / scales % 1 != 0)).any()):
+        raise Untaught(
+            "Resize before opset 11 that shrinks by no whole factor: the standard leaves its rounding open", node.name
+        )
+    attributes = {"mode": mode, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    plain = dataclasses.replace(node, op_type="Resize", version=13, attributes=attributes)
+    return resize(m, plain, x, None, scales)
+
+
+def _resize_axis(m: Algebra, node: Node, x: Tensor, axis: int, at: int, count: int, rest: tuple[Value, ...]) -> Tensor:
+    n = x.shape[axis]
+    roi, scales, sizes = (r if r is not None and r.size else None for r in (*rest, None, None, None)[:3])  # type: ignore[union-attr]
+    to_one: list[Value] = [
+        None if roi is None else np.asarray([0, roi[at], 1, roi[at + count]], np.float32),  # type: ignore[index]
+        None if scales is None else np.asarray([1, scales[at]], np.float32),  # type: ignore[index]
+        None if sizes is None else np.asarray([n, sizes[at]], np.int64),  # type: ignore[index]
+    ]
+    scale = float(scales[at]) if scales is not None else sizes[at] / n  # type: ignore[index]
+    if node.attr("mode", "nearest") == "nearest" and _on_the_edge(node, n, scale):
+        raise Untaught("Resize whose nearest element depends on how its coordinates are rounded", node.name)
+    present = (True, *(value is not None for value in to_one))
+    attributes = {k: v for k, v in node.attributes.items() if k != "axes"}
+    alone = dataclasses.replace(node, attributes=attributes, present_inputs=present, source=None)
+    key = ("resize", alone.key(), n, tuple(_content(v) for v in to_one))
+    if key not in m.memo:
+        m.memo[key] = reference.run(alone, [np.eye(n), *to_one])[0]
+    weights = m.memo[key]  # [n, to]
+    to = weights.shape[1]
+    if to == n and np.array_equal(weights, np.eye(n)):
+        return x
+    shape = (*x.shape[:axis], to, *x.shape[axis + 1 :])
+    if bool(((weights == 0) | (weights == 1)).all() and (weights.sum(axis=0) == 1).all()):
+        index = np.arange(1, 1 + math.prod(x.shape)).reshape(x.shape)
+        return m.pick(x, np.take(index, weights.argmax(axis=0), axis=axis), shape)
+    rank = len(x.shape)
+    out = m.matmul(m.transpose(x, [*(i for i in range(rank) if i != axis), axis]), weights)
+    return m.transpose(Tensor(out.cls, out.shape, x.dtype), [*range(axis), rank - 1, *range(axis, rank - 1)])
+
+
+def scatter(m: Algebra, node: Node, *inputs: Value) -> tuple[Some, ...]:
+    """The name that ScatterElements had before opset 11."""
+    return move(m, dataclasses.replace(node, op_type="ScatterElements", version=13, source=None), *inputs)
+
+
+def pad(m: Algebra, node: Node, x: Some, *rest: Value) -> tuple[Some, ...]:
+    """Pads and value as inputs, as attributes before opset 11; a negative pad crops."""
+    if node.version < 11:
+        rest = (np.asarray(node.attr("pads"), np.int64), np.asarray(node.attr("value", 0.0), x.dtype))
+        kept = {k: v for k, v in node.attributes.items() if k == "mode"}
+        node = dataclasses.replace(
+            node, version=13, attributes=kept, n_inputs=3, present_inputs=(True,) * 3, source=None
+        )
+    pads, value, axes = (*rest, None, None, None)[:3]
+    if not isinstance(pads, np.ndarray) or pads.min(initial=0) >= 0:
+        return move(m, node, x, *rest)
+    rank = len(x.shape)
+    if node.attr("mode", "constant") != "constant" or isinstance(axes, Tensor):
+        raise Untaught("Pad that crops and does not fill with a constant", node.name)
+    full = np.zeros((2, rank), np.int64)
+    full[:, slice(None) if axes is None else axes.reshape(-1)] = pads.reshape(2, -1)
+    count = math.prod(x.shape)
+    index = np.pad(np.arange(1, 1 + count).reshape(x.shape), np.maximum(full, 0).T, constant_values=count + 1)
+    index = index[tuple(slice(max(-lo, 0), n - max(-hi, 0)) for lo, hi, n in zip(*full, index.shape, strict=True))]
+    fill = np.zeros(1, x.dtype) if value is None else m.reshape(value, (1,))
+    return (m.join((x, fill), index, index.shape, x.dtype),)
+
+
+def gather_elements(m: Algebra, node: Node, x: Some, indices: Some) -> Some:
+    """Elements along ``axis``; in the other axes the indices may be shorter than the data."""
+    if isinstance(indices, Tensor):
+        raise Untaught("GatherElements steered by a value that depends on the inputs", node.name)
+    axis = axis_of(x, node.attr("axis", 0))
+    index = np.arange(1, 1 + math.prod(x.shape)).reshape(x.shape)
+    index = index[tuple(slice(None) if i == axis else slice(n) for i, n in enumerate(indices.shape))]
+    index = np.take_along_axis(index, indices.astype(np.int64), axis)
+    return m.pick(x, index, index.shape)
+
+
+def eye_like(m: Algebra, node: Node, x: Some) -> Value:
+    """A matrix of the same shape with ones on a diagonal: concrete."""
+    attributes = {"dtype": ir_code(x.dtype), **node.attributes}
+    explicit = dataclasses.replace(node, attributes=attributes, source=None)
+    return np.asarray(reference.run(explicit, [np.zeros(x.shape, np.float32)])[0])
+
+
+def ir_code(dtype: np.dtype[Any]) -> int:
+    """ONNX's number of a numpy type."""
+    import onnx_ir as ir
+
+    return int(ir.DataType.from_numpy(dtype))
+
+
+def _on_the_edge(node: Node, n: int, scale: float) -> bool:
+    """Whether a coordinate lies on the edge between two elements, and ``scale`` is no short binary fraction."""
+    if scale * 2**10 % 1 == 0:
+        return False
+    to = np.arange(int(n * scale + 1e-6), dtype=np.float64)
+    how = node.attr("coordinate_transformation_mode", "half_pixel")
+    if how == "align_corners":
+        at = to * (n - 1) / max(len(to) - 1, 1)
+    else:
+        at = to / scale if how == "asymmetric" else (to + 0.5) / scale - 0.5
+    if node.attr("nearest_mode", "round_prefer_floor").startswith("round"):
+        at = at + 0.5
+    return bool((np.abs(at - np.rint(at)) < 1e-4).any())
+
+
+OPS: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(DATA, move),
+    "Pad": pad,
+    "GatherElements": gather_elements,
+    "EyeLike": eye_like,
+    "Scatter": scatter,
+    "Identity": identity,
+    "Dropout": dropout,
+    "Shape": shape,
+    "Size": size,
+    "Resize": lambda m, node, *xs: (resize if node.version >= 11 else upsample)(m, node, *xs),
+    "Upsample": upsample,
+}

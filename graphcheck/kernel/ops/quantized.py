@@ -1,0 +1,104 @@
+"""Operators on quantized tensors: each is QuantizeLinear of what it is over the dequantized values."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphcheck.errors import Untaught
+from graphcheck.kernel.ops import arithmetic, contraction, reduction
+from graphcheck.kernel.ops.algebra import Algebra, Some, Value
+from graphcheck.kernel.ops.node import Node
+
+
+def _read(m: Algebra, node: Node, x: Some, scale: Some, zero: Value, axis: int = 1) -> Some:
+    return arithmetic.dequantize(m, dataclasses.replace(node, attributes={"axis": axis}), x, scale, zero)
+
+
+def _write(m: Algebra, node: Node, y: Some, scale: Some, zero: Value, axis: int = 1) -> Some:
+    return arithmetic.quantize(m, dataclasses.replace(node, attributes={"axis": axis}), y, scale, zero)
+
+
+def _bias(m: Algebra, b: Some, sx: Some, sw: Some) -> Some:
+    """An int32 bias has the scale of the products."""
+    if isinstance(b, np.ndarray) and isinstance(sx, np.ndarray) and isinstance(sw, np.ndarray):
+        return np.asarray(b.astype(np.float32) * (sx * sw))
+    return m.ew("mul", arithmetic.cast_to(m, b, np.dtype(np.float32)), m.mul(sx, sw))
+
+
+def matmul(m: Algebra, node: Node, *xs: Some) -> Some:
+    """Scales per row of A and per column of B."""
+    a, sa, za, b, sb, zb, sy, zy = xs
+    return _write(m, node, m.matmul(_read(m, node, a, sa, za, -2), _read(m, node, b, sb, zb, -1)), sy, zy)
+
+
+def conv(m: Algebra, node: Node, *xs: Some) -> Some:
+    """Weights with a scale per filter; the bias has the scale of the products."""
+    x, sx, zx, w, sw, zw, sy, zy, *bias = xs
+    if node.attr("channels_last", 0):
+        raise Untaught("QLinearConv with channels last", node.name)
+    b = _bias(m, bias[0], sx, sw) if bias else None
+    y = contraction.conv(m, node, _read(m, node, x, sx, zx), _read(m, node, w, sw, zw, 0), b)
+    return _write(m, node, y, sy, zy)
+
+
+def gemm(m: Algebra, node: Node, *xs: Value) -> Some:
+    """QGemm: alpha scales the bias too; without an output scale the result stays a float."""
+    padded: list[Value] = [*xs, *[None] * (9 - len(xs))]
+    (a, sa, za), (b, sb, zb), (c, sy, zy) = padded[:3], padded[3:6], padded[6:9]
+    assert a is not None and sa is not None and b is not None and sb is not None
+    bias = None if c is None else contraction.scaled(m, _bias(m, c, sa, sb), node.attr("alpha", 1.0))
+    plain = dataclasses.replace(node, attributes={**node.attributes, "beta": 1.0})
+    axis = 0 if node.attr("transB", 0) else 1
+    y = contraction.gemm(m, plain, _read(m, node, a, sa, za), _read(m, node, b, sb, zb, axis), bias)
+    return y if sy is None else _write(m, node, y, sy, zy)
+
+
+def binary(verb: str) -> Callable[..., Some]:
+    """QLinearAdd and QLinearMul."""
+
+    def op(
+        m: Algebra, node: Node, a: Some, sa: Some, za: Value, b: Some, sb: Some, zb: Value, sy: Some, zy: Value = None
+    ) -> Some:
+        return _write(m, node, getattr(m, verb)(_read(m, node, a, sa, za), _read(m, node, b, sb, zb)), sy, zy)
+
+    return op
+
+
+def unary(of: Callable[..., Some]) -> Callable[..., Some]:
+    """An operator of one quantized input."""
+
+    def op(m: Algebra, node: Node, x: Some, sx: Some, zx: Value, sy: Some, zy: Value = None) -> Some:
+        if node.attr("channels_last", 0):
+            raise Untaught(f"{node.op_type} with channels last", node.name)
+        return _write(m, node, of(m, node, _read(m, node, x, sx, zx)), sy, zy)
+
+    return op
+
+
+def matmul_to_float(
+    m: Algebra, node: Node, a: Some, b: Some, sa: Some, sb: Some, za: Value = None, zb: Value = None, c: Value = None
+) -> Some:
+    """MatMulIntegerToFloat: the dequantized product, plus a float bias."""
+    y: Some = m.matmul(_read(m, node, a, sa, za, -2), _read(m, node, b, sb, zb, -1))
+    return y if c is None else m.add(y, c)
+
+
+STANDARD: dict[str, Callable[..., Any]] = {"QLinearMatMul": matmul, "QLinearConv": conv}
+
+_CONV = "auto_pad dilations group kernel_shape pads strides channels_last"
+CONTRIB: dict[str, tuple[Callable[..., Any], str]] = {
+    "QuantizeLinear": (arithmetic.quantize, "axis"),
+    "DequantizeLinear": (arithmetic.dequantize, "axis"),
+    "QLinearConv": (conv, _CONV),
+    "QLinearAdd": (binary("add"), ""),
+    "QLinearMul": (binary("mul"), ""),
+    "QLinearSigmoid": (unary(lambda m, node, x: m.sigmoid(x)), ""),
+    "QLinearLeakyRelu": (unary(arithmetic.leaky_relu), "alpha"),
+    "QLinearGlobalAveragePool": (unary(reduction.global_pool("mean")), "channels_last"),
+    "QGemm": (gemm, "alpha transA transB"),
+    "MatMulIntegerToFloat": (matmul_to_float, ""),
+}

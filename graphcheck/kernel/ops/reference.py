@@ -1,0 +1,120 @@
+"""onnx.reference's implementations, one operator at a time: the semantics of movement and of everything concrete."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphcheck import limits
+from graphcheck.errors import Refused, Undecided, Untaught
+
+if TYPE_CHECKING:
+    from graphcheck.kernel.ops.node import Node
+
+
+_STEERING = 4096  # inputs up to so many elements may say what shape an output has
+_FAR = 2**31 - 1  # as an end, runtimes take it for "all the way" in either direction
+_FIRST = {"DequantizeLinear": 19}  # earlier versions mean the same for fewer types, and have no implementation
+
+
+def run(node: Node, inputs: Sequence[Any]) -> list[Any]:
+    """The outputs of one node on concrete inputs (None for omitted ones), by ``onnx.reference``."""
+    from onnx.reference.ops import load_op
+    from onnx.reference.reference_evaluator import ReferenceEvaluator
+
+    if node.domain not in ("", "ai.onnx"):
+        raise Undecided(f"{node.domain}.{node.op_type} has no reference implementation")
+    check_size(node, inputs)
+    if node.op_type == "Split":
+        _check_split(node, inputs)
+    doubt = _doubt(node, inputs)
+    if doubt is not None:
+        raise Untaught(f"{node.op_type} {doubt}", node.name)
+    proto, version = node.proto(), max(node.version, _FIRST.get(node.op_type, 0))
+    params: dict[str, Any] = {
+        "log": lambda *_: None,
+        "opsets": {"": version},
+        "verbose": 0,
+        "new_ops": None,
+        "existing_functions": {},
+        "evaluator_cls": ReferenceEvaluator,
+    }
+    try:
+        with np.errstate(all="ignore"):
+            implementation = load_op("", node.op_type, version, evaluator_cls=ReferenceEvaluator)
+            results = implementation(proto, params).run(*inputs)
+        if node.op_type.startswith("Reduce"):  # some widen integers
+            return [np.asarray(y).astype(inputs[0].dtype) for y in results]
+        return [np.asarray(y) if not isinstance(y, list) else y for y in results]
+    except Exception as error:
+        raise Refused(f"onnx.reference cannot run {node.op_type}: {str(error).splitlines()[0][:200]}") from None
+
+
+def _check_split(node: Node, inputs: Sequence[Any]) -> None:
+    """onnx.reference drops what the sizes leave over."""
+    sizes = inputs[1] if len(inputs) > 1 else node.attr("split")
+    whole = inputs[0].shape[node.attr("axis", 0)]
+    if sizes is not None and int(np.sum(sizes)) != whole:
+        raise Refused(f"Split of {whole} into {np.asarray(sizes).tolist()} is not defined", node.name)
+
+
+def _doubt(node: Node, inputs: Sequence[Any]) -> str | None:
+    """Where onnx.reference departs from the standard, or the standard and the runtimes from each other; None elsewhere."""
+    given = [None if x is None else np.asarray(x) for x in (*inputs, *[None] * 5)][:5]
+    if node.op_type == "Reshape" and given[1] is not None and bool((given[1] < -1).any()):
+        return f"to {given[1].tolist()}: a size below -1 means nothing"  # numpy takes it as -1
+    if node.op_type == "Hardmax" and node.version < 13:
+        return "over several axes"
+    if node.op_type in ("RNN", "GRU", "LSTM"):
+        return "with all its attributes"
+    if node.op_type == "Unique" and not node.attr("sorted", 1):
+        return "in the order of the elements"
+    if node.op_type == "Slice" and node.version >= 10 and given[0] is not None and given[4] is not None:
+        axes = range(given[0].ndim) if given[3] is None else given[3].reshape(-1).tolist()
+        rows = zip(given[1].tolist(), given[2].tolist(), axes, given[4].tolist(), strict=False)  # type: ignore[union-attr]
+        if any(step < 0 and (start < -given[0].shape[axis] or end >= _FAR) for start, end, axis, step in rows):
+            return "backwards from or to beyond the end"
+    return _broken_length(node, given) if node.op_type == "Resize" else None
+
+
+def _broken_length(node: Node, given: Sequence[Any]) -> str | None:
+    mode = node.attr("coordinate_transformation_mode", "half_pixel")
+    x, roi, scales = given[:3]
+    if scales is None or not scales.size or mode not in ("tf_crop_and_resize", "pytorch_half_pixel"):
+        return None
+    lengths = scales * np.asarray([x.shape[axis] for axis in node.attr("axes") or range(x.ndim)])
+    if mode == "pytorch_half_pixel":
+        return "to a broken length of one element" if bool(((lengths < 2) & (lengths % 1 != 0)).any()) else None
+    lengths = lengths * (np.subtract(*np.split(roi, 2)[::-1]) if roi is not None and roi.size else 1)
+    return "of a region to a broken length" if bool((np.abs(lengths - np.rint(lengths)) > 1e-4).any()) else None
+
+
+def check_size(node: Node, inputs: Sequence[Any]) -> None:
+    """Raise :class:`Oversized` where ONNX shape inference says that an output is beyond the memory limit.
+
+    ``inputs`` are arrays or computed tensors. An output whose shape is not inferred passes: the allocation will fail.
+    """
+    import onnx
+
+    from graphcheck.kernel.ops.bodies import types_of
+
+    try:
+        schema = onnx.defs.get_schema(node.op_type, node.version, node.domain)
+        there = {f"i{i}": x for i, x in enumerate(inputs) if x is not None}
+        types = dict(zip(there, types_of(list(there.values())), strict=True))
+        small = {
+            name: onnx.numpy_helper.from_array(x)
+            for name, x in there.items()
+            if isinstance(x, np.ndarray) and x.size <= _STEERING and x.dtype.kind in "iuf"
+        }
+        found = onnx.shape_inference.infer_node_outputs(schema, node.proto(), types, small)
+    except Exception:  # what breaks the operator's rules is told by what runs it
+        return
+    bound = limits.current()
+    for kind in found.values():
+        dims = kind.tensor_type.shape.dim
+        if all(d.HasField("dim_value") for d in dims):
+            bound.check_elements(math.prod(d.dim_value for d in dims), f"what {node.op_type} gives", node.name)

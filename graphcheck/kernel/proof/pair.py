@@ -1,0 +1,80 @@
+"""Both graphs in one store of classes: the same class is the same tensor, by congruence alone (Idea 3 of the design)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck.files.hashing import Hashes
+from graphcheck.kernel.interpreter import Interpreter, Trace
+from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
+from graphcheck.kernel.terms.store import Terms
+
+
+@dataclasses.dataclass
+class Pair:
+    """Two graphs traced at the same input shapes into one store, for these values of ``concrete`` inputs only."""
+
+    algebra: Algebra
+    a: Trace
+    b: Trace
+    shapes: dict[str, tuple[int, ...]]
+    concrete: Mapping[str, np.ndarray]
+
+    @property
+    def terms(self) -> Terms:
+        """The store."""
+        return self.algebra.terms
+
+    @property
+    def assumptions(self) -> list[str]:
+        """What the operators' meanings assumed."""
+        return sorted(self.algebra.assumptions)
+
+    def row_counts(self) -> list[int]:
+        """How many rows the tensors of both graphs have, seen through their leading dims; the most frequent first."""
+        counts: Counter[int] = Counter()
+        for trace in (self.a, self.b):
+            for value in trace.values.values():
+                if isinstance(value, Tensor):
+                    counts.update({math.prod(value.shape[:i]) for i in range(1, len(value.shape))})
+        return [n for n, _ in counts.most_common(10)]
+
+
+def build(
+    a: ir.Model,
+    b: ir.Model,
+    inputs: Mapping[str, tuple[str, tuple[int, ...]]],
+    concrete: Mapping[str, np.ndarray],
+    *,
+    affine: str = "",
+    hashes: Hashes | None = None,
+) -> Pair:
+    """Trace both models. ``inputs`` maps A's input names to (B's name, shape); ``concrete`` holds integer inputs by A's name."""
+    algebra = Algebra(Terms(affine=affine, hashes=hashes))
+    algebra.terms.hashes.ahead([*weights(a), *weights(b)])
+    given_a: dict[str, Value] = {}
+    given_b: dict[str, Value] = {}
+    dtypes = {v.name: v.dtype for v in a.graph.inputs}
+    for name, (other, shape) in inputs.items():
+        value: Value = concrete.get(name)
+        if value is None:
+            dtype = dtypes[name]
+            assert dtype is not None
+            value = Tensor(algebra.terms.leaf(("input", name), math.prod(shape)), shape, np.dtype(dtype.numpy()))
+        given_a[name] = given_b[other] = value
+    trace_a = Interpreter(a, algebra).run(given_a)
+    trace_b = Interpreter(b, algebra).run(given_b)
+    shapes = {name: shape for name, (_, shape) in inputs.items()}
+    return Pair(algebra, trace_a, trace_b, shapes, concrete)
+
+
+def weights(model: ir.Model) -> list[np.ndarray]:
+    """The large initializers of a model."""
+    tensors = [v.const_value for v in model.graph.initializers.values()]
+    return [t.numpy() for t in tensors if t is not None and t.nbytes >= 65536 and t.dtype != ir.DataType.STRING]

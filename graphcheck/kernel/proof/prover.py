@@ -1,0 +1,351 @@
+"""Proof windows: where keys stop meeting, evaluate only what differs, on the shared classes as free tensors.
+
+Taking a shared class as free is sound: what holds for every value of it holds for the one it has. It can only fail to prove.
+Three tiers, each over the classes that only one side has, in order of contraction depth:
+
+rows     one row of a window that treats all rows alike stands for all of them (an MLP, a GELU, a LayerNorm)
+near     whole tensors, on the shared classes as free tensors
+inputs   everything, from the graph inputs; one prime first, since inequality modulo one prime is final
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphcheck.errors import Undecided
+from graphcheck.kernel.proof.odds import Degrees, Risk, hashed
+from graphcheck.kernel.proof.rows import RowReducer
+from graphcheck.kernel.terms.renewal import digest
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.domain import apply, by_depth, evaluate
+from graphcheck.kernel.values.float64 import Float64, Real
+from graphcheck.kernel.values.residues import Residue, Residues, draw_primes
+
+
+@dataclasses.dataclass
+class Tier:
+    """What one tier did: its primes, how many fingerprints and merges, and log2 of its error probability."""
+
+    name: str
+    primes: list[int]
+    fingerprints: int = 0
+    hashed: int = 0
+    merges: int = 0
+    undefined: int = 0
+    degree: float = 0
+    height: float = 0
+    log2_error: float = -math.inf
+    seconds: float = 0.0
+
+
+class Prover:
+    """Merges classes of two graphs in one store until their outputs meet or the tiers are used up."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        roots_a: Sequence[int],
+        roots_b: Sequence[int],
+        rows: Iterable[int],
+        *,
+        seed: int,
+        target: float,
+        deadline: float = math.inf,
+        budget: float = 4e9,
+    ) -> None:
+        self.terms, self.target, self.deadline, self.budget = terms, target, deadline, budget
+        # nobody can know the primes beforehand, and put them into a model
+        self.seed = int(np.random.SeedSequence([seed, digest(terms)]).generate_state(1, np.uint64)[0])
+        self.roots = list(zip(roots_a, roots_b, strict=True))
+        self.row_counts = sorted({r for r in rows if r > 1}, reverse=True)
+        self.nodes = {side: terms.order(roots) for side, roots in (("a", roots_a), ("b", roots_b))}
+        self.sides: dict[int, int] = {}
+        for bit, side in ((1, "a"), (2, "b")):
+            for cls in self.nodes[side]:
+                self.sides[cls] = self.sides.get(cls, 0) | bit
+        self._uses: Counter[int] = Counter()  # how many unmatched terms still need a value
+        terms.on_merge = self._merged
+        self.tiers: list[Tier] = []
+
+    def _merged(self, kept: int, gone: int) -> None:
+        self._uses[kept] += self._uses.pop(gone, 0)
+        self.sides[kept] = self.sides.get(kept, 0) | self.sides.get(gone, 0)
+        term = self.terms.terms[kept]
+        if term.kind == "move" and len(term.args) == 1 and self.terms.maps.inverse(term.params[0]) is not None:
+            source = self.terms.find(term.args[0])  # who has a rearrangement of all elements has the elements
+            if self.terms.size(source) == term.size:
+                self.sides[source] = self.sides.get(source, 0) | self.sides[kept]
+
+    def shared(self, cls: int) -> bool:
+        """Whether both graphs have the class (constants are shared by nature)."""
+        rep = self.terms.find(cls)
+        return self.sides.get(rep, 0) == 3 or rep in self.terms.arrays
+
+    def log2_error(self) -> float:
+        """log2 of the probability that any merge of any tier was false."""
+        return math.log2(sum(2.0**t.log2_error for t in self.tiers if t.merges) or 2.0**-1074)
+
+    def open_pairs(self) -> list[int]:
+        """Positions of the outputs that have not met."""
+        return [i for i, (a, b) in enumerate(self.roots) if self.terms.find(a) != self.terms.find(b)]
+
+    def unmatched(self) -> list[int]:
+        """Terms that only one side has, in order of evaluation."""
+        todo = {c for side in self.nodes.values() for c in side if not self.shared(c)}
+        return by_depth(self.terms, todo)
+
+    def prove(self) -> bool:
+        """Whether all outputs met, by congruence, by rows, or in near windows; ``tiers`` then says how."""
+        return self.by_rows() or self.by_windows()
+
+    def by_rows(self) -> bool:
+        """Whether all outputs met by congruence and row windows (the cheap part)."""
+        if self.open_pairs():
+            self._rows()
+        return not self.open_pairs()
+
+    def by_windows(self) -> bool:
+        """Whether all outputs met in near windows."""
+        if self.open_pairs():
+            self._near()
+        return not self.open_pairs()
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise Undecided("the time limit was reached before the proof was done")
+
+    # -- rows ----------------------------------------------------------------------------------------------------
+
+    def _rows(self) -> None:
+        """Rows are looked at in float64 first, on random free tensors: only those that look alike are evaluated exactly."""
+        started = time.monotonic()
+        tier = Tier("rows", draw_primes(self.seed, min(16, max(8, math.ceil(-math.log2(self.target) / 10) + 4))))
+        domain, probe = Residues(tier.primes, self.seed), Float64(_Drawn(self.seed, self._leaf_size), bounds=False)
+        risk = Risk(Degrees(self.terms), len(tier.primes))
+        for count in self.row_counts:
+            if not self.open_pairs():
+                break
+            reducer = RowReducer(self.terms, count, self.shared)
+            lookalikes = _Lookalikes()
+            values: dict[int, Real] = {}
+            exact: dict[int, Residue] = {}
+            for cls in self.unmatched():
+                self._check_time()
+                row = None if self.shared(cls) else reducer.reduce(cls)
+                if row is None or self.terms.size(row) > 2_000_000:
+                    continue
+                if row not in values:
+                    with np.errstate(all="ignore"):
+                        evaluate(self.terms, probe, [row], values, values.__setitem__)
+                for other, other_row in lookalikes.of(self.terms.size(cls), values[row].value, (cls, row)):
+                    if self.terms.find(other) == self.terms.find(cls):
+                        break
+                    pair = [row, other_row]
+                    marks = [self._row_mark(r, exact, domain) for r in pair]
+                    tier.fingerprints += 2
+                    risk.evaluated(self.terms.order(pair))
+                    risk.compared(*pair, among=tier.fingerprints)
+                    if marks[0] is not None and marks[0] == marks[1] and risk.so_far <= self.target:
+                        tier.log2_error = math.log2(risk.so_far)
+                        self.terms.merge(other, cls)
+                        tier.merges += 1
+                        break
+        self._close(tier, domain, risk, started)
+
+    def _leaf_size(self, key: tuple[Any, ...]) -> int:
+        """Elements of a free tensor of a row window (see :class:`RowReducer`)."""
+        return self.terms.size(key[1]) // (key[2] if key[0] == "row" else 1)
+
+    def _row_mark(self, row: int, exact: dict[int, Residue], domain: Residues) -> bytes | None:
+        if row not in exact:
+            evaluate(self.terms, domain, [row], exact, exact.__setitem__)
+        return domain.fingerprint(exact[row])
+
+    def _close(self, tier: Tier, domain: Residues, risk: Risk | None, started: float) -> None:
+        tier.hashed, tier.undefined = domain.hashed, domain.undefined
+        if risk is not None:
+            tier.degree, tier.height = risk.worst.degree, risk.worst.height
+        if tier.merges and tier.name != "rows" and risk is not None:
+            tier.log2_error = risk.log2(len(tier.primes))
+        tier.seconds = time.monotonic() - started
+        self.tiers.append(tier)
+
+    # -- near ----------------------------------------------------------------------------------------------------
+
+    def _near(self) -> None:
+        started = time.monotonic()
+        todo, risk, count = self._affordable(self.unmatched())
+        tier = Tier("near", draw_primes(self.seed + 1, count))
+        domain = Residues(tier.primes, self.seed + 1)
+        cost = sum(_flops(self.terms, c) for c in todo) * count
+        if cost <= self.budget:
+            self._evaluate_near(todo, domain, tier)
+        else:
+            tier.name = "near (skipped: over budget)"
+        self._close(tier, domain, risk, started)
+
+    def _affordable(self, todo: list[int]) -> tuple[list[int], Risk, int]:
+        """The terms whose degrees and heights are low enough for the error probability, the risk that they bring, and how
+        many primes keep it under the target."""
+        free = {self.terms.find(a) for c in todo for a in self.terms.terms[c].args if self.shared(a)}
+        degrees = Degrees(self.terms, free)
+        for most in (0.25, 0.02, 0.0):
+            kept: list[int] = []
+            usable = set(free)
+            for cls in todo:
+                args = [self.terms.find(a) for a in self.terms.terms[cls].args]
+                if usable.issuperset(args) and degrees.size(cls, *args).chance <= most:
+                    kept.append(cls)
+                    usable.add(cls)
+            risk = Risk(degrees)
+            risk.evaluated(kept)
+            risk.compared(*kept)
+            count = risk.primes(self.target, 20)
+            if count is not None:
+                break
+        assert count is not None
+        return kept, risk, count
+
+    def _evaluate_near(self, todo: list[int], domain: Residues, tier: Tier) -> None:
+        values: dict[int, Residue] = {}
+        marks: dict[tuple[int, bytes], int] = {}
+        self._uses = Counter(self.terms.find(a) for c in todo for a in self.terms.terms[c].args)
+        for cls in todo:
+            self._check_time()
+            if self.shared(cls):
+                self._used(cls, values)
+                continue
+            args = [self._value(a, values, domain) for a in self.terms.terms[cls].args]
+            self._used(cls, values)
+            if any(a is None for a in args):
+                continue
+            value = apply(self.terms, domain, cls, [a for a in args if a is not None])
+            values[self.terms.find(cls)] = value
+            mark = domain.fingerprint(value)
+            if mark is None:
+                continue
+            tier.fingerprints += 1
+            other = marks.setdefault((self.terms.size(cls), mark), cls)
+            if self.terms.find(other) != self.terms.find(cls):
+                kept = self.terms.merge(other, cls)
+                values[kept] = value
+                tier.merges += 1
+                if not self.open_pairs():
+                    return
+
+    def _used(self, cls: int, values: dict[int, Residue]) -> None:
+        """Drop the values that no unmatched term needs any more."""
+        for arg in self.terms.terms[cls].args:
+            rep = self.terms.find(arg)
+            self._uses[rep] -= 1
+            if self._uses[rep] <= 0:
+                values.pop(rep, None)
+
+    def _value(self, arg: int, values: dict[int, Residue], domain: Residues) -> Residue | None:
+        """A computed value, a constant, or a free tensor drawn by class."""
+        rep = self.terms.find(arg)
+        if rep not in values:
+            if rep in self.terms.arrays:
+                values[rep] = domain.const(self.terms.arrays[rep])
+            elif self.shared(rep):
+                values[rep] = domain.free(f"class {rep}", self.terms.size(rep))
+        return values.get(rep)
+
+    # -- inputs --------------------------------------------------------------------------------------------------
+
+    def from_inputs(self) -> bool | None:
+        """Evaluate the open outputs from the graph inputs: True proved, False not equal modulo a prime, None undefined."""
+        started = time.monotonic()
+        roots = [self.terms.find(c) for i in self.open_pairs() for c in self.roots[i]]
+        first = self._compare(
+            roots, draw_primes(self.seed + 2, 1), self.seed + 2, Tier("inputs, one prime", []), started
+        )
+        if first is False:  # where a zero denominator hid the answer, the other primes may tell
+            return False
+        risk = Risk(Degrees(self.terms))
+        risk.evaluated(self.terms.order(roots))
+        for pair in zip(roots[::2], roots[1::2], strict=True):
+            risk.compared(*pair, among=pair)
+        count = risk.primes(self.target, 24)
+        if count is None:
+            raise Undecided(
+                f"no number of primes keeps the error probability under {self.target:.1g}: the degrees are too high for it, or "
+                "hashes of 128 bits too short"
+            )
+        tier = Tier("inputs", draw_primes(self.seed + 3, count))
+        equal = self._compare(roots, tier.primes, self.seed + 3, tier, started, risk)
+        if equal:
+            for i in self.open_pairs():
+                self.terms.merge(*self.roots[i])
+        return equal
+
+    def _compare(
+        self, roots: list[int], primes: list[int], seed: int, tier: Tier, started: float, risk: Risk | None = None
+    ) -> bool | None:
+        domain = Residues(primes, seed)
+        tier.primes = primes
+        values = evaluate(self.terms, domain, roots, visit=lambda *_: self._check_time())
+        equal: bool | None = True
+        for a, b in zip(roots[::2], roots[1::2], strict=True):
+            assert values[a].shape == values[b].shape == (len(primes), self.terms.size(a))
+            x, y = domain._canonical(values[a]), domain._canonical(values[b])
+            defined = np.isfinite(values[a]) & np.isfinite(values[b])
+            if (x != y)[defined].any():
+                equal = False
+            elif not defined.all() and equal:
+                equal = None
+        tier.fingerprints, tier.merges = len(roots), len(roots) // 2 if equal and risk is not None else 0
+        self._close(tier, domain, risk, started)
+        return equal
+
+
+class _Drawn(dict[tuple[Any, ...], np.ndarray]):
+    """Normal values for every free tensor, drawn by seed and key when they are asked for."""
+
+    def __init__(self, seed: int, sizes: Callable[[tuple[Any, ...]], int]) -> None:
+        super().__init__()
+        self.seed, self.sizes = seed, sizes
+
+    def __missing__(self, key: tuple[Any, ...]) -> np.ndarray:
+        digest = hashlib.blake2b(f"{self.seed}:{key!r}".encode(), digest_size=8).digest()
+        self[key] = np.random.default_rng(int.from_bytes(digest, "little")).standard_normal(self.sizes(key))
+        return self[key]
+
+
+_ALIKE = 1e-9  # relative to the sum of magnitudes; a few layers of float64 arithmetic err by far less
+
+
+class _Lookalikes:
+    """Tensors by a float64 sketch: what lies closer than float64 rounding may explain may be equal. A filter, never a proof."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, int], list[tuple[float, tuple[int, int]]]] = {}
+
+    def of(self, size: int, value: np.ndarray, entry: tuple[int, int]) -> list[tuple[int, int]]:
+        """Earlier entries that look alike; the new one is added."""
+        weights = np.cos(np.arange(value.size) * 1.2345 + 0.5)
+        with np.errstate(all="ignore"):
+            sketch, scale = float(np.dot(weights, value)), float(np.abs(value).sum())
+        same = self._seen.setdefault((size, value.size), [])
+        if not math.isfinite(sketch):
+            found = [e for _, e in same]  # nothing can be told: the exact evaluation has to
+        else:
+            found = [e for other, e in same if not abs(other - sketch) > _ALIKE * scale]
+        same.append((sketch, entry))
+        return found
+
+
+def _flops(terms: Terms, cls: int) -> float:
+    term = terms.terms[cls]
+    if term.kind == "contract":
+        (ba, bb), m, n, k, _ = term.params
+        return float(2.0 * max(ba, bb) * m * n * k)
+    return term.size * (60.0 if hashed(terms, cls) or term.params[:1] == ("recip",) else 5.0)

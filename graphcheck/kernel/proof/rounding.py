@@ -1,0 +1,355 @@
+"""``within-rounding``: the proof again, after re-rounded constants gave way to the other side's exact expressions (Idea 4).
+
+A constant counts as re-rounded only if it lies within the roundings of the expression that it is to stand for: each operation
+of it may err by an ulp, and the running error bound of that (Higham, section 3.3) is the room; a stored constant against a
+stored constant has one ulp. Only constants that one graph alone has are replaced, so the other graph stays as it is.
+Nothing is merged because two computed tensors are close.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphcheck.kernel.interpreter import Trace
+from graphcheck.kernel.proof.pair import Pair
+from graphcheck.kernel.proof.prover import Prover
+from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.renewal import anew
+from graphcheck.kernel.terms.store import COMMUTATIVE, Operand, Term, Terms, reduces
+from graphcheck.kernel.values.bounds import EXACT
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64, Real
+
+_BASIC = ("add", "mul", "recip", "sqrt")  # rounded correctly; other functions may err by some ulps
+_IDLE = 4  # rounds in a row that replace nothing
+_MOST = 2000  # constants replaced before it counts as another graph
+
+
+class _Rounded(Float64):
+    """Exact expressions with a bound on how far one ulp for every rounding may carry them (a running error bound)."""
+
+    def __init__(self, ulp: float) -> None:
+        super().__init__({})
+        self.ulp = ulp
+
+    def _more(self, x: Real, error: Any) -> Real:
+        return Real(x.value, x.error + self.ulp * error)
+
+    def ew(self, fn: str, values: Sequence[Real], maps: Sequence[Map | None], size: int) -> Real:
+        found = super().ew(fn, values, maps, size)
+        if fn.partition(":")[0] in EXACT:
+            return found
+        return self._more(found, (1 if fn in _BASIC else 4) * np.abs(found.value))
+
+    def contract(self, a: Real, b: Real, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> Real:
+        one, two = (Real(np.abs(x.value), np.zeros(x.value.shape)) for x in (a, b))
+        scale = super().contract(one, two, batches, m, n, k, kn).value
+        return self._more(super().contract(a, b, batches, m, n, k, kn), k * scale)
+
+    def sum(self, a: Real, rows: int, k: int) -> Real:
+        return self._more(super().sum(a, rows, k), k * np.abs(a.value).reshape(rows, k).sum(axis=1))
+
+    def rows(self, fn: str, a: Real, rows: int, k: int, size: int) -> Real:
+        found = super().rows(fn, a, rows, k, size)
+        return found if reduces(fn) else self._more(found, (k + 8) * np.abs(found.value))
+
+
+@dataclasses.dataclass(frozen=True)
+class Substitution:
+    """The constants after whose replacement two graphs are the same: name in A and B, elements, ulps, roundings granted;
+    and the probability that the proof behind it merged anything falsely."""
+
+    constants: list[dict[str, Any]]
+    error: float
+
+    @property
+    def within(self) -> bool:
+        """Whether every one of them lies within its roundings."""
+        return all(c["within"] for c in self.constants)
+
+
+def substitute(
+    pair: Pair,
+    roots: Sequence[tuple[int, int]],
+    *,
+    seed: int,
+    target: float,
+    deadline: float = math.inf,
+) -> Substitution | None:
+    """The constants that alone keep two graphs apart; None if there is more to it.
+
+    ``pair`` must stand in an affine store of its own: classes are merged in it on the hypothesis that it tests.
+    """
+    terms, error, idle = pair.terms, 0.0, 0
+    replaced: list[dict[str, Any]] = []
+    left, right = [a for a, _ in roots], [b for _, b in roots]
+    while True:
+        # a store and a prover of its own for every round: what was merged gave the graphs new classes
+        terms, ends = anew(terms, [*left, *right])
+        left, right = ends[: len(left)], ends[len(left) :]
+        prover = Prover(terms, left, right, pair.row_counts(), seed=seed, target=target, deadline=deadline)
+        proved = prover.prove()
+        error += 2.0 ** prover.log2_error()
+        if proved:
+            return Substitution(replaced, error)
+        found = _near(terms, prover) or _facing(terms, prover)
+        idle = 0 if found else idle + 1  # merges alone may bring constants face to face in the next store
+        if (idle and not terms.merges) or idle > _IDLE or len(replaced) > _MOST:
+            return None
+        for facing in found:
+            _replace(terms, (pair.a, pair.b), facing, replaced)
+
+
+_Views = tuple[Operand, Operand, int]  # of a constant of each side, at so many places
+
+
+@dataclasses.dataclass(frozen=True)
+class _Facing:
+    """Constants that face each other, as pairs, and what is the same once they are: they themselves, or what uses them."""
+
+    pairs: tuple[_Views, ...]
+    joined: tuple[int, int]
+
+
+def _replace(terms: Terms, traces: tuple[Trace, Trace], facing: _Facing, replaced: list[dict[str, Any]]) -> None:
+    if terms.find(facing.joined[0]) == terms.find(facing.joined[1]):
+        return
+    for pair in facing.pairs:
+        found = _described(terms, traces, *pair)
+        if found not in replaced:
+            replaced.append(found)
+    terms.merge(*facing.joined)
+
+
+def _alone(terms: Terms, prover: Prover, cls: int, bit: int) -> bool:
+    """Whether a class is made of constants and one graph alone has it."""
+    return terms.constant_like(cls) and prover.sides.get(_root(terms, terms.find(cls)), bit) == bit
+
+
+def _facing(terms: Terms, prover: Prover) -> list[_Facing]:
+    """Constants that face each other: the same operator on the same computed operands, one constant operand apart."""
+    waiting: dict[Any, tuple[int, int, Map | None]] = {}
+    found: list[_Facing] = []
+    for side, bit in (("a", 1), ("b", 2)):
+        for cls in prover.nodes[side]:
+            if prover.shared(cls) or terms.constant_like(cls):
+                continue
+            term = terms.terms[cls]
+            maps = term.params[1] if term.kind == "ew" else (None,) * len(term.args)
+            views = [(terms.find(a), m) for a, m in zip(term.args, maps, strict=True)]
+            at = [i for i, (a, _) in enumerate(views) if _alone(terms, prover, a, bit)]
+            rest = [(a, m.key if m else b"") for i, (a, m) in enumerate(views) if i not in at]
+            if len(at) != 1 or not all(prover.shared(a) or terms.constant_like(a) for a, _ in rest):
+                continue
+            constant, map_ = views[at[0]]
+            place = -1 if term.kind == "ew" and term.params[0] in COMMUTATIVE else at[0]
+            key: tuple[Any, ...] = (term.kind, _without_views(term), place, tuple(sorted(rest)), term.size)
+            key += () if term.kind == "ew" else (terms.size(constant),)
+            constant = _as_kn(terms, term, constant)
+            if bit == 1:
+                waiting.setdefault(key, (cls, constant, map_))
+            elif key in waiting:
+                user, other, seen = waiting[key]
+                places = term.size if term.kind == "ew" else terms.size(constant)
+                pairs = _unlike(terms, (other, seen), (constant, map_), places, {})
+                whole = pairs == [((other, seen), (constant, map_), places)] and seen is map_
+                joined = (other, constant) if whole and terms.size(other) == terms.size(constant) else (user, cls)
+                found += [_Facing(tuple(pairs), joined)] if pairs else []
+    return found
+
+
+def _without_views(term: Term) -> Any:
+    if term.kind == "ew":
+        return term.params[0]
+    return term.params[:-1] if term.kind == "contract" else term.params  # kn only says how a constant is stored
+
+
+def _is_stored(terms: Terms, cls: int) -> bool:
+    return _root(terms, terms.find(cls)) in terms.arrays
+
+
+def _unlike(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any]) -> list[_Views] | None:
+    """Where two expressions of constants part: the views that face each other, one of each pair a stored constant.
+
+    None where they are different expressions: nobody rounded those, however close they are. ``known`` remembers.
+    """
+    key = (a, b, size)
+    if key not in known:
+        known[key] = [] if a == b else _parts(terms, a, b, size, known)
+    return known[key]  # type: ignore[no-any-return]
+
+
+def _parts(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any]) -> list[_Views] | None:
+    if _is_stored(terms, a[0]) or _is_stored(terms, b[0]):
+        sizes = [terms.size(c) for c, m in (a, b) if m is None]
+        return [(a, b, size)] if all(n in (1, size) for n in sizes) else None
+    one, two = (terms.terms[terms.find(c)] for c, _ in (a, b))
+    if one.kind != two.kind or len(one.args) != len(two.args):
+        return None
+    if one.kind == "ew" and one.params[0] == two.params[0]:
+        left, right = (
+            [_through(terms, cls, m, outer) for cls, m in zip(term.args, term.params[1], strict=True)]
+            for term, (_, outer) in ((one, a), (two, b))
+        )
+        size_of = dict.fromkeys(left, size)
+    elif one.kind != "ew" and one.params == two.params and a[1] is b[1]:
+        left, right = ([_through(terms, c, None, None) for c in term.args] for term in (one, two))
+        size_of = {view: terms.size(view[0]) for view in left}
+    else:
+        return None
+    swaps = one.kind == "ew" and one.params[0] in COMMUTATIVE
+    ways = []
+    for other in (right, right[::-1]) if swaps else (right,):
+        found = [_unlike(terms, x, y, size_of[x], known) for x, y in zip(left, other, strict=True)]
+        if None not in found:
+            ways.append(list(dict.fromkeys(pair for part in found for pair in part or [])))
+    return min(ways, key=lambda pairs: (sum(_mixed(terms, *pair) for pair in pairs), len(pairs)), default=None)
+
+
+def _mixed(terms: Terms, a: Operand, b: Operand, size: int) -> bool:
+    """Whether a stored constant faces an expression: where operands may be swapped, like rather faces like."""
+    return _is_stored(terms, a[0]) != _is_stored(terms, b[0])
+
+
+def _through(terms: Terms, cls: int, inner: Map | None, outer: Map | None) -> Operand:
+    """An operand of a view, seen at the view's places."""
+    scalar = inner is None and terms.size(cls) == 1
+    return terms.find(cls), None if scalar else terms.maps.compose(inner, outer)
+
+
+def _as_kn(terms: Terms, term: Term, constant: int) -> int:
+    """A weight in the order [k, n] in which constants are kept, so that an expression and a stored constant can meet."""
+    if term.kind != "contract" or term.params[-1] or terms.find(term.args[1]) != constant:
+        return constant
+    batches, _, n, k, _ = term.params
+    return terms.move((constant,), terms.maps.transpose((batches[1], n, k), (0, 2, 1)))
+
+
+def _near(terms: Terms, prover: Prover) -> list[_Facing]:
+    """Constants of one side that stand within the roundings of the other's, wherever they stand."""
+    frontier: dict[int, set[int]] = {1: set(), 2: set()}
+    for side, bit in (("a", 1), ("b", 2)):
+        for cls in prover.nodes[side]:
+            if not terms.constant_like(cls):
+                frontier[bit] |= {
+                    _root(terms, terms.find(a)) for a in terms.terms[cls].args if _alone(terms, prover, a, bit)
+                }
+    found: list[_Facing] = []
+    used: set[int] = set()
+    for a in sorted(frontier[1] - frontier[2]):
+        for b in sorted(frontier[2] - frontier[1]):
+            if b in used or terms.size(a) != terms.size(b) or not (a in terms.arrays or b in terms.arrays):
+                continue
+            if _apart(terms, a, b)["within"]:
+                found.append(_Facing((((a, None), (b, None), terms.size(a)),), (a, b)))
+                used.add(b)
+                break
+    return found
+
+
+def _apart(terms: Terms, a: int, b: int) -> dict[str, Any]:
+    """How far apart two classes of constants are, in ulps, and whether that is within their roundings."""
+    whole = any(terms.precision.get(_root(terms, terms.find(c)), 0) >= 64 for c in (a, b))
+    unit = 0.0 if whole else max(_unit(terms, a), _unit(terms, b))
+    with np.errstate(all="ignore"):
+        values = evaluate(terms, _Rounded(2 * unit), [a, b])
+        a, b = terms.find(a), terms.find(b)
+        x, y = values[a].value, values[b].value
+        apart = np.where(x == y, 0.0, np.abs(x - y))
+        roundings = _operations(terms, a) + _operations(terms, b)
+        room = values[a].error + values[b].error if roundings else 2 * unit * np.maximum(np.abs(x), np.abs(y))
+        room = np.where(np.isfinite(room) & (unit > 0), room, 0.0)
+        spacing = 2 * (unit or 2.0**-53) * np.exp2(np.floor(np.log2(np.maximum(np.abs(x), 1e-300))))
+        ulps = apart / np.maximum(spacing, 2.0**-126 * (unit or 2.0**-53))
+    exact = (x == y).all() and (np.abs(x) < 2.0**53).all()
+    worst = int(np.argmax(np.where(np.isnan(ulps), np.inf, ulps))) if ulps.size else 0
+    return {
+        "ulps": float(np.max(np.where(np.isfinite(ulps), ulps, np.inf), initial=0.0)),
+        "values": [float(v[worst]) for v in (x, y)] if ulps.size else [],
+        "roundings": roundings or 1,
+        "within": bool(exact if whole else (apart <= room).all() and np.isfinite(x).all()),
+    }
+
+
+def _root(terms: Terms, cls: int) -> int:
+    """The class behind a rearrangement."""
+    term = terms.terms[cls]
+    while term.kind == "move" and len(term.args) == 1 and _keeps_all(terms, term.params[0], term.args[0]):
+        cls = terms.find(term.args[0])
+        term = terms.terms[cls]
+    return cls
+
+
+def _keeps_all(terms: Terms, map_: Map, source: int) -> bool:
+    return map_.size == terms.size(source) and terms.maps.inverse(map_) is not None
+
+
+def _operations(terms: Terms, cls: int) -> int:
+    """How many roundings an expression of constants has, a sum of K products counting 2 K."""
+    total = 0
+    for c in terms.order([cls]):
+        term = terms.terms[c]
+        if term.kind == "ew":
+            total += 1
+        elif term.kind == "contract":
+            total += 2 * int(term.params[3])
+        elif term.kind in ("sum", "rows"):
+            total += int(term.params[-1])
+    return total
+
+
+def _unit(terms: Terms, cls: int) -> float:
+    """The unit roundoff of the coarsest floats among the constants that a class is made of; 0 where there are none."""
+    units = [0.0]
+    for c in terms.order([cls]):
+        bits = terms.precision.get(c, 0) if c in terms.arrays else 0
+        if 0 < bits < 64 and not _power_of_two(terms.arrays[c]):
+            units.append(2.0**-bits)
+    return max(units)
+
+
+def _power_of_two(array: np.ndarray) -> bool:
+    """Whether a constant is a scalar that rounds nothing: any type holds it, and so says nothing of the model's."""
+    return array.size == 1 and abs(math.frexp(float(array[0]))[0]) in (0.0, 0.5)
+
+
+def _described(terms: Terms, traces: tuple[Trace, Trace], a: Operand, b: Operand, size: int) -> dict[str, Any]:
+    roots = [_root(terms, terms.find(c)) for c, _ in (a, b)]
+    names = [_name(terms, trace, cls) for trace, cls in zip(traces, roots, strict=True)]
+    one, two = _met(terms, a, b, size)
+    return {
+        "name": names[1] or names[0] or "constant",
+        "a": names[0],
+        "b": names[1],
+        "elements": terms.size(one),
+        **_apart(terms, one, two),
+    }
+
+
+def _met(terms: Terms, a: Operand, b: Operand, size: int) -> tuple[int, int]:
+    """The elements of two constants that are seen at the same places, each pair once."""
+    if a[1] is b[1] and terms.size(a[0]) == terms.size(b[0]):
+        return a[0], b[0]
+    left, right = (np.arange(size) % terms.size(c) + 1 if m is None else m.index.astype(np.int64) for c, m in (a, b))
+    assert left.size == right.size == size
+    places = np.divmod(np.unique(left * (terms.size(b[0]) + 1) + right), terms.size(b[0]) + 1)  # 0 stands for a zero
+    one, two = (terms.move((c,), terms.maps.intern(at)) for (c, _), at in zip((a, b), places, strict=True))
+    return one, two
+
+
+def _name(terms: Terms, trace: Trace, cls: int) -> str | None:
+    """The graph's name for a constant, in any layout; None for an expression of several."""
+    array = terms.arrays.get(terms.find(cls))
+    if array is None:
+        return None
+    ordered = np.sort(array.astype(np.float64))
+    for value, held in trace.values.items():
+        same_size = isinstance(held, np.ndarray) and held.size == array.size and held.dtype.kind not in "OUSb"
+        if same_size and np.array_equal(np.sort(held.astype(np.float64).reshape(-1)), ordered):  # type: ignore[union-attr]
+            return str(value.name)
+    return None

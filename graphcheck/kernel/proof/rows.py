@@ -1,0 +1,115 @@
+"""Row windows: where a region treats all rows alike, one row of it stands for all (one row of free values is a full proof)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+
+from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.store import Terms
+
+
+class RowReducer:
+    """Rewrites a class of ``count`` rows that are all treated alike into the class of one such row."""
+
+    def __init__(self, terms: Terms, count: int, shared: Callable[[int], bool]) -> None:
+        self.terms, self.count, self.shared = terms, count, shared
+        self._known: dict[int, int | None] = {}
+
+    def reduce(self, cls: int) -> int | None:
+        """The class of one row, or None where rows differ."""
+        rep = self.terms.find(cls)
+        for c in self.terms.order([rep], lambda c: c in self._known or self._is_shared(c)):
+            if c not in self._known:
+                self._known[c] = self._reduce(c)
+        return self._known[rep]
+
+    def _is_shared(self, cls: int) -> bool:
+        return self.shared(cls)
+
+    def _row(self, arg: int) -> int | None:
+        return self._known.get(self.terms.find(arg))
+
+    def _whole(self, arg: int) -> int | None:
+        """A tensor that is the same for all rows, as it is: a constant, or a shared class as a free tensor."""
+        rep = self.terms.find(arg)
+        if rep in self.terms.arrays:
+            return rep
+        return self.terms.leaf(("whole", rep), self.terms.size(rep)) if self._is_shared(rep) else None
+
+    def _reduce(self, cls: int) -> int | None:
+        term, count, terms = self.terms.terms[cls], self.count, self.terms
+        if term.size % count or cls in terms.arrays:
+            return None
+        if self._is_shared(cls):
+            return terms.leaf(("row", cls, count), term.size // count)
+        if term.kind == "ew":
+            views = [self._view(a, m, term.size) for a, m in zip(term.args, term.params[1], strict=True)]
+            if any(v is None for v in views):
+                return None
+            return terms.ew(term.params[0], [v for v in views if v is not None], term.size // count)
+        if term.kind == "move" and len(term.args) == 1:
+            view = self._view(term.args[0], term.params[0], term.size)
+            return None if view is None else terms.move((view[0],), view[1] or self._all(term.size // count))
+        if term.kind in ("sum", "rows"):
+            fn, rows, k = term.params if term.kind == "rows" else ("", *term.params)
+            row = self._row(term.args[0])
+            if row is None or rows % count:
+                return None
+            return terms.sum(row, rows // count, k) if term.kind == "sum" else terms.rows(fn, row, rows // count, k)
+        return self._contract(cls) if term.kind == "contract" else None
+
+    def _all(self, size: int) -> Map:
+        return self.terms.maps.intern(np.arange(1, size + 1))
+
+    def _contract(self, cls: int) -> int | None:
+        term, count = self.terms.terms[cls], self.count
+        (ba, bb), m, n, k, kn = term.params
+        row = self._row(term.args[0])
+        if row is None:
+            return None
+        if bb == 1 and (ba * m) % count == 0:
+            other = self._whole(term.args[1])
+            if other is None:
+                return None
+            return self.terms.contract(row, other, (1, 1), ba * m // count, n, k, kn)
+        if ba == bb and ba % count == 0:
+            both = self._row(term.args[1])
+            return None if both is None else self.terms.contract(row, both, (ba // count, bb // count), m, n, k, kn)
+        return None
+
+    def _view(self, arg: int, map_: Map | None, size: int) -> tuple[int, Map | None] | None:
+        """One row of an operand: block-diagonal maps read the row of the operand, constant ones read it whole."""
+        n = self.terms.size(arg)
+        if map_ is None:
+            if n == 1:
+                whole = self._whole(arg)
+                return None if whole is None else (whole, None)
+            row = self._row(arg)
+            return None if row is None else (row, None)
+        key = ("rows", self.count, n)
+        if key not in map_.row_cache:
+            map_.row_cache[key] = self._split(map_, n)
+        kind, first = cast(tuple[str, Map | None], map_.row_cache[key])
+        if kind == "block":
+            row = self._row(arg)
+            return None if row is None else (row, first)
+        if kind == "same":
+            whole = self._whole(arg)
+            return None if whole is None else (whole, first)
+        return None
+
+    def _split(self, map_: Map, n: int) -> tuple[str, Map | None]:
+        if not map_.size:
+            return "neither", None
+        table = map_.index.reshape(self.count, -1).astype(np.int64)
+        first = table[0]
+        if bool((table == first).all()):
+            return "same", self.terms.maps.intern(first)
+        if n % self.count == 0 and int(first.max()) <= n // self.count:
+            step = np.arange(self.count)[:, None] * (n // self.count)
+            if bool((table == np.where(first > 0, first + step, 0)).all()):
+                return "block", self.terms.maps.intern(first)
+        return "neither", None

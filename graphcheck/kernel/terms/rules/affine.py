@@ -1,0 +1,103 @@
+"""Constant factors and terms gathered together: (x W + b) s + t becomes x (W s) + (b s + t), exactly.
+
+Optimizers fold such chains (a BatchNormalization into a Conv) and store the rounded constants. In this form the stored
+constant of one side faces the exact expression of the other, which is what ``within-rounding`` needs to see. Cases:
+
+1. (x + c) + d = x + (c + d)
+2. (x * c) * d = x * (c * d)
+3. (x + c) * d = x * d + c * d
+4. (x W) * d = x (W d), d depending on the column alone
+5. (x s) y = (x y) s for a scalar s, x and y computed
+
+A scalar can be gathered into the weights before it ("push": cases 3 and 4), or out of the products behind it ("pull": case 5);
+which of the two an optimizer did is not known beforehand, so both are tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from graphcheck.kernel.terms.store import Operand, Terms
+
+
+def gather(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> int | None:
+    """The gathered form of ``fn(x, d)`` with one constant operand d, or None where there is nothing to gather."""
+    constant = [terms.constant_like(c) for c, _ in views]
+    if constant[0] == constant[1]:
+        return None
+    x, d = (views[1], views[0]) if constant[0] else (views[0], views[1])
+    if x[1] is None and terms.size(x[0]) != size:
+        return None  # a scalar spread over a tensor
+    term = terms.terms[x[0]]
+    pulled = terms.affine == "pull" and fn == "mul" and terms.size(d[0]) == 1 and d[1] is None
+    if term.kind == "contract" and fn == "mul" and x[1] is None and not pulled:
+        return _into_weight(terms, x[0], d, size)
+    if term.kind != "ew" or term.params[0] not in ("add", "mul") or len(term.args) != 2:
+        return None
+    inner = []
+    for c, m in zip(term.args, term.params[1], strict=True):
+        scalar = m is None and terms.size(c) == 1
+        inner.append((terms.find(c), None if scalar else terms.maps.compose(m, x[1])))
+    known = [terms.constant_like(c) for c, _ in inner]
+    if known[0] == known[1] or (fn == "add" and term.params[0] == "mul"):
+        return None
+    if pulled and not (term.params[0] == "mul" and min(terms.size(c) for c, _ in inner) == 1):
+        return None  # a scalar stays outside, but two of them are one
+    free, fixed = (inner[1], inner[0]) if known[0] else (inner[0], inner[1])
+    folded = terms.ew(fn, [fixed, d], size)
+    if fn == term.params[0]:  # cases 1 and 2
+        return terms.ew(fn, [free, (folded, None)], size)
+    return terms.ew("add", [(terms.ew("mul", [free, d], size), None), (folded, None)], size)  # case 3
+
+
+def _into_weight(terms: Terms, cls: int, d: Operand, size: int) -> int | None:
+    """Case 4."""
+    term = terms.terms[cls]
+    batches, m, n, k, kn = term.params
+    a, w = (terms.find(c) for c in term.args)
+    if not terms.constant_like(w) or batches[1] not in (1, max(batches)):
+        return None
+    scalar = terms.size(d[0]) == 1 and d[1] is None
+    if scalar:
+        factor: Operand = d
+    else:
+        index = d[1].index if d[1] is not None else np.arange(1, size + 1)
+        table = index.reshape(batches[1], -1, n)
+        if (table != table[:, :1]).any():
+            return None
+        column = table[:, 0]  # [batch of W, n]
+        spread = np.repeat(column[:, None, :], k, axis=1) if kn else np.repeat(column[:, :, None], k, axis=2)
+        factor = (d[0], terms.maps.intern(spread))
+    weight = terms.ew("mul", [(w, None), factor], batches[1] * n * k)
+    return terms.contract(a, weight, batches, m, n, k, kn)
+
+
+def pull_scalar(terms: Terms, a: int, b: int, params: tuple[Any, ...]) -> int | None:
+    """Case 5, for either operand of a contraction; None where neither is a scalar multiple."""
+    for first, (x, y) in enumerate(((b, a), (a, b))):
+        found = None if terms.constant_like(x) else _scalar_multiple(terms, x)
+        if found is not None:
+            bare, factor = found
+            product = terms.contract(bare, y, *params) if first else terms.contract(y, bare, *params)
+            return terms.ew("mul", [(product, None), (factor, None)], terms.size(product))
+    return None
+
+
+def _scalar_multiple(terms: Terms, cls: int) -> tuple[int, int] | None:
+    """(x, s) of a class that is x * s, behind movement too."""
+    term = terms.terms[terms.find(cls)]
+    if term.kind == "move" and len(term.args) == 1:
+        inner = _scalar_multiple(terms, term.args[0])
+        return None if inner is None else (terms.move((inner[0],), term.params[0]), inner[1])
+    if term.kind != "ew" or term.params[0] != "mul" or len(term.args) != 2:
+        return None
+    for x, s in (term.args, term.args[::-1]):
+        at = term.args.index(s)
+        plain = terms.size(x) == term.size and all(m is None for m in term.params[1])
+        if plain and terms.size(s) == 1 and term.params[1][at] is None and terms.constant_like(s):
+            return terms.find(x), terms.find(s)
+    return None

@@ -1,0 +1,164 @@
+"""The few identities that hold exactly over the reals, applied while terms are made.
+
+1. x + 0 = x * 1 = x, and x * 0 = 0 (where x is defined)
+2. -(-x) = x
+3. 1 / 2**n is the constant 2**-n
+4. Exp(-x) = 1 / Exp(x): the one sign that is kept
+5. Exp(x) * (1 / ReduceSum(Exp(x))), row by row, is Softmax(x)
+6. pos(s x) = pos(x) for s > 0
+7. Sqrt(x x) = |x|, Sqrt(1 / x) = 1 / Sqrt(x), Log(Exp(x)) = x
+8. Log(ReduceSum(Exp(x))) is taken of x less its mean: so every shift of x gives the same; Log(Softmax(x)) is x less that
+9. -x * pos(-x) is Max(-x, 0), which has a form of its own (:mod:`graphcheck.kernel.terms.rules.extremes`)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from graphcheck.kernel.terms.store import Operand, Terms
+
+_PAIRS = ((0, 1), (1, 0))
+
+
+def simplify(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> int | None:
+    """The class that ``fn`` of the operands is by an identity, or None."""
+    if fn in ("add", "mul") and len(views) == 2:
+        for one, other in _PAIRS:
+            value = terms.scalar(views[one][0])
+            found = None if value is None else _with_scalar(terms, fn, value, views[one], views[other], size)
+            if found is not None:
+                return found
+    if fn == "recip":
+        value = terms.scalar(views[0][0])
+        if value and abs(math.frexp(value)[0]) == 0.5 and abs(value) > 2.0**-126:  # 3
+            return terms.seen((terms.const(np.array([1 / value]), 0), None), size)
+    if not terms.normalize:
+        return None
+    if fn == "exp":
+        argument = negated(terms, views[0], size)
+        if argument is not None:  # 4
+            return terms.ew("recip", [(terms.ew("exp", [argument], size), None)], size)
+    if fn == "mul" and len(views) == 2:
+        for one, other in _PAIRS:
+            if _is_step(terms, views[other], views[one]) and negated(terms, views[one], size) is not None:  # 9
+                return terms.ew("max", [views[one], (terms.const(np.zeros(1), 0), None)], size)
+            found = _softmax(terms, views[one], views[other], size)
+            if found is not None:  # 5
+                return found
+    if fn in ("pos", "sqrt", "log"):
+        return _of_one(terms, fn, views[0], size)
+    return None
+
+
+def _is_step(terms: Terms, step: Operand, x: Operand) -> bool:
+    """Whether a view is pos(x) of the other one."""
+    term = terms.terms[step[0]]
+    return term.kind == "ew" and term.params == ("pos", (None,)) and (terms.find(term.args[0]), step[1]) == x
+
+
+def _of_one(terms: Terms, fn: str, view: Operand, size: int) -> int | None:
+    """Cases 6 to 8."""
+    cls, map_ = view
+    term = terms.terms[cls]
+    if map_ is not None or term.size != size or terms.neginf[cls]:
+        return None
+    if fn == "log" and term.kind == "sum":
+        return _log_sum(terms, terms.find(term.args[0]), *term.params)
+    if fn == "log" and term.kind == "rows" and term.params[0] == "softmax":
+        x, (rows, k) = terms.find(term.args[0]), term.params[1:]
+        total = None if terms.neginf[x] else _log_sum(terms, terms.ew("exp", [(x, None)], size), rows, k)
+        return None if total is None else _less(terms, x, total, rows, k)
+    if term.kind != "ew":
+        return None
+    inner = [(terms.find(a), m) for a, m in zip(term.args, term.params[1], strict=True)]
+    if fn == "log" and term.params[0] == "exp":  # 7
+        return terms.seen(inner[0], size)
+    if fn == "sqrt" and term.params[0] == "recip":
+        return terms.ew("recip", [(terms.ew("sqrt", inner, size), None)], size)
+    if fn == "sqrt" and term.params[0] == "mul" and inner[0] == inner[1]:
+        return terms.ew("abs", inner[:1], size)
+    if fn == "pos" and term.params[0] == "mul":
+        for one, other in _PAIRS:
+            if (terms.scalar(inner[one][0]) or 0) > 0 and terms.size(inner[other][0]) == size:  # 6
+                return terms.ew("pos", [inner[other]], size)
+    return None
+
+
+def _log_sum(terms: Terms, power: int, rows: int, k: int) -> int | None:
+    """Case 8: Log(Sum(Exp(x))) = mean + Log(Sum(Exp(x - mean))); None where x has its mean taken off already."""
+    term = terms.terms[power]
+    moved = term.params[0] if term.kind == "move" and len(term.args) == 1 else None
+    term = terms.terms[terms.find(term.args[0])] if moved is not None else term
+    if term.kind != "ew" or term.params[0] != "exp" or k < 1 or (moved is not None and moved.has_zero):
+        return None  # a zero that movement put in is no power of anything
+    x = terms.seen((terms.find(term.args[0]), terms.maps.compose(term.params[1][0], moved)), rows * k)
+    count = terms.ew("recip", [(terms.const(np.array([float(k)]), 0), None)], 1)
+    mean = terms.ew("mul", [(terms.sum(x, rows, k), None), (count, None)], rows)
+    centred = _less(terms, x, mean, rows, k)
+    if terms.neginf[x] or terms.find(x) in map(terms.find, terms.centred):
+        return None
+    terms.centred.add(centred)
+    total = terms.sum(terms.ew("exp", [(centred, None)], rows * k), rows, k)
+    return terms.ew("add", [(mean, None), (terms.ew("log", [(total, None)], rows), None)], rows)
+
+
+def _less(terms: Terms, x: int, taken: int, rows: int, k: int) -> int:
+    """x [rows, k] less one number a row."""
+    along = terms.maps.intern(np.repeat(np.arange(1, rows + 1), k))
+    less = terms.ew("mul", [(terms.const(np.array([-1.0]), 0), None), (taken, None)], rows)
+    return terms.ew("add", [(x, None), (less, along)], rows * k)
+
+
+def _with_scalar(terms: Terms, fn: str, value: float, scalar: Operand, other: Operand, size: int) -> int | None:
+    if (fn, value) in (("add", 0.0), ("mul", 1.0)):  # 1
+        return terms.seen(other, size)
+    if fn == "mul" and value == 0.0 and not terms.neginf[other[0]]:
+        return terms.seen((scalar[0], None), size)
+    if fn == "mul" and value == -1.0:
+        inner = negated(terms, other, size)
+        return None if inner is None else terms.seen(inner, size)  # 2
+    return None
+
+
+def negated(terms: Terms, view: Operand, size: int) -> Operand | None:
+    """What a view is the negative of, seen at the same places; None if it is no negation."""
+    cls, map_ = view
+    term = terms.terms[cls]
+    if term.kind != "ew" or term.params[0] != "mul" or len(term.args) != 2 or (map_ is None and term.size != size):
+        return None
+    for one, other in _PAIRS:
+        if terms.scalar(term.args[one]) == -1.0 and terms.size(term.args[other]) == term.size:
+            return terms.find(term.args[other]), terms.maps.compose(term.params[1][other], map_)
+    return None
+
+
+def _softmax(terms: Terms, power: Operand, inverse: Operand, size: int) -> int | None:
+    e, r = terms.terms[power[0]], terms.terms[inverse[0]]
+    if power[1] is not None or e.kind != "ew" or e.params[0] != "exp" or r.kind != "ew" or r.params[0] != "recip":
+        return None
+    total = terms.terms[terms.find(r.args[0])]
+    if total.kind != "sum" or r.params[1][0] is not None:
+        return None
+    rows, k = total.params
+    along = inverse[1]
+    if size != rows * k or (along is None and rows > 1):
+        return None
+    table = terms.terms[terms.find(total.args[0])]  # the powers as they are summed, maybe transposed
+    places = np.arange(1, size + 1)
+    if terms.find(total.args[0]) != power[0]:
+        back = terms.maps.inverse(table.params[0]) if table.kind == "move" else None
+        if back is None or len(table.args) != 1 or terms.find(table.args[0]) != power[0]:
+            return None
+        places = back.index  # where each power stands in its row
+    if along is not None and not np.array_equal(along.index, (places - 1) // k + 1):
+        return None
+    x = terms.seen((terms.find(e.args[0]), e.params[1][0]), size)
+    if table.kind != "move":
+        return terms.rows("softmax", x, rows, k)
+    rowwise = terms.rows("softmax", terms.move((x,), table.params[0]), rows, k)
+    return terms.move((rowwise,), terms.maps.intern(places))

@@ -1,0 +1,393 @@
+"""The record of an evaluation: hash-consed terms over a handful of verbs, in normal form (congruence).
+
+A *class* is a flat tensor of reals known by what computes it; the shape stands outside, so every reshape is free. The
+verbs are all that an operator may use to say what it means, and all that an evaluation domain has to implement:
+
+=========== ======================================================================================================
+const       a constant array
+leaf        a free tensor (graph input, or a class taken as free by a proof window)
+move        movement: sources laid end to end, picked by an integer map (:mod:`graphcheck.kernel.terms.maps`)
+ew          elementwise ``fn`` over operands, each a class seen through a map (None: as it is; size 1: a scalar)
+contract    [B, m, k] x [B, n, k] -> [B, m, n], summed over k; an operand with one batch is shared by all
+sum         [rows, k] -> [rows]
+rows        [rows, k] -> [rows, k] or [rows]: softmax, max, min, ... of each row
+opaque      an operator nobody has taught: a function of its operands and its key, nothing else is known
+=========== ======================================================================================================
+
+The same key is the same class. ``merge`` joins two classes that were proved equal, and re-keys what uses them, as
+e-graphs do (Willsey et al., "egg", POPL 2021), so that everything behind a merged tensor closes without evaluation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphcheck.errors import Undecided
+from graphcheck.files.hashing import Hashes
+from graphcheck.kernel.terms import constants
+from graphcheck.kernel.terms.maps import Map, Maps
+from graphcheck.kernel.terms.masks import may_be_neginf
+from graphcheck.kernel.terms.rules import affine, columns, extremes, identities
+from graphcheck.kernel.terms.rules.flattening import flatten
+
+Operand = tuple[int, Map | None]
+
+COMMUTATIVE = frozenset({"add", "mul", "max", "min"})
+_UNORDERED = frozenset({"max", "min"})  # row functions for which the order within a row is no matter
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Term:
+    """One application of a verb: ``kind`` and its parameters (hashable), the operands' classes, the number of elements."""
+
+    kind: str
+    params: tuple[Any, ...]
+    args: tuple[int, ...]
+    size: int
+
+
+class Terms:
+    """The store of classes. ``normalize=False`` keeps movement where the graph has it (the analyzer wants it so);
+    ``affine`` ("push" or "pull", see :mod:`graphcheck.kernel.terms.rules.affine`) gathers constant factors and terms, so
+    that a folded constant faces the expression it was folded from."""
+
+    def __init__(self, *, normalize: bool = True, affine: str = "", hashes: Hashes | None = None) -> None:
+        self.hashes = hashes or Hashes()
+        self.maps = Maps()
+        self.normalize = normalize
+        self.affine = affine
+        self.terms: list[Term] = []
+        self.depth: list[tuple[int, int]] = []  # (contractions, verbs) below a class
+        self.neginf: list[bool] = []  # may hold -inf
+        self.arrays: dict[int, np.ndarray] = {}  # class of a constant -> its flat values
+        self.precision: dict[int, int] = {}  # bits of the finest type that a constant is stored in; integers are exact
+        self._keys: dict[tuple[Any, ...], int] = {}
+        self._parent: list[int] = []
+        self._users: list[list[int]] = []
+        self._constant_like: dict[int, bool] = {}
+        self.centred: set[int] = set()  # classes that had the mean of each row taken off, by an identity
+        self.merges = 0
+        self.on_merge: Callable[[int, int], None] | None = None  # told (kept, given up) at every merge
+
+    # -- classes -------------------------------------------------------------------------------------------------
+
+    def find(self, cls: int) -> int:
+        """The representative of a class."""
+        while self._parent[cls] != cls:
+            self._parent[cls] = self._parent[self._parent[cls]]
+            cls = self._parent[cls]
+        return cls
+
+    def term(self, cls: int) -> Term:
+        """What computes the class, operands up to date."""
+        term = self.terms[self.find(cls)]
+        return dataclasses.replace(term, args=tuple(self.find(a) for a in term.args))
+
+    def size(self, cls: int) -> int:
+        """Number of elements of a class."""
+        return self.terms[cls].size
+
+    def _intern(self, kind: str, params: tuple[Any, ...], args: tuple[int, ...], size: int) -> int:
+        key = (kind, params, args, size)
+        found = self._keys.get(key)
+        if found is not None:
+            return self.find(found)
+        cls = len(self.terms)
+        self._keys[key] = cls
+        self.terms.append(Term(kind, params, args, size))
+        self._parent.append(cls)
+        self._users.append([])
+        below = [self.depth[a] for a in args]
+        contractions = max((d[0] for d in below), default=0) + (kind == "contract")
+        self.depth.append((contractions, max((d[1] for d in below), default=0) + 1))
+        self.neginf.append(may_be_neginf(self, kind, params, args, size))
+        for arg in set(args):
+            self._users[arg].append(cls)
+        return cls
+
+    def merge(self, a: int, b: int) -> int:
+        """Join two classes proved equal, and everything that then has the same key; returns the representative."""
+        asked, work = a, [(a, b)]
+        while work:
+            a, b = (self.find(c) for c in work.pop())
+            if a == b:
+                continue
+            if self._rank(b) < self._rank(a):
+                a, b = b, a
+            self._parent[b] = a
+            self.merges += 1
+            users = self._users[b]
+            self._users[b] = []
+            if self._becomes_move(a, b):
+                self.terms[a] = self.terms[b]
+                users = users + self._users[a]
+                self._users[a] = []
+            if self.on_merge is not None:
+                self.on_merge(a, b)
+            for user in users:
+                again = self.rebuild(user)
+                if again is not None and self.find(again) != self.find(user):
+                    work.append((again, user))
+            self._users[a] += users
+        return self.find(asked)
+
+    def _becomes_move(self, kept: int, gone: int) -> bool:
+        """Whether the class kept is better known as the movement that the other one is, since users look through movement."""
+        term = self.terms[gone]
+        known = kept in self.arrays or self.terms[kept].kind in ("move", "leaf")
+        return not known and term.kind == "move" and all(self.find(a) < kept for a in term.args)
+
+    def _rank(self, cls: int) -> tuple[bool, int]:
+        return (cls not in self.arrays, cls)
+
+    def rebuild(self, cls: int) -> int | None:
+        """The class of the same verb on the operands' present representatives."""
+        term = self.terms[cls]
+        return self.make(term, [self.find(a) for a in term.args]) if term.args else None
+
+    def make(self, term: Term, args: Sequence[int]) -> int:
+        """The class of a term's verb on other operands."""
+        if term.kind == "move":
+            return self.move(args, term.params[0])
+        if term.kind == "ew":
+            return self.ew(term.params[0], list(zip(args, term.params[1], strict=True)), term.size)
+        if term.kind == "contract":
+            return self.contract(args[0], args[1], *term.params)
+        if term.kind == "sum":
+            return self.sum(args[0], *term.params)
+        if term.kind == "rows":
+            return self.rows(term.params[0], args[0], *term.params[1:])
+        return self._intern(term.kind, term.params, tuple(args), term.size)
+
+    # -- verbs ---------------------------------------------------------------------------------------------------
+
+    def leaf(self, key: tuple[Any, ...], size: int) -> int:
+        """A free tensor known by ``key``."""
+        return self._intern("leaf", key, (), size)
+
+    def const(self, array: np.ndarray, bits: int | None = None) -> int:
+        """A constant; NaN and +inf are undecided. A constant with one value throughout is a scalar.
+
+        ``bits`` is the precision it is stored in, if not its type's; 0 for a number that no graph holds.
+        """
+        flat = array.reshape(-1)
+        bits = constants.significant_bits(flat.dtype) if bits is None else bits
+        if flat.size > 1 and flat.dtype != object and constants.uniform(flat):
+            return self.move((self.const(flat[:1], bits),), self.maps.intern(np.ones(flat.size, np.int32)))
+        digest = constants.key(flat, self.hashes)
+        found = self._keys.get(("const", digest, (), flat.size))
+        if found is not None:
+            cls = self.find(found)
+            self.precision[cls] = max(self.precision.get(cls, 0), bits)
+            return cls
+        values = flat.astype(np.float64) if flat.dtype == bool or flat.dtype.kind == "V" else flat
+        has_neginf = False
+        if values.dtype.kind not in "iu" and not self.hashes.finite(values):
+            if not np.isneginf(values[~np.isfinite(values)].astype(np.float64)).all():
+                raise Undecided("a constant holds NaN or +inf")
+            has_neginf = True
+        cls = self._intern("const", digest, (), flat.size)
+        self.arrays[cls], self.precision[cls] = values, bits
+        self.neginf[cls] = has_neginf
+        return cls
+
+    def move(self, sources: Sequence[int], map_: Map) -> int:
+        """Pick elements of the ``sources``, laid end to end, by the map; in normal form."""
+        sources = tuple(self.find(s) for s in sources)
+        sources, map_ = flatten(self, sources, map_)
+        if not sources or not map_.index.any():
+            return self.const(np.zeros(1, np.float32)) if map_.size == 1 else self._zeros(map_.size)
+        if len(sources) == 1 and map_.identity and map_.size == self.size(sources[0]):
+            return sources[0]
+        if len(sources) == 1 and sources[0] in self.arrays and self.size(sources[0]) > 1:
+            padded = np.concatenate([np.zeros(1, self.arrays[sources[0]].dtype), self.arrays[sources[0]]])
+            return self.const(padded[map_.index], self.precision.get(sources[0]))
+        if all(s in self.arrays for s in sources) and (len(sources) > 1 or map_.has_zero):
+            arrays = [self.arrays[s] for s in sources]
+            dtype = np.result_type(*(a.dtype for a in arrays))
+            if all(constants.fits(a, dtype) for a in arrays):
+                padded = np.concatenate([np.zeros(1, dtype), *arrays])
+                return self.const(padded[map_.index], max(self.precision.get(s, 0) for s in sources))
+        return self._intern("move", (map_,), sources, map_.size)
+
+    def _zeros(self, size: int) -> int:
+        zero = self.const(np.zeros(1, np.float32))
+        return self._intern("move", (self.maps.intern(np.ones(size, np.int32)),), (zero,), size)
+
+    def ew(self, fn: str, operands: Sequence[Operand], size: int) -> int:
+        """Elementwise ``fn``; each operand is (class, map to ``size`` elements) with None for as-is or a scalar."""
+        views = [self._view(cls, map_, size) for cls, map_ in operands]
+        assert all(self.size(c) in (1, size) if m is None else m.size == size for c, m in views)
+        simple = identities.simplify(self, fn, views, size)
+        if simple is not None:
+            return simple
+        if not self.normalize:
+            return self._ew(fn, views, size)
+        if fn in extremes.OPPOSITE:
+            known = extremes.simplify(self, fn, views, size)
+            if isinstance(known, int):
+                return known
+            views = known
+        wide = [(c, m) for c, m in views if self.size(c) > 1 or m is not None]
+        if not wide:
+            if size == 1:
+                return self._ew(fn, views, 1)
+            return self.move((self._ew(fn, views, 1),), self.maps.intern(np.ones(size, np.int32)))
+        first = wide[0]
+        if first[1] is not None and not first[1].has_zero and all(m is first[1] for _, m in wide):
+            sizes = {self.size(c) for c, _ in wide}
+            if len(sizes) == 1:
+                bare = [(c, None) for c, _ in views]
+                return self.move((self.ew(fn, bare, sizes.pop()),), first[1])
+        return self._pivot(fn, views, size)
+
+    def _pivot(self, fn: str, views: list[Operand], size: int) -> int:
+        """Pull every operand back by the layout of the oldest computed one, so that the layout does not matter."""
+        computed = [(c, m.key if m else b"", m) for c, m in views if self.size(c) == size and c not in self.arrays]
+        for _, _, map_ in sorted(computed, key=lambda entry: (self.constant_like(entry[0]), *entry[:2])):
+            if map_ is None:
+                break
+            back = self.maps.inverse(map_)
+            if back is not None:
+                moved = [
+                    (c, self._whole(c, self.maps.compose(m, back)) if self.size(c) > 1 else None) for c, m in views
+                ]
+                return self.move((self._ew(fn, moved, size),), map_)
+        return self._ew(fn, views, size)
+
+    def _whole(self, cls: int, map_: Map | None) -> Map | None:
+        """None for a map that gives the class as it is."""
+        return None if map_ is not None and map_.identity and map_.size == self.size(cls) else map_
+
+    def _view(self, cls: int, map_: Map | None, size: int) -> Operand:
+        cls = self.find(cls)
+        term = self.terms[cls]
+        if map_ is None and self.size(cls) == 1 < size and term.kind == "move":
+            map_ = self.maps.intern(np.ones(size, np.int32))  # a scalar picked from a tensor is seen at every place
+        if term.kind == "move" and len(term.args) == 1:
+            inner = self.find(term.args[0])
+            composed = self.maps.compose(term.params[0], map_)
+            assert composed is not None
+            if self.size(inner) == 1 and not composed.has_zero:
+                return inner, None
+            if not composed.has_zero:
+                return inner, self._whole(inner, composed)
+        if self.size(cls) == 1 and (map_ is None or not map_.has_zero):
+            return cls, None
+        if map_ is not None and map_.has_zero:
+            return self.move((cls,), map_), None
+        return cls, self._whole(cls, map_)
+
+    def _ew(self, fn: str, views: Sequence[Operand], size: int) -> int:
+        views = list(views)
+        if self.affine and fn in ("add", "mul") and len(views) == 2:
+            gathered = affine.gather(self, fn, views, size)
+            if gathered is not None:
+                return gathered
+        if fn in COMMUTATIVE:
+            views.sort(key=lambda v: (v[0], v[1].key if v[1] else b""))
+        return self._intern("ew", (fn, tuple(m for _, m in views)), tuple(c for c, _ in views), size)
+
+    def constant_like(self, cls: int) -> bool:
+        """Whether a class is computed from constants alone."""
+        known = self._constant_like
+        for c in self.order([cls], known.__contains__):
+            if c not in known:
+                term = self.terms[c]
+                known[c] = c in self.arrays or (term.kind != "leaf" and all(known[self.find(a)] for a in term.args))
+        return known[self.find(cls)]
+
+    def scalar(self, cls: int) -> float | None:
+        """The value of a scalar constant, if the class is one (also one spread over a tensor)."""
+        term = self.terms[self.find(cls)]
+        if term.kind == "move" and len(term.args) == 1 and not term.params[0].has_zero:
+            cls = term.args[0]
+        array = self.arrays.get(self.find(cls))
+        return float(array[0]) if array is not None and array.size == 1 else None
+
+    def seen(self, view: Operand, size: int) -> int:
+        """The class of a view at ``size`` places."""
+        cls, map_ = view
+        if map_ is not None:
+            return self.move((cls,), map_)
+        return cls if self.size(cls) == size else self.move((cls,), self.maps.intern(np.ones(size, np.int32)))
+
+    def contract(self, a: int, b: int, batches: tuple[int, int], m: int, n: int, k: int, kn: bool = False) -> int:
+        """[Ba, m, k] x [Bb, n, k] -> [B, m, n]; ``batches`` = (Ba, Bb), one of them may be 1.
+
+        With ``kn`` the second operand is [Bb, k, n]: the way most weights are stored, and how constants are kept.
+        """
+        a, b = self.find(a), self.find(b)
+        batch = max(batches)
+        if kn != (b in self.arrays):
+            b, kn = self.move((b,), self.maps.transpose((batches[1], *((k, n) if kn else (n, k))), (0, 2, 1))), not kn
+        picked = columns.one_hot(self.arrays.get(b), n, k) if kn and batches[1] == 1 else None
+        if picked is not None:
+            rows = np.arange(batch * m)[:, None] * k
+            return self.move((a,), self.maps.intern(rows + picked[None, :] + 1))
+        if self.normalize:
+            if b not in self.arrays and (a in self.arrays or a > b):
+                swapped = self.contract(b, a, batches[::-1], n, m, k)
+                return self.move((swapped,), self.maps.transpose((batch, n, m), (0, 2, 1)))
+            pulled = affine.pull_scalar(self, a, b, (batches, m, n, k, kn)) if self.affine == "pull" else None
+            if pulled is not None:
+                return pulled
+            a, b = columns.sort(self, a, b, batches, m, n, k, kn)
+        return self._intern("contract", (batches, m, n, k, kn), (a, b), batch * m * n)
+
+    def sum(self, a: int, rows: int, k: int) -> int:
+        """[rows, k] -> [rows]."""
+        a = self.find(a)
+        if k == 1:
+            return a
+        if self.normalize and self.terms[a].kind == "move":
+            order = columns.order(self.terms[a].params[0], k)
+            if order is not None:
+                a = self.move((a,), columns.arranged(self.maps, rows, k, order))
+        return self._intern("sum", (rows, k), (a,), rows)
+
+    def rows(self, fn: str, a: int, rows: int, k: int) -> int:
+        """Apply a row function to each row of [rows, k]; max and min give one value a row, the others k."""
+        a = self.find(a)
+        if fn in _UNORDERED and k == 1:
+            return a
+        if fn == "softmax" and k == 1 and not self.neginf[a]:
+            return self.seen((self.const(np.ones(1, np.float32)), None), rows)
+        if self.normalize and fn in _UNORDERED and self.terms[a].kind == "move":
+            order = columns.order(self.terms[a].params[0], k)
+            if order is not None:
+                a = self.move((a,), columns.arranged(self.maps, rows, k, order))
+        return self._intern("rows", (fn, rows, k), (a,), rows if reduces(fn) else rows * k)
+
+    def opaque(self, key: tuple[Any, ...], args: Sequence[int], size: int) -> int:
+        """An unknown function, known by ``key``, of its operands."""
+        return self._intern("opaque", key, tuple(self.find(a) for a in args), size)
+
+    # -- walks ---------------------------------------------------------------------------------------------------
+
+    def order(self, roots: Sequence[int], stop: Callable[[int], bool] = lambda _: False) -> list[int]:
+        """Classes below ``roots`` in order of evaluation, not looking below those for which ``stop`` holds."""
+        seen: set[int] = set()
+        result: list[int] = []
+        stack = [(self.find(r), False) for r in reversed(roots)]
+        while stack:
+            cls, done = stack.pop()
+            if done:
+                result.append(cls)
+                continue
+            if cls in seen:
+                continue
+            seen.add(cls)
+            stack.append((cls, True))
+            if not stop(cls):
+                stack += [(self.find(a), False) for a in self.terms[cls].args]
+        return result
+
+
+def reduces(fn: str) -> bool:
+    """Whether a row function gives one value a row (max, min, argmax, argmin) or a row."""
+    return fn in _UNORDERED or fn.startswith("arg")

@@ -1,0 +1,286 @@
+"""Are two graphs different at an input, and does it matter? Float64 evaluation of both, and the spread of rounding (Idea 4).
+
+Three numbers decide, for each output:
+
+deviation   the largest |A - B| in float64
+bound       how far float64 rounding could have moved the two apart: the running error bound of
+            :mod:`graphcheck.kernel.values.float64` where it is small enough, a bound in the strict sense; else, since that one
+            grows with the product of the layers' norms, the first-order bound of :mod:`graphcheck.parting.slopes`
+            at the element that deviates most, with the assumption that is stated there
+spread      the largest deviation that seeded noise on the scale of the declared type's rounding causes
+
+An element that certainly has no value on one side (the logarithm of -1, 1/0), and one on the other, is a difference too,
+where onnxruntime shows the same.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.bounds import LEAST, U
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64, Real
+from graphcheck.parting.slopes import NEAR, Tape
+
+SPREAD_FACTOR = 4.0  # a deviation counts as more than rounding above this many spreads
+_SEEN_FACTOR = 8.0  # what one execution in the declared types shows of the spread is taken times this,
+_PLAIN = 1000.0  # and trusted in place of noise runs where the deviation is this many times as large
+_NOISE_RUNS, _LEAST = 2, 3.0  # runs, and the unit roundoffs that one of many operations is perturbed by in them
+_JUMPS = frozenset({"floor", "ceil", "round", "cast", "wrap", "saturate", "mod", "fmod", "intdiv"})
+_RIGOROUS_ELEMENTS = 5_000_000  # the running bound costs three more products a contraction; tried up to this size
+_SAME = 1e-2  # how near onnxruntime must come to a defined element beside an undefined one, relatively
+
+Inputs = Mapping[tuple[Any, ...], np.ndarray]
+Executed = Mapping[str, tuple[np.ndarray, np.ndarray]]
+Outputs = Sequence[tuple[str, int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Deviation:
+    """One output pair at one input: |A - B| at the element that tells most, what float64 could explain of it (``bound``;
+    infinite where it was not looked into), what the declared types could (``spread``), and the kind of the bound:
+    ``running``, ``first-order``, ``undefined`` (one side has no value there), or ``none``."""
+
+    output: str
+    deviation: float
+    bound: float
+    spread: float
+    kind: str = "none"
+    sides: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def certain(self) -> bool:
+        """Whether the functions differ over the reals at this input."""
+        return self.deviation > self.bound
+
+    @property
+    def units(self) -> float:
+        """The deviation in units of the spread."""
+        return self.deviation / self.spread if self.spread else (math.inf if self.deviation else 0.0)
+
+    @property
+    def gross(self) -> bool:
+        """Certain, and more than rounding in the declared types explains."""
+        return self.certain and self.units > SPREAD_FACTOR
+
+    @property
+    def rigorous(self) -> bool:
+        """Whether the bound is one in the strict sense."""
+        return self.kind == "running"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; null for what is infinite."""
+        row = {**dataclasses.asdict(self), "units": self.units, "certain": self.certain, "rigorous": self.rigorous}
+        del row["sides"]
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def judge(
+    terms: Terms,
+    outputs: Outputs,
+    inputs: Inputs,
+    unit: float,
+    seed: int,
+    *,
+    executed: Callable[[], Executed] = dict,
+    tick: Callable[[], None] = lambda: None,
+    thorough: bool = True,
+) -> list[Deviation]:
+    """Deviations of the ``outputs`` (name, class in A, class in B) on ``inputs`` by leaf key; ``unit`` is the unit roundoff.
+
+    ``executed`` gives what onnxruntime computed of the outputs at this input, if that is to be had: its distance from float64
+    shows the spread without noise runs where a difference is far above it, or below it. What is smaller than a few roundings
+    of the output is not judged further (its spread is given as those). Unless ``thorough``, the costly bound is left
+    out where the spread explains the deviation anyhow.
+    """
+    return _Judge(terms, outputs, inputs, unit, seed, tick).run(executed, thorough)
+
+
+class _Judge:
+    def __init__(
+        self, terms: Terms, outputs: Outputs, inputs: Inputs, unit: float, seed: int, tick: Callable[[], None]
+    ) -> None:
+        self.terms, self.outputs, self.inputs = terms, outputs, inputs
+        self.unit, self.seed, self.tick = unit, seed, tick
+        self.roots = [c for _, a, b in outputs for c in (a, b)]
+        self.small = sum(terms.size(c) for c in terms.order(self.roots)) <= _RIGOROUS_ELEMENTS
+        sides = ([a for _, a, _ in outputs], [b for _, _, b in outputs])
+        self.tapes = self._both(lambda side: Tape(terms, inputs, sides[side], tick))
+        self.values = {name: (self.tapes[0].value(a), self.tapes[1].value(b)) for name, a, b in outputs}
+
+    def run(self, executed: Callable[[], Executed], thorough: bool) -> list[Deviation]:
+        found: dict[str, Deviation] = {}
+        open_: dict[str, float] = {}  # by output, the deviation
+        for name, pair in self.values.items():
+            apart, floor = _largest(_minus(*pair)), self._floor(name)
+            found[name] = Deviation(name, apart, math.inf if apart else 0.0, SPREAD_FACTOR * floor)
+            if apart > SPREAD_FACTOR * floor:
+                open_[name] = apart
+        shown = executed() if open_ else {}
+        stepped = bool(open_) and _has_steps(self.terms, self.roots)
+        noisy = []
+        for name, apart in open_.items():
+            once = _seen(shown[name], self.values[name]) if name in shown else math.inf
+            plain = not stepped and math.inf > apart > _PLAIN * _SEEN_FACTOR * once
+            lost = apart <= SPREAD_FACTOR * once < math.inf
+            if plain or lost:  # far above what execution shows of rounding, or below it: no noise run would change that
+                found[name] = dataclasses.replace(found[name], spread=(_SEEN_FACTOR if plain else 1.0) * once)
+            else:
+                noisy.append(name)
+        if noisy:
+            self._spreads(noisy, found, stepped)
+        self._bounds([found[name] for name in open_], found, shown, thorough)
+        return list(found.values())
+
+    def _spreads(self, names: Sequence[str], found: dict[str, Deviation], stepped: bool) -> None:
+        """The spread of outputs by noise runs."""
+        spread = dict.fromkeys(names, 0.0)
+        for i in range(_NOISE_RUNS * (1 + stepped)):
+            noise = self._evaluate(bounds=False, unit=self.unit, seed=self.seed + i)
+            for name, a, b in self.outputs:
+                if name in spread:
+                    moved = (noise[self.terms.find(a)].value, noise[self.terms.find(b)].value)
+                    for x, exact in zip(moved, self.values[name], strict=True):
+                        spread[name] = max(spread[name], _moved(x, exact))
+        for name in names:
+            floor = self._floor(name)
+            found[name] = dataclasses.replace(found[name], spread=max(spread[name], floor))
+
+    def _bounds(self, rows: Sequence[Deviation], found: dict[str, Deviation], shown: Executed, thorough: bool) -> None:
+        """Give the deviations their bounds, the running one if it is small enough."""
+        bounded = self._evaluate() if rows and self.small else {}
+        worst = max((d.units for d in rows), default=0.0)
+        for (name, a, b), d in ((o, found[o[0]]) for o in self.outputs):
+            if d not in rows:
+                continue
+            size = np.abs(_minus(*self.values[name]))
+            strict = None
+            if bounded:
+                sides = (bounded[self.terms.find(a)], bounded[self.terms.find(b)])
+                strict = self._running(d, size, sides) or self._undefined(d, sides, shown)
+            if strict is not None:
+                found[name] = strict
+            elif (d.units > SPREAD_FACTOR or (thorough and d.units == worst)) and np.isfinite(size).any():
+                at = int(np.where(np.isfinite(size), size, -1.0).argmax())
+                bound = self._first_order(a, b, at) if self._trusted(name, shown) else math.inf
+                found[name] = self._at(d, at, float(size[at]), bound, "first-order")
+
+    def _running(self, d: Deviation, size: np.ndarray, sides: tuple[Real, Real]) -> Deviation | None:
+        """The element that deviates most of those that certainly do, if there is one."""
+        error = sides[0].error + sides[1].error
+        sure = np.where(np.isfinite(size) & (size > error), size, -1.0)
+        at = int(sure.argmax())
+        return self._at(d, at, float(size[at]), float(error[at]), "running") if sure[at] > 0 else None
+
+    def _undefined(self, d: Deviation, sides: tuple[Real, Real], shown: Executed) -> Deviation | None:
+        """An element that certainly has no value on one side, and one on the other; in onnxruntime, too."""
+        if d.output not in shown:
+            return None
+        absent, known = (
+            [np.isnan(s.value) & (s.error == 0) for s in sides],
+            [np.isfinite(s.value) & np.isfinite(s.error) for s in sides],
+        )
+        found = (absent[0] & known[1] | absent[1] & known[0]) & _alike(shown[d.output], self.values[d.output])
+        return self._at(d, int(found.argmax()), math.inf, 0.0, "undefined") if found.any() else None
+
+    def _at(self, d: Deviation, at: int, deviation: float, bound: float, kind: str) -> Deviation:
+        x, y = self.values[d.output]
+        return dataclasses.replace(d, deviation=deviation, bound=bound, kind=kind, sides=(float(x[at]), float(y[at])))
+
+    def _floor(self, name: str) -> float:
+        """The least spread: what noise on the output alone would show, also where nothing is rounded (a constant that is, is no
+        bug), and the least spacing of the declared type."""
+        return max(_LEAST * self.unit * max(map(_magnitude, self.values[name])), LEAST.get(self.unit, 0.0))
+
+    def _first_order(self, a: int, b: int, at: int) -> float:
+        return float(sum(self._both(lambda side: self.tapes[side].bound((a, b)[side], at))))
+
+    def _trusted(self, name: str, shown: Executed) -> bool:
+        """Whether the assumption of a first-order bound stands at the output: what execution in the declared types shows of
+        rounding, scaled to float64, is small; and float64 never left its range."""
+        if any(tape.domain.broken for tape in self.tapes):
+            return False
+        size = max(1.0, *map(_magnitude, self.values[name]))
+        return name not in shown or _seen(shown[name], self.values[name]) * U / self.unit <= NEAR * size
+
+    def _both(self, work: Callable[[int], Any]) -> list[Any]:
+        """``work`` on each side, at once where it is much."""
+        if self.small:
+            return [work(0), work(1)]
+        with ThreadPoolExecutor(2) as pool:
+            jobs = [pool.submit(contextvars.copy_context().run, work, side) for side in (0, 1)]
+            return [job.result() for job in jobs]
+
+    def _evaluate(self, **options: Any) -> dict[int, Real]:
+        with np.errstate(all="ignore"):
+            return evaluate(self.terms, Float64(self.inputs, **options), self.roots, visit=lambda *_: self.tick())
+
+
+def _has_steps(terms: Terms, roots: Sequence[int]) -> bool:
+    """Whether a jump stands behind the outputs: rounding, ArgMax, or a comparison that is no Relu's (x * pos(x) has none).
+
+    Execution may saturate at a jump just as float64 does, so that only noise tells whether it is near.
+    """
+    order = terms.order(roots)
+    relus = set()
+    for cls in order:
+        term = terms.terms[cls]
+        if term.kind == "ew" and term.params[0] == "mul":
+            a, b = (terms.find(x) for x in term.args)
+            for step, x in ((a, b), (b, a)):
+                if terms.terms[step].params[:1] == ("pos",) and terms.find(terms.terms[step].args[0]) == x:
+                    relus.add((cls, step))
+    for cls in order:
+        term = terms.terms[cls]
+        if (term.kind == "ew" and term.params[0].partition(":")[0] in _JUMPS) or (
+            term.kind == "rows" and "arg" in term.params[0]
+        ):
+            return True
+        for arg in map(terms.find, term.args):
+            if terms.terms[arg].params[:1] == ("pos",) and (cls, arg) not in relus:
+                return True
+    return any(terms.terms[terms.find(r)].params[:1] == ("pos",) for r in roots)
+
+
+def _minus(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(x - y, np.float64)
+
+
+def _seen(shown: tuple[np.ndarray, np.ndarray], exact: tuple[np.ndarray, np.ndarray]) -> float:
+    """The largest distance of an execution from float64, on either side."""
+    return max(_moved(x.reshape(-1), y) for x, y in zip(shown, exact, strict=True))
+
+
+def _moved(x: np.ndarray, exact: np.ndarray) -> float:
+    """The largest distance from the elements that have a value."""
+    return _largest(_minus(x, exact)[np.isfinite(exact)])
+
+
+def _alike(shown: tuple[np.ndarray, np.ndarray], exact: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Where an execution has values on the same sides as float64, and about the same."""
+    alike = np.ones(exact[0].shape, bool)
+    for x, y in zip((s.reshape(-1) for s in shown), exact, strict=True):
+        near = np.abs(_minus(x, y)) <= _SAME * np.maximum(1.0, np.abs(y))
+        alike &= np.where(np.isfinite(y), near, ~np.isfinite(x))
+    return alike
+
+
+def _magnitude(x: np.ndarray) -> float:
+    return float(np.abs(x[np.isfinite(x)]).max(initial=0.0))
+
+
+def _largest(x: np.ndarray) -> float:
+    """max |x|; infinite where a value is unknown."""
+    if not x.size:
+        return 0.0
+    largest = float(np.abs(x).max())
+    return math.inf if math.isnan(largest) else largest

@@ -1,0 +1,219 @@
+"""Inputs made for two graphs: at the thresholds, bounds and ties that only one of them has, and steps that enlarge |A - B|.
+
+Inputs drawn at random never meet a tie, and seldom a rare case. Here inputs take values of the graphs' own constants
+(just at them, beside and beyond), halves and integers (exact in every float), and are moved by the derivatives until a
+value deep inside stands at its jump.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphcheck.interface.inputs import Arrays
+from graphcheck.interface.ports import Interface
+from graphcheck.kernel.proof.pair import Pair
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64
+from graphcheck.parting.slopes import derivatives
+
+Roots = Sequence[tuple[int, int]]
+Bounds = Callable[[str, np.ndarray], np.ndarray]
+
+_SMALL, _MOST = 16, 48  # constants of at most so many elements are looked at, and so many numbers of them kept
+_STEERED, _WORK = 8, 2_000_000  # jumps that inputs are steered to, in graphs of at most so many elements
+_JUMPS = frozenset({"pos", "floor", "ceil", "round", "cast", "max", "min", "abs"})
+_STEER_SECONDS = 2.0
+_SIDES = (0.0, 2.0**-8, -(2.0**-8), 1.0, -1.0)  # how far behind a jump: at it, close to it, beyond it
+_CLIMBS, _CLIMB_SECONDS = 60, 1.5
+
+
+def probes(pair: Pair, interface: Interface, roots: Roots, seed: int) -> Iterator[tuple[str, Arrays]]:
+    """(kind, inputs by pair key), the cheapest first. Integer inputs that steer a graph are left as they were traced."""
+    rng = np.random.default_rng([seed, 77])
+    numbers = constants(pair.terms, roots)
+    for kind, pool in (
+        ("constants of the models", numbers),
+        ("halves and integers", _grid()),
+        ("integers but 0", np.asarray([1.0, 2, 3, 5, 7, 50, 100, 200, -1, -2, -3, -5, -7, -50, -100, -200])),
+        ("equal elements", rng.choice(_grid(), 1)),
+    ):
+        if pool.size:
+            yield kind, _drawn(pair, interface, pool, rng)
+    order = pair.terms.order([c for root in roots for c in root])
+    if sum(map(pair.terms.size, order)) <= _WORK:
+        yield from _steered(pair, interface, roots, rng)
+
+
+def constants(terms: Terms, roots: Roots) -> np.ndarray:
+    """Numbers at and around the small constants of both graphs; those of one graph alone come first."""
+    a, b = (set(terms.order([row[side] for row in roots])) for side in (0, 1))
+    found: dict[float, None] = {}
+    for cls in sorted((a | b) & terms.arrays.keys(), key=lambda c: ((c in a) == (c in b), c)):
+        array = terms.arrays[cls]
+        if array.size <= _SMALL and array.dtype.kind not in "bOSU":
+            values = array.astype(np.float64)
+            found |= dict.fromkeys(v for v in np.abs(values[np.isfinite(values)]).tolist() if v)
+    base = np.sort(np.asarray(list(found)[:_MOST]))
+    if not base.size:
+        return base
+    near = np.float32(base)
+    around = [base, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf)), base + 1, 2 * base]
+    around += [base[:1] / 2, (base[1:] + base[:-1]) / 2, base * (1 + 2.0**-10)]
+    whole = np.concatenate([np.asarray(x, np.float64) for x in around])
+    return np.concatenate([whole, -whole])
+
+
+def climb(
+    terms: Terms, roots: Roots, start: Mapping[str, np.ndarray], fits: Bounds, seed: int, deadline: float
+) -> Arrays:
+    """The start, moved by random steps as long as they enlarge the relative |A - B| of the worst output."""
+    rng = np.random.default_rng([seed, 78])
+    best, size = dict(start), _apart(terms, roots, start)
+    floats = [name for name, value in start.items() if value.dtype.kind == "f" and value.size]
+    until = min(deadline, time.monotonic() + _CLIMB_SECONDS)
+    for _ in range(_CLIMBS if floats else 0):
+        if time.monotonic() > until:
+            break
+        name = floats[int(rng.integers(len(floats)))]
+        moved = _moved(best[name].astype(np.float64), rng)
+        candidate = {**best, name: fits(name, moved.astype(best[name].dtype))}
+        now = _apart(terms, roots, candidate)
+        if now > size:
+            best, size = candidate, now
+    return best
+
+
+def _moved(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    step, some = int(rng.integers(5)), rng.random(x.shape) < 0.5
+    factor = 4.0 ** int(rng.integers(-4, 5))
+    if step == 0:
+        return x * factor
+    if step == 1:
+        return np.where(some, x, x * factor)
+    if step == 2:
+        return np.where(some, x, -x)
+    if step == 3:
+        return np.where(some, x, 0.0)
+    return x + rng.standard_normal(x.shape) * (np.abs(x).max(initial=0.0) or 1.0) * factor
+
+
+def _apart(terms: Terms, roots: Roots, arrays: Mapping[str, np.ndarray]) -> float:
+    values = _values(terms, [c for root in roots for c in root], arrays)
+    worst = 0.0
+    with np.errstate(all="ignore"):
+        for a, b in roots:
+            x, y = values[terms.find(a)], values[terms.find(b)]
+            scale = float(np.abs(x).max(initial=0.0))
+            apart = float(np.abs(x - y).max(initial=0.0)) / (scale or 1.0)
+            worst = max(worst, apart if np.isfinite(apart) else 0.0)
+    return worst
+
+
+def _values(terms: Terms, classes: Sequence[int], arrays: Mapping[str, np.ndarray]) -> dict[int, np.ndarray]:
+    with np.errstate(all="ignore"):
+        found = evaluate(terms, Float64(_leaves(arrays), bounds=False), classes)
+    return {cls: value.value for cls, value in found.items()}
+
+
+def _leaves(arrays: Mapping[str, np.ndarray]) -> dict[tuple[Any, ...], np.ndarray]:
+    return {("input", name): np.asarray(value, np.float64) for name, value in arrays.items()}
+
+
+def _grid() -> np.ndarray:
+    return np.arange(-4.0, 4.5, 0.5)
+
+
+def _drawn(pair: Pair, interface: Interface, pool: np.ndarray, rng: np.random.Generator) -> Arrays:
+    """Every element from the pool; integers rounded, booleans at random."""
+    arrays = {}
+    for port in interface.inputs:
+        side = port.a or port.b
+        assert side is not None
+        shape, dtype = pair.shapes[port.key], side.numpy_dtype()
+        values = rng.choice(pool, shape)
+        if dtype.kind == "b":
+            arrays[port.key] = rng.integers(0, 2, shape).astype(bool)
+            continue
+        if dtype.kind in "iu":
+            info = np.iinfo(dtype)
+            values = np.clip(np.rint(values), max(info.min, -(2**31)), min(info.max, 2**31 - 1))
+        with np.errstate(over="ignore"):
+            arrays[port.key] = values.astype(dtype)
+    return arrays
+
+
+def _steered(pair: Pair, interface: Interface, roots: Roots, rng: np.random.Generator) -> Iterator[tuple[str, Arrays]]:
+    """Inputs at which a value that only one graph computes stands at its jump: one coordinate is solved for."""
+    terms = pair.terms
+    a, b = (set(terms.order([row[side] for row in roots])) for side in (0, 1))
+    jumps = [c for c in sorted(a ^ b) if terms.terms[c].kind == "ew" and _name(terms, c) in _JUMPS]
+    until = time.monotonic() + _STEER_SECONDS
+    for cls in jumps[:_STEERED]:
+        start = _drawn(pair, interface, _grid(), rng)
+        for behind in _SIDES:
+            if time.monotonic() > until:
+                return
+            moved = _solved(terms, cls, start, behind, rng)
+            if moved is not None:
+                yield "steered to a jump", moved
+
+
+def _name(terms: Terms, cls: int) -> str:
+    return str(terms.terms[cls].params[0]).partition(":")[0]
+
+
+def _solved(terms: Terms, cls: int, start: Arrays, behind: float, rng: np.random.Generator) -> Arrays | None:
+    """The start with one element changed so that an operand of the jump stands there, ``behind`` beyond it."""
+    term, current = terms.terms[cls], dict(start)
+    at = int(rng.integers(terms.size(cls)))
+    args, maps = [terms.find(c) for c in term.args], term.params[1]
+    for _ in range(3):  # exact at once where the way there is linear
+        values = _values(terms, args, current)
+        slopes: dict[tuple[Any, ...], np.ndarray] = {}
+        total = 0.0
+        for sign, arg, map_ in zip((1.0, -1.0), args, maps, strict=False):
+            place = (int(map_.index[at]) - 1) if map_ is not None else at if terms.size(arg) > 1 else 0
+            total += sign * float(values[arg][place])
+            for key, towards in derivatives(terms, _leaves(current), arg, place).items():
+                slopes[key] = sign * towards + slopes.get(key, np.zeros(1))
+        gap = _target(_name(terms, cls), total) + behind - total
+        found = _coordinate(slopes, current)
+        if found is None or not np.isfinite(gap):
+            return None
+        name, place, slope = found
+        moved = current[name].astype(np.float64).reshape(-1)
+        moved[place] += gap / slope
+        with np.errstate(over="ignore"):
+            current[name] = moved.reshape(current[name].shape).astype(current[name].dtype)
+        if gap == 0:
+            break
+    return current
+
+
+def _target(name: str, value: float) -> float:
+    """The jump nearest to a value: 0 for a comparison, a half for Round, an integer for Floor and its like."""
+    if name in ("floor", "ceil", "cast"):
+        return float(np.rint(value))
+    return float(np.floor(value) + 0.5) if name == "round" else 0.0
+
+
+def _coordinate(
+    slopes: Mapping[tuple[Any, ...], np.ndarray], arrays: Mapping[str, np.ndarray]
+) -> tuple[str, int, float] | None:
+    """(input, element, derivative) to move: one whose derivative is a power of two, which divides exactly, else the largest."""
+    best: tuple[bool, float, str, int, float] | None = None
+    for key, slope in slopes.items():
+        if len(key) != 2 or key[1] not in arrays or arrays[key[1]].dtype.kind != "f":
+            continue
+        sizes = np.where(np.isfinite(slope), np.abs(slope), 0.0)
+        exact = (np.frexp(sizes)[0] == 0.5) & (sizes > 2.0**-8)
+        place = int(np.where(exact, sizes, 0.0).argmax() if exact.any() else sizes.argmax())
+        if sizes[place] > 0:
+            row = (bool(exact.any()), float(sizes[place]), str(key[1]), place, float(slope[place]))
+            best = row if best is None else max(best, row)
+    return None if best is None else best[2:]

@@ -1,0 +1,165 @@
+"""``--reduce``: the two small models around the first divergence, cut out at tensors that both graphs share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck.errors import GraphcheckError
+from graphcheck.files import model as model_
+from graphcheck.kernel.ops.algebra import Tensor
+from graphcheck.kernel.proof.pair import Pair
+from graphcheck.parting.alignment import Alignment, Divergence
+from graphcheck.verdict import Comparison
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A piece of one graph: its nodes in order, the shared tensors that it reads, the tensor that it gives."""
+
+    nodes: list[ir.Node]
+    inputs: list[ir.Value]
+    output: ir.Value
+
+
+def write(
+    models: tuple[ir.Model, ir.Model],
+    pair: Pair,
+    alignment: Alignment,
+    divergence: Divergence,
+    folder: Path,
+    compare: Callable[[str, str], Comparison],
+) -> dict[str, Any]:
+    """Write ``a.onnx`` and ``b.onnx`` into ``folder``, with the shared cut tensors as inputs, and compare them again.
+
+    The result says where they are and what the comparison of the two pieces found; where no piece could be cut out, why.
+    """
+    if divergence.b is None:
+        return {"a": None, "b": None, "verdict": None, "reason": "B has no tensor of its own before the graphs part"}
+    ends = _ends(models, alignment, divergence)
+    if ends is None:
+        return {"a": None, "b": None, "verdict": None, "reason": "the graphs do not meet again behind the divergence"}
+    regions = [_region(models[side], alignment, side, value) for side, value in enumerate(ends)]
+    names = _inputs(pair, regions)
+    files = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for side, letter in enumerate("ab"):
+        path = folder / f"{letter}.onnx"
+        model_.write(_extract(models[side], pair, side, regions[side], names), path, external_data="used")
+        files.append(str(path))
+    try:
+        again = compare(files[0], files[1])
+        verdict, reason = str(again.verdict), again.reason
+    except GraphcheckError as error:
+        verdict, reason = None, str(error)
+    return {"a": files[0], "b": files[1], "verdict": verdict, "reason": reason}
+
+
+def _ends(
+    models: tuple[ir.Model, ir.Model], alignment: Alignment, divergence: Divergence
+) -> tuple[ir.Value, ir.Value] | None:
+    """The tensors to compare: those of the divergence where they have one shape, else the first outputs behind them."""
+    found = []
+    for side, place in enumerate((divergence.a, divergence.b)):
+        by_name = {v.name: v for node in models[side].graph for v in node.outputs}
+        found.append(by_name.get(place.tensor) if place is not None else None)
+    a, b = found
+    if a is not None and b is not None and _shape(alignment, 0, a) == _shape(alignment, 1, b):
+        return a, b
+    pairs = zip(models[0].graph.outputs, models[1].graph.outputs, strict=False)
+    return next(((x, y) for x, y in pairs if alignment.aligned(1, y) != "same" and x.producer() and y.producer()), None)
+
+
+def _shape(alignment: Alignment, side: int, value: ir.Value) -> tuple[int, ...] | None:
+    tensor = alignment.traces[side].values.get(value)
+    return tensor.shape if isinstance(tensor, Tensor) else None
+
+
+def _region(model: ir.Model, alignment: Alignment, side: int, end: ir.Value) -> Region:
+    """What computes ``end`` from tensors that the other graph has too."""
+    inputs: dict[ir.Value, None] = {}
+    inside: set[ir.Node] = set()
+    stack = [end]
+    while stack:
+        value = stack.pop()
+        node = value.producer()
+        tensor = alignment.traces[side].values.get(value)
+        shared = value is not end and isinstance(tensor, Tensor) and alignment.shared(side, value)
+        if shared or (node is None and isinstance(tensor, Tensor)):
+            inputs[value] = None
+        elif node is not None and node not in inside:
+            inside.add(node)
+            stack += [v for v in node.inputs if v is not None]
+    return Region([n for n in model.graph if n in inside], list(inputs), end)
+
+
+def _inputs(pair: Pair, regions: list[Region]) -> dict[tuple[int, tuple[int, ...]], str]:
+    """One name for each shared tensor that either region reads."""
+    names: dict[tuple[int, tuple[int, ...]], str] = {}
+    for side, region in enumerate(regions):
+        trace = (pair.a, pair.b)[side]
+        for value in region.inputs:
+            tensor = trace.values[value]
+            assert isinstance(tensor, Tensor)
+            names.setdefault((pair.terms.find(tensor.cls), tensor.shape), f"shared_{len(names)}")
+    return names
+
+
+def _extract(
+    model: ir.Model, pair: Pair, side: int, region: Region, names: dict[tuple[int, tuple[int, ...]], str]
+) -> ir.Model:
+    """The region as a model: shared tensors (also those that only the other side reads) as inputs, one output."""
+    trace = (pair.a, pair.b)[side]
+    given: dict[ir.Value, ir.Value] = {}
+    made: dict[str, ir.Value] = {}
+    for (cls, shape), name in names.items():
+        held = (v for t in (pair.a, pair.b) for v in t.values.values() if isinstance(v, Tensor))
+        dtype = next(v.dtype for v in held if pair.terms.find(v.cls) == cls)
+        made[name] = ir.Value(
+            name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
+        )
+    for value in region.inputs:
+        tensor = trace.values[value]
+        assert isinstance(tensor, Tensor)
+        given[value] = made[names[(pair.terms.find(tensor.cls), tensor.shape)]]
+    initializers: list[ir.Value] = []
+    nodes: list[ir.Node] = []
+    for node in region.nodes:
+        operands: list[ir.Value | None] = []
+        for operand in node.inputs:
+            if operand is not None and operand not in given:
+                given[operand] = _constant(operand, trace.values.get(operand), initializers)
+            operands.append(None if operand is None else given[operand])
+        outputs = [ir.Value(name=v.name, shape=v.shape, type=v.type) for v in node.outputs]
+        given.update(zip(node.outputs, outputs, strict=True))
+        attributes = list(node.attributes.values())
+        nodes.append(
+            ir.Node(
+                node.domain, node.op_type, operands, attributes, overload=node.overload, outputs=outputs, name=node.name
+            )
+        )
+    tensor = trace.values[region.output]
+    assert isinstance(tensor, Tensor)
+    end = given[region.output]
+    end.shape, end.type = ir.Shape(tensor.shape), ir.TensorType(ir.DataType.from_numpy(tensor.dtype))
+    end.name = "result"
+    opsets = dict(model.opset_imports)
+    graph = ir.Graph(
+        list(made.values()), [end], nodes=nodes, initializers=initializers, opset_imports=opsets, name="reduced"
+    )
+    return ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
+
+
+def _constant(value: ir.Value, array: Any, initializers: list[ir.Value]) -> ir.Value:
+    """A constant operand as an initializer of the piece (also one that was computed from shapes)."""
+    if not isinstance(array, np.ndarray):
+        raise GraphcheckError(f"tensor {value.name!r} cannot be cut out: it is neither shared nor constant")
+    constant = ir.Value(name=value.name, const_value=ir.tensor(np.ascontiguousarray(array), name=value.name))
+    constant.shape, constant.type = ir.Shape(array.shape), ir.TensorType(ir.DataType.from_numpy(array.dtype))
+    initializers.append(constant)
+    return constant

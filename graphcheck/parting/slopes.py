@@ -1,0 +1,369 @@
+"""How far one output element of a float64 evaluation can be from the true number, to first order in the roundings.
+
+The running bounds of :mod:`graphcheck.kernel.values.float64` assume the worst at every step and grow by orders of magnitude a
+layer. Here each step's own rounding is carried to the one element that matters by the actual derivatives (reverse
+mode), so that only the roundings take their worst signs, not the steps between: |error| <= sum over the steps of
+|d element / d step| * rounding of the step (Bauer, "Computational graphs and rounding error", SIAM J. Numer. Anal. 11,
+1974; Linnainmaa, BIT 16, 1976).
+
+It is a bound to first order, under one assumption that is not proved: no value on the way errs by more than
+:data:`NEAR` of the largest number of its tensor, or of 1. Under it, what the derivatives leave out (products of two
+roundings) is small against what they tell, which :data:`MARGIN` stands for; a kink (Relu, Max, Abs) that close adds the
+largest it can do; a jump or a pole that close makes the bound infinite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.bounds import ELEMENTWISE, EXACT, FN, TINY, U
+from graphcheck.kernel.values.domain import apply
+from graphcheck.kernel.values.float64 import Float64, Real, gamma
+
+MARGIN = 2.0
+NEAR = 1e-11
+_POLE = 1e3  # a pole or the end of a domain must be this many times farther away than a value may err
+_MASK = 1e8  # larger numbers are masks: they say nothing of the size of a tensor
+_HELD = 4_000_000  # elements kept at a time; all others are computed again on the way back
+_NOTHING = np.zeros(1)
+
+
+def element_bound(
+    terms: Terms, inputs: Mapping[tuple[Any, ...], np.ndarray], root: int, index: int
+) -> tuple[float, float]:
+    """(value, first-order error bound) of element ``index`` of a class; inf where no derivative is known."""
+    tape = Tape(terms, inputs, [root])
+    return float(tape.value(root)[index]), tape.bound(root, index)
+
+
+def derivatives(
+    terms: Terms, inputs: Mapping[tuple[Any, ...], np.ndarray], root: int, index: int
+) -> dict[tuple[Any, ...], np.ndarray]:
+    """The derivatives of element ``index`` of a class towards every leaf, by its key; NaN where none is known."""
+    found = Tape(terms, inputs, [root]).back(root, index)
+    return {terms.terms[cls].params: slope for cls, slope, _ in found if terms.terms[cls].kind == "leaf"}
+
+
+class Tape:
+    """A float64 evaluation of ``roots`` that can be walked back: kept at a few places, computed again in between."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        inputs: Mapping[tuple[Any, ...], np.ndarray],
+        roots: Sequence[int],
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.terms, self.tick, self.kinks = terms, tick, 0.0
+        self.domain = Float64(inputs, bounds=False)
+        self.exact: set[int] = set()
+        kept = {terms.find(r) for r in roots}
+        order = terms.order(roots)
+        for cls in order:
+            self._note_exact(cls)
+        last = {arg: cls for cls in order for arg in self._args(cls)}  # whose use of a value is its last
+        self.parts = self._parts(order, last)
+        self.starts: list[dict[int, np.ndarray]] = []
+        values: dict[int, np.ndarray] = {}
+        for part in self.parts:
+            self.starts.append(dict(values))
+            for cls in part:
+                values[cls] = self._apply(cls, values)
+                for arg in self._args(cls):
+                    if last[arg] == cls and arg not in kept:
+                        values.pop(arg, None)
+        self.ends = {cls: Real(values[cls], _NOTHING).value for cls in kept}
+
+    def _parts(self, order: Sequence[int], last: Mapping[int, int]) -> list[list[int]]:
+        """The order in pieces of a few million elements, cut where few values are alive."""
+        parts: list[list[int]] = [[]]
+        held = alive = 0
+        for cls in order:
+            if held > _HELD and (alive < held / 16 or held > 4 * _HELD):
+                parts.append([])
+                held = 0
+            parts[-1].append(cls)
+            counted = [
+                arg for arg in set(self._args(cls)) if last[arg] == cls and self.terms.terms[arg].kind != "const"
+            ]
+            if self.terms.terms[cls].kind != "const":
+                held += self.terms.size(cls)
+                alive += self.terms.size(cls) - sum(map(self.terms.size, counted))
+        return parts
+
+    def value(self, root: int) -> np.ndarray:
+        """The float64 values of a root."""
+        return self.ends[self.terms.find(root)]
+
+    def bound(self, root: int, index: int) -> float:
+        """How far element ``index`` of a root may be from the true number, to first order."""
+        self.kinks = total = 0.0
+        for _, slope, share in self.back(root, index):
+            total += share
+            if not math.isfinite(total + self.kinks + float(slope.sum())):
+                return math.inf
+        return MARGIN * (total + self.kinks)
+
+    def back(self, root: int, index: int) -> Iterator[tuple[int, np.ndarray, float]]:
+        """(class, derivatives towards it, what its own rounding adds) for every class below an element, from there down."""
+        slopes = {self.terms.find(root): np.zeros(self.terms.size(root))}
+        slopes[self.terms.find(root)][index] = 1.0
+        for part, start in zip(reversed(self.parts), reversed(self.starts), strict=True):
+            if slopes.keys().isdisjoint(part):
+                continue
+            values = dict(start)
+            for cls in part:
+                values[cls] = self._apply(cls, values)
+            for cls in reversed(part):
+                slope = slopes.pop(cls, None)
+                if slope is None:
+                    continue
+                args = [Real(values[a], _NOTHING).value for a in self._args(cls)]
+                with np.errstate(all="ignore"):
+                    yield cls, slope, self._share(cls, slope, args, values[cls])
+                    parts = self._pull(cls, slope, args, values[cls])
+                for arg, towards in zip(self._args(cls), parts, strict=False):
+                    if towards is not None:
+                        slopes[arg] = slopes[arg] + towards if arg in slopes else towards
+
+    def _args(self, cls: int) -> list[int]:
+        return [self.terms.find(a) for a in self.terms.terms[cls].args]
+
+    def _apply(self, cls: int, values: Mapping[int, np.ndarray]) -> np.ndarray:
+        self.tick()
+        args = [Real(values[a], np.broadcast_to(_NOTHING, values[a].shape)) for a in self._args(cls)]
+        with np.errstate(all="ignore"):
+            return apply(self.terms, self.domain, cls, args).raw
+
+    def _share(self, cls: int, slope: np.ndarray, args: Sequence[np.ndarray], value: np.ndarray) -> float:
+        """The sum of |derivative| * rounding over the elements of one step."""
+        term = self.terms.terms[cls]
+        match term.kind:
+            case "contract":  # sum |a_k b_k| <= |a| |b|, in Euclidean norms
+                batches, m, n, k, kn = term.params
+                rows = np.sqrt(np.square(args[0]).reshape(batches[0], m, k).sum(axis=2))
+                table = np.square(args[1]).reshape(batches[1], *((k, n) if kn else (n, k)))
+                columns = np.sqrt(table.sum(axis=1 if kn else 2))
+                both = np.einsum(
+                    "bmn,bn->bm", np.abs(slope).reshape(-1, m, n), np.broadcast_to(columns, (max(batches), n))
+                )
+                return float(gamma(k) * (rows * both).sum() + k * TINY * np.abs(slope).sum())
+            case "ew" if term.params[0].partition(":")[0] not in EXACT - {"mod", "fmod"}:
+                unit = U if term.params[0] in ("add", "mul", "recip", "sqrt") else FN
+                size = np.abs(slope)
+                total = float(unit * (size @ np.abs(value)) + 16 * TINY * size.sum())
+                total += U * float(size.sum()) if term.params[0] == "log" else 0.0
+                if math.isfinite(total):
+                    return total
+                room = unit * np.abs(value) + U
+            case "sum":
+                room = gamma(term.params[1]) * np.abs(args[0]).reshape(term.params).sum(axis=1)
+            case "rows" if term.params[0] == "softmax":
+                table = args[0].reshape(term.params[1:3])
+                far = np.abs(table - table.max(axis=1, keepdims=True)).reshape(-1)
+                room = 4 * U * value * (np.where(np.isfinite(far), far, 0) + term.params[2] + 16) + 16 * TINY
+            case "const" if term.size and value.dtype.kind in "iu" and value.dtype.itemsize == 8:
+                room = np.where(np.abs(value) >= 2.0**53, U * np.abs(value), 0.0)
+            case "opaque":
+                return math.inf if slope.any() else 0.0
+            case _:
+                return 0.0
+        total = float(np.dot(np.abs(slope), room))
+        if not math.isfinite(total):  # a mask of -inf is exact, and what nothing depends on is no matter
+            total = float(np.sum(np.abs(slope) * room, where=(slope != 0) & ~np.isneginf(value)))
+        return total
+
+    def _note_exact(self, cls: int) -> None:
+        """Note values that are not rounded at all on the way from inputs and constants."""
+        term = self.terms.terms[cls]
+        exact = term.kind in ("const", "leaf", "move")
+        exact |= term.kind == "ew" and term.params[0].partition(":")[0] in EXACT - {"mod", "fmod"}
+        exact |= term.kind == "rows" and term.params[0] != "softmax"
+        if exact and self.exact.issuperset(self._args(cls)):
+            self.exact.add(cls)
+
+    def _room(self, cls: int, x: np.ndarray) -> np.ndarray:
+        """How far from the truth each of the values is taken to be at most."""
+        if cls in self.exact:
+            return _NOTHING
+        size = np.abs(x)
+        return np.asarray(NEAR * np.maximum(size, size.max(initial=1.0, where=size < _MASK)))
+
+    def _kink(self, slope: np.ndarray, near: np.ndarray, room: np.ndarray) -> None:
+        """Where a kink is near, the derivative may be wrong for as far as the value may err."""
+        self.kinks += 2 * float(np.sum(np.abs(slope) * room, where=np.broadcast_to(near, slope.shape)))
+
+    def _pull(
+        self, cls: int, slope: np.ndarray, args: Sequence[np.ndarray], value: np.ndarray
+    ) -> list[np.ndarray | None]:
+        """The derivatives towards a verb's operands (None: a constant), given those towards its result."""
+        term, ids = self.terms.terms[cls], self._args(cls)
+        fixed = [self.terms.terms[a].kind == "const" for a in ids]
+        match term.kind:
+            case "move":
+                sizes = [a.size for a in args]
+                whole = np.bincount(term.params[0].index, slope, 1 + sum(sizes))[1:]
+                return list(np.split(whole, np.cumsum(sizes)[:-1]))
+            case "ew":
+                return self._elementwise(cls, slope, ids, args, value)
+            case "contract":
+                return _contract(term.params, slope, args, fixed)
+            case "sum":
+                return [np.repeat(slope, term.params[1])]
+            case "rows":
+                return [self._rows(term.params, slope, ids[0], args[0], value)]
+            case _:
+                return [np.full(a.size, np.nan) for a in args]
+
+    def _rows(
+        self, params: tuple[Any, ...], slope: np.ndarray, cls: int, x: np.ndarray, value: np.ndarray
+    ) -> np.ndarray:
+        fn, rows, k = params[:3]
+        table = x.reshape(rows, k)
+        if fn == "softmax":
+            p, up = value.reshape(rows, k), slope.reshape(rows, k)
+            return np.asarray(p * (up - (up * p).sum(axis=1, keepdims=True))).reshape(-1)
+        signed = -table if "min" in fn else table
+        first = signed.argmax(axis=1)
+        ordered = np.sort(signed, axis=1)
+        room = np.broadcast_to(self._room(cls, table), table.shape).max(axis=1)
+        near = (room > 0) & (np.diff(ordered[:, -2:], axis=1).min(axis=1, initial=np.inf) <= 2 * room)
+        if "arg" in fn:
+            return np.repeat(np.where((slope != 0) & near, np.nan, 0.0), k)
+        self._kink(slope, near, room)
+        found = np.zeros((rows, k))
+        found[np.arange(rows), first] = slope
+        return found.reshape(-1)
+
+    def _elementwise(
+        self, cls: int, slope: np.ndarray, ids: Sequence[int], args: Sequence[np.ndarray], value: np.ndarray
+    ) -> list[np.ndarray | None]:
+        fn, maps = self.terms.terms[cls].params
+        name = fn.partition(":")[0]
+        seen = [a if map_ is None else a[map_.index - 1] for a, map_ in zip(args, maps, strict=True)]
+        plain = name in _PARTIALS and name not in _POLES and name != "abs"
+        rooms = [_NOTHING if plain else self._room(c, s) for c, s in zip(ids, seen, strict=True)]
+        if name in ("max", "min"):
+            partials = self._extremes(slope, seen, rooms, value)
+        elif name == "mul":
+            partials = self._product(slope, ids, maps, seen)
+        elif name == "abs":
+            self._kink(slope, (rooms[0] > 0) & (np.abs(seen[0]) <= rooms[0]), rooms[0])
+            partials = [np.sign(seen[0])]
+        elif name in _PARTIALS:
+            partials = list(_PARTIALS[name](value, *seen))
+            unsafe = _POLES[name](rooms[0], *seen) if name in _POLES else False
+            partials = [np.where(unsafe, np.nan, p) for p in partials] if np.any(unsafe) else partials
+        elif name in ("pos", "floor", "ceil", "round", "cast"):
+            jumps = ELEMENTWISE[name](fn, seen[0], rooms[0])[1] != 0
+            partials = [np.where(jumps, np.nan, 0.0)]
+        else:
+            partials = [np.full(s.shape, np.nan) for s in seen]
+        result: list[np.ndarray | None] = []
+        for c, partial, arg, map_ in zip(ids, partials, args, maps, strict=True):
+            if self.terms.terms[c].kind == "const":
+                result.append(None)
+                continue
+            flow = np.where(slope == 0, 0.0, slope * partial)
+            if map_ is not None:
+                flow = np.bincount(map_.index, flow, 1 + arg.size)[1:]
+            elif arg.size == 1:
+                flow = flow.sum(keepdims=True)
+            result.append(flow)
+        return result
+
+    def _extremes(
+        self, slope: np.ndarray, seen: Sequence[np.ndarray], rooms: Sequence[np.ndarray], value: np.ndarray
+    ) -> list[np.ndarray]:
+        """Max or min: the first operand that is the result; one that is as large but for rounding may be it instead."""
+        room = np.maximum.reduce(np.broadcast_arrays(*rooms, np.zeros(value.shape)))
+        taken = np.zeros(value.shape, bool)
+        partials, close = [], np.zeros(value.shape, np.int64)
+        for s in seen:
+            partials.append(((s == value) & ~taken).astype(np.float64))
+            taken |= s == value
+            close += np.abs(s - value) <= 2 * room
+        self._kink(slope, (room > 0) & (close > 1), room)
+        return partials
+
+    def _product(
+        self,
+        slope: np.ndarray,
+        ids: Sequence[int],
+        maps: Sequence[Map | None],
+        seen: Sequence[np.ndarray],
+    ) -> list[np.ndarray]:
+        """x * y; at x * pos(x), which has a kink and no jump, nothing flows through the step."""
+        partials = [seen[1], seen[0]]
+        for step, x in ((0, 1), (1, 0)):
+            term = self.terms.terms[ids[step]]
+            if term.kind == "ew" and term.params[0] == "pos":
+                relu = self._args(ids[step]) == [ids[x]] and term.params[1] == (None,) and maps[0] is maps[1]
+                if relu:
+                    room = self._room(ids[x], seen[x])
+                    self._kink(slope, (room > 0) & (np.abs(seen[x]) <= room), room)
+                    partials[step] = np.zeros(1)
+                elif ids[x] not in self.exact:  # where the factor is 0 only by rounding, the step matters all the same
+                    partials[step] = np.where(seen[x] == 0, 1e-300, seen[x])
+        return partials
+
+
+def _contract(
+    params: tuple[Any, ...], slope: np.ndarray, args: Sequence[np.ndarray], fixed: Sequence[bool]
+) -> list[np.ndarray | None]:
+    batches, m, n, k, kn = params
+    up = slope.reshape(-1, m, n)
+    a = args[0].reshape(batches[0], m, k)
+    b = args[1].reshape(batches[1], *((k, n) if kn else (n, k)))
+    result: list[np.ndarray | None] = [None, None]
+    if not fixed[0]:
+        to_a = up @ (b.swapaxes(1, 2) if kn else b)
+        result[0] = (to_a.sum(axis=0) if batches[0] == 1 else to_a).reshape(-1)
+    if not fixed[1]:
+        to_b = a.swapaxes(1, 2) @ up if kn else up.swapaxes(1, 2) @ a
+        result[1] = (to_b.sum(axis=0) if batches[1] == 1 else to_b).reshape(-1)
+    return result
+
+
+_PARTIALS: dict[str, Callable[..., tuple[Any, ...]]] = {
+    "add": lambda v, a, b: (np.ones(1), np.ones(1)),
+    "mul": lambda v, a, b: (b, a),
+    "recip": lambda v, a: (-v * v,),
+    "exp": lambda v, a: (v,),
+    "abs": lambda v, a: (np.sign(a),),
+    "sqrt": lambda v, a: (0.5 / v,),
+    "log": lambda v, a: (1 / a,),
+    "erf": lambda v, a: (2 / math.sqrt(math.pi) * np.exp(-a * a),),
+    "tanh": lambda v, a: (1 - v * v,),
+    "sin": lambda v, a: (np.cos(a),),
+    "cos": lambda v, a: (-np.sin(a),),
+    "tan": lambda v, a: (1 + v * v,),
+    "atan": lambda v, a: (1 / (1 + a * a),),
+    "asin": lambda v, a: (1 / np.sqrt(1 - a * a),),
+    "acos": lambda v, a: (-1 / np.sqrt(1 - a * a),),
+    "sinh": lambda v, a: (np.cosh(a),),
+    "cosh": lambda v, a: (np.sinh(a),),
+    "asinh": lambda v, a: (1 / np.sqrt(1 + a * a),),
+    "acosh": lambda v, a: (1 / np.sqrt(a * a - 1),),
+    "atanh": lambda v, a: (1 / (1 - a * a),),
+    "pow": lambda v, a, b: (b * v / a, np.where(a > 0, v * np.log(np.abs(a)), 0)),
+}
+# Where a function's derivative may be far from its value at the operand, which errs by ``r`` at most.
+_POLES: dict[str, Callable[..., Any]] = {
+    "recip": lambda r, a: np.abs(a) <= _POLE * r,
+    "sqrt": lambda r, a: a <= _POLE * r,
+    "log": lambda r, a: a <= _POLE * r,
+    "pow": lambda r, a, b: (np.abs(a) <= _POLE * r * np.maximum(1, np.abs(b))) & (r > 0),
+    "exp": lambda r, a: (r * _POLE >= 1) & (a > -700 - r),
+    "tan": lambda r, a: np.abs(np.cos(a)) <= _POLE * r,
+    "asin": lambda r, a: 1 - np.abs(a) <= _POLE * r,
+    "acos": lambda r, a: 1 - np.abs(a) <= _POLE * r,
+    "acosh": lambda r, a: a - 1 <= _POLE * r,
+    "atanh": lambda r, a: 1 - np.abs(a) <= _POLE * r,
+}

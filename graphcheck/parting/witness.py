@@ -1,0 +1,399 @@
+"""A witness: an input on which two models certainly differ, by more than rounding explains; shrunk, saved and replayed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck.errors import GraphcheckError
+from graphcheck.files import external
+from graphcheck.files import model as model_
+from graphcheck.interface import inputs as inputs_
+from graphcheck.interface.ports import Interface
+from graphcheck.kernel.ops.algebra import Tensor
+from graphcheck.kernel.proof.pair import Pair, weights
+from graphcheck.kernel.values.bounds import UNITS
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64, Real
+from graphcheck.parting import probes
+from graphcheck.parting.difference import SPREAD_FACTOR, Deviation, Executed, judge
+from graphcheck.parting.slopes import NEAR
+from graphcheck.runs import numeric
+from graphcheck.runs.child import RemoteSession
+from graphcheck.runs.session import RunError
+
+_TRIALS: tuple[dict[str, Any], ...] = (
+    {},
+    {"scale": 100.0},
+    {"scale": 10000.0},
+    {"signs": "positive"},
+    {"signs": "negative"},
+    {"distribution": "one-hot"},
+    {"distribution": "constant"},
+    {"scale": 0.01},
+    {"distribution": "extreme"},
+)
+_SEARCH_SECONDS, _FEWEST = 10.0, 1  # trials go on for so long, but at least so many are made
+_SHRINK_SECONDS, _UNSEEN = 5.0, 64.0  # without onnxruntime, a deviation must be so many times the spread
+_RELEASE = 32  # steps after which mapped weights are given back
+_LARGE = 2**27  # bytes of weights above which sessions are not kept
+_BOUNDS = {
+    "running": "running error bound",
+    "first-order": f"first-order error bound, if no value errs by more than {NEAR:g} of its tensor's size",
+    "undefined": "defined on one side alone",
+    "none": "none",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Witness:
+    """An input (by pair key) with what it shows; ``path`` is set once it is saved."""
+
+    inputs: Mapping[str, np.ndarray]
+    reason: str
+    kind: str
+    seed: int | None
+    deviation: Deviation | None
+    replayed: float | None
+    path: str | None = None
+    replay: str | None = None
+
+    def save(self, folder: str | os.PathLike[str] | None, files: tuple[str, str]) -> Witness:
+        """Write the input to an .npz in ``folder`` (nothing for None) and note the command that replays it."""
+        if folder is None:
+            return self
+        digest = hashlib.sha256(b"".join(v.tobytes() for v in self.inputs.values())).hexdigest()[:12]
+        path = Path(folder) / f"graphcheck-witness-{digest}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        inputs_.save_npz(path, self.inputs)
+        replay = f"graphcheck compare {files[0]} {files[1]} --inputs {path}"
+        return dataclasses.replace(self, path=str(path), replay=replay, reason=f"{self.reason}; the input is in {path}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``witness`` key of the JSON."""
+        d = self.deviation
+        return {
+            "path": self.path,
+            "seed": self.seed,
+            "kind": self.kind,
+            "replay": self.replay,
+            "output": d and d.output,
+            "max_abs": d and _finite(d.deviation),
+            "bound": d and _finite(d.bound),
+            "bound_kind": d and _BOUNDS[d.kind],
+            "spread": d and d.spread,
+            "onnxruntime_max_abs": self.replayed,
+            "nonzeros": int(sum(np.count_nonzero(v) for v in self.inputs.values())),
+        }
+
+
+class Search:
+    """Looks for a witness at the shapes of ``pair``; ``deviations`` keeps what the most telling input showed."""
+
+    def __init__(
+        self,
+        sources: tuple[Any, Any],
+        models: tuple[ir.Model, ir.Model],
+        interface: Interface,
+        pair: Pair,
+        outputs: list[tuple[str, int, int]],
+        seed: int,
+        ranges: Mapping[str, tuple[float, float]],
+        given: str | os.PathLike[str] | None,
+        tick: Callable[[], None],
+        run: bool,
+    ) -> None:
+        self.sources, self.models, self.interface, self.pair = sources, models, interface, pair
+        self.outputs, self.seed, self.given, self.execute = outputs, seed, given, run
+        self._check, self._ticks = tick, 0
+        self.ranges = tuple((name, *bounds) for name, bounds in ranges.items())
+        self.unit = unit_of(pair)
+        self.fixed = dict(pair.concrete)
+        self.deviations: list[Deviation] = []
+        self._sessions: dict[int, RemoteSession] = {}
+        self.large = sum(w.nbytes for m in models for w in weights(m)) > _LARGE
+        self._seen: Executed | None = None
+
+    def tick(self) -> None:
+        """Stop where the time is over; give the weights' pages back now and then."""
+        self._check()
+        self._ticks += 1
+        if self.large and self._ticks % _RELEASE == 0:
+            model_.release(*self.models)
+
+    def run(self) -> Witness | None:
+        """A witness, or None if no trial showed a difference beyond rounding."""
+        try:
+            return self._search()
+        finally:
+            for session in self._sessions.values():
+                session.close()
+
+    def _search(self) -> Witness | None:
+        started = time.monotonic()
+        best: dict[str, np.ndarray] | None = None
+        for number, (kind, seed, arrays) in enumerate(self._trials()):
+            self.tick()
+            if number >= _FEWEST and time.monotonic() - started > _SEARCH_SECONDS:
+                break
+            found, best = self._tried(kind, seed, arrays, best, started)
+            if found is not None:
+                return found
+        if best is None or self.given is not None or self.large:
+            return None
+        roots = [(a, b) for _, a, b in self.outputs]
+        moved = probes.climb(self.pair.terms, roots, best, self._fitted, self.seed, started + _SEARCH_SECONDS)
+        return self._tried("enlarged", self.seed, moved, best, started)[0]
+
+    def _tried(
+        self,
+        kind: str,
+        seed: int | None,
+        arrays: dict[str, np.ndarray],
+        best: dict[str, np.ndarray] | None,
+        started: float,
+    ) -> tuple[Witness | None, dict[str, np.ndarray] | None]:
+        """(the witness that an input is, the input that told most so far)."""
+        judged = self._judge(arrays, thorough=best is None)
+        deviations = [d for d in judged if math.isfinite(d.deviation) or d.kind == "undefined"]  # known at all
+        if max((d.units for d in deviations), default=0) >= max((d.units for d in self.deviations), default=0):
+            self.deviations, best = deviations, arrays
+        shown = self._shown(deviations, arrays)
+        if shown is None or self._overflows(arrays):
+            return None, best
+        quick = time.monotonic() - started < _SHRINK_SECONDS / 10
+        small = self._shrink(arrays, shown[0].output) if quick else arrays
+        if small is not arrays:
+            self.deviations = self._judge(small)
+            shown = self._shown(self.deviations, small) or shown
+        return Witness(small, self._reason(*shown), kind, seed, *shown), best
+
+    def _trials(self) -> Iterator[tuple[str, int | None, dict[str, np.ndarray]]]:
+        if self.given is not None:
+            yield "given", None, inputs_.load_npz(self.given, self.interface)
+            return
+        drawn = (self._drawn(trial) for trial in _TRIALS)
+        roots = [(a, b) for _, a, b in self.outputs]
+        made = (
+            (kind, self.seed, {name: self._fitted(name, value) for name, value in arrays.items()})
+            for kind, arrays in probes.probes(self.pair, self.interface, roots, self.seed)
+        )
+        if self.large:
+            yield from drawn
+            yield from made
+            return
+        yield next(drawn)
+        if self.execute:  # ties are for onnxruntime to show, too
+            yield from made
+        yield from drawn
+
+    def _drawn(self, trial: dict[str, Any]) -> tuple[str, int | None, dict[str, np.ndarray]]:
+        spec = inputs_.InputSpec(self.seed, ranges=self.ranges, **trial)
+        scale = f", scaled by {trial['scale']:g}" if "scale" in trial else ""
+        kind = f"all {trial['signs']}" if "signs" in trial else f"{trial.get('distribution', 'normal')}{scale}"
+        arrays = inputs_.generate(self.interface, self.pair.shapes, spec)
+        return kind, self.seed, arrays | {k: v for k, v in self.fixed.items() if k in arrays}
+
+    def _fitted(self, name: str, value: np.ndarray) -> np.ndarray:
+        """A value within the ranges asked for; integer inputs that the graphs were traced at stay as they are."""
+        if name in self.fixed:
+            return self.fixed[name]
+        bounds = {key: (low, high) for key, low, high in self.ranges}
+        pair = next(p for p in self.interface.inputs if p.key == name)
+        found = next((bounds[p.name] for p in pair.ports() if p.name in bounds), bounds.get(""))
+        if found is None or value.dtype.kind == "b":
+            return value
+        whole = value.dtype.kind in "iu"
+        low, high = (math.ceil(found[0]), math.floor(found[1])) if whole else found
+        fitted: np.ndarray = np.clip(value, low, high).astype(value.dtype)
+        return fitted
+
+    def _judge(self, arrays: Mapping[str, np.ndarray], thorough: bool = False) -> list[Deviation]:
+        leaves = {("input", name): np.asarray(value, np.float64) for name, value in arrays.items()}
+        self._seen = None
+
+        def executed() -> Executed:
+            self._seen = self._execute(arrays) if self.execute else None
+            return self._seen or {}
+
+        known = (self.pair.terms, self.outputs, leaves, self.unit, self.seed)
+        return judge(*known, executed=executed, tick=self.tick, thorough=thorough)
+
+    def _overflows(self, arrays: Mapping[str, np.ndarray]) -> bool:
+        """Whether an integer leaves its type on the way, which float64 does not see and the standard leaves open."""
+        traced = (v for t in (self.pair.a, self.pair.b) for v in t.values.values())
+        ranges: dict[int, tuple[float, float]] = {}
+        for value in traced:
+            if isinstance(value, Tensor) and value.dtype.kind in "iu":
+                low, high = ranges.get(self.pair.terms.find(value.cls), (-math.inf, math.inf))
+                info = np.iinfo(value.dtype)
+                ranges[self.pair.terms.find(value.cls)] = (max(low, float(info.min)), min(high, float(info.max)))
+        far = False
+
+        def look(cls: int, value: Real) -> None:
+            nonlocal far
+            low, high = ranges.get(cls, (-math.inf, math.inf))
+            far |= cls in ranges and bool(((value.value < low) | (value.value > high)).any())
+
+        if ranges:
+            leaves = {("input", name): np.asarray(value, np.float64) for name, value in arrays.items()}
+            with np.errstate(all="ignore"):
+                evaluate(self.pair.terms, Float64(leaves, bounds=False), list(ranges), visit=look)
+        return far
+
+    def _shown(
+        self, deviations: list[Deviation], arrays: Mapping[str, np.ndarray]
+    ) -> tuple[Deviation, float | None] | None:
+        """The output that differs most beyond the spread, if onnxruntime shows it too."""
+        gross = sorted((d for d in deviations if d.gross), key=lambda d: -d.units)
+        if not gross or not self.execute:  # alone, float64 cannot tell how a runtime folds Exp of a constant
+            return (gross[0], None) if gross and gross[0].units > _UNSEEN else None
+        for d in gross:
+            x, y = (self._seen or {}).get(d.output, (np.zeros(0), np.zeros(0)))
+            if d.kind == "undefined":
+                return d, None  # looked for in onnxruntime, too, before it was said
+            both = np.isfinite(x) & np.isfinite(y)
+            replayed = float(np.abs(x[both] - y[both]).max(initial=0.0))
+            if replayed > SPREAD_FACTOR * d.spread:
+                return d, replayed
+        return None
+
+    def _execute(self, arrays: Mapping[str, np.ndarray]) -> Executed | None:
+        """The outputs of both sides in onnxruntime, optimizations off, as float64; None if it cannot run them."""
+        results = []
+        model_.release(*self.models)
+        try:
+            for side, feed in enumerate(inputs_.side_inputs(self.interface, arrays)):
+                if side not in self._sessions:
+                    source = _source(self.sources[side], self.models[side])
+                    self._sessions[side] = RemoteSession(source, optimizations="off")
+                results.append(self._sessions[side].run(feed))
+                if self.large:  # one at a time, for the sake of memory
+                    self._sessions.pop(side).close()
+        except GraphcheckError:
+            for session in self._sessions.values():  # one of them may have crashed
+                session.close()
+            self._sessions.clear()
+            return None
+        a, b = results
+        found = {}
+        for port in self.interface.outputs:
+            if port.a is not None and port.b is not None:
+                x, y = (np.asarray(v, np.float64) for v in (a[port.a.name], b[port.b.name]))
+                if x.shape == y.shape:
+                    found[port.key] = (x, y)
+        return found
+
+    def _shrink(self, arrays: dict[str, np.ndarray], output: str) -> dict[str, np.ndarray]:
+        """Fewer non-zeros that still show it: parts of the input are set to zero as long as they may."""
+        if self.given is not None or self.ranges:
+            return arrays
+        started, best = time.monotonic(), arrays
+        for name in [n for n, v in arrays.items() if v.dtype.kind in "fiub" and v.size > 1 and n not in self.fixed]:
+            pieces = 2
+            while pieces <= best[name].size and time.monotonic() - started < _SHRINK_SECONDS:
+                live = np.flatnonzero(best[name])
+                shrunk = False
+                for part in np.array_split(live, min(pieces, max(live.size, 1))):
+                    if time.monotonic() - started > _SHRINK_SECONDS or part.size in (0, live.size):
+                        break
+                    trial = best[name].copy()
+                    trial.reshape(-1)[part] = 0
+                    candidate = {**best, name: trial}
+                    shown = self._shown(self._judge(candidate), candidate)
+                    if shown is not None and shown[0].output == output:
+                        best, shrunk = candidate, True
+                        break
+                pieces = 2 if shrunk else pieces * 2
+        return best
+
+    def _reason(self, d: Deviation, replayed: float | None) -> str:
+        if d.kind == "undefined":
+            a, b = (f"{side:.6g}" for side in d.sides)
+            also = "" if self._seen is None else ", and so it is in onnxruntime"
+            return f"output {d.output!r} has an element that is {a} in A and {b} in B{also}"
+        shown = "not replayed in onnxruntime" if replayed is None else f"{replayed:.3g} in onnxruntime"
+        errs = "errs by at most" if d.rigorous else "errs, to first order, by at most"
+        return (
+            f"output {d.output!r} differs by {d.deviation:.3g} ({shown}), {d.units:.3g} times what rounding explains, "
+            f"and float64 {errs} {d.bound:.1e} there"
+        )
+
+
+def _source(source: Any, model: ir.Model) -> Any:
+    return str(source) if isinstance(source, (str, os.PathLike)) else external.serialized(model)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def unit_of(pair: Pair) -> float:
+    """The unit roundoff of the coarsest declared float type of either graph."""
+    names = {v.dtype.name for trace in (pair.a, pair.b) for v in trace.values.values() if isinstance(v, Tensor)}
+    return max((UNITS[n] for n in names if n in UNITS), default=UNITS["float64"])  # integers do not round
+
+
+def spread_of(pair: Pair, interface: Interface, runs: list[numeric.Run], seed: int) -> dict[str, float]:
+    """The spread of each output on the first run whose shapes are those of ``pair``, by A's name."""
+    run = next((r for r in runs if dict(r.shapes) == dict(pair.shapes)), None)
+    if run is None:
+        return {}
+    leaves = {("input", name): np.asarray(value, np.float64) for name, value in run.inputs.items()}
+    named = {v.name: t for v, t in pair.a.values.items() if isinstance(t, Tensor)}
+    outputs = {p.a.name: named[p.a.name].cls for p in interface.outputs if p.a is not None and p.a.name in named}
+    exact = evaluate(pair.terms, Float64(leaves, bounds=False), list(outputs.values()))
+    noisy = evaluate(pair.terms, Float64(leaves, bounds=False, unit=unit_of(pair), seed=seed), list(outputs.values()))
+    find = pair.terms.find
+    return {n: float(np.abs(noisy[find(c)].value - exact[find(c)].value).max(initial=0)) for n, c in outputs.items()}
+
+
+def refusal(
+    sources: tuple[Any, Any],
+    models: tuple[ir.Model, ir.Model],
+    interface: Interface,
+    shapes: dict[str, tuple[int, ...]],
+    seed: int,
+    folder: str | os.PathLike[str] | None,
+) -> Witness | None:
+    """An input that one model runs and the other refuses, or answers in another shape, in onnxruntime."""
+    arrays = inputs_.generate(interface, shapes, inputs_.InputSpec(seed))
+    feeds = inputs_.side_inputs(interface, arrays)
+    results: list[Any] = []
+    for source, model, feed in zip(sources, models, feeds, strict=True):
+        try:
+            with RemoteSession(_source(source, model), optimizations="off") as session:
+                results.append(session.run(feed))
+        except GraphcheckError as error:
+            results.append(error)
+    failed = [isinstance(r, GraphcheckError) for r in results]
+    text = ", ".join(f"{k}={'x'.join(map(str, s))}" for k, s in shapes.items())
+    if any(isinstance(r, RunError) and r.kind != "run" for r in results):
+        return None  # a missing kernel, an invalid model, a crash, a time-out: they say nothing of the function
+    if failed[0] != failed[1]:
+        runs, refuses = ("A", "B") if failed[1] else ("B", "A")
+        reason = f"{runs} runs at {text} and {refuses} does not: {results[failed[1]]}"
+    elif not failed[0]:
+        shown = None
+        for port in interface.outputs:
+            if port.a is not None and port.b is not None:
+                x, y = results[0][port.a.name].shape, results[1][port.b.name].shape
+                shown = shown or (
+                    f"output {port.key!r} has shape {list(x)} in A and {list(y)} in B" if x != y else None
+                )
+        if shown is None:
+            return None
+        reason = f"at {text} {shown}"
+    else:
+        return None
+    files = tuple(model_.path_of(m) or side for m, side in zip(models, "AB", strict=True))
+    return Witness(arrays, reason, "shape", seed, None, None).save(folder, files)  # type: ignore[arg-type]

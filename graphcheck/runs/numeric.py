@@ -1,0 +1,330 @@
+"""Both models in onnxruntime on the same inputs, and how far every output pair is apart. Evidence, never a verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from graphcheck import limits
+from graphcheck.errors import UsageError
+from graphcheck.interface.inputs import Arrays, InputSpec, generate, side_inputs
+from graphcheck.interface.ports import Interface, Shapes, shapes, symbols
+from graphcheck.runs.child import RemoteSession
+from graphcheck.runs.pictures import pictures
+from graphcheck.runs.session import RunError, Source, measure
+from graphcheck.runs.statistics import compare_arrays, vacuous
+
+LEVELS = ("quick", "full")
+_TIMED_RUNS = 5
+_FINAL = ("load", "crash", "timeout")  # after these, other inputs are not tried
+_BATCH_SIZES = (1, 3)  # beside the default of 2
+
+
+@dataclasses.dataclass(frozen=True)
+class NumericOptions:
+    """What to run.
+
+    ``quick``: normal inputs, batch 2 where admitted, optimizations on, ``iterations`` seeds from ``seed`` on. ``full``:
+    optimizations off and on, and besides those seeds other scales, signs, distributions and batch sizes. ``shapes`` and
+    ``sizes`` as in :func:`graphcheck.interface.ports.shapes`; ``inputs`` (by pair key, as from ``load_npz``) are
+    used instead of drawn ones. ``timeout`` in seconds is for each load and each run. ``fail_fast`` stops after
+    the first run with an unequal element. ``threads`` 0: half the
+    cores for each side, all of them where one runs after the other (a single quick run).
+    """
+
+    level: str = "quick"
+    seed: int = 0
+    iterations: int = 1
+    shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    ranges: tuple[tuple[str, float, float], ...] = ()
+    inputs: Mapping[str, Any] | None = None
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    threads: int = 0
+    timeout: float | None = None
+    fail_fast: bool = False
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise UsageError(f"numerics are {' or '.join(LEVELS)}, not {self.level!r}")
+        if self.iterations < 1 or (self.timeout is not None and self.timeout <= 0):
+            raise UsageError("iterations must be at least 1, and a timeout above 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """What one model did in a run: its outputs by :attr:`Pair.key`, or the error that stopped it."""
+
+    outputs: Arrays
+    error: RunError | None
+    milliseconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One input through both models. ``spec`` is None where the inputs were given."""
+
+    spec: InputSpec | None
+    shapes: Shapes
+    optimizations: str
+    providers: tuple[str, ...]
+    inputs: Arrays
+    a: Side
+    b: Side
+
+    def to_json(self, interface: Interface) -> dict[str, Any]:
+        """An entry of ``runs`` in the JSON."""
+        spec = self.spec.to_json() if self.spec else {"seed": None, "scale": None, "distribution": "given"}
+        return {
+            "side_note": f"optimizations {self.optimizations}",
+            "providers": list(self.providers),
+            "inputs": {**spec, "shapes": {name: list(shape) for name, shape in self.shapes.items()}},
+            "errors": {"a": self.a.error and str(self.a.error), "b": self.b.error and str(self.b.error)},
+            "outputs": self.statistics(interface),
+        }
+
+    def statistics(self, interface: Interface) -> list[dict[str, Any]]:
+        """A row of :func:`compare_arrays` for every output pair that both sides gave."""
+        rows = []
+        for pair in interface.outputs:
+            if pair.a is not None and pair.b is not None and pair.key in self.a.outputs and pair.key in self.b.outputs:
+                names = {"a": pair.a.name, "b": pair.b.name, "spread_units": None}
+                rows.append(names | compare_arrays(self.a.outputs[pair.key], self.b.outputs[pair.key]))
+        return rows
+
+
+def numeric(
+    a: Source,
+    b: Source,
+    interface: Interface,
+    options: NumericOptions | None = None,
+    on_run: Callable[[Run], None] | None = None,
+) -> dict[str, Any]:
+    """The ``numeric`` key of the comparison. ``on_run`` sees every run with its arrays, to save or to judge them.
+
+    That a model refuses an input is recorded in the run's ``errors`` (and, with the first cause, in ``warnings``).
+    :class:`UsageError` for options that do not fit the interface, or an interface whose inputs do not fit each other.
+    """
+    options = options or NumericOptions()
+    rows: list[dict[str, Any]] = []
+    worst: dict[str, dict[str, Any]] = {}
+    warnings: dict[str, None] = {}  # in order, each once
+    seen: dict[tuple[object, ...], set[bytes]] = {}
+    times: list[tuple[float, float]] = []
+    with _Sides(a, b, interface, options) as sides:
+        for item in _runs(sides, interface, options):
+            row = item.to_json(interface)
+            rows.append(row)
+            if options.level == "full":
+                _picture(item, row, worst, interface)
+            if on_run is not None:
+                on_run(item)
+            warnings |= dict.fromkeys(_warnings(item, row, interface))
+            if item.a.error is None and item.b.error is None:
+                times.append((item.a.milliseconds, item.b.milliseconds))
+            _remember(item, seen)
+            if options.fail_fast and any(output["unequal"] != 0 for output in row["outputs"]):
+                break
+        warnings |= dict.fromkeys(_stuck(seen, interface))
+        time_a, time_b = sides.time() if options.level == "full" and times else times[-1] if times else (None, None)
+    return {"runs": rows, "warnings": list(warnings), "time_a_ms": time_a, "time_b_ms": time_b}
+
+
+def runs(a: Source, b: Source, interface: Interface, options: NumericOptions | None = None) -> Iterator[Run]:
+    """The runs of :func:`numeric` one by one, with their arrays."""
+    options = options or NumericOptions()
+    with _Sides(a, b, interface, options) as sides:
+        yield from _runs(sides, interface, options)
+
+
+class _Sides:
+    """Two models and their sessions, loaded once for each level of optimization, and run side by side."""
+
+    def __init__(self, a: Source, b: Source, interface: Interface, options: NumericOptions) -> None:
+        self.models, self.interface, self.options = (a, b), interface, options
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.threads = options.threads or max(1, cores if options.level == "quick" else cores // 2)
+        self.pool = ThreadPoolExecutor(2)
+        self.bounds = limits.current()  # which the threads would not see
+        self.sessions: dict[tuple[int, str], RemoteSession | RunError] = {}
+        self.last: list[Arrays] = [{}, {}]
+
+    def __enter__(self) -> _Sides:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(wait=True)
+        self._clear()
+
+    def _clear(self) -> None:
+        for session in self.sessions.values():
+            if isinstance(session, RemoteSession):
+                session.close()
+        self.sessions.clear()
+
+    def run(self, inputs: Arrays, optimizations: str, *, once: bool = False) -> tuple[Side, Side]:
+        """Both sides on one input; ``once`` runs one after the other and keeps no session, for the sake of memory."""
+        self.last = list(side_inputs(self.interface, inputs))
+        if once:
+            sides = []
+            for side in (0, 1):
+                sides.append(self._one(side, self.last[side], optimizations))
+                self._clear()
+            return sides[0], sides[1]
+        a, b = (self.pool.submit(self._one, side, self.last[side], optimizations) for side in (0, 1))
+        return a.result(), b.result()
+
+    def time(self) -> tuple[float | None, float | None]:
+        """Median milliseconds with optimizations on, on the last inputs, the sides taking turns."""
+        loaded = [self.sessions.get((side, "on")) for side in (0, 1)]
+        try:
+            timings = measure(
+                {str(i): (s, self.last[i]) for i, s in enumerate(loaded) if isinstance(s, RemoteSession)}, _TIMED_RUNS
+            )
+        except RunError:
+            return None, None
+        a, b = (timings[key].median if key in timings else None for key in "01")
+        return a, b
+
+    def _one(self, side: int, feed: Arrays, optimizations: str) -> Side:
+        ports = {pair.key: (pair.a, pair.b)[side] for pair in self.interface.outputs}
+        names = {port.name: key for key, port in ports.items() if port is not None and port.is_tensor}
+        try:
+            session = self._session(side, optimizations)
+            outputs = session.run(feed, list(names))
+        except RunError as error:
+            if error.kind in _FINAL:
+                self.sessions[side, optimizations] = error
+            return Side({}, error, 0.0)
+        return Side({names[n]: array for n, array in outputs.items()}, None, 1000 * session.seconds)
+
+    def _session(self, side: int, optimizations: str) -> RemoteSession:
+        key = (side, optimizations)
+        if key not in self.sessions:
+            try:
+                self.sessions[key] = RemoteSession(
+                    self.models[side],
+                    optimizations=optimizations,
+                    providers=self.options.providers,
+                    threads=self.threads,
+                    timeout=self.options.timeout,
+                    bounds=self.bounds,
+                    prepack=self.options.level != "quick" or self.options.iterations > 1,  # it pays in many runs
+                )
+            except RunError as error:
+                self.sessions[key] = error
+        found = self.sessions[key]
+        if isinstance(found, RunError):
+            raise found
+        return found
+
+
+def _runs(sides: _Sides, interface: Interface, options: NumericOptions) -> Iterator[Run]:
+    for optimizations in ("off", "on") if options.level == "full" else ("on",):
+        for spec, chosen in _plan(interface, options):
+            inputs = dict(options.inputs or {}) if spec is None else generate(interface, chosen, spec)
+            a, b = sides.run(inputs, optimizations, once=options.level == "quick" and options.iterations == 1)
+            yield Run(spec, chosen, optimizations, options.providers, inputs, a, b)
+            if any(side.error is not None and side.error.kind in _FINAL for side in (a, b)):
+                break  # other inputs cannot help
+
+
+def _plan(interface: Interface, options: NumericOptions) -> Iterator[tuple[InputSpec | None, Shapes]]:
+    """Inputs, as (spec, shapes), the plain normal ones first."""
+    if options.inputs is not None:
+        yield None, {name: tuple(array.shape) for name, array in options.inputs.items()}
+        return
+    usual = shapes(interface, options.shapes, options.sizes)
+    base = InputSpec(options.seed, ranges=options.ranges)
+    iterations = max(options.iterations, 3) if options.level == "full" else options.iterations
+    for i in range(iterations):
+        yield dataclasses.replace(base, seed=options.seed + i), usual
+    if options.level == "quick":
+        return
+    others: tuple[dict[str, Any], ...] = (
+        {"scale": 10000.0},
+        {"scale": 100.0},
+        {"scale": 0.01},
+        {"signs": "positive"},
+        {"signs": "negative"},
+        {"distribution": "uniform"},
+        {"distribution": "one-hot"},
+        {"distribution": "constant"},
+        {"distribution": "extreme"},
+    )
+    for other in others:
+        yield dataclasses.replace(base, **other), usual
+    for symbol, (_, axis) in symbols(interface).items():
+        for size in _BATCH_SIZES if axis == 0 and symbol not in options.sizes else ():
+            try:
+                yield base, shapes(interface, options.shapes, {**options.sizes, symbol: size})
+            except UsageError:
+                break  # an asked shape fixes this dim
+
+
+def _picture(item: Run, row: dict[str, Any], worst: dict[str, dict[str, Any]], interface: Interface) -> None:
+    """Give ``heatmap`` and ``scatter`` to the row of each output that deviates most, taking them from the one before."""
+    keys = {(p.a.name, p.b.name): p.key for p in interface.outputs if p.a is not None and p.b is not None}
+    for output in row["outputs"]:
+        key = keys[output["a"], output["b"]]
+        before = worst.get(key)
+        if before is None or (output["scale_ulp"] or 0) > (before["scale_ulp"] or 0):
+            for name in ("heatmap", "scatter") if before is not None else ():
+                before.pop(name, None)  # type: ignore[union-attr]
+            output |= pictures(item.a.outputs[key], item.b.outputs[key])
+            worst[key] = output
+
+
+def _warnings(item: Run, row: dict[str, Any], interface: Interface) -> Iterator[str]:
+    refused = [(name, side.error) for name, side in (("A", item.a), ("B", item.b)) if side.error is not None]
+    if len(refused) == 2:
+        yield f"neither model ran at {_text(item.shapes)}: {refused[0][1]}"
+    elif refused:
+        name, error = refused[0]
+        yield f"{name} did not run at {_text(item.shapes)}, the other one did: {error}"
+    for pair in interface.outputs:
+        if not all(port.is_tensor for port in pair.ports()):
+            yield f"output {pair.key!r} is no tensor and was not compared"
+    for output in row["outputs"]:
+        key = output["a"]
+        if output["shape"] != output["shape_b"]:
+            both = f"{output['shape']} in A and {output['shape_b']} in B"
+            yield f"output {key!r} has shape {both} at {_text(item.shapes)}"
+        for kind in ("nan", "inf"):
+            counts = (output[f"{kind}_a"], output[f"{kind}_b"])
+            if any(counts):
+                word = "NaN" if kind == "nan" else "infinite"
+                where = "" if output[f"{kind}_coincide"] else ", not in the same places"
+                yield f"output {key!r} has {word} elements: {counts[0]} in A and {counts[1]} in B{where}"
+        if item.spec is None or item.spec.distribution not in ("constant", "one-hot"):
+            yield from vacuous(key, item.a.outputs[key], item.b.outputs[key])
+
+
+def _remember(item: Run, seen: dict[tuple[object, ...], set[bytes]]) -> None:
+    """Note what each output was, to find those that do not depend on the input."""
+    digest = b"".join(array.tobytes() for array in item.inputs.values())
+    for name, side in (("A", item.a), ("B", item.b)):
+        for key, array in side.outputs.items():
+            if array.dtype.kind not in "OSUT":
+                seen.setdefault((name, key, item.optimizations, array.shape, "in"), set()).add(_digest(digest))
+                seen.setdefault((name, key, item.optimizations, array.shape, "out"), set()).add(
+                    _digest(array.tobytes())
+                )
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _stuck(seen: dict[tuple[object, ...], set[bytes]], interface: Interface) -> Iterator[str]:
+    for (name, key, *where), values in seen.items():
+        if where[-1] == "out" and len(values) == 1 and len(seen[(name, key, *where[:-1], "in")]) > 1:
+            yield f"output {key!r} of {name} was the same for every input: the comparison says little about it"
+
+
+def _text(chosen: Shapes) -> str:
+    return ", ".join(f"{name}={list(shape)}" for name, shape in chosen.items()) or "no input"

@@ -1,0 +1,147 @@
+"""Both models in onnxruntime, in a thread beside the proof, and what their outputs say for and against a verdict."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextvars
+import math
+import os
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import onnx_ir as ir
+
+from graphcheck.errors import Undecided
+from graphcheck.files import external
+from graphcheck.files import model as model_
+from graphcheck.interface import inputs
+from graphcheck.interface.ports import Interface
+from graphcheck.kernel.proof.pair import Pair
+from graphcheck.kernel.proof.sizes import Options
+from graphcheck.parting import witness
+from graphcheck.parting.difference import SPREAD_FACTOR
+from graphcheck.runs import child as remote
+from graphcheck.runs import numeric
+
+_PLAINLY = 2.0**16  # ulps of the output's largest magnitude: such a difference is looked into before a costly proof
+_FAR_BEYOND = 2.0**14  # above which the executions of a proved pair are looked into
+_MOST = 0.5  # of the elements of integer and boolean outputs: a few may well fall on the other side of a threshold
+_BUG = "a bug of the runtime, or of graphcheck's interpreter. Please report it"
+
+
+class Executions:
+    """The runs that were asked for: ``numbers`` is their JSON, ``runs`` the feeds and outputs; None and [] without any."""
+
+    def __init__(
+        self,
+        sources: tuple[model_.ModelLike, model_.ModelLike],
+        models: tuple[ir.Model, ir.Model],
+        pairing: Interface,
+        options: Options,
+    ) -> None:
+        self.sources, self.models, self.interface, self.options = sources, models, pairing, options
+        self.numbers: dict[str, Any] | None = None
+        self.runs: list[numeric.Run] = []
+        self.seconds = 0.0  # what the runs took
+        self.running: concurrent.futures.Future[None] | None = None
+
+    def start(self, pool: concurrent.futures.Executor) -> None:
+        """Begin in a thread, where runs were asked for."""
+        if self.options.run:
+            self.running = pool.submit(contextvars.copy_context().run, self.execute)
+
+    def wait(self) -> None:
+        """Until they are through."""
+        if self.running is not None:
+            self.running.result()
+
+    def abort(self) -> None:
+        """End the child processes, also one that is being started."""
+        while self.running is not None and not self.running.done():
+            remote.end_all()
+            time.sleep(0.05)
+
+    def execute(self) -> None:
+        """Run both now; that it was not possible is a warning among the numbers."""
+        o = self.options
+        given = None if o.inputs is None else inputs.load_npz(o.inputs, self.interface)
+        settings = numeric.NumericOptions(
+            o.numerics,
+            o.seed,
+            o.iterations,
+            o.shapes,
+            {},
+            o.range_rows(),
+            given,
+            o.providers,
+            o.threads,
+            None,
+            o.fail_fast,
+        )
+        pairs = zip(self.sources, self.models, strict=True)
+        a, b = (str(s) if isinstance(s, (str, os.PathLike)) else external.serialized(m) for s, m in pairs)
+        started = time.monotonic()
+        try:
+            self.numbers = numeric.numeric(a, b, self.interface, settings, self.runs.append)
+        except (Undecided, MemoryError) as error:
+            warning = f"onnxruntime was not run: {error}"
+            self.numbers = {"runs": [], "warnings": [warning], "time_a_ms": None, "time_b_ms": None}
+        finally:
+            self.seconds = time.monotonic() - started
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The statistics of each output in each run."""
+        return [row for run in (self.numbers or {"runs": []})["runs"] for row in run["outputs"]]
+
+    def same_shape(self, output: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether both gave an output (by A's name) in one shape when they ran at these input shapes."""
+        self.wait()
+        runs = [r for r in (self.numbers or {"runs": []})["runs"] if _sizes(r["inputs"]["shapes"]) == _sizes(shapes)]
+        rows = [row for run in runs for row in run["outputs"] if row["a"] == output]
+        return bool(rows) and all(row["shape"] == row["shape_b"] for row in rows)
+
+    def plainly_apart(self) -> bool:
+        """Whether they show a gross difference: a witness is looked for then, and no costly proof tried."""
+        self.wait()
+        return any((row.get("scale_ulp") or 0) > _PLAINLY for row in self.rows())
+
+    def contradiction(self, pairs: Iterable[Pair]) -> str | None:
+        """What to say of a proved pair whose outputs differ far beyond rounding: a bug of the runtime or of graphcheck."""
+        for row in self.rows():
+            if row["shape"] != row["shape_b"]:
+                return f"PROVED, BUT onnxruntime's outputs {row['a']!r} have shapes {row['shape']} and {row['shape_b']}: {_BUG}"
+            if row.get("scale_ulp") is None and (row.get("unequal") or 0) > _MOST * math.prod(row["shape"]):
+                return f"PROVED, BUT most elements of onnxruntime's outputs {row['a']!r} differ: {_BUG}"
+        far = [r for r in self.rows() if not (r.get("scale_ulp") or 0) <= _FAR_BEYOND]
+        if not far:
+            return None
+        spread = self._spread(pairs)
+        worst = max(far, key=lambda r: float("inf") if r["max_abs"] is None else r["max_abs"])
+        explained = spread.get(worst["a"], 0.0)
+        if worst["max_abs"] is not None and worst["max_abs"] <= 4 * SPREAD_FACTOR * explained:
+            return None
+        return (
+            f"PROVED, BUT onnxruntime's outputs {worst['a']!r} differ by {worst['max_abs']} where rounding explains "
+            f"{explained:.3g}: {_BUG}"
+        )
+
+    def refused(self) -> str:
+        """What to add to a proof where onnxruntime runs one model and refuses the other; "" elsewhere."""
+        for run in self.runs:
+            errors = [side.error for side in (run.a, run.b) if side.error is not None]
+            if len(errors) == 1 and errors[0].kind == "run":
+                return f"; but onnxruntime refuses {'A' if run.a.error else 'B'} and runs the other: {errors[0].cause[:200]}"
+        return ""
+
+    def _spread(self, pairs: Iterable[Pair]) -> dict[str, float]:
+        """The spread of each output at the first run whose shapes were traced."""
+        for pair in pairs:
+            found = witness.spread_of(pair, self.interface, self.runs, self.options.seed)
+            if found:
+                return found
+        return {}
+
+
+def _sizes(shapes: Mapping[str, Any]) -> dict[str, list[int]]:
+    return {name: list(shape) for name, shape in shapes.items()}

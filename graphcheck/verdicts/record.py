@@ -1,0 +1,164 @@
+"""What a comparison leaves behind: the plain data of its proof, and the sentences that sum it up."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import onnx_ir as ir
+
+from graphcheck.kernel.ops.algebra import Tensor
+from graphcheck.kernel.proof.pair import Pair
+from graphcheck.kernel.proof.prover import Tier
+from graphcheck.kernel.proof.sizes import Attempt, Trials, text
+from graphcheck.kernel.values.residues import LOW
+from graphcheck.parting.difference import Deviation
+
+_EXACT = "equality is of real arithmetic over the stored constants, where both sides are defined"
+
+
+def tiers(attempts: Sequence[Attempt]) -> list[Tier]:
+    """The tiers that merged anything."""
+    return [t for a in attempts if a.prover is not None for t in a.prover.tiers if t.merges]
+
+
+def error_probability(attempts: Sequence[Attempt]) -> float:
+    """The bound on the probability that any merge was false."""
+    return float(sum(2.0**t.log2_error for t in tiers(attempts)))
+
+
+def proved(attempts: Sequence[Attempt], trials: Trials) -> str:
+    """The sentence of a proof: for which inputs, and how sure."""
+    shapes = "; ".join(dict.fromkeys(text(a.shapes) for a in attempts)) + _at_samples(attempts, trials)
+    probability = error_probability(attempts)
+    how = f"with an error probability of at most {probability:.1e}" if tiers(attempts) else "by congruence alone"
+    return f"the same function in exact arithmetic, for every input of shape {shapes}, {how}"
+
+
+def _at_samples(attempts: Sequence[Attempt], trials: Trials) -> str:
+    names, sampled, every = _sampled(attempts, trials)
+    if not sampled:
+        return _at_defaults(trials)
+    which = "every value" if every else f"{sampled} sampled values alone"
+    return f", at {which} of the inputs {names} that steer the graphs{_at_defaults(trials)}"
+
+
+def _sampled(attempts: Sequence[Attempt], trials: Trials) -> tuple[str, int, bool]:
+    """The inputs that steer the graphs, how many samples of them were looked at, and whether those are all values."""
+    sampled = [a for a in attempts if a.sample is not None]
+    names = dict.fromkeys(repr(p.key) for a in sampled for p in trials.steering(a.shapes))
+    return ", ".join(names), len(sampled), all(trials.exhaustive(a.shapes) for a in sampled)
+
+
+def _at_defaults(trials: Trials) -> str:
+    """Inputs that a caller may override keep their defaults: it is said."""
+    names = dict.fromkeys(repr(v.name) for m in trials.models for v in m.graph.inputs if v.name in m.graph.initializers)
+    return f", with {', '.join(names)} at {'its' if len(names) == 1 else 'their'} default" if names else ""
+
+
+def within_rounding(constants: Sequence[dict[str, Any]], attempts: Sequence[Attempt], trials: Trials) -> str:
+    """The sentence of ``within-rounding``."""
+    worst = max(c["ulps"] for c in constants)
+    many = "constant, within its roundings" if len(constants) == 1 else "constants, each within its roundings"
+    return (
+        f"the same function once {len(constants)} {many} (at most {worst:.3g} ulps), "
+        f"{'is' if len(constants) == 1 else 'are'} replaced by the other side's exact expression{_at_samples(attempts, trials)}"
+    )
+
+
+def sizes(constants: Sequence[dict[str, Any]], deviations: Sequence[Deviation]) -> str:
+    """What is known of a difference that was neither proved away nor shown: the constants that differ, or how far apart."""
+    if constants and not all(c["within"] for c in constants):
+        worst = max(constants, key=lambda c: c["ulps"])
+        count = f"{len(constants)} constant{'s' * (len(constants) > 1)}"
+        apart = f"by {worst['ulps']:.3g} ulps" if math.isfinite(worst["ulps"]) else "with {:.3g} against {:.3g}"
+        return (
+            f"the graphs are the same but for {count}, the farthest {worst['name']!r} {apart.format(*worst['values'])}"
+        )
+    if not deviations:
+        return ""
+    far = max(deviations, key=lambda d: d.units)
+    sentence = (
+        f"in float64 they differ by {far.deviation:.3g} at {far.output!r}, where rounding explains {far.spread:.3g}"
+    )
+    return sentence + (" (certain over the reals, but below the spread)" if far.certain and not far.gross else "")
+
+
+def proof(attempts: Sequence[Attempt], trials: Trials, constants: list[dict[str, Any]], error: float) -> dict[str, Any]:
+    """The ``proof`` key of the JSON; ``error`` is what the substitution of constants adds to the error probability."""
+    used = tiers(attempts)
+    pairs = [a.pair for a in attempts if a.pair is not None]
+    return {
+        "tier": used[-1].name if used else "congruence",
+        "tiers": [_tier(t) for t in used],
+        "primes": sorted({p for t in used for p in t.primes}),
+        "seed": trials.options.seed,
+        "error_probability": error_probability(attempts) + error,
+        "rests_on": "Schwartz-Zippel over primes above 2**21 drawn by the seed, and 128-bit hashes taken as random functions"
+        if used
+        else "equal keys in a store of hash-consed expressions; constants by SHA-256",
+        "assumptions": [*_assumptions(attempts, trials), _EXACT],
+        "shapes": [{k: list(s) for k, s in a.shapes.items()} for a in attempts],
+        "counts": {"classes": sum(len(p.terms.terms) for p in pairs), "merges": sum(p.terms.merges for p in pairs)},
+        "constants": constants,
+    }
+
+
+def _assumptions(attempts: Sequence[Attempt], trials: Trials) -> list[str]:
+    pairs = [a.pair for a in attempts if a.pair is not None]
+    found = sorted({line for p in pairs for line in p.assumptions})
+    names, sampled, every = _sampled(attempts, trials)
+    if sampled and not every:
+        found.append(f"the inputs {names} took {sampled} sampled values (draws by the seed, ones, zeros), not all")
+    if trials.discrete():
+        found.append("integer arithmetic of 32 and 64 bits does not overflow")
+    opaque = sorted({line for p in pairs for trace in (p.a, p.b) for line in trace.opaque})
+    if opaque:
+        found.append(f"{len(opaque)} nodes are taken as unknown functions of their inputs: {'; '.join(opaque[:5])}")
+    return found
+
+
+def _tier(t: Tier) -> dict[str, Any]:
+    row = dataclasses.asdict(t)
+    row["error_probability"] = 2.0**t.log2_error
+    row["log2_error"] = t.log2_error if math.isfinite(t.log2_error) else None
+    row["prime_bits"] = LOW.bit_length()
+    return row
+
+
+def drawn(models: tuple[ir.Model, ir.Model], pair: Pair | None) -> dict[str, Any]:
+    """The ``graphs`` key of the JSON; shapes that a model does not declare are those of the trace."""
+    from graphcheck.graphs import structure
+
+    graphs = {side: structure.graph_json(model) for side, model in zip("ab", models, strict=True)}
+    for side, trace in (("a", pair.a), ("b", pair.b)) if pair is not None else ():
+        for value, traced in trace.values.items():
+            row = graphs[side]["tensors"].get(value.name)
+            if row is not None and row["shape"] is None and isinstance(traced, Tensor):
+                row |= {"shape": list(traced.shape), "dtype": ir.DataType.from_numpy(traced.dtype).name.lower()}
+    return graphs
+
+
+def in_spreads(numbers: dict[str, Any] | None, spread: Mapping[str, float]) -> None:
+    """Give the outputs of plain runs their ``spread_units``: a spread is known at normal inputs of one shape alone."""
+    runs = (numbers or {"runs": []})["runs"]
+    for run in runs:
+        plain = (run["inputs"]["shapes"], run["inputs"].get("scale")) == (runs[0]["inputs"]["shapes"], 1.0)
+        plain &= (run["inputs"].get("distribution"), run["inputs"].get("signs")) == ("normal", "both")
+        for row in run["outputs"] if plain or run["inputs"].get("distribution") == "given" else ():
+            if spread.get(row["a"]) and row["max_abs"] is not None:
+                row["spread_units"] = row["max_abs"] / spread[row["a"]]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a verdict rests on."""
+    found = {}
+    for name in ("graphcheck", "onnx", "onnx-ir", "onnxruntime", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
