@@ -90,16 +90,11 @@ def files_of(model: Path) -> list[tuple[Path, Path]]:
 
 def copy_model(model: Path, out: Path, external_data: str = "copy") -> None:
     """Copy a model byte by byte, atomically, with its external data, which must not be in anyone's way."""
-    from graphcheck.files import external
+    from graphcheck.files import atomic, external
     from graphcheck.files.model import read
 
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    with external.placed(read(model), out, external_data, limit=sys.maxsize):
-        try:
-            shutil.copyfile(model, temporary)
-            os.replace(temporary, out)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with external.placed(read(model), out, external_data, limit=sys.maxsize), atomic.replacing(out) as temporary:
+        shutil.copyfile(model, temporary)
 
 
 def write_model(result: Rewrite, model: Path, out: Path, external_data: str = "copy") -> list[str]:
@@ -147,7 +142,7 @@ def write_json(result: dict[str, Any], target: str | None) -> None:
     if target == "-":
         print(dumps(result), flush=True)
     elif target is not None:
-        from graphcheck.files.model import write_bytes
+        from graphcheck.files.atomic import write_bytes
 
         write_bytes((dumps(result) + "\n").encode(), target)
 

@@ -16,7 +16,6 @@ import pytest
 from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.exporting import Manifest, Variant, catalogue, export, export_variants, read_manifest, run, select
 from graphcheck.exporting.catalogue import KERAS_FORMS, PATCH_FORMS, TORCH_EXPORTERS, VIT_FORMS, VITS
-from graphcheck.exporting.manifest import write_atomically
 
 NAME = "convolution-conv-torchscript-dynamic"
 GOOD = """
@@ -201,16 +200,6 @@ def test_a_file_that_is_no_manifest_is_named_and_kept(
     with pytest.raises(GraphcheckError, match=r"manifest.json: not a manifest of graphcheck .*move it away"):
         export([NAME], tmp_path)
     assert (tmp_path / "manifest.json").read_text() == text
-
-
-def test_interrupted_write_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.replace", full)
-    with pytest.raises(GraphcheckError, match=r"a.onnx: cannot be written \(No space left on device\)"):
-        write_atomically(tmp_path / "a.onnx", b"model")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_empty_export_is_an_empty_manifest(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from graphcheck.errors import UsageError
+from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.interface.inputs import InputSpec, generate, load_npz, parse_range, save_npz, side_inputs
 from graphcheck.interface.ports import Interface, Shapes, pair_interfaces
 
@@ -162,5 +162,5 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     for name, words in (("bad.npz", "is not a .npz file"), ("none.npz", "there is no such file")):
         with pytest.raises(UsageError, match=words):
             load_npz(tmp_path / name, interface())
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(GraphcheckError, match="cannot be written"):
         save_npz(tmp_path / "no" / "in.npz", {})

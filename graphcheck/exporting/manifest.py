@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from graphcheck.errors import GraphcheckError
 from graphcheck.exporting.catalogue import Variant
+from graphcheck.files import atomic
 
 SCHEMA = "graphcheck/manifest/1"
 FILE = "manifest.json"
@@ -84,19 +84,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes ``manifest`` into ``folder``, atomically."""
-    write_atomically(folder / FILE, (json.dumps(manifest.to_json(), indent=1) + "\n").encode())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes ``content`` to a temporary file beside ``path`` and renames it; on failure leaves nothing behind."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise GraphcheckError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    atomic.write_bytes((json.dumps(manifest.to_json(), indent=1) + "\n").encode(), folder / FILE)
 
 
 def _entry(variant: Variant) -> dict[str, Any]:

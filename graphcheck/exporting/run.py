@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.exporting.catalogue import Variant, catalogue
-from graphcheck.exporting.manifest import Exported, Failure, Manifest, read_manifest, write_atomically, write_manifest
+from graphcheck.exporting.manifest import Exported, Failure, Manifest, read_manifest, write_manifest
+from graphcheck.files import atomic
 
 if TYPE_CHECKING:
     import onnx
@@ -106,7 +107,7 @@ def _export(variant: Variant, folder: Path) -> Exported | Failure:
     except Exception as error:  # exporters raise anything
         path.unlink(missing_ok=True)
         return Failure(variant, sentence(error, variant.exporter))
-    write_atomically(path, content)
+    atomic.write_bytes(content, path)
     return Exported(variant, path.name, len(content), hashlib.sha256(content).hexdigest())
 
 

@@ -12,7 +12,6 @@ import filecmp
 import mmap
 import os
 import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck.errors import ModelError, UsageError
+from graphcheck.files import atomic
 
 INLINE_LIMIT = 2**31 - 2**20  # bytes of weights in one file: protobuf takes no message of 2 GiB, the rest is the graph
 _SMALL = 1024  # initializers below this stay in the model file: shapes and axes that runtimes want at hand
@@ -209,19 +209,9 @@ def _clone(source: Path, target: Path) -> None:
 
 
 def _install(target: Path, fill: Callable[[Path], None], undo: contextlib.ExitStack) -> None:
-    """``target`` by way of a temporary file beside it; taken away again if a later step fails."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    """``target``, written whole; taken away again if a later step fails."""
+    with atomic.replacing(target) as temporary:
         fill(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     undo.callback(target.unlink, missing_ok=True)
 
 

@@ -6,7 +6,6 @@ import hashlib
 import math
 import mmap
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from graphcheck.errors import ModelError, UsageError
-from graphcheck.files import external, tensors, wire
+from graphcheck.files import atomic, external, tensors, wire
 from graphcheck.files.hashing import Hashes
 
 ModelLike = str | os.PathLike[str] | onnx.ModelProto | ir.Model
@@ -120,32 +119,8 @@ def write(
             data = ir.to_proto(placed).SerializeToString(deterministic=True)
         except Exception as error:  # protobuf's EncodeError has no public home
             raise ModelError(path, f"cannot be written: {_first_line(error)}") from None
-        write_bytes(data, path)
+        atomic.write_bytes(data, path)
         return external.files(placed)
-
-
-def write_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
-    """Write ``data`` to ``path`` atomically."""
-    target = Path(os.path.realpath(path))  # what a link points to is replaced, not the link
-    try:
-        if target.exists() and not target.is_file():  # a device or a pipe
-            target.write_bytes(data)
-            return
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
-    except OSError as error:
-        raise ModelError(target, f"cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise ModelError(target, f"cannot be written: {error.strerror}") from None
-        raise
 
 
 def check_full(model: ir.Model | onnx.ModelProto, name: object = "model") -> None:

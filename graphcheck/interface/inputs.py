@@ -8,7 +8,6 @@ import math
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -16,6 +15,7 @@ import numpy as np
 
 from graphcheck import limits
 from graphcheck.errors import Undecided, UsageError
+from graphcheck.files import atomic
 from graphcheck.interface.ports import Interface, Pair, Shapes
 
 Array = np.ndarray[Any, Any]
@@ -121,10 +121,7 @@ def save_npz(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
                 # ml_dtypes have no numpy format: their bits are written as opaque bytes, as numpy would.
                 raw = array if array.dtype.isbuiltin == 1 else array.view(f"V{array.dtype.itemsize}")
                 np.lib.format.write_array(file, raw, allow_pickle=False)
-    try:
-        Path(path).write_bytes(buffer.getvalue())
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+    atomic.write_bytes(buffer.getvalue(), path)
 
 
 def load_npz(path: str | os.PathLike[str], interface: Interface) -> Arrays:

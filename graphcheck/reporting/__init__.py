@@ -18,21 +18,9 @@ def render(results: list[dict[str, Any]]) -> str:
 
 
 def write(results: list[dict[str, Any]], path: str | Path) -> None:
-    """Write ``render(results)`` to ``path`` at once: a temporary file beside it, then a rename; or leave nothing."""
-    import os
-    import tempfile
+    """Write ``render(results)`` to ``path`` at once, or leave nothing; folders that are missing are made."""
+    from graphcheck.files import atomic
 
     html = render(results)
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(html)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(html.encode(), path)

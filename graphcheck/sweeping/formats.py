@@ -55,7 +55,7 @@ def write_formats(
 
     With ``github``, the summary is added to $GITHUB_STEP_SUMMARY, where there is one.
     """
-    from graphcheck.files.model import write_bytes
+    from graphcheck.files.atomic import write_bytes
 
     many = [results] if isinstance(results, Outcome | Comparison | Mapping) else list(results)
     files = []

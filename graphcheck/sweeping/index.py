@@ -42,7 +42,7 @@ def write(outcomes: Sequence[Outcome], folder: Path, require: Verdict, load: Loa
     """
     import jinja2
 
-    from graphcheck.files.model import write_bytes
+    from graphcheck.files.atomic import write_bytes
 
     order = {1: 0, 2: 1, 3: 2, 0: 3}
     ordered = sorted(outcomes, key=lambda o: order[o.exit_code(require)])
