@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from graphcheck import commands, limits, output, watching
+from graphcheck import commands, limits, output, processes
 from graphcheck import options as o
 from graphcheck.answers import show_analysis
 from graphcheck.errors import GraphcheckError, Undecided, UsageError
@@ -43,7 +43,7 @@ _LONGEST = 1000  # characters of a sentence on standard error
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; trouble is one sentence on standard error, never a traceback."""
-    if arguments is None and (code := watching.watch()) is not None:
+    if arguments is None and (code := processes.supervised()) is not None:
         return code
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # None where closed, as by >&-
     for stream in (sys.stdout, sys.stderr):

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from graphcheck import output
+from graphcheck import output, processes
 from graphcheck.errors import GraphcheckError, ModelError, UsageError
 from graphcheck.verdict import Comparison
 
@@ -69,12 +69,7 @@ def _run(command: list[str]) -> None:
     except OSError as error:
         raise GraphcheckError(f"{command[0]}: the command cannot be started: {error.strerror}") from None
     if done.returncode:
-        lines = [line.strip() for line in done.stdout.decode(errors="replace").splitlines() if line.strip()]
-        how = (
-            f"was killed by signal {-done.returncode}"
-            if done.returncode < 0
-            else f"failed with exit code {done.returncode}"
-        )
-        raise GraphcheckError(
-            f"{command[0]}: the command {how}{': ' if lines else ''}{lines[-1][:300] if lines else ''}"
-        )
+        said = processes.last_words(done.stdout.decode(errors="replace").splitlines())
+        how = "was ended by" if done.returncode < 0 else "failed with"
+        how = f"{command[0]}: the command {how} {processes.ended(done.returncode)}"
+        raise GraphcheckError(f"{how}: {said}" if said else how)

@@ -20,7 +20,7 @@ HEAVY = {"torch", "tensorflow", "tf2onnx", "onnxruntime", "onnx", "onnx_ir", "ne
 LAYERS = (
     ("errors", "verdict"),
     ("limits",),
-    ("files", "watching"),
+    ("files", "processes"),
     ("graphs", "interface"),
     ("kernel", "runs"),
     ("parting", "patches"),

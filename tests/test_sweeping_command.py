@@ -91,7 +91,7 @@ def test_guard_and_analyze(here: Path) -> None:
     assert sweep("b", "--guard", crash, "--json", "out.json") == 2
     found = results(here / "out.json")
     assert found["same"]["status"] == "identical" and found["negated"]["status"] == "trouble"
-    assert "was killed by signal 6" in found["negated"]["reason"]
+    assert "was ended by SIGABRT" in found["negated"]["reason"]
     assert sweep("b", "--analyze", "--json", "out.json") == 0
     assert {row["status"] for row in results(here / "out.json").values()} == {"analyzed"}
 

@@ -12,10 +12,8 @@ import ctypes
 import json
 import math
 import os
-import signal
 import struct
 import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -26,7 +24,7 @@ from typing import IO, Any
 import ml_dtypes
 import numpy as np
 
-from graphcheck import limits
+from graphcheck import limits, processes
 from graphcheck.errors import ModelError, UsageError
 from graphcheck.runs.session import Arrays, RunError, Source, load
 
@@ -126,26 +124,21 @@ class RemoteSession:
         code = child.kill() if child is not None else 0
         if isinstance(error, MemoryError):
             return "its outputs do not fit into the memory"
-        how = f"exit code {code}" if code >= 0 else _signal(-code)
-        return f"onnxruntime crashed ({how})"
+        return f"onnxruntime crashed ({processes.ended(code)})"
 
 
 class _Child:
     """The process and its pipes."""
 
     def __init__(self) -> None:
-        root = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        # -P: no module is taken from the working directory, which may be that of a stranger's model
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START],
+            [*processes.PYTHON, "-c", _START],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             # onnxruntime 1.32 reports every run to its makers unless told not to before it is imported
-            env={"ORT_DISABLE_TELEMETRY": "1"} | os.environ | {"PYTHONPATH": path},
+            env={"ORT_DISABLE_TELEMETRY": "1"} | processes.environment(),
         )
-
         _living.add(self)
 
     def ask(self, task: dict[str, Any], arrays: Mapping[str, Any], timeout: float) -> tuple[dict[str, Any], Arrays]:
@@ -212,10 +205,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_idle.clear)  # they answer to the parent
 
 
-def _signal(number: int) -> str:
-    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-
-
 def _send(pipe: IO[bytes], header: dict[str, Any], arrays: Mapping[str, Any]) -> None:
     index, blobs = [], []
     for name, array in arrays.items():
@@ -279,7 +268,7 @@ def serve() -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    processes.end_with_parent(lambda: os._exit(0))
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -314,11 +303,4 @@ def serve() -> None:
                 failure = {"cause": f"onnxruntime failed: {error}"[:300], "node": None, "kind": task["do"]}
             seconds = time.perf_counter() - start
             _send(answers, {"failure": failure, "seconds": seconds}, found)
-    os._exit(0)
-
-
-def _end_with(parent: int) -> None:
-    """End a run that nobody waits for any more."""
-    while os.getppid() == parent:
-        time.sleep(1)
     os._exit(0)

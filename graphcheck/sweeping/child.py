@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -15,14 +14,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from graphcheck import processes
 from graphcheck.limits import size
 
 _POLL = 0.05  # seconds between two looks at the memory: at the 5 GB/s at which a core fills pages, 250 MB
 _LONGEST_ANSWER = 2**30
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-# -P: no module is taken from the working directory, which may hold a stranger's files
-WORKER = (sys.executable, "-P", "-m", "graphcheck.sweeping.worker")
+WORKER = (*processes.PYTHON, "-m", "graphcheck.sweeping.worker")
 
 
 class Stopped(Exception):
@@ -94,13 +93,12 @@ def _answer(out: IO[bytes]) -> dict[str, Any] | None:
 def _crash(code: int, errors: IO[bytes]) -> dict[str, Any]:
     """What a process that left no answer left instead."""
     if code < 0:
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        how = f"was ended by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+        how = f"was ended by {processes.ended(code)}" + (", perhaps for want of memory" if -code == signal.SIGKILL else "")
     else:
-        how = f"ended with exit code {code} and no answer"
+        how = f"ended with {processes.ended(code)} and no answer"
     errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4000))
-    lines = [line.strip() for line in errors.read().decode(errors="replace").splitlines() if line.strip()]
-    return failure("trouble", "crash", f"its process {how}" + (f": {lines[-1][:200]}" if lines else ""))
+    said = processes.last_words(errors.read().decode(errors="replace").splitlines())
+    return failure("trouble", "crash", f"its process {how}" + (f": {said}" if said else ""))
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
@@ -117,9 +115,7 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 
 
 def _environment(task: dict[str, Any]) -> dict[str, str]:
-    root = str(Path(__file__).parents[2])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    return os.environ | {"PYTHONPATH": path} | dict.fromkeys(_THREADS, str(task["threads"]))
+    return processes.environment() | dict.fromkeys(_THREADS, str(task["threads"]))
 
 
 def _tree(pid: int) -> Iterator[int]:

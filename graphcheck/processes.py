@@ -1,8 +1,9 @@
-"""The command line's work in a child process, so that whatever ends it is told in one sentence, with a clear exit code.
+"""Child processes: what they are given, how they ended, and that none outlives who asked for it.
 
-A crash in a library, a file cut short while it is mapped (SIGBUS), one computation that goes on long after the time limit,
-which is looked at between computations: the parent, which does nothing else, outlives them all. Linux; elsewhere the work
-is done without a parent.
+:func:`supervised` puts the command line's own work into a child, so that whatever ends it is told in one sentence, with
+a clear exit code: a crash in a library, a file cut short while it is mapped (SIGBUS), one computation that goes on long
+after the time limit, which is looked at between computations. The parent, which does nothing else, outlives them all.
+Linux; elsewhere the work is done without a parent.
 """
 
 from __future__ import annotations
@@ -14,9 +15,14 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from graphcheck import limits
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_TROUBLE, EXIT_UNDECIDED
+
+# -P: no module is taken from the working directory, which may be that of a stranger's model
+PYTHON = (sys.executable, "-P")
 
 _LOOK = 0.5  # seconds between two looks at the clock
 _GRACE, _SHARE = 2.0, 0.1  # seconds beyond the time limit, and so much of it, that an orderly end may take
@@ -30,7 +36,36 @@ _CAUSES = {
 }
 
 
-def watch() -> int | None:
+def environment() -> dict[str, str]:
+    """The environment of a child that imports this very package."""
+    root = str(Path(__file__).parents[1])
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+
+
+def ended(code: int) -> str:
+    """How a process ended: ``exit code 3``, or the name of the signal for a negative code."""
+    if code >= 0:
+        return f"exit code {code}"
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+
+
+def last_words(lines: Iterable[str]) -> str:
+    """The last line that is not blank, cut at 300 characters; "" where there is none."""
+    return next((line.strip()[:300] for line in reversed(list(lines)) if line.strip()), "")
+
+
+def end_with_parent(leave: Callable[[], None], parent: int | None = None) -> None:
+    """Call ``leave`` once the parent (by its number, if known) has ended, so that nobody waits any more; returns at once."""
+    threading.Thread(target=_wait_for_end, args=(parent or os.getppid(), leave), daemon=True).start()
+
+
+def _wait_for_end(parent: int, leave: Callable[[], None]) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK)
+    leave()
+
+
+def supervised() -> int | None:
     """Go on in a child process, where this is None; in the parent, the exit code once the child has ended."""
     if not hasattr(signal, "sigtimedwait") or not hasattr(os, "fork") or threading.active_count() > 1:
         return None
@@ -43,7 +78,7 @@ def watch() -> int | None:
         os.close(reading)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         limits.listeners.append(lambda given: _tell(writing, given))
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM), parent)
         return None
     os.close(writing)
     os.set_blocking(reading, False)
@@ -53,13 +88,6 @@ def watch() -> int | None:
 def _tell(pipe: int, given: limits.Limits) -> None:
     with contextlib.suppress(OSError):
         os.write(pipe, struct.pack("dd", given.seconds, given.deadline))
-
-
-def _end_with(parent: int) -> None:
-    """End in an orderly way once nobody waits for the answer."""
-    while os.getppid() == parent:
-        time.sleep(_LOOK)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _wait(child: int, pipe: int, signals: set[signal.Signals]) -> int:
@@ -93,7 +121,7 @@ def _code(code: int, limit: float, asked: signal.Signals | None) -> int:
         return 128 + (asked or -code)
     if code >= 0:
         return code
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    name = ended(code)
     cause = f": {_CAUSES[name]}" if name in _CAUSES else ""
     return _say(f"its process was ended by {name}{cause}", EXIT_TROUBLE)
 

@@ -20,8 +20,8 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs sigtimedwait, and looks into /proc")
 HEAD = f"""import os, signal, sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from graphcheck import limits, watching
-code = watching.watch()
+from graphcheck import limits, processes
+code = processes.supervised()
 if code is not None:
     sys.exit(code)
 """
@@ -55,7 +55,7 @@ def test_a_crash_is_one_sentence(name: str, why: str) -> None:
 
 
 def test_a_computation_that_looks_at_no_limit_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    shorter = "watching._GRACE = watching._LAST = 0.2\n"
+    shorter = "processes._GRACE = processes._LAST = 0.2\n"
     start = time.monotonic()
     head = HEAD.replace("code =", f"{shorter}code =")
     done = subprocess.run(
