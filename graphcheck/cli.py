@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
+from graphcheck import command_line as o
 from graphcheck import commands, limits, output, processes
-from graphcheck import options as o
 from graphcheck.answers import show_analysis
 from graphcheck.errors import GraphcheckError, Undecided, UsageError
 from graphcheck.sweeping.command import sweep

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from graphcheck import command_line as o
 from graphcheck import limits, output
-from graphcheck import options as o
 from graphcheck.answers import show_comparison, show_rewrite
 from graphcheck.errors import UsageError
 from graphcheck.files import wire

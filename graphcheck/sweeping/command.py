@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from graphcheck import command_line as o
 from graphcheck import limits, output
-from graphcheck import options as o
 from graphcheck.errors import UsageError
 from graphcheck.terminal import GLYPHS, STYLES, Terminal, safe, short
 from graphcheck.verdict import EXIT_OK, Verdict

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from graphcheck import limits
 from graphcheck.errors import UsageError
 from graphcheck.files import model as model_
-from graphcheck.kernel.proof.sizes import Options
+from graphcheck.options import Options
 from graphcheck.verdict import Comparison, Verdict
 from graphcheck.verdicts.judging import Judging
 
@@ -67,21 +67,21 @@ def compare(
     if not 0 < error_probability < 1:
         raise UsageError(f"the error probability must lie between 0 and 1, not {error_probability}")
     options = Options(
-        dict(shapes or {}),
-        dict(ranges or {}),
-        inputs,
-        tuple(ignore_outputs),
-        seed,
-        run,
-        numerics,
-        error_probability,
-        timeout,
-        reduce,
-        witness,
-        tuple(providers or ("CPUExecutionProvider",)),
-        threads,
-        iterations or 1,
-        fail_fast,
+        shapes=dict(shapes or {}),
+        ranges=dict(ranges or {}),
+        inputs=inputs,
+        ignore_outputs=tuple(ignore_outputs),
+        seed=seed,
+        run=run,
+        numerics=numerics,
+        error_probability=error_probability,
+        timeout=timeout,
+        reduce=reduce,
+        witness=witness,
+        providers=tuple(providers or ("CPUExecutionProvider",)),
+        threads=threads,
+        iterations=iterations or 1,
+        fail_fast=fail_fast,
     )
     with limits.within(max_memory, timeout):
         return Judging(a, b, options, graphs, progress or (lambda _: None)).run()

@@ -18,7 +18,7 @@ from graphcheck.files import model as model_
 from graphcheck.interface import inputs
 from graphcheck.interface.ports import Interface
 from graphcheck.kernel.proof.pair import Pair
-from graphcheck.kernel.proof.sizes import Options
+from graphcheck.options import Options
 from graphcheck.parting import witness
 from graphcheck.parting.difference import SPREAD_FACTOR
 from graphcheck.runs import child as remote

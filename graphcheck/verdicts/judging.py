@@ -25,7 +25,8 @@ from graphcheck.interface import ports as interface
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof import pair as classes
 from graphcheck.kernel.proof import rounding
-from graphcheck.kernel.proof.sizes import TARGET_SHARE, Attempt, Options, Trials, text
+from graphcheck.kernel.proof.sizes import TARGET_SHARE, Attempt, Trials, text
+from graphcheck.options import Options
 from graphcheck.parting import reduction, witness
 from graphcheck.parting.alignment import Alignment, Divergence, layout_change
 from graphcheck.parting.curve import first_curve

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -17,36 +16,12 @@ from graphcheck.interface import ports as interface
 from graphcheck.kernel.ops.algebra import Tensor, Value
 from graphcheck.kernel.proof import pair as classes
 from graphcheck.kernel.proof.prover import Prover
+from graphcheck.options import Options
 
 _SAMPLES = 4  # of integer inputs that steer a graph: two draws by the seed, all ones, all zeros
 _SWITCHES = 4  # so many booleans that steer a graph take all their values
 TARGET_SHARE = 24  # the error probability is shared by up to 4 tiers at up to 6 choices of sizes
 _BATCHES, _LENGTHS = (3, 1), (16, 28, 32, 48, 64)  # tried for a symbolic dim besides its usual size
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """The options of :func:`graphcheck.verdicts.compare.compare`, resolved."""
-
-    shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    ranges: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
-    inputs: str | os.PathLike[str] | None = None
-    ignore_outputs: tuple[str, ...] = ()
-    seed: int = 0
-    run: bool = True
-    numerics: str = "quick"
-    error_probability: float = 1e-9
-    timeout: float = 300.0
-    reduce: str | os.PathLike[str] | None = None
-    witness: str | os.PathLike[str] | None = None
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
-    threads: int = 0
-    iterations: int = 1
-    fail_fast: bool = False
-
-    def range_rows(self) -> tuple[tuple[str, float, float], ...]:
-        """The ranges as :class:`graphcheck.interface.inputs.InputSpec` wants them."""
-        return tuple((name, *bounds) for name, bounds in self.ranges.items())
 
 
 @dataclasses.dataclass
