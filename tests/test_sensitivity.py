@@ -99,10 +99,11 @@ def test_a_transformer_layer_is_bounded_to_its_rounding() -> None:
 
 @pytest.mark.parametrize(("shift", "finite"), [(0.3, True), (1e-12, False)])
 def test_a_step_close_to_its_jump_has_no_bound(shift: float, finite: bool) -> None:
+    """What a sum of products errs by is assumed, not derived."""
     terms = Terms()
-    moved = terms.ew("add", [(terms.leaf(("a",), 1), None), (terms.const(np.asarray([-0.7])), None)], 1)
-    y = terms.ew("pos", [(moved, None)], 1)
-    assert math.isfinite(element_bound(terms, {("a",): np.asarray([0.7 + shift])}, y, 0)[1]) == finite
+    product = terms.contract(terms.leaf(("a",), 2), terms.const(np.asarray([1.0, -0.7])), (1, 1), 1, 1, 2)
+    y = terms.ew("pos", [(product, None)], 1)
+    assert math.isfinite(element_bound(terms, {("a",): np.asarray([0.7 + shift, 1.0])}, y, 0)[1]) == finite
 
 
 def third_times_three(terms: Terms) -> int:
@@ -154,3 +155,56 @@ def test_pieces_of_a_tape_give_the_same_bound(monkeypatch: pytest.MonkeyPatch) -
 def test_an_unknown_function_has_no_bound() -> None:
     m, (y,) = trace(model("g (float[3,4] x) => (float[3,4] y) { y = Hardmax(x) }"), {"x": values((3, 4))})
     assert element_bound(m.terms, {("x",): values((3, 4))}, y.cls, 0)[1] == math.inf
+
+
+def test_a_padded_window_has_the_bound_of_its_elements() -> None:
+    """The -inf of padding is exact and never the maximum."""
+    text = (
+        "g (float[1,1,4,5] x, float[1,1,5,5] w) => (float[1,1,4,5] y) "
+        "{ c = MatMul(x, w) y = MaxPool<kernel_shape=[3,3],pads=[1,1,1,1]>(c) }"
+    )
+    feeds = {"x": values((1, 1, 4, 5)), "w": values((1, 1, 5, 5), 1)}
+    m, (y,) = trace(model(text), feeds)
+    inputs = {(n,): x for n, x in feeds.items()}
+    truth = evaluate(m.terms, Exact(inputs), [y.cls])[m.terms.find(y.cls)]
+    for index in range(20):
+        value, bound = element_bound(m.terms, inputs, y.cls, index)
+        assert abs(Decimal(value) - truth[index]) <= Decimal(bound) < Decimal("1e-13")
+
+
+def test_a_mask_that_rounding_made_is_not_exact() -> None:
+    """Log(Relu(x)) where x is 0 but for rounding: the true number may be any."""
+    terms = Terms()
+    near = terms.contract(terms.leaf(("a",), 2), terms.const(np.asarray([1.0, -3.0])), (1, 1), 1, 1, 2)
+    low = terms.ew("log", [(terms.ew("max", [(near, None), (terms.const(np.zeros(1)), None)], 1), None)], 1)
+    y = terms.rows("max", terms.move((low, terms.leaf(("b",), 1)), terms.maps.intern(np.asarray([1, 2]))), 1, 2)
+    for a, finite in (((-1.0, -1 / 3), False), ((4.0, 1.0), True)):
+        inputs = {("a",): np.asarray(a), ("b",): np.asarray([-40.0])}
+        assert math.isfinite(element_bound(terms, inputs, y, 0)[1]) == finite
+
+
+@pytest.mark.parametrize("act", ["Sigmoid(p)", "Swish(p)", "Softplus(p)"])
+def test_a_saturated_unit_leaves_the_others_their_bounds(act: str) -> None:
+    """Exp(-x) is 1e26 at one unit, 1 at another, and nobody is near the pole of 1 / (1 + Exp(-x))."""
+    feeds = {"x": values((2, 6)), "w": values((6, 6), 1)}
+    feeds["w"][:, 0] = -60 * np.sign(feeds["x"][0])
+    body = act.replace("Swish(p)", "Mul(p, s)")
+    m, (y,) = trace(
+        model(f"g (float[2,6] x, float[6,6] w) => (float[2,6] y) {{ p = MatMul(x, w) s = Sigmoid(p) y = {body} }}"), feeds
+    )
+    inputs = {(n,): x for n, x in feeds.items()}
+    truth = evaluate(m.terms, Exact(inputs), [y.cls])[m.terms.find(y.cls)]
+    for index in range(12):
+        value, bound = element_bound(m.terms, inputs, y.cls, index)
+        assert abs(Decimal(value) - truth[index]) <= Decimal(bound) < Decimal("1e-11")
+
+
+def test_a_pole_that_a_value_may_reach_has_no_bound() -> None:
+    """1 / (Exp(x) - 1) at x near 0, beside an element where Exp(x) is large."""
+    terms = Terms()
+    x = terms.contract(terms.leaf(("a",), 4), terms.const(np.asarray([1.0, -1.0])), (1, 1), 2, 1, 2)
+    less = terms.ew("add", [(terms.ew("exp", [(x, None)], 2), None), (terms.const(np.asarray([-1.0])), None)], 2)
+    y = terms.ew("recip", [(less, None)], 2)
+    for apart, finite in ((1e-10, False), (0.1, True)):
+        inputs = {("a",): np.asarray([1.0 + apart, 1.0, 30.0, 0.0])}
+        assert [math.isfinite(element_bound(terms, inputs, y, i)[1]) for i in (0, 1)] == [finite, True]

@@ -28,7 +28,8 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.bounds import LEAST, U
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
-from graphcheck.parting.slopes import NEAR, Tape
+from graphcheck.parting.rooms import NEAR
+from graphcheck.parting.slopes import Tape
 
 SPREAD_FACTOR = 4.0  # a deviation counts as more than rounding above this many spreads
 _SEEN_FACTOR = 8.0  # what one execution in the declared types shows of the spread is taken times this,

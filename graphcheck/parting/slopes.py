@@ -7,9 +7,11 @@ mode), so that only the roundings take their worst signs, not the steps between:
 1974; Linnainmaa, BIT 16, 1976).
 
 It is a bound to first order, under one assumption that is not proved: no value on the way errs by more than
-:data:`NEAR` of the largest number of its tensor, or of 1. Under it, what the derivatives leave out (products of two
-roundings) is small against what they tell, which :data:`MARGIN` stands for; a kink (Relu, Max, Abs) that close adds the
-largest it can do; a jump or a pole that close makes the bound infinite.
+:data:`~graphcheck.parting.rooms.NEAR` of the largest number of its tensor (numbers above 1e8 and masks of -inf aside),
+of 1, or of itself. What follows from it for an element (:mod:`graphcheck.parting.rooms`) is used wherever it is less.
+Under it, what the derivatives leave out (products of two roundings) is small against what they tell, which
+:data:`MARGIN` stands for; a kink (Relu, Max, Abs) that close adds the largest it can do; a jump or a pole that close
+makes the bound infinite.
 """
 
 from __future__ import annotations
@@ -25,11 +27,10 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.bounds import ELEMENTWISE, EXACT, FN, TINY, U
 from graphcheck.kernel.values.domain import apply
 from graphcheck.kernel.values.float64 import Float64, Real, gamma
+from graphcheck.parting.rooms import Rooms
 
 MARGIN = 2.0
-NEAR = 1e-11
 _POLE = 1e3  # a pole or the end of a domain must be this many times farther away than a value may err
-_MASK = 1e8  # larger numbers are masks: they say nothing of the size of a tensor
 _HELD = 4_000_000  # elements kept at a time; all others are computed again on the way back
 _NOTHING = np.zeros(1)
 
@@ -120,6 +121,7 @@ class Tape:
             values = dict(start)
             for cls in part:
                 values[cls] = self._apply(cls, values)
+            self.rooms = Rooms(self.terms, self.exact, values)
             for cls in reversed(part):
                 slope = slopes.pop(cls, None)
                 if slope is None:
@@ -188,13 +190,6 @@ class Tape:
         if exact and self.exact.issuperset(self._args(cls)):
             self.exact.add(cls)
 
-    def _room(self, cls: int, x: np.ndarray) -> np.ndarray:
-        """How far from the truth each of the values is taken to be at most."""
-        if cls in self.exact:
-            return _NOTHING
-        size = np.abs(x)
-        return np.asarray(NEAR * np.maximum(size, size.max(initial=1.0, where=size < _MASK)))
-
     def _kink(self, slope: np.ndarray, near: np.ndarray, room: np.ndarray) -> None:
         """Where a kink is near, the derivative may be wrong for as far as the value may err."""
         self.kinks += 2 * float(np.sum(np.abs(slope) * room, where=np.broadcast_to(near, slope.shape)))
@@ -231,9 +226,10 @@ class Tape:
             return np.asarray(p * (up - (up * p).sum(axis=1, keepdims=True))).reshape(-1)
         signed = -table if "min" in fn else table
         first = signed.argmax(axis=1)
-        ordered = np.sort(signed, axis=1)
-        room = np.broadcast_to(self._room(cls, table), table.shape).max(axis=1)
-        near = (room > 0) & (np.diff(ordered[:, -2:], axis=1).min(axis=1, initial=np.inf) <= 2 * room)
+        rooms = np.broadcast_to(self.rooms.of(cls), x.shape).reshape(rows, k)
+        rivals = ~(signed + rooms < (signed - rooms).max(axis=1, keepdims=True))  # which may be the largest, or are unknown
+        room = rooms.max(axis=1, initial=0.0, where=rivals)
+        near = (room > 0) & (rivals.sum(axis=1) > 1)
         if "arg" in fn:
             return np.repeat(np.where((slope != 0) & near, np.nan, 0.0), k)
         self._kink(slope, near, room)
@@ -248,9 +244,9 @@ class Tape:
         name = fn.partition(":")[0]
         seen = [a if map_ is None else a[map_.index - 1] for a, map_ in zip(args, maps, strict=True)]
         plain = name in _PARTIALS and name not in _POLES and name != "abs"
-        rooms = [_NOTHING if plain else self._room(c, s) for c, s in zip(ids, seen, strict=True)]
+        rooms = [_NOTHING if plain else self.rooms.of(c, map_) for c, map_ in zip(ids, maps, strict=True)]
         if name in ("max", "min"):
-            partials = self._extremes(slope, seen, rooms, value)
+            partials = self._extremes(fn, slope, seen, rooms, value)
         elif name == "mul":
             partials = self._product(slope, ids, maps, seen)
         elif name == "abs":
@@ -279,17 +275,20 @@ class Tape:
         return result
 
     def _extremes(
-        self, slope: np.ndarray, seen: Sequence[np.ndarray], rooms: Sequence[np.ndarray], value: np.ndarray
+        self, fn: str, slope: np.ndarray, seen: Sequence[np.ndarray], rooms: Sequence[np.ndarray], value: np.ndarray
     ) -> list[np.ndarray]:
         """Max or min: the first operand that is the result; one that is as large but for rounding may be it instead."""
-        room = np.maximum.reduce(np.broadcast_arrays(*rooms, np.zeros(value.shape)))
-        taken = np.zeros(value.shape, bool)
-        partials, close = [], np.zeros(value.shape, np.int64)
-        for s in seen:
+        sign = 1.0 if fn == "max" else -1.0
+        surely = np.maximum.reduce(np.broadcast_arrays(*(sign * s - r for s, r in zip(seen, rooms, strict=True))))
+        taken, rivals = np.zeros(value.shape, bool), np.zeros(value.shape, np.int64)
+        partials, room = [], np.zeros(value.shape)
+        for s, r in zip(seen, rooms, strict=True):
             partials.append(((s == value) & ~taken).astype(np.float64))
             taken |= s == value
-            close += np.abs(s - value) <= 2 * room
-        self._kink(slope, (room > 0) & (close > 1), room)
+            rival = ~(sign * s + r < surely)
+            rivals += rival
+            room = np.where(rival, np.maximum(room, r), room)
+        self._kink(slope, (room > 0) & (rivals > 1), room)
         return partials
 
     def _product(
@@ -306,7 +305,7 @@ class Tape:
             if term.kind == "ew" and term.params[0] == "pos":
                 relu = self._args(ids[step]) == [ids[x]] and term.params[1] == (None,) and maps[0] is maps[1]
                 if relu:
-                    room = self._room(ids[x], seen[x])
+                    room = self.rooms.of(ids[x], maps[x])
                     self._kink(slope, (room > 0) & (np.abs(seen[x]) <= room), room)
                     partials[step] = np.zeros(1)
                 elif ids[x] not in self.exact:  # where the factor is 0 only by rounding, the step matters all the same

@@ -26,7 +26,7 @@ from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 from graphcheck.parting import probes
 from graphcheck.parting.difference import SPREAD_FACTOR, Deviation, Executed, judge
-from graphcheck.parting.slopes import NEAR
+from graphcheck.parting.rooms import NEAR
 from graphcheck.runs import numeric
 from graphcheck.runs.child import RemoteSession
 from graphcheck.runs.session import RunError

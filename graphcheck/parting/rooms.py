@@ -1,0 +1,92 @@
+"""How far from the truth each element of a value is taken to be at most, where a first-order bound has to know it.
+
+The assumption: no value errs by more than :data:`NEAR` of the largest number of its tensor (masks aside), or of 1, or of
+itself. What sums, products, quotients and functions of such values err by then follows element by element; the smaller
+of both is taken. So 1 + Exp(-x) errs by little where it is about 1, however large it is elsewhere in the tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from graphcheck.errors import Undecided
+from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.masks import masked
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.bounds import ELEMENTWISE
+from graphcheck.kernel.values.float64 import Float64, Real
+
+NEAR = 1e-11
+_MASK = 1e8  # larger numbers are masks: they say nothing of the size of a tensor
+_DEPTH = 8  # verbs that are looked through; Softplus of a sum is five
+_NOTHING = np.zeros(1)
+
+
+class Rooms:
+    """The rooms of the classes whose ``values`` (raw, flat) are known; ``exact`` ones have none."""
+
+    def __init__(self, terms: Terms, exact: set[int], values: Mapping[int, np.ndarray]) -> None:
+        self.terms, self.exact, self.values = terms, exact, values
+        self._known: dict[tuple[int, int], np.ndarray] = {}
+
+    def of(self, cls: int, map_: Map | None = None) -> np.ndarray:
+        """One number for each element of a class, seen through a map; or one for all."""
+        room = self._room(cls, _DEPTH)
+        return room if map_ is None or room.size == 1 else room[map_.index - 1]
+
+    def _room(self, cls: int, depth: int) -> np.ndarray:
+        if cls in self.exact:
+            return _NOTHING
+        found = self._known.get((cls, depth))
+        if found is None:
+            found = self._assumed(cls)
+            if depth:
+                follows = self._follows(cls, depth - 1)
+                found = found if follows is None else np.fmin(found, follows)
+            self._known[cls, depth] = found
+        return found
+
+    def _value(self, cls: int) -> np.ndarray:
+        return Real(self.values[cls], _NOTHING).value
+
+    def _assumed(self, cls: int) -> np.ndarray:
+        x = self._value(cls)
+        size = np.abs(x)
+        room = np.asarray(NEAR * np.maximum(size, size.max(initial=1.0, where=size < _MASK)))
+        return np.where(self._masked(cls), 0.0, room) if self.terms.neginf[cls] else room
+
+    def _masked(self, cls: int) -> np.ndarray:
+        """Where -inf is that of a constant mask, which is exact; the logarithm of a rounded 0 is not."""
+        try:
+            return masked(self.terms, cls)
+        except Undecided:
+            return np.zeros(1, bool)
+
+    def _follows(self, cls: int, depth: int) -> np.ndarray | None:
+        """The error bound of a verb on operands that err by their rooms; None where it is not looked into."""
+        term = self.terms.terms[cls]
+        ids = [self.terms.find(a) for a in term.args]
+        known = all(a in self.values for a in ids)
+        row = term.kind == "sum" or (term.kind == "rows" and term.params[0] in ("max", "min"))
+        if not known or not (row or term.kind in ("move", "ew")):
+            return None
+        rooms = [np.broadcast_to(self._room(a, depth), (self.terms.size(a),)) for a in ids]
+        if term.kind == "move":
+            return np.asarray(np.concatenate([_NOTHING, *rooms])[term.params[0].index])
+        values = [self._value(a) for a in ids]
+        if row:
+            a, domain = Real(values[0], rooms[0]), Float64({})
+            if term.kind == "sum":
+                return domain.sum(a, *term.params).error
+            return domain.rows(term.params[0], a, term.params[1], term.params[2], term.size).error
+        fn, maps = term.params
+        name = fn.partition(":")[0]
+        if name not in ELEMENTWISE:
+            return None
+        seen = [
+            (v, r) if m is None else (v[m.index - 1], r[m.index - 1])
+            for v, r, m in zip(values, rooms, maps, strict=True)
+        ]
+        return np.broadcast_to(ELEMENTWISE[name](fn, *(part for pair in seen for part in pair))[1], (term.size,))
