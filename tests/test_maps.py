@@ -14,6 +14,7 @@ from ops_support import assert_agrees, float64, model, trace, values
 
 from graphcheck.kernel.terms.maps import Maps
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.why import Window
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
 
@@ -224,7 +225,7 @@ def test_merged_classes_rebuild_to_the_same_values(chain: Chain) -> None:
     wanted = float64(proto, {"x": x})[0]
     if isinstance(two, np.ndarray):
         return
-    terms.merge(terms.leaf(("a",), x.size), terms.leaf(("b",), x.size))
+    terms.merge(terms.leaf(("a",), x.size), terms.leaf(("b",), x.size), Window("near", 0, 24, -40.0))
     real = evaluate(terms, Float64({("a",): x, ("b",): x}), [two.cls])[terms.find(two.cls)]
     assert bool((np.abs(real.value - wanted.value.reshape(-1)) <= real.error + wanted.error.reshape(-1)).all())
 

@@ -24,6 +24,7 @@ from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.ops.bodies import function_body, types_of
 from graphcheck.kernel.ops.node import Node, since_version
 from graphcheck.kernel.ops.table import TAUGHT, WRAPPING, is_random
+from graphcheck.kernel.terms.why import distinct
 
 Env = dict[ir.Value, Value]
 
@@ -38,6 +39,7 @@ class Trace:
     values: Env
     outputs: list[Value]
     opaque: list[str]
+    rules: dict[ir.Node, tuple[str, ...]]  # those that were applied while a node was told in verbs
 
 
 class Interpreter:
@@ -46,6 +48,7 @@ class Interpreter:
     def __init__(self, model: ir.Model, algebra: Algebra) -> None:
         self.model, self.m = model, algebra
         self.opaque: list[str] = []
+        self.rules: dict[ir.Node, tuple[str, ...]] = {}
         self.limits = limits.current()
         self.steps = self.folded = 0  # nodes evaluated, bytes of constants made
 
@@ -61,7 +64,7 @@ class Interpreter:
                 env[value] = inputs[value.name]
         self._constants(graph, env)
         self._nodes(graph, env, {}, self.model.opset_imports)
-        return Trace(env, [env[v] for v in graph.outputs], self.opaque)
+        return Trace(env, [env[v] for v in graph.outputs], self.opaque, self.rules)
 
     def _constants(self, graph: ir.Graph, env: Env) -> None:
         for value in graph.initializers.values():
@@ -72,7 +75,7 @@ class Interpreter:
         self, nodes: Iterable[ir.Node], env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
     ) -> None:
         for source in nodes:
-            name = model_.node_name(source)
+            name, before = model_.node_name(source), len(self.m.terms.applied)
             try:
                 results = self._node(source, env, attributes, opsets)
             except Undecided as error:
@@ -84,6 +87,8 @@ class Interpreter:
             except Exception as error:  # a node that breaks the rules of its operator, found by numpy, onnx or us
                 what = (str(error) or type(error).__name__).splitlines()[0][:200]
                 raise Refused(f"{source.op_type} cannot be evaluated: {what}", name) from error
+            if len(self.m.terms.applied) > before:
+                self.rules[source] = distinct([*self.rules.get(source, ()), *self.m.terms.applied[before:]])
             for value, result in zip(source.outputs, results, strict=False):
                 env[value] = result
 

@@ -102,7 +102,7 @@ def proof(attempts: Sequence[Attempt], trials: Trials, constants: list[dict[str,
         else "equal keys in a store of hash-consed expressions; constants by SHA-256",
         "assumptions": [*_assumptions(attempts, trials), _EXACT],
         "shapes": [{k: list(s) for k, s in a.shapes.items()} for a in attempts],
-        "counts": {"classes": sum(len(p.terms.terms) for p in pairs), "merges": sum(p.terms.merges for p in pairs)},
+        "counts": {"classes": sum(len(p.terms.terms) for p in pairs), "merges": sum(len(p.terms.joins) for p in pairs)},
         "constants": constants,
     }
 

@@ -25,6 +25,7 @@ from graphcheck.kernel.proof.odds import Degrees, Risk, hashed
 from graphcheck.kernel.proof.rows import RowReducer
 from graphcheck.kernel.terms.renewal import digest
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.why import Window, distinct
 from graphcheck.kernel.values.domain import apply, by_depth, evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 from graphcheck.kernel.values.residues import Residue, Residues, draw_primes
@@ -155,7 +156,9 @@ class Prover:
                     risk.compared(*pair, among=tier.fingerprints)
                     if marks[0] is not None and marks[0] == marks[1] and risk.so_far <= self.target:
                         tier.log2_error = math.log2(risk.so_far)
-                        self.terms.merge(other, cls)
+                        rules = distinct([*reducer.rules(cls), *reducer.rules(other)])
+                        why = Window("rows", count, len(tier.primes), tier.log2_error, rules)
+                        self.terms.merge(other, cls, why)
                         tier.merges += 1
                         break
         self._close(tier, domain, risk, started)
@@ -187,7 +190,8 @@ class Prover:
         domain = Residues(tier.primes, self.seed + 1)
         cost = sum(_flops(self.terms, c) for c in todo) * count
         if cost <= self.budget:
-            self._evaluate_near(todo, domain, tier)
+            why = Window("near", 0, count, risk.log2(count))
+            self._evaluate_near(todo, domain, tier, why)
         else:
             tier.name = "near (skipped: over budget)"
         self._close(tier, domain, risk, started)
@@ -214,7 +218,7 @@ class Prover:
         assert count is not None
         return kept, risk, count
 
-    def _evaluate_near(self, todo: list[int], domain: Residues, tier: Tier) -> None:
+    def _evaluate_near(self, todo: list[int], domain: Residues, tier: Tier, why: Window) -> None:
         values: dict[int, Residue] = {}
         marks: dict[tuple[int, bytes], int] = {}
         self._uses = Counter(self.terms.find(a) for c in todo for a in self.terms.terms[c].args)
@@ -235,7 +239,7 @@ class Prover:
             tier.fingerprints += 1
             other = marks.setdefault((self.terms.size(cls), mark), cls)
             if self.terms.find(other) != self.terms.find(cls):
-                kept = self.terms.merge(other, cls)
+                kept = self.terms.merge(other, cls, why)
                 values[kept] = value
                 tier.merges += 1
                 if not self.open_pairs():
@@ -284,7 +288,7 @@ class Prover:
         equal = self._compare(roots, tier.primes, self.seed + 3, tier, started, risk)
         if equal:
             for i in self.open_pairs():
-                self.terms.merge(*self.roots[i])
+                self.terms.merge(*self.roots[i], Window("inputs", 0, count, risk.log2(count)))
         return equal
 
     def _compare(

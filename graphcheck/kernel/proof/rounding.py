@@ -21,6 +21,7 @@ from graphcheck.kernel.proof.prover import Prover
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.renewal import anew
 from graphcheck.kernel.terms.store import COMMUTATIVE, Operand, Term, Terms, reduces
+from graphcheck.kernel.terms.why import Rounded
 from graphcheck.kernel.values.bounds import EXACT
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
@@ -99,7 +100,7 @@ def substitute(
             return Substitution(replaced, error)
         found = _near(terms, prover) or _facing(terms, prover)
         idle = 0 if found else idle + 1  # merges alone may bring constants face to face in the next store
-        if (idle and not terms.merges) or idle > _IDLE or len(replaced) > _MOST:
+        if (idle and not terms.joins) or idle > _IDLE or len(replaced) > _MOST:
             return None
         for facing in found:
             _replace(terms, (pair.a, pair.b), facing, replaced)
@@ -119,11 +120,13 @@ class _Facing:
 def _replace(terms: Terms, traces: tuple[Trace, Trace], facing: _Facing, replaced: list[dict[str, Any]]) -> None:
     if terms.find(facing.joined[0]) == terms.find(facing.joined[1]):
         return
+    names = []
     for pair in facing.pairs:
         found = _described(terms, traces, *pair)
+        names.append((found["a"], found["b"]))
         if found not in replaced:
             replaced.append(found)
-    terms.merge(*facing.joined)
+    terms.merge(*facing.joined, Rounded(tuple(names)))
 
 
 def _alone(terms: Terms, prover: Prover, cls: int, bit: int) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.why import distinct
 
 
 class RowReducer:
@@ -17,14 +18,24 @@ class RowReducer:
     def __init__(self, terms: Terms, count: int, shared: Callable[[int], bool]) -> None:
         self.terms, self.count, self.shared = terms, count, shared
         self._known: dict[int, int | None] = {}
+        self._rules: dict[int, tuple[str, ...]] = {}  # applied on the way to the row of a class
 
     def reduce(self, cls: int) -> int | None:
         """The class of one row, or None where rows differ."""
         rep = self.terms.find(cls)
         for c in self.terms.order([rep], lambda c: c in self._known or self._is_shared(c)):
             if c not in self._known:
+                before = len(self.terms.applied)
                 self._known[c] = self._reduce(c)
+                args = () if self._is_shared(c) else self.terms.terms[c].args
+                below = [rule for a in args for rule in self.rules(a)]
+                if below or len(self.terms.applied) > before:
+                    self._rules[c] = distinct([*below, *self.terms.applied[before:]])
         return self._known[rep]
+
+    def rules(self, cls: int) -> tuple[str, ...]:
+        """Those that made the row of a class."""
+        return self._rules.get(self.terms.find(cls), ())
 
     def _is_shared(self, cls: int) -> bool:
         return self.shared(cls)

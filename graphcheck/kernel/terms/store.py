@@ -16,6 +16,7 @@ opaque      an operator nobody has taught: a function of its operands and its ke
 
 The same key is the same class. ``merge`` joins two classes that were proved equal, and re-keys what uses them, as
 e-graphs do (Willsey et al., "egg", POPL 2021), so that everything behind a merged tensor closes without evaluation.
+Every rule that is applied, and every merge, is kept with its reason (:mod:`graphcheck.kernel.terms.why`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from graphcheck.kernel.terms.maps import Map, Maps
 from graphcheck.kernel.terms.masks import may_be_neginf
 from graphcheck.kernel.terms.rules import affine, columns, extremes, identities
 from graphcheck.kernel.terms.rules.flattening import flatten
+from graphcheck.kernel.terms.why import Congruence, Why, distinct
 
 Operand = tuple[int, Map | None]
 
@@ -70,7 +72,9 @@ class Terms:
         self._users: list[list[int]] = []
         self._constant_like: dict[int, bool] = {}
         self.centred: set[int] = set()  # classes that had the mean of each row taken off, by an identity
-        self.merges = 0
+        self.applied: list[str] = []  # rules, as they were applied
+        self.joins: list[tuple[int, int, Why]] = []  # merges, as they were asked for, with their reasons
+        self.replaced: dict[int, Term] = {}  # what a class was made of before a merge gave it a better term
         self.on_merge: Callable[[int, int], None] | None = None  # told (kept, given up) at every merge
 
     # -- classes -------------------------------------------------------------------------------------------------
@@ -109,29 +113,31 @@ class Terms:
             self._users[arg].append(cls)
         return cls
 
-    def merge(self, a: int, b: int) -> int:
+    def merge(self, a: int, b: int, why: Why) -> int:
         """Join two classes proved equal, and everything that then has the same key; returns the representative."""
-        asked, work = a, [(a, b)]
+        asked, work = a, [(a, b, why)]
         while work:
-            a, b = (self.find(c) for c in work.pop())
+            join = work.pop()
+            a, b = self.find(join[0]), self.find(join[1])
             if a == b:
                 continue
+            self.joins.append(join)
             if self._rank(b) < self._rank(a):
                 a, b = b, a
             self._parent[b] = a
-            self.merges += 1
-            users = self._users[b]
-            self._users[b] = []
+            users, self._users[b] = self._users[b], []
             if self._becomes_move(a, b):
+                self.replaced.setdefault(a, self.terms[a])
                 self.terms[a] = self.terms[b]
-                users = users + self._users[a]
-                self._users[a] = []
+                users, self._users[a] = users + self._users[a], []
             if self.on_merge is not None:
                 self.on_merge(a, b)
             for user in users:
+                before = len(self.applied)
                 again = self.rebuild(user)
                 if again is not None and self.find(again) != self.find(user):
-                    work.append((again, user))
+                    now = [(c, self.find(c)) for c in self.terms[user].args if self.find(c) != c]
+                    work.append((again, user, Congruence((join[:2], *now), distinct(self.applied[before:]))))
             self._users[a] += users
         return self.find(asked)
 
@@ -222,21 +228,19 @@ class Terms:
         """Elementwise ``fn``; each operand is (class, map to ``size`` elements) with None for as-is or a scalar."""
         views = [self._view(cls, map_, size) for cls, map_ in operands]
         assert all(self.size(c) in (1, size) if m is None else m.size == size for c, m in views)
-        simple = identities.simplify(self, fn, views, size)
-        if simple is not None:
-            return simple
+        if (simple := identities.simplify(self, fn, views, size)) is not None:
+            return self._by("identities", simple)
         if not self.normalize:
             return self._ew(fn, views, size)
         if fn in extremes.OPPOSITE:
             known = extremes.simplify(self, fn, views, size)
-            if isinstance(known, int):
-                return known
+            if isinstance(known, tuple):
+                return self._by("extremes", known)
+            self.applied += ["extremes 1"] * (set(known) != set(views))
             views = known
         wide = [(c, m) for c, m in views if self.size(c) > 1 or m is not None]
         if not wide:
-            if size == 1:
-                return self._ew(fn, views, 1)
-            return self.move((self._ew(fn, views, 1),), self.maps.intern(np.ones(size, np.int32)))
+            return self.seen((self._ew(fn, views, 1), None), size)
         first = wide[0]
         if first[1] is not None and not first[1].has_zero and all(m is first[1] for _, m in wide):
             sizes = {self.size(c) for c, _ in wide}
@@ -284,13 +288,17 @@ class Terms:
 
     def _ew(self, fn: str, views: Sequence[Operand], size: int) -> int:
         views = list(views)
-        if self.affine and fn in ("add", "mul") and len(views) == 2:
-            gathered = affine.gather(self, fn, views, size)
-            if gathered is not None:
-                return gathered
+        gathers = self.affine and fn in ("add", "mul") and len(views) == 2
+        if gathers and (gathered := affine.gather(self, fn, views, size)) is not None:
+            return self._by("affine", gathered)
         if fn in COMMUTATIVE:
             views.sort(key=lambda v: (v[0], v[1].key if v[1] else b""))
         return self._intern("ew", (fn, tuple(m for _, m in views)), tuple(c for c, _ in views), size)
+
+    def _by(self, rules: str, found: tuple[int, int]) -> int:
+        """The class that a rule gives (the rule's number, the class), and a note of the rule."""
+        self.applied.append(f"{rules} {found[0]}")
+        return found[1]
 
     def constant_like(self, cls: int) -> bool:
         """Whether a class is computed from constants alone."""
@@ -328,39 +336,37 @@ class Terms:
         picked = columns.one_hot(self.arrays.get(b), n, k) if kn and batches[1] == 1 else None
         if picked is not None:
             rows = np.arange(batch * m)[:, None] * k
-            return self.move((a,), self.maps.intern(rows + picked[None, :] + 1))
+            return self._by("columns", (2, self.move((a,), self.maps.intern(rows + picked[None, :] + 1))))
         if self.normalize:
             if b not in self.arrays and (a in self.arrays or a > b):
                 swapped = self.contract(b, a, batches[::-1], n, m, k)
                 return self.move((swapped,), self.maps.transpose((batch, n, m), (0, 2, 1)))
-            pulled = affine.pull_scalar(self, a, b, (batches, m, n, k, kn)) if self.affine == "pull" else None
-            if pulled is not None:
-                return pulled
-            a, b = columns.sort(self, a, b, batches, m, n, k, kn)
+            pulls = self.affine == "pull"
+            if pulls and (pulled := affine.pull_scalar(self, a, b, (batches, m, n, k, kn))) is not None:
+                return self._by("affine", pulled)
+            unsorted, (a, b) = (a, b), columns.sort(self, a, b, batches, m, n, k, kn)
+            self.applied += ["columns 1"] * (unsorted != (a, b))
         return self._intern("contract", (batches, m, n, k, kn), (a, b), batch * m * n)
 
     def sum(self, a: int, rows: int, k: int) -> int:
         """[rows, k] -> [rows]."""
         a = self.find(a)
         if k == 1:
-            return a
-        if self.normalize and self.terms[a].kind == "move":
-            order = columns.order(self.terms[a].params[0], k)
-            if order is not None:
-                a = self.move((a,), columns.arranged(self.maps, rows, k, order))
-        return self._intern("sum", (rows, k), (a,), rows)
+            return self._by("columns", (3, a))
+        return self._intern("sum", (rows, k), (self._ordered(a, rows, k),), rows)
+
+    def _ordered(self, a: int, rows: int, k: int) -> int:
+        order = columns.order(self.terms[a].params[0], k) if self.normalize and self.terms[a].kind == "move" else None
+        return a if order is None else self._by("columns", (1, self.move((a,), columns.arranged(self.maps, rows, k, order))))
 
     def rows(self, fn: str, a: int, rows: int, k: int) -> int:
         """Apply a row function to each row of [rows, k]; max and min give one value a row, the others k."""
         a = self.find(a)
         if fn in _UNORDERED and k == 1:
-            return a
+            return self._by("columns", (3, a))
         if fn == "softmax" and k == 1 and not self.neginf[a]:
-            return self.seen((self.const(np.ones(1, np.float32)), None), rows)
-        if self.normalize and fn in _UNORDERED and self.terms[a].kind == "move":
-            order = columns.order(self.terms[a].params[0], k)
-            if order is not None:
-                a = self.move((a,), columns.arranged(self.maps, rows, k, order))
+            return self._by("columns", (3, self.seen((self.const(np.ones(1, np.float32)), None), rows)))
+        a = self._ordered(a, rows, k) if fn in _UNORDERED else a
         return self._intern("rows", (fn, rows, k), (a,), rows if reduces(fn) else rows * k)
 
     def opaque(self, key: tuple[Any, ...], args: Sequence[int], size: int) -> int:

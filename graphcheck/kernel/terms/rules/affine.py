@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphcheck.kernel.terms.rules.identities import Applied
+
 if TYPE_CHECKING:
     from graphcheck.kernel.terms.store import Operand, Terms
 
 
-def gather(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> int | None:
-    """The gathered form of ``fn(x, d)`` with one constant operand d, or None where there is nothing to gather."""
+def gather(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> Applied | None:
+    """The case, and the gathered form of ``fn(x, d)`` with one constant operand d, or None where there is nothing to gather."""
     constant = [terms.constant_like(c) for c, _ in views]
     if constant[0] == constant[1]:
         return None
@@ -49,12 +51,12 @@ def gather(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> int | 
         return None  # a scalar stays outside, but two of them are one
     free, fixed = (inner[1], inner[0]) if known[0] else (inner[0], inner[1])
     folded = terms.ew(fn, [fixed, d], size)
-    if fn == term.params[0]:  # cases 1 and 2
-        return terms.ew(fn, [free, (folded, None)], size)
-    return terms.ew("add", [(terms.ew("mul", [free, d], size), None), (folded, None)], size)  # case 3
+    if fn == term.params[0]:
+        return 1 if fn == "add" else 2, terms.ew(fn, [free, (folded, None)], size)
+    return 3, terms.ew("add", [(terms.ew("mul", [free, d], size), None), (folded, None)], size)
 
 
-def _into_weight(terms: Terms, cls: int, d: Operand, size: int) -> int | None:
+def _into_weight(terms: Terms, cls: int, d: Operand, size: int) -> Applied | None:
     """Case 4."""
     term = terms.terms[cls]
     batches, m, n, k, kn = term.params
@@ -73,17 +75,17 @@ def _into_weight(terms: Terms, cls: int, d: Operand, size: int) -> int | None:
         spread = np.repeat(column[:, None, :], k, axis=1) if kn else np.repeat(column[:, :, None], k, axis=2)
         factor = (d[0], terms.maps.intern(spread))
     weight = terms.ew("mul", [(w, None), factor], batches[1] * n * k)
-    return terms.contract(a, weight, batches, m, n, k, kn)
+    return 4, terms.contract(a, weight, batches, m, n, k, kn)
 
 
-def pull_scalar(terms: Terms, a: int, b: int, params: tuple[Any, ...]) -> int | None:
+def pull_scalar(terms: Terms, a: int, b: int, params: tuple[Any, ...]) -> Applied | None:
     """Case 5, for either operand of a contraction; None where neither is a scalar multiple."""
     for first, (x, y) in enumerate(((b, a), (a, b))):
         found = None if terms.constant_like(x) else _scalar_multiple(terms, x)
         if found is not None:
             bare, factor = found
             product = terms.contract(bare, y, *params) if first else terms.contract(y, bare, *params)
-            return terms.ew("mul", [(product, None), (factor, None)], terms.size(product))
+            return 5, terms.ew("mul", [(product, None), (factor, None)], terms.size(product))
     return None
 
 

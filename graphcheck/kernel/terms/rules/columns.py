@@ -1,4 +1,9 @@
-"""The summed index of contractions and sums in normal form: ordered by where its elements come from."""
+"""Rows and the summed index in normal form.
+
+1. A sum (a Max or Min of a row) does not depend on the order of its terms: they are ordered by where they come from
+2. A product with a constant whose columns are one-hot only moves elements
+3. A sum, a Max or a Min of one element is the element; Softmax of it is 1
+"""
 
 from __future__ import annotations
 

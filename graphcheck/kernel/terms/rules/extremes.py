@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from graphcheck.kernel.terms.rules.identities import negated
+from graphcheck.kernel.terms.rules.identities import Applied, negated
 
 if TYPE_CHECKING:
     from graphcheck.kernel.terms.store import Operand, Terms
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 OPPOSITE = {"max": "min", "min": "max"}
 
 
-def simplify(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> int | list[Operand]:
-    """The class that Max or Min of the operands is by an identity, or its operands in normal form."""
+def simplify(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> Applied | list[Operand]:
+    """The identity, and the class that Max or Min of the operands is by it; or the operands in normal form (case 1)."""
     if any(terms.neginf[c] for c, _ in views):
         return list(views)
     rest, bound = _parts(terms, fn, views, size)
     if not rest or (len(rest) == 1 and bound is None):
-        return terms.seen(rest[0] if rest else _scalar(terms, bound), size)
+        return 1, terms.seen(rest[0] if rest else _scalar(terms, bound), size)
     inner = [negated(terms, view, size) for view in rest]
-    if all(view is not None for view in inner) and (fn, bound) != ("max", 0):  # 2
+    if all(view is not None for view in inner) and (fn, bound) != ("max", 0):
         flipped = [view for view in inner if view is not None]
         flipped += [] if bound is None else [_scalar(terms, -bound)]
-        return _negative(terms, terms.ew(OPPOSITE[fn], flipped, size), size)
+        return 2, _negative(terms, terms.ew(OPPOSITE[fn], flipped, size), size)
     if bound is not None and len(rest) == 1:
         found = _clipped(terms, fn, rest[0], bound, size)
         if found is not None:
             return found
     if bound is None and len(rest) == 2:
-        found = _sloped(terms, fn, rest[0], rest[1], size)
-        found = _sloped(terms, fn, rest[1], rest[0], size) if found is None else found
-        if found is not None:  # 5
-            return found
+        for x, y in (rest, rest[::-1]):
+            sloped = _sloped(terms, fn, x, y, size)
+            if sloped is not None:
+                return 5, sloped
     return rest if bound is None else [*rest, _scalar(terms, bound)]
 
 
@@ -84,17 +84,17 @@ def _nested(terms: Terms, fn: str, view: Operand, size: int) -> list[Operand] | 
     return None
 
 
-def _clipped(terms: Terms, fn: str, x: Operand, bound: float, size: int) -> int | None:
+def _clipped(terms: Terms, fn: str, x: Operand, bound: float, size: int) -> Applied | None:
     """Cases 3 and 4: one operand and one bound."""
     inside = _nested(terms, OPPOSITE[fn], x, size)
     below, other = ([], None) if inside is None else _parts(terms, OPPOSITE[fn], inside, size)
     if other is not None:
         if (other <= bound) if fn == "max" else (other >= bound):
-            return terms.seen(_scalar(terms, bound), size)
+            return 3, terms.seen(_scalar(terms, bound), size)
         if fn == "max":
             least = terms.ew("min", below, size) if len(below) > 1 else terms.seen(below[0], size)
-            return terms.ew("min", [(terms.ew("max", [(least, None), _scalar(terms, bound)], size), None),
-                                    _scalar(terms, other)], size)  # fmt: skip
+            raised = terms.ew("max", [(least, None), _scalar(terms, bound)], size)
+            return 3, terms.ew("min", [(raised, None), _scalar(terms, other)], size)
     if bound != 0:
         return None
     inner = negated(terms, x, size)
@@ -102,7 +102,7 @@ def _clipped(terms: Terms, fn: str, x: Operand, bound: float, size: int) -> int 
     relu = terms.ew("mul", [positive, (terms.ew("pos", [positive], size), None)], size)
     if fn == "min":
         relu = _negative(terms, relu, size)
-    return relu if positive == x and fn == "max" else terms.ew("add", [x, (relu, None)], size)
+    return 4, relu if positive == x and fn == "max" else terms.ew("add", [x, (relu, None)], size)
 
 
 def _sloped(terms: Terms, fn: str, x: Operand, y: Operand, size: int) -> int | None:

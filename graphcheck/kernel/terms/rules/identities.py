@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 _PAIRS = ((0, 1), (1, 0))
 
 
-def simplify(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> int | None:
-    """The class that ``fn`` of the operands is by an identity, or None."""
+Applied = tuple[int, int]  # the number of an identity, and the class that it gives
+
+
+def simplify(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> Applied | None:
+    """The identity, and the class that ``fn`` of the operands is by it; or None."""
     if fn in ("add", "mul") and len(views) == 2:
         for one, other in _PAIRS:
             value = terms.scalar(views[one][0])
@@ -35,21 +38,21 @@ def simplify(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> int 
                 return found
     if fn == "recip":
         value = terms.scalar(views[0][0])
-        if value and abs(math.frexp(value)[0]) == 0.5 and abs(value) > 2.0**-126:  # 3
-            return terms.seen((terms.const(np.array([1 / value]), 0), None), size)
+        if value and abs(math.frexp(value)[0]) == 0.5 and abs(value) > 2.0**-126:
+            return 3, terms.seen((terms.const(np.array([1 / value]), 0), None), size)
     if not terms.normalize:
         return None
     if fn == "exp":
         argument = negated(terms, views[0], size)
-        if argument is not None:  # 4
-            return terms.ew("recip", [(terms.ew("exp", [argument], size), None)], size)
+        if argument is not None:
+            return 4, terms.ew("recip", [(terms.ew("exp", [argument], size), None)], size)
     if fn == "mul" and len(views) == 2:
         for one, other in _PAIRS:
-            if _is_step(terms, views[other], views[one]) and negated(terms, views[one], size) is not None:  # 9
-                return terms.ew("max", [views[one], (terms.const(np.zeros(1), 0), None)], size)
-            found = _softmax(terms, views[one], views[other], size)
-            if found is not None:  # 5
-                return found
+            if _is_step(terms, views[other], views[one]) and negated(terms, views[one], size) is not None:
+                return 9, terms.ew("max", [views[one], (terms.const(np.zeros(1), 0), None)], size)
+            rowwise = _softmax(terms, views[one], views[other], size)
+            if rowwise is not None:
+                return 5, rowwise
     if fn in ("pos", "sqrt", "log"):
         return _of_one(terms, fn, views[0], size)
     return None
@@ -61,31 +64,32 @@ def _is_step(terms: Terms, step: Operand, x: Operand) -> bool:
     return term.kind == "ew" and term.params == ("pos", (None,)) and (terms.find(term.args[0]), step[1]) == x
 
 
-def _of_one(terms: Terms, fn: str, view: Operand, size: int) -> int | None:
+def _of_one(terms: Terms, fn: str, view: Operand, size: int) -> Applied | None:
     """Cases 6 to 8."""
     cls, map_ = view
     term = terms.terms[cls]
     if map_ is not None or term.size != size or terms.neginf[cls]:
         return None
     if fn == "log" and term.kind == "sum":
-        return _log_sum(terms, terms.find(term.args[0]), *term.params)
+        total = _log_sum(terms, terms.find(term.args[0]), *term.params)
+        return None if total is None else (8, total)
     if fn == "log" and term.kind == "rows" and term.params[0] == "softmax":
         x, (rows, k) = terms.find(term.args[0]), term.params[1:]
         total = None if terms.neginf[x] else _log_sum(terms, terms.ew("exp", [(x, None)], size), rows, k)
-        return None if total is None else _less(terms, x, total, rows, k)
+        return None if total is None else (8, _less(terms, x, total, rows, k))
     if term.kind != "ew":
         return None
     inner = [(terms.find(a), m) for a, m in zip(term.args, term.params[1], strict=True)]
-    if fn == "log" and term.params[0] == "exp":  # 7
-        return terms.seen(inner[0], size)
+    if fn == "log" and term.params[0] == "exp":
+        return 7, terms.seen(inner[0], size)
     if fn == "sqrt" and term.params[0] == "recip":
-        return terms.ew("recip", [(terms.ew("sqrt", inner, size), None)], size)
+        return 7, terms.ew("recip", [(terms.ew("sqrt", inner, size), None)], size)
     if fn == "sqrt" and term.params[0] == "mul" and inner[0] == inner[1]:
-        return terms.ew("abs", inner[:1], size)
+        return 7, terms.ew("abs", inner[:1], size)
     if fn == "pos" and term.params[0] == "mul":
         for one, other in _PAIRS:
-            if (terms.scalar(inner[one][0]) or 0) > 0 and terms.size(inner[other][0]) == size:  # 6
-                return terms.ew("pos", [inner[other]], size)
+            if (terms.scalar(inner[one][0]) or 0) > 0 and terms.size(inner[other][0]) == size:
+                return 6, terms.ew("pos", [inner[other]], size)
     return None
 
 
@@ -114,14 +118,14 @@ def _less(terms: Terms, x: int, taken: int, rows: int, k: int) -> int:
     return terms.ew("add", [(x, None), (less, along)], rows * k)
 
 
-def _with_scalar(terms: Terms, fn: str, value: float, scalar: Operand, other: Operand, size: int) -> int | None:
-    if (fn, value) in (("add", 0.0), ("mul", 1.0)):  # 1
-        return terms.seen(other, size)
+def _with_scalar(terms: Terms, fn: str, value: float, scalar: Operand, other: Operand, size: int) -> Applied | None:
+    if (fn, value) in (("add", 0.0), ("mul", 1.0)):
+        return 1, terms.seen(other, size)
     if fn == "mul" and value == 0.0 and not terms.neginf[other[0]]:
-        return terms.seen((scalar[0], None), size)
+        return 1, terms.seen((scalar[0], None), size)
     if fn == "mul" and value == -1.0:
         inner = negated(terms, other, size)
-        return None if inner is None else terms.seen(inner, size)  # 2
+        return None if inner is None else (2, terms.seen(inner, size))
     return None
 
 
