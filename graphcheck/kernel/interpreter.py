@@ -75,22 +75,26 @@ class Interpreter:
         self, nodes: Iterable[ir.Node], env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
     ) -> None:
         for source in nodes:
-            name, before = model_.node_name(source), len(self.m.terms.applied)
-            try:
-                results = self._node(source, env, attributes, opsets)
-            except Undecided as error:
-                if error.node is None:
-                    error.node = name
-                raise
-            except RecursionError:
-                raise Undecided("its functions or subgraphs are nested too deeply", name) from None
-            except Exception as error:  # a node that breaks the rules of its operator, found by numpy, onnx or us
-                what = (str(error) or type(error).__name__).splitlines()[0][:200]
-                raise Refused(f"{source.op_type} cannot be evaluated: {what}", name) from error
+            before = len(self.m.terms.applied)
+            env.update(zip(source.outputs, self.evaluate(source, env, attributes, opsets), strict=False))
             if len(self.m.terms.applied) > before:
                 self.rules[source] = distinct([*self.rules.get(source, ()), *self.m.terms.applied[before:]])
-            for value, result in zip(source.outputs, results, strict=False):
-                env[value] = result
+
+    def evaluate(
+        self, source: ir.Node, env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
+    ) -> Sequence[Value]:
+        """What one node gives; a subclass may replace it, or pass over its failure. Raises :class:`Undecided`."""
+        try:
+            return self._node(source, env, attributes, opsets)
+        except Undecided as error:
+            if error.node is None:
+                error.node = model_.node_name(source)
+            raise
+        except RecursionError:
+            raise Undecided("its functions or subgraphs are nested too deeply", model_.node_name(source)) from None
+        except Exception as error:  # a node that breaks the rules of its operator, found by numpy, onnx or us
+            what = (str(error) or type(error).__name__).splitlines()[0][:200]
+            raise Refused(f"{source.op_type} cannot be evaluated: {what}", model_.node_name(source)) from error
 
     def _node(
         self, source: ir.Node, env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]

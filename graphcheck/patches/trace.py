@@ -157,9 +157,7 @@ class _Tracer(Interpreter):
             if value.name not in graph.initializers:
                 self.env[value] = inputs.get(value.name or "", _LOST)
         self._constants(graph, self.env)
-        for node in graph:
-            results = self._try(node, self.model.opset_imports)
-            self.env.update(zip(node.outputs, results, strict=False))
+        self._nodes(graph, self.env, {}, self.model.opset_imports)
 
     def free(self, key: tuple[Any, ...], shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
         """A tensor of its own, not to be told apart by value."""
@@ -170,7 +168,12 @@ class _Tracer(Interpreter):
         """The node with its attributes and opset version."""
         return self._resolve(source, {}, self.model.opset_imports, inputs)
 
-    def _try(self, source: ir.Node, opsets: Mapping[str, int]) -> Sequence[Value]:
+    def evaluate(
+        self, source: ir.Node, env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
+    ) -> Sequence[Value]:
+        """What one node gives; of the main graph, a contraction gives a free tensor, and so does one that fails."""
+        if source.graph is not self.model.graph:
+            return super().evaluate(source, env, attributes, opsets)
         try:
             if any(v is not None and isinstance(self.env.get(v, _LOST), _Lost) for v in source.inputs):
                 return [self._declared(v) for v in source.outputs]
