@@ -133,7 +133,6 @@ def rewrite(
     """
     from graphcheck.files.model import read
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
-    from graphcheck.runs.apart import load_apart
 
     def prove(original: Any, rewritten: Any) -> Comparison:
         return compare(original, rewritten, graphs=False, **options)
@@ -145,7 +144,6 @@ def rewrite(
         sites=sites,
         max_rank=max_rank,
         fold_normalization=fold_normalization,
-        load=load_apart,
     )
 
 

@@ -197,9 +197,8 @@ def _evidence(result: Rewrite, proofs: list[Any], measuring: dict[str, Any] | No
 def _rewritten(model: Path, to: str, **options: Any) -> Rewrite:
     from graphcheck.files.model import read
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
-    from graphcheck.runs.apart import load_apart
 
-    return rewrite_model(read(model), to, load=load_apart, **options)
+    return rewrite_model(read(model), to, **options)
 
 
 def _reported(result: Rewrite) -> list[dict[str, str]]:
@@ -212,9 +211,8 @@ def _fastest(model: Path, check: Any, sites: list[str] | None, run: bool, **meas
     from graphcheck.files.model import read
     from graphcheck.rewriting.fastest import fastest
     from graphcheck.rewriting.timing import onnxruntime_timer
-    from graphcheck.runs.apart import load_apart
 
-    return fastest(read(model), onnxruntime_timer(**measuring), check=check, sites=sites, run=run, load=load_apart)
+    return fastest(read(model), onnxruntime_timer(**measuring), check=check, sites=sites, run=run)
 
 
 def guard(

@@ -25,7 +25,6 @@ from graphcheck.errors import UsageError
 from graphcheck.files import model as model_
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rewrite import Rewrite, rewrite
-from graphcheck.runs.apart import load_apart
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +68,6 @@ class PatchEmbedding(Pass):
                 model_.read(model.model_path),
                 to,
                 check=lambda a, b: api.compare(a, b, **proof),
-                load=load_apart,
                 **given,
             )
         except UsageError as error:

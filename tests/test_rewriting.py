@@ -11,11 +11,11 @@ from patch_cases import PATCHES, TOKENS, conv, dynamic, graph, ints, ops, patchi
 from patch_table import Case, cases
 
 from graphcheck.errors import UsageError
+from graphcheck.passes import PatchEmbedding
 from graphcheck.patches.analyze import find
 from graphcheck.rewriting.builder import RULE
 from graphcheck.rewriting.checks import structural_checks
 from graphcheck.rewriting.forms import FORMS
-from graphcheck.rewriting.passes import PatchEmbedding
 from graphcheck.rewriting.rewrite import Rewrite, rewrite
 from graphcheck.verdict import Comparison, Verdict
 from graphcheck.verdicts.compare import compare
@@ -357,7 +357,8 @@ def test_structural_checks_fail_on_something_wrong() -> None:
 
 def test_the_pass_clones_and_chains() -> None:
     model = CASES["nchw"][0]
-    chain = ir.passes.Sequential(PatchEmbedding("conv"), PatchEmbedding("space-to-depth"), PatchEmbedding("matmul"))
+    steps = (PatchEmbedding(form, check=None) for form in ("conv", "space-to-depth", "matmul"))
+    chain = ir.passes.Sequential(*steps)
     result = chain(model)
     assert result.modified and ops(result.model) == ["Reshape", "Transpose", "Reshape", "MatMul", "Add"]
     assert proved(model, result.model, {"N": 2})

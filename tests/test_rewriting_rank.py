@@ -16,12 +16,12 @@ from patch_cases import IMAGE, TOKENS, conv, graph, ints, ops, patchify, project
 from graphcheck.cli import main
 from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.files import model as model_
-from graphcheck.passes import load_apart
 from graphcheck.patches.regions import factors
-from graphcheck.rewriting import timing
+from graphcheck.rewriting import checks
 from graphcheck.rewriting.builder import steps
 from graphcheck.rewriting.fastest import beats, explain, fastest
 from graphcheck.rewriting.rewrite import rewrite
+from graphcheck.rewriting.timing import onnxruntime_timer
 
 
 def ranks(model: ir.Model) -> int:
@@ -229,26 +229,33 @@ def test_explain_tells_what_is_reported_for_each_target(tmp_path: Path, capsys: 
     assert "--to fastest measures them" in capsys.readouterr().err
 
 
-def test_a_crash_while_measuring_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = timing.onnxruntime_timer(threads=1, runs=2)
-    assert [len(column) for column in clock([IMAGES["2-d"]])] == [2]
-    for code, said in (("import os; os.abort()", "exit code -6"), ("raise ValueError('no kernel')", "no kernel")):
-        monkeypatch.setattr(timing, "_START", code)
-        with pytest.raises(GraphcheckError, match=said):
-            clock([IMAGES["2-d"]])
-    monkeypatch.setattr(timing, "_START", "import time; time.sleep(60)")
-    with pytest.raises(GraphcheckError, match="not done after 1 s"):
-        timing.onnxruntime_timer(timeout=1.0)([IMAGES["2-d"]])
+def measured(text: str, timeout: float = 60.0) -> str:
+    """What is said where a model cannot be measured."""
+    model = ir.from_onnx_text(f'<ir_version: 9, opset_import: ["" : 18]> g {text}')
+    with pytest.raises(GraphcheckError, match=r"^onnxruntime could not be measured: ") as caught:
+        onnxruntime_timer(threads=1, timeout=timeout)([IMAGES["2-d"], model])
+    return str(caught.value).removeprefix("onnxruntime could not be measured: ")
 
 
-def test_a_crash_while_loading_is_a_failed_check() -> None:
-    told = {"conv": "onnxruntime crashed (SIGSEGV)"}
+def test_a_model_that_cannot_be_measured_is_told() -> None:
+    assert [len(column) for column in onnxruntime_timer(threads=1, runs=2)([IMAGES["2-d"]] * 2)] == [2, 2]
+    assert "NoSuchOp" in measured("(float[N,3,8,12] x) => (float[N,3,8,12] y) { y = NoSuchOp(x) }")
+    crash = """(float[N,3,8,12] x) => (int64[N,3,8,12] y) <int64 m = {-1}, int64 z = {0}, int64 l = {-9223372036854775808}>
+        { i = Cast<to = 7>(x) n = Mul(i, z) a = Add(n, l) y = Div(a, m) }"""
+    assert measured(crash) == "onnxruntime crashed (SIGFPE)"
+    endless = """(float[N,3,8,12] x) => (float[N,3,8,12] y) {
+        n = Constant<value = int64 {9000000000}>() c = Constant<value = bool {1}>()
+        y = Loop(n, c, x) <body = b (int64 i, bool d, float[N,3,8,12] v) => (bool e, float[N,3,8,12] w)
+        { e = Identity(d) w = Cos(v) }> }"""
+    assert measured(endless, 1.0) == "onnxruntime was not done after 1 s"
 
-    def load(model: ir.Model) -> str | None:
-        return told["conv"] if "Conv" in ops(model) else None
 
-    result = rewrite(IMAGES["2-d"], "conv", load=load)
+def test_a_crash_while_loading_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rewrite(IMAGES["2-d"], "conv").changed
+    monkeypatch.setattr(
+        checks, "why_refused", lambda model: "onnxruntime crashed (SIGSEGV)" if "Conv" in ops(model) else None
+    )
+    result = rewrite(IMAGES["2-d"], "conv")
     assert not result.changed
     assert result.reason.startswith("onnxruntime runs the original and refuses the result")
     assert result.reason.endswith(": onnxruntime crashed (SIGSEGV)")
-    assert rewrite(IMAGES["2-d"], "conv", load=load_apart).changed

@@ -9,11 +9,12 @@ import ml_dtypes
 import numpy as np
 import onnx
 import onnx.parser
+import onnx_ir as ir
 import pytest
 
 from graphcheck.errors import ModelError, UsageError
 from graphcheck.runs import session as runtime
-from graphcheck.runs.child import RemoteSession
+from graphcheck.runs.child import RemoteSession, why_refused
 from graphcheck.runs.session import Arrays, RunError, load, measure
 
 X = {"x": np.array([[-1, 2, 3]], np.float32)}
@@ -105,6 +106,15 @@ def test_crash_is_a_result() -> None:
     error = failure(crashing, {"x": np.array([-(2**63)])}, timeout=60)
     assert error.kind == "crash" and str(error) == "model: onnxruntime crashed (SIGFPE)"
     assert run(crashing, {"x": np.array([6])}, timeout=60)["y"].tolist() == [-6]  # the next one has a child of its own
+
+
+def test_a_refused_model_is_told_in_one_line() -> None:
+    def text(body: str) -> str:
+        return f'<ir_version: 8, opset_import: ["" : 17]> g (float[N,3] x) => (float[N,3] y) {{ {body} }}'
+
+    assert why_refused(ir.from_onnx_text(text("y = Relu(x)"))) is None
+    reason = why_refused(ir.from_onnx_text(text("y = NoSuchOp(x)")))
+    assert reason is not None and "NoSuchOp" in reason and "\n" not in reason
 
 
 def test_hang_is_a_result() -> None:

@@ -15,7 +15,6 @@ import shutil
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -97,12 +96,6 @@ def serialized(model: ir.Model) -> Serialized:
     data = Serialized(ir.to_proto(model).SerializeToString())
     data.folder = next((str(t.base_dir) for t in tensors(model)), "")
     return data
-
-
-def tell_folder(options: Any, data: bytes) -> None:
-    """Tell onnxruntime's session options where the external data of :func:`serialized` is."""
-    if folder := getattr(data, "folder", ""):
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
 
 
 def without_weights(model: ir.Model, limit: int | None = None) -> ir.Model:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import onnx_ir as ir
@@ -13,10 +12,9 @@ from graphcheck.files import external
 from graphcheck.files import model as model_
 from graphcheck.patches.analyze import find
 from graphcheck.patches.site import Analysis, Site
+from graphcheck.runs.child import why_refused
 
 _MANY_BYTES = 2**24  # of weights: the checker reads none of them, so that handing them over is time lost
-
-Load = Callable[[ir.Model], str | None]  # why onnxruntime's CPU provider refuses a model; None if it loads it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +31,14 @@ class Check:
 
 
 def structural_checks(
-    original: ir.Model, rewritten: ir.Model, sites: tuple[Site, ...] = (), *, run: bool = True, load: Load | None = None
+    original: ir.Model, rewritten: ir.Model, sites: tuple[Site, ...] = (), *, run: bool = True
 ) -> list[Check]:
     """Names kept, ``onnx.checker`` with full check, loads in onnxruntime, and the same window map.
 
-    ``run=False`` leaves onnxruntime out; ``load`` tells why it refuses a model, in this process if none is handed in.
-    ``sites`` are the rewritten sites of ``original``; without them those found in it are compared.
+    ``run=False`` leaves onnxruntime out. ``sites`` are the rewritten sites of ``original``; without them those found in
+    it are compared.
     """
-    loads = [_loads(original, rewritten, load or load_here)] if run else []
+    loads = [_loads(original, rewritten)] if run else []
     return [_names(original, rewritten), _checker(rewritten), *loads, _windows(original, rewritten, sites)]
 
 
@@ -68,32 +66,15 @@ def _checker(rewritten: ir.Model) -> Check:
     return Check("checker", True, "onnx.checker accepts it with full check")
 
 
-def _loads(original: ir.Model, rewritten: ir.Model, load: Load) -> Check:
-    error = load(rewritten)
+def _loads(original: ir.Model, rewritten: ir.Model) -> Check:
+    error = why_refused(rewritten)
     if error is None:
         return Check("onnxruntime", True, "onnxruntime loads it")
-    before = load(original)
+    before = why_refused(original)
     if before is None:
         reason = "onnxruntime runs the original and refuses the result, which --no-run would allow"
         return Check("onnxruntime", False, f"{reason}: {error}")
     return Check("onnxruntime", None, f"onnxruntime loads neither: {before}")
-
-
-def load_here(model: ir.Model) -> str | None:
-    """Why onnxruntime's CPU provider refuses the model; None if it loads it."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    try:
-        data = external.serialized(model)
-        external.tell_folder(options, data)
-        onnxruntime.InferenceSession(bytes(data), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises a dozen classes of its own
-        return " ".join(str(error).split())[:300]
-    return None
 
 
 def _windows(original: ir.Model, rewritten: ir.Model, sites: tuple[Site, ...]) -> Check:

@@ -11,7 +11,6 @@ import onnx_ir as ir
 
 from graphcheck.patches.preparing import prepared
 from graphcheck.patches.site import Site
-from graphcheck.rewriting.checks import Load
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rewrite import Prove, Rewrite, choose, rewrite
 from graphcheck.rewriting.timing import Timer
@@ -48,7 +47,6 @@ def explain(model: ir.Model) -> list[dict[str, str]]:
 
 def fastest(
     model: ir.Model, time: Timer, *, check: Prove | None = None, sites: Sequence[str] | None = None, run: bool = True,
-    load: Load | None = None,
 ) -> Rewrite:  # fmt: skip
     """Measure the original and all legal forms of each site with ``time``, and rewrite each to its fastest form.
 
@@ -59,7 +57,7 @@ def fastest(
     measured: list[dict[str, Any]] = []
     chosen, refusals = choose(found.sites, "", sites, measured=True)
     for site in chosen:
-        row = _measure(model, site, forms, time, run, load)
+        row = _measure(model, site, forms, time, run)
         measured.append(row)
         if row["chosen"] != site.form:
             forms[site.name] = row["chosen"]
@@ -68,18 +66,18 @@ def fastest(
         return Rewrite(
             model, model, "fastest", (), (*found.refusals, *refusals), None, reason, (), {}, measured=tuple(measured)
         )
-    result = rewrite(model, forms, check=check, run=run, load=load)
+    result = rewrite(model, forms, check=check, run=run)
     return dataclasses.replace(result, to="fastest", measured=tuple(measured))
 
 
 def _measure(
-    model: ir.Model, site: Site, forms: dict[str, str], time: Timer, run: bool, load: Load | None
+    model: ir.Model, site: Site, forms: dict[str, str], time: Timer, run: bool
 ) -> dict[str, Any]:
     """The table of one site, the earlier sites in the forms chosen for them."""
-    names, models = [site.form], [rewrite(model, forms, run=run, load=load).model if forms else model]
+    names, models = [site.form], [rewrite(model, forms, run=run).model if forms else model]
     for form in FORMS:
         if form != site.form and FORMS[form].why_not(site) is None:
-            result = rewrite(model, {**forms, site.name: form}, run=run, load=load)
+            result = rewrite(model, {**forms, site.name: form}, run=run)
             if any(a.site.name == site.name for a in result.applied) and result.changed:
                 names.append(form)
                 models.append(result.model)

@@ -18,7 +18,7 @@ from graphcheck.patches.site import Refusal, Site
 from graphcheck.rewriting import normalization
 from graphcheck.rewriting.apply import apply, cancel_transposes, sweep
 from graphcheck.rewriting.builder import RULE, Cannot
-from graphcheck.rewriting.checks import Check, Load, structural_checks
+from graphcheck.rewriting.checks import Check, structural_checks
 from graphcheck.rewriting.folding import parametric
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rank import limit_rank
@@ -119,7 +119,6 @@ def rewrite(
     max_rank: int | None = None,
     fold_normalization: bool = False,
     run: bool = True,
-    load: Load | None = None,
 ) -> Rewrite:
     """Rewrite the patch embeddings of ``model`` (left as it is) to the form ``to``, or named sites to a form each.
 
@@ -175,7 +174,7 @@ def rewrite(
     if not applied and not moved:
         has = f": {there} {'site has' if there == 1 else 'sites have'} the form already" if there else ""
         return dataclasses.replace(result, model=model, reason=f"nothing to rewrite{has}")
-    return judge(result, check, run, load)
+    return judge(result, check, run)
 
 
 def _first_form(
@@ -264,11 +263,11 @@ def described(nodes: Sequence[ir.Node]) -> tuple[dict[str, Any], ...]:
     return tuple(rows)
 
 
-def judge(result: Rewrite, check: Prove | None, run: bool = True, load: Load | None = None) -> Rewrite:
+def judge(result: Rewrite, check: Prove | None, run: bool = True) -> Rewrite:
     """Run the checks; the original takes the model's place where one fails or the proof is missing."""
     start = time.perf_counter()
     sites = tuple(a.site for a in result.applied)
-    checks = structural_checks(result.original, result.model, sites, run=run, load=load)
+    checks = structural_checks(result.original, result.model, sites, run=run)
     failed = next((c for c in checks if c.ok is False), None)
     timings = {**result.timings, "checks": time.perf_counter() - start}
     result = dataclasses.replace(result, checks=tuple(checks), timings=timings)

@@ -19,7 +19,7 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
@@ -27,6 +27,9 @@ import numpy as np
 from graphcheck import limits, processes
 from graphcheck.errors import ModelError, UsageError
 from graphcheck.runs.session import Arrays, RunError, Source, load
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 _START = "from graphcheck.runs.child import serve; serve()"
 _LONGEST_HEADER = 2**28
@@ -39,7 +42,7 @@ class RemoteSession:
     ``seconds`` is the wall time of the last run. Each call may take ``timeout`` seconds, and no more than half of the time
     that ``bounds`` leave (None: the limits in force, which another thread does not see). Raises :class:`RunError` where
     onnxruntime refuses the model, and :class:`UsageError` for a provider that it has not. ``prepack`` copies the weights
-    into an order of onnxruntime's own, which pays in many runs only.
+    into an order of onnxruntime's own, which pays in many runs only; ``spinning`` as for :func:`load`.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class RemoteSession:
         providers: Sequence[str] = ("CPUExecutionProvider",),
         threads: int = 0,
         prepack: bool = False,
+        spinning: bool = False,
         timeout: float | None = None,
         bounds: limits.Limits | None = None,
     ) -> None:
@@ -64,6 +68,7 @@ class RemoteSession:
             "providers": list(providers),
             "threads": threads,
             "prepack": prepack,
+            "spinning": spinning,
         }
         task = {
             "do": "load",
@@ -125,6 +130,17 @@ class RemoteSession:
         if isinstance(error, MemoryError):
             return "its outputs do not fit into the memory"
         return f"onnxruntime crashed ({processes.ended(code)})"
+
+
+def why_refused(model: ir.Model) -> str | None:
+    """Why onnxruntime's CPU provider refuses a model, a crash being a reason like any other; None if it loads it."""
+    from graphcheck.files import external  # the child itself needs no onnx_ir
+
+    try:
+        with RemoteSession(external.serialized(model), optimizations="off", threads=1):
+            return None
+    except RunError as error:
+        return error.cause[:300]
 
 
 class _Child:
@@ -279,9 +295,10 @@ def serve() -> None:
             task, arrays = _receive(tasks)
             failure: dict[str, Any] | None = None
             found: Arrays = {}
-            start = time.perf_counter()
+            seconds = 0.0
             try:
                 with limits.of_process(task["memory"]):
+                    start = time.perf_counter()
                     if task["do"] == "load":
                         session = None
                         source = task["model"] if task["model"] is not None else _Bytes(arrays["model"])
@@ -293,6 +310,7 @@ def serve() -> None:
                     else:
                         session = None
                         _trim()
+                    seconds = time.perf_counter() - start
             except MemoryError:
                 failure = {"cause": "the memory limit was reached", "node": None, "kind": task["do"]}
             except UsageError as error:
@@ -301,6 +319,5 @@ def serve() -> None:
                 failure = {"cause": error.cause, "node": error.node, "kind": getattr(error, "kind", "load")}
             except Exception as error:
                 failure = {"cause": f"onnxruntime failed: {error}"[:300], "node": None, "kind": task["do"]}
-            seconds = time.perf_counter() - start
             _send(answers, {"failure": failure, "seconds": seconds}, found)
     os._exit(0)

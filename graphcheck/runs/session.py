@@ -113,11 +113,13 @@ def load(
     providers: Sequence[str] = ("CPUExecutionProvider",),
     threads: int = 0,
     prepack: bool = True,
+    spinning: bool = False,
 ) -> Session:
     """An onnxruntime session; :class:`RunError` where onnxruntime refuses the model.
 
     ``optimizations`` is ``on`` (all that onnxruntime does by default) or ``off``; ``threads`` 0 leaves it the number.
-    Without ``prepack``, weights stay as and where they are, mapped files included, which suits a single run.
+    Without ``prepack``, weights stay as and where they are, mapped files included, which suits a single run. With
+    ``spinning``, as onnxruntime does by default, idle threads keep their cores, which another session may want.
     :class:`UsageError` for a provider that this onnxruntime has not.
     """
     import onnxruntime as ort
@@ -132,8 +134,7 @@ def load(
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimizations == "on" else level.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what matters arrives as an exception
-    # Spinning threads of one session would take the cores from another one beside it.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
     if folder := getattr(model, "folder", ""):  # of a model in memory whose weights are in files
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
@@ -149,7 +150,17 @@ def load(
 
 
 def measure(sessions: Mapping[str, tuple[Runs, Mapping[str, Array]]], runs: int, warm_up: int = 1) -> dict[str, Timing]:
-    """Times of each (session, inputs) by its name; the runs take turns, so that a busy machine slows all alike."""
+    """What :func:`take_turns` gives, in short."""
+    times = take_turns(sessions, runs, warm_up)
+    return {name: Timing(statistics.median(t), min(t), max(t), len(t)) for name, t in times.items()}
+
+
+def take_turns(
+    sessions: Mapping[str, tuple[Runs, Mapping[str, Array]]], runs: int, warm_up: int = 1
+) -> dict[str, list[float]]:
+    """Milliseconds of each run of each (session, inputs) by its name; they take turns, so that a busy machine slows all
+    alike.
+    """
     for session, inputs in sessions.values():
         for _ in range(warm_up):
             session.run(inputs)
@@ -159,7 +170,7 @@ def measure(sessions: Mapping[str, tuple[Runs, Mapping[str, Array]]], runs: int,
             start = time.perf_counter()
             session.run(inputs)
             times[name].append(1000 * getattr(session, "seconds", time.perf_counter() - start))
-    return {name: Timing(statistics.median(t), min(t), max(t), len(t)) for name, t in times.items()}
+    return times
 
 
 def _name(model: Source) -> str:
