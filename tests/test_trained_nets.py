@@ -58,6 +58,13 @@ NETS: dict[str, tuple[str, dict[str, tuple[tuple[int, ...], float]]]] = {
              s = Squeeze(l, z) y = MatMul(s, w2) }""",
         {"w0": ((24, 5), 4.0), "b0": ((1, 48), 60.0), "w1": ((24, 8), 3.0), "w2": ((8, 3), 1.0)},
     ),
+    "tokens": (
+        f"""g (int64[N,5] ids, int64[N,5] attention_mask) => (float[N,5,8] y) {{
+             e = Gather(w0, ids) i = Cast<to=7>(attention_mask) f = Cast<to=1>(i) l = Constant<value_ints=[-1]>()
+             u = Unsqueeze(f, l) m = Mul(e, u) {silu("a", "MatMul(m, w1)")} t = Transpose<perm=[0,2,1]>(m)
+             k = MatMul(a, t) n = Softmax(k) o = MatMul(n, a) y = MatMul(o, w2) }}""",
+        {"w0": ((30, 8), 9.0), "w1": ((8, 8), 6.0), "w2": ((8, 8), 1.0)},
+    ),
 }
 DAMAGES = [(n, d) for n in NETS for d in ("pads", "negated", "swapped", "one column") if d != "pads" or "Conv" in NETS[n][0]]
 

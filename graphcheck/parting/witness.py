@@ -53,6 +53,8 @@ _BOUNDS = {
     "none": "none",
 }
 
+Trial = tuple[str, int | None, dict[str, np.ndarray]]  # kind, seed, inputs by pair key
+
 
 @dataclasses.dataclass(frozen=True)
 class Witness:
@@ -141,7 +143,7 @@ class Search:
     def _search(self) -> Witness | None:
         started = time.monotonic()
         best: dict[str, np.ndarray] | None = None
-        for number, (kind, seed, arrays) in enumerate(self._trials()):
+        for number, (kind, seed, arrays) in enumerate(self._unlike(self._trials())):
             self.tick()
             if number >= _FEWEST and time.monotonic() - started > _SEARCH_SECONDS:
                 break
@@ -177,7 +179,16 @@ class Search:
             shown = self._shown(self.deviations, small) or shown
         return Witness(small, self._reason(*shown), kind, seed, *shown), best
 
-    def _trials(self) -> Iterator[tuple[str, int | None, dict[str, np.ndarray]]]:
+    def _unlike(self, trials: Iterator[Trial]) -> Iterator[Trial]:
+        """Each input once: where all integers are fixed, the trials of floats may be the same."""
+        seen = set()
+        for trial in trials:
+            digest = hashlib.sha256(b"".join(v.tobytes() for v in trial[2].values())).digest()
+            if digest not in seen:
+                seen.add(digest)
+                yield trial
+
+    def _trials(self) -> Iterator[Trial]:
         if self.given is not None:
             yield "given", None, inputs_.load_npz(self.given, self.interface)
             return
@@ -196,7 +207,7 @@ class Search:
             yield from made
         yield from drawn
 
-    def _drawn(self, trial: dict[str, Any]) -> tuple[str, int | None, dict[str, np.ndarray]]:
+    def _drawn(self, trial: dict[str, Any]) -> Trial:
         spec = inputs_.InputSpec(self.seed, ranges=self.ranges, **trial)
         scale = f", scaled by {trial['scale']:g}" if "scale" in trial else ""
         kind = f"all {trial['signs']}" if "signs" in trial else f"{trial.get('distribution', 'normal')}{scale}"

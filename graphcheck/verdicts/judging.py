@@ -27,7 +27,7 @@ from graphcheck.kernel.proof import pair as classes
 from graphcheck.kernel.proof import rounding
 from graphcheck.kernel.proof.sizes import TARGET_SHARE, Attempt, Trials, text
 from graphcheck.options import Options
-from graphcheck.parting import reduction, witness
+from graphcheck.parting import reduction, samples, witness
 from graphcheck.parting.alignment import Alignment, Divergence, layout_change
 from graphcheck.parting.curve import first_curve
 from graphcheck.parting.difference import Deviation
@@ -311,12 +311,29 @@ class Judging:
         """The sentence of a witness, saved; None if none was found."""
         assert attempt.pair is not None and attempt.prover is not None
         opened = attempt.prover.open_pairs()
-        outputs = [(self.trials.outputs[i].key, *attempt.prover.roots[i]) for i in opened]
+        o, shapes, sample = self.options, attempt.shapes, attempt.sample
+        spec = inputs.InputSpec(o.seed, ranges=o.range_rows())
+        given = None if o.inputs is None else inputs.load_npz(o.inputs, self.interface)
+        roots = [attempt.prover.roots[i] for i in opened]
+        for pair in samples.pairs(
+            attempt.pair, self.interface, roots, spec, given, lambda values: self.trials.build(shapes, sample, values)
+        ):
+            known = attempt.prover.roots if pair is attempt.pair else self.trials.roots(pair)
+            found = self._searched(pair, [(self.trials.outputs[i].key, *known[i]) for i in opened])
+            if found is not None:
+                files = [model_.path_of(m) or side for m, side in zip(self.models, "AB", strict=True)]
+                saved = found.save(self.options.witness, (files[0], files[1]))
+                self.found = saved.to_json()
+                return saved.reason
+        return None
+
+    def _searched(self, pair: classes.Pair, outputs: list[tuple[str, int, int]]) -> witness.Witness | None:
+        """A witness at the pair's sizes and integers; the most telling deviations are noted."""
         search = witness.Search(
             self.sources,
             self.models,
             self.interface,
-            attempt.pair,
+            pair,
             outputs,
             self.options.seed,
             self.options.ranges,
@@ -325,13 +342,11 @@ class Judging:
             self.options.run,
         )
         found = search.run()
-        self.deviations = search.deviations
-        if found is None:
-            return None
-        files = [model_.path_of(m) or side for m, side in zip(self.models, "AB", strict=True)]
-        saved = found.save(self.options.witness, (files[0], files[1]))
-        self.found = saved.to_json()
-        return saved.reason
+        if found or max((d.units for d in search.deviations), default=-1) > max(
+            (d.units for d in self.deviations), default=-1
+        ):
+            self.deviations = search.deviations
+        return found
 
     def _check_time(self) -> None:
         if time.monotonic() > self.deadline:

@@ -186,9 +186,16 @@ class Trials:
             attempt.stopped, attempt.proved = error, False
         return attempt
 
-    def build(self, chosen: dict[str, tuple[int, ...]], sample: int | None = None, *, affine: str = "") -> classes.Pair:
-        """Both models traced at these sizes into one store."""
-        return self._build(chosen, self.concrete(chosen, sample), affine=affine)
+    def build(
+        self,
+        chosen: dict[str, tuple[int, ...]],
+        sample: int | None = None,
+        also: Mapping[str, np.ndarray] | None = None,
+        *,
+        affine: str = "",
+    ) -> classes.Pair:
+        """Both models traced at these sizes into one store, at the sample's integers and the values in ``also``."""
+        return self._build(chosen, {**self.concrete(chosen, sample), **(also or {})}, affine=affine)
 
     def _build(
         self, chosen: dict[str, tuple[int, ...]], values: dict[str, np.ndarray], *, affine: str = ""

@@ -1,0 +1,53 @@
+"""Which integers a search for a witness gives values to, and which values."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from graphcheck.interface.inputs import InputSpec
+from graphcheck.interface.ports import pair_interfaces
+from graphcheck.kernel.ops.algebra import Tensor
+from graphcheck.kernel.proof import pair as pairs
+from graphcheck.parting import samples
+
+HEADER = '<ir_version: 10, opset_import: ["": 20]> g '
+TABLE = "<float[7,2] table = {1,2,3,4,5,6,7,8,9,1,2,3,4,5}> "
+# graph: the integers that steer a lookup, with the number of legal values
+NEEDED = {
+    f"(int64[4] ids, float[4,2] x) => (float[4,2] y) {TABLE} {{ e = Gather(table, ids) y = Add(e, x) }}": {"ids": 7},
+    "(int32[4,1] ids, float[9,3] x) => (float[4,1,9] y) { i = Cast<to=7>(ids) t = Transpose(x) r = Constant<value_ints=[1]>() "
+    "e = Gather<axis=1>(t, i) z = Transpose<perm=[1,2,0]>(e) y = Identity(z) }": {"ids": 9},
+    f"(int64[2] ids) => (float[2,2] y) {TABLE} {{ k = Constant<value_int=3>() i = Mul(ids, k) y = Gather(table, i) }}": {
+        "ids": None
+    },
+    "(int64[4] n, float[4] x) => (float[4] y) { f = Cast<to=1>(n) y = Mul(f, x) }": {},
+    "(int64[4] n, float[4] x) => (float[4] y) { f = Cast<to=1>(n) s = Mul(f, x) y = Hardmax(s) }": {},
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), NEEDED.items())
+def test_integers_that_alone_compute_an_operand_of_an_unknown_function(text: str, expected: dict[str, int | None]) -> None:
+    model = ir.from_proto(onnx.parser.parse_model(HEADER + text))
+    interface = pair_interfaces(model, model)
+    shapes = {p.key: tuple(p.a.shape) for p in interface.inputs if p.a is not None and p.a.shape is not None}
+    found = pairs.build(model, model, {name: (name, shape) for name, shape in shapes.items()}, {})  # type: ignore[misc,arg-type]
+    roots = [x.cls for x in found.a.outputs if isinstance(x, Tensor)]
+    assert samples.needed(found.terms, roots, interface) == expected
+    seen = list(samples.drawn(expected, interface, shapes, InputSpec(3)))  # type: ignore[arg-type]
+    assert all(values.keys() == expected.keys() for values in seen)
+    for name, count in expected.items():
+        drawn = np.stack([values[name] for values in seen])
+        assert drawn.min() >= 0 and drawn.max() < (count or 4) and not drawn[-1].any()
+        assert count is None or drawn.max() > 3
+
+
+def test_asked_ranges_and_masks_are_kept() -> None:
+    text = f"(int64[8] ids, int64[8] mask) => (float[8,2] y) {TABLE} {{ i = Mul(ids, mask) y = Gather(table, i) }}"
+    model = ir.from_proto(onnx.parser.parse_model(HEADER + text))
+    interface = pair_interfaces(model, model)
+    spec = InputSpec(0, ranges=(("ids", 5.0, 6.0),))
+    for values in samples.drawn({"ids": 7, "mask": 7}, interface, {"ids": (8,), "mask": (8,)}, spec):
+        assert set(values["ids"].tolist()) <= {5, 6} and set(values["mask"].tolist()) <= {0, 1}
