@@ -96,6 +96,19 @@ def test_other_types() -> None:
         draw("string[N,40] x")
 
 
+@pytest.mark.parametrize(
+    ("kind", "low", "high"),
+    [("uint8", 0, 255), ("int8", -128, 127), ("uint16", 0, 65535), ("uint32", 0, 2**32 - 1), ("int32", 1 - 2**15, 2**15 - 1)],
+)
+def test_wide_integers_reach_the_ends_of_their_type(kind: str, low: int, high: int) -> None:
+    """But for int32 and int64, which proofs take as unbounded."""
+    wide = draw(f"{kind}[N,40] x", integers="wide")
+    assert (wide.min(), wide.max()) == (low, high) and np.unique(wide).size > 200
+    assert set(draw(f"{kind}[N,40] x", integers="wide", ranges=(("x", 5, 6),)).flat) == {5, 6}
+    masks = interface(f"{kind}[N,40] a_mask")
+    assert set(generate(masks, {"a_mask": (50, 40)}, InputSpec(integers="wide"))["a_mask"].flat) == {0, 1}
+
+
 def test_both_sides_get_the_same_numbers() -> None:
     mixed = interface("float[N,40] x", "float16[N,40] image")
     a, b = side_inputs(mixed, generate(mixed, X, InputSpec()))
@@ -104,7 +117,15 @@ def test_both_sides_get_the_same_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"distribution": "nope"}, {"signs": "nope"}, {"scale": 0.0}, {"scale": float("nan")}, {"seed": -1}]
+    "options",
+    [
+        {"distribution": "nope"},
+        {"signs": "nope"},
+        {"integers": "nope"},
+        {"scale": 0.0},
+        {"scale": float("nan")},
+        {"seed": -1},
+    ],
 )
 def test_bad_specs(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):

@@ -51,6 +51,25 @@ def test_quick_is_one_normal_input_at_batch_2_with_optimizations_on() -> None:
     assert unequal(compare(linear(), linear())) == 0
 
 
+DOUBLED = "g (uint8[N,4] x) => (uint8[N,4] y) <uint8 k = {2}> { n = Mul(x, k) y = Div(n, k) }"
+SAME = "g (uint8[N,4] x) => (uint8[N,4] y) { y = Identity(x) }"
+
+
+def test_unsigned_integers_run_over_their_range_too() -> None:
+    small, wide = compare(DOUBLED, SAME)["runs"]
+    assert (small["inputs"]["integers"], wide["inputs"]["integers"]) == ("small", "wide")
+    assert unequal({"runs": [small]}) == 0 < unequal({"runs": [wide]})
+    assert len(compare(DOUBLED, SAME, level="full")["runs"]) > 2
+
+
+def test_integers_that_a_model_refuses_are_no_run() -> None:
+    """Large ones are no rows of a table; and int64 does not wrap in real models."""
+    table = "g (uint8[N] x) => (float[N] y) <float[4] t = {1,2,3,4}> { i = Cast<to=7>(x) y = Gather(t, i) }"
+    result = compare(table, table)
+    assert [run["inputs"]["integers"] for run in result["runs"]] == ["small"] and result["warnings"] == []
+    assert len(compare(*["g (int64[N] x) => (int64[N] y) { y = Neg(x) }"] * 2)["runs"]) == 1
+
+
 def test_one_ulp_is_seen() -> None:
     (output,) = compare(linear(), linear(last="6.0000004768371582"))["runs"][0]["outputs"]
     assert 0 < output["max_abs"] < 1e-5 and output["unequal"] > 0

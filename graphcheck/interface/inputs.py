@@ -23,7 +23,9 @@ Arrays = dict[str, Array]
 
 DISTRIBUTIONS = ("normal", "uniform", "one-hot", "constant", "extreme")
 SIGNS = ("both", "positive", "negative")
+INTEGERS = ("small", "wide")
 _SMALL_INTEGERS = (1, 3)  # small enough for the ids of tiny vocabularies; 0 is the padding of many, so left out
+_ENDS = 0.125  # so many of wide integers are the ends of their range
 _MAX_RANK = 64  # of a numpy array
 _EXTREME_DECADES = 6.0  # magnitudes of "extreme" lie this many decades around the scale
 
@@ -36,7 +38,8 @@ class InputSpec:
     one place a sample and 0 elsewhere; ``constant``, ``scale`` everywhere; ``extreme``, magnitudes many decades around
     ``scale``. ``signs`` makes floats all positive or all negative. Zeros are replaced unless ``zeros``: too much is
     right by accident at 0. ``ranges`` are (name, low, high), name ``""`` for all others: such inputs are uniform in the
-    range (``constant`` and ``one-hot`` are clipped to it). Integers are 1 to 3 (masks 0 and 1), booleans both.
+    range (``constant`` and ``one-hot`` are clipped to it). ``integers`` are ``small``, 1 to 3, or ``wide``, over the range
+    of their type as :func:`reach` gives it, its ends included; masks are 0 and 1, and booleans both.
     """
 
     seed: int = 0
@@ -44,6 +47,7 @@ class InputSpec:
     scale: float = 1.0
     signs: str = "both"
     zeros: bool = False
+    integers: str = "small"
     ranges: tuple[tuple[str, float, float], ...] = ()
 
     def __post_init__(self) -> None:
@@ -51,6 +55,8 @@ class InputSpec:
             raise UsageError(f"there is no distribution {self.distribution!r}; there are {', '.join(DISTRIBUTIONS)}")
         if self.signs not in SIGNS:
             raise UsageError(f"signs are {', '.join(SIGNS)}, not {self.signs!r}")
+        if self.integers not in INTEGERS:
+            raise UsageError(f"integers are {' or '.join(INTEGERS)}, not {self.integers!r}")
         if not (math.isfinite(self.scale) and self.scale > 0) or self.seed < 0:
             raise UsageError(f"scale must be above 0 and seed at least 0, not {self.scale} and {self.seed}")
 
@@ -242,9 +248,27 @@ def _integers(
         if values.ndim:
             values[..., 0] = 1  # a row that is masked everywhere is NaN in many models
         return values
+    elif spec.integers == "wide":
+        low, high = reach(*(port.numpy_dtype() for port in pair.ports()))
+        values = rng.integers(low, high, shape, endpoint=True)
+        return np.where(rng.random(shape) < _ENDS, rng.choice([low, high], shape), values)
     elif spec.zeros:
         low = 0
     return rng.integers(low, high, shape, endpoint=True)
+
+
+def reach(*dtypes: np.dtype[Any]) -> tuple[int, int]:
+    """The least and the largest integer of all the types. Of int32 and int64 it is what can be multiplied without leaving
+    the type, since proofs take those as unbounded; of uint64 what float64 holds."""
+    ends = []
+    for dtype in dtypes:
+        info = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
+        low, high = int(info.min), int(info.max)
+        if dtype.itemsize >= 4 and dtype.name != "uint32":
+            high = 2 ** (4 * dtype.itemsize - (dtype.kind == "i")) - 1
+            low = max(low, -high)
+        ends.append((low, high))
+    return max(low for low, _ in ends), min(high for _, high in ends)
 
 
 def _is_integer(dtype: np.dtype[Any]) -> bool:

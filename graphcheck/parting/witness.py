@@ -33,6 +33,7 @@ from graphcheck.runs.session import RunError
 
 _TRIALS: tuple[dict[str, Any], ...] = (
     {},
+    {"integers": "wide"},
     {"scale": 100.0},
     {"scale": 10000.0},
     {"signs": "positive"},
@@ -203,6 +204,7 @@ class Search:
             yield from made
             return
         yield next(drawn)
+        yield next(drawn)
         if self.execute:  # ties are for onnxruntime to show, too
             yield from made
         yield from drawn
@@ -210,6 +212,7 @@ class Search:
     def _drawn(self, trial: dict[str, Any]) -> Trial:
         spec = inputs_.InputSpec(self.seed, ranges=self.ranges, **trial)
         scale = f", scaled by {trial['scale']:g}" if "scale" in trial else ""
+        scale += ", integers over their types' ranges" if "integers" in trial else ""
         kind = f"all {trial['signs']}" if "signs" in trial else f"{trial.get('distribution', 'normal')}{scale}"
         arrays = inputs_.generate(self.interface, self.pair.shapes, spec)
         return kind, self.seed, arrays | {k: v for k, v in self.fixed.items() if k in arrays}

@@ -29,7 +29,8 @@ class NumericOptions:
     """What to run.
 
     ``quick``: normal inputs, batch 2 where admitted, optimizations on, ``iterations`` seeds from ``seed`` on. ``full``:
-    optimizations off and on, and besides those seeds other scales, signs, distributions and batch sizes. ``shapes`` and
+    optimizations off and on, and besides those seeds other scales, signs, distributions and batch sizes. Where an input
+    has a narrow or unsigned integer type, one run more has integers over its range, if both take them. ``shapes`` and
     ``sizes`` as in :func:`graphcheck.interface.ports.shapes`; ``inputs`` (by pair key, as from ``load_npz``) are
     used instead of drawn ones. ``timeout`` in seconds is for each load and each run. ``fail_fast`` stops after
     the first run with an unequal element. ``threads`` 0: half the
@@ -228,6 +229,8 @@ def _runs(sides: _Sides, interface: Interface, options: NumericOptions) -> Itera
         for spec, chosen in _plan(interface, options):
             inputs = dict(options.inputs or {}) if spec is None else generate(interface, chosen, spec)
             a, b = sides.run(inputs, optimizations, once=options.level == "quick" and options.iterations == 1)
+            if spec is not None and spec.integers == "wide" and (a.error or b.error):
+                continue  # it may well be no index or no number of elements
             yield Run(spec, chosen, optimizations, options.providers, inputs, a, b)
             if any(side.error is not None and side.error.kind in _FINAL for side in (a, b)):
                 break  # other inputs cannot help
@@ -243,7 +246,10 @@ def _plan(interface: Interface, options: NumericOptions) -> Iterator[tuple[Input
     iterations = max(options.iterations, 3) if options.level == "full" else options.iterations
     for i in range(iterations):
         yield dataclasses.replace(base, seed=options.seed + i), usual
+    wide = dataclasses.replace(base, integers="wide")
     if options.level == "quick":
+        if _wraps(interface):
+            yield wide, usual
         return
     others: tuple[dict[str, Any], ...] = (
         {"scale": 10000.0},
@@ -264,6 +270,14 @@ def _plan(interface: Interface, options: NumericOptions) -> Iterator[tuple[Input
                 yield base, shapes(interface, options.shapes, {**options.sizes, symbol: size})
             except UsageError:
                 break  # an asked shape fixes this dim
+    if _wraps(interface):
+        yield wide, usual
+
+
+def _wraps(interface: Interface) -> bool:
+    """Whether an input has an integer type so narrow, or so unsigned, that arithmetic leaves it."""
+    dtypes = [port.numpy_dtype() for pair in interface.inputs for port in pair.ports() if port.is_tensor]
+    return any(d.kind == "u" or (d.kind == "i" and d.itemsize <= 2) or d.name in ("int4", "uint4") for d in dtypes)
 
 
 def _picture(item: Run, row: dict[str, Any], worst: dict[str, dict[str, Any]], interface: Interface) -> None:

@@ -113,12 +113,12 @@ class Executions:
                 return f"PROVED, BUT onnxruntime's outputs {row['a']!r} have shapes {row['shape']} and {row['shape_b']}: {_BUG}"
             if row.get("scale_ulp") is None and (row.get("unequal") or 0) > _MOST * math.prod(row["shape"]):
                 return f"PROVED, BUT most elements of onnxruntime's outputs {row['a']!r} differ: {_BUG}"
-        far = [r for r in self.rows() if not (r.get("scale_ulp") or 0) <= _FAR_BEYOND]
+        rows = [(row, run) for run, told in self._told() for row in told["outputs"]]
+        far = [(row, run) for row, run in rows if not (row.get("scale_ulp") or 0) <= _FAR_BEYOND]
         if not far:
             return None
-        spread = self._spread(pairs)
-        worst = max(far, key=lambda r: float("inf") if r["max_abs"] is None else r["max_abs"])
-        explained = spread.get(worst["a"], 0.0)
+        worst, run = max(far, key=lambda r: float("inf") if r[0]["max_abs"] is None else r[0]["max_abs"])
+        explained = self._spread(pairs, [run, *self.runs]).get(worst["a"], 0.0)
         if worst["max_abs"] is not None and worst["max_abs"] <= 4 * SPREAD_FACTOR * explained:
             return None
         return (
@@ -134,10 +134,14 @@ class Executions:
                 return f"; but onnxruntime refuses {'A' if run.a.error else 'B'} and runs the other: {errors[0].cause[:200]}"
         return ""
 
-    def _spread(self, pairs: Iterable[Pair]) -> dict[str, float]:
-        """The spread of each output at the first run whose shapes were traced."""
+    def _told(self) -> list[tuple[numeric.Run, dict[str, Any]]]:
+        """Each run with its JSON."""
+        return list(zip(self.runs, (self.numbers or {"runs": []})["runs"], strict=False))
+
+    def _spread(self, pairs: Iterable[Pair], runs: list[numeric.Run]) -> dict[str, float]:
+        """The spread of each output at the first of the runs whose shapes were traced."""
         for pair in pairs:
-            found = witness.spread_of(pair, self.interface, self.runs, self.options.seed)
+            found = witness.spread_of(pair, self.interface, runs, self.options.seed)
             if found:
                 return found
         return {}
