@@ -2,54 +2,52 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import onnx_ir as ir
 
 from graphcheck.files import model as model_
-from graphcheck.kernel.ops.algebra import Tensor, Value
-from graphcheck.kernel.ops.node import Node
+from graphcheck.kernel.ops.algebra import Tensor
+from graphcheck.patches.contraction import Traced
 from graphcheck.patches.product import operands
-from graphcheck.patches.reading import Reader
+from graphcheck.patches.reading import read
 from graphcheck.patches.site import Refusal
+from graphcheck.patches.trace import Trial
 from graphcheck.patches.window import NoWindow, recognise
 
 _STEPS = 24  # nodes looked at behind a projection: a decomposed LayerNormalization has nine
 
 
-def refusal(source: ir.Node, node: Node, inputs: tuple[Value, ...], reader: Reader) -> Refusal | None:
+def refusal(traced: Traced) -> Refusal | None:
     """The node that stands between a patchify and this projection, if its data would be windows without it."""
-    pair = operands(node, list(inputs))
-    assert pair is not None
-    data = source.inputs[pair[0]]
-    x = inputs[pair[0]]
-    assert data is not None and isinstance(x, Tensor)
-    if "Conv" in node.op_type and math.prod(inputs[1].shape[2:]) != 1:  # type: ignore[union-attr]
+    trial, data = traced.trial, traced.data
+    if math.prod(traced.kernel_shape) != 1:
         return None
-    term = reader.terms.terms[x.cls]
+    term = trial.terms.terms[data.cls]
     if term.kind == "move" and len(term.args) > 1:
         return None
-    begin, _ = reader.index_of(x.cls)
-    carrier = reader.carriers.get(begin, [None])[0]
-    for blocker, value in _moved_behind(carrier, reader):
-        tensor = reader.trial.tensor(value)
+    begin, _ = trial.index_of(data.cls)
+    carrier = trial.carrier(begin)
+    for blocker, value in _moved_behind(carrier, trial):
+        tensor = trial.tensor(value)
         assert tensor is not None
-        if _is_patchify(tensor, x.shape, reader):
+        if _is_patchify(tensor, data.shape, trial):
             return Refusal(
                 f"{blocker.op_type} stands between the patchify and the projection", model_.node_name(blocker)
             )
     return None
 
 
-def unknown_weight(source: ir.Node, node: Node, inputs: tuple[Value, ...], reader: Reader) -> Refusal | None:
+def unknown_weight(traced: Traced) -> Refusal | None:
     """A contraction of windows with a weight that is an input of the model, or moved from one."""
+    trial, node, inputs = traced.trial, traced.node, traced.inputs
     for data, weight in ((0, 1), (1, 0)):
         x, w = inputs[data], inputs[weight] if len(inputs) > weight else None
-        if not isinstance(x, Tensor) or not isinstance(w, Tensor) or ("Conv" in node.op_type and data):
+        if not isinstance(x, Tensor) or not isinstance(w, Tensor) or (traced.is_conv and data):
             continue
-        root, _ = reader.index_of(w.cls) if len(reader.sources(w.cls)) == 1 else (None, None)
-        carrier = reader.carriers.get(root, [None])[0] if root is not None else None
+        carrier = trial.carrier(trial.index_of(w.cls)[0]) if len(trial.sources(w.cls)) == 1 else None
         if carrier is None or carrier.producer() is not None:
             continue
         stand_in = list(inputs)
@@ -57,35 +55,35 @@ def unknown_weight(source: ir.Node, node: Node, inputs: tuple[Value, ...], reade
         if operands(node, stand_in) is None:
             continue  # an Einsum of three
         try:
-            found = reader.read(source, node, tuple(stand_in))
+            found = read(dataclasses.replace(traced, inputs=tuple(stand_in)))
         except NoWindow:
             continue
         if found is not None and not found.flattened:
-            return Refusal("its weight is not constant", model_.node_name(source))
+            return Refusal("its weight is not constant", model_.node_name(traced.source))
     return None
 
 
-def _moved_behind(value: ir.Value | None, reader: Reader) -> list[tuple[ir.Node, ir.Value]]:
+def _moved_behind(value: ir.Value | None, trial: Trial) -> list[tuple[ir.Node, ir.Value]]:
     """(node, its operand) where a chain of same-sized elementwise nodes behind ``value`` reads moved data."""
     found: list[tuple[ir.Node, ir.Value]] = []
     queue, looked = [value], 0
-    size = _size(value, reader)
+    size = _size(value, trial)
     done: set[ir.Value] = set()
     while queue and looked < _STEPS:
         at = queue.pop(0)
         producer = at.producer() if at is not None else None
-        tensor = reader.trial.tensor(at)
-        if producer is None or tensor is None or at in done or reader.terms.terms[tensor.cls].kind == "leaf":
+        tensor = trial.tensor(at)
+        if producer is None or tensor is None or at in done or trial.terms.terms[tensor.cls].kind == "leaf":
             continue  # an input, or a contraction's result
         done.add(at)  # type: ignore[arg-type]
         looked += 1
-        same = {v for v in producer.inputs if _size(v, reader) == size}
+        same = {v for v in producer.inputs if _size(v, trial) == size}
         if len(same) != 1:
             continue  # a residual sum, a gate: no normalization
         (operand,) = same
-        tensor = reader.trial.tensor(operand)
+        tensor = trial.tensor(operand)
         if tensor is not None and operand is not None:
-            kind = reader.terms.terms[tensor.cls].kind
+            kind = trial.terms.terms[tensor.cls].kind
             if kind == "move":
                 found.append((producer, operand))
             elif kind != "leaf":
@@ -93,17 +91,17 @@ def _moved_behind(value: ir.Value | None, reader: Reader) -> list[tuple[ir.Node,
     return found
 
 
-def _size(value: ir.Value | None, reader: Reader) -> int:
-    tensor = reader.trial.tensor(value)
+def _size(value: ir.Value | None, trial: Trial) -> int:
+    tensor = trial.tensor(value)
     return -1 if tensor is None else math.prod(tensor.shape)
 
 
-def _is_patchify(moved: Tensor, shape: tuple[int, ...], reader: Reader) -> bool:
-    if len([a for a in reader.terms.terms[moved.cls].args if reader.terms.scalar(a) != 0.0]) != 1:
+def _is_patchify(moved: Tensor, shape: tuple[int, ...], trial: Trial) -> bool:
+    if len([a for a in trial.terms.terms[moved.cls].args if trial.terms.scalar(a) != 0.0]) != 1:
         return False
-    begin, index = reader.index_of(moved.cls)
-    for value in reader.carriers.get(begin, ()):
-        origin = reader.trial.tensor(value)
+    begin, index = trial.index_of(moved.cls)
+    for value in trial.carriers.get(begin, ()):
+        origin = trial.tensor(value)
         assert origin is not None
         try:
             window = recognise(index.reshape(-1, moved.shape[-1]), origin.shape)

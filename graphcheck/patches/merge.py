@@ -76,7 +76,7 @@ def with_groups(reading: Reading) -> tuple[np.ndarray, int]:
     index, groups = reading.weight_index, reading.groups
     if groups > 1 or index.ndim < 2 or reading.direct or reading.flattened:
         return index, groups
-    flat = np.concatenate([reading.weight.reshape(-1) != 0, [False]])
+    flat = np.concatenate([reading.traced.weight.reshape(-1) != 0, [False]])
     block = flat[index].reshape(*index.shape[:2], -1).any(axis=2)
     common = math.gcd(*block.shape)
     for g in range(common, 1, -1):
@@ -126,10 +126,11 @@ def tensors(nodes: Sequence[ir.Node], runs: Sequence[Trial]) -> tuple[tuple[str,
     return tuple(found)
 
 
-def form(node: ir.Node, reading: Reading, trial: Trial) -> str:
+def form(reading: Reading) -> str:
     """The name of the form that the graph has: by its operators, for people only."""
-    ops = {n.op_type for n in region(reading.source, node.outputs[0], trial)}
-    if "Conv" in node.op_type:
+    node = reading.traced.source
+    ops = {n.op_type for n in region(reading.source, node.outputs[0], reading.traced.trial)}
+    if reading.traced.is_conv:
         plain = ops <= _RESHAPES | {node.op_type} and math.prod(_conv_kernel(node)) != 1
         return "conv" if plain and _conv_kernel(node) == reading.kernel_shape else "space-to-depth"
     sliding = any(a.extent > a.stride for a in reading.axes if a.role == "spatial")

@@ -10,7 +10,6 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck import limits
-from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.patches.trace import Trial
 from graphcheck.patches.window import distinct
 
@@ -121,9 +120,3 @@ def order_of(index: np.ndarray, counts: Sequence[int], shape: Sequence[int]) -> 
             return None
         groups.append(tuple(group))
     return tuple(groups) if not axes else None
-
-
-def shape_of(value: ir.Value, trial: Trial) -> tuple[int, ...]:
-    """The value's shape in a trial."""
-    found: Tensor | None = trial.tensor(value)
-    return () if found is None else found.shape

@@ -7,6 +7,7 @@ embedding elsewhere in the graph.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.patches.product import CONTRACTIONS, operands, out_shape
 
 Sizes = dict[str, int]
+Given = tuple[Node, tuple[Value, ...]]  # a node as operators see it, and its inputs
 
 # (batch-like, the other dims in turn) for the first trial and the second; the first pair that evaluates is used.
 _CANDIDATES = (
@@ -45,16 +47,15 @@ _LARGEST = 2**22  # elements of all inputs: three symbolic axes of 224 would be 
 class Trial:
     """One trace: the sizes of the symbolic dims, every value's tensor, the contractions met, and which nodes failed.
 
-    ``products`` are contractions of a computed operand and a constant, ``computed`` those of two computed operands.
-
-    ``values`` maps a value to a Tensor or a concrete array; a value that could not be evaluated is absent.
+    ``products`` are contractions of a computed operand and a constant, ``computed`` those of two computed operands, both
+    in graph order. ``values`` maps a value to a Tensor or a concrete array; one that could not be evaluated is absent.
     """
 
     sizes: Sizes
     algebra: Algebra
     values: Env
-    products: tuple[tuple[ir.Node, Node, tuple[Value, ...]], ...]
-    computed: tuple[tuple[ir.Node, Node, tuple[Value, ...]], ...]
+    products: Mapping[ir.Node, Given]
+    computed: Mapping[ir.Node, Given]
     lost: tuple[tuple[str, str], ...]
     tracer: _Tracer
 
@@ -67,6 +68,47 @@ class Trial:
         """The computed tensor that a value holds, if it does."""
         found = self.values.get(value) if value is not None else None
         return found if isinstance(found, Tensor) else None
+
+    def shape(self, value: ir.Value) -> tuple[int, ...]:
+        """The shape of a computed tensor; () for any other value."""
+        tensor = self.tensor(value)
+        return () if tensor is None else tensor.shape
+
+    @property
+    def terms(self) -> Terms:
+        """The store that the tensors' classes are in."""
+        return self.algebra.terms
+
+    @functools.cached_property
+    def carriers(self) -> Mapping[int, list[ir.Value]]:
+        """The values that hold each class, in graph order."""
+        found: dict[int, list[ir.Value]] = {}
+        for value, tensor in self.values.items():
+            if isinstance(tensor, Tensor):
+                found.setdefault(tensor.cls, []).append(value)
+        return found
+
+    def carrier(self, cls: int) -> ir.Value | None:
+        """The first value that holds a class."""
+        return self.carriers.get(cls, [None])[0]
+
+    def sources(self, cls: int) -> list[int]:
+        """The tensors that a class draws on, if it is moved: a constant of zeros is padding, no source."""
+        if self.terms.terms[cls].kind != "move":
+            return [cls]
+        return [a for a in self.terms.terms[cls].args if self.terms.scalar(a) != 0.0]
+
+    def index_of(self, cls: int) -> tuple[int, np.ndarray]:
+        """(source class, 1-based index into it of every element) of a class that draws on one tensor."""
+        term = self.terms.terms[cls]
+        if term.kind != "move":
+            return cls, np.arange(1, self.terms.size(cls) + 1)
+        index = term.params[0].index.astype(np.int64)
+        if len(term.args) == 1:
+            return term.args[0], index
+        (source,) = self.sources(cls)
+        begin = sum(self.terms.size(a) for a in term.args[: term.args.index(source)])
+        return source, np.where((index > begin) & (index <= begin + self.terms.size(source)), index - begin, 0)
 
 
 def trials(model: ir.Model) -> list[Trial]:
@@ -128,7 +170,7 @@ def _run(model: ir.Model, algebra: Algebra, sizes: Sizes, number: int) -> Trial:
         inputs[value.name] = tracer.free(("input", at), shape, np.dtype(value.dtype.numpy()))
     tracer.trace(inputs)
     values = {v: x for v, x in tracer.env.items() if not isinstance(x, _Lost)}
-    return Trial(sizes, algebra, values, tuple(tracer.products), tuple(tracer.computed), tuple(tracer.lost), tracer)
+    return Trial(sizes, algebra, values, tracer.products, tracer.computed, tuple(tracer.lost), tracer)
 
 
 class _Lost:
@@ -145,8 +187,8 @@ class _Tracer(Interpreter):
         super().__init__(model, algebra)
         self.sizes, self.number = sizes, number
         self.env: Env = {}
-        self.products: list[tuple[ir.Node, Node, tuple[Value, ...]]] = []
-        self.computed: list[tuple[ir.Node, Node, tuple[Value, ...]]] = []
+        self.products: dict[ir.Node, Given] = {}
+        self.computed: dict[ir.Node, Given] = {}
         self.lost: list[tuple[str, str]] = []
         self._fresh: Iterator[int] = itertools.count()
 
@@ -211,11 +253,11 @@ class _Tracer(Interpreter):
         node = self._resolve(source, {}, opsets, inputs)
         pair = operands(node, inputs)
         if pair is not None and not _one_hot(node, inputs, pair[1]):
-            self.products.append((source, node, tuple(inputs)))
+            self.products[source] = (node, tuple(inputs))
         elif pair is not None or isinstance(inputs[0], np.ndarray):
             return None
         else:
-            self.computed.append((source, node, tuple(inputs)))
+            self.computed[source] = (node, tuple(inputs))
         shape, like = self._shape(node, inputs, pair), inputs[0 if pair is None else pair[0]]
         if shape is None or like is None:
             return None
