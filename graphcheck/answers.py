@@ -180,7 +180,8 @@ def _show_proof(terminal: Terminal, proof: dict[str, Any]) -> None:
         terminal.say(f"  assuming: {safe(text)}", "dim")
     constants = proof.get("constants") or []
     for constant in constants[:8]:
-        facts = (f"{safe(key)} {number(constant[key])}" for key in ("elements", "ulps", "roundings") if key in constant)
+        known = (key for key in ("elements", "ulps", "roundings", "room") if key in constant)
+        facts = (f"{safe(key)} {number(constant[key])}" for key in known)
         terminal.say(f"  rounded constant: {short(constant.get('name'))}: {', '.join(facts)}")
     if len(constants) > 8:
         terminal.say(f"  and {len(constants) - 8} more rounded constants, in the JSON")

@@ -1,11 +1,15 @@
-"""Which elements of two constants face each other when they are seen through maps."""
+"""Which elements of two constants face each other when they are seen through maps, and the room that a sum has."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphcheck.kernel.proof import summation
 from graphcheck.kernel.proof.rounding import _met
 from graphcheck.kernel.terms.store import Terms
 
@@ -30,3 +34,71 @@ def elements(terms: Terms, cls: int) -> list[float]:
         return [float(v) for v in np.broadcast_to(terms.arrays[cls], term.size)]
     source = np.concatenate([[0.0], *(terms.arrays[a] for a in term.args)])
     return [float(v) for v in source[term.params[0].index]]
+
+
+KINDS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "normal": lambda rng, k: rng.standard_normal(k),
+    "positive": lambda rng, k: rng.random(k),
+    "a wave": lambda rng, k: np.cos(2 * np.pi * (np.arange(k) / k + rng.random())),
+    "alternating": lambda rng, k: 10.0 * (-1.0) ** np.arange(k) + rng.standard_normal(k),
+    "sparse": lambda rng, k: rng.standard_normal(k) * (rng.random(k) < 0.1),
+    "of many sizes": lambda rng, k: rng.standard_normal(k) * 10 ** rng.uniform(-3, 3, k),
+}
+
+
+def added(terms: np.ndarray) -> np.float32:
+    return np.float32(np.cumsum(terms, dtype=np.float32)[-1]) if terms.size else np.float32(0)
+
+
+def in_pairs(terms: np.ndarray) -> np.float32:
+    while terms.size > 1:
+        terms = np.append(terms, np.float32(0)) if terms.size % 2 else terms
+        terms = terms[::2] + terms[1::2]
+    return np.float32(terms[0])
+
+
+ORDERS: dict[str, Callable[[np.ndarray], np.float32]] = {
+    "forth": added,
+    "back": lambda t: added(t[::-1]),
+    "in pairs": in_pairs,
+    **{f"{n} lanes": lambda t, n=n: added(np.array([added(t[i::n]) for i in range(n)])) for n in (4, 8, 16, 64)},
+    **{
+        f"blocks of {n}": lambda t, n=n: added(np.array([added(t[i : i + n]) for i in range(0, t.size, n)]))
+        for n in (4, 32, 256)
+    },
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [1, 2, 7, 100, 1500])
+def test_the_room_of_a_sum_holds_every_order_of_a_runtime_and_little_more(kind: str, k: int) -> None:
+    rng = np.random.default_rng([k, list(KINDS).index(kind)])
+    terms = np.stack([KINDS[kind](rng, k) for _ in range(20)]).astype(np.float32)
+    exact = terms.astype(np.float64)
+    room = summation.room_of_sums(exact) * 2.0**-24 + 2.0**-24 * np.abs(exact.sum(axis=1))
+    for name, order in ORDERS.items():
+        off = np.abs([float(order(t)) for t in terms] - exact.sum(axis=1))
+        assert (off <= room).all(), name
+    worst = k * np.abs(exact).sum(axis=1) * 2.0**-24
+    assert (room <= 1.001 * worst + 2.0**-23 * np.abs(exact.sum(axis=1))).all()
+    if k == 1500 and kind == "normal":
+        assert (room < worst / 20).all()
+
+
+def test_the_room_of_a_product_is_that_of_its_sums_and_of_the_products_roundings() -> None:
+    rng = np.random.default_rng(5)
+    a, b = rng.standard_normal((3, 4, 200)), rng.standard_normal((1, 200, 500))
+    room = summation.room_of_products(a, b)
+    one = (a[1, 2] * b[0, :, 7])[None]
+    assert room.shape == (3, 4, 500)
+    squares = (room[1, 2, 7] / summation.LAMBDA) ** 2 - (summation.room_of_sums(one)[0] / summation.LAMBDA) ** 2
+    assert squares == pytest.approx(np.square(one).sum())
+
+
+def test_the_room_of_a_very_large_product_is_no_wider_for_terms_without_an_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(6)
+    a, b = rng.standard_normal((1, 30, 300)), rng.standard_normal((1, 300, 40))
+    followed = summation.room_of_products(a, b)
+    monkeypatch.setattr(summation, "_MOST", 0)
+    random = summation.room_of_products(a, b)
+    assert 0.3 < np.median(random / followed) <= 1.0

@@ -80,8 +80,9 @@ def climb(
         if time.monotonic() > until:
             break
         name = floats[int(rng.integers(len(floats)))]
-        moved = _moved(best[name].astype(np.float64), rng)
-        candidate = {**best, name: fits(name, moved.astype(best[name].dtype))}
+        with np.errstate(over="ignore"):  # a narrow float may become infinite, which shows nothing
+            moved = _moved(best[name].astype(np.float64), rng).astype(best[name].dtype)
+        candidate = {**best, name: fits(name, moved)}
         now = _apart(terms, roots, candidate)
         if now > size:
             best, size = candidate, now

@@ -72,11 +72,14 @@ def within_rounding(constants: Sequence[dict[str, Any]], attempts: Sequence[Atte
 def sizes(constants: Sequence[dict[str, Any]], deviations: Sequence[Deviation]) -> str:
     """What is known of a difference that was neither proved away nor shown: the constants that differ, or how far apart."""
     if constants and not all(c["within"] for c in constants):
-        worst = max(constants, key=lambda c: c["ulps"])
+        beyond = [c for c in constants if not c["within"]]
+        worst = max(beyond, key=lambda c: c["ulps"])
         count = f"{len(constants)} constant{'s' * (len(constants) > 1)}"
-        apart = f"by {worst['ulps']:.3g} ulps" if math.isfinite(worst["ulps"]) else "with {:.3g} against {:.3g}"
+        by = f"by {worst['ulps']:.3g} ulps, " if math.isfinite(worst["ulps"]) else ""
+        x, y = worst["values"]
+        explained = f" where its roundings explain {worst['room']:.2g}" if worst["room"] else ""
         return (
-            f"the graphs are the same but for {count}, the farthest {worst['name']!r} {apart.format(*worst['values'])}"
+            f"the graphs are the same but for {count}, the farthest {worst['name']!r} {by}{x:.6g} against {y:.6g}{explained}"
         )
     if not deviations:
         return ""

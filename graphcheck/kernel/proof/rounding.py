@@ -1,8 +1,9 @@
 """``within-rounding``: the proof again, after re-rounded constants gave way to the other side's exact expressions (Idea 4).
 
 A constant counts as re-rounded only if it lies within the roundings of the expression that it is to stand for: each operation
-of it may err by an ulp, and the running error bound of that (Higham, section 3.3) is the room; a stored constant against a
-stored constant has one ulp. Only constants that one graph alone has are replaced, so the other graph stays as it is.
+of it may err by an ulp, a sum of products by what the orders of summation do (:mod:`graphcheck.kernel.proof.summation`), and
+the running error bound of that (Higham, section 3.3) is the room; a stored constant against a stored constant has one ulp.
+Only constants that one graph alone has are replaced, so the other graph stays as it is.
 Nothing is merged because two computed tensors are close.
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 from graphcheck.kernel.interpreter import Trace
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.prover import Prover
+from graphcheck.kernel.proof.summation import LAMBDA, room_of_products, room_of_sums
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.renewal import anew
 from graphcheck.kernel.terms.store import COMMUTATIVE, Operand, Term, Terms, reduces
@@ -32,14 +34,21 @@ _MOST = 2000  # constants replaced before it counts as another graph
 
 
 class _Rounded(Float64):
-    """Exact expressions with a bound on how far one ulp for every rounding may carry them (a running error bound)."""
+    """Exact expressions with a bound on how far the roundings of a type may carry them (a running error bound): an ulp for
+    every operation, and for a sum what its order may do in float32 at least, in which runtimes add up narrower floats.
 
-    def __init__(self, ulp: float) -> None:
+    ``wide`` takes the worst case of every sum, which is quickly told.
+    """
+
+    def __init__(self, unit: float, wide: bool) -> None:
         super().__init__({})
-        self.ulp = ulp
+        self.ulp, self.unit_of_sums, self.wide = 2 * unit, min(unit, 2.0**-24), wide
 
     def _more(self, x: Real, error: Any) -> Real:
         return Real(x.value, x.error + self.ulp * error)
+
+    def _summed(self, x: Real, room: np.ndarray) -> Real:
+        return self._more(Real(x.value, x.error + self.unit_of_sums * room.reshape(-1)), np.abs(x.value))
 
     def ew(self, fn: str, values: Sequence[Real], maps: Sequence[Map | None], size: int) -> Real:
         found = super().ew(fn, values, maps, size)
@@ -48,16 +57,20 @@ class _Rounded(Float64):
         return self._more(found, (1 if fn in _BASIC else 4) * np.abs(found.value))
 
     def contract(self, a: Real, b: Real, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> Real:
-        one, two = (Real(np.abs(x.value), np.zeros(x.value.shape)) for x in (a, b))
-        scale = super().contract(one, two, batches, m, n, k, kn).value
-        return self._more(super().contract(a, b, batches, m, n, k, kn), k * scale)
+        one, two = a.value.reshape(batches[0], m, k), b.value.reshape(batches[1], *((k, n) if kn else (n, k)))
+        two = two if kn else two.swapaxes(1, 2)
+        room = k * (np.abs(one) @ np.abs(two)) if self.wide else room_of_products(one, two)
+        return self._summed(super().contract(a, b, batches, m, n, k, kn), room)
 
     def sum(self, a: Real, rows: int, k: int) -> Real:
-        return self._more(super().sum(a, rows, k), k * np.abs(a.value).reshape(rows, k).sum(axis=1))
+        table = a.value.reshape(rows, k)
+        room = k * np.abs(table).sum(axis=1) if self.wide else room_of_sums(table)
+        return self._summed(super().sum(a, rows, k), room)
 
     def rows(self, fn: str, a: Real, rows: int, k: int, size: int) -> Real:
         found = super().rows(fn, a, rows, k, size)
-        return found if reduces(fn) else self._more(found, (k + 8) * np.abs(found.value))
+        terms = k if self.wide else min(k, LAMBDA * math.sqrt(k))  # the sum of the exponentials, all of them positive
+        return found if reduces(fn) else self._more(found, (terms + 8) * np.abs(found.value))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,19 +261,20 @@ def _near(terms: Terms, prover: Prover) -> list[_Facing]:
         for b in sorted(frontier[2] - frontier[1]):
             if b in used or terms.size(a) != terms.size(b) or not (a in terms.arrays or b in terms.arrays):
                 continue
-            if _apart(terms, a, b)["within"]:
+            if _apart(terms, a, b, wide=True)["within"] and _apart(terms, a, b)["within"]:
                 found.append(_Facing((((a, None), (b, None), terms.size(a)),), (a, b)))
                 used.add(b)
                 break
     return found
 
 
-def _apart(terms: Terms, a: int, b: int) -> dict[str, Any]:
-    """How far apart two classes of constants are, in ulps, and whether that is within their roundings."""
+def _apart(terms: Terms, a: int, b: int, *, wide: bool = False) -> dict[str, Any]:
+    """How far apart two classes of constants are, in ulps, and whether that is within their roundings, the room; ``values``
+    and ``room`` are those of the element that leaves it farthest, or comes nearest to that."""
     whole = any(terms.precision.get(_root(terms, terms.find(c)), 0) >= 64 for c in (a, b))
     unit = 0.0 if whole else max(_unit(terms, a), _unit(terms, b))
     with np.errstate(all="ignore"):
-        values = evaluate(terms, _Rounded(2 * unit), [a, b])
+        values = evaluate(terms, _Rounded(unit, wide), [a, b])
         a, b = terms.find(a), terms.find(b)
         x, y = values[a].value, values[b].value
         apart = np.where(x == y, 0.0, np.abs(x - y))
@@ -269,11 +283,13 @@ def _apart(terms: Terms, a: int, b: int) -> dict[str, Any]:
         room = np.where(np.isfinite(room) & (unit > 0), room, 0.0)
         spacing = 2 * (unit or 2.0**-53) * np.exp2(np.floor(np.log2(np.maximum(np.abs(x), 1e-300))))
         ulps = apart / np.maximum(spacing, 2.0**-126 * (unit or 2.0**-53))
+        share = np.where(apart == 0, 0.0, apart / room)
     exact = (x == y).all() and (np.abs(x) < 2.0**53).all()
-    worst = int(np.argmax(np.where(np.isnan(ulps), np.inf, ulps))) if ulps.size else 0
+    worst = int(np.argmax(np.where(np.isnan(share), np.inf, share))) if share.size else 0
     return {
         "ulps": float(np.max(np.where(np.isfinite(ulps), ulps, np.inf), initial=0.0)),
         "values": [float(v[worst]) for v in (x, y)] if ulps.size else [],
+        "room": float(room[worst]) if room.size else 0.0,
         "roundings": roundings or 1,
         "within": bool(exact if whole else (apart <= room).all() and np.isfinite(x).all()),
     }
