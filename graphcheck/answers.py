@@ -19,6 +19,13 @@ def show_model(terminal: Terminal, model: dict[str, Any]) -> None:
     terminal.say(f"  {plural(model['nodes'], 'node')}: {ops}")
     rank = "" if model.get("largest_rank") is None else f"; largest tensor rank {model['largest_rank']}"
     terminal.say(f"  {plural(model['parameters'], 'parameter')} in {number(model['parameter_bytes'])} bytes{rank}")
+    show_notes(terminal, model.get("notes") or [])
+
+
+def show_notes(terminal: Terminal, notes: list[str]) -> None:
+    """What is worth knowing besides."""
+    for text in notes:
+        terminal.say(f"  note: {safe(text)}", "dim")
 
 
 def show_analysis(terminal: Terminal, result: dict[str, Any]) -> None:
@@ -55,8 +62,7 @@ def show_comparison(terminal: Terminal, result: dict[str, Any], top_k: int | Non
     terminal.verdict(result["verdict"], result["reason"])
     for text in result["interface"]["mismatches"]:
         terminal.say(f"  interface: {safe(text)}", "red")
-    for text in result["interface"]["notes"]:
-        terminal.say(f"  note: {safe(text)}", "dim")
+    show_notes(terminal, result["interface"]["notes"])
     if result.get("numeric"):
         _show_numeric(terminal, result["numeric"], top_k)
     if result.get("proof"):
@@ -121,10 +127,9 @@ def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> N
     if result["output"]:
         kind = "" if result["sites"] or moved else ", a byte copy of the model"
         terminal.say(f"wrote {safe(result['output'])}{kind}")
-        for note in result.get("notes") or []:
-            terminal.say(f"  note: {safe(note)}", "dim")
     elif result["verdict"]:
         terminal.say("nothing was written")
+    show_notes(terminal, result.get("notes") or [])
 
 
 def divergence(found: dict[str, Any]) -> str:

@@ -174,7 +174,7 @@ def rewrite(
     written = out if out is not None and not dry_run and code == EXIT_OK else None
     notes = output.write_model(result, model, written, external_data) if written is not None else []
     data = result.to_json() | {"output": written and str(written), "command": _command(), "versions": _versions()}
-    data |= {"notes": notes}
+    data |= {"notes": [*data["model"]["notes"], *notes]}
     if json or report:
         data |= _evidence(result, proofs, measuring if report and not no_run else None)
     if explain:

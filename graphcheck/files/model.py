@@ -16,13 +16,12 @@ import onnx
 import onnx_ir as ir
 
 from graphcheck.errors import ModelError, UsageError
-from graphcheck.files import atomic, external, tensors, wire
+from graphcheck.files import atomic, external, loadable, tensors, wire
 from graphcheck.files.hashing import Hashes
 
 ModelLike = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 
-# onnxruntime's optimizer writes these in the default domain, where ONNX has no such operators: checked as its own
-_MISPLACED = frozenset({"SimplifiedLayerNormalization"})
+_UNKNOWN = frozenset({"?", "-1", "None"})  # what exporters write for a dim that they do not know, however often
 
 
 def read(model: ModelLike) -> ir.Model:
@@ -48,8 +47,7 @@ def read(model: ModelLike) -> ir.Model:
         raise ModelError(path, "is not an ONNX model: it holds no graph with outputs")
     mapped = {name for name, _ in file.raw}
     tensors.check(proto, path, mapped)
-    _check(proto, str(path), mapped)
-    result = _from_proto(proto, path)
+    result = _checked(proto, path, mapped)
     _attach(result, file, path)
     result.meta["graphcheck.path"] = str(path)
     result.meta["graphcheck.file"] = file
@@ -63,8 +61,28 @@ def _read_proto(proto: onnx.ModelProto) -> ir.Model:
         copy.CopyFrom(proto)
         proto = copy
     tensors.check(proto, Path("model"))
-    _check(proto, "model")
-    return _from_proto(proto, Path("model"))
+    return _checked(proto, Path("model"))
+
+
+def _checked(proto: onnx.ModelProto, path: Path, mapped: frozenset[str] | set[str] = frozenset()) -> ir.Model:
+    """The model, once ``onnx.checker`` accepts it, with what :mod:`graphcheck.files.loadable` lets pass as notes."""
+    proto, maps = loadable.without_maps(proto)
+    said = loadable.left_out(maps, proto)
+    if not proto.graph.output:
+        raise ModelError(path, f"none of its outputs is a tensor: {said[0]}")
+    try:
+        _check(proto, path, mapped)
+    except ModelError:
+        proto, sorted_ = loadable.in_order(proto, path)
+        stand_in, foreign = loadable.stand_in(proto, path)
+        if not sorted_ and not foreign:
+            raise
+        _check(stand_in, path, mapped)
+        said += [*sorted_, *foreign]
+    result = _from_proto(proto, path)
+    result.meta["graphcheck.maps"] = maps
+    result.meta["graphcheck.notes"] = (*said, *dict.fromkeys(_unknown_dims(result)))
+    return result
 
 
 def _from_proto(proto: onnx.ModelProto, path: Path) -> ir.Model:
@@ -89,6 +107,11 @@ def path_of(model: ir.Model) -> str | None:
     """The file that the model was read from, or None for one made in memory."""
     value = model.meta.get("graphcheck.path")
     return None if value is None else str(value)
+
+
+def notes(model: ir.Model) -> tuple[str, ...]:
+    """What was read otherwise than it stands in the file, a sentence each."""
+    return tuple(model.meta.get("graphcheck.notes", ()))
 
 
 def adopt(model: ir.Model, hashes: Hashes) -> None:
@@ -116,7 +139,10 @@ def write(
     """
     with external.placed(model, Path(path), external_data, limit) as placed:
         try:
-            data = ir.to_proto(placed).SerializeToString(deterministic=True)
+            proto = ir.to_proto(placed)
+            for at, value in model.meta.get("graphcheck.maps", ()):
+                proto.graph.output.insert(at, value)
+            data = proto.SerializeToString(deterministic=True)
         except Exception as error:  # protobuf's EncodeError has no public home
             raise ModelError(path, f"cannot be written: {_first_line(error)}") from None
         atomic.write_bytes(data, path)
@@ -126,6 +152,7 @@ def write(
 def check_full(model: ir.Model | onnx.ModelProto, name: object = "model") -> None:
     """Raise :class:`ModelError` unless ``onnx.checker`` accepts the model with full check (strict shape inference)."""
     proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(external.without_weights(model))
+    proto, _ = loadable.stand_in(proto, name)
     try:
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:
@@ -133,10 +160,32 @@ def check_full(model: ir.Model | onnx.ModelProto, name: object = "model") -> Non
 
 
 def declared_shape(value: ir.Value) -> list[int | str | None] | None:
-    """The declared shape of a value: sizes, names of symbolic dims, None for unknown dims; None if no rank is known."""
+    """The declared shape of a value: sizes, names of symbolic dims, None for unknown dims; None if no rank is known.
+
+    A negative size and a name such as ``?`` say that a dim is unknown: two of that name need not be of one size.
+    """
     if value.shape is None:
         return None
-    return [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+    dims = [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+    return [None if _is_unknown(dim) else dim for dim in dims]
+
+
+def _is_unknown(dim: int | str | None) -> bool:
+    return dim is None or (dim < 0 if isinstance(dim, int) else not dim.strip() or dim in _UNKNOWN)
+
+
+def _unknown_dims(model: ir.Model) -> Iterator[str]:
+    """A note on each input with a negative size, or with a name that stands for no size at two places."""
+    seen: set[str] = set()
+    for value in required_inputs(model):
+        for dim in value.shape or ():
+            size = dim if isinstance(dim, int) else dim.value
+            if isinstance(size, int) and size < 0:
+                yield f"the size {size} of input {value.name!r} is taken as unknown"
+            elif isinstance(size, str) and _is_unknown(size):
+                if size in seen:
+                    yield f"dims named {size!r} are taken as unknown, each of its own size"
+                seen.add(size)
 
 
 def required_inputs(model: ir.Model) -> list[ir.Value]:
@@ -162,6 +211,7 @@ def summary(model: ir.Model, sha256: str | None = None) -> dict[str, Any]:
         "outputs": [_describe(v) for v in model.graph.outputs],
         "ops": dict(Counter(op_name(node) for node in nodes).most_common()),
         "nodes": len(nodes),
+        "notes": list(notes(model)),
         "parameters": sum(math.prod(t.shape.numpy()) for t in weights),
         "parameter_bytes": sum(t.nbytes for t in weights),
         "largest_rank": max(ranks, default=None),
@@ -201,7 +251,7 @@ def _first_line(error: BaseException) -> str:
     return " ".join(lines)[:300] if lines else type(error).__name__
 
 
-def _check(proto: onnx.ModelProto, name: str, mapped: frozenset[str] | set[str] = frozenset()) -> None:
+def _check(proto: onnx.ModelProto, name: object, mapped: frozenset[str] | set[str] = frozenset()) -> None:
     """Run the checker; initializers whose bytes stayed in the file stand in as graph inputs."""
     subject = proto
     external = {t.name for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL}
@@ -215,13 +265,6 @@ def _check(proto: onnx.ModelProto, name: str, mapped: frozenset[str] | set[str] 
                 subject.graph.input.append(onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)))
         del subject.graph.initializer[:]
         subject.graph.initializer.extend(kept)
-    if any(node.op_type in _MISPLACED and node.domain == "" for node in subject.graph.node):
-        subject = onnx.ModelProto.FromString(subject.SerializeToString())
-        for node in subject.graph.node:
-            if node.op_type in _MISPLACED and node.domain == "":
-                node.domain = "com.microsoft"
-        if "com.microsoft" not in {opset.domain for opset in subject.opset_import}:
-            subject.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     try:
         onnx.checker.check_model(subject)
     except Exception as error:

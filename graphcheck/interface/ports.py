@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck.errors import UsageError
+from graphcheck.files import model as model_
 from graphcheck.files.model import declared_shape, required_inputs
 
 Dim = int | str | None  # a size, the name of a symbolic dim, or unknown
@@ -133,11 +134,19 @@ def pair_interfaces(a: ir.Model, b: ir.Model, ignore_outputs: Iterable[str] = ()
         except UsageError as error:
             mismatches.append(Mismatch("dim", "input", str(error)))
     notes += [f"output {name!r} is left out, as asked" for name in sorted(ignored)]
+    notes += _of_files(a, b)
     for side, model in (("A", a), ("B", b)):
         optional = [v.name for v in model.graph.inputs if v.name in model.graph.initializers]
         if optional and (model.ir_version or 0) >= 4:
             notes.append(f"inputs of {side} that have a default keep it: {', '.join(map(str, optional))}")
     return Interface(input_pairs, output_pairs, tuple(notes), tuple(mismatches))
+
+
+def _of_files(a: ir.Model, b: ir.Model) -> Iterable[str]:
+    """What was read otherwise than it stands in a file, once where it is said of both."""
+    said = [model_.notes(model) for model in (a, b)]
+    for text in dict.fromkeys((*said[0], *said[1])):
+        yield f"{' and '.join(side for side, texts in zip('AB', said, strict=True) if text in texts)}: {text}"
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
@@ -172,29 +181,39 @@ def shapes(
 
 
 def symbols(interface: Interface) -> dict[str, tuple[str, int]]:
-    """Symbolic dims of the inputs that are free in both models, as name -> (input, axis) of its first use."""
+    """Dims of the inputs that are free in both models, as name -> (input, axis) of its first use.
+
+    A symbolic dim goes by its name, one that neither model names by its place, such as ``x[0]``.
+    """
     groups = _Groups()
     _unify(interface.inputs, {}, groups)
+    dims = [
+        (groups.find(_item(pair, side, axis, dim)), dim, pair, axis)
+        for pair in interface.inputs
+        for port, side in _sides(pair)
+        for axis, dim in enumerate(port.shape or ())
+        if not isinstance(dim, int)
+    ]
     found: dict[str, tuple[str, int]] = {}
     seen: set[Any] = set()
-    for pair in interface.inputs:
-        for port, side in _sides(pair):
-            for axis, dim in enumerate(port.shape or ()):
-                root = groups.find(_item(pair, side, axis, dim)) if isinstance(dim, str) else None
-                if root is not None and root not in seen and root not in groups.size:
-                    found[str(dim)] = (pair.key, axis)
-                    seen.add(root)
+    for root, dim, pair, axis in sorted(dims, key=lambda row: row[1] is None):
+        if root not in seen and root not in groups.size:
+            found[_place(pair, axis) if dim is None else dim] = (pair.key, axis)
+            seen.add(root)
     return found
+
+
+def _place(pair: Pair, axis: int) -> str:
+    return f"{pair.key}[{axis}]"
 
 
 def _ports(values: Iterable[ir.Value]) -> list[Port]:
     result = []
     for value in values:
-        shape = declared_shape(value)
-        # Some exporters write -1 for a dim that they do not know.
-        dims = None if shape is None else tuple(None if isinstance(d, int) and d < 0 else d for d in shape)
+        dims = declared_shape(value)
         tensor = isinstance(value.type, ir.TensorType) and value.dtype is not None
-        result.append(Port(value.name or "", value.dtype.name.lower() if tensor else str(value.type), dims))  # type: ignore[union-attr]
+        dtype = value.dtype.name.lower() if tensor else str(value.type)  # type: ignore[union-attr]
+        result.append(Port(value.name or "", dtype, None if dims is None else tuple(dims)))
     return result
 
 
@@ -302,8 +321,11 @@ def _solve(
     pairs = tuple(pairs)
     _unify(pairs, overrides, groups)
     declared = {dim for pair in pairs for port in pair.ports() for dim in port.shape or () if isinstance(dim, str)}
+    places = {_place(p, i): (p.key, i) for p in pairs for port in p.ports() for i in range(len(port.shape or ()))}
     for symbol, size in (sizes or {}).items():
-        if symbol not in declared:
+        if symbol in places and symbol not in declared:
+            groups.fix(places[symbol], size, f"the size asked for dim {symbol!r}")
+        elif symbol not in declared:
             raise UsageError(f"no input has a dim {symbol!r}; there are {', '.join(sorted(declared)) or 'none'}")
         for side in "AB":
             if (side, symbol) in groups.parent:

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from graphcheck import limits
 from graphcheck.errors import Exhausted, Oversized, Refused, Undecided, Untaught
 from graphcheck.files import model as model_
-from graphcheck.kernel.ops import arithmetic, contraction, control, reduction, reference, sequence
+from graphcheck.kernel.ops import arithmetic, contraction, control, movement, reduction, reference, sequence
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.ops.bodies import function_body, types_of
 from graphcheck.kernel.ops.node import Node, since_version
@@ -232,6 +232,9 @@ class Interpreter:
 
     def _opaque(self, node: Node, inputs: list[Value]) -> list[Value]:
         """An unknown function of the inputs; its outputs' shapes by ONNX shape inference."""
+        if node.domain == "" and node.op_type in movement.INDEXED and isinstance(inputs[1], Tensor):
+            assert inputs[0] is not None
+            inputs = [inputs[0], movement.indices_of(self.m, inputs[0], inputs[1]), *inputs[2:]]
         try:
             schema = onnx.defs.get_schema(node.op_type, node.version, node.domain)
         except onnx.defs.SchemaError:
@@ -273,7 +276,7 @@ class Interpreter:
         results: list[Value] = []
         for i, shape in enumerate(shapes):
             if shape is None:
-                if node.present_outputs[i]:
+                if node.present_outputs[i] and _is_read(node, i):
                     name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
                     raise Undecided(f"the shape of what {name} gives is not known", node.name)
                 results.append(None)
@@ -283,6 +286,12 @@ class Interpreter:
             cls = self.m.terms.opaque(key, [a.cls for a in args], math.prod(dims))
             results.append(Tensor(cls, dims, dtype))
         return results
+
+
+def _is_read(node: Node, at: int) -> bool:
+    """Whether a node or the graph takes an output; of a node without a source it is not known."""
+    value = None if node.source is None else node.source.outputs[at]
+    return value is None or bool(value.uses()) or value.is_graph_output()
 
 
 def _sums_floats(node: Node, inputs: Sequence[Value]) -> bool:

@@ -199,3 +199,49 @@ OPS: dict[str, Callable[..., Any]] = {
     "MultiHeadAttention": guarded(multi_head_attention, "num_heads scale unidirectional mask_filter_value"),
     **{name: guarded(op, known) for name, (op, known) in quantized.CONTRIB.items()},
 }
+
+
+def _old(op: Callable[..., Any], known: str) -> Callable[..., Any]:
+    """An operator that onnxruntime runs below operator set 10 alone."""
+
+    def checked(m: Algebra, node: Node, *xs: Value) -> Any:
+        if node.version >= 10:
+            raise Untaught(f"{node.op_type} from operator set 10 on", node.name)
+        return guarded(op, known)(m, node, *xs)
+
+    return checked
+
+
+def affine(m: Algebra, node: Node, x: Some) -> Some:
+    """alpha x + beta."""
+    return m.add(m.mul(m.scalar(node.attr("alpha", 1.0), x), x), m.scalar(node.attr("beta", 0.0), x))
+
+
+def scaled_tanh(m: Algebra, node: Node, x: Some) -> Some:
+    """alpha Tanh(beta x)."""
+    inner = m.ew("tanh", m.mul(m.scalar(node.attr("beta"), x), x))
+    return m.mul(m.scalar(node.attr("alpha"), x), inner)
+
+
+def thresholded_relu(m: Algebra, node: Node, x: Some) -> Some:
+    """x where it is above alpha, else 0."""
+    above = arithmetic.greater(m, node, x, m.scalar(node.attr("alpha", 1.0), x))
+    return m.where(above, x, m.scalar(0.0, x))
+
+
+def image_scaler(m: Algebra, node: Node, x: Some) -> Some:
+    """scale x + bias, a bias for each channel of [N, C, H, W]."""
+    bias = np.asarray(node.attr("bias"), np.float32).reshape(-1, 1, 1)
+    return m.add(contraction.scaled(m, x, node.attr("scale", 1.0)), bias)
+
+
+# Operators that onnxruntime registers in ONNX's own domain, where ONNX has none of that name, not yet or no more.
+# Source: onnxruntime/core/graph/contrib_ops/contrib_defs.cc and onnx_deprecated_operators.cc
+IN_ONNX_DOMAIN: dict[str, Callable[..., Any]] = {
+    "SimplifiedLayerNormalization": guarded(reduction.simplified_layer_normalization, "axis epsilon stash_type"),
+    "ThresholdedRelu": guarded(thresholded_relu, "alpha"),
+    "Affine": _old(affine, "alpha beta"),
+    "Scale": _old(lambda m, node, x: contraction.scaled(m, x, node.attr("scale", 1.0)), "scale"),
+    "ScaledTanh": _old(scaled_tanh, "alpha beta"),
+    "ImageScaler": _old(image_scaler, "scale bias"),
+}

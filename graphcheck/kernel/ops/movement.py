@@ -214,6 +214,28 @@ def gather_elements(m: Algebra, node: Node, x: Some, indices: Some) -> Some:
     return m.pick(x, index, index.shape)
 
 
+INDEXED = frozenset({"Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND"})  # input 1 holds indices
+
+
+def indices_of(m: Algebra, x: Some, indices: Tensor) -> Tensor:
+    """Computed indices into ``x`` as int64, before casts between signed types that hold every legal index.
+
+    Where such a cast changes an index, that one was not legal: on the rest the operator is the same function.
+    """
+    bits = (8, 16, 32, 64)
+    casts = {f"wrap:int{n}" for n in bits if max(x.shape, default=0) <= 2 ** (n - 1)}
+
+    def bare(cls: int) -> int:
+        term = m.terms.term(cls)
+        if term.kind == "ew" and term.params[0] in casts:
+            return bare(m.terms.seen((term.args[0], term.params[1][0]), term.size))
+        if term.kind == "move":
+            return m.terms.move([bare(a) for a in term.args], term.params[0])
+        return cls
+
+    return Tensor(bare(indices.cls), indices.shape, np.dtype(np.int64))
+
+
 def eye_like(m: Algebra, node: Node, x: Some) -> Value:
     """A matrix of the same shape with ones on a diagonal: concrete."""
     attributes = {"dtype": ir_code(x.dtype), **node.attributes}

@@ -187,10 +187,15 @@ def layer_normalization(m: Algebra, node: Node, x: Some, scale: Some, bias: Valu
 
 def rms_normalization(m: Algebra, node: Node, x: Some, scale: Some) -> Some:
     """x / Sqrt(mean(x^2) + epsilon) * scale."""
+    return simplified_layer_normalization(m, node, x, scale)[0]
+
+
+def simplified_layer_normalization(m: Algebra, node: Node, x: Some, scale: Some) -> tuple[Some, ...]:
+    """RMSNormalization, and 1 / Sqrt(...): onnxruntime's operator, from before ONNX had one."""
     axes = list(range(axis_of(x, node.attr("axis", -1)), len(x.shape)))
     epsilon = np.asarray(node.attr("epsilon", 1e-5), np.float32).astype(x.dtype)
-    root = m.ew("sqrt", m.add(m.mean(m.mul(x, x), axes), epsilon))
-    return m.mul(m.mul(x, m.recip(root)), scale)
+    inverse = m.recip(m.ew("sqrt", m.add(m.mean(m.mul(x, x), axes), epsilon)))
+    return (m.mul(m.mul(x, inverse), scale), inverse)[: max(node.n_outputs, 1)]
 
 
 def _per_channel(m: Algebra, x: Some, parameter: Some) -> Some:

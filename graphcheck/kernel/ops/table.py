@@ -14,8 +14,7 @@ TAUGHT: dict[tuple[str, str], Callable[..., Any]] = {
     **{("", name): op for part in (movement, arithmetic, contraction, reduction, recurrent) for name, op in part.OPS.items()},
     **{("", name): op for name, op in quantized.STANDARD.items()},
     **{("com.microsoft", name): op for name, op in contrib.OPS.items()},
-    # onnxruntime writes this operator in the default domain, before ONNX had RMSNormalization
-    ("", "SimplifiedLayerNormalization"): reduction.rms_normalization,
+    **{("", name): op for name, op in contrib.IN_ONNX_DOMAIN.items()},
 }
 
 # Operators whose integer result may leave the range of its type: it is taken modulo the size of that type.
