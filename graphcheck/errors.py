@@ -25,6 +25,17 @@ class ModelError(GraphcheckError):
         super().__init__(f"{self.path}: {f'node {node}: ' if node else ''}{cause}")
 
 
+class UnknownFunction(GraphcheckError):
+    """An operator was taught by an elementwise function that has no record: a mistake of who taught it, not of a model."""
+
+    def __init__(self, function: str, op: str = "") -> None:
+        self.function = function
+        super().__init__(
+            f"{op or 'an operator'} applies the elementwise function {function!r}, which has no record in "
+            "graphcheck/kernel/terms/functions.py: add one, since nothing of it may be guessed"
+        )
+
+
 class Undecided(Exception):
     """What stopped an evaluation or a proof; becomes the reason of an ``undecided`` verdict, never a failure."""
 

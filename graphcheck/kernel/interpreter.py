@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from graphcheck import limits
-from graphcheck.errors import Exhausted, Oversized, Refused, Undecided, Untaught
+from graphcheck.errors import Exhausted, Oversized, Refused, Undecided, UnknownFunction, Untaught
 from graphcheck.files import model as model_
 from graphcheck.kernel.ops import arithmetic, contraction, control, movement, reduction, reference, sequence
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
@@ -90,6 +90,9 @@ class Interpreter:
             if error.node is None:
                 error.node = model_.node_name(source)
             raise
+        except UnknownFunction as error:
+            op = f"{source.op_type} (node {model_.node_name(source)})"
+            raise UnknownFunction(error.function, op) from error
         except RecursionError:
             raise Undecided("its functions or subgraphs are nested too deeply", model_.node_name(source)) from None
         except Exception as error:  # a node that breaks the rules of its operator, found by numpy, onnx or us

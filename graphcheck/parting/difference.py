@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.bounds import LEAST, U
 from graphcheck.kernel.values.domain import evaluate
@@ -35,7 +36,6 @@ SPREAD_FACTOR = 4.0  # a deviation counts as more than rounding above this many 
 _SEEN_FACTOR = 8.0  # what one execution in the declared types shows of the spread is taken times this,
 _PLAIN = 1000.0  # and trusted in place of noise runs where the deviation is this many times as large
 _NOISE_RUNS, _LEAST = 2, 3.0  # runs, and the unit roundoffs that one of many operations is perturbed by in them
-_JUMPS = frozenset({"floor", "ceil", "round", "cast", "wrap", "saturate", "mod", "fmod", "intdiv"})
 _RIGOROUS_ELEMENTS = 5_000_000  # the running bound costs three more products a contraction; tried up to this size
 _SAME = 1e-2  # how near onnxruntime must come to a defined element beside an undefined one, relatively
 
@@ -241,7 +241,7 @@ def _has_steps(terms: Terms, roots: Sequence[int]) -> bool:
                     relus.add((cls, step))
     for cls in order:
         term = terms.terms[cls]
-        if (term.kind == "ew" and term.params[0].partition(":")[0] in _JUMPS) or (
+        if (term.kind == "ew" and term.params[0] != "pos" and function(term.params[0]).jumps) or (
             term.kind == "rows" and "arg" in term.params[0]
         ):
             return True

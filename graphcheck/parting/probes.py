@@ -16,6 +16,7 @@ import numpy as np
 from graphcheck.interface.inputs import Arrays
 from graphcheck.interface.ports import Interface
 from graphcheck.kernel.proof.pair import Pair
+from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
@@ -26,7 +27,6 @@ Bounds = Callable[[str, np.ndarray], np.ndarray]
 
 _SMALL, _MOST = 16, 48  # constants of at most so many elements are looked at, and so many numbers of them kept
 _STEERED, _WORK = 8, 2_000_000  # jumps that inputs are steered to, in graphs of at most so many elements
-_JUMPS = frozenset({"pos", "floor", "ceil", "round", "cast", "max", "min", "abs"})
 _STEER_SECONDS = 2.0
 _SIDES = (0.0, 2.0**-8, -(2.0**-8), 1.0, -1.0)  # how far behind a jump: at it, close to it, beyond it
 _CLIMBS, _CLIMB_SECONDS = 60, 1.5
@@ -152,7 +152,7 @@ def _steered(pair: Pair, interface: Interface, roots: Roots, rng: np.random.Gene
     """Inputs at which a value that only one graph computes stands at its jump: one coordinate is solved for."""
     terms = pair.terms
     a, b = (set(terms.order([row[side] for row in roots])) for side in (0, 1))
-    jumps = [c for c in sorted(a ^ b) if terms.terms[c].kind == "ew" and _name(terms, c) in _JUMPS]
+    jumps = [c for c in sorted(a ^ b) if _edge(terms, c) is not None]
     until = time.monotonic() + _STEER_SECONDS
     for cls in jumps[:_STEERED]:
         start = _drawn(pair, interface, _grid(), rng)
@@ -164,13 +164,16 @@ def _steered(pair: Pair, interface: Interface, roots: Roots, rng: np.random.Gene
                 yield "steered to a jump", moved
 
 
-def _name(terms: Terms, cls: int) -> str:
-    return str(terms.terms[cls].params[0]).partition(":")[0]
+def _edge(terms: Terms, cls: int) -> Callable[[Any], Any] | None:
+    """Where an elementwise function jumps or bends."""
+    term = terms.terms[cls]
+    return function(term.params[0]).edge if term.kind == "ew" else None
 
 
 def _solved(terms: Terms, cls: int, start: Arrays, behind: float, rng: np.random.Generator) -> Arrays | None:
     """The start with one element changed so that an operand of the jump stands there, ``behind`` beyond it."""
-    term, current = terms.terms[cls], dict(start)
+    term, current, edge = terms.terms[cls], dict(start), _edge(terms, cls)
+    assert edge is not None
     at = int(rng.integers(terms.size(cls)))
     args, maps = [terms.find(c) for c in term.args], term.params[1]
     for _ in range(3):  # exact at once where the way there is linear
@@ -182,7 +185,7 @@ def _solved(terms: Terms, cls: int, start: Arrays, behind: float, rng: np.random
             total += sign * float(values[arg][place])
             for key, towards in derivatives(terms, _leaves(current), arg, place).items():
                 slopes[key] = sign * towards + slopes.get(key, np.zeros(1))
-        gap = _target(_name(terms, cls), total) + behind - total
+        gap = float(edge(total)) + behind - total
         found = _coordinate(slopes, current)
         if found is None or not np.isfinite(gap):
             return None
@@ -194,13 +197,6 @@ def _solved(terms: Terms, cls: int, start: Arrays, behind: float, rng: np.random
         if gap == 0:
             break
     return current
-
-
-def _target(name: str, value: float) -> float:
-    """The jump nearest to a value: 0 for a comparison, a half for Round, an integer for Floor and its like."""
-    if name in ("floor", "ceil", "cast"):
-        return float(np.rint(value))
-    return float(np.floor(value) + 0.5) if name == "round" else 0.0
 
 
 def _coordinate(

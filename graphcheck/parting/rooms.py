@@ -13,9 +13,9 @@ import numpy as np
 
 from graphcheck.errors import Undecided
 from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.masks import masked
 from graphcheck.kernel.terms.store import Terms
-from graphcheck.kernel.values.bounds import ELEMENTWISE
 from graphcheck.kernel.values.float64 import Float64, Real
 
 NEAR = 1e-11
@@ -82,11 +82,8 @@ class Rooms:
                 return domain.sum(a, *term.params).error
             return domain.rows(term.params[0], a, term.params[1], term.params[2], term.size).error
         fn, maps = term.params
-        name = fn.partition(":")[0]
-        if name not in ELEMENTWISE:
-            return None
         seen = [
             (v, r) if m is None else (v[m.index - 1], r[m.index - 1])
             for v, r, m in zip(values, rooms, maps, strict=True)
         ]
-        return np.broadcast_to(ELEMENTWISE[name](fn, *(part for pair in seen for part in pair))[1], (term.size,))
+        return np.broadcast_to(function(fn).bound(*(part for pair in seen for part in pair))[1], (term.size,))

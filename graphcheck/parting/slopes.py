@@ -22,15 +22,15 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck.kernel.terms.functions import chosen, function, nowhere
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
-from graphcheck.kernel.values.bounds import ELEMENTWISE, EXACT, FN, TINY, U
+from graphcheck.kernel.values.bounds import TINY, U
 from graphcheck.kernel.values.domain import apply
 from graphcheck.kernel.values.float64 import Float64, Real, gamma
 from graphcheck.parting.rooms import Rooms
 
 MARGIN = 2.0
-_POLE = 1e3  # a pole or the end of a domain must be this many times farther away than a value may err
 _HELD = 4_000_000  # elements kept at a time; all others are computed again on the way back
 _NOTHING = np.zeros(1)
 
@@ -156,14 +156,12 @@ class Tape:
                     "bmn,bn->bm", np.abs(slope).reshape(-1, m, n), np.broadcast_to(columns, (max(batches), n))
                 )
                 return float(gamma(k) * (rows * both).sum() + k * TINY * np.abs(slope).sum())
-            case "ew" if term.params[0].partition(":")[0] not in EXACT - {"mod", "fmod"}:
-                unit = U if term.params[0] in ("add", "mul", "recip", "sqrt") else FN
+            case "ew" if not (rounding := function(term.params[0]).rounding).exact:
                 size = np.abs(slope)
-                total = float(unit * (size @ np.abs(value)) + 16 * TINY * size.sum())
-                total += U * float(size.sum()) if term.params[0] == "log" else 0.0
+                total = float(rounding.relative * (size @ np.abs(value)) + (16 * TINY + rounding.absolute) * size.sum())
                 if math.isfinite(total):
                     return total
-                room = unit * np.abs(value) + U
+                room = rounding.relative * np.abs(value) + U
             case "sum":
                 room = gamma(term.params[1]) * np.abs(args[0]).reshape(term.params).sum(axis=1)
             case "rows" if term.params[0] == "softmax":
@@ -185,7 +183,7 @@ class Tape:
         """Note values that are not rounded at all on the way from inputs and constants."""
         term = self.terms.terms[cls]
         exact = term.kind in ("const", "leaf", "move")
-        exact |= term.kind == "ew" and term.params[0].partition(":")[0] in EXACT - {"mod", "fmod"}
+        exact |= term.kind == "ew" and function(term.params[0]).rounding.exact
         exact |= term.kind == "rows" and term.params[0] != "softmax"
         if exact and self.exact.issuperset(self._args(cls)):
             self.exact.add(cls)
@@ -241,26 +239,23 @@ class Tape:
         self, cls: int, slope: np.ndarray, ids: Sequence[int], args: Sequence[np.ndarray], value: np.ndarray
     ) -> list[np.ndarray | None]:
         fn, maps = self.terms.terms[cls].params
-        name = fn.partition(":")[0]
+        record = function(fn)
+        rule, edge = record.slope, record.edge
         seen = [a if map_ is None else a[map_.index - 1] for a, map_ in zip(args, maps, strict=True)]
-        plain = name in _PARTIALS and name not in _POLES and name != "abs"
+        plain = rule is not None and rule.pole is nowhere and not rule.bends
         rooms = [_NOTHING if plain else self.rooms.of(c, map_) for c, map_ in zip(ids, maps, strict=True)]
-        if name in ("max", "min"):
+        if fn in ("max", "min"):
             partials = self._extremes(fn, slope, seen, rooms, value)
-        elif name == "mul":
+        elif fn == "mul":
             partials = self._product(slope, ids, maps, seen)
-        elif name == "abs":
-            self._kink(slope, (rooms[0] > 0) & (np.abs(seen[0]) <= rooms[0]), rooms[0])
-            partials = [np.sign(seen[0])]
-        elif name in _PARTIALS:
-            partials = list(_PARTIALS[name](value, *seen))
-            unsafe = _POLES[name](rooms[0], *seen) if name in _POLES else False
-            partials = [np.where(unsafe, np.nan, p) for p in partials] if np.any(unsafe) else partials
-        elif name in ("pos", "floor", "ceil", "round", "cast"):
-            jumps = ELEMENTWISE[name](fn, seen[0], rooms[0])[1] != 0
-            partials = [np.where(jumps, np.nan, 0.0)]
-        else:
+        elif rule is None or (rule.bends and edge is None):
             partials = [np.full(s.shape, np.nan) for s in seen]
+        else:
+            partials = list(rule.partials(value, *seen))
+            unsafe = rule.pole(rooms[0], *seen)
+            partials = [np.where(unsafe, np.nan, p) for p in partials] if np.any(unsafe) else partials
+            if rule.bends and edge is not None:
+                self._kink(slope, (rooms[0] > 0) & (np.abs(seen[0] - edge(seen[0])) <= rooms[0]), rooms[0])
         result: list[np.ndarray | None] = []
         for c, partial, arg, map_ in zip(ids, partials, args, maps, strict=True):
             if self.terms.terms[c].kind == "const":
@@ -280,16 +275,13 @@ class Tape:
         """Max or min: the first operand that is the result; one that is as large but for rounding may be it instead."""
         sign = 1.0 if fn == "max" else -1.0
         surely = np.maximum.reduce(np.broadcast_arrays(*(sign * s - r for s, r in zip(seen, rooms, strict=True))))
-        taken, rivals = np.zeros(value.shape, bool), np.zeros(value.shape, np.int64)
-        partials, room = [], np.zeros(value.shape)
+        rivals, room = np.zeros(value.shape, np.int64), np.zeros(value.shape)
         for s, r in zip(seen, rooms, strict=True):
-            partials.append(((s == value) & ~taken).astype(np.float64))
-            taken |= s == value
             rival = ~(sign * s + r < surely)
             rivals += rival
             room = np.where(rival, np.maximum(room, r), room)
         self._kink(slope, (room > 0) & (rivals > 1), room)
-        return partials
+        return list(chosen(value, *seen))
 
     def _product(
         self,
@@ -328,41 +320,3 @@ def _contract(
         to_b = a.swapaxes(1, 2) @ up if kn else up.swapaxes(1, 2) @ a
         result[1] = (to_b.sum(axis=0) if batches[1] == 1 else to_b).reshape(-1)
     return result
-
-
-_PARTIALS: dict[str, Callable[..., tuple[Any, ...]]] = {
-    "add": lambda v, a, b: (np.ones(1), np.ones(1)),
-    "mul": lambda v, a, b: (b, a),
-    "recip": lambda v, a: (-v * v,),
-    "exp": lambda v, a: (v,),
-    "abs": lambda v, a: (np.sign(a),),
-    "sqrt": lambda v, a: (0.5 / v,),
-    "log": lambda v, a: (1 / a,),
-    "erf": lambda v, a: (2 / math.sqrt(math.pi) * np.exp(-a * a),),
-    "tanh": lambda v, a: (1 - v * v,),
-    "sin": lambda v, a: (np.cos(a),),
-    "cos": lambda v, a: (-np.sin(a),),
-    "tan": lambda v, a: (1 + v * v,),
-    "atan": lambda v, a: (1 / (1 + a * a),),
-    "asin": lambda v, a: (1 / np.sqrt(1 - a * a),),
-    "acos": lambda v, a: (-1 / np.sqrt(1 - a * a),),
-    "sinh": lambda v, a: (np.cosh(a),),
-    "cosh": lambda v, a: (np.sinh(a),),
-    "asinh": lambda v, a: (1 / np.sqrt(1 + a * a),),
-    "acosh": lambda v, a: (1 / np.sqrt(a * a - 1),),
-    "atanh": lambda v, a: (1 / (1 - a * a),),
-    "pow": lambda v, a, b: (b * v / a, np.where(a > 0, v * np.log(np.abs(a)), 0)),
-}
-# Where a function's derivative may be far from its value at the operand, which errs by ``r`` at most.
-_POLES: dict[str, Callable[..., Any]] = {
-    "recip": lambda r, a: np.abs(a) <= _POLE * r,
-    "sqrt": lambda r, a: a <= _POLE * r,
-    "log": lambda r, a: a <= _POLE * r,
-    "pow": lambda r, a, b: (np.abs(a) <= _POLE * r * np.maximum(1, np.abs(b))) & (r > 0),
-    "exp": lambda r, a: (r * _POLE >= 1) & (a > -700 - r),
-    "tan": lambda r, a: np.abs(np.cos(a)) <= _POLE * r,
-    "asin": lambda r, a: 1 - np.abs(a) <= _POLE * r,
-    "acos": lambda r, a: 1 - np.abs(a) <= _POLE * r,
-    "acosh": lambda r, a: a - 1 <= _POLE * r,
-    "atanh": lambda r, a: 1 - np.abs(a) <= _POLE * r,
-}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Refused, Undecided
+from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.masks import masked
 from graphcheck.kernel.terms.store import Operand, Terms
@@ -30,21 +31,6 @@ class Tensor:
 
 Value = np.ndarray | Tensor | None
 Some = np.ndarray | Tensor
-
-_FOLD: dict[str, Callable[..., Any]] = {
-    "add": np.add,
-    "mul": np.multiply,
-    "max": np.maximum,
-    "min": np.minimum,
-    "recip": np.reciprocal,
-    "exp": np.exp,
-    "log": np.log,
-    "sqrt": np.sqrt,
-    "abs": np.abs,
-    "tanh": np.tanh,
-    "pos": lambda x: (x > 0).astype(x.dtype),
-}
-
 
 def axis_of(x: Some, axis: int) -> int:
     """An axis counted from the front; raises :class:`Undecided` if ``x`` has none such."""
@@ -139,9 +125,10 @@ class Algebra:
     def ew(self, fn: str, *xs: Some, dtype: Any = None) -> Some:
         """Elementwise ``fn`` with numpy broadcasting; folded in the declared type where everything is concrete."""
         out_dtype = np.dtype(dtype) if dtype is not None else xs[0].dtype
-        if all(isinstance(x, np.ndarray) for x in xs) and fn in _FOLD:
+        record = function(fn)
+        if all(isinstance(x, np.ndarray) for x in xs) and record.folds:
             with np.errstate(all="ignore"):
-                return np.asarray(_FOLD[fn](*xs)).astype(out_dtype)
+                return np.asarray(record.value(*xs)).astype(out_dtype)
         shape = np.broadcast_shapes(*(x.shape for x in xs))
         size = math.prod(shape)
         operands: list[Operand] = []

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.residues import LOW, PRIME_COUNT
 
-_SYMBOLIC = frozenset({"add", "mul", "recip"})
 _MOST_ATOMS = 512  # denominators of one class; beyond, nothing is claimed of it
 
 Poles = Mapping[tuple[int, ...], float]
@@ -107,10 +107,15 @@ class Degrees:
             return self._sum(args[0], term.params[1])
         if term.kind == "contract":
             return self._sum(self._product(*args), term.params[3])
-        if term.kind == "ew" and term.params[0] in _SYMBOLIC:
-            if term.params[0] == "recip":
-                return self._inverse(self.terms.find(term.args[0]), args[0])
-            return self._product(*args) if term.params[0] == "mul" else self._joined(args, 1.0)
+        if term.kind == "ew" and function(term.params[0]).rational:
+            match term.params[0]:
+                case "recip":
+                    return self._inverse(self.terms.find(term.args[0]), args[0])
+                case "mul":
+                    return self._product(*args)
+                case "add":
+                    return self._joined(args, 1.0)
+            raise NotImplementedError(f"the degree of {term.params[0]}")
         return SYMBOL  # a leaf, or the value of an uninterpreted function
 
     def _product(self, a: Degree, b: Degree) -> Degree:
@@ -183,7 +188,7 @@ class Degrees:
 
     def _uninterpreted(self, cls: int) -> bool:
         term = self.terms.terms[cls]
-        return term.kind == "ew" and term.params[0] not in _SYMBOLIC
+        return term.kind == "ew" and not function(term.params[0]).rational
 
 
 def _capped(d: Degree) -> Degree:
@@ -276,4 +281,4 @@ def hashed(terms: Terms, cls: int) -> str | None:
     term = terms.terms[cls]
     if term.kind in ("rows", "opaque"):
         return f"{term.kind} {term.params[0]}" if term.kind == "rows" else "opaque"
-    return f"ew {term.params[0]}" if term.kind == "ew" and term.params[0] not in _SYMBOLIC else None
+    return f"ew {term.params[0]}" if term.kind == "ew" and not function(term.params[0]).rational else None

@@ -20,15 +20,14 @@ from graphcheck.kernel.interpreter import Trace
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.prover import Prover
 from graphcheck.kernel.proof.summation import LAMBDA, room_of_products, room_of_sums
+from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.renewal import anew
-from graphcheck.kernel.terms.store import COMMUTATIVE, Operand, Term, Terms, reduces
+from graphcheck.kernel.terms.store import Operand, Term, Terms, reduces
 from graphcheck.kernel.terms.why import Rounded
-from graphcheck.kernel.values.bounds import EXACT
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 
-_BASIC = ("add", "mul", "recip", "sqrt")  # rounded correctly; other functions may err by some ulps
 _IDLE = 4  # rounds in a row that replace nothing
 _MOST = 2000  # constants replaced before it counts as another graph
 
@@ -52,9 +51,8 @@ class _Rounded(Float64):
 
     def ew(self, fn: str, values: Sequence[Real], maps: Sequence[Map | None], size: int) -> Real:
         found = super().ew(fn, values, maps, size)
-        if fn.partition(":")[0] in EXACT:
-            return found
-        return self._more(found, (1 if fn in _BASIC else 4) * np.abs(found.value))
+        ulps = function(fn).rounding.ulps
+        return self._more(found, ulps * np.abs(found.value)) if ulps else found
 
     def contract(self, a: Real, b: Real, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> Real:
         one, two = a.value.reshape(batches[0], m, k), b.value.reshape(batches[1], *((k, n) if kn else (n, k)))
@@ -163,7 +161,7 @@ def _facing(terms: Terms, prover: Prover) -> list[_Facing]:
             if len(at) != 1 or not all(prover.shared(a) or terms.constant_like(a) for a, _ in rest):
                 continue
             constant, map_ = views[at[0]]
-            place = -1 if term.kind == "ew" and term.params[0] in COMMUTATIVE else at[0]
+            place = -1 if term.kind == "ew" and function(term.params[0]).commutative else at[0]
             key: tuple[Any, ...] = (term.kind, _without_views(term), place, tuple(sorted(rest)), term.size)
             key += () if term.kind == "ew" else (terms.size(constant),)
             constant = _as_kn(terms, term, constant)
@@ -218,7 +216,7 @@ def _parts(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any
         size_of = {view: terms.size(view[0]) for view in left}
     else:
         return None
-    swaps = one.kind == "ew" and one.params[0] in COMMUTATIVE
+    swaps = one.kind == "ew" and function(one.params[0]).commutative
     ways = []
     for other in (right, right[::-1]) if swaps else (right,):
         found = [_unlike(terms, x, y, size_of[x], known) for x, y in zip(left, other, strict=True)]

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphcheck.errors import Refused, Undecided
+from graphcheck.kernel.terms.functions import function
 
 if TYPE_CHECKING:
     from graphcheck.kernel.terms.store import Terms
-
-_KEEPS = {"add", "mul", "max", "min"}  # elementwise verbs whose result may be -inf
 
 
 def masked(terms: Terms, cls: int) -> np.ndarray:
@@ -35,19 +34,20 @@ def may_be_neginf(terms: Terms, kind: str, params: tuple[Any, ...], args: tuple[
     if not any(terms.neginf[a] for a in args):
         return False
     fn = params[0] if params else ""
-    if kind in ("move", "opaque") or (kind == "ew" and fn in ("add", "min")):
+    mask = function(fn).mask if kind == "ew" else ""
+    if kind in ("move", "opaque") or mask == "any":
         return True
-    if kind == "ew" and fn == "exp":
+    if mask == "zero":
         return False
-    if kind == "ew" and fn == "mul":
+    if mask == "factor":
         rest = [a for a in args if not terms.neginf[a]]
         if len(rest) == len(args) - 1 and all(a in terms.arrays and bool((terms.arrays[a] > 0).all()) for a in rest):
             return True
-    if (kind, fn) in (("ew", "max"), ("rows", "max")):
+    if mask == "all" or (kind, fn) == ("rows", "max"):
         return bool(_places(terms, -1, kind, params, args, size, {a: masked(terms, a) for a in args}).any())
-    if kind == "rows" and fn in ("softmax", "logsumexp"):
+    if kind == "rows" and fn == "softmax":
         if masked(terms, args[0]).reshape(params[1], params[2]).all(axis=1).any():
-            raise Refused(f"every entry of a {fn} row is masked by -inf")
+            raise Refused("every entry of a softmax row is masked by -inf")
         return False
     raise Undecided(
         f"a -inf constant reaches {fn if isinstance(fn, str) and fn else kind}, where its meaning depends on signs"
@@ -69,9 +69,9 @@ def _places(
     below = [at[a] for a in args]
     if kind == "move":
         return np.asarray(np.concatenate([np.zeros(1, bool), *below])[params[0].index])
-    if kind == "ew" and params[0] in _KEEPS:
+    if kind == "ew" and function(params[0]).mask not in ("", "zero"):
         seen = [b if map_ is None else b[map_.index - 1] for b, map_ in zip(below, params[1], strict=True)]
-        join = np.logical_and if params[0] == "max" else np.logical_or
+        join = np.logical_and if function(params[0]).mask == "all" else np.logical_or
         return np.broadcast_to(functools.reduce(join, seen), (size,))
     if kind == "rows" and params[0] == "max":
         return np.asarray(below[0].reshape(params[1], params[2]).all(axis=1))

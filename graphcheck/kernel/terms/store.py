@@ -30,6 +30,7 @@ import numpy as np
 from graphcheck.errors import Undecided
 from graphcheck.files.hashing import Hashes
 from graphcheck.kernel.terms import constants
+from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map, Maps
 from graphcheck.kernel.terms.masks import may_be_neginf
 from graphcheck.kernel.terms.rules import affine, columns, extremes, identities
@@ -38,7 +39,6 @@ from graphcheck.kernel.terms.why import Congruence, Why, distinct
 
 Operand = tuple[int, Map | None]
 
-COMMUTATIVE = frozenset({"add", "mul", "max", "min"})
 _UNORDERED = frozenset({"max", "min"})  # row functions for which the order within a row is no matter
 
 
@@ -225,7 +225,11 @@ class Terms:
         return self._intern("move", (self.maps.intern(np.ones(size, np.int32)),), (zero,), size)
 
     def ew(self, fn: str, operands: Sequence[Operand], size: int) -> int:
-        """Elementwise ``fn``; each operand is (class, map to ``size`` elements) with None for as-is or a scalar."""
+        """Elementwise ``fn``; each operand is (class, map to ``size`` elements) with None for as-is or a scalar.
+
+        Raises :class:`graphcheck.errors.UnknownFunction` for a function that has no record.
+        """
+        assert function(fn).arity in (0, len(operands))
         views = [self._view(cls, map_, size) for cls, map_ in operands]
         assert all(self.size(c) in (1, size) if m is None else m.size == size for c, m in views)
         if (simple := identities.simplify(self, fn, views, size)) is not None:
@@ -291,7 +295,7 @@ class Terms:
         gathers = self.affine and fn in ("add", "mul") and len(views) == 2
         if gathers and (gathered := affine.gather(self, fn, views, size)) is not None:
             return self._by("affine", gathered)
-        if fn in COMMUTATIVE:
+        if function(fn).commutative:
             views.sort(key=lambda v: (v[0], v[1].key if v[1] else b""))
         return self._intern("ew", (fn, tuple(m for _, m in views)), tuple(c for c, _ in views), size)
 

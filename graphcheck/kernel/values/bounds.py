@@ -1,7 +1,8 @@
-"""Elementwise functions of float64 values with bounds on their errors: (value, error) of each operand in, one pair out.
+"""Bounds on the errors of elementwise functions of float64 values: (value, error) of each operand in, one pair out.
 
-A rounding errs by at most U, numpy's elementary functions are taken to err by at most 4 ulps, and an operand's own
-error is carried through by a bound on the derivative, or by the ends of its interval where the function is monotone.
+Which function has which bound stands in :mod:`graphcheck.kernel.terms.functions`. A rounding errs by at most U, numpy's
+elementary functions are taken to err by at most 4 ulps, and an operand's own error is carried through by a bound on the
+derivative, or by the ends of its interval where the function is monotone.
 A NaN with error 0 is certainly undefined: an operand lies outside of a function's domain by more than it errs.
 """
 
@@ -13,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.kernel.values.elementary import erf
-
+Bound = Callable[..., tuple[Any, Any]]
 U = 2.0**-53 * (1 + 2.0**-20)  # the excess pays for the rounding of the bounds themselves
 FN = 4 * 2 * U  # relative error granted to numpy's elementary functions
 TINY = 2.0**-1074  # absolute error of a result that underflows
@@ -39,7 +39,8 @@ def quantum(x: np.ndarray) -> float:
     return float((exponent - 53 + lowest).min(initial=1000))
 
 
-def _power(x: Any) -> Any:
+def is_power(x: Any) -> Any:
+    """Whether a number is a power of two, the sign aside."""
     return np.abs(np.frexp(x)[0]) == 0.5
 
 
@@ -52,16 +53,17 @@ def _but(undefined: Any, value: Any, error: Any) -> tuple[Any, Any]:
     return np.where(undefined, np.nan, value), np.where(undefined, 0.0, error)
 
 
-def _within(f: Callable[..., tuple[Any, Any]], outside: Callable[[Any, Any], Any]) -> Callable[..., tuple[Any, Any]]:
+def within(f: Bound, outside: Callable[[Any, Any], Any]) -> Bound:
     """A function with the operands for which it certainly has no value."""
 
-    def op(fn: str, a: Any, ea: Any) -> tuple[Any, Any]:
-        return _but(outside(a, ea) | _undefined(a, ea), *f(fn, a, ea))
+    def op(a: Any, ea: Any) -> tuple[Any, Any]:
+        return _but(outside(a, ea) | _undefined(a, ea), *f(a, ea))
 
     return op
 
 
-def _add(_: str, a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
+def add(a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
+    """a + b."""
     value = a + b
     seen = value - a
     lost = np.abs((a - (value - seen)) + (b - seen))  # exactly what rounding took away (Knuth's TwoSum)
@@ -72,9 +74,10 @@ def _add(_: str, a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
     return _but(_undefined(a, ea) | _undefined(b, eb), value, error)
 
 
-def _mul(_: str, a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
+def mul(a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
+    """a b."""
     value = a * b
-    exact = held(a, UNITS["float32"]) & held(b, UNITS["float32"]) | _power(a) | _power(b)  # 48 digits at most
+    exact = held(a, UNITS["float32"]) & held(b, UNITS["float32"]) | is_power(a) | is_power(b)  # 48 digits at most
     rounding = np.where(exact & (np.abs(value) > 1e-290), 0.0, U * np.abs(value) + TINY)
     rounding = np.where((a == 0) | (b == 0), 0.0, rounding)
     absent_a, absent_b = _undefined(a, ea), _undefined(b, eb)  # 0 times nothing may be a selection: unknown
@@ -82,49 +85,57 @@ def _mul(_: str, a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
     return _but(absent, value, np.abs(a) * eb + np.abs(b) * ea + ea * eb + rounding)
 
 
-def _recip(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
+def recip(a: Any, ea: Any) -> tuple[Any, Any]:
+    """1 / a."""
     value = 1 / a
     room = np.abs(a) - ea
-    rounding = np.where(_power(a) & (np.abs(value) > 1e-290), 0.0, U * np.abs(value) + TINY)
+    rounding = np.where(is_power(a) & (np.abs(value) > 1e-290), 0.0, U * np.abs(value) + TINY)
     error = np.where(room > 0, ea * np.abs(value) / np.maximum(room, 1e-300) + rounding, np.inf)
     return _but((a == 0) & (ea == 0) | _undefined(a, ea), value, error)
 
 
-def _smooth(f: Callable[..., Any], slope: Callable[[Any, Any], Any]) -> Callable[..., tuple[Any, Any]]:
+def smooth(f: Callable[..., Any], slope: Callable[[Any, Any], Any]) -> Bound:
     """A function with a bound on its derivative over [a - ea, a + ea]."""
 
-    def op(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
+    def op(a: Any, ea: Any) -> tuple[Any, Any]:
         value = f(a)
         return value, slope(a, ea) * ea + FN * np.abs(value)
 
     return op
 
 
-def _exp(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
+def exp(a: Any, ea: Any) -> tuple[Any, Any]:
+    """Exp(a)."""
     value = np.exp(a)
     close = value * (np.expm1(np.minimum(ea, 1)) * (1 + FN) + FN) + 16 * TINY
     return value, np.where(ea <= 1, close, np.exp(a + ea) * (1 + FN) + 16 * TINY)
 
 
-def _step(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
+def step(a: Any, ea: Any) -> tuple[Any, Any]:
+    """1 where a > 0, else 0."""
     sure = (np.abs(a) > ea) | (ea == 0) & ~np.isnan(a)
     return (a > 0).astype(np.float64), np.where(sure, 0.0, 1.0)
 
 
-def _rounding(f: Callable[[Any], Any]) -> Callable[..., tuple[Any, Any]]:
+def magnitude(a: Any, ea: Any) -> tuple[Any, Any]:
+    """|a|."""
+    return np.abs(a), ea
+
+
+def piecewise(f: Callable[[Any], Any]) -> Bound:
     """A piecewise constant function: exact unless the error reaches a jump."""
 
-    def op(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
+    def op(a: Any, ea: Any) -> tuple[Any, Any]:
         low, high = f(a - ea), f(a + ea)
         return f(a), np.maximum(np.abs(high - f(a)), np.abs(low - f(a)))
 
     return op
 
 
-def _either(f: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+def either(f: Callable[..., Any]) -> Bound:
     """Max or min of any number of operands: the error is at most the largest operand's."""
 
-    def op(_: str, *parts: Any) -> tuple[Any, Any]:
+    def op(*parts: Any) -> tuple[Any, Any]:
         value, error = parts[0], parts[1]
         for a, ea in zip(parts[2::2], parts[3::2], strict=True):
             value, error = f(value, a), np.maximum(error, ea)
@@ -133,10 +144,10 @@ def _either(f: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     return op
 
 
-def _monotone(f: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+def monotone(f: Callable[..., Any]) -> Bound:
     """A function that is monotone in each operand: its extremes over the errors lie at their ends."""
 
-    def op(_: str, *parts: Any) -> tuple[Any, Any]:
+    def op(*parts: Any) -> tuple[Any, Any]:
         values, errors = parts[0::2], parts[1::2]
         value, error = f(*values), np.zeros(1)
         for signs in itertools.product((-1, 1), repeat=len(values)):
@@ -147,22 +158,23 @@ def _monotone(f: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     return op
 
 
-def _pow(fn: str, a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
+def pow_(a: Any, ea: Any, b: Any, eb: Any) -> tuple[Any, Any]:
     """Monotone for a positive base; any other base must be exact, and so its integer exponent."""
-    value, error = _monotone(np.power)(fn, a, ea, b, eb)
+    value, error = monotone(np.power)(a, ea, b, eb)
     absent = (a + ea < 0) & (eb == 0) & np.isfinite(b) & (b != np.rint(b))
     return _but(absent, value, np.where((a - ea > 0) | ((ea == 0) & (eb == 0)), error, np.inf))
 
 
-def _tan(fn: str, a: Any, ea: Any) -> tuple[Any, Any]:
-    value, error = _monotone(np.tan)(fn, a, ea)
+def tan(a: Any, ea: Any) -> tuple[Any, Any]:
+    """Monotone between its poles."""
+    value, error = monotone(np.tan)(a, ea)
     return value, np.where(np.rint((a - ea) / np.pi) == np.rint((a + ea) / np.pi), error, np.inf)
 
 
-def _unknown_error(f: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+def unknown(f: Callable[..., Any]) -> Bound:
     """Exact on exact operands (integers), unknown on any other."""
 
-    def op(_: str, *parts: Any) -> tuple[Any, Any]:
+    def op(*parts: Any) -> tuple[Any, Any]:
         value = f(*parts[0::2])
         exact = np.all([e == 0 for e in np.broadcast_arrays(*parts[1::2])], axis=0)
         return value, np.where(exact & ~np.isnan(value), 0.0, np.inf)
@@ -170,50 +182,77 @@ def _unknown_error(f: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     return op
 
 
-def _cast(fn: str, a: Any, ea: Any) -> tuple[Any, Any]:
-    """Float to integer truncates (undefined outside of the type); to a narrower float rounds, a float8 saturates."""
-    dtype = _dtype(fn)
-    limits = _limits(dtype)
-    if limits is not None:
-        value, error = _rounding(np.trunc)(fn, a, ea)
-        return value, np.where((value < limits[0]) | (value > limits[1]), np.inf, error)
+def sqrt(a: Any, ea: Any) -> tuple[Any, Any]:
+    """Sqrt(a)."""
+    near = np.sqrt(np.abs(a)) + np.sqrt(np.maximum(a - ea, 0)) + 1e-300
+    error = np.where(a - ea > 0, ea / near, np.sqrt(ea)) * (1 + 8 * U)
+    return np.sqrt(a), error + U * np.sqrt(np.abs(a))
+
+
+def log(a: Any, ea: Any) -> tuple[Any, Any]:
+    """Log(a)."""
+    value = np.log(a)
+    error = np.where(a - ea > 0, ea / np.maximum(a - ea, 1e-300), np.where(ea > 0, np.inf, 0))
+    return value, error + FN * np.abs(value) + U
+
+
+# -- functions of a type -------------------------------------------------------------------------------------------
+
+
+def converted(dtype: np.dtype[Any]) -> Callable[[Any], Any]:
+    """The conversion of real numbers to a type: to integers by truncation, to narrower floats by rounding; a float8 saturates."""
+    if limits(dtype) is not None:
+        return np.trunc
     top = _top(dtype) if dtype.itemsize == 1 else np.inf
-
-    def rounded(x: Any) -> Any:
-        return np.clip(x, -top, top).astype(dtype).astype(np.float64)
-
-    value = rounded(a)
-    return value, np.maximum(np.abs(rounded(a + ea) - value), np.abs(rounded(a - ea) - value))
+    near = _to_odd if dtype.name not in UNITS or dtype.name == "bfloat16" else np.asarray
+    return lambda x: near(np.clip(x, -top, top)).astype(dtype).astype(np.float64)
 
 
-def _wrap(fn: str, a: Any, ea: Any) -> tuple[Any, Any]:
-    """Integer to integer, modulo the size of the type."""
-    limits = _limits(_dtype(fn))
-    assert limits is not None
-    low, count = limits[0], limits[1] - limits[0] + 1
-    inside = (a - ea >= low) & (a + ea < low + count)
-    value = np.where(inside, a, np.mod(a - low, count) + low)
-    return value, np.where(inside, ea, np.where((ea == 0) & (np.abs(a) < 2.0**53), 0, np.inf))
+def _to_odd(x: np.ndarray) -> np.ndarray:
+    """float32 by rounding to odd: ml_dtypes rounds float64 to float32 first, and only so is the second rounding the only one
+    (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", IEEE Trans. Comput. 57, 2008)."""
+    near = np.asarray(x, np.float32)
+    wide = near.astype(np.float64)
+    even = (wide != x) & np.isfinite(x) & (near.view(np.int32) % 2 == 0)
+    return np.where(even, np.nextafter(near, np.where(x > wide, np.inf, -np.inf).astype(np.float32)), near)
 
 
-def _saturate(fn: str, a: Any, ea: Any) -> tuple[Any, Any]:
-    limits = _limits(_dtype(fn))
-    return _cast(fn, a, ea) if limits is None else (np.clip(a, *limits), ea)
+def cast(dtype: np.dtype[Any]) -> Bound:
+    """A conversion: undefined outside of the range of an integer type."""
+    bound, ends = piecewise(converted(dtype)), limits(dtype)
+
+    def op(a: Any, ea: Any) -> tuple[Any, Any]:
+        value, error = bound(a, ea)
+        return value, error if ends is None else np.where((value < ends[0]) | (value > ends[1]), np.inf, error)
+
+    return op
 
 
-def _dtype(fn: str) -> np.dtype[Any]:
-    """The type that a verb names behind its colon."""
-    name = fn.partition(":")[2]
+def wrap(low: float, count: float) -> Bound:
+    """Integer to integer, modulo the size of the type, whose least number is ``low``."""
+
+    def op(a: Any, ea: Any) -> tuple[Any, Any]:
+        inside = (a - ea >= low) & (a + ea < low + count)
+        value = np.where(inside, a, np.mod(a - low, count) + low)
+        return value, np.where(inside, ea, np.where((ea == 0) & (np.abs(a) < 2.0**53), 0, np.inf))
+
+    return op
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    """The type of a name; raises :class:`LookupError` if there is none such."""
     try:
         return np.dtype(name)
     except TypeError:
         import ml_dtypes
 
-        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
-        return found
+        found = getattr(ml_dtypes, name, None)
+        if not isinstance(found, type):
+            raise LookupError(name) from None
+        return np.dtype(found)
 
 
-def _limits(dtype: np.dtype[Any]) -> tuple[float, float] | None:
+def limits(dtype: np.dtype[Any]) -> tuple[float, float] | None:
     """The least and the largest number of an integer type, None for floats."""
     import ml_dtypes
 
@@ -229,69 +268,3 @@ def _top(dtype: np.dtype[Any]) -> float:
     import ml_dtypes
 
     return float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
-
-
-def _sqrt(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
-    near = np.sqrt(np.abs(a)) + np.sqrt(np.maximum(a - ea, 0)) + 1e-300
-    error = np.where(a - ea > 0, ea / near, np.sqrt(ea)) * (1 + 8 * U)
-    return np.sqrt(a), error + U * np.sqrt(np.abs(a))
-
-
-def _log(_: str, a: Any, ea: Any) -> tuple[Any, Any]:
-    value = np.log(a)
-    error = np.where(a - ea > 0, ea / np.maximum(a - ea, 1e-300), np.where(ea > 0, np.inf, 0))
-    return value, error + FN * np.abs(value) + U
-
-
-def _one(a: Any, ea: Any) -> Any:
-    return np.ones(1)
-
-
-EXACT = frozenset({"pos", "max", "min", "abs", "round", "floor", "ceil", "cast", "wrap", "saturate", "mod", "fmod"})
-ELEMENTWISE: dict[str, Callable[..., tuple[Any, Any]]] = {
-    "add": _add,
-    "mul": _mul,
-    "recip": _recip,
-    "exp": _exp,
-    "pos": _step,
-    "max": _either(np.maximum),
-    "min": _either(np.minimum),
-    "abs": lambda _, a, ea: (np.abs(a), ea),
-    "sqrt": _within(_sqrt, lambda a, ea: a + ea < 0),
-    "log": _within(_log, lambda a, ea: a + ea < 0),
-    "erf": _smooth(erf, lambda a, ea: 1.1283792 * np.exp(-np.square(np.maximum(np.abs(a) - ea, 0)))),
-    "tanh": _smooth(np.tanh, lambda a, ea: 1 / np.square(np.cosh(np.minimum(np.maximum(np.abs(a) - ea, 0), 300))) + FN),
-    "sin": _smooth(np.sin, _one),
-    "cos": _smooth(np.cos, _one),
-    "atan": _smooth(np.arctan, _one),
-    "asinh": _smooth(np.arcsinh, _one),
-    "sinh": _smooth(np.sinh, lambda a, ea: np.cosh(np.abs(a) + ea)),
-    "cosh": _smooth(np.cosh, lambda a, ea: np.cosh(np.abs(a) + ea)),
-    "tan": _tan,
-    "acos": _within(_monotone(np.arccos), lambda a, ea: np.abs(a) - ea > 1),
-    "asin": _within(_monotone(np.arcsin), lambda a, ea: np.abs(a) - ea > 1),
-    "acosh": _within(_monotone(np.arccosh), lambda a, ea: a + ea < 1),
-    "atanh": _within(_monotone(np.arctanh), lambda a, ea: np.abs(a) - ea > 1),
-    "pow": _pow,
-    "mod": _unknown_error(lambda a, b: np.mod(a, b)),
-    "fmod": _unknown_error(lambda a, b: np.fmod(a, b)),
-    "intdiv": _unknown_error(lambda a, b: np.trunc(a / b)),
-    "floor": _rounding(np.floor),
-    "ceil": _rounding(np.ceil),
-    "round": _rounding(np.rint),
-    "cast": _cast,
-    "wrap": _wrap,
-    "saturate": _saturate,
-}
-
-# The same values without their errors, for runs that track none.
-VALUES: dict[str, Callable[..., Any]] = {
-    "add": np.add,
-    "mul": np.multiply,
-    "recip": np.reciprocal,
-    "exp": np.exp,
-    "sqrt": np.sqrt,
-    "erf": erf,
-    "tanh": np.tanh,
-    "pos": lambda a: (a > 0).astype(np.float64),
-}

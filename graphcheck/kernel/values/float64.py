@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck.kernel.terms.functions import Reach, function, nowhere
 from graphcheck.kernel.terms.maps import Map
-from graphcheck.kernel.values.bounds import ELEMENTWISE, EXACT, TINY, VALUES, U, held, quantum
+from graphcheck.kernel.values.bounds import TINY, U, quantum
 
 _SLACK = 1 + 2.0**-45  # pays for the rounding of the bounds' own sums
 
@@ -37,7 +38,6 @@ class Real:
         return self.raw if self.raw.dtype == np.float64 else self.raw.astype(np.float64)
 
 
-_PARTIAL = frozenset({"recip", "sqrt", "log", "pow", "asin", "acos", "acosh", "atanh", "mod", "fmod", "intdiv"})
 OpaqueRunner = Callable[[tuple[Any, ...], Sequence[np.ndarray], int], np.ndarray | None]
 
 
@@ -60,7 +60,6 @@ class Float64:
         self.random = np.random.default_rng(seed)
         self.unknown: set[str] = set()
         self.broken = False  # a value overflowed or underflowed: what follows from it says nothing about the reals
-        self.undefined = False  # a value is NaN or infinite although nothing overflowed: 1/0, the logarithm of -1
 
     def const(self, array: np.ndarray) -> Real:
         """The constant, exact (an integer beyond 2**53 is rounded, and its error said)."""
@@ -84,30 +83,18 @@ class Float64:
 
     def ew(self, fn: str, values: Sequence[Real], maps: Sequence[Map | None], size: int) -> Real:
         """Elementwise functions."""
-        name, plain = fn.partition(":")[0], VALUES.get(fn)
-        if plain is not None and not self.bounds:
-            seen = [v.value if m is None else np.take(v.value, m.index - 1) for v, m in zip(values, maps, strict=True)]
-            with np.errstate(all="ignore"):
-                quick = plain(*seen)
-            self._watch(fn, quick, seen)
-            quick = np.broadcast_to(quick, (size,)) if quick.shape != (size,) else quick
-            noisy = self.unit and fn != "pos" and not _is_exact(fn, seen)
-            return self._finish(quick, None, self._rounded(fn, quick) if noisy else None)
-        xs = [
-            (v.value, v.error) if m is None else (np.take(v.value, m.index - 1), np.take(v.error, m.index - 1))
-            for v, m in zip(values, maps, strict=True)
-        ]
+        record = function(fn)
+        seen, error = [v.value if m is None else np.take(v.value, m.index - 1) for v, m in zip(values, maps, strict=True)], None
         with np.errstate(all="ignore"):
-            value, error = ELEMENTWISE[name](fn, *(part for x in xs for part in x))
-        self._watch(fn, value, [x for x, _ in xs])
+            if self.bounds:
+                errors = [v.error if m is None else np.take(v.error, m.index - 1) for v, m in zip(values, maps, strict=True)]
+                value, error = record.bound(*(part for both in zip(seen, errors, strict=True) for part in both))
+            else:
+                value = record.value(*seen)
+        self._watch(record.reach, value, seen)
         value = np.broadcast_to(value, (size,)) if value.shape != (size,) else value
-        noisy = name not in EXACT and not _is_exact(fn, [v.value for v in values])
-        return self._finish(value, error, self._rounded(fn, value) if self.unit and noisy else None)
-
-    def _rounded(self, fn: str, value: np.ndarray) -> np.ndarray:
-        """The scale of an operation's rounding in the declared type: none where that type holds the result."""
-        size: np.ndarray = np.abs(value)
-        return np.where(held(value, self.unit), 0.0, size) if fn in ("add", "mul") else size
+        noisy = self.unit and record.rounding.ulps
+        return self._finish(value, error, record.noise(value, seen, self.unit) if noisy else None)
 
     @np.errstate(all="ignore")
     def contract(self, a: Real, b: Real, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> Real:
@@ -118,7 +105,8 @@ class Float64:
 
         av, bv = a.value.reshape(batches[0], m, k), right(b.value)
         value = (av @ bv).reshape(-1)
-        self._watch("contract", value, (av, bv))
+        if not math.isfinite(float(np.add.reduce(value))):
+            self.broken |= not np.isfinite(value).all()
         error = None
         if self.bounds:
             ae, be = a.error.reshape(av.shape), right(b.error)
@@ -182,30 +170,13 @@ class Float64:
             return Real(np.full(size, np.nan), np.full(size, np.inf))
         return Real(value.reshape(-1), np.full(size, np.inf) if self.bounds else _none(value.reshape(-1)))
 
-    def _watch(self, fn: str, value: np.ndarray, operands: Sequence[np.ndarray]) -> None:
-        """Note an overflow (NaN or +inf; -inf is a mask) and, for Exp and products, an underflow to zero."""
+    def _watch(self, reach: Reach, value: np.ndarray, operands: Sequence[np.ndarray]) -> None:
+        """Note an overflow and an underflow to zero."""
         if not math.isfinite(float(np.add.reduce(value, axis=None))):
-            self._overflown(fn, value, operands)
-        if fn in ("exp", "mul") and not self.broken:
+            self.broken |= bool((np.isinf(value) & reach.overflow(*operands)).any())
+        if reach.underflow is not nowhere and not self.broken:
             zero = value == 0
-            if zero.any():
-                came = [np.isfinite(x) if fn == "exp" else x != 0 for x in operands]
-                self.broken = bool((zero & np.logical_and.reduce(np.broadcast_arrays(zero, *came))).any())
-
-    def _overflown(self, fn: str, value: np.ndarray, operands: Sequence[np.ndarray]) -> None:
-        """Tell what became too large from what is not defined: 1/0, the logarithm of -1, and what follows from it."""
-        infinite = np.isinf(value)
-        if fn in ("recip", "pow"):
-            infinite = infinite & (operands[0] != 0)
-        elif fn in _PARTIAL:
-            infinite = np.zeros(1, bool)
-        elif fn == "contract":
-            infinite = infinite | np.isnan(value)
-        else:
-            for x in operands:
-                infinite = infinite & np.isfinite(x)
-        self.broken |= bool(infinite.any())
-        self.undefined |= bool((~np.isfinite(value) & ~infinite).any())
+            self.broken = bool(zero.any() and (zero & reach.underflow(*operands)).any())
 
     def _finish(self, value: np.ndarray, error: np.ndarray | None, scale: np.ndarray | None) -> Real:
         if self.unit and scale is not None:
@@ -218,11 +189,6 @@ class Float64:
         if bad.any():  # -inf (a mask) is exact; anything else that is NaN is unknown
             error = np.where(bad, np.where(np.isneginf(value), 0.0, np.inf), error)
         return Real(value, error)
-
-
-def _is_exact(fn: str, xs: Sequence[np.ndarray]) -> bool:
-    """Whether an operation does not round: a product with a power of two, the sign included."""
-    return fn == "mul" and any(x.size == 1 and abs(math.frexp(float(x[0]))[0]) == 0.5 for x in xs)
 
 
 def _exact_sum(k: int, operands: Sequence[np.ndarray], unit: float) -> bool:

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphcheck.errors import Undecided
+from graphcheck.kernel.terms.functions import Function, function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import reduces
 
 LOW, HIGH = 2**21, 2**22
 PRIME_COUNT = 140_336  # primes in [LOW, HIGH)
 _BLOCK = 1024
-
-_ODD = frozenset({"erf", "tanh", "sin", "tan", "atan", "asin", "sinh", "asinh", "atanh"})
-_EVEN = frozenset({"abs", "cos", "cosh"})
 
 Residue = np.ndarray  # [primes, n] float64
 
@@ -123,20 +121,16 @@ class Residues:
     def ew(self, fn: str, values: Sequence[Residue], maps: Sequence[Map | None], size: int) -> Residue:
         """Sums, products and quotients are exact; every other function is a hash of its operands."""
         xs = [v if m is None else np.take(v, m.index - 1, axis=1) for v, m in zip(values, maps, strict=True)]
-        if fn == "add":
-            out = self._mod(xs[0] + xs[1])
-        elif fn == "mul":
-            out = self._times(*xs)
-        elif fn == "recip":
-            out = self._inverse(xs[0])
-        elif fn in ("max", "min"):
-            lanes = [self._key(x, f"element:{fn}") for x in xs]
-            out = self._from_key(sum(lane[0] for lane in lanes), sum(lane[1] for lane in lanes), f"rows:{fn}")
+        record = function(fn)
+        if record.rational:
+            rules: dict[str, Callable[..., Residue]] = {"add": self._plus, "mul": self._times, "recip": self._inverse}
+            out = rules[fn](*xs)
         else:
-            out = self._function(fn, xs)
-        if fn not in ("add", "mul", "recip"):
-            out = _void(out, *(_undefined(x) for x in xs))
+            out = _void(self._function(record, xs), *(_undefined(x) for x in xs))
         return np.ascontiguousarray(np.broadcast_to(out, (len(self.primes), size))) if out.shape[1] != size else out
+
+    def _plus(self, a: Residue, b: Residue) -> Residue:
+        return self._mod(a + b)
 
     def _times(self, a: Residue, b: Residue) -> Residue:
         masked = np.isneginf(a) | np.isneginf(b)
@@ -228,30 +222,32 @@ class Residues:
             rows.append((one % np.uint64(p)).astype(np.float64))
         return self._mod(np.stack(rows))
 
-    def _function(self, fn: str, xs: Sequence[Residue]) -> Residue:
-        """A hash of the operands; Exp(-x) = 1/Exp(x), odd and even functions are kept so."""
-        if len(xs) == 1 and (fn == "exp" or fn in _ODD or fn in _EVEN):
-            return self._symmetric(fn, xs[0])
+    def _function(self, record: Function, xs: Sequence[Residue]) -> Residue:
+        """A hash of the operands (of their multiset where the order is no matter), with the function's parity."""
+        fn = record.name
+        if record.commutative:
+            lanes = [self._key(x, f"element:{fn}") for x in xs]
+            return self._from_key(sum(lane[0] for lane in lanes), sum(lane[1] for lane in lanes), f"rows:{fn}")
+        if record.parity:
+            return self._symmetric(record, xs[0])
         key: tuple[Any, Any] | None = None
         for x in xs:
             key = self._key(x, f"function:{fn}", key)
         assert key is not None
         return self._from_key(*key, f"value:{fn}")
 
-    def _symmetric(self, fn: str, x: Residue) -> Residue:
+    def _symmetric(self, record: Function, x: Residue) -> Residue:
         whole, flip, zero = self._canonical(x), np.zeros(x.shape[1], bool), np.ones(x.shape[1], bool)
         for row, p in zip(whole, self.primes, strict=True):  # the sign of the first residue that is not 0
             flip = np.where(zero & (row != 0) & (row < p), 2 * row > p, flip)
             zero &= row == 0
         folded = np.where(flip, -x, x)
-        out = self._from_key(*self._key(folded, f"function:{fn}"), f"value:{fn}")
-        if fn == "exp":
-            out = np.where(flip, self._inverse(out), out) if flip.any() else out
-            out = np.where(zero, 1.0, out)
-            return np.where(np.isneginf(x), 0.0, out)
-        if fn in _ODD:
-            return np.where(zero, 0.0, np.where(flip, -out, out))
-        return out
+        out = self._from_key(*self._key(folded, f"function:{record.name}"), f"value:{record.name}")
+        if record.parity == "reciprocal":
+            out = np.where(zero, 1.0, np.where(flip, self._inverse(out), out) if flip.any() else out)
+        if record.parity == "odd":
+            out = np.where(zero, 0.0, np.where(flip, -out, out))
+        return np.where(np.isneginf(x), 0.0, out) if record.mask == "zero" else out
 
     def rows(self, fn: str, a: Residue, rows: int, k: int, size: int) -> Residue:
         """Softmax hashes (element, multiset of the row) after subtracting the row's mean; max and min hash the multiset."""
