@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from graphcheck.errors import Undecided
-from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.functions import function
+from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.masks import masked
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.float64 import Float64, Real
