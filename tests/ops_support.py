@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from graphcheck.kernel.interpreter import Interpreter
 from graphcheck.kernel.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.terms.rules import PLAIN, RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
@@ -63,7 +64,7 @@ def trace(
     proto: onnx.ModelProto, feeds: Mapping[str, np.ndarray], *, normalize: bool = True, concrete: bool = False
 ) -> tuple[Algebra, list[Any]]:
     """The outputs as tensors of a fresh store, the feeds being free tensors by name unless ``concrete``."""
-    m = Algebra(Terms(normalize=normalize))
+    m = Algebra(Terms(RULES if normalize else PLAIN))
     given: dict[str, Any] = {name: Tensor(m.terms.leaf((name,), x.size), x.shape, x.dtype) for name, x in feeds.items()}
     if concrete:
         given = dict(feeds)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from graphcheck.files import model as model_
 from graphcheck.kernel.interpreter import Interpreter
 from graphcheck.kernel.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
 
 NUMPY = {"float": np.float32, "double": np.float64, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
@@ -40,7 +41,7 @@ def ints(*values: int) -> np.ndarray:
 def proved(a: ir.Model, b: ir.Model, *sizes: Mapping[str, int]) -> bool:
     """Whether both models give the same classes in one store, at each choice of sizes: a proof by congruence."""
     for choice in sizes or ({},):
-        algebra = Algebra(Terms())
+        algebra = Algebra(Terms(RULES))
         one, other = (_outputs(model, algebra, choice) for model in (a, b))
         if one != other:
             return False

@@ -21,6 +21,7 @@ from graphcheck.errors import GraphcheckError, Undecided
 from graphcheck.files import model as model_
 from graphcheck.kernel.interpreter import Interpreter
 from graphcheck.kernel.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.terms.rules import PLAIN, RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
@@ -118,7 +119,7 @@ def value(m: Algebra, given: Any, names: set[str], free_integers: bool, name: st
 def check(case: Any, *, free_integers: bool = False, normalize: bool = True) -> None:
     """Trace and evaluate one case; raises Undecided, Unknown or Wrong."""
     for inputs, outputs in case.data_sets:
-        m = Algebra(Terms(normalize=normalize))
+        m = Algebra(Terms(RULES if normalize else PLAIN))
         model = model_.read(case.model)
         given: dict[tuple[Any, ...], np.ndarray] = {}
 

@@ -108,7 +108,11 @@ def violations(sources: dict[str, str]) -> list[str]:
             below = level.get(there, len(LAYERS)) < level.get(here, len(LAYERS))
             if here != there and (not below or (here, there) in APART):
                 found.append(f"{module.removeprefix('graphcheck.')} imports {name}")
-    loaded = {module_name(path): imports(path, source, known, typing=False) for path, source in sources.items()}
+    loaded = {
+        name: imports(path, source, known, typing=unit_of(name) == "kernel")
+        for path, source in sources.items()
+        for name in [module_name(path)]
+    }
     try:
         graphlib.TopologicalSorter(loaded).prepare()
     except graphlib.CycleError as error:
@@ -141,6 +145,11 @@ IMPORTS = [
         {"kernel/a": "from . import b", "kernel/b": "def f():\n    from . import a"},
         ["cycle: kernel.a <- kernel.b <- kernel.a"],
     ),
+    (
+        {"kernel/a": "from . import b", "kernel/b": "if TYPE_CHECKING:\n    from . import a"},
+        ["cycle: kernel.a <- kernel.b <- kernel.a"],
+    ),
+    ({"runs/a": "from . import b", "runs/b": "if TYPE_CHECKING:\n    from . import a"}, []),
 ]
 
 

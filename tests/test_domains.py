@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from graphcheck.errors import Undecided
 from graphcheck.kernel.ops.algebra import Algebra
 from graphcheck.kernel.proof.prover import Prover
+from graphcheck.kernel.terms.rules import PLAIN, RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
@@ -48,7 +49,7 @@ def test_residues_agree_with_fractions(seed: int, normalize: bool) -> None:
     rng = np.random.default_rng(seed)
     leaves = [programs.fractions(rng, s) for s in program.leaves]
     wanted = programs.run_arrays(program, leaves)
-    m = Algebra(Terms(normalize=normalize))
+    m = Algebra(Terms(RULES if normalize else PLAIN))
     got = programs.run_terms(program, m)
     primes = draw_primes(seed, 3)
     classes = [t.cls for t in got]
@@ -70,7 +71,7 @@ def test_float64_agrees_with_numpy_within_its_bounds(seed: int, normalize: bool)
     leaves = [rng.standard_normal(s) for s in program.leaves]
     wanted = programs.run_arrays(program, leaves)
     assume(all(np.isfinite(w).all() and np.abs(w).max(initial=0) < 1e9 for w in wanted))
-    m = Algebra(Terms(normalize=normalize))
+    m = Algebra(Terms(RULES if normalize else PLAIN))
     got = programs.run_terms(program, m)
     values = evaluate(m.terms, Float64({("leaf", i): x for i, x in enumerate(leaves)}), [t.cls for t in got])
     for tensor, expected in zip(got, wanted, strict=True):
@@ -90,7 +91,7 @@ def test_an_altered_program_is_never_proved(seed: int) -> None:
     samples = [[rng.standard_normal(s) * scale for s in program.leaves] for scale in (1, 1, 3)]
     apart = [differ(programs.run_arrays(program, x)[-1], programs.run_arrays(mutant, x)[-1]) for x in samples]
     assume(any(apart))
-    m = Algebra(Terms())
+    m = Algebra(Terms(RULES))
     try:
         one, two = programs.run_terms(program, m), programs.run_terms(mutant, m)
         if one[-1].shape != two[-1].shape:
@@ -107,7 +108,7 @@ def test_an_altered_program_is_never_proved(seed: int) -> None:
 def test_a_program_is_proved_equal_to_its_reordering(seed: int) -> None:
     """The same program under a permutation of one leaf's axes, undone inside, and evaluated without normal forms."""
     program = programs.draw(seed, 8, programs.RATIONAL)
-    m = Algebra(Terms())
+    m = Algebra(Terms(RULES))
     last = programs.run_terms(program, m)[-1]
     twice = m.lift(m.add(last, last))
     doubled = m.lift(m.mul(np.asarray(2, np.float32), last))

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphcheck.kernel.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
@@ -78,7 +79,7 @@ def with_number(m: Algebra, name: str, x: Tensor, number: float) -> Tensor:
 @settings(max_examples=400, deadline=None)
 @given(STEPS)
 def test_normal_forms_keep_the_values(steps: list[tuple[str, int, int, float]]) -> None:
-    m = Algebra(Terms())
+    m = Algebra(Terms(RULES))
     random = np.random.default_rng(0)
     given_ = {(name,): np.concatenate([[0.0, -1.0, 1.0], random.standard_normal(9)]) for name in "xy"}
     made = [(Tensor(m.terms.leaf(key, 12), SHAPE, np.dtype(np.float32)), value) for key, value in given_.items()]
@@ -103,7 +104,7 @@ def test_normal_forms_keep_the_values(steps: list[tuple[str, int, int, float]]) 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("shifted", [False, True])
 def test_softmax_and_log_sum_exp_by_hand(axis: int, shifted: bool) -> None:
-    m = Algebra(Terms())
+    m = Algebra(Terms(RULES))
     value = np.random.default_rng(1).standard_normal((2, 3, 4))
     x = Tensor(m.terms.leaf(("x",), 24), (2, 3, 4), np.dtype(np.float32))
     d = m.sub(x, m.extreme("max", x, [axis])) if shifted else x

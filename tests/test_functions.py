@@ -20,6 +20,7 @@ from graphcheck.errors import UnknownFunction
 from graphcheck.kernel.ops.algebra import Algebra
 from graphcheck.kernel.ops.table import TAUGHT
 from graphcheck.kernel.terms.functions import CORRECTLY, EXACTLY, FUNCTIONS, PARTIAL, Function, Slope, function, nowhere
+from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values import bounds
 from graphcheck.kernel.values.residues import Residues, draw_primes
@@ -385,7 +386,7 @@ def test_what_a_record_leaves_out_is_taken_at_its_worst() -> None:
 
 @pytest.mark.parametrize("name", ["cbrt", "cast", "cast:float7", "wrap:float16", "saturate:", "exp:int8", "add:"])
 def test_a_name_without_a_record_is_an_error_at_the_door(name: str) -> None:
-    m = Algebra(Terms())
+    m = Algebra(Terms(RULES))
     x = np.ones(2, np.float32)
     for ew in (lambda: m.ew(name, x), lambda: m.terms.ew(name, [(m.lift(x).cls, None)], 2)):
         with pytest.raises(UnknownFunction, match=rf"an operator applies the elementwise function '{name}', which has no"):

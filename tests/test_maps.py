@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 from ops_support import assert_agrees, float64, model, trace, values
 
 from graphcheck.kernel.terms.maps import Maps
+from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.why import Window
 from graphcheck.kernel.values.domain import evaluate
@@ -210,7 +211,7 @@ def test_normal_form_keeps_the_values(chain: Chain) -> None:
 def test_merged_classes_rebuild_to_the_same_values(chain: Chain) -> None:
     """Two leaves for one input, joined afterwards: everything above is re-keyed and must keep its value."""
     proto, x = chain.model(), values(chain.start)
-    terms = Terms()
+    terms = Terms(RULES)
     import onnx_ir as ir
 
     from graphcheck.kernel.interpreter import Interpreter
@@ -277,7 +278,7 @@ def test_broadcasting_of_elementwise_operators(data: st.DataObject) -> None:
 
 def test_constants_are_known_by_their_exact_values() -> None:
     """Beyond 2**53 a float64 key would call two integers the same, an address without strides two slices."""
-    terms = Terms()
+    terms = Terms(RULES)
     big = [2**53, 2**53 + 1]
     assert terms.const(np.asarray([big[0]] * 3 + [0], np.int64)) != terms.const(
         np.asarray([big[1]] * 3 + [0], np.int64)
@@ -289,6 +290,6 @@ def test_constants_are_known_by_their_exact_values() -> None:
 
 
 def test_the_reciprocal_of_a_large_power_of_two_is_kept() -> None:
-    terms = Terms()
+    terms = Terms(RULES)
     recip = terms.ew("recip", [(terms.const(np.asarray([2.0**200])), None)], 1)
     assert terms.arrays[recip][0] == 2.0**-200

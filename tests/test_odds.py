@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from graphcheck.kernel.proof.odds import Degrees, Risk
 from graphcheck.kernel.proof.prover import Prover
+from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.residues import LOW, PRIME_COUNT
 from graphcheck.verdicts.compare import compare
@@ -76,7 +77,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["add", "mul", "recip", "sum"]), st.i
 @settings(max_examples=150, deadline=None)
 @given(st.lists(NUMBERS, min_size=3, max_size=3), STEPS)
 def test_degrees_and_heights_bound_the_reduced_numerator_of_every_difference(numbers: list[float], steps: list) -> None:
-    terms = Terms()
+    terms = Terms(RULES)
     one = [Fraction(1)]
     pair = np.asarray(numbers[:2], np.float32)
     values: list[tuple[int, list[Quotient]]] = [
@@ -117,7 +118,7 @@ def test_degrees_and_heights_bound_the_reduced_numerator_of_every_difference(num
 
 
 def test_residual_sums_do_not_double_the_height() -> None:
-    terms = Terms()
+    terms = Terms(RULES)
     x = terms.leaf(("x",), 4)
     weights = [terms.const(np.arange(16.0, dtype=np.float32) + i) for i in range(40)]
     for w in weights:
@@ -126,7 +127,7 @@ def test_residual_sums_do_not_double_the_height() -> None:
 
 
 def test_a_denominator_that_all_terms_share_counts_once() -> None:
-    terms = Terms()
+    terms = Terms(RULES)
     x, third = terms.leaf(("x",), 512), terms.ew("recip", [(terms.const(np.array([3.0])), None)], 1)
     mean = terms.sum(terms.ew("mul", [(x, None), (third, None)], 512), 1, 512)
     assert Degrees(terms).size(mean).height < 20
@@ -135,7 +136,7 @@ def test_a_denominator_that_all_terms_share_counts_once() -> None:
 
 
 def test_the_risk_counts_pairs_of_fingerprints_and_of_arguments() -> None:
-    terms = Terms()
+    terms = Terms(RULES)
     x, y = (terms.leaf((name,), 8) for name in "xy")
     risk = Risk(Degrees(terms))
     risk.compared(x, y)
@@ -154,7 +155,7 @@ def test_the_risk_counts_pairs_of_fingerprints_and_of_arguments() -> None:
 
 
 def test_arguments_of_functions_count_though_their_values_are_symbols() -> None:
-    terms = Terms()
+    terms = Terms(RULES)
     x = terms.leaf(("x",), 2)
     high = x
     for _ in range(10):
@@ -169,7 +170,7 @@ def test_arguments_of_functions_count_though_their_values_are_symbols() -> None:
 
 def test_the_primes_depend_on_the_models_so_that_none_can_hold_them() -> None:
     def seed(value: float) -> int:
-        terms = Terms()
+        terms = Terms(RULES)
         x = terms.leaf(("x",), 2)
         y = terms.ew("mul", [(x, None), (terms.const(np.array([value])), None)], 2)
         return Prover(terms, [x], [y], [2], seed=0, target=1e-9).seed

@@ -17,6 +17,7 @@ from test_maps import Chain, chains
 from graphcheck.errors import Undecided
 from graphcheck.kernel.interpreter import Interpreter
 from graphcheck.kernel.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.terms.rules import PLAIN, RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
@@ -83,7 +84,7 @@ def pairs(draw: st.DrawFn) -> tuple[Chain, onnx.ModelProto, onnx.ModelProto]:
 @given(pairs())
 def test_the_same_class_or_residues_mean_the_same_values(case: tuple[Chain, onnx.ModelProto, onnx.ModelProto]) -> None:
     chain, first, second = case
-    m = Algebra(Terms())
+    m = Algebra(Terms(RULES))
     size = math.prod(chain.start)
     x = Tensor(m.terms.leaf(("x",), size), chain.start, np.dtype(np.float32))
     found = []
@@ -110,7 +111,7 @@ def test_the_same_class_or_residues_mean_the_same_values(case: tuple[Chain, onnx
 
 def evaluate_straight(proto: onnx.ModelProto, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Value and error of one model alone, without the normal form."""
-    m = Algebra(Terms(normalize=False))
+    m = Algebra(Terms(PLAIN))
     leaf = Tensor(m.terms.leaf(("x",), x.size), x.shape, x.dtype)
     cls = m.lift(Interpreter(ir.from_proto(proto), m).run({"x": leaf}).outputs[0]).cls
     real = evaluate(m.terms, Float64({("x",): x}), [cls])[m.terms.find(cls)]

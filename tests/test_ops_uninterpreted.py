@@ -14,6 +14,7 @@ from ops_support import float64, model, values
 
 from graphcheck.kernel.interpreter import Interpreter
 from graphcheck.kernel.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.residues import Residues, draw_primes
@@ -162,7 +163,7 @@ PAIRS = {
 def test_two_functions_are_told_apart(name: str) -> None:
     first, second, out, version = PAIRS[name]
     feeds = {"x": values((3, 4), 1) * 3, "z": values((3, 4), 2) * 3}
-    m = Algebra(Terms())
+    m = Algebra(Terms(RULES))
     leaves = {n: Tensor(m.terms.leaf((n,), v.size), v.shape, v.dtype) for n, v in feeds.items()}
     found = []
     for body in (first, second):
@@ -218,7 +219,7 @@ def test_float64_sees_the_difference(name: str) -> None:
 def test_the_same_function_stays_the_same(first: str, second: str) -> None:
     import onnx_ir as ir
 
-    m = Algebra(Terms())
+    m = Algebra(Terms(RULES))
     leaves = {n: Tensor(m.terms.leaf((n,), 12), (3, 4), np.dtype(np.float32)) for n in ("x", "z")}
     one, two = (
         m.lift(Interpreter(ir.from_proto(model(f"g ({IN}) => (float[3,4] y) {{ {body} }}")), m).run(leaves).outputs[0])

@@ -17,6 +17,7 @@ from ops_support import model, trace, values
 from test_maps import Chain, chains
 
 from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
@@ -186,7 +187,7 @@ def test_random_graphs(chain: Chain, scale: float) -> None:
 @pytest.mark.parametrize("scale", [1e-8, 1e-2, 1.0, 5.0])
 def test_functions_of_inexact_arguments(fn: str, scale: float) -> None:
     """The argument is a product, so that it carries an error of its own."""
-    terms = Terms()
+    terms = Terms(RULES)
     a, b = (np.abs(values((64,), seed, np.float64)) + 1e-3 for seed in (1, 2))
     sign = 1.0 if fn in ("log", "sqrt") else np.where(np.arange(64) % 2, 1.0, -1.0)
     inputs = {("a",): a * scale * sign, ("b",): b}
@@ -200,7 +201,7 @@ def test_functions_of_inexact_arguments(fn: str, scale: float) -> None:
 
 @pytest.mark.parametrize("exponent", [-1.5, 0.3, 2.5])
 def test_powers(exponent: float) -> None:
-    terms = Terms()
+    terms = Terms(RULES)
     a = np.abs(values((64,), 1, np.float64)) + 1e-3
     x = terms.ew("sqrt", [(terms.leaf(("a",), 64), None)], 64)
     y = terms.ew("pow", [(x, None), (terms.const(np.asarray([exponent])), None)], 64)
@@ -211,7 +212,7 @@ def test_powers(exponent: float) -> None:
 def test_rational_arithmetic_against_fractions() -> None:
     """The checker's own arithmetic: 60 digits against Fractions, on a matrix product of quotients."""
     a, b = values((3, 5), 1), values((5, 2), 2)
-    terms = Terms()
+    terms = Terms(RULES)
     x, y = terms.leaf(("a",), 15), terms.leaf(("b",), 10)
     r = terms.ew("recip", [(y, None)], 10)
     z = terms.contract(x, terms.move((r,), terms.maps.transpose((5, 2), (1, 0))), (1, 1), 3, 2, 5)
@@ -247,7 +248,7 @@ def test_a_transformer_layer_is_bounded_closely() -> None:
 @pytest.mark.parametrize("case", ["underflow", "overflow", "negative root", "zero denominator", "nearby step"])
 def test_what_cannot_be_bounded_says_so(case: str) -> None:
     """No finite bound where float64 leaves its range or a step may lie on either side; NaN and 0 where there is no value."""
-    terms = Terms()
+    terms = Terms(RULES)
     a = terms.leaf(("a",), 1)
     tiny, huge = terms.const(np.asarray([1e-200])), terms.const(np.asarray([1e200]))
     small = terms.ew("mul", [(a, None), (tiny, None)], 1)
@@ -306,7 +307,7 @@ DYADIC = st.builds(lambda m, e: m * 2.0**e, st.integers(-40, 40), st.sampled_fro
 @given(st.lists(DYADIC, min_size=6, max_size=6), st.lists(DYADIC, min_size=6, max_size=6))
 def test_no_error_is_claimed_only_where_nothing_rounds(left: list[float], right: list[float]) -> None:
     """Sums, products and sums of products of numbers of few digits, near and far apart."""
-    terms = Terms()
+    terms = Terms(RULES)
     a, b = terms.leaf(("a",), 6), terms.leaf(("b",), 6)
     inputs = {("a",): np.asarray(left), ("b",): np.asarray(right)}
     both = [(a, None), (b, None)]
@@ -335,7 +336,7 @@ def test_an_overflown_maximum_is_not_exact() -> None:
 
 
 def test_large_integers_carry_their_rounding() -> None:
-    terms = Terms()
+    terms = Terms(RULES)
     cls = terms.const(np.asarray([2**53 + 1, 2**62 + 1], np.int64))
     found = evaluate(terms, Float64({}), [cls])[cls]
     for value, error, wanted in zip(found.value, found.error, (2**53 + 1, 2**62 + 1), strict=True):
@@ -367,13 +368,13 @@ def test_the_checker_sees_a_bound_that_is_too_small() -> None:
     ],
 )
 def test_casts(source: str, to: str, value: float, wanted: float) -> None:
-    terms = Terms()
+    terms = Terms(RULES)
     y = terms.ew(f"{source}:{to}", [(terms.leaf(("a",), 1), None)], 1)
     found = evaluate(terms, Float64({("a",): np.asarray([value])}), [y])[y]
     assert found.value[0] == wanted and found.error[0] == 0
 
 
 def test_a_cast_out_of_range_is_not_known() -> None:
-    terms = Terms()
+    terms = Terms(RULES)
     y = terms.ew("cast:int8", [(terms.leaf(("a",), 1), None)], 1)
     assert evaluate(terms, Float64({("a",): np.asarray([300.0])}), [y])[y].error[0] == math.inf

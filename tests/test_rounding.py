@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from graphcheck.kernel.proof import summation
 from graphcheck.kernel.proof.rounding import _met
+from graphcheck.kernel.terms.rules import PUSH
 from graphcheck.kernel.terms.store import Terms
 
 views = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), min_size=1, max_size=12)
@@ -18,7 +19,7 @@ views = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), min_size=1, ma
 
 @given(views)
 def test_what_is_seen_at_the_same_place_faces_each_other(places: list[tuple[int, int]]) -> None:
-    terms = Terms(affine="push")
+    terms = Terms(PUSH)
     a, b = np.arange(1, 6, dtype=np.float32), np.arange(11, 15, dtype=np.float32)
     maps = [terms.maps.intern(np.asarray(index)) for index in zip(*[(p % 6, q) for p, q in places], strict=True)]
     one, two = _met(terms, (terms.const(a), maps[0]), (terms.const(b), maps[1]), len(places))

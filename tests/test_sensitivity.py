@@ -16,6 +16,7 @@ from test_maps import Chain, chains
 from test_real import CONTEXT, LAYER, Exact
 
 from graphcheck.kernel.terms.functions import FUNCTIONS
+from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
@@ -48,7 +49,7 @@ def assert_derivatives(terms: Terms, root: int, inputs: dict[tuple[Any, ...], np
 
 @pytest.mark.parametrize("fn", sorted(name for name, record in FUNCTIONS.items() if record.slope is not None))
 def test_derivatives_of_functions(fn: str) -> None:
-    terms = Terms()
+    terms = Terms(RULES)
     a = np.linspace(0.1, 0.9, 8) + (1.0 if fn == "acosh" else 0.0)
     leaf = terms.leaf(("a",), 8)
     other = terms.leaf(("b",), 1)
@@ -101,7 +102,7 @@ def test_a_transformer_layer_is_bounded_to_its_rounding() -> None:
 @pytest.mark.parametrize(("shift", "finite"), [(0.3, True), (1e-12, False)])
 def test_a_step_close_to_its_jump_has_no_bound(shift: float, finite: bool) -> None:
     """What a sum of products errs by is assumed, not derived."""
-    terms = Terms()
+    terms = Terms(RULES)
     product = terms.contract(terms.leaf(("a",), 2), terms.const(np.asarray([1.0, -0.7])), (1, 1), 1, 1, 2)
     y = terms.ew("pos", [(product, None)], 1)
     assert math.isfinite(element_bound(terms, {("a",): np.asarray([0.7 + shift, 1.0])}, y, 0)[1]) == finite
@@ -120,7 +121,7 @@ def third_times_three(terms: Terms) -> int:
 @pytest.mark.parametrize("kink", ["abs", "relu", "max", "rows", "where"])
 @pytest.mark.parametrize("at", [(0.1, 0.7, 1.3), (1.1, 5.3, 0.3)])
 def test_a_kink_that_rounding_may_cross_is_bounded(kink: str, at: tuple[float, ...]) -> None:
-    terms = Terms()
+    terms = Terms(RULES)
     near = third_times_three(terms)
     tilted = terms.ew("mul", [(near, None), (terms.const(np.asarray([-0.75])), None)], 3)
     match kink:
@@ -175,7 +176,7 @@ def test_a_padded_window_has_the_bound_of_its_elements() -> None:
 
 def test_a_mask_that_rounding_made_is_not_exact() -> None:
     """Log(Relu(x)) where x is 0 but for rounding: the true number may be any."""
-    terms = Terms()
+    terms = Terms(RULES)
     near = terms.contract(terms.leaf(("a",), 2), terms.const(np.asarray([1.0, -3.0])), (1, 1), 1, 1, 2)
     low = terms.ew("log", [(terms.ew("max", [(near, None), (terms.const(np.zeros(1)), None)], 1), None)], 1)
     y = terms.rows("max", terms.move((low, terms.leaf(("b",), 1)), terms.maps.intern(np.asarray([1, 2]))), 1, 2)
@@ -202,7 +203,7 @@ def test_a_saturated_unit_leaves_the_others_their_bounds(act: str) -> None:
 
 def test_a_pole_that_a_value_may_reach_has_no_bound() -> None:
     """1 / (Exp(x) - 1) at x near 0, beside an element where Exp(x) is large."""
-    terms = Terms()
+    terms = Terms(RULES)
     x = terms.contract(terms.leaf(("a",), 4), terms.const(np.asarray([1.0, -1.0])), (1, 1), 2, 1, 2)
     less = terms.ew("add", [(terms.ew("exp", [(x, None)], 2), None), (terms.const(np.asarray([-1.0])), None)], 2)
     y = terms.ew("recip", [(less, None)], 2)

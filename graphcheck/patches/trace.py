@@ -22,6 +22,7 @@ from graphcheck.kernel import geometry
 from graphcheck.kernel.interpreter import Env, Interpreter
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.ops.node import Node
+from graphcheck.kernel.terms.rules import PLAIN
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.patches.product import CONTRACTIONS, operands, out_shape
 
@@ -114,7 +115,7 @@ class Trial:
 def trials(model: ir.Model) -> list[Trial]:
     """One trial where all input dims are static, two or three otherwise, with every symbolic dim at other sizes."""
     symbols = _symbols(model)
-    algebra = Algebra(Terms(normalize=False))
+    algebra = Algebra(Terms(PLAIN))
     if not symbols:
         return [_run(model, algebra, {}, 0)]
     best: list[Trial] = []

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from graphcheck.files.hashing import Hashes
 from graphcheck.kernel.interpreter import Interpreter, Trace
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
+from graphcheck.kernel.terms.rules import AFFINE
 from graphcheck.kernel.terms.store import Terms
 
 
@@ -56,7 +57,7 @@ def build(
     hashes: Hashes | None = None,
 ) -> Pair:
     """Trace both models. ``inputs`` maps A's input names to (B's name, shape); ``concrete`` holds integer inputs by A's name."""
-    algebra = Algebra(Terms(affine=affine, hashes=hashes))
+    algebra = Algebra(Terms(AFFINE[affine], hashes=hashes))
     algebra.terms.hashes.ahead([*weights(a), *weights(b)])
     given_a: dict[str, Value] = {}
     given_b: dict[str, Value] = {}

@@ -6,15 +6,13 @@ Everything that is computed from the inputs is taken as finite, so the places de
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from graphcheck.errors import Refused, Undecided
 from graphcheck.kernel.terms.functions import function
-
-if TYPE_CHECKING:
-    from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.store import Terms
 
 
 def masked(terms: Terms, cls: int) -> np.ndarray:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.store import Terms
 
 
 def digest(terms: Terms) -> int:
@@ -23,7 +21,7 @@ def anew(terms: Terms, roots: Sequence[int]) -> tuple[Terms, list[int]]:
 
     A class that a merge turned into movement, or into a constant, is then seen through by all that use it.
     """
-    fresh = type(terms)(normalize=terms.normalize, affine=terms.affine, hashes=terms.hashes)
+    fresh = Terms(terms.rules, hashes=terms.hashes)
     fresh.maps = terms.maps
     known: dict[int, int] = {}
     centred = {terms.find(c) for c in terms.centred}

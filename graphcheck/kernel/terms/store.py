@@ -32,14 +32,11 @@ from graphcheck.files.hashing import Hashes
 from graphcheck.kernel.terms import constants
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map, Maps
-from graphcheck.kernel.terms.masks import may_be_neginf
-from graphcheck.kernel.terms.rules import affine, columns, extremes, identities
-from graphcheck.kernel.terms.rules.flattening import flatten
 from graphcheck.kernel.terms.why import Congruence, Why, distinct
 
 Operand = tuple[int, Map | None]
-
-_UNORDERED = frozenset({"max", "min"})  # row functions for which the order within a row is no matter
+# What a rule finds: its number (0: not worth a note), and the class of the result or the operands in normal form.
+Found = tuple[int, int | Sequence[Any]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,16 +49,37 @@ class Term:
     size: int
 
 
-class Terms:
-    """The store of classes. ``normalize=False`` keeps movement where the graph has it (the analyzer wants it so);
-    ``affine`` ("push" or "pull", see :mod:`graphcheck.kernel.terms.rules.affine`) gathers constant factors and terms, so
-    that a folded constant faces the expression it was folded from."""
+@dataclasses.dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Rules:
+    """What a store takes two expressions for one by, beyond equal keys (:mod:`graphcheck.kernel.terms.rules` has the choices).
 
-    def __init__(self, *, normalize: bool = True, affine: str = "", hashes: Hashes | None = None) -> None:
+    Each rule has the name of its file, is handed the store, the operands and what stands beside them, and finds
+    something or None.
+
+    Attributes:
+        flatten: (sources, map) Movement of movement as one.
+        neginf: (kind, parameters, operands, size) Whether -inf may stand in the result of a verb.
+        ew: (views, function, size) As an elementwise function is asked for.
+        placed: (views, function, size) Once its operands stand as they are kept.
+        contract: ((a, b), (batches, m, n, k, kn)).
+        rows: ((a,), function, rows, k) Sums, and functions of a row.
+    """
+
+    flatten: Callable[[Terms, tuple[int, ...], Map], tuple[tuple[int, ...], Map]]
+    neginf: Callable[[Terms, str, tuple[Any, ...], tuple[int, ...], int], bool]
+    ew: tuple[tuple[str, Callable[[Terms, Sequence[Operand], str, int], Found | None]], ...]
+    placed: tuple[tuple[str, Callable[[Terms, Sequence[Operand], str, int], Found | None]], ...] = ()
+    contract: tuple[tuple[str, Callable[[Terms, Sequence[int], tuple[Any, ...]], Found | None]], ...]
+    rows: tuple[tuple[str, Callable[[Terms, Sequence[int], str, int, int], Found | None]], ...]
+
+
+class Terms:
+    """The store of classes, under the ``rules`` it is given."""
+
+    def __init__(self, rules: Rules, *, hashes: Hashes | None = None) -> None:
         self.hashes = hashes or Hashes()
         self.maps = Maps()
-        self.normalize = normalize
-        self.affine = affine
+        self.rules = rules
         self.terms: list[Term] = []
         self.depth: list[tuple[int, int]] = []  # (contractions, verbs) below a class
         self.neginf: list[bool] = []  # may hold -inf
@@ -108,7 +126,7 @@ class Terms:
         below = [self.depth[a] for a in args]
         contractions = max((d[0] for d in below), default=0) + (kind == "contract")
         self.depth.append((contractions, max((d[1] for d in below), default=0) + 1))
-        self.neginf.append(may_be_neginf(self, kind, params, args, size))
+        self.neginf.append(self.rules.neginf(self, kind, params, args, size))
         for arg in set(args):
             self._users[arg].append(cls)
         return cls
@@ -204,7 +222,7 @@ class Terms:
     def move(self, sources: Sequence[int], map_: Map) -> int:
         """Pick elements of the ``sources``, laid end to end, by the map; in normal form."""
         sources = tuple(self.find(s) for s in sources)
-        sources, map_ = flatten(self, sources, map_)
+        sources, map_ = self.rules.flatten(self, sources, map_)
         if not sources or not map_.index.any():
             return self.const(np.zeros(1, np.float32)) if map_.size == 1 else self._zeros(map_.size)
         if len(sources) == 1 and map_.identity and map_.size == self.size(sources[0]):
@@ -232,42 +250,21 @@ class Terms:
         assert function(fn).arity in (0, len(operands))
         views = [self._view(cls, map_, size) for cls, map_ in operands]
         assert all(self.size(c) in (1, size) if m is None else m.size == size for c, m in views)
-        if (simple := identities.simplify(self, fn, views, size)) is not None:
-            return self._by("identities", simple)
-        if not self.normalize:
-            return self._ew(fn, views, size)
-        if fn in extremes.OPPOSITE:
-            known = extremes.simplify(self, fn, views, size)
-            if isinstance(known, tuple):
-                return self._by("extremes", known)
-            self.applied += ["extremes 1"] * (set(known) != set(views))
-            views = known
-        wide = [(c, m) for c, m in views if self.size(c) > 1 or m is not None]
-        if not wide:
-            return self.seen((self._ew(fn, views, 1), None), size)
-        first = wide[0]
-        if first[1] is not None and not first[1].has_zero and all(m is first[1] for _, m in wide):
-            sizes = {self.size(c) for c, _ in wide}
-            if len(sizes) == 1:
-                bare = [(c, None) for c, _ in views]
-                return self.move((self.ew(fn, bare, sizes.pop()),), first[1])
-        return self._pivot(fn, views, size)
+        found = self._ruled(self.rules.ew, views, fn, size)
+        return found if isinstance(found, int) else self.placed(fn, found, size)
 
-    def _pivot(self, fn: str, views: list[Operand], size: int) -> int:
-        """Pull every operand back by the layout of the oldest computed one, so that the layout does not matter."""
-        computed = [(c, m.key if m else b"", m) for c, m in views if self.size(c) == size and c not in self.arrays]
-        for _, _, map_ in sorted(computed, key=lambda entry: (self.constant_like(entry[0]), *entry[:2])):
-            if map_ is None:
-                break
-            back = self.maps.inverse(map_)
-            if back is not None:
-                moved = [
-                    (c, self._whole(c, self.maps.compose(m, back)) if self.size(c) > 1 else None) for c, m in views
-                ]
-                return self.move((self._ew(fn, moved, size),), map_)
-        return self._ew(fn, views, size)
+    def _ruled(self, rules: Sequence[tuple[str, Callable[..., Found | None]]], operands: Sequence[Any], *what: Any) -> Any:
+        """The class that a rule gives, or the operands that are left of all of them; rules are noted."""
+        for name, rule in rules:
+            if (found := rule(self, operands, *what)) is not None:
+                if found[0]:
+                    self.applied.append(f"{name} {found[0]}")
+                if isinstance(found[1], int):
+                    return found[1]
+                operands = found[1]
+        return operands
 
-    def _whole(self, cls: int, map_: Map | None) -> Map | None:
+    def whole(self, cls: int, map_: Map | None) -> Map | None:
         """None for a map that gives the class as it is."""
         return None if map_ is not None and map_.identity and map_.size == self.size(cls) else map_
 
@@ -283,26 +280,20 @@ class Terms:
             if self.size(inner) == 1 and not composed.has_zero:
                 return inner, None
             if not composed.has_zero:
-                return inner, self._whole(inner, composed)
+                return inner, self.whole(inner, composed)
         if self.size(cls) == 1 and (map_ is None or not map_.has_zero):
             return cls, None
         if map_ is not None and map_.has_zero:
             return self.move((cls,), map_), None
-        return cls, self._whole(cls, map_)
+        return cls, self.whole(cls, map_)
 
-    def _ew(self, fn: str, views: Sequence[Operand], size: int) -> int:
-        views = list(views)
-        gathers = self.affine and fn in ("add", "mul") and len(views) == 2
-        if gathers and (gathered := affine.gather(self, fn, views, size)) is not None:
-            return self._by("affine", gathered)
-        if function(fn).commutative:
-            views.sort(key=lambda v: (v[0], v[1].key if v[1] else b""))
+    def placed(self, fn: str, views: Sequence[Operand], size: int) -> int:
+        """Elementwise ``fn`` on operands that stand as they are to be kept."""
+        found = self._ruled(self.rules.placed, views, fn, size)
+        if isinstance(found, int):
+            return found
+        views = sorted(found, key=lambda v: (v[0], v[1].key if v[1] else b"")) if function(fn).commutative else found
         return self._intern("ew", (fn, tuple(m for _, m in views)), tuple(c for c, _ in views), size)
-
-    def _by(self, rules: str, found: tuple[int, int]) -> int:
-        """The class that a rule gives (the rule's number, the class), and a note of the rule."""
-        self.applied.append(f"{rules} {found[0]}")
-        return found[1]
 
     def constant_like(self, cls: int) -> bool:
         """Whether a class is computed from constants alone."""
@@ -337,41 +328,20 @@ class Terms:
         batch = max(batches)
         if kn != (b in self.arrays):
             b, kn = self.move((b,), self.maps.transpose((batches[1], *((k, n) if kn else (n, k))), (0, 2, 1))), not kn
-        picked = columns.one_hot(self.arrays.get(b), n, k) if kn and batches[1] == 1 else None
-        if picked is not None:
-            rows = np.arange(batch * m)[:, None] * k
-            return self._by("columns", (2, self.move((a,), self.maps.intern(rows + picked[None, :] + 1))))
-        if self.normalize:
-            if b not in self.arrays and (a in self.arrays or a > b):
-                swapped = self.contract(b, a, batches[::-1], n, m, k)
-                return self.move((swapped,), self.maps.transpose((batch, n, m), (0, 2, 1)))
-            pulls = self.affine == "pull"
-            if pulls and (pulled := affine.pull_scalar(self, a, b, (batches, m, n, k, kn))) is not None:
-                return self._by("affine", pulled)
-            unsorted, (a, b) = (a, b), columns.sort(self, a, b, batches, m, n, k, kn)
-            self.applied += ["columns 1"] * (unsorted != (a, b))
-        return self._intern("contract", (batches, m, n, k, kn), (a, b), batch * m * n)
+        found = self._ruled(self.rules.contract, (a, b), (batches, m, n, k, kn))
+        return found if isinstance(found, int) else self._intern("contract", (batches, m, n, k, kn), tuple(found), batch * m * n)
 
     def sum(self, a: int, rows: int, k: int) -> int:
         """[rows, k] -> [rows]."""
-        a = self.find(a)
-        if k == 1:
-            return self._by("columns", (3, a))
-        return self._intern("sum", (rows, k), (self._ordered(a, rows, k),), rows)
-
-    def _ordered(self, a: int, rows: int, k: int) -> int:
-        order = columns.order(self.terms[a].params[0], k) if self.normalize and self.terms[a].kind == "move" else None
-        return a if order is None else self._by("columns", (1, self.move((a,), columns.arranged(self.maps, rows, k, order))))
+        found = self._ruled(self.rules.rows, (self.find(a),), "sum", rows, k)
+        return found if isinstance(found, int) else self._intern("sum", (rows, k), tuple(found), rows)
 
     def rows(self, fn: str, a: int, rows: int, k: int) -> int:
         """Apply a row function to each row of [rows, k]; max and min give one value a row, the others k."""
-        a = self.find(a)
-        if fn in _UNORDERED and k == 1:
-            return self._by("columns", (3, a))
-        if fn == "softmax" and k == 1 and not self.neginf[a]:
-            return self._by("columns", (3, self.seen((self.const(np.ones(1, np.float32)), None), rows)))
-        a = self._ordered(a, rows, k) if fn in _UNORDERED else a
-        return self._intern("rows", (fn, rows, k), (a,), rows if reduces(fn) else rows * k)
+        found = self._ruled(self.rules.rows, (self.find(a),), fn, rows, k)
+        if isinstance(found, int):
+            return found
+        return self._intern("rows", (fn, rows, k), tuple(found), rows if reduces(fn) else rows * k)
 
     def opaque(self, key: tuple[Any, ...], args: Sequence[int], size: int) -> int:
         """An unknown function, known by ``key``, of its operands."""
@@ -400,4 +370,4 @@ class Terms:
 
 def reduces(fn: str) -> bool:
     """Whether a row function gives one value a row (max, min, argmax, argmin) or a row."""
-    return fn in _UNORDERED or fn.startswith("arg")
+    return fn in ("max", "min") or fn.startswith("arg")

@@ -16,18 +16,28 @@ which of the two an optimizer did is not known beforehand, so both are tried.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from graphcheck.kernel.terms.rules.identities import Applied
-
-if TYPE_CHECKING:
-    from graphcheck.kernel.terms.store import Operand, Terms
+from graphcheck.kernel.terms.store import Operand, Terms
 
 
-def gather(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> Applied | None:
+def push(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Applied | None:
+    """Cases 1 to 4."""
+    return _gathered(terms, views, fn, size, pulls=False)
+
+
+def pull(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Applied | None:
+    """Cases 1 to 4, but that a scalar factor stays outside."""
+    return _gathered(terms, views, fn, size, pulls=True)
+
+
+def _gathered(terms: Terms, views: Sequence[Operand], fn: str, size: int, *, pulls: bool) -> Applied | None:
     """The case, and the gathered form of ``fn(x, d)`` with one constant operand d, or None where there is nothing to gather."""
+    if fn not in ("add", "mul"):
+        return None
     constant = [terms.constant_like(c) for c, _ in views]
     if constant[0] == constant[1]:
         return None
@@ -35,7 +45,7 @@ def gather(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> Applie
     if x[1] is None and terms.size(x[0]) != size:
         return None  # a scalar spread over a tensor
     term = terms.terms[x[0]]
-    pulled = terms.affine == "pull" and fn == "mul" and terms.size(d[0]) == 1 and d[1] is None
+    pulled = pulls and fn == "mul" and terms.size(d[0]) == 1 and d[1] is None
     if term.kind == "contract" and fn == "mul" and x[1] is None and not pulled:
         return _into_weight(terms, x[0], d, size)
     if term.kind != "ew" or term.params[0] not in ("add", "mul") or len(term.args) != 2:
@@ -78,8 +88,9 @@ def _into_weight(terms: Terms, cls: int, d: Operand, size: int) -> Applied | Non
     return 4, terms.contract(a, weight, batches, m, n, k, kn)
 
 
-def pull_scalar(terms: Terms, a: int, b: int, params: tuple[Any, ...]) -> Applied | None:
+def pull_scalar(terms: Terms, operands: Sequence[int], params: tuple[Any, ...]) -> Applied | None:
     """Case 5, for either operand of a contraction; None where neither is a scalar multiple."""
+    a, b = operands
     for first, (x, y) in enumerate(((b, a), (a, b))):
         found = None if terms.constant_like(x) else _scalar_multiple(terms, x)
         if found is not None:

@@ -7,14 +7,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from graphcheck.kernel.terms.maps import Map, Maps
+from graphcheck.kernel.terms.store import Found, Terms
 
-if TYPE_CHECKING:
-    from graphcheck.kernel.terms.store import Terms
+_UNORDERED = ("sum", "max", "min")
 
 
 def one_hot(array: np.ndarray | None, n: int, k: int) -> np.ndarray | None:
@@ -31,18 +32,53 @@ def one_hot(array: np.ndarray | None, n: int, k: int) -> np.ndarray | None:
     return picked if bool((table[np.arange(n), picked] == 1).all()) else None
 
 
-def sort(terms: Terms, a: int, b: int, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> tuple[int, int]:
-    """Order the summed index by where its elements come from, so that the order of a flattened patch is no matter."""
+def pick(terms: Terms, operands: Sequence[int], params: tuple[Any, ...]) -> Found | None:
+    """Case 2."""
+    (a, b), (batches, m, n, k, kn) = operands, params
+    picked = one_hot(terms.arrays.get(b), n, k) if kn and batches[1] == 1 else None
+    if picked is None:
+        return None
+    rows = np.arange(max(batches) * m)[:, None] * k
+    return 2, terms.move((a,), terms.maps.intern(rows + picked[None, :] + 1))
+
+
+def swap(terms: Terms, operands: Sequence[int], params: tuple[Any, ...]) -> Found | None:
+    """The older operand first, a constant behind."""
+    (a, b), (batches, m, n, k, _) = operands, params
+    if b in terms.arrays or not (a in terms.arrays or a > b):
+        return None
+    swapped = terms.contract(b, a, batches[::-1], n, m, k)
+    return 0, terms.move((swapped,), terms.maps.transpose((max(batches), n, m), (0, 2, 1)))
+
+
+def sort(terms: Terms, operands: Sequence[int], params: tuple[Any, ...]) -> Found | None:
+    """Case 1 for a product: the order of a flattened patch is no matter."""
+    (a, b), (batches, m, n, k, kn) = operands, params
     term = terms.terms[a]
-    if term.kind != "move" or batches[1] != 1:
-        return a, b
-    found = order(term.params[0], k)
+    found = order(term.params[0], k) if term.kind == "move" and batches[1] == 1 else None
     if found is None:
-        return a, b
-    a = terms.move((a,), arranged(terms.maps, batches[0] * m, k, found))
+        return None
+    picked = terms.move((a,), arranged(terms.maps, batches[0] * m, k, found))
     if kn:
-        return a, terms.move((b,), terms.maps.intern(found[:, None] * n + np.arange(1, n + 1)))
-    return a, terms.move((b,), arranged(terms.maps, n, k, found))
+        return 1, (picked, terms.move((b,), terms.maps.intern(found[:, None] * n + np.arange(1, n + 1))))
+    return 1, (picked, terms.move((b,), arranged(terms.maps, n, k, found)))
+
+
+def single(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) -> Found | None:
+    """Case 3."""
+    (a,) = operands
+    if k == 1 and fn in _UNORDERED:
+        return 3, a
+    if k == 1 and fn == "softmax" and not terms.neginf[a]:
+        return 3, terms.seen((terms.const(np.ones(1, np.float32)), None), rows)
+    return None
+
+
+def unordered(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) -> Found | None:
+    """Case 1 for a sum, a Max or a Min."""
+    term = terms.terms[operands[0]]
+    found = order(term.params[0], k) if fn in _UNORDERED and term.kind == "move" else None
+    return None if found is None else (1, (terms.move(operands, arranged(terms.maps, rows, k, found)),))
 
 
 def arranged(maps: Maps, rows: int, k: int, order: np.ndarray) -> Map:

@@ -10,22 +10,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphcheck.kernel.terms.rules.identities import Applied, negated
-
-if TYPE_CHECKING:
-    from graphcheck.kernel.terms.store import Operand, Terms
+from graphcheck.kernel.terms.store import Found, Operand, Terms
 
 OPPOSITE = {"max": "min", "min": "max"}
 
 
-def simplify(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> Applied | list[Operand]:
+def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Found | None:
     """The identity, and the class that Max or Min of the operands is by it; or the operands in normal form (case 1)."""
-    if any(terms.neginf[c] for c, _ in views):
-        return list(views)
+    if fn not in OPPOSITE or any(terms.neginf[c] for c, _ in views):
+        return None
     rest, bound = _parts(terms, fn, views, size)
     if not rest or (len(rest) == 1 and bound is None):
         return 1, terms.seen(rest[0] if rest else _scalar(terms, bound), size)
@@ -43,7 +40,8 @@ def simplify(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> Appl
             sloped = _sloped(terms, fn, x, y, size)
             if sloped is not None:
                 return 5, sloped
-    return rest if bound is None else [*rest, _scalar(terms, bound)]
+    kept = rest if bound is None else [*rest, _scalar(terms, bound)]
+    return None if len(kept) == len(views) and set(kept) == set(views) else (1, kept)
 
 
 def _parts(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> tuple[list[Operand], float | None]:

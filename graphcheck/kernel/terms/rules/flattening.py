@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from graphcheck.kernel.terms.maps import Map
-
-if TYPE_CHECKING:
-    from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.store import Terms
 
 
 def flatten(terms: Terms, sources: tuple[int, ...], map_: Map) -> tuple[tuple[int, ...], Map]:

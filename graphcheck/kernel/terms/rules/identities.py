@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from graphcheck.kernel.terms.store import Operand, Terms
+from graphcheck.kernel.terms.store import Operand, Terms
 
 _PAIRS = ((0, 1), (1, 0))
 
@@ -28,8 +26,8 @@ _PAIRS = ((0, 1), (1, 0))
 Applied = tuple[int, int]  # the number of an identity, and the class that it gives
 
 
-def simplify(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> Applied | None:
-    """The identity, and the class that ``fn`` of the operands is by it; or None."""
+def scalars(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Applied | None:
+    """Cases 1 to 3, and the class that ``fn`` of the operands is by it; or None."""
     if fn in ("add", "mul") and len(views) == 2:
         for one, other in _PAIRS:
             value = terms.scalar(views[one][0])
@@ -40,8 +38,11 @@ def simplify(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> Appl
         value = terms.scalar(views[0][0])
         if value and abs(math.frexp(value)[0]) == 0.5 and abs(value) > 2.0**-126:
             return 3, terms.seen((terms.const(np.array([1 / value]), 0), None), size)
-    if not terms.normalize:
-        return None
+    return None
+
+
+def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Applied | None:
+    """All other cases."""
     if fn == "exp":
         argument = negated(terms, views[0], size)
         if argument is not None:

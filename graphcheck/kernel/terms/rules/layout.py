@@ -1,0 +1,35 @@
+"""The layout of elementwise functions in normal form: movement that all operands share stands outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphcheck.kernel.terms.store import Found, Operand, Terms
+
+
+def arrange(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Found | None:
+    """``fn`` of the operands as they are before a movement that is behind it then; None where there is none such."""
+    wide = [(c, m) for c, m in views if terms.size(c) > 1 or m is not None]
+    if not wide:
+        return None if size == 1 else (0, terms.seen((terms.placed(fn, views, 1), None), size))
+    first = wide[0]
+    if first[1] is not None and not first[1].has_zero and all(m is first[1] for _, m in wide):
+        sizes = {terms.size(c) for c, _ in wide}
+        if len(sizes) == 1:
+            return 0, terms.move((terms.ew(fn, [(c, None) for c, _ in views], sizes.pop()),), first[1])
+    return _pivoted(terms, views, fn, size)
+
+
+def _pivoted(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Found | None:
+    """Every operand pulled back by the layout of the oldest computed one, so that the layout does not matter."""
+    computed = [(c, m.key if m else b"", m) for c, m in views if terms.size(c) == size and c not in terms.arrays]
+    for _, _, map_ in sorted(computed, key=lambda entry: (terms.constant_like(entry[0]), *entry[:2])):
+        if map_ is None:
+            return None
+        back = terms.maps.inverse(map_)
+        if back is not None:
+            moved = [
+                (c, terms.whole(c, terms.maps.compose(m, back)) if terms.size(c) > 1 else None) for c, m in views
+            ]
+            return 0, terms.move((terms.placed(fn, moved, size),), map_)
+    return None
