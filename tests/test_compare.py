@@ -251,3 +251,22 @@ def test_sizes_of_a_failed_substitution_are_not_settled(monkeypatch: pytest.Monk
     )
     compare(model(CONV, **c), model(CONV, **moved), graphs=False, run=False)
     assert [chosen["x"][0] for chosen in seen] == [2, 3, 1]  # each size is tried by the proof itself
+
+
+@pytest.mark.parametrize(
+    ("body", "seen"),
+    [
+        ("y = Relu (x)", {"max_abs": 0.25, "scale_ulp": 1e6}),  # rounds nothing
+        ("y = Exp (x)", {"max_abs": 0.25, "scale_ulp": 1e6}),
+        ("y = Exp (x)", {"max_abs": None, "scale_ulp": None, "unequal": 384}),
+    ],
+)
+def test_a_proof_that_executions_gainsay_is_told(monkeypatch: pytest.MonkeyPatch, body: str, seen: dict[str, Any]) -> None:
+    from graphcheck.runs import numeric
+
+    plain = numeric.compare_arrays
+    monkeypatch.setattr(numeric, "compare_arrays", lambda a, b: plain(a, b) | seen)
+    twice = "z = Neg (x)\n w = Neg (z)\n " + body.replace("(x)", "(w)")
+    result = verdict(*(model(text, outputs="float[b,3,8,8] y") for text in (body, twice)))
+    assert result.verdict is Verdict.UNDECIDED
+    assert result.reason.startswith("PROVED, BUT onnxruntime's outputs 'y' differ"), result.reason

@@ -143,7 +143,7 @@ def _spread(pair: Pair, classes: list[int], inputs: Arrays, seed: int) -> dict[i
     try:
         with np.errstate(all="ignore"):
             exact = evaluate(terms, Float64(leaves, bounds=False), classes, visit=check)
-            evaluate(terms, Float64(leaves, bounds=False, unit=unit_of(pair), seed=seed), classes, visit=compare)
+            evaluate(terms, Float64(leaves, bounds=False, unit=unit_of(pair.a, pair.b), seed=seed), classes, visit=compare)
     except (Undecided, KeyError, MemoryError):
         pass  # what was seen until then stands
     return {cls: size for cls, size in found.items() if np.isfinite(size)}

@@ -19,6 +19,7 @@ from graphcheck.files import external
 from graphcheck.files import model as model_
 from graphcheck.interface import inputs as inputs_
 from graphcheck.interface.ports import Interface
+from graphcheck.kernel.interpreter import Trace
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof.pair import Pair, weights
 from graphcheck.kernel.values.bounds import UNITS
@@ -27,7 +28,6 @@ from graphcheck.kernel.values.float64 import Float64, Real
 from graphcheck.parting import probes
 from graphcheck.parting.difference import SPREAD_FACTOR, Deviation, Executed, judge
 from graphcheck.parting.rooms import NEAR
-from graphcheck.runs import numeric
 from graphcheck.runs.child import RemoteSession
 from graphcheck.runs.session import RunError
 
@@ -119,7 +119,7 @@ class Search:
         self.outputs, self.seed, self.given, self.execute = outputs, seed, given, run
         self._check, self._ticks = tick, 0
         self.ranges = tuple((name, *bounds) for name, bounds in ranges.items())
-        self.unit = unit_of(pair)
+        self.unit = unit_of(pair.a, pair.b)
         self.fixed = dict(pair.concrete)
         self.deviations: list[Deviation] = []
         self._sessions: dict[int, RemoteSession] = {}
@@ -351,24 +351,10 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def unit_of(pair: Pair) -> float:
-    """The unit roundoff of the coarsest declared float type of either graph."""
-    names = {v.dtype.name for trace in (pair.a, pair.b) for v in trace.values.values() if isinstance(v, Tensor)}
+def unit_of(*traces: Trace) -> float:
+    """The unit roundoff of the coarsest declared float type of the graphs."""
+    names = {v.dtype.name for trace in traces for v in trace.values.values() if isinstance(v, Tensor)}
     return max((UNITS[n] for n in names if n in UNITS), default=UNITS["float64"])  # integers do not round
-
-
-def spread_of(pair: Pair, interface: Interface, runs: list[numeric.Run], seed: int) -> dict[str, float]:
-    """The spread of each output on the first run whose shapes are those of ``pair``, by A's name."""
-    run = next((r for r in runs if dict(r.shapes) == dict(pair.shapes)), None)
-    if run is None:
-        return {}
-    leaves = {("input", name): np.asarray(value, np.float64) for name, value in run.inputs.items()}
-    named = {v.name: t for v, t in pair.a.values.items() if isinstance(t, Tensor)}
-    outputs = {p.a.name: named[p.a.name].cls for p in interface.outputs if p.a is not None and p.a.name in named}
-    exact = evaluate(pair.terms, Float64(leaves, bounds=False), list(outputs.values()))
-    noisy = evaluate(pair.terms, Float64(leaves, bounds=False, unit=unit_of(pair), seed=seed), list(outputs.values()))
-    find = pair.terms.find
-    return {n: float(np.abs(noisy[find(c)].value - exact[find(c)].value).max(initial=0)) for n, c in outputs.items()}
 
 
 def refusal(

@@ -119,7 +119,7 @@ class Judging:
         if judged is None:
             judged = self._judge()
         if judged[0] is Verdict.PROVED:
-            doubt = self.executions.contradiction(a.pair for a in self.attempts if a.pair is not None)
+            doubt = self.executions.contradiction([a.pair for a in self.attempts if a.pair is not None])
             judged = (Verdict.UNDECIDED, doubt) if doubt else (judged[0], judged[1] + self.executions.refused())
         return judged
 
