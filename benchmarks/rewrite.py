@@ -73,7 +73,7 @@ def batches(model: ir.Model, wanted: list[int]) -> list[int]:
 def forms_of(model: ir.Model, batch: int, threads: int, runs: int) -> dict[str, Any]:
     """Milliseconds (median and quartiles) of the original, every legal form of its sites, and ``fastest``."""
     clock = onnxruntime_timer(batch=batch, threads=threads, runs=runs)
-    sites = [site.name for site in prepared(model)[1].sites]
+    sites = [site.name for site in prepared(model).analysis.sites]
     names, models = ["original"], [model]
     for form in FORMS:
         result = rewrite(model, form, sites=sites)

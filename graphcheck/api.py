@@ -102,7 +102,7 @@ def analyze(model: ModelLike) -> Analysis:
     from graphcheck.files.model import read
     from graphcheck.patches.preparing import prepared
 
-    return prepared(read(model))[1]
+    return prepared(read(model)).analysis
 
 
 def rewrite(

@@ -202,7 +202,7 @@ def analyze(
 ) -> int:
     """Find the patch embeddings of a model, and say why other contractions are none."""
     from graphcheck.files.model import read
-    from graphcheck.patches.preparing import analyze_json
+    from graphcheck.patches.preparing import analyze_json, prepared
 
     output.check_sources(model)
     output.check_targets(json, report, sources=[model])
@@ -210,13 +210,14 @@ def analyze(
     terminal = Terminal(quiet=json == "-")
     loaded = read(model)
     try:
-        result = analyze_json(loaded)
+        found = prepared(loaded)
+        result = analyze_json(loaded, found)
     except Undecided as error:
         raise Undecided(f"{model}: {error}") from None
     if json or report:
         from graphcheck.reporting.shapes import graph_of
 
-        result |= {"graph": graph_of(loaded)}
+        result |= {"graph": graph_of(loaded, found.runs_of(loaded))}
     written = output.write_all(result, json, report)
     show_analysis(terminal, result)
     commands.say(terminal, written)

@@ -204,7 +204,7 @@ def _rewritten(model: Path, to: str, **options: Any) -> Rewrite:
 def _reported(result: Rewrite) -> list[dict[str, str]]:
     from graphcheck.rewriting.fastest import explain
 
-    return explain(result.original)
+    return explain(result.analysis)
 
 
 def _fastest(model: Path, check: Any, sites: list[str] | None, run: bool, **measuring: Any) -> Rewrite:

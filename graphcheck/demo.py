@@ -170,11 +170,12 @@ def _submit(
 def analyze_file(path: str) -> dict[str, Any]:
     """The JSON of ``graphcheck analyze`` with the graph."""
     from graphcheck.files.model import read
-    from graphcheck.patches.preparing import analyze_json
+    from graphcheck.patches.preparing import analyze_json, prepared
     from graphcheck.reporting.shapes import graph_of
 
     model = read(path)
-    return analyze_json(model) | {"graph": graph_of(model)}
+    found = prepared(model)
+    return analyze_json(model, found) | {"graph": graph_of(model, found.runs_of(model))}
 
 
 def rewrite_file(path: str, to: str, seed: int) -> dict[str, Any]:

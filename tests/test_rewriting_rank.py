@@ -16,6 +16,7 @@ from patch_cases import IMAGE, TOKENS, conv, graph, ints, ops, patchify, project
 from graphcheck.cli import main
 from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.files import model as model_
+from graphcheck.patches.analyze import find
 from graphcheck.patches.regions import factors
 from graphcheck.rewriting import checks
 from graphcheck.rewriting.builder import steps
@@ -214,8 +215,8 @@ def test_each_site_may_have_its_own_form() -> None:
 
 
 def test_reports_are_told_for_models_with_patches_only() -> None:
-    assert {row["form"] for row in explain(IMAGES["2-d"])} == {"conv", "matmul"}
-    assert explain(conv("strides = [1, 1]", (5, 3, 1, 1), IMAGE)) == []
+    assert {row["form"] for row in explain(find(IMAGES["2-d"]))} == {"conv", "matmul"}
+    assert explain(find(conv("strides = [1, 1]", (5, 3, 1, 1), IMAGE))) == []
 
 
 def test_explain_tells_what_is_reported_for_each_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

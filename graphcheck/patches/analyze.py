@@ -20,14 +20,42 @@ from graphcheck.patches.trace import Trial, trials
 from graphcheck.patches.window import NoWindow
 
 
-def find(model: ir.Model, runs: Sequence[Trial] | None = None) -> Analysis:
-    """The patch embeddings of a model's main graph, and the contractions fed by movement that are none, with reasons.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Analyzed:
+    """A model, what was found in it, and the trials that showed it: all that later steps need, so that none looks again."""
 
-    The model is traced where its dims are static once, else at two or three sizes, which must show the same geometry;
-    ``runs`` are its trials, where they have been made. Contractions inside subgraphs are not looked at, nor those inside
-    model-local functions, which :func:`graphcheck.patches.preparing.prepared` puts into the main graph.
+    model: ir.Model
+    analysis: Analysis
+    runs: tuple[Trial, ...]
+
+    def runs_of(self, model: ir.Model) -> tuple[Trial, ...] | None:
+        """The trials, if they are of this very model."""
+        return self.runs if self.model is model else None
+
+    def clone(self) -> Analyzed:
+        """The same of a clone of the model, to be rewritten in place; it keeps no trials."""
+        model = self.model.clone()
+        nodes = dict(zip(self.model.graph, model.graph, strict=True))
+        values = dict(zip(self.model.graph.inputs, model.graph.inputs, strict=True))
+        values |= {v: model.graph.initializers[name] for name, v in self.model.graph.initializers.items()}
+        values |= {v: w for node, other in nodes.items() for v, w in zip(node.outputs, other.outputs, strict=True)}
+        sites = tuple(site.moved(nodes, values) for site in self.analysis.sites)
+        return Analyzed(model, dataclasses.replace(self.analysis, sites=sites), ())
+
+
+def find(model: ir.Model) -> Analysis:
+    """The patch embeddings of a model's main graph, and the contractions fed by movement that are none, with reasons."""
+    return analyzed(model).analysis
+
+
+def analyzed(model: ir.Model) -> Analyzed:
+    """What is found in a model's main graph.
+
+    The model is traced where its dims are static once, else at two or three sizes, which must show the same geometry.
+    Contractions inside subgraphs are not looked at, nor those inside model-local functions, which
+    :func:`graphcheck.patches.preparing.prepared` puts into the main graph.
     """
-    runs = trials(model) if runs is None else runs
+    runs = tuple(trials(model))
     met = contractions(runs)
     sites: list[Site] = []
     refusals: list[Refusal] = []
@@ -44,7 +72,7 @@ def find(model: ir.Model, runs: Sequence[Trial] | None = None) -> Analysis:
     open_ = {site.node: _unblocked(model, site, met[site.node]) for site in blocked}
     if any(open_.values()):
         marked = mark_blocked(model, [open_.get(site.node) or site for site in marked])
-    return Analysis(marked, tuple(refusals))
+    return Analyzed(model, Analysis(marked, tuple(refusals)), runs)
 
 
 def site_at(model: ir.Model, node: ir.Node) -> Site | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable
 
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
 from graphcheck.files import model as model_
-from graphcheck.patches import analyze
+from graphcheck.patches.analyze import Analyzed, analyzed
 from graphcheck.patches.product import CONTRACTIONS
 from graphcheck.patches.site import Refusal
 
@@ -19,35 +20,39 @@ _WAS = "graphcheck.node"  # and what it is called there
 Identifier = tuple[str, str, str]
 
 
-def inlined(model: ir.Model, *, whole: bool = False) -> tuple[ir.Model, tuple[Refusal, ...]]:
-    """A clone of the model with the functions that hold a patch embedding (``whole``: with all of them) inlined.
+def inlined(model: ir.Model, *, whole: bool = False) -> tuple[Analyzed, tuple[Refusal, ...]]:
+    """A clone of the model with the functions that hold a patch embedding (``whole``: with all of them) inlined, analyzed.
 
     The model itself comes back if none does. Beside it, why there is none in the functions that are left: what a
     contraction in them was refused for, or that they are of another opset version than the model and not looked into.
     """
     if not model.functions:
-        return model, ()
+        return analyzed(model), ()
     holding = {f.identifier() for f in model.functions.values() if any(_contracts(node) for node in f.all_nodes())}
     foreign = {f.identifier() for f in model.functions.values() if _is_foreign(f, model)}
     reason = "the function is of another opset version than the model, so it is not looked into"
     left = tuple(Refusal(reason, _called(identifier)) for identifier in sorted(holding & foreign))
     if whole:
         everything = {f.identifier() for f in model.functions.values()} - foreign
-        return _inline(model, everything) or model, left
+        return analyzed(_inline(model, everything) or model), left
     holding = _with_callers(model, holding - foreign) - foreign
     trial = _inline(model, holding, mark=True) if holding else None
     if trial is None:
-        return model, left
-    found = analyze.find(trial)
-    wanted = {site.node.metadata_props.get(_FROM) for site in found.sites if not site.ordinary} - {None}
+        return analyzed(model), left
+    seen = analyzed(trial)
+    wanted = {site.node.metadata_props.get(_FROM) for site in seen.analysis.sites if not site.ordinary} - {None}
     chosen = _with_callers(model, (identifier for identifier in holding if _key(identifier) in wanted)) - foreign
     inside = {model_.node_name(node): node.metadata_props for node in trial.graph if _FROM in node.metadata_props}
     keys = {_key(identifier) for identifier in chosen}
-    for refusal in found.refusals:
+    for refusal in seen.analysis.refusals:
         was = inside.get(refusal.node, {})
         if was and was[_FROM] not in keys:
             left += (Refusal(refusal.reason, was[_WAS]),)
-    return (_inline(model, chosen) if chosen else None) or model, tuple(dict.fromkeys(left))
+    if chosen == holding:
+        _unmark(trial)
+    else:
+        seen = analyzed((_inline(model, chosen) if chosen else None) or model)
+    return seen, tuple(dict.fromkeys(left))
 
 
 def _inline(model: ir.Model, chosen: set[Identifier], *, mark: bool = False) -> ir.Model | None:
@@ -60,6 +65,12 @@ def _inline(model: ir.Model, chosen: set[Identifier], *, mark: bool = False) -> 
         InlinePass(criteria=lambda function: function.identifier() in chosen)(work)
         return work
     return None
+
+
+def _unmark(model: ir.Model) -> None:
+    for node in itertools.chain(model.graph.all_nodes(), *(f.all_nodes() for f in model.functions.values())):
+        for mark in (_FROM, _WAS):
+            node.metadata_props.pop(mark, None)
 
 
 def _is_foreign(function: ir.Function, model: ir.Model) -> bool:

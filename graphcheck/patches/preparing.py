@@ -12,38 +12,42 @@ from typing import Any
 import onnx_ir as ir
 
 from graphcheck.files import model as model_
-from graphcheck.patches.analyze import find
+from graphcheck.patches.analyze import Analyzed, analyzed
 from graphcheck.patches.inlining import inlined
-from graphcheck.patches.site import Analysis, Refusal
+from graphcheck.patches.site import Refusal
 
 SCHEMA = "graphcheck/analyze/1"
 
 _MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 
 
-def prepared(model: ir.Model, *, whole: bool = False) -> tuple[ir.Model, Analysis]:
-    """(the model, or a clone in which more patch embeddings can be seen; its analysis)."""
-    work, inside = inlined(model, whole=whole)
-    analysis = _with(find(work), inside)
-    blockers = {r.node for r in analysis.refusals if r.reason.startswith("QuantizeLinear stands between")}
+def prepared(model: ir.Model, *, whole: bool = False) -> Analyzed:
+    """The model, or a clone in which more patch embeddings can be seen, analyzed."""
+    found, inside = inlined(model, whole=whole)
+    found = _with(found, inside)
+    blockers = {r.node for r in found.analysis.refusals if r.reason.startswith("QuantizeLinear stands between")}
     if not blockers:
-        return work, analysis
-    hoisted = work.clone()
+        return found
+    hoisted = found.model.clone()
     done = [_hoist(node) for node in list(hoisted.graph) if model_.node_name(node) in blockers]
     if not any(done):
-        return work, analysis
+        return found
     hoisted.graph.sort()
-    again = _with(find(hoisted), inside)
-    return (hoisted, again) if len(again.sites) > len(analysis.sites) else (work, analysis)
+    again = _with(analyzed(hoisted), inside)
+    return again if len(again.analysis.sites) > len(found.analysis.sites) else found
 
 
-def _with(analysis: Analysis, more: tuple[Refusal, ...]) -> Analysis:
-    return dataclasses.replace(analysis, refusals=(*analysis.refusals, *more))
+def _with(found: Analyzed, more: tuple[Refusal, ...]) -> Analyzed:
+    analysis = dataclasses.replace(found.analysis, refusals=(*found.analysis.refusals, *more))
+    return dataclasses.replace(found, analysis=analysis)
 
 
-def analyze_json(model: ir.Model) -> dict[str, Any]:
-    """``graphcheck analyze`` as plain data (schema graphcheck/analyze/1), without the drawn graph."""
-    _, analysis = prepared(model)
+def analyze_json(model: ir.Model, found: Analyzed | None = None) -> dict[str, Any]:
+    """``graphcheck analyze`` as plain data (schema graphcheck/analyze/1), without the drawn graph.
+
+    ``found`` is what :func:`prepared` gave for the model, if it has been asked.
+    """
+    analysis = (found or prepared(model)).analysis
     return {
         "schema": SCHEMA,
         "model": model_.summary(model),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,18 @@ class Site:
     def name(self) -> str:
         """The name of the contraction node."""
         return model_.node_name(self.node)
+
+    def moved(self, nodes: Mapping[ir.Node, ir.Node], values: Mapping[ir.Value, ir.Value]) -> Site:
+        """The same site of another model, whose nodes and values stand for this one's."""
+        return dataclasses.replace(
+            self,
+            input=values[self.input],
+            output=values[self.output],
+            node=nodes[self.node],
+            region=tuple(nodes[node] for node in self.region),
+            weight_value=values[self.weight_value],
+            residual=None if self.residual is None else values[self.residual],
+        )
 
     def geometry(self) -> tuple[Any, ...]:
         """What two sites must share to be the same convolution, whatever the order and the names of the input's axes.

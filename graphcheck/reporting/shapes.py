@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from graphcheck.patches.trace import Trial
+
 Sizes = Mapping[str, int]
 
 
-def graph_of(model: ir.Model) -> dict[str, Any]:
+def graph_of(model: ir.Model, runs: Sequence[Trial] | None = None) -> dict[str, Any]:
     """The ``graph`` record of the JSON (see ``structure.graph_json``), its tensors' shapes traced where no dim is declared.
 
     A symbolic dim is named where the traces tell which it is ("batch", "batch*196", "height/16"), else None. What cannot
-    be traced keeps what it declares.
+    be traced keeps what it declares. ``runs`` are the model's trials, where they have been made.
     """
     import onnx_ir as ir
 
@@ -25,7 +27,7 @@ def graph_of(model: ir.Model) -> dict[str, Any]:
 
     graph = graph_json(model)
     try:
-        runs = trials(model)
+        runs = trials(model) if runs is None else runs
     except (GraphcheckError, Undecided, MemoryError, ValueError):
         return graph
     for value, found in runs[0].values.items():

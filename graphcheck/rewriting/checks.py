@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -31,12 +32,12 @@ class Check:
 
 
 def structural_checks(
-    original: ir.Model, rewritten: ir.Model, sites: tuple[Site, ...] = (), *, run: bool = True
+    original: ir.Model, rewritten: ir.Model, sites: Sequence[Site] | None = None, *, run: bool = True
 ) -> list[Check]:
     """Names kept, ``onnx.checker`` with full check, loads in onnxruntime, and the same window map.
 
-    ``run=False`` leaves onnxruntime out. ``sites`` are the rewritten sites of ``original``; without them those found in
-    it are compared.
+    ``run=False`` leaves onnxruntime out. ``sites`` are those of ``original`` whose windows the result must have; None:
+    all that are found in it.
     """
     loads = [_loads(original, rewritten)] if run else []
     return [_names(original, rewritten), _checker(rewritten), *loads, _windows(original, rewritten, sites)]
@@ -77,8 +78,9 @@ def _loads(original: ir.Model, rewritten: ir.Model) -> Check:
     return Check("onnxruntime", None, f"onnxruntime loads neither: {before}")
 
 
-def _windows(original: ir.Model, rewritten: ir.Model, sites: tuple[Site, ...]) -> Check:
-    before = [site for site in sites or find(original).sites if site.geometry()[0]]
+def _windows(original: ir.Model, rewritten: ir.Model, sites: Sequence[Site] | None) -> Check:
+    sites = find(original).sites if sites is None else sites
+    before = [site for site in sites if site.geometry()[0]]
     after = find(rewritten) if before else Analysis((), ())
     left = [site.geometry() for site in after.sites]
     for site in before:

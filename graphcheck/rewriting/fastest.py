@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Sequence
+from time import perf_counter as clock
 from typing import Any
 
 import onnx_ir as ir
 
+from graphcheck.patches.analyze import Analyzed
 from graphcheck.patches.preparing import prepared
-from graphcheck.patches.site import Site
+from graphcheck.patches.site import Analysis, Site
 from graphcheck.rewriting.forms import FORMS
-from graphcheck.rewriting.rewrite import Prove, Rewrite, choose, rewrite
+from graphcheck.rewriting.rewrite import Prove, Rewrite, choose, judge, written
 from graphcheck.rewriting.timing import Timer
 
 # What people reported, by target: (form, what was said, where).
@@ -38,9 +40,9 @@ REPORTED = (
 _LEAST_GAIN = 0.01
 
 
-def explain(model: ir.Model) -> list[dict[str, str]]:
-    """What is reported to be best for each known target, if the model has a patch embedding; nothing is measured."""
-    if not any(not site.ordinary for site in prepared(model)[1].sites):
+def explain(analysis: Analysis) -> list[dict[str, str]]:
+    """What is reported to be best for each known target, if a patch embedding was found; nothing is measured."""
+    if not any(not site.ordinary for site in analysis.sites):
         return []
     return [{"target": t, "form": f, "reported": said, "source": where} for t, f, said, where in REPORTED]
 
@@ -52,32 +54,41 @@ def fastest(
 
     A form is taken only if it :func:`beats` the original.
     """
-    found = prepared(model)[1]
+    start = clock()
+    found = prepared(model).clone()
+    seconds = clock() - start
     forms: dict[str, str] = {}
     measured: list[dict[str, Any]] = []
-    chosen, refusals = choose(found.sites, "", sites, measured=True)
+    chosen, refusals = choose(found.analysis.sites, "", sites, measured=True)
     for site in chosen:
-        row = _measure(model, site, forms, time, run)
+        row = _measure(model, found, site, forms, time, run)
         measured.append(row)
         if row["chosen"] != site.form:
             forms[site.name] = row["chosen"]
     if not forms:
         reason = "no form beats the original beyond noise" if measured else "nothing to rewrite"
+        told = (*found.analysis.refusals, *refusals)
         return Rewrite(
-            model, model, "fastest", (), (*found.refusals, *refusals), None, reason, (), {}, measured=tuple(measured)
+            model, model, "fastest", (), told, None, reason, (), {}, measured=tuple(measured), analysis=found.analysis
         )
-    result = rewrite(model, forms, check=check, run=run)
-    return dataclasses.replace(result, to="fastest", measured=tuple(measured))
+    result = judge(written(model, found.clone(), forms, list(forms)), check, run)
+    timings = {"analyze": seconds, **result.timings}
+    return dataclasses.replace(result, to="fastest", measured=tuple(measured), timings=timings)
 
 
 def _measure(
-    model: ir.Model, site: Site, forms: dict[str, str], time: Timer, run: bool
+    model: ir.Model, found: Analyzed, site: Site, forms: dict[str, str], time: Timer, run: bool
 ) -> dict[str, Any]:
     """The table of one site, the earlier sites in the forms chosen for them."""
-    names, models = [site.form], [rewrite(model, forms, run=run).model if forms else model]
+
+    def unproved(to: dict[str, str]) -> Rewrite:
+        result = written(model, found.clone(), to, list(to))
+        return judge(result, None, run) if result.changed else result
+
+    names, models = [site.form], [unproved(forms).model if forms else model]
     for form in FORMS:
         if form != site.form and FORMS[form].why_not(site) is None:
-            result = rewrite(model, {**forms, site.name: form}, run=run)
+            result = unproved({**forms, site.name: form})
             if any(a.site.name == site.name for a in result.applied) and result.changed:
                 names.append(form)
                 models.append(result.model)

@@ -13,9 +13,10 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck.files import model as model_
+from graphcheck.patches.analyze import Analyzed
 from graphcheck.patches.liveness import live_nodes
 from graphcheck.patches.site import Refusal, Site
-from graphcheck.patches.trace import Trial, trials
+from graphcheck.patches.trace import Trial
 from graphcheck.rewriting.builder import pick
 
 CONSTANT = "graphcheck.constant"  # on a node, in memory: position and name of its constant operand
@@ -31,13 +32,11 @@ class Affine:
     nodes: tuple[ir.Node, ...]
 
 
-def fold(
-    model: ir.Model, sites: Sequence[Site], named: Sequence[str] | None = None
-) -> tuple[tuple[Site, ...], tuple[Refusal, ...]]:
+def fold(found: Analyzed, named: Sequence[str] | None = None) -> tuple[tuple[Site, ...], tuple[Refusal, ...]]:
     """The sites, with the normalization before them taken in where that is legal; and why it is not elsewhere."""
-    run = trials(model)[0]
-    made = [site if site.ordinary and not named else _folded(model, site, run) for site in sites]
-    refusals = tuple(found for found in made if isinstance(found, Refusal))
+    sites = found.analysis.sites
+    made = [site if site.ordinary and not named else _folded(found.model, site, found.runs[0]) for site in sites]
+    refusals = tuple(each for each in made if isinstance(each, Refusal))
     return tuple(b if isinstance(b, Site) else a for a, b in zip(sites, made, strict=True)), refusals
 
 

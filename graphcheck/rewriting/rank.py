@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from graphcheck.files import model as model_
+from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.patches.regions import Region, find_regions
 from graphcheck.patches.site import Refusal
 from graphcheck.patches.trace import Trial, trials
@@ -18,11 +22,20 @@ RULE = "movement-in-steps"
 _LARGEST = 2**24  # bytes of a constant that is stored anew
 
 
-def limit_rank(model: ir.Model, rank: int) -> tuple[list[tuple[Region, list[ir.Node]]], list[Refusal]]:
+def limit_rank(
+    model: ir.Model, rank: int, before: Trial
+) -> tuple[list[tuple[Region, list[ir.Node]]], list[Refusal]]:
     """Rewrite, in place, every movement region so that its tensors have ``rank`` dims at most.
 
-    Returns what was rewritten, with the new nodes, and every tensor that is still over the limit with the reason.
+    ``before`` is a trial of the model before its sites were rewritten: with what the new tensors declare, it often tells
+    that nothing is over the limit. Returns what was rewritten, with the new nodes, and every tensor that is still over the
+    limit with the reason.
     """
+    values = itertools.chain(
+        model.graph.inputs, model.graph.initializers.values(), *(node.outputs for node in model.graph.all_nodes())
+    )
+    if all((dims := _dims(value, before)) is not None and len(dims) <= rank for value in values):
+        return [], []
     runs = trials(model)
     done = _fold_constants(model, runs, rank)
     regions, left = find_regions(model, runs, rank)
@@ -83,8 +96,12 @@ def _wide_behind(node: ir.Node, run: Trial, rank: int) -> list[ir.Node]:
 
 def _rank(value: ir.Value, run: Trial) -> int:
     """The number of dims of a value, as traced, or as declared where it could not be traced; 0 if it is not known."""
+    return len(_dims(value, run) or ())
+
+
+def _dims(value: ir.Value, run: Trial) -> Sequence[Any] | ir.Shape | None:
     traced = run.values.get(value)
-    return len(traced.shape) if traced is not None else 0 if value.shape is None else len(value.shape)
+    return traced.shape if isinstance(traced, (np.ndarray, Tensor)) else value.shape
 
 
 def _left(model: ir.Model, run: Trial, rank: int) -> list[Refusal]:

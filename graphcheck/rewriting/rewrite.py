@@ -12,9 +12,10 @@ import onnx_ir as ir
 
 from graphcheck.errors import UsageError
 from graphcheck.files import model as model_
+from graphcheck.patches.analyze import Analyzed
 from graphcheck.patches.preparing import prepared
 from graphcheck.patches.regions import Region
-from graphcheck.patches.site import Refusal, Site
+from graphcheck.patches.site import Analysis, Refusal, Site
 from graphcheck.rewriting import normalization
 from graphcheck.rewriting.apply import apply, cancel_transposes, sweep
 from graphcheck.rewriting.builder import RULE, Cannot
@@ -67,6 +68,7 @@ class Rewrite:
         timings: Seconds by stage.
         moved: Movement elsewhere that was split to keep ``max_rank``.
         measured: For ``fastest``: milliseconds of each form, by site.
+        analysis: What the analyzer found in the model.
     """
 
     original: ir.Model
@@ -80,6 +82,7 @@ class Rewrite:
     timings: dict[str, float]
     moved: tuple[dict[str, Any], ...] = ()
     measured: tuple[dict[str, Any], ...] = ()
+    analysis: Analysis = dataclasses.field(default=Analysis((), ()), repr=False)
 
     def __repr__(self) -> str:
         verdict = None if self.verdict is None else str(self.verdict)
@@ -141,22 +144,42 @@ def rewrite(
         if form not in FORMS:
             raise UsageError(f"there is no form {form!r}; the forms are {', '.join(FORMS)}; --to fastest measures them")
     sites = list(forms) if forms else sites
-    to = to if isinstance(to, str) else ", ".join(dict.fromkeys(forms.values()))
     if max_rank is not None and max_rank < 3:
         raise UsageError(f"--max-rank is {max_rank}; 3 is the least that movement can be split into")
     start = time.perf_counter()
-    work, analysis = prepared(model.clone(), whole=max_rank is not None)
+    found = prepared(model.clone(), whole=max_rank is not None)
+    seconds = time.perf_counter() - start
+    result = written(model, found, forms or to, sites, max_rank=max_rank, fold_normalization=fold_normalization)
+    del found  # its trials are large, and the proof wants room
+    result = dataclasses.replace(result, timings={"analyze": seconds, **result.timings})
+    return judge(result, check, run) if result.changed else result
+
+
+def written(
+    model: ir.Model,
+    found: Analyzed,
+    to: str | Mapping[str, str],
+    sites: Sequence[str] | None = None,
+    *,
+    max_rank: int | None = None,
+    fold_normalization: bool = False,
+) -> Rewrite:
+    """The rewrite of what was ``found`` in a clone of ``model``, in place there; nothing is checked yet.
+
+    ``to`` and the others as for :func:`rewrite`.
+    """
+    start = time.perf_counter()
+    work, analysis = found.model, found.analysis
     work.meta.pop("graphcheck.path", None)
-    analyzed = time.perf_counter()
-    found, unfolded = normalization.fold(work, analysis.sites, sites) if fold_normalization else (analysis.sites, ())
-    chosen, refusals = choose(found, forms or to, sites, max_rank)
-    there = len([s for s in found if not sites or set(_names(s)) & set(sites)]) - len(chosen) - len(refusals)
+    known, unfolded = normalization.fold(found, sites) if fold_normalization else (analysis.sites, ())
+    chosen, refusals = choose(known, to, sites, max_rank)
+    there = len([s for s in known if not sites or set(_names(s)) & set(sites)]) - len(chosen) - len(refusals)
     refusals = [*analysis.refusals, *unfolded, *refusals]
     replaced: dict[ir.Value, ir.Value] = {}
     applied: list[Applied] = []
     for site in chosen:
         try:
-            form, nodes = _first_form(work, site, _form_for(site, forms or to), replaced, max_rank)
+            form, nodes = _first_form(work, site, _form_for(site, to), replaced, max_rank)
         except Cannot as error:
             refusals.append(Refusal(str(error), site.name))
             continue
@@ -165,16 +188,25 @@ def rewrite(
     sweep(work)
     moved: list[tuple[Region, list[ir.Node]]] = []
     if max_rank is not None:
-        moved, left = limit_rank(work, max_rank)
+        moved, left = limit_rank(work, max_rank, found.runs[0])
         refusals += left
-    timings = {"analyze": analyzed - start, "rewrite": time.perf_counter() - analyzed}
-    result = Rewrite(
-        model, work, to, tuple(applied), tuple(refusals), None, "", (), timings, tuple(_row(*m) for m in moved)
-    )
+    reason = ""
     if not applied and not moved:
-        has = f": {there} {'site has' if there == 1 else 'sites have'} the form already" if there else ""
-        return dataclasses.replace(result, model=model, reason=f"nothing to rewrite{has}")
-    return judge(result, check, run)
+        work, has = model, f": {there} {'site has' if there == 1 else 'sites have'} the form already" if there else ""
+        reason = f"nothing to rewrite{has}"
+    return Rewrite(
+        model,
+        work,
+        to if isinstance(to, str) else ", ".join(dict.fromkeys(to.values())),
+        tuple(applied),
+        tuple(refusals),
+        None,
+        reason,
+        (),
+        {"rewrite": time.perf_counter() - start},
+        tuple(_row(*m) for m in moved),
+        analysis=analysis,
+    )
 
 
 def _first_form(
@@ -267,7 +299,7 @@ def judge(result: Rewrite, check: Prove | None, run: bool = True) -> Rewrite:
     """Run the checks; the original takes the model's place where one fails or the proof is missing."""
     start = time.perf_counter()
     sites = tuple(a.site for a in result.applied)
-    checks = structural_checks(result.original, result.model, sites, run=run)
+    checks = structural_checks(result.original, result.model, sites or result.analysis.sites, run=run)
     failed = next((c for c in checks if c.ok is False), None)
     timings = {**result.timings, "checks": time.perf_counter() - start}
     result = dataclasses.replace(result, checks=tuple(checks), timings=timings)

@@ -51,7 +51,7 @@ def row(
 ) -> Row:
     """Recognise, rewrite to each form and back to the original's, prove both against the original, run both."""
     start = time.perf_counter()
-    _, found = prepared(model)
+    found = prepared(model).analysis
     sites = [site for site in found.sites if not site.ordinary]
     ordinary = len(found.sites) - len(sites)
     sites = sites or list(found.sites[:1])  # an ordinary Conv alone is rewritten too, by name
@@ -94,7 +94,7 @@ class _Attempts:
         reason = FORMS[site.form].why_not(site)
         if reason is not None:
             return NO_WAY_BACK
-        new = [s.name for s in prepared(there.model)[1].sites if RULE in s.node.metadata_props]
+        new = [s.name for s in prepared(there.model).analysis.sites if RULE in s.node.metadata_props]
         if not new:
             return "not recognised"
         result, said = self.form(there.model, site.form, new)
@@ -114,7 +114,7 @@ class _Attempts:
 
 def rewritten(model: ir.Model, to: str) -> ir.Model:
     """The model with all its sites in one form, not proved."""
-    _, found = prepared(model)
+    found = prepared(model).analysis
     return rewrite(model, to, sites=[s.name for s in found.sites]).model
 
 
