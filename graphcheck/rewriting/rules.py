@@ -41,10 +41,11 @@ def patch_embedding_rules(to: str = "conv") -> RewriteRuleSet:
 
     if to not in FORMS:
         raise UsageError(f"there is no form {to!r}; the forms are {', '.join(FORMS)}")
+    sites: dict[ir.Value, Site] = {}  # those that a check has found and the rewrite behind it takes
     rules = []
     for op_type in _OPERANDS:
         name = f"patch-embedding:{op_type}->{to}"
-        rules.append(RewriteRule(_pattern(op_type), _rewrite(to), _check(to), name=name, remove_nodes=False))
+        rules.append(RewriteRule(_pattern(op_type), _rewrite(to, sites), _check(to, sites), name=name, remove_nodes=False))
     return RewriteRuleSet(rules)
 
 
@@ -56,23 +57,22 @@ def _pattern(op_type: str) -> Any:
     return pattern
 
 
-def _check(to: str) -> Any:
+def _check(to: str, sites: dict[ir.Value, Site]) -> Any:
     def check(context: Any, y: ir.Value, **_: Any) -> bool:
-        return _site(context.model, y, to) is not None
+        site = _site(context.model, y, to)
+        if site is not None:
+            sites[y] = site
+        return site is not None
 
     return check
 
 
-def _rewrite(to: str) -> Any:
+def _rewrite(to: str, sites: dict[ir.Value, Site]) -> Any:
     def rewrite(op: Any, y: ir.Value, **_: Any) -> ir.Value | None:
-        graph = y.graph
-        if not isinstance(graph, ir.Graph):
+        graph, site = y.graph, sites.pop(y, None)
+        if not isinstance(graph, ir.Graph) or site is None:
             return None
-        model = ir.Model(graph, ir_version=10)
-        site = _site(model, y, to)
-        if site is None:
-            return None
-        builder = SiteBuilder(model, site, site.input, f"patch-embedding:{site.form}->{to}")
+        builder = SiteBuilder(ir.Model(graph, ir_version=10), site, site.input, f"patch-embedding:{site.form}->{to}")
         try:
             result, groups = FORMS[to].build(builder)
             result = to_output(builder, result, groups)
