@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
 import onnx_ir as ir
 
 from graphcheck.files import model as model_
+from graphcheck.graphs import walk
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.patches.contraction import Traced
 from graphcheck.patches.product import operands
@@ -30,14 +32,11 @@ def refusal(traced: Traced) -> Refusal | None:
         return None
     begin, _ = trial.index_of(data.cls)
     carrier = trial.carrier(begin)
-    for blocker, value in _moved_behind(carrier, trial):
-        tensor = trial.tensor(value)
-        assert tensor is not None
-        if _is_patchify(tensor, data.shape, trial):
-            return Refusal(
-                f"{blocker.op_type} stands between the patchify and the projection", model_.node_name(blocker)
-            )
-    return None
+    found = _moved_behind(carrier, trial)
+    if found is None or not _is_patchify(found[1], data.shape, trial):
+        return None
+    blocker = found[0]
+    return Refusal(f"{blocker.op_type} stands between the patchify and the projection", model_.node_name(blocker))
 
 
 def unknown_weight(traced: Traced) -> Refusal | None:
@@ -63,32 +62,24 @@ def unknown_weight(traced: Traced) -> Refusal | None:
     return None
 
 
-def _moved_behind(value: ir.Value | None, trial: Trial) -> list[tuple[ir.Node, ir.Value]]:
+def _moved_behind(value: ir.Value | None, trial: Trial) -> tuple[ir.Node, Tensor] | None:
     """(node, its operand) where a chain of same-sized elementwise nodes behind ``value`` reads moved data."""
-    found: list[tuple[ir.Node, ir.Value]] = []
-    queue, looked = [value], 0
     size = _size(value, trial)
-    done: set[ir.Value] = set()
-    while queue and looked < _STEPS:
-        at = queue.pop(0)
-        producer = at.producer() if at is not None else None
+
+    def only(node: ir.Node) -> ir.Value | None:
+        same = {v for v in node.inputs if _size(v, trial) == size}
+        return same.pop() if len(same) == 1 else None  # several: a residual sum, a gate, no normalization
+
+    reader: ir.Node | None = None
+    for at in itertools.islice(walk.chain(value, only), _STEPS + 1):
         tensor = trial.tensor(at)
-        if producer is None or tensor is None or at in done or trial.terms.terms[tensor.cls].kind == "leaf":
-            continue  # an input, or a contraction's result
-        done.add(at)  # type: ignore[arg-type]
-        looked += 1
-        same = {v for v in producer.inputs if _size(v, trial) == size}
-        if len(same) != 1:
-            continue  # a residual sum, a gate: no normalization
-        (operand,) = same
-        tensor = trial.tensor(operand)
-        if tensor is not None and operand is not None:
-            kind = trial.terms.terms[tensor.cls].kind
-            if kind == "move":
-                found.append((producer, operand))
-            elif kind != "leaf":
-                queue.append(operand)
-    return found
+        kind = "leaf" if tensor is None else trial.terms.terms[tensor.cls].kind
+        if tensor is None or kind == "leaf":
+            return None  # an input, or a contraction's result
+        if kind == "move" and reader is not None:
+            return reader, tensor
+        reader = at.producer()
+    return None
 
 
 def _size(value: ir.Value | None, trial: Trial) -> int:

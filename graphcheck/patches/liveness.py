@@ -7,34 +7,25 @@ import dataclasses
 import onnx_ir as ir
 
 from graphcheck.files import model as model_
+from graphcheck.graphs import walk
 from graphcheck.patches.site import Site
 
 
 def live_nodes(model: ir.Model, cut: dict[ir.Value, list[ir.Value]]) -> set[ir.Node]:
     """The nodes that the outputs need when each value of ``cut`` is made from its list of values instead."""
-    live: set[ir.Node] = set()
-    stack = [*model.graph.outputs]
-    seen: set[ir.Value] = set()
-    while stack:
-        value = stack.pop()
-        if value in seen:
-            continue
-        seen.add(value)
+
+    def further(value: ir.Value) -> list[ir.Value | None]:
         if value in cut:
-            stack += cut[value]
-            continue
-        producer = value.producer()
-        if producer is None or producer in live:
-            continue
-        live.add(producer)
-        stack += [v for v in producer.inputs if v is not None]
-        stack += [v for graph in _subgraphs(producer) for v in _captured(graph)]
-    return live
+            return [*cut[value]]
+        captured = [v for graph in _subgraphs(value.producer()) for v in _captured(graph)]
+        return [*walk.operands(value), *captured]
+
+    return set(walk.makers(value for value in walk.back(model.graph.outputs, further) if value not in cut))
 
 
-def _subgraphs(node: ir.Node) -> list[ir.Graph]:
+def _subgraphs(node: ir.Node | None) -> list[ir.Graph]:
     graphs: list[ir.Graph] = []
-    for attribute in node.attributes.values():
+    for attribute in () if node is None else node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
             graphs.append(attribute.as_graph())
         elif attribute.type == ir.AttributeType.GRAPHS:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck.graphs import walk
 from graphcheck.patches.reading import Reading
 from graphcheck.patches.site import SiteAxis
 from graphcheck.patches.trace import Trial
@@ -101,17 +102,13 @@ def layout_of(axes_: Sequence[SiteAxis]) -> str:
 
 def region(source: ir.Value, end: ir.Value, trial: Trial) -> tuple[ir.Node, ...]:
     """The nodes between ``source`` and ``end`` that compute on the data, in graph order."""
-    found: list[ir.Node] = []
-    stack = [end]
-    while stack:
-        value = stack.pop()
-        producer = value.producer()
-        if value is source or producer is None or producer in found or trial.tensor(value) is None:
-            continue
-        found.append(producer)
-        stack += [v for v in producer.inputs if v is not None]
+
+    def computed(value: ir.Value) -> bool:
+        return value is not source and trial.tensor(value) is not None
+
+    values = walk.back([end], lambda value: walk.operands(value) if computed(value) else ())
     places = {node: at for at, node in enumerate(end.graph or ())} if end.graph is not None else {}
-    return tuple(sorted(found, key=lambda node: places.get(node, 0)))
+    return tuple(sorted(walk.makers(filter(computed, values)), key=lambda node: places.get(node, 0)))
 
 
 def tensors(nodes: Sequence[ir.Node], runs: Sequence[Trial]) -> tuple[tuple[str, str, tuple[int | None, ...]], ...]:

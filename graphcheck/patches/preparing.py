@@ -12,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from graphcheck.files import model as model_
+from graphcheck.graphs import walk
 from graphcheck.patches.analyze import Analyzed, analyzed
 from graphcheck.patches.inlining import inlined
 from graphcheck.patches.site import Refusal
@@ -66,15 +67,9 @@ def _hoist(quantize: ir.Node) -> bool:
         return False
     if not all(_is_scalar(v) for node in (quantize, pair) for v in node.inputs[1:]) or pair.outputs[0].is_graph_output():
         return False
-    chain: list[ir.Node] = []
-    at = quantize.inputs[0]
-    while at is not None and (node := at.producer()) is not None and node.op_type in _MOVES:
-        if node.domain not in ("", "ai.onnx") or len(at.uses()) != 1 or at.is_graph_output():
-            break
-        chain.append(node)
-        at = node.inputs[0]
-    result = pair.outputs[0]
-    if at is None or not chain:
+    *moved, at = walk.chain(quantize.inputs[0], lambda node: node.inputs[0] if _only_moves(node) else None)
+    chain, result = walk.makers(moved), pair.outputs[0]
+    if not chain:
         return False
     result.replace_all_uses_with(chain[0].outputs[0])
     quantize.replace_input_with(0, at)
@@ -85,6 +80,12 @@ def _hoist(quantize: ir.Node) -> bool:
         value.dtype = pair.inputs[1].const_value.dtype  # type: ignore[union-attr]
     quantize.outputs[0].shape = result.shape = at.shape
     return True
+
+
+def _only_moves(node: ir.Node) -> bool:
+    """Whether a node moves elements for one other node alone."""
+    own = node.op_type in _MOVES and node.domain in ("", "ai.onnx")
+    return own and len(node.outputs[0].uses()) == 1 and not node.outputs[0].is_graph_output()
 
 
 def _is_scalar(value: ir.Value | None) -> bool:

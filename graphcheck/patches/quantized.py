@@ -7,6 +7,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck.graphs import walk
 from graphcheck.kernel.ops import reference
 from graphcheck.kernel.ops.movement import DATA
 from graphcheck.patches.site import Quantized
@@ -42,20 +43,18 @@ def quantized(weight: ir.Value, channel: np.ndarray, trial: Trial) -> Quantized 
 
 def _behind(weight: ir.Value, trial: Trial) -> tuple[ir.Node, np.ndarray] | None:
     """The DequantizeLinear behind ``weight`` and which of its elements, flat, each element of ``weight`` is."""
-    chain: list[ir.Node] = []
-    at: ir.Value | None = weight
-    while at is not None and (node := at.producer()) is not None:
-        if node.op_type == "DequantizeLinear":
-            size = math.prod(np.shape(trial.values[node.outputs[0]]))  # type: ignore[arg-type]
-            index = np.arange(size).reshape(np.shape(trial.values[node.outputs[0]]))  # type: ignore[arg-type]
-            for step in reversed(chain):
-                if step.op_type == "Identity":
-                    continue
-                others = [None if v is None else trial.values[v] for v in step.inputs[1:]]
-                index = reference.run(trial.resolved(step), [index, *others])[0]
-            return node, index.reshape(-1)
-        if (node.op_type not in DATA and node.op_type != "Identity") or len(node.outputs) > 1:
-            return None
-        chain.append(node)
-        at = node.inputs[0]
-    return None
+    *moved, last = walk.chain(weight, lambda node: node.inputs[0] if _moves(node) else None)
+    node = last.producer()
+    if node is None or node.op_type != "DequantizeLinear":
+        return None
+    shape = np.shape(trial.values[node.outputs[0]])  # type: ignore[arg-type]
+    index = np.arange(math.prod(shape)).reshape(shape)
+    for step in reversed(walk.makers(moved)):
+        if step.op_type != "Identity":
+            others = [None if v is None else trial.values[v] for v in step.inputs[1:]]
+            index = reference.run(trial.resolved(step), [index, *others])[0]
+    return node, index.reshape(-1)
+
+
+def _moves(node: ir.Node) -> bool:
+    return (node.op_type in DATA or node.op_type == "Identity") and len(node.outputs) == 1

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck.graphs import walk
 from graphcheck.kernel import geometry
 from graphcheck.patches.contraction import Traced
 from graphcheck.patches.product import Product, product
@@ -215,17 +217,10 @@ def _joined(table: np.ndarray) -> np.ndarray:
     return np.moveaxis(table, 0, 1).reshape(table.shape[1], -1)
 
 
-def _behind(data: ir.Value, stop: set[ir.Value]) -> list[ir.Value]:
+def _behind(data: ir.Value, stop: Collection[ir.Value]) -> list[ir.Value]:
     """The values from the first operands behind ``data`` back to the source, source side first."""
-    found: list[ir.Value] = []
-    at = data
-    while at not in stop and len(found) < 256:
-        found.append(at)
-        producer = at.producer()
-        if producer is None or not producer.inputs or producer.inputs[0] is None:
-            break
-        at = producer.inputs[0]
-    return found[::-1]
+    first = walk.chain(data, lambda node: node.inputs[0] if node.inputs else None)
+    return list(itertools.takewhile(lambda value: value not in stop, itertools.islice(first, 256)))[::-1]
 
 
 def _weight_index(window: Window, found: Product) -> tuple[np.ndarray, int]:

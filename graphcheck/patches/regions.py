@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck.files import model as model_
+from graphcheck.graphs import walk
 from graphcheck.patches.site import Refusal
 from graphcheck.patches.trace import Trial
 
@@ -70,19 +71,20 @@ def find_regions(model: ir.Model, runs: Sequence[Trial], rank: int) -> tuple[lis
 
 def _region(output: ir.Value, runs: Sequence[Trial], rank: int) -> Region | str:
     """The region behind ``output``, or why there is none."""
-    nodes: list[ir.Node] = []
-    at = output
-    while at is output or rank_of(at, runs[0]) > rank:
+
+    def only(node: ir.Node) -> ir.Value | None:
+        computed = [v for v in node.inputs if runs[0].tensor(v) is not None]
+        return computed[0] if len(computed) == 1 else None
+
+    passed: list[ir.Value] = []
+    for at in walk.chain(output, only):
+        if passed and rank_of(at, runs[0]) <= rank:
+            break
+        passed.append(at)
+    else:
         producer = at.producer()
-        operands = (
-            [] if producer is None else [v for v in producer.inputs if v is not None and runs[0].tensor(v) is not None]
-        )
-        if producer is None:
-            return "it is an input of the model"
-        if len(operands) != 1:
-            return f"{producer.op_type} joins several tensors"
-        nodes.append(producer)
-        at = operands[0]
+        return "it is an input of the model" if producer is None else f"{producer.op_type} joins several tensors"
+    nodes = walk.makers(passed)
     orders = [_order(at, output, run) for run in runs if run.tensor(output) is not None]
     if any(o is None for o in orders):
         return "it is no transposition of its axes"

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck.files import model as model_
+from graphcheck.graphs import walk
 from graphcheck.patches.analyze import Analyzed
 from graphcheck.patches.liveness import live_nodes
 from graphcheck.patches.site import Refusal, Site
@@ -75,26 +76,29 @@ def _folded(model: ir.Model, site: Site, run: Trial) -> Site | Refusal:
 
 def affine(site: Site, run: Trial) -> Affine | None:
     """The chain of Sub, Div, Mul and Add with per-channel constants behind a site's input; None if there is none."""
-    value, nodes = site.input, []
     channels = site.in_channels
     scale, shift = np.ones(channels), np.zeros(channels)
-    while (producer := value.producer()) is not None and producer.op_type in ("Sub", "Div", "Mul", "Add"):
-        a, b = producer.inputs
-        step = _step(producer.op_type, a, b, site, run)
+
+    def further(node: ir.Node) -> ir.Value | None:
+        nonlocal scale, shift
+        step = _step(node, site, run)
         if step is None:
-            break
+            return None
         value, times, plus = step
-        at = 0 if value is b else 1
-        producer.meta[CONSTANT] = (at, (a, b)[at].name)  # type: ignore[union-attr]
+        at = 0 if value is node.inputs[1] else 1
+        node.meta[CONSTANT] = (at, node.inputs[at].name)  # type: ignore[union-attr]
         scale, shift = scale * times, scale * plus + shift
-        nodes.append(producer)
-    return Affine(value, scale, shift, tuple(reversed(nodes))) if nodes else None
+        return value
+
+    *passed, source = walk.chain(site.input, further)
+    return Affine(source, scale, shift, tuple(reversed(walk.makers(passed)))) if passed else None
 
 
-def _step(
-    op_type: str, a: ir.Value | None, b: ir.Value | None, site: Site, run: Trial
-) -> tuple[ir.Value, np.ndarray, np.ndarray] | None:
+def _step(node: ir.Node, site: Site, run: Trial) -> tuple[ir.Value, np.ndarray, np.ndarray] | None:
     """(operand, factor, summand) of one node; None if it is no per-channel step."""
+    if node.op_type not in ("Sub", "Div", "Mul", "Add"):
+        return None
+    (a, b), op_type = node.inputs, node.op_type
     one, zero = np.ones(site.in_channels), np.zeros(site.in_channels)
     for data, other, first in ((a, b, True), (b, a, False)):
         if data is None or other is None or run.tensor(data) is None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from graphcheck.files import model as model_
+from graphcheck.graphs import walk
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.patches.regions import Region, find_regions
 from graphcheck.patches.site import Refusal
@@ -81,17 +82,15 @@ def _constant(value: ir.Value, runs: list[Trial]) -> np.ndarray | None:
 
 def _wide_behind(node: ir.Node, run: Trial, rank: int) -> list[ir.Node]:
     """The nodes behind this one that make constants of too many dims, or this one where it reads a stored one."""
-    found: list[ir.Node] = []
-    stack = [node]
-    while stack:
-        at = stack.pop()
-        for value in at.inputs:
-            if value is not None and _rank(value, run) > rank and isinstance(run.values.get(value), np.ndarray):
-                producer = value.producer()
-                if producer is not None and producer not in found:
-                    stack.append(producer)
-                found.append(producer or at)
-    return list(dict.fromkeys(reversed(found)))
+
+    def wide(values: Iterable[ir.Value | None]) -> list[ir.Value]:
+        constant = [v for v in values if v is not None and isinstance(run.values.get(v), np.ndarray)]
+        return [value for value in constant if _rank(value, run) > rank]
+
+    first = wide(node.inputs)
+    makers = walk.makers(walk.back(first, lambda value: wide(walk.operands(value))))
+    reads_stored = any(value.producer() is None for value in first)
+    return [*reversed(makers), *([node] if reads_stored else [])]
 
 
 def _rank(value: ir.Value, run: Trial) -> int:
