@@ -167,6 +167,7 @@ def _build(contraction: Contraction, readings: Sequence[Reading], ends: Sequence
         shape=trial.shape(end),
         direct=first.direct,
         flattened=first.flattened,
+        cast=trial.dtype(first.source) != first.traced.data.dtype,
         activation=node if node.attr("activation") else None,
         residual=contraction.node.inputs[3] if node.op_type == "FusedConv" and len(contraction.node.inputs) > 3 else None,
         notes=() if contraction.whole else (_DEMANDS,),

@@ -23,7 +23,7 @@ class Seen:
 
 
 def behind(result: ir.Value, trial: Trial) -> list[ir.Value]:
-    """Values that show every element of ``result`` once, moved and with constants added, in graph order."""
+    """Values that show every element of ``result`` once in its type, moved and with constants added, in graph order."""
     start = trial.tensor(result)
     if start is None:
         return []
@@ -32,7 +32,9 @@ def behind(result: ir.Value, trial: Trial) -> list[ir.Value]:
         value = queue.pop(0)
         for user in value.consumers():
             for out in user.outputs:
-                if out not in found and len(found) < 32 and seen(out, result, trial) is not None:
+                if out in found or len(found) >= 32 or trial.dtype(out) != start.dtype:
+                    continue
+                if seen(out, result, trial) is not None:
                     found.append(out)
                     queue.append(out)
     return found

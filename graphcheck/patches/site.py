@@ -80,6 +80,7 @@ class Site:
         quantized: How the weight is stored where a DequantizeLinear gives it, else None.
         direct: Whether it is a Conv that reads its input as it is.
         flattened: Whether it is a Conv over patches that are flattened already.
+        cast: Whether the input is of another type than the weight, to which a Cast brings it without loss.
         activation: The operator behind the sum, if it is part of the site.
         residual: What is added to the product beside the bias, or None.
         folded: The site before a normalization was taken into its weight and bias, or None.
@@ -111,6 +112,7 @@ class Site:
     quantized: Quantized | None = None
     direct: bool = False
     flattened: bool = False
+    cast: bool = False
     activation: Node | None = None
     residual: ir.Value | None = None
     folded: Site | None = None

@@ -75,6 +75,11 @@ class Trial:
         tensor = self.tensor(value)
         return () if tensor is None else tensor.shape
 
+    def dtype(self, value: ir.Value) -> np.dtype[Any] | None:
+        """The type of a computed tensor; None for any other value."""
+        tensor = self.tensor(value)
+        return None if tensor is None else tensor.dtype
+
     @property
     def terms(self) -> Terms:
         """The store that the tensors' classes are in."""

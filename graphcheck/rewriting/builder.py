@@ -315,12 +315,18 @@ class Builder:
 
 
 class SiteBuilder(Builder):
-    """A builder for one patch embedding; ``source`` stands for its input, which an earlier site may have replaced."""
+    """A builder for one patch embedding; ``source`` stands for its input, which an earlier site may have replaced.
+
+    ``self.source`` is that, in the type of the weight.
+    """
 
     def __init__(self, model: ir.Model, site: Site, source: ir.Value, rule: str, max_rank: int | None = None) -> None:
         dims = tuple(size_of(site, i) for i in range(len(site.axes)))
-        super().__init__(model, source, dims, site.output.name or "patches", rule, site.weight_value.dtype, max_rank)
+        dtype = ir.DataType.from_numpy(site.weight.dtype)
+        super().__init__(model, source, dims, site.output.name or "patches", rule, dtype, max_rank)
         self.site = site
+        if site.cast:
+            self.source = self.op("Cast", [source], dims, to=dtype)
 
     def constant(self, array: np.ndarray, name: str) -> ir.Value:
         """A new initializer; the bias is marked as such."""

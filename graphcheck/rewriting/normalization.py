@@ -46,6 +46,8 @@ def _folded(model: ir.Model, site: Site, run: Trial) -> Site | Refusal:
     if found is None:
         return site
     first = model_.node_name(found.nodes[0])
+    if site.cast:
+        return Refusal("the normalization is not folded: a Cast stands between it and the patches", first)
     padded = any(a.begin > 0 or a.end > 0 for a in site.spatial)
     if padded and bool((found.shift != 0).any()):
         reason = "the normalization is not folded: the padding behind it is zero, and a constant added before it is not"
