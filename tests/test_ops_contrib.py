@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from ops_support import assert_agrees, float64, floats, model, node_model, values
 
+import graphcheck
+
 DOMAIN = "com.microsoft"
 ROW = values((1, 8), 7).reshape(8)
 
@@ -52,11 +54,30 @@ def test_fused_matmul(a: tuple[int, ...], b: tuple[int, ...], attributes: dict[s
         {"activation": "Tanh"},
         {"activation": "LeakyRelu", "activation_params": [0.3]},
         {"activation": "Clip", "activation_params": [-0.5, 0.8]},
+        {"activation": "HardSigmoid", "activation_params": [0.15, 0.4]},
     ],
 )
 def test_fused_conv(activation: dict[str, Any]) -> None:
     attributes = {"kernel_shape": [3, 3], "strides": [2, 1], "pads": [1, 0, 1, 1], **activation}
     check("FusedConv", [values((2, 3, 6, 5))], attributes, [values((4, 3, 3, 3), 1), floats(1, 2, 3, 4)])
+
+
+@pytest.mark.parametrize("activation", ['"NoSuch"', '"Elu", activation_params = [0.5]'])
+def test_an_activation_that_is_not_known_is_an_unknown_function(activation: str) -> None:
+    def conv(pads: int, to: str) -> str:
+        more = f"pads = [{pads}, {pads}, {pads}, {pads}], activation = {to}"
+        return f"com.microsoft.FusedConv<kernel_shape = [3, 3], {more}>"
+
+    head = "g (float[1,1,6,6] x, float[1,1,3,3] w) => (float[1,1,a,b] y)"
+    other = '"Other"' if "NoSuch" in activation else '"Elu", activation_params = [0.25]'
+    a = model(f"{head} {{ y = {conv(0, activation)}(x, w) }}")
+    b = model(f"{head} {{ n = Neg(x) t = {conv(0, activation)}(m, w) m = Neg(n) y = Identity(t) }}")
+    b.graph.node.insert(1, b.graph.node.pop(2))
+    c = model(f"{head} {{ y = {conv(0, other)}(x, w) }}")
+    proved = graphcheck.compare(a, b, run=False)
+    assert proved.verdict == "proved"
+    assert "is taken as an unknown function" in " ".join(proved.to_json()["proof"]["assumptions"])
+    assert graphcheck.compare(a, c, run=False).verdict == "undecided"
 
 
 def test_fused_conv_with_a_residual() -> None:
@@ -73,7 +94,14 @@ def test_fused_conv_with_a_residual() -> None:
     assert_agrees(proto, {"x0": values((1, 3, 4, 4))})
 
 
-@pytest.mark.parametrize("activation", [{"activation": "Relu"}, {"activation": "LeakyRelu", "activation_alpha": 0.3}])
+@pytest.mark.parametrize(
+    "activation",
+    [
+        {"activation": "Relu"},
+        {"activation": "LeakyRelu", "activation_alpha": 0.3},
+        {"activation": "HardSigmoid", "activation_alpha": 0.15, "activation_beta": 0.4},
+    ],
+)
 def test_fused_gemm(activation: dict[str, Any]) -> None:
     check(
         "FusedGemm",

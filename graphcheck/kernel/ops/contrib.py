@@ -33,19 +33,32 @@ def _side(m: Algebra, node: Node, x: Some, side: str) -> Some:
     return x
 
 
+_PARAMETERS = {"LeakyRelu": ("alpha",), "Clip": ("min", "max"), "HardSigmoid": ("alpha", "beta")}
+
+
 def activation(m: Algebra, node: Node, y: Some) -> Some:
-    """The ``activation`` attribute of FusedConv and FusedGemm."""
+    """The ``activation`` attribute of FusedConv and FusedGemm; one that is not known is an unknown function."""
     name = node.attr("activation", "")
     if not name:
         return y
-    given = node.attr("activation_params") or []
-    names = {"LeakyRelu": ["alpha"], "Clip": ["min", "max"]}.get(name, [])
-    if name == "LeakyRelu" and not given and node.attr("activation_alpha") is not None:
-        given = [node.attr("activation_alpha")]
-    if name not in arithmetic.OPS or (name in ("HardSigmoid",)):
-        raise Untaught(f"{node.op_type} with activation {name}", node.name)
+    apart = [node.attr(f"activation_{letter}") for letter in ("alpha", "beta", "gamma")]
+    given = node.attr("activation_params") or [value for value in apart if value is not None]
+    names = _PARAMETERS.get(name, ())
     alone = dataclasses.replace(node, op_type=name, attributes=dict(zip(names, given, strict=False)))
+    if name == "HardSigmoid" and len(given) == 2:
+        return hard_sigmoid(m, y, *given)
+    if name not in arithmetic.OPS or len(given) > len(names):
+        m.assumptions.add(f"the activation {name} of {node.op_type} is taken as an unknown function")
+        y = m.lift(y)
+        key = ("activation", name, tuple(float(value).hex() for value in given), y.shape)
+        return Tensor(m.terms.opaque(key, [y.cls], m.terms.size(y.cls)), y.shape, y.dtype)
     return arithmetic.OPS[name](m, alone, y)  # type: ignore[no-any-return]
+
+
+def hard_sigmoid(m: Algebra, x: Some, alpha: float, beta: float) -> Some:
+    """Max(Min(alpha x + beta, 1), 0)."""
+    line = m.add(m.mul(x, m.scalar(alpha, x)), m.scalar(beta, x))
+    return m.ew("max", m.ew("min", line, m.scalar(1.0, x)), m.scalar(0.0, x))
 
 
 def fused_conv(m: Algebra, node: Node, x: Some, w: Some, b: Value = None, z: Value = None) -> Some:
