@@ -438,3 +438,25 @@ def test_rewrite_copies_what_it_leaves_alone(tmp_path: Path, capsys: pytest.Capt
     onnx.save(READ["both"][0], path)
     assert main(["rewrite", str(path), "--out", str(out)]) == 0
     assert "a byte copy of the model" in capsys.readouterr().out and out.read_bytes() == path.read_bytes()
+
+
+def test_rewrite_keeps_an_output_that_is_a_map(tmp_path: Path) -> None:
+    proto = patches()
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([4, 5]), "rows"))
+    proto.graph.node.extend(
+        [
+            helper.make_node("Reshape", ["y", "rows"], ["scores"]),
+            helper.make_node("ZipMap", ["scores"], ["by_class"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2, 3, 4]),
+        ]
+    )
+    numbers = helper.make_map_type_proto(7, helper.make_tensor_type_proto(1, []))
+    proto.graph.output.append(helper.make_value_info("by_class", helper.make_sequence_type_proto(numbers)))
+    path, out = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    onnx.save(proto, path)
+    assert main(["rewrite", str(path), "--out", str(out)]) == 0
+    x = {"x": values((1, 3, 8, 8), 3)}
+    written, before = run(onnx.load(out), x), run(proto, x)
+    assert "Conv" in [node.op_type for node in onnx.load(out).graph.node]
+    assert [list(row) for row in written[1]] == [list(row) for row in before[1]]
+    assert all(abs(a[k] - b[k]) < 1e-4 for a, b in zip(written[1], before[1], strict=True) for k in b)

@@ -80,7 +80,7 @@ def _checked(proto: onnx.ModelProto, path: Path, mapped: frozenset[str] | set[st
         _check(stand_in, path, mapped)
         said += [*sorted_, *foreign]
     result = _from_proto(proto, path)
-    result.meta["graphcheck.maps"] = maps
+    result.graph.meta["graphcheck.maps"] = maps
     result.meta["graphcheck.notes"] = (*said, *dict.fromkeys(_unknown_dims(result)))
     return result
 
@@ -114,6 +114,12 @@ def notes(model: ir.Model) -> tuple[str, ...]:
     return tuple(model.meta.get("graphcheck.notes", ()))
 
 
+def map_outputs(model: ir.Model) -> list[ir.Value]:
+    """The outputs that were left out as they are maps: a file that is written has them again."""
+    names = {value.name for _, value in model.graph.meta.get("graphcheck.maps", ())}
+    return [value for node in model.graph for value in node.outputs if value.name in names] if names else []
+
+
 def adopt(model: ir.Model, hashes: Hashes) -> None:
     """Hand the digests that were made while the model's file was read to ``hashes``."""
     file = model.meta.get("graphcheck.file")
@@ -140,7 +146,7 @@ def write(
     with external.placed(model, Path(path), external_data, limit) as placed:
         try:
             proto = ir.to_proto(placed)
-            for at, value in model.meta.get("graphcheck.maps", ()):
+            for at, value in model.graph.meta.get("graphcheck.maps", ()):
                 proto.graph.output.insert(at, value)
             data = proto.SerializeToString(deterministic=True)
         except Exception as error:  # protobuf's EncodeError has no public home

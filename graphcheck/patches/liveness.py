@@ -20,7 +20,8 @@ def live_nodes(model: ir.Model, cut: dict[ir.Value, list[ir.Value]]) -> set[ir.N
         captured = [v for graph in _subgraphs(value.producer()) for v in _captured(graph)]
         return [*walk.operands(value), *captured]
 
-    return set(walk.makers(value for value in walk.back(model.graph.outputs, further) if value not in cut))
+    ends = [*model.graph.outputs, *model_.map_outputs(model)]
+    return set(walk.makers(value for value in walk.back(ends, further) if value not in cut))
 
 
 def _subgraphs(node: ir.Node | None) -> list[ir.Graph]:
