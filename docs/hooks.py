@@ -1,19 +1,37 @@
 """What mkdocs runs while it builds (``mkdocs.yml`` names this file): the commands' options, and names in docstrings."""
 
+import dataclasses
 import re
 from typing import Any
 
 PLACE = "<!-- commands -->"  # on docs/reference/commands.md
+KEYWORDS = "<!-- keywords -->"  # on docs/reference/python.md
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """The page with every command and option in the place that is left for them."""
+    """The page with every command, option and keyword in the places that are left for them."""
+    if KEYWORDS in markdown:
+        from graphcheck.options import AssertOptions
+
+        markdown = markdown.replace(KEYWORDS, keywords(AssertOptions))
     return markdown.replace(PLACE, commands()) if PLACE in markdown else markdown
 
 
 def on_page_content(html: str, **_: Any) -> str:
     """The page without the roles of reStructuredText: ``:func:`name``` reads as the name."""
     return re.sub(r":(?:attr|class|func|meth|mod):(?=<code>)", "", html)
+
+
+def keywords(group: Any) -> str:
+    """Markdown of a group of options: a table of the keywords, their types, defaults and meanings."""
+    from graphcheck.options import about, default_of
+
+    lines = ["| keyword | type | default | |", "|---|---|---|---|"]
+    for field in dataclasses.fields(group):
+        kind = str(field.type).replace("|", "&#124;")
+        text = (about(field).doc or about(field).help).replace("|", "&#124;")
+        lines.append(f"| `{field.name}` | <code>{kind}</code> | `{default_of(field)!r}` | {text} |")
+    return "\n".join(lines)
 
 
 def commands() -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphcheck.errors import UsageError
+from graphcheck.options import AssertOptions, ModuleOptions, keywords
 from graphcheck.verdict import Comparison, Verdict
 
 if TYPE_CHECKING:
@@ -16,54 +17,43 @@ if TYPE_CHECKING:
     from graphcheck.rewriting.rewrite import Rewrite
 
 
-def compare(
-    a: ModelLike | Any,
-    b: ModelLike | Any,
-    *,
-    args: Sequence[Any] | None = None,
-    kwargs: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> Comparison:
+@keywords(ModuleOptions)
+def compare(a: ModelLike | Any, b: ModelLike | Any, options: ModuleOptions) -> Comparison:
     """Whether two models are the same function: the verdict, its reason and its evidence.
 
     Args:
         a: The reference: a path, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or a ``torch.nn.Module``.
         b: The model to compare with it, as ``a``; one of the two may be a module.
-        args: What the module is called with, in evaluation mode: its outputs are compared with those of the model on
-            them, and a fresh export of it is proved against the model.
-        kwargs: The same, by name.
-        options: Those of :func:`graphcheck.verdicts.compare.compare`, such as ``shapes``, ``ranges`` and ``timeout``.
+        options: Each a keyword of its own.
 
     Raises:
-        UsageError: for options that do not fit the models, and for ``args`` that do not fit the module.
+        UsageError: for options that there are not or that do not fit the models, and for ``args`` that do not fit the
+            module.
         ModelError: for a model that cannot be read. A limit that is reached raises nothing: it is ``undecided``.
     """
     from graphcheck import torch_side
-    from graphcheck.verdicts.compare import compare as compare_models
+    from graphcheck.verdicts.compare import compared
 
     modules = [torch_side.is_module(side) for side in (a, b)]
+    called = options.args is not None or options.kwargs is not None
     if not any(modules):
-        if args is not None or kwargs is not None:
+        if called:
             raise UsageError("args and kwargs are for a torch.nn.Module, and neither side is one")
-        return compare_models(a, b, **options)
-    if all(modules) or (args is None and kwargs is None):
+        return compared(a, b, options)
+    if all(modules) or not called:
         raise UsageError("a torch.nn.Module is compared with an ONNX model, on args=(...)")
     module, model = (a, b) if modules[0] else (b, a)
-    args = () if args is None else args
-    given = args if isinstance(args, (tuple, list)) else (args,)  # as torch.onnx.export takes them
-    return torch_side.compare_module(module, model, tuple(given), kwargs, compare_models, **options)
+    return torch_side.compare_module(module, model, options, compared)
 
 
-def assert_equivalent(
-    a: ModelLike | Any, b: ModelLike | Any, *, require: str = "within-rounding", **options: Any
-) -> Comparison:
+@keywords(AssertOptions)
+def assert_equivalent(a: ModelLike | Any, b: ModelLike | Any, options: AssertOptions) -> Comparison:
     """The comparison, if it establishes ``require``; for test suites.
 
     Args:
         a: As for :func:`compare`.
         b: As for :func:`compare`.
-        require: The weakest verdict that passes: ``identical``, ``proved`` or ``within-rounding``.
-        options: Those of :func:`compare`, ``args`` and ``kwargs`` included.
+        options: Each a keyword of its own.
 
     Raises:
         AssertionError: with the verdict, its reason and the first divergence, if ``require`` is not established.
@@ -73,10 +63,9 @@ def assert_equivalent(
     __tracebackhide__ = True  # pytest then shows the test's own line
     from graphcheck.answers import divergence
 
-    levels = [str(level) for level in Verdict][:3]
-    if require not in levels:
-        raise UsageError(f"require is one of {', '.join(levels)}, not {require!r}")
-    result = compare(a, b, **options)
+    given = options.keywords()
+    require = given.pop("require") or str(Verdict.WITHIN_ROUNDING)
+    result = compare(a, b, **given)
     if result.verdict.meets(Verdict(require)):
         return result
     lines = [f"{result.verdict}: {result.reason} (required: {require})"]

@@ -16,10 +16,11 @@ from typing import Annotated, Any
 
 import typer
 
-from graphcheck import command_line as o
 from graphcheck import commands, limits, output, processes
 from graphcheck.answers import show_analysis
+from graphcheck.command_line import Model, command
 from graphcheck.errors import GraphcheckError, Undecided, UsageError
+from graphcheck.options import Options, Told
 from graphcheck.sweeping.command import sweep
 from graphcheck.terminal import Terminal, safe, short
 from graphcheck.verdict import EXIT_OK, EXIT_TROUBLE, EXIT_UNDECIDED
@@ -137,28 +138,31 @@ def _top(
     pass
 
 
+@command
 def demo(
     models: Annotated[Path, typer.Option("--models", metavar="DIR", help="where the exported models go")] = Path(
         "models"
     ),
     reports: Annotated[Path, typer.Option("--reports", metavar="DIR", help="where the report goes")] = Path("reports"),
-    json: o.Json = None,
-    seed: o.Seed = 0,
     families: Annotated[
         list[str] | None, typer.Option("--family", metavar="NAME", help="only this family; repeatable")
     ] = None,
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", min=0, help="processes; 0: one a core, 4 at most")
     ] = 0,
+    *,
+    told: Told,
+    options: Options,
 ) -> int:
     """Do it all on the built-in variants: export, analyze, compare all pairs, rewrite both ways, write a report."""
     from graphcheck.demo import run
 
-    output.check_targets(json)
-    terminal = Terminal(quiet=json == "-")
-    return run(terminal, models, reports, json, seed, families or [], workers)
+    output.check_targets(told.json)
+    terminal = Terminal(quiet=told.json == "-")
+    return run(terminal, models, reports, told.json, options.seed, families or [], workers)
 
 
+@command
 def export(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME...", help="variants or whole families", show_default=False)
@@ -166,59 +170,55 @@ def export(
     all_: Annotated[bool, typer.Option("--all", help="all variants but the large ones of the benchmarks")] = False,
     list_: Annotated[bool, typer.Option("--list", help="name the variants and stop")] = False,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="where the models go")] = Path("models"),
-    seed: o.Seed = 0,
-    json: o.Json = None,
+    *,
+    told: Told,
+    options: Options,
 ) -> int:
     """Export one function in many forms, by many exporters: graphs that are known to be equal."""
     from graphcheck.exporting import catalogue
     from graphcheck.exporting import export as export_models
 
-    output.check_targets(json)
-    terminal = Terminal(quiet=json == "-")
+    output.check_targets(told.json)
+    terminal = Terminal(quiet=told.json == "-")
     if list_:
         rows = [(v.name, v.family, v.form, v.exporter, v.requires) for v in catalogue()]
         terminal.table(("name", "family", "form", "exporter", "needs"), rows, 0)
-        output.write_json({"schema": "graphcheck/catalogue/1", "variants": [row[0] for row in rows]}, json)
+        output.write_json({"schema": "graphcheck/catalogue/1", "variants": [row[0] for row in rows]}, told.json)
         return EXIT_OK
     if bool(names) == all_:
         raise UsageError("name variants or families, or give --all (graphcheck export --list names them)")
     wanted = [v.name for v in catalogue() if not v.benchmark] if all_ else list(names or [])
     with terminal.progress("exporting", 0) as step:
-        manifest = export_models(wanted, out, seed, lambda variant, _number, _total, _error: step(variant.name))
+        manifest = export_models(wanted, out, options.seed, lambda variant, _number, _total, _error: step(variant.name))
     terminal.say(f"{len(manifest.models)} models written to {safe(out)}", "bold")
     terminal.table(("model", "bytes"), [(entry.file, f"{entry.bytes:,}") for entry in manifest.models])
     for failure in manifest.failures:
         terminal.say(f"  not exported: {failure.variant.name}: {safe(failure.error)}", "yellow")
-    output.write_json(manifest.to_json(), json)
+    output.write_json(manifest.to_json(), told.json)
     return EXIT_OK if manifest.models else EXIT_TROUBLE
 
 
-def analyze(
-    model: o.Model,
-    timeout: o.Timeout = 300.0,
-    max_memory: o.MaxMemory = None,
-    json: o.Json = None,
-    report: o.Report = None,
-) -> int:
+@command
+def analyze(model: Model, told: Told, options: Options) -> int:
     """Find the patch embeddings of a model, and say why other contractions are none."""
     from graphcheck.files.model import read
     from graphcheck.patches.preparing import analyze_json, prepared
 
     output.check_sources(model)
-    output.check_targets(json, report, sources=[model])
-    commands.begin(timeout, max_memory)
-    terminal = Terminal(quiet=json == "-")
+    output.check_targets(told.json, told.report, sources=[model])
+    commands.begin(options)
+    terminal = Terminal(quiet=told.json == "-")
     loaded = read(model)
     try:
         found = prepared(loaded)
         result = analyze_json(loaded, found)
     except Undecided as error:
         raise Undecided(f"{model}: {error}") from None
-    if json or report:
+    if told.json or told.report:
         from graphcheck.reporting.shapes import graph_of
 
         result |= {"graph": graph_of(loaded, found.runs_of(loaded))}
-    written = output.write_all(result, json, report)
+    written = output.write_all(result, told.json, told.report)
     show_analysis(terminal, result)
     commands.say(terminal, written)
     return EXIT_OK

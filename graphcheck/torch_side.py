@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphcheck.errors import GraphcheckError, UsageError
+from graphcheck.options import ModuleOptions
 from graphcheck.verdict import Comparison, Verdict
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-Compare = Callable[..., Comparison]
+Compare = Callable[[Any, Any, ModuleOptions], Comparison]
 # Deviations of a live module from its export beyond this many ulps of the output's largest magnitude are no rounding
 # that we would vouch for; torch and onnxruntime stay below a few hundred in a deep float32 transformer.
 _FAR = 2.0**14
@@ -33,21 +34,22 @@ def is_module(value: object) -> bool:
     return torch is not None and isinstance(value, torch.nn.Module)
 
 
-def compare_module(
-    module: Any, model: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None, check: Compare, **options: Any
-) -> Comparison:
+def compare_module(module: Any, model: Any, options: ModuleOptions, check: Compare) -> Comparison:
     """Compares a module with an ONNX model of it (path, ``ModelProto``, ``onnx_ir.Model``).
 
-    The module runs in evaluation mode on ``args`` and ``kwargs``, and so does the model in onnxruntime: each output's
-    statistics stand in the evidence under ``torch``. Then the module is exported afresh (dynamo, else TorchScript), and
-    ``check`` (``compare``) proves that export, as side A, against the model. That the export is the module is measured,
-    never proved; the reason says so. Raises UsageError where ``args`` do not fit the model's inputs.
+    The module runs in evaluation mode on the ``args`` and ``kwargs`` of the options, and so does the model in
+    onnxruntime: each output's statistics stand in the evidence under ``torch``. Then the module is exported afresh
+    (dynamo, else TorchScript), and ``check`` (``compare``) proves that export, as side A, against the model. That the
+    export is the module is measured, never proved; the reason says so. Raises UsageError where ``args`` do not fit the
+    model's inputs.
     """
     import onnx_ir as ir
 
     from graphcheck.files import model as model_
 
     onnx_model = model_.read(model)
+    args, kwargs = () if options.args is None else options.args, options.kwargs
+    args = tuple(args) if isinstance(args, (tuple, list)) else (args,)  # as torch.onnx.export takes them
     with _evaluation_mode(module):
         feeds = _feeds(onnx_model, args, kwargs or {})
         named = _outputs(module, args, kwargs)
@@ -63,7 +65,7 @@ def compare_module(
         return _unproved(
             onnx_model, live, mismatch or f"no fresh export could be made ({'; '.join(errors)})", mismatch is not None
         )
-    result = check(fresh, model, **options)
+    result = check(fresh, model, options)
     evidence = result.evidence | {"torch": live}
     verdict, reason = result.verdict, result.reason
     if mismatch is not None:

@@ -20,14 +20,15 @@ HEAVY = {"torch", "tensorflow", "tf2onnx", "onnxruntime", "onnx", "onnx_ir", "ne
 # The package's modules and subpackages, lowest layer first; each imports itself and lower layers only.
 LAYERS = (
     ("errors", "verdict"),
-    ("limits", "options"),
+    ("limits",),
+    ("options",),
     ("files", "processes"),
     ("graphs", "interface"),
     ("kernel", "runs"),
     ("parting", "patches"),
     ("verdicts",),
     ("reporting", "rewriting", "exporting"),
-    ("terminal", "command_line", "feeds", "torch_side"),
+    ("terminal", "command_line", "torch_side"),
     ("answers", "output"),
     ("api", "guarding", "passes"),
     ("sweeping", "olive"),

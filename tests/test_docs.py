@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import runpy
@@ -120,6 +121,14 @@ def test_the_reference_has_every_command_and_option(capsys: pytest.CaptureFixtur
         options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", capsys.readouterr().out)) - {"--help"}
         section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
         assert [option for option in options if f"`{option}`" not in section and option not in section] == []
+
+
+def test_the_reference_has_every_keyword() -> None:
+    namespace = runpy.run_path(str(DOCS / "hooks.py"))
+    page = namespace["on_page_markdown"](PAGES["reference/python.md"].text)
+    assert namespace["KEYWORDS"] not in page
+    named = inspect.signature(graphcheck.assert_equivalent).parameters
+    assert len(named) > 25 and [name for name in list(named)[2:] if f"| `{name}` | <code>" not in page] == []
 
 
 def test_the_keys_of_the_json_are_documented(given: Path, monkeypatch: pytest.MonkeyPatch) -> None:

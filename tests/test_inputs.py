@@ -11,8 +11,9 @@ import onnx_ir as ir
 import pytest
 
 from graphcheck.errors import GraphcheckError, UsageError
-from graphcheck.interface.inputs import InputSpec, generate, load_npz, parse_range, save_npz, side_inputs
+from graphcheck.interface.inputs import InputSpec, generate, load_npz, save_npz, side_inputs
 from graphcheck.interface.ports import Interface, Shapes, pair_interfaces
+from graphcheck.options.values import parse_range
 
 
 def interface(inputs: str = "float[N,40] x", inputs_b: str | None = None) -> Interface:

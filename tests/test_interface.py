@@ -6,7 +6,8 @@ import onnx_ir as ir
 import pytest
 
 from graphcheck.errors import UsageError
-from graphcheck.interface.ports import Interface, pair_interfaces, parse_shape, shapes, symbols
+from graphcheck.interface.ports import Interface, pair_interfaces, shapes, symbols
+from graphcheck.options.values import parse_shape
 
 
 def model(signature: str, body: str = "y = Identity(x)", opset: int = 17, version: int = 8) -> ir.Model:

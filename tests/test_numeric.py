@@ -14,7 +14,8 @@ import pytest
 from graphcheck.errors import UsageError
 from graphcheck.interface.inputs import InputSpec, check_inputs, generate
 from graphcheck.interface.ports import Interface, pair_interfaces, shapes
-from graphcheck.runs.numeric import NumericOptions, Run, numeric, runs
+from graphcheck.options import Options
+from graphcheck.runs.numeric import Run, numeric
 
 LINEAR = """g (float[N,3] x) => (float[N,2] y) <float[3,2] w = {{1.0, 2.0, 3.0, 4.0, 5.0, {last}}}> {{
   h = {op}(x) y = MatMul(h, w) }}"""
@@ -31,7 +32,7 @@ def linear(op: str = "Identity", last: str = "6.0") -> str:
 
 
 def compare(a: str, b: str, **options: Any) -> dict[str, Any]:
-    result = numeric(*pair(a, b), NumericOptions(threads=1, **options))
+    result = numeric(*pair(a, b), Options(threads=1, **options))
     json.dumps(result, allow_nan=False)
     return result
 
@@ -76,7 +77,7 @@ def test_one_ulp_is_seen() -> None:
 
 
 def test_full_has_optimizations_scales_signs_and_batch_sizes() -> None:
-    result = compare(linear(), linear(), level="full")
+    result = compare(linear(), linear(), numerics="full")
     inputs = [run["inputs"] for run in result["runs"]]
     assert {run["side_note"] for run in result["runs"]} == {"optimizations off", "optimizations on"}
     assert {item["shapes"]["x"][0] for item in inputs} == {1, 2, 3}
@@ -93,10 +94,10 @@ def test_full_has_optimizations_scales_signs_and_batch_sizes() -> None:
 def test_full_sees_what_the_usual_inputs_do_not() -> None:
     """A Clip far out, and one that only negative numbers show."""
     clip = "g (float[N,300] x) => (float[N,300] y) {{ lo = Constant<value_float = {}>() y = Max(x, lo) }}".format
-    far = compare(clip(-1e30), clip(-1e3), level="full")
+    far = compare(clip(-1e30), clip(-1e3), numerics="full")
     assert unequal(compare(clip(-1e30), clip(-1e3))) == 0 and unequal(far) > 0
     relu, identity = linear("Relu"), linear()
-    assert unequal(compare(identity, relu, ranges=(("x", 0.0, 1.0),))) == 0 and unequal(compare(identity, relu)) > 0
+    assert unequal(compare(identity, relu, ranges={"x": (0.0, 1.0)})) == 0 and unequal(compare(identity, relu)) > 0
 
 
 def test_iterations_seeds_and_shapes() -> None:
@@ -104,18 +105,19 @@ def test_iterations_seeds_and_shapes() -> None:
     assert [run["inputs"]["seed"] for run in result["runs"]] == [7, 8, 9]
     assert result["runs"][0]["outputs"][0]["shape"] == [5, 2]
     a, b, interface = pair(linear(), linear("Neg"))
-    recorded = numeric(a, b, interface, NumericOptions(seed=7, threads=1))["runs"][0]["inputs"]
+    recorded = numeric(a, b, interface, Options(seed=7, threads=1))["runs"][0]["inputs"]
     replayed = generate(
         interface, shapes(interface, {"x": tuple(recorded["shapes"]["x"])}), InputSpec.from_json(recorded)
     )
-    (run,) = runs(a, b, interface, NumericOptions(seed=7, threads=1))
-    assert run.inputs["x"].tobytes() == replayed["x"].tobytes()
+    seen: list[Run] = []
+    numeric(a, b, interface, Options(seed=7, threads=1), on_run=seen.append)
+    assert seen[0].inputs["x"].tobytes() == replayed["x"].tobytes()
 
 
 def test_given_inputs_and_other_names() -> None:
     a, b, interface = pair(linear(), linear().replace("x)", "image)").replace(" y)", " out)").replace("y =", "out ="))
     given = check_inputs({"image": np.ones((4, 3), np.float32)}, interface)
-    result = numeric(a, b, interface, NumericOptions(inputs=given, threads=1))
+    result = numeric(a, b, interface, Options(threads=1), [lambda: given])
     (run,) = result["runs"]
     assert run["inputs"] == {"seed": None, "scale": None, "distribution": "given", "shapes": {"x": [4, 3]}}
     assert (run["outputs"][0]["a"], run["outputs"][0]["b"], run["outputs"][0]["unequal"]) == ("y", "out", 0)
@@ -123,7 +125,7 @@ def test_given_inputs_and_other_names() -> None:
 
 def test_runs_keep_arrays_for_who_wants_them() -> None:
     kept: list[Run] = []
-    numeric(*pair(linear(), linear("Neg")), NumericOptions(threads=1), on_run=kept.append)
+    numeric(*pair(linear(), linear("Neg")), Options(threads=1), on_run=kept.append)
     assert (kept[0].a.outputs["y"] == -kept[0].b.outputs["y"]).all()
 
 
@@ -144,13 +146,13 @@ def test_refusal_of_one_side_is_a_result() -> None:
     both = compare(BAKED.format(shape="3, 2"), BAKED.format(shape="3, 2"))
     assert both["warnings"][0].startswith("neither model ran at x=[2, 4]: ")
     # a batch baked in is found by another batch size
-    full = compare(BAKED.format(shape="-1, 2"), BAKED.format(shape="4, 2"), level="full")
+    full = compare(BAKED.format(shape="-1, 2"), BAKED.format(shape="4, 2"), numerics="full")
     assert {bool(run["errors"]["b"]) for run in full["runs"]} == {False, True}
 
 
 def test_model_that_onnxruntime_refuses_runs_once() -> None:
     a, b, interface = pair(linear(), linear())
-    result = numeric(a, b.replace(b"Identity", b"NoSuchOp"), interface, NumericOptions(iterations=5, threads=1))
+    result = numeric(a, b.replace(b"Identity", b"NoSuchOp"), interface, Options(iterations=5, threads=1))
     assert len(result["runs"]) == 1 and "NoSuchOp" in result["runs"][0]["errors"]["b"]
 
 
@@ -184,14 +186,14 @@ def test_files_and_child_processes(tmp_path: Path) -> None:
         paths.append(tmp_path / f"{name}.onnx")
         paths[-1].write_bytes(data)
         onnx.checker.check_model(str(paths[-1]))
-    here = numeric(paths[0], paths[1], interface, NumericOptions(threads=1))["runs"]
-    assert numeric(a, b, interface, NumericOptions(threads=1, timeout=60))["runs"] == here
+    here = numeric(paths[0], paths[1], interface, Options(threads=1))["runs"]
+    assert numeric(a, b, interface, Options(threads=1))["runs"] == here
 
 
 def test_options_are_checked() -> None:
-    with pytest.raises(UsageError, match="numerics are quick or full"):
-        NumericOptions(level="some")
+    with pytest.raises(UsageError, match="numerics is one of quick, full, not 'some'"):
+        Options(numerics="some")
     with pytest.raises(UsageError, match="iterations must be at least 1"):
-        NumericOptions(iterations=0)
+        Options(iterations=0)
     with pytest.raises(UsageError, match="no input is named 'q'"):
         compare(linear(), linear(), shapes={"q": (1,)})

@@ -72,18 +72,6 @@ class InputSpec:
         return cls(**known)
 
 
-def parse_range(text: str) -> tuple[str, float, float]:
-    """(name, low, high) of ``--val-range x=0,1``, or of ``0,1`` (name ``""``) for every input."""
-    name, _, bounds = text.rpartition("=")
-    try:
-        low, high = (float(bound) for bound in bounds.split(","))
-    except ValueError:
-        raise UsageError(f"--val-range takes NAME=LOW,HIGH such as x=0,1, not {text!r}") from None
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        raise UsageError(f"--val-range needs finite bounds, the lower one first, not {text!r}")
-    return name, low, high
-
-
 def check_ranges(interface: Interface, names: Iterable[str]) -> None:
     """:class:`UsageError` for a name that no input has on either side (``""`` stands for all)."""
     known = {port.name for pair in interface.inputs for port in pair.ports()}

@@ -149,14 +149,6 @@ def _of_files(a: ir.Model, b: ir.Model) -> Iterable[str]:
         yield f"{' and '.join(side for side, texts in zip('AB', said, strict=True) if text in texts)}: {text}"
 
 
-def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """(name, sizes) of ``--shape x=1,3,224,224``; ``x=`` is a scalar."""
-    name, equals, sizes = text.rpartition("=")
-    if not equals or not name or not re.fullmatch(r"(\d+(,\d+)*)?", sizes.replace(" ", "")):
-        raise UsageError(f"--shape takes NAME=SIZE,SIZE,... such as x=1,3,224,224, not {text!r}")
-    return name, tuple(int(size) for size in sizes.split(",")) if sizes.strip() else ()
-
-
 def shapes(
     interface: Interface, overrides: Mapping[str, tuple[int, ...]] | None = None, sizes: Mapping[str, int] | None = None
 ) -> Shapes:

@@ -44,7 +44,7 @@ def onnxruntime_timer(
     )
 
     def measure(models: Sequence[ir.Model]) -> list[list[float]]:
-        feeds = _inputs(models[0], batch, shapes or {}, np.random.default_rng(seed))
+        feeds = _inputs(models[0], batch=batch, shapes=shapes or {}, random=np.random.default_rng(seed))
         bounds = dataclasses.replace(limits.current(), deadline=math.inf)  # ``timeout`` alone ends what is measured
         with contextlib.ExitStack() as opened:
             try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,47 +14,16 @@ from graphcheck import limits
 from graphcheck.errors import UsageError
 from graphcheck.interface.inputs import Arrays, InputSpec, generate, side_inputs
 from graphcheck.interface.ports import Interface, Shapes, shapes, symbols
+from graphcheck.options import Options
 from graphcheck.runs.child import RemoteSession
 from graphcheck.runs.pictures import pictures
 from graphcheck.runs.session import RunError, Source, measure
 from graphcheck.runs.statistics import compare_arrays, vacuous
 
-LEVELS = ("quick", "full")
+Given = Callable[[], Arrays]  # loads inputs by the key of their pair, as ``load_npz`` does
 _TIMED_RUNS = 5
 _FINAL = ("load", "crash", "timeout")  # after these, other inputs are not tried
 _BATCH_SIZES = (1, 3)  # beside the default of 2
-
-
-@dataclasses.dataclass(frozen=True)
-class NumericOptions:
-    """What to run.
-
-    ``quick``: normal inputs, batch 2 where admitted, optimizations on, ``iterations`` seeds from ``seed`` on. ``full``:
-    optimizations off and on, and besides those seeds other scales, signs, distributions and batch sizes. Where an input
-    has a narrow or unsigned integer type, one run more has integers over its range, if both take them. ``shapes`` and
-    ``sizes`` as in :func:`graphcheck.interface.ports.shapes`; ``inputs`` (by pair key, as from ``load_npz``) are
-    used instead of drawn ones. ``timeout`` in seconds is for each load and each run. ``fail_fast`` stops after
-    the first run with an unequal element. ``threads`` 0: half the
-    cores for each side, all of them where one runs after the other (a single quick run).
-    """
-
-    level: str = "quick"
-    seed: int = 0
-    iterations: int = 1
-    shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    ranges: tuple[tuple[str, float, float], ...] = ()
-    inputs: Mapping[str, Any] | None = None
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
-    threads: int = 0
-    timeout: float | None = None
-    fail_fast: bool = False
-
-    def __post_init__(self) -> None:
-        if self.level not in LEVELS:
-            raise UsageError(f"numerics are {' or '.join(LEVELS)}, not {self.level!r}")
-        if self.iterations < 1 or (self.timeout is not None and self.timeout <= 0):
-            raise UsageError("iterations must be at least 1, and a timeout above 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +37,9 @@ class Side:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One input through both models. ``spec`` is None where the inputs were given."""
+    """One input through both models, the ``place``-th of the plan. ``spec`` is None where it was given."""
 
+    place: int
     spec: InputSpec | None
     shapes: Shapes
     optimizations: str
@@ -102,25 +73,31 @@ def numeric(
     a: Source,
     b: Source,
     interface: Interface,
-    options: NumericOptions | None = None,
+    options: Options | None = None,
+    given: Sequence[Given] = (),
     on_run: Callable[[Run], None] | None = None,
 ) -> dict[str, Any]:
     """The ``numeric`` key of the comparison. ``on_run`` sees every run with its arrays, to save or to judge them.
 
+    ``quick``: normal inputs, batch 2 where admitted, optimizations on, ``iterations`` seeds from ``seed`` on. ``full``:
+    optimizations off and on, and besides those seeds other scales, signs, distributions and batch sizes. Where an
+    input has a narrow or unsigned integer type, one run more has integers over its range, if both take them. ``given``
+    are used instead of drawn inputs; each is loaded when it is run.
+
     That a model refuses an input is recorded in the run's ``errors`` (and, with the first cause, in ``warnings``).
     :class:`UsageError` for options that do not fit the interface, or an interface whose inputs do not fit each other.
     """
-    options = options or NumericOptions()
+    options = options or Options()
     rows: list[dict[str, Any]] = []
     worst: dict[str, dict[str, Any]] = {}
     warnings: dict[str, None] = {}  # in order, each once
     seen: dict[tuple[object, ...], set[bytes]] = {}
     times: list[tuple[float, float]] = []
     with _Sides(a, b, interface, options) as sides:
-        for item in _runs(sides, interface, options):
+        for item in _runs(sides, interface, options, given):
             row = item.to_json(interface)
             rows.append(row)
-            if options.level == "full":
+            if options.numerics == "full":
                 _picture(item, row, worst, interface)
             if on_run is not None:
                 on_run(item)
@@ -131,24 +108,17 @@ def numeric(
             if options.fail_fast and any(output["unequal"] != 0 for output in row["outputs"]):
                 break
         warnings |= dict.fromkeys(_stuck(seen, interface))
-        time_a, time_b = sides.time() if options.level == "full" and times else times[-1] if times else (None, None)
+        time_a, time_b = sides.time() if options.numerics == "full" and times else times[-1] if times else (None, None)
     return {"runs": rows, "warnings": list(warnings), "time_a_ms": time_a, "time_b_ms": time_b}
-
-
-def runs(a: Source, b: Source, interface: Interface, options: NumericOptions | None = None) -> Iterator[Run]:
-    """The runs of :func:`numeric` one by one, with their arrays."""
-    options = options or NumericOptions()
-    with _Sides(a, b, interface, options) as sides:
-        yield from _runs(sides, interface, options)
 
 
 class _Sides:
     """Two models and their sessions, loaded once for each level of optimization, and run side by side."""
 
-    def __init__(self, a: Source, b: Source, interface: Interface, options: NumericOptions) -> None:
+    def __init__(self, a: Source, b: Source, interface: Interface, options: Options) -> None:
         self.models, self.interface, self.options = (a, b), interface, options
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.threads = options.threads or max(1, cores if options.level == "quick" else cores // 2)
+        self.threads = options.threads or max(1, cores // 2 if options.numerics == "full" else cores)
         self.pool = ThreadPoolExecutor(2)
         self.bounds = limits.current()  # which the threads would not see
         self.sessions: dict[tuple[int, str], RemoteSession | RunError] = {}
@@ -212,9 +182,8 @@ class _Sides:
                     optimizations=optimizations,
                     providers=self.options.providers,
                     threads=self.threads,
-                    timeout=self.options.timeout,
                     bounds=self.bounds,
-                    prepack=self.options.level != "quick" or self.options.iterations > 1,  # it pays in many runs
+                    prepack=self.options.numerics == "full" or (self.options.iterations or 1) > 1,  # it pays in many runs
                 )
             except RunError as error:
                 self.sessions[key] = error
@@ -224,30 +193,35 @@ class _Sides:
         return found
 
 
-def _runs(sides: _Sides, interface: Interface, options: NumericOptions) -> Iterator[Run]:
-    for optimizations in ("off", "on") if options.level == "full" else ("on",):
-        for spec, chosen in _plan(interface, options):
-            inputs = dict(options.inputs or {}) if spec is None else generate(interface, chosen, spec)
-            a, b = sides.run(inputs, optimizations, once=options.level == "quick" and options.iterations == 1)
+def _runs(sides: _Sides, interface: Interface, options: Options, given: Sequence[Given]) -> Iterator[Run]:
+    full, iterations = options.numerics == "full", options.iterations or 1
+    drawn = () if given else _plan(interface, options)
+    plan: list[tuple[InputSpec | None, Shapes, Given]] = [
+        *((None, {}, load) for load in given),
+        *((spec, chosen, functools.partial(generate, interface, chosen, spec)) for spec, chosen in drawn),
+    ]
+    once = not full and iterations == 1 and len(given) <= 1
+    for optimizations in ("off", "on") if full else ("on",):
+        for place, (spec, chosen, load) in enumerate(plan):
+            inputs = load()
+            shapes_ = chosen or {name: tuple(array.shape) for name, array in inputs.items()}
+            a, b = sides.run(inputs, optimizations, once=once)
             if spec is not None and spec.integers == "wide" and (a.error or b.error):
                 continue  # it may well be no index or no number of elements
-            yield Run(spec, chosen, optimizations, options.providers, inputs, a, b)
+            yield Run(place, spec, shapes_, optimizations, tuple(options.providers), inputs, a, b)
             if any(side.error is not None and side.error.kind in _FINAL for side in (a, b)):
                 break  # other inputs cannot help
 
 
-def _plan(interface: Interface, options: NumericOptions) -> Iterator[tuple[InputSpec | None, Shapes]]:
-    """Inputs, as (spec, shapes), the plain normal ones first."""
-    if options.inputs is not None:
-        yield None, {name: tuple(array.shape) for name, array in options.inputs.items()}
-        return
-    usual = shapes(interface, options.shapes, options.sizes)
-    base = InputSpec(options.seed, ranges=options.ranges)
-    iterations = max(options.iterations, 3) if options.level == "full" else options.iterations
-    for i in range(iterations):
+def _plan(interface: Interface, options: Options) -> Iterator[tuple[InputSpec, Shapes]]:
+    """Inputs to draw, as (spec, shapes), the plain normal ones first."""
+    usual = shapes(interface, options.shapes)
+    base = InputSpec(options.seed, ranges=options.range_rows())
+    full, iterations = options.numerics == "full", options.iterations or 1
+    for i in range(max(iterations, 3) if full else iterations):
         yield dataclasses.replace(base, seed=options.seed + i), usual
     wide = dataclasses.replace(base, integers="wide")
-    if options.level == "quick":
+    if not full:
         if _wraps(interface):
             yield wide, usual
         return
@@ -265,9 +239,9 @@ def _plan(interface: Interface, options: NumericOptions) -> Iterator[tuple[Input
     for other in others:
         yield dataclasses.replace(base, **other), usual
     for symbol, (_, axis) in symbols(interface).items():
-        for size in _BATCH_SIZES if axis == 0 and symbol not in options.sizes else ():
+        for size in _BATCH_SIZES if axis == 0 else ():
             try:
-                yield base, shapes(interface, options.shapes, {**options.sizes, symbol: size})
+                yield base, shapes(interface, options.shapes, {symbol: size})
             except UsageError:
                 break  # an asked shape fixes this dim
     if _wraps(interface):

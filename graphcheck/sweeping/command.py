@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shlex
 from collections import Counter
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphcheck import command_line as o
 from graphcheck import limits, output
+from graphcheck.command_line import command, fields_of
 from graphcheck.errors import UsageError
+from graphcheck.options import OUT, Options, Required, Sweeping, Told, about
 from graphcheck.terminal import GLYPHS, STYLES, Terminal, safe, short
 from graphcheck.verdict import EXIT_OK, Verdict
 
@@ -24,14 +26,7 @@ if TYPE_CHECKING:
     from graphcheck.sweeping.outcome import Outcome
 
 SCHEMA = "graphcheck/sweep/1"
-_WHAT, _HOW, _OUT = "What is done", "How it is run", "What is written"
 _SHOWN = 60  # rows of the table, beyond which only what needs attention is shown
-
-
-def _opt(*names: str, help: str, panel: str, metavar: str = "", least: int | None = None) -> Any:
-    # without a metavar, a flag: --help would say that it takes a <bool>
-    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, min=least, show_default=False)
-
 
 Source = Annotated[
     Path,
@@ -41,77 +36,10 @@ Source = Annotated[
         show_default=False,
     ),
 ]
-Against = Annotated[
-    Path | None, _opt("--against", metavar="DIR", help="each model and its namesake there", panel=_WHAT)
-]
-Guard = Annotated[
-    str | None,
-    _opt(
-        "--guard", metavar="COMMAND", help='each model and what an optimizer, "onnxsim {in} {out}", makes', panel=_WHAT
-    ),
-]
-Analyze = Annotated[bool, _opt("--analyze", help="analyze each model", panel=_WHAT)]
-To = Annotated[str | None, _opt("--rewrite", metavar="FORM", help="rewrite each model to this form", panel=_WHAT)]
-Jobs = Annotated[
-    int, _opt("--jobs", metavar="N", least=0, help="processes at once (default: half the cores)", panel=_HOW)
-]
-Dask = Annotated[
-    str | None, _opt("--dask", metavar="ADDRESS", help="run on the workers of this Dask scheduler", panel=_HOW)
-]
-Timeout = Annotated[float, _opt("--timeout", metavar="SECONDS", help="for each (default: 300)", panel=_HOW)]
-Memory = Annotated[
-    str | None,
-    _opt(
-        "--max-memory", metavar="SIZE", help="for each, as 4G or 500M (default: its share of the machine)", panel=_HOW
-    ),
-]
-StoreFile = Annotated[
-    Path, _opt("--store", metavar="FILE", help="keeps results (default: graphcheck-sweep.sqlite)", panel=_OUT)
-]
-Fresh = Annotated[bool, _opt("--fresh", help="do all anew, whatever the store knows", panel=_HOW)]
-Retry = Annotated[bool, _opt("--retry", help="try failures again that the store knows", panel=_HOW)]
-Format = Annotated[
-    list[str] | None,
-    _opt(
-        "--format",
-        metavar="KIND[=FILE]",
-        help="junit, sarif, github or summary, to FILE or standard output; repeatable",
-        panel=_OUT,
-    ),
-]
-Report = Annotated[
-    Path | None, _opt("--report", metavar="DIR", help="write an HTML index and a page for each", panel=_OUT)
-]
-OutDir = Annotated[Path | None, _opt("--out", metavar="DIR", help="where rewritten models go", panel=_OUT)]
 
 
-def sweep(
-    source: Source,
-    against: Against = None,
-    guard: Guard = None,
-    analyze: Analyze = False,
-    rewrite: To = None,
-    require: o.Require = None,
-    val_range: o.Range = None,
-    ignore_output: o.Ignore = None,
-    seed: o.Seed = 0,
-    no_run: o.NoRun = False,
-    numerics: o.Numerics = None,
-    error_probability: o.ErrorProbability = 1e-9,
-    jobs: Jobs = 0,
-    dask: Dask = None,
-    timeout: Timeout = 300.0,
-    max_memory: Memory = None,
-    store: StoreFile = Path("graphcheck-sweep.sqlite"),
-    fresh: Fresh = False,
-    retry: Retry = False,
-    format: Format = None,
-    json: o.Json = None,
-    report: Report = None,
-    out: OutDir = None,
-    reduce: o.Reduce = None,
-    witness: o.Witness = None,
-) -> int:
+@command
+def sweep(source: Source, sweeping: Sweeping, told: Told, required: Required, options: Options) -> int:
     """Compare, guard, analyze or rewrite many models, each in a process of its own; a second run does only what is new.
 
     Exit code: 1 if any pair is different, else 2 if any was trouble, else 3 if any is undecided or weaker, else 0.
@@ -122,60 +50,57 @@ def sweep(
     from graphcheck.sweeping.run import sweep as run
     from graphcheck.sweeping.store import Store
 
-    do = _what(against, guard, analyze, rewrite)
-    wanted = [formats.parse_format(text) for text in format or ()]
-    if sum(file is None for _, file in wanted) + (json == "-") > 1:
+    o, do = sweeping, _what(sweeping)
+    wanted = [formats.parse_format(text) for text in o.format]
+    if sum(file is None for _, file in wanted) + (told.json == "-") > 1:
         raise UsageError("only one --format, or --json -, can go to standard output: name files for the others")
-    if timeout <= 0:
-        raise UsageError(f"--timeout takes seconds above 0, not {timeout:g}")
-    if out is not None and do != "rewrite":
+    if o.out is not None and do != "rewrite":
         raise UsageError("--out is for --rewrite, which alone writes models")
-    output.check_targets(json, store, *(file for _, file in wanted))
-    output.check_folders(report, out, witness, reduce)
-    options = {
-        "ranges": _ranges(val_range or ()),
-        "ignore_outputs": list(ignore_output or ()),
-        "seed": seed,
-        "run": not no_run,
-        "numerics": numerics or "quick",
-        "error_probability": error_probability,
-    }
-    found = read_jobs(source, against=against, pairs=do == "compare")
-    terminal = Terminal(quiet=json == "-" or any(file is None for _, file in wanted))
-    jobs = jobs or max(1, cores() // 2)
-    with Store(store) as kept, _workers(dask, jobs) as workers:
+    output.check_targets(told.json, o.store, *(file for _, file in wanted))
+    folders = (o.report, o.out, options.witness, options.reduce)
+    output.check_folders(*(None if folder is None else Path(folder) for folder in folders))
+    found = read_jobs(source, against=o.against, pairs=do == "compare")
+    terminal = Terminal(quiet=told.json == "-" or any(file is None for _, file in wanted))
+    jobs = o.jobs or max(1, cores() // 2)
+    with Store(o.store) as kept, _workers(o.dask, jobs) as workers:
         settings = Settings(
             do,
-            options,
-            timeout,
-            _memory(max_memory, workers, jobs),
-            command=tuple(shlex.split(guard or "")),
-            to=rewrite,
-            threads=1 if dask else max(1, cores() // jobs),
-            witness=str(witness or store.with_name(f"{store.stem}-witnesses")),
-            reduce=None if reduce is None else str(reduce),
-            out=None if out is None else str(out),
+            _deciding(dataclasses.replace(options, numerics=options.numerics or "quick")),
+            timeout=o.timeout,
+            max_memory=o.max_memory or _share(workers, jobs),
+            command=tuple(shlex.split(o.guard or "")),
+            to=o.rewrite,
+            threads=1 if o.dask else max(1, cores() // jobs),
+            witness=str(options.witness or o.store.with_name(f"{o.store.stem}-witnesses")),
+            reduce=None if options.reduce is None else str(options.reduce),
+            out=None if o.out is None else str(o.out),
         )
         with terminal.progress("sweeping", len(found)) as step:
             try:
-                outcomes = run(found, settings, workers, kept, fresh=fresh, retry=retry, progress=step)
+                outcomes = run(found, settings, workers, kept, fresh=o.fresh, retry=o.retry, progress=step)
             except KeyboardInterrupt:
-                terminal.say(f"interrupted; what is done is in {safe(store)}, and the same command goes on from there")
+                terminal.say(f"interrupted; what is done is in {safe(o.store)}, and the same command goes on from there")
                 raise
-        level = Verdict(require or Verdict.WITHIN_ROUNDING)
+        level = Verdict(required.require or Verdict.WITHIN_ROUNDING)
         _show(terminal, outcomes, level)
         for file in formats.write_formats(outcomes, wanted, level):
             terminal.say(f"wrote {safe(file)}")
-        if report is not None:
-            index.write(outcomes, report, level, kept.result)
-            terminal.say(f"wrote {safe(report / 'index.html')}")
+        if o.report is not None:
+            index.write(outcomes, o.report, level, kept.result)
+            terminal.say(f"wrote {safe(o.report / 'index.html')}")
     code = outcome.exit_code(outcomes, level)
-    output.write_json(_to_json(outcomes, settings, level, code), json)
+    output.write_json(_to_json(outcomes, settings, level, code), told.json)
     return code
 
 
-def _what(against: Path | None, guard: str | None, analyze: bool, rewrite: str | None) -> str:
-    given = {"--against": against is not None, "--guard": guard is not None, "--analyze": analyze}
+def _deciding(options: Options) -> dict[str, Any]:
+    """Those options of a sweep that decide about an answer: all but where something is written."""
+    return {f.name: getattr(options, f.name) for f in fields_of(Options, "sweep") if about(f).panel != OUT}
+
+
+def _what(o: Sweeping) -> str:
+    given = {"--against": o.against is not None, "--guard": o.guard is not None, "--analyze": o.analyze}
+    guard, rewrite = o.guard, o.rewrite
     named = [name for name, on in (given | {"--rewrite": rewrite is not None}).items() if on]
     if len(named) > 1:
         raise UsageError(f"{' and '.join(named)} exclude each other")
@@ -208,19 +133,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _ranges(texts: Sequence[str]) -> dict[str, list[float]]:
-    if not texts:
-        return {}
-    from graphcheck.interface.inputs import parse_range
-
-    return {name: [low, high] for name, low, high in map(parse_range, texts)}
-
-
-def _memory(given: str | None, workers: Workers, jobs: int) -> int:
+def _share(workers: Workers, jobs: int) -> int:
+    """The memory of one job: its share of the machine."""
     from graphcheck.sweeping.executors import OnDask
 
-    if given is not None:
-        return limits.parse_size(given)
     if isinstance(workers, OnDask) and (share := workers.memory()):
         return share
     return limits.default_memory() // jobs

@@ -46,7 +46,7 @@ def sweep(
             outcomes[job.name] = key
             progress(job.name)
         elif key not in found and key not in waiting:
-            old = None if fresh else store.known(key, settings.timeout, settings.max_memory, retry)
+            old = None if fresh else store.known(key, timeout=settings.timeout, max_memory=settings.max_memory, retry=retry)
             if old is not None and _still_there(old, job, settings):
                 found[key] = old
             else:
@@ -76,7 +76,7 @@ def _work(
         for future in ended:
             key, job = running.pop(future)
             outcome = _named(Outcome(job.name, **_answer(future), key=key), job)
-            store.put(key, outcome, settings.timeout, settings.max_memory)
+            store.put(key, outcome, timeout=settings.timeout, max_memory=settings.max_memory)
             done[key] = outcome.brief()
             progress(job.name)
     return done

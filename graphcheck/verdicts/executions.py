@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextvars
+import functools
 import math
 import os
 import time
@@ -18,11 +19,12 @@ from graphcheck.files import model as model_
 from graphcheck.interface import inputs
 from graphcheck.interface.ports import Interface
 from graphcheck.kernel.proof.pair import Pair
-from graphcheck.options import Options
+from graphcheck.options import File, Options
 from graphcheck.parting.difference import SPREAD_FACTOR
 from graphcheck.parting.spread import spread_of
 from graphcheck.runs import child as remote
 from graphcheck.runs import numeric
+from graphcheck.runs.tolerances import Saved, Tolerances
 
 _PLAINLY = 2.0**16  # ulps of the output's largest magnitude: such a difference is looked into before a costly proof
 _FAR_BEYOND = 2.0**14  # above which the executions of a proved pair are looked into
@@ -41,6 +43,7 @@ class Executions:
         options: Options,
     ) -> None:
         self.sources, self.models, self.interface, self.options = sources, models, pairing, options
+        self.tolerances, self.saved = Tolerances(pairing, options), Saved(pairing, options)
         self.numbers: dict[str, Any] | None = None
         self.runs: list[numeric.Run] = []
         self.seconds = 0.0  # what the runs took
@@ -64,31 +67,29 @@ class Executions:
 
     def execute(self) -> None:
         """Run both now; that it was not possible is a warning among the numbers."""
-        o = self.options
-        given = None if o.inputs is None else inputs.load_npz(o.inputs, self.interface)
-        settings = numeric.NumericOptions(
-            o.numerics,
-            o.seed,
-            o.iterations,
-            o.shapes,
-            {},
-            o.range_rows(),
-            given,
-            o.providers,
-            o.threads,
-            None,
-            o.fail_fast,
-        )
+        files: list[File] = [] if self.options.inputs is None else [self.options.inputs, *self.options.more_inputs]
+        given = [functools.partial(inputs.load_npz, file, self.interface) for file in files]
         pairs = zip(self.sources, self.models, strict=True)
         a, b = (str(s) if isinstance(s, (str, os.PathLike)) else external.serialized(m) for s, m in pairs)
         started = time.monotonic()
         try:
-            self.numbers = numeric.numeric(a, b, self.interface, settings, self.runs.append)
+            self.numbers = numeric.numeric(a, b, self.interface, self.options, given, self._see)
         except (Undecided, MemoryError) as error:
             warning = f"onnxruntime was not run: {error}"
             self.numbers = {"runs": [], "warnings": [warning], "time_a_ms": None, "time_b_ms": None}
         finally:
             self.seconds = time.monotonic() - started
+
+    def _see(self, run: numeric.Run) -> None:
+        if run.place == 0 or self.options.inputs is None:  # those of many files would not fit into memory
+            self.runs.append(run)
+        self.saved.see(run)
+        if self.options.gated:
+            self.tolerances.see(run)
+
+    def gate(self) -> dict[str, Any]:
+        """What the runs say of the tolerances, under ``tolerances``; nothing where none was asked for or nothing can run."""
+        return {"tolerances": self.tolerances.to_json()} if self.options.gated and self.numbers is not None else {}
 
     def rows(self) -> list[dict[str, Any]]:
         """The statistics of each output in each run."""

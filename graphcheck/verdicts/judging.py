@@ -302,7 +302,12 @@ class Judging:
         if not self.options.run:
             return None
         shown = witness.refusal(
-            self.sources, self.models, self.interface, attempt.shapes, self.options.seed, self.options.witness
+            self.sources,
+            self.models,
+            self.interface,
+            attempt.shapes,
+            seed=self.options.seed,
+            folder=self.options.witness,
         )
         self.found = None if shown is None else shown.to_json()
         return None if shown is None else shown.reason
@@ -335,11 +340,11 @@ class Judging:
             self.interface,
             pair,
             outputs,
-            self.options.seed,
-            self.options.ranges,
-            self.options.inputs,
-            self._check_time,
-            self.options.run,
+            seed=self.options.seed,
+            ranges=self.options.ranges,
+            given=self.options.inputs,
+            tick=self._check_time,
+            run=self.options.run,
         )
         found = search.run()
         if found or max((d.units for d in search.deviations), default=-1) > max(
@@ -390,6 +395,7 @@ class Judging:
                 "onnxruntime": self.executions.seconds,
                 "total": time.monotonic() - self.started,
             },
+            **self.executions.gate(),
         }
         return Comparison(verdict, reason, evidence)
 

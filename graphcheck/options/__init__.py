@@ -1,0 +1,16 @@
+"""Every option once: its type, default, spelling, help, parser and check. An option is one field of one group.
+
+The command line (:mod:`graphcheck.command_line`), the keywords of :func:`graphcheck.compare` and the tables of the
+reference are made of these fields. Nothing heavy is imported here: the kernel reads :class:`Options` too.
+"""
+
+from graphcheck.options.calling import keywords
+from graphcheck.options.commands import Rewriting, Sweeping, Told
+from graphcheck.options.comparing import LEVELS, AssertOptions, File, ModuleOptions, Options, Required
+from graphcheck.options.fields import OUT, PANELS, Group, Option, about, checked, default_of, option
+from graphcheck.options.values import by_output
+
+__all__ = [
+    "LEVELS", "OUT", "PANELS", "AssertOptions", "File", "Group", "ModuleOptions", "Option", "Options", "Required",
+    "Rewriting", "Sweeping", "Told", "about", "by_output", "checked", "default_of", "keywords", "option",
+]

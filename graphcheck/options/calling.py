@@ -1,0 +1,75 @@
+"""Options as the keywords of a function."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from graphcheck.errors import UsageError
+from graphcheck.options.fields import Group, about, default_of
+
+A = TypeVar("A")
+B = TypeVar("B")
+G = TypeVar("G")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def keywords(
+    group: Callable[P, G],
+) -> Callable[[Callable[[A, B, G], R]], Callable[Concatenate[A, B, P], R]]:
+    """A decorator for ``f(a, b, options)``, which then takes the fields of the group as keywords.
+
+    They stand in its signature, for type checkers too, and in its docstring in place of ``options``. A keyword that no
+    field has is a :class:`UsageError` that names the nearest one.
+    """
+    assert isinstance(group, type) and issubclass(group, Group)
+    fields = dataclasses.fields(group)
+
+    def decorate(function: Callable[[A, B, G], R]) -> Callable[Concatenate[A, B, P], R]:
+        own = inspect.signature(function)
+        *models, _ = own.parameters.values()
+        given = [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=default_of(f), annotation=f.type)
+            for f in fields
+        ]
+        signature = own.replace(parameters=[*models, *given])
+
+        @functools.wraps(function)
+        def call(*positional: Any, **named: Any) -> R:
+            __tracebackhide__ = True  # pytest then shows the caller's own line
+            for name in named:
+                if name not in signature.parameters:
+                    raise UsageError(f"{function.__name__}() has no option {name!r}{_near(name, signature)}")
+            bound = signature.bind(*positional, **named).arguments
+            sides = [bound.pop(model.name) for model in models]
+            return function(*sides, group(**bound))  # type: ignore[call-arg]
+
+        call.__signature__ = signature  # type: ignore[attr-defined]
+        call.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()} | {"return": own.return_annotation}
+        call.__doc__ = _documented(function.__doc__ or "", group)
+        return call
+
+    return decorate
+
+
+def _near(name: str, signature: inspect.Signature) -> str:
+    near = difflib.get_close_matches(name, signature.parameters, 1)
+    return f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(signature.parameters)}"
+
+
+def _documented(doc: str, group: type[Group]) -> str:
+    """The docstring with a line for each field in place of that of ``options``."""
+    lines = []
+    for field in dataclasses.fields(group):
+        text = f"{field.name}: {about(field).doc or about(field).help}"
+        lines.append(textwrap.fill(text, 112, initial_indent=" " * 8, subsequent_indent=" " * 12))
+    before, mark, after = doc.partition("        options: ")
+    assert mark, "the docstring has a line for options"
+    _, _, rest = after.partition("\n\n")
+    return before + "\n".join(lines) + "\n\n" + rest

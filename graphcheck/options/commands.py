@@ -1,0 +1,116 @@
+"""The options of the command line that are no part of a comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from graphcheck.options import values
+from graphcheck.options.fields import HOW, OUT, WHAT, Group, option
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Told(Group):
+    """How a result is told."""
+
+    json: str | None = option(
+        None, "--json", of="compare rewrite guard sweep analyze demo export", panel=OUT, metavar="FILE",
+        help="write the result as JSON; - is standard output, which then holds nothing else",
+    )
+    report: Path | None = option(
+        None, "--report", of="compare rewrite guard analyze", panel=OUT, metavar="FILE",
+        help="write a self-contained HTML report",
+    )
+    format: Sequence[str] = option(
+        (), "--format", of="compare", panel=OUT, metavar="KIND[=FILE]", takes=str, repeatable=True, check=values.names,
+        help="junit, sarif, github or summary, to FILE, or to standard output in place of the answer; repeatable",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rewriting(Group):
+    """What is rewritten, and what is done with the result."""
+
+    to: str = option(
+        "conv", "--to", of="rewrite", metavar="FORM",
+        help="conv (default), matmul, unfold, space-to-depth, or fastest: measured here",
+    )
+    out: Path | None = option(
+        None, "-o", "--out", of="rewrite guard", panel=OUT, metavar="FILE", help="where to write the model",
+    )
+    sites: Sequence[str] = option(
+        (), "--site", of="rewrite", metavar="NAME", takes=str, repeatable=True, check=values.names,
+        help="only the site with this contraction, input or output; repeatable",
+    )
+    max_rank: int | None = option(
+        None, "--max-rank", of="rewrite", metavar="N", least=3,
+        help="no tensor of more dims: movement over it is split into steps",
+    )
+    fold_normalization: bool = option(
+        False, "--fold-normalization", of="rewrite",
+        help="take a normalization before the patches into the weight (re-rounds it)",
+    )
+    batch: int = option(
+        1, "--batch", of="rewrite", metavar="N", least=1,
+        help="for --to fastest: a symbolic batch (default: 1)",
+    )
+    dry_run: bool = option(False, "--dry-run", of="rewrite", help="tell what would be done; write nothing")
+    force: bool = option(False, "--force", of="rewrite", help="let OUT be MODEL")
+    external_data: str = option(
+        "copy", "--external-data", of="rewrite", panel=OUT, metavar="copy|link", takes=Literal["copy", "link"],
+        check=values.one_of("copy", "link"),
+        help="how data files get to another folder: copy (default), or link: a copy-on-write clone, no disk space",
+    )
+    fail_if_none: bool = option(
+        False, "--fail-if-none", of="rewrite", help="exit with 3, and write nothing, where nothing applies",
+    )
+    explain: bool = option(
+        False, "--explain", of="rewrite", help="show each site's tensors before and after, and every check",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweeping(Group):
+    """What is done to each model of a sweep, how, and where it is kept."""
+
+    against: Path | None = option(
+        None, "--against", of="sweep", panel=WHAT, metavar="DIR", help="each model and its namesake there",
+    )
+    guard: str | None = option(
+        None, "--guard", of="sweep", panel=WHAT, metavar="COMMAND",
+        help='each model and what an optimizer, "onnxsim {in} {out}", makes',
+    )
+    analyze: bool = option(False, "--analyze", of="sweep", panel=WHAT, help="analyze each model")
+    rewrite: str | None = option(
+        None, "--rewrite", of="sweep", panel=WHAT, metavar="FORM", help="rewrite each model to this form",
+    )
+    jobs: int = option(
+        0, "--jobs", of="sweep", panel=HOW, metavar="N", least=0, help="processes at once (default: half the cores)",
+    )
+    dask: str | None = option(
+        None, "--dask", of="sweep", panel=HOW, metavar="ADDRESS", help="run on the workers of this Dask scheduler",
+    )
+    timeout: float = option(
+        300.0, "--timeout", of="sweep", panel=HOW, metavar="SECONDS", check=values.seconds,
+        help="for each (default: 300)",
+    )
+    max_memory: int | None = option(
+        None, "--max-memory", of="sweep", panel=HOW, metavar="SIZE", takes=str, parse=values.parse_size,
+        help="for each, as 4G or 500M (default: its share of the machine)",
+    )
+    store: Path = option(
+        Path("graphcheck-sweep.sqlite"), "--store", of="sweep", panel=OUT, metavar="FILE",
+        help="keeps results (default: graphcheck-sweep.sqlite)",
+    )
+    fresh: bool = option(False, "--fresh", of="sweep", panel=HOW, help="do all anew, whatever the store knows")
+    retry: bool = option(False, "--retry", of="sweep", panel=HOW, help="try failures again that the store knows")
+    format: Sequence[str] = option(
+        (), "--format", of="sweep", panel=OUT, metavar="KIND[=FILE]", takes=str, repeatable=True, check=values.names,
+        help="junit, sarif, github or summary, to FILE or standard output; repeatable",
+    )
+    report: Path | None = option(
+        None, "--report", of="sweep", panel=OUT, metavar="DIR", help="write an HTML index and a page for each",
+    )
+    out: Path | None = option(None, "--out", of="sweep", panel=OUT, metavar="DIR", help="where rewritten models go")

@@ -1,0 +1,191 @@
+"""The options of a comparison."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from graphcheck.errors import UsageError
+from graphcheck.options import values
+from graphcheck.options.fields import CLAIM, OUT, RUN, Group, option
+
+File = str | os.PathLike[str]
+LEVELS = ("identical", "proved", "within-rounding")
+_GATE = "exit with 0 only if every output passes; never touches the verdict; repeatable as NAME:X"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Required(Group):
+    """The level that is asked for."""
+
+    require: str | None = option(
+        None, "--require", of="compare guard sweep", panel=CLAIM, metavar="LEVEL",
+        takes=Literal["identical", "proved", "within-rounding"], check=values.one_of(*LEVELS),
+        help="the weakest verdict that exits with 0: identical, proved or within-rounding (default)",
+        doc="The weakest verdict that passes: ``identical``, ``proved`` or ``within-rounding`` (None: this one).",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Group):
+    """What :func:`graphcheck.compare` takes beside its two models."""
+
+    shapes: Mapping[str, tuple[int, ...]] = option(
+        {}, "--shape", of="compare rewrite guard", panel=RUN, metavar="NAME=1,3,224,224", takes=str, repeatable=True,
+        parse=values.parse_shapes, check=values.mapping,
+        help="the shape of an input; repeatable",
+        doc="Shapes of inputs by name; else a symbolic batch is tried at 2, 3 and 1, other symbolic dims at a few sizes.",
+    )
+    ranges: Mapping[str, tuple[float, float]] = option(
+        {}, "--val-range", of="compare guard sweep", panel=CLAIM, metavar="NAME=LOW,HIGH", takes=str, repeatable=True,
+        parse=values.parse_ranges, check=values.mapping,
+        help="the values that an input (or, without NAME=, every input) takes: restricts the claim; repeatable",
+        doc='(low, high) by input name, ``""`` for every input: what is claimed, and where a witness may lie.',
+    )
+    inputs: File | None = option(
+        None, "--inputs", "--load-inputs", of="compare", panel=RUN, metavar="FILE.npz", takes=Path,
+        help="own inputs, by name",
+        doc="An .npz with an array for each input, by name, cast to its dtype: run in place of drawn ones.",
+    )
+    more_inputs: Sequence[File] = option((), check=values.names, doc="Further such files, which are run as well.")
+    data_loader_script: str | None = option(
+        None, "--data-loader-script", of="compare", panel=RUN, metavar="FILE.py[:FUNCTION]",
+        help="own inputs: the name-to-array mappings that FUNCTION (load_data) yields, --iterations at most",
+        doc="``FILE.py[:FUNCTION]``, which yields own inputs as mappings of names to arrays, ``iterations`` at most.",
+    )
+    ignore_outputs: Sequence[str] = option(
+        (), "--ignore-output", of="compare guard sweep", panel=CLAIM, metavar="NAME", takes=str, repeatable=True,
+        check=values.names,
+        help="leave this output out; repeatable",
+        doc="Names of outputs that are left out.",
+    )
+    seed: int = option(
+        0, "--seed", of="compare rewrite guard sweep demo export", panel=RUN, metavar="N", least=0,
+        help="of inputs, weights, primes and whatever is drawn (default: 0)",
+        doc="Of inputs, primes and points, at least 0.",
+    )
+    run: bool = option(
+        True, "--no-run", of="compare rewrite guard sweep", panel=RUN,
+        help="prove only: do not run onnxruntime",
+        doc="False leaves onnxruntime out: the proof alone.",
+    )
+    numerics: str | None = option(
+        None, "--numerics", of="compare guard sweep", panel=RUN, metavar="quick|full", takes=Literal["quick", "full"],
+        check=values.one_of("quick", "full"),
+        help="quick: one input; full: many, at several scales, with optimizations off and on (default with --report)",
+        doc="``quick`` (one input; the default) or ``full`` (seeds, scales, signs, batch sizes; optimizations off and on).",
+    )
+    iterations: int | None = option(
+        None, "--iterations", of="compare", panel=RUN, metavar="N", least=1,
+        help="seeds to run, from --seed on (default: 1; of a loader script all that it yields)",
+        doc="Seeds to run, from ``seed`` on; None: 1, and of a loader script all that it yields.",
+    )
+    fail_fast: bool = option(
+        False, "--fail-fast", of="compare", panel=RUN,
+        help="stop running at the first unequal output",
+        doc="Stop running at the first unequal output.",
+    )
+    providers: Sequence[str] = option(
+        ("CPUExecutionProvider",), "--providers", of="compare rewrite", panel=RUN, metavar="NAME", takes=str,
+        repeatable=True, parse=values.parse_separated, check=values.names,
+        help="onnxruntime's execution providers, in order; repeatable, or separated by commas",
+        doc="Execution providers of onnxruntime, in order.",
+    )
+    threads: int = option(
+        0, "--threads", of="compare rewrite", panel=RUN, metavar="N", least=0,
+        help="of onnxruntime, for each model (default: half the cores)",
+        doc="Of onnxruntime, for each model; 0: half the cores.",
+    )
+    timeout: float = option(
+        300.0, "--timeout", of="compare rewrite guard analyze", panel=RUN, metavar="SECONDS", check=values.seconds,
+        help="for the whole; undecided after it (default: 300)",
+        doc="Seconds for the whole.",
+    )
+    max_memory: int | None = option(
+        None, "--max-memory", of="compare rewrite guard analyze", panel=RUN, metavar="SIZE", takes=str,
+        parse=values.parse_size,
+        help="such as 6G, for graphcheck and for onnxruntime each; undecided beyond it (default: 3/4 of the machine's)",
+        doc="Bytes, for this process and for onnxruntime each; None: three quarters of the machine's.",
+    )
+    error_probability: float = option(
+        1e-9, "--error-probability", of="compare rewrite guard sweep", panel=CLAIM, metavar="P", check=values.probability,
+        help="of a proof, at most (default: 1e-9)",
+        doc="Of a proof, at most; between 0 and 1.",
+    )
+    atol: float | Mapping[str, float] = option(
+        {}, "--atol", of="compare", panel=CLAIM, metavar="X", takes=str, repeatable=True,
+        parse=values.parse_tolerances, check=values.tolerance,
+        help=f"absolute tolerance: {_GATE}",
+        doc="An absolute tolerance, or one for each output by name: whether the runs keep it stands under ``tolerances`` in "
+        "the evidence, and never touches the verdict.",
+    )
+    rtol: float | Mapping[str, float] = option(
+        {}, "--rtol", of="compare", panel=CLAIM, metavar="X", takes=str, repeatable=True,
+        parse=values.parse_tolerances, check=values.tolerance,
+        help="relative tolerance, as --atol",
+        doc="A relative tolerance, as ``atol``.",
+    )
+    top_k: int | None = option(
+        None, "--top-k", of="compare", panel=CLAIM, metavar="1|5", takes=Literal["1", "5"], parse=values.parse_int,
+        check=values.one_of(1, 5),
+        help="show how many rows have the same K largest, and exit with 0 only if all have",
+        doc="1 or 5: whether all rows have the same K largest, told as for ``atol``.",
+    )
+    reduce: File | None = option(
+        None, "--reduce", of="compare guard sweep", panel=OUT, metavar="DIR", takes=Path,
+        help="write the two small models around the first divergence",
+        doc="A folder for the two small models around the first divergence.",
+    )
+    witness: File | None = option(
+        None, "--witness", of="compare sweep", panel=OUT, metavar="DIR", takes=Path,
+        help="where to save the input on which the models differ (default: here)",
+        doc="A folder for the input that shows a difference; None saves none.",
+    )
+    save_inputs: File | None = option(
+        None, "--save-inputs", of="compare", panel=OUT, metavar="FILE.npz", takes=Path,
+        help="save the inputs of the first run",
+        doc="An .npz to save the inputs of the first run in.",
+    )
+    save_outputs: File | None = option(
+        None, "--save-outputs", of="compare", panel=OUT, metavar="FILE.npz", takes=Path,
+        help="save the outputs of the first run, as a/NAME and b/NAME",
+        doc="An .npz to save the outputs of the first run in, as ``a/NAME`` and ``b/NAME``.",
+    )
+    graphs: bool = option(True, doc="False leaves the graphs out of the evidence.")
+    progress: Callable[[str], None] | None = option(None, doc="Called with a few words at each step.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.run and (self.gated or self.save_inputs is not None or self.save_outputs is not None):
+            raise UsageError("--atol, --rtol, --top-k, --save-inputs and --save-outputs need runs: not with --no-run")
+        if self.inputs is not None and self.data_loader_script is not None:
+            raise UsageError("give --inputs or --data-loader-script, not both")
+
+    @property
+    def gated(self) -> bool:
+        """Whether tolerances or ranks are asked for."""
+        return bool(self.atol or self.rtol or self.top_k)
+
+    def range_rows(self) -> tuple[tuple[str, float, float], ...]:
+        """The ranges as :class:`graphcheck.interface.inputs.InputSpec` wants them."""
+        return tuple((name, *bounds) for name, bounds in self.ranges.items())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModuleOptions(Options):
+    """What :func:`graphcheck.compare` takes where one side is a ``torch.nn.Module``."""
+
+    args: Sequence[Any] | None = option(
+        None,
+        doc="What the module is called with, in evaluation mode: its outputs are compared with those of the model on them, "
+        "and a fresh export of it is proved against the model.",
+    )
+    kwargs: Mapping[str, Any] | None = option(None, doc="The same, by name.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AssertOptions(ModuleOptions, Required):
+    """What :func:`graphcheck.assert_equivalent` takes beside its two models."""

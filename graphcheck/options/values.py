@@ -1,0 +1,129 @@
+"""The values of options: parsers of what stands on a command line, and checks; each raises UsageError with what is allowed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from graphcheck import limits
+from graphcheck.errors import UsageError
+
+
+def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """(name, sizes) of ``--shape x=1,3,224,224``; ``x=`` is a scalar."""
+    name, equals, sizes = text.rpartition("=")
+    if not equals or not name or not re.fullmatch(r"(\d+(,\d+)*)?", sizes.replace(" ", "")):
+        raise UsageError(f"--shape takes NAME=SIZE,SIZE,... such as x=1,3,224,224, not {text!r}")
+    return name, tuple(int(size) for size in sizes.split(",")) if sizes.strip() else ()
+
+
+def parse_range(text: str) -> tuple[str, float, float]:
+    """(name, low, high) of ``--val-range x=0,1``, or of ``0,1`` (name ``""``) for every input."""
+    name, _, bounds = text.rpartition("=")
+    try:
+        low, high = (float(bound) for bound in bounds.split(","))
+    except ValueError:
+        raise UsageError(f"--val-range takes NAME=LOW,HIGH such as x=0,1, not {text!r}") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise UsageError(f"--val-range needs finite bounds, the lower one first, not {text!r}")
+    return name, low, high
+
+
+# Parsers: of the option's name and what was given for it, a list where the option is repeatable.
+
+
+def parse_shapes(name: str, texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes by the name of an input."""
+    return dict(map(parse_shape, texts))
+
+
+def parse_ranges(name: str, texts: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """(low, high) by the name of an input."""
+    return {key: (low, high) for key, low, high in map(parse_range, texts)}
+
+
+def parse_tolerances(name: str, texts: Iterable[str]) -> dict[str, float]:
+    """Tolerances by the name of an output, from ``1e-3`` (name ``""``) and ``tokens:1e-3``."""
+    found: dict[str, float] = {}
+    for text in texts:
+        key, _, number = text.rpartition(":")
+        try:
+            found |= tolerance(name, {key: float(number)})
+        except ValueError:
+            raise _no_tolerance(name, text) from None
+    return found
+
+
+def parse_separated(name: str, texts: Iterable[str]) -> tuple[str, ...]:
+    """What stands between commas."""
+    return tuple(part.strip() for text in texts for part in text.split(","))
+
+
+def parse_size(name: str, text: str) -> int:
+    """Bytes of ``6G``."""
+    return limits.parse_size(text)
+
+
+def parse_int(name: str, text: str) -> int:
+    """An integer."""
+    return int(text)
+
+
+# Checks: of a name and a value in Python; what they return is kept.
+
+
+def mapping(name: str, value: Mapping[str, Iterable[Any]]) -> dict[str, tuple[Any, ...]]:
+    """Tuples by name."""
+    return {key: tuple(numbers) for key, numbers in dict(value).items()}
+
+
+def names(name: str, value: Iterable[Any]) -> tuple[Any, ...]:
+    """Several of them, and no text, which would be taken letter by letter."""
+    if isinstance(value, str):
+        raise UsageError(f"{name} takes a list, not {value!r}")
+    return tuple(value)
+
+
+def by_output(value: float | Mapping[str, float]) -> dict[str, float]:
+    """A tolerance by the name of an output, ``""`` for every other one."""
+    return dict(value) if isinstance(value, Mapping) else {"": value}
+
+
+def tolerance(name: str, value: float | Mapping[str, float]) -> dict[str, float]:
+    """Numbers of at least 0 by the name of an output."""
+    found = by_output(value)
+    for key, bound in found.items():
+        if not (math.isfinite(bound) and bound >= 0):
+            raise _no_tolerance(name, f"{key}:{bound:g}" if key else f"{bound:g}")
+    return found
+
+
+def _no_tolerance(name: str, text: str) -> UsageError:
+    return UsageError(f"{name} takes a number of at least 0, such as 1e-3 or NAME:1e-3, not {text!r}")
+
+
+def seconds(name: str, value: float) -> float:
+    """Above 0."""
+    if not value > 0:
+        raise UsageError(f"{name} takes seconds above 0, not {value:g}")
+    return value
+
+
+def probability(name: str, value: float) -> float:
+    """Between 0 and 1."""
+    if not 0 < value < 1:
+        raise UsageError(f"the error probability must lie between 0 and 1, not {value}")
+    return value
+
+
+def one_of(*allowed: Any) -> Callable[[str, Any], Any]:
+    """One of these."""
+
+    def check(name: str, value: Any) -> Any:
+        if value not in allowed:
+            raise UsageError(f"{name} is one of {', '.join(map(str, allowed))}, not {value!r}")
+        return value
+
+    return check
