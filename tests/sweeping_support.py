@@ -85,8 +85,8 @@ def rows(store: Path) -> list[tuple[str, str]]:
     return found
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """What ``condition`` returns, once it is true; fails the test after ``seconds``."""
+def wait_for(condition: Callable[[], Any], seconds: float = 240.0) -> Any:
+    """What ``condition`` returns, once it is true; what never comes fails the test after ``seconds``, busy or not."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, f"not so after {seconds} s"

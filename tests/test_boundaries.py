@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"torch", "tensorflow", "tf2onnx", "onnxruntime", "onnx", "onnx_ir", "networkx", "transformers"}
+HEAVY = {"torch", "tensorflow", "tf2onnx", "onnxruntime", "onnx", "onnx_ir", "networkx", "numpy", "transformers"}
 
 # The package's modules and subpackages, lowest layer first; each imports itself and lower layers only.
 LAYERS = (

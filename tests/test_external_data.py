@@ -280,7 +280,7 @@ def test_what_is_not_finite_is_seen(value: float, size: int) -> None:
 def test_the_benchmark_of_large_models_generates_measures_and_deletes(tmp_path: Path) -> None:
     script = Path(__file__).parent.parent / "benchmarks" / "large.py"
     command = [sys.executable, str(script), "--gigabytes", "0.01", "--folder", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("| ") and "peak" not in line]
     assert len(rows) == 7 and all(row[7].strip() == "0" for row in rows), done.stdout + done.stderr
     assert [line.split()[-1] for line in done.stdout.splitlines() if "data files written" in line] == ["0", "1"]

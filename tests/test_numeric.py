@@ -60,7 +60,7 @@ def test_unsigned_integers_run_over_their_range_too() -> None:
     small, wide = compare(DOUBLED, SAME)["runs"]
     assert (small["inputs"]["integers"], wide["inputs"]["integers"]) == ("small", "wide")
     assert unequal({"runs": [small]}) == 0 < unequal({"runs": [wide]})
-    assert len(compare(DOUBLED, SAME, level="full")["runs"]) > 2
+    assert len(compare(DOUBLED, SAME, numerics="full")["runs"]) > 2
 
 
 def test_integers_that_a_model_refuses_are_no_run() -> None:

@@ -28,11 +28,9 @@ if code is not None:
 DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(1)"
 
 
-def watched(work: str, timeout: float = 30.0) -> tuple[int, str]:
+def watched(work: str) -> tuple[int, str]:
     """(exit code, what was said) of ``work`` in a watched child."""
-    done = subprocess.run(
-        [sys.executable, "-c", HEAD + work], capture_output=True, text=True, timeout=timeout, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", HEAD + work], capture_output=True, text=True, check=False)
     return done.returncode, done.stderr
 
 
@@ -56,17 +54,14 @@ def test_a_crash_is_one_sentence(name: str, why: str) -> None:
 
 def test_a_computation_that_looks_at_no_limit_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     shorter = "processes._GRACE = processes._LAST = 0.2\n"
-    start = time.monotonic()
     head = HEAD.replace("code =", f"{shorter}code =")
     done = subprocess.run(
         [sys.executable, "-c", f"{head}limits.begin(2**30, 0.3)\n{DEAF}"],
         capture_output=True,
         text=True,
-        timeout=30,
         check=False,
     )
     assert (done.returncode, done.stderr) == (3, "graphcheck: undecided: the time limit of 0.3 s was reached\n")
-    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -76,7 +71,7 @@ def test_a_signal_reaches_the_child(how: signal.Signals, tmp_path: Path) -> None
     parent = subprocess.Popen([sys.executable, "-c", HEAD + work], stderr=subprocess.DEVNULL)
     wait_for(ready.exists)
     parent.send_signal(how)
-    assert parent.wait(20) == 128 + how
+    assert parent.wait() == 128 + how
 
 
 def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
@@ -86,7 +81,7 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
     child = int(wait_for(lambda: pid.exists() and pid.read_text()))
     parent.kill()
     parent.wait()
-    wait_for(lambda: not Path(f"/proc/{child}").exists(), 10)
+    wait_for(lambda: not Path(f"/proc/{child}").exists())
 
 
 @pytest.fixture
@@ -120,8 +115,8 @@ def test_an_interrupted_command_leaves_whole_files_or_none(here: Path, name: str
         )  # fmt: skip
         time.sleep(delay)
         running.send_signal(how)
-        assert running.wait(30) in (0, 128 + how, -how)
-        wait_for(lambda: not list((here / "temporary").rglob("*")), 30)
+        assert running.wait() in (0, 128 + how, -how)
+        wait_for(lambda: not list((here / "temporary").rglob("*")))
         found = {path.name for path in Path().iterdir()} - {"m.onnx", "linear.onnx"}
         assert found <= {"o.onnx", "o.json", "o.html", "c.json", "c.html", "c.xml", "g.onnx"}
         for path in Path().glob("?.onnx"):

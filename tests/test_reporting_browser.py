@@ -73,7 +73,7 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Open]:
         page.on("request", lambda r: trouble.append(r.url) if not r.url.startswith((path.as_uri(), "data:")) else None)
         page.goto(path.as_uri() + anchor)
         if wait:
-            page.locator(wait).first.wait_for(state="attached", timeout=8000)
+            page.locator(wait).first.wait_for(state="attached", timeout=120_000)
         return page
 
     yield open_page

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +44,10 @@ def test_an_answer_is_taken() -> None:
 
 
 def test_the_time_limit_is_undecided_and_leaves_no_process(tmp_path: Path) -> None:
-    start = time.monotonic()
     code = f"p = subprocess.Popen(['sleep', '60']); open({str(tmp_path / 'pid')!r}, 'w').write(str(p.pid)); p.wait()"
-    found = child(code, timeout=0.8)
+    found = child(code, timeout=2.5)
     assert (found["status"], found["failure"]) == ("undecided", "timeout")
-    assert found["reason"] == "the time limit of 0.8 s was reached" and time.monotonic() - start < 10
+    assert found["reason"] == "the time limit of 2.5 s was reached"
     wait_for(lambda: not alive(int((tmp_path / "pid").read_text())))
 
 
@@ -73,13 +71,18 @@ def test_mapped_files_do_not_count(tmp_path: Path) -> None:
     assert found["failure"] == "crash" and 0 < found["memory"] < 100 * 2**20  # it ended by itself, without an answer
 
 
-def test_stop_ends_it() -> None:
-    stop = threading.Event()
-    threading.Timer(0.3, stop.set).start()
-    start = time.monotonic()
+def test_stop_ends_it(tmp_path: Path) -> None:
+    stop, pid = threading.Event(), tmp_path / "pid"
+
+    def stopping() -> None:
+        wait_for(lambda: pid.exists() and pid.read_text())
+        stop.set()
+
+    threading.Thread(target=stopping).start()
+    code = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(1000)"
     with pytest.raises(Stopped):
-        run_task(TASK, stop, [sys.executable, "-S", "-c", "import time; time.sleep(60)"])
-    assert time.monotonic() - start < 10
+        run_task(TASK, stop, [sys.executable, "-S", "-c", code])
+    wait_for(lambda: not alive(int(pid.read_text())))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
