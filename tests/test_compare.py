@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from graphcheck.kernel.proof.sizes import Trials
+from graphcheck.kernel.proof.sizes import Sizes
 from graphcheck.verdict import Comparison, Verdict
 from graphcheck.verdicts.compare import compare
 
@@ -245,9 +245,9 @@ def test_sizes_of_a_failed_substitution_are_not_settled(monkeypatch: pytest.Monk
     monkeypatch.setattr(rounding, "substitute", lambda *_, **__: wide)
     monkeypatch.setattr("graphcheck.kernel.proof.prover.Prover.from_inputs", lambda _: True)
     seen = []
-    attempt = Trials.attempt
+    attempt = Sizes.attempt
     monkeypatch.setattr(
-        Trials, "attempt", lambda self, chosen, *rest: seen.append(chosen) or attempt(self, chosen, *rest)
+        Sizes, "attempt", lambda self, chosen, *rest: seen.append(chosen) or attempt(self, chosen, *rest)
     )
     compare(model(CONV, **c), model(CONV, **moved), graphs=False, run=False)
     assert [chosen["x"][0] for chosen in seen] == [2, 3, 1]  # each size is tried by the proof itself

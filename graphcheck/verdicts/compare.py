@@ -7,13 +7,13 @@ from graphcheck.files import model as model_
 from graphcheck.interface import loader
 from graphcheck.options import Options, keywords
 from graphcheck.verdict import Comparison, Verdict
-from graphcheck.verdicts.judging import Judging
+from graphcheck.verdicts.judge import judge
 
 
 def compared(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Comparison:
     """:func:`compare` with its options in one piece."""
     with loader.loaded(options) as settled, limits.within(settled.max_memory, settled.timeout):
-        return Judging(a, b, settled, settled.graphs, settled.progress or (lambda _: None)).run()
+        return judge(a, b, settled, settled.graphs, settled.progress or (lambda _: None))
 
 
 @keywords(Options)

@@ -46,7 +46,7 @@ class Executions:
         self.tolerances, self.saved = Tolerances(pairing, options), Saved(pairing, options)
         self.numbers: dict[str, Any] | None = None
         self.runs: list[numeric.Run] = []
-        self.seconds = 0.0  # what the runs took
+        self.seconds = self.waited = 0.0  # what the runs took, and how long they were waited for
         self.running: concurrent.futures.Future[None] | None = None
 
     def start(self, pool: concurrent.futures.Executor) -> None:
@@ -56,8 +56,12 @@ class Executions:
 
     def wait(self) -> None:
         """Until they are through."""
-        if self.running is not None:
-            self.running.result()
+        started = time.monotonic()
+        try:
+            if self.running is not None:
+                self.running.result()
+        finally:
+            self.waited += time.monotonic() - started
 
     def abort(self) -> None:
         """End the child processes, also one that is being started."""

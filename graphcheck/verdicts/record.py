@@ -13,7 +13,7 @@ import onnx_ir as ir
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.prover import Tier
-from graphcheck.kernel.proof.sizes import Attempt, Trials, text
+from graphcheck.kernel.proof.sizes import Attempt, Sizes, text
 from graphcheck.kernel.values.residues import LOW
 from graphcheck.parting.difference import Deviation
 
@@ -30,46 +30,46 @@ def error_probability(attempts: Sequence[Attempt]) -> float:
     return float(sum(2.0**t.log2_error for t in tiers(attempts)))
 
 
-def proved(attempts: Sequence[Attempt], trials: Trials) -> str:
+def proved(attempts: Sequence[Attempt], sizes: Sizes) -> str:
     """The sentence of a proof: for which inputs, and how sure."""
-    shapes = "; ".join(dict.fromkeys(text(a.shapes) for a in attempts)) + _at_samples(attempts, trials)
+    shapes = "; ".join(dict.fromkeys(text(a.shapes) for a in attempts)) + _at_samples(attempts, sizes)
     probability = error_probability(attempts)
     how = f"with an error probability of at most {probability:.1e}" if tiers(attempts) else "by congruence alone"
     return f"the same function in exact arithmetic, for every input of shape {shapes}, {how}"
 
 
-def _at_samples(attempts: Sequence[Attempt], trials: Trials) -> str:
-    names, sampled, every = _sampled(attempts, trials)
+def _at_samples(attempts: Sequence[Attempt], sizes: Sizes) -> str:
+    names, sampled, every = _sampled(attempts, sizes)
     if not sampled:
-        return _at_defaults(trials)
+        return _at_defaults(sizes)
     which = "every value" if every else f"{sampled} sampled values alone"
-    return f", at {which} of the inputs {names} that steer the graphs{_at_defaults(trials)}"
+    return f", at {which} of the inputs {names} that steer the graphs{_at_defaults(sizes)}"
 
 
-def _sampled(attempts: Sequence[Attempt], trials: Trials) -> tuple[str, int, bool]:
+def _sampled(attempts: Sequence[Attempt], sizes: Sizes) -> tuple[str, int, bool]:
     """The inputs that steer the graphs, how many samples of them were looked at, and whether those are all values."""
     sampled = [a for a in attempts if a.sample is not None]
-    names = dict.fromkeys(repr(p.key) for a in sampled for p in trials.steering(a.shapes))
-    return ", ".join(names), len(sampled), all(trials.exhaustive(a.shapes) for a in sampled)
+    names = dict.fromkeys(repr(p.key) for a in sampled for p in sizes.steering(a.shapes))
+    return ", ".join(names), len(sampled), all(sizes.exhaustive(a.shapes) for a in sampled)
 
 
-def _at_defaults(trials: Trials) -> str:
+def _at_defaults(sizes: Sizes) -> str:
     """Inputs that a caller may override keep their defaults: it is said."""
-    names = dict.fromkeys(repr(v.name) for m in trials.models for v in m.graph.inputs if v.name in m.graph.initializers)
+    names = dict.fromkeys(repr(v.name) for m in sizes.models for v in m.graph.inputs if v.name in m.graph.initializers)
     return f", with {', '.join(names)} at {'its' if len(names) == 1 else 'their'} default" if names else ""
 
 
-def within_rounding(constants: Sequence[dict[str, Any]], attempts: Sequence[Attempt], trials: Trials) -> str:
+def within_rounding(constants: Sequence[dict[str, Any]], attempts: Sequence[Attempt], sizes: Sizes) -> str:
     """The sentence of ``within-rounding``."""
     worst = max(c["ulps"] for c in constants)
     many = "constant, within its roundings" if len(constants) == 1 else "constants, each within its roundings"
     return (
         f"the same function once {len(constants)} {many} (at most {worst:.3g} ulps), "
-        f"{'is' if len(constants) == 1 else 'are'} replaced by the other side's exact expression{_at_samples(attempts, trials)}"
+        f"{'is' if len(constants) == 1 else 'are'} replaced by the other side's exact expression{_at_samples(attempts, sizes)}"
     )
 
 
-def sizes(constants: Sequence[dict[str, Any]], deviations: Sequence[Deviation]) -> str:
+def known(constants: Sequence[dict[str, Any]], deviations: Sequence[Deviation]) -> str:
     """What is known of a difference that was neither proved away nor shown: the constants that differ, or how far apart."""
     if constants and not all(c["within"] for c in constants):
         beyond = [c for c in constants if not c["within"]]
@@ -90,7 +90,7 @@ def sizes(constants: Sequence[dict[str, Any]], deviations: Sequence[Deviation]) 
     return sentence + (" (certain over the reals, but below the spread)" if far.certain and not far.gross else "")
 
 
-def proof(attempts: Sequence[Attempt], trials: Trials, constants: list[dict[str, Any]], error: float) -> dict[str, Any]:
+def proof(attempts: Sequence[Attempt], sizes: Sizes, constants: list[dict[str, Any]], error: float) -> dict[str, Any]:
     """The ``proof`` key of the JSON; ``error`` is what the substitution of constants adds to the error probability."""
     used = tiers(attempts)
     pairs = [a.pair for a in attempts if a.pair is not None]
@@ -98,25 +98,25 @@ def proof(attempts: Sequence[Attempt], trials: Trials, constants: list[dict[str,
         "tier": used[-1].name if used else "congruence",
         "tiers": [_tier(t) for t in used],
         "primes": sorted({p for t in used for p in t.primes}),
-        "seed": trials.options.seed,
+        "seed": sizes.options.seed,
         "error_probability": error_probability(attempts) + error,
         "rests_on": "Schwartz-Zippel over primes above 2**21 drawn by the seed, and 128-bit hashes taken as random functions"
         if used
         else "equal keys in a store of hash-consed expressions; constants by SHA-256",
-        "assumptions": [*_assumptions(attempts, trials), _EXACT],
+        "assumptions": [*_assumptions(attempts, sizes), _EXACT],
         "shapes": [{k: list(s) for k, s in a.shapes.items()} for a in attempts],
         "counts": {"classes": sum(len(p.terms.terms) for p in pairs), "merges": sum(len(p.terms.joins) for p in pairs)},
         "constants": constants,
     }
 
 
-def _assumptions(attempts: Sequence[Attempt], trials: Trials) -> list[str]:
+def _assumptions(attempts: Sequence[Attempt], sizes: Sizes) -> list[str]:
     pairs = [a.pair for a in attempts if a.pair is not None]
     found = sorted({line for p in pairs for line in p.assumptions})
-    names, sampled, every = _sampled(attempts, trials)
+    names, sampled, every = _sampled(attempts, sizes)
     if sampled and not every:
         found.append(f"the inputs {names} took {sampled} sampled values (draws by the seed, ones, zeros), not all")
-    if trials.discrete():
+    if sizes.discrete():
         found.append("integer arithmetic of 32 and 64 bits does not overflow")
     opaque = sorted({line for p in pairs for trace in (p.a, p.b) for line in trace.opaque})
     if opaque:

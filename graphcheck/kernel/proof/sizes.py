@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +14,7 @@ from graphcheck.files.hashing import Hashes
 from graphcheck.interface import inputs
 from graphcheck.interface import ports as interface
 from graphcheck.kernel.ops.algebra import Tensor, Value
-from graphcheck.kernel.proof import pair as classes
+from graphcheck.kernel.proof.pair import Pair, build
 from graphcheck.kernel.proof.prover import Prover
 from graphcheck.options import Options
 
@@ -24,17 +24,23 @@ TARGET_SHARE = 24  # the error probability is shared by up to 4 tiers at up to 6
 _BATCHES, _LENGTHS = (3, 1), (16, 28, 32, 48, 64)  # tried for a symbolic dim besides its usual size
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class Attempt:
-    """The proof at one choice of sizes (and of a sample of the integer inputs; None: those are free too)."""
+    """The proof at one choice of sizes (and of a sample of the integer inputs; None: those are free too).
+
+    Attributes:
+        proved: Whether all outputs met.
+        stopped: What ended the trace or the proof.
+        refused: ``a``, ``b`` or ``both``: who does not admit these sizes.
+    """
 
     shapes: dict[str, tuple[int, ...]]
     sample: int | None = None
-    pair: classes.Pair | None = None
+    pair: Pair | None = None
     prover: Prover | None = None
     proved: bool = False
     stopped: Undecided | None = None
-    refused: str | None = None  # "a", "b" or "both": who does not admit these sizes
+    refused: str | None = None
 
     def why(self) -> str:
         """What stopped the proof."""
@@ -43,8 +49,17 @@ class Attempt:
         return "the outputs did not meet in the proof windows"
 
 
-class Trials:
-    """Builds both models in one store at every choice of sizes that a verdict has to name."""
+# What may prove an attempt, the cheapest first: each takes it one step further, and says whether all outputs met.
+TOOLS: Mapping[str, Callable[[Prover], bool | None]] = {
+    "congruence": lambda prover: not prover.open_pairs(),
+    "rows": lambda prover: prover.by_rows(),
+    "windows": lambda prover: prover.by_windows(),
+    "inputs": lambda prover: prover.from_inputs(),
+}
+
+
+class Sizes:
+    """Every choice of sizes that a verdict has to name, and both models in one store at each of them."""
 
     def __init__(
         self,
@@ -58,14 +73,14 @@ class Trials:
         self.deadline, self.hashes = deadline, hashes
         self.outputs = [p for p in ports.outputs if p.a is not None and p.b is not None]
         names = [[v.name for v in m.graph.outputs] for m in models]
-        self.spent = 0.0  # of the error probability, by all proofs so far
-        self._steering: dict[tuple[tuple[str, tuple[int, ...]], ...], list[interface.Pair]] = {}
         self.positions = [(names[0].index(p.a.name), names[1].index(p.b.name)) for p in self.outputs if p.a and p.b]
+        self._steering: dict[tuple[tuple[str, tuple[int, ...]], ...], list[interface.Pair]] = {}
+        self._admitted: dict[tuple[object, ...], bool] = {}
 
-    def sizes(self) -> Iterator[dict[str, tuple[int, ...]]]:
+    def choices(self) -> Iterator[dict[str, tuple[int, ...]]]:
         """Input shapes to prove at: batches 2, 3 and 1, and for other symbolic dims a usual and a small legal size.
 
-        Of the sizes tried for a dim that is no batch, one that both models admit is enough: the caller sends True for such.
+        Of the sizes tried for a dim that is no batch, one that both models admit is enough.
         """
         if self.options.inputs is not None:
             arrays = inputs.load_npz(self.options.inputs, self.interface)
@@ -90,17 +105,47 @@ class Trials:
         """Integer and boolean inputs."""
         return [p for p in self.interface.inputs if p.a is not None and p.a.numpy_dtype().kind in "iub"]
 
-    def attempts(self, chosen: dict[str, tuple[int, ...]], costly: object) -> Iterator[Attempt]:
-        """The proof for all values of the inputs; where integer inputs steer the graph, at several samples of those.
+    def prove(self, known: Sequence[Attempt], tools: Sequence[str], say: Callable[[str], None]) -> tuple[Attempt, ...]:
+        """The attempts at one choice of sizes after the other; it ends with the first choice where one stays open.
 
-        ``costly`` is asked (called without arguments) whether the windows that cost arithmetic may be tried.
+        ``known`` is how far all of ``tools`` (keys of :data:`TOOLS`) but the last have come: the last takes up what is open
+        there, and all of them go on behind it. ``say`` hears of the sizes.
         """
-        first = self.attempt(chosen, None, costly)
+        found = list(known)
+        for number, chosen in enumerate(self.choices()):
+            places = [i for i, attempt in enumerate(found) if attempt.shapes == chosen]
+            if places and all(found[i].proved for i in places):
+                continue
+            say(f"at {text(chosen)}")
+            if not places:  # what both refuse is no size of these models
+                found += (a for a in self._traced_at(chosen) if not (a.refused == "both" and (number or a.sample)))
+                places = [i for i, attempt in enumerate(found) if attempt.shapes == chosen]
+            for i in places:
+                for tool in tools if i >= len(known) else tools[-1:]:
+                    found[i] = self._step(found[i], tool, [*found[:i], *found[i + 1 :]])
+            if any(not found[i].proved or self.unequal_shapes(found[i]) for i in places):
+                break
+        return tuple(found)
+
+    def _step(self, attempt: Attempt, tool: str, others: Sequence[Attempt]) -> Attempt:
+        """The attempt after one step more; ``others`` have their shares of the error probability."""
+        if attempt.proved or attempt.prover is None or (attempt.stopped is not None and tool != "inputs"):
+            return attempt
+        try:
+            proved = bool(TOOLS[tool](attempt.prover))
+            spent = sum(2.0 ** a.prover.log2_error() for a in (attempt, *others) if a.prover is not None)
+            if proved and spent > self.options.error_probability:
+                raise Undecided(f"the error probability would be {spent:.1e}, above the target")
+        except Undecided as error:
+            return dataclasses.replace(attempt, stopped=error)
+        return dataclasses.replace(attempt, proved=proved)
+
+    def _traced_at(self, chosen: dict[str, tuple[int, ...]]) -> list[Attempt]:
+        """For all values of the inputs; where integer inputs steer the graph, at several samples of those."""
+        first = self.attempt(chosen)
         if first.pair is not None or not self.discrete():
-            yield first
-            return
-        for sample in self._samples(chosen):
-            yield self.attempt(chosen, sample, costly)
+            return [first]
+        return [self.attempt(chosen, sample) for sample in self._samples(chosen)]
 
     def _samples(self, chosen: dict[str, tuple[int, ...]]) -> range:
         if self.options.inputs is not None:
@@ -140,7 +185,7 @@ class Trials:
             return False
         return True
 
-    def pairs(self, chosen: dict[str, tuple[int, ...]], *, affine: str) -> Iterator[tuple[int | None, classes.Pair]]:
+    def pairs(self, chosen: dict[str, tuple[int, ...]], *, affine: str) -> Iterator[tuple[int | None, Pair]]:
         """Both models traced afresh: once, or at each sample of integer inputs that steer them; nothing if neither can be."""
         try:
             yield None, self.build(chosen, affine=affine)
@@ -155,36 +200,28 @@ class Trials:
             if self.admits(0, chosen, sample) or self.admits(1, chosen, sample):
                 yield sample, self.build(chosen, sample, affine=affine)
 
-    def attempt(self, chosen: dict[str, tuple[int, ...]], sample: int | None, costly: object) -> Attempt:
-        """The proof at one choice of sizes and samples."""
-        attempt = Attempt(chosen, sample)
+    def attempt(self, chosen: dict[str, tuple[int, ...]], sample: int | None = None) -> Attempt:
+        """Both models traced at one choice of sizes and samples; nothing is proved yet."""
         try:
-            attempt.pair = self.build(chosen, sample)
-            roots = self.roots(attempt.pair)
+            pair = self.build(chosen, sample)
+            roots = self.roots(pair)
         except Undecided as error:
-            attempt.stopped = error
+            refused = None
             if isinstance(error, Refused):
                 sides = (self.admits(0, chosen, sample), self.admits(1, chosen, sample))
-                attempt.refused = {(True, False): "b", (False, True): "a", (False, False): "both"}.get(sides)
-            return attempt
-        attempt.prover = prover = Prover(
-            attempt.pair.terms,
+                refused = {(True, False): "b", (False, True): "a", (False, False): "both"}.get(sides)
+            return Attempt(chosen, sample, stopped=error, refused=refused)
+        prover = Prover(
+            pair.terms,
             [a for a, _ in roots],
             [b for _, b in roots],
-            attempt.pair.row_counts(),
+            pair.row_counts(),
             seed=self.options.seed,
             target=self.options.error_probability / TARGET_SHARE,
             deadline=self.deadline,
-            budget=max(4e9, 0.25 * _work(attempt.pair)),
+            budget=max(4e9, 0.25 * _work(pair)),
         )
-        try:
-            attempt.proved = prover.by_rows() or (bool(costly()) and prover.by_windows())  # type: ignore[operator]
-            self.spent += 2.0 ** prover.log2_error()
-            if attempt.proved and self.spent > self.options.error_probability:
-                raise Undecided(f"the error probability would be {self.spent:.1e}, above the target")
-        except Undecided as error:
-            attempt.stopped, attempt.proved = error, False
-        return attempt
+        return Attempt(chosen, sample, pair, prover)
 
     def build(
         self,
@@ -193,18 +230,18 @@ class Trials:
         also: Mapping[str, np.ndarray] | None = None,
         *,
         affine: str = "",
-    ) -> classes.Pair:
+    ) -> Pair:
         """Both models traced at these sizes into one store, at the sample's integers and the values in ``also``."""
         return self._build(chosen, {**self.concrete(chosen, sample), **(also or {})}, affine=affine)
 
     def _build(
         self, chosen: dict[str, tuple[int, ...]], values: dict[str, np.ndarray], *, affine: str = ""
-    ) -> classes.Pair:
+    ) -> Pair:
         partner = {p.key: p.b.name for p in self.interface.inputs if p.b is not None}
         feeds = {key: (partner[key], shape) for key, shape in chosen.items()}
-        return classes.build(*self.models, feeds, values, affine=affine, hashes=self.hashes)
+        return build(*self.models, feeds, values, affine=affine, hashes=self.hashes)
 
-    def roots(self, pair: classes.Pair) -> list[tuple[int, int]]:
+    def roots(self, pair: Pair) -> list[tuple[int, int]]:
         """The classes of the output pairs."""
         return [(_class(pair, pair.a.outputs[i]), _class(pair, pair.b.outputs[j])) for i, j in self.positions]
 
@@ -234,7 +271,12 @@ class Trials:
 
     def admits(self, side: int, chosen: dict[str, tuple[int, ...]], sample: int | None) -> bool:
         """Whether the operators of one model allow these sizes; what stops a trace for another reason says nothing of them."""
-        values = self.concrete(chosen, sample)
+        key = (side, *chosen.items(), sample)
+        if key not in self._admitted:
+            self._admitted[key] = self._admits(side, chosen, self.concrete(chosen, sample))
+        return self._admitted[key]
+
+    def _admits(self, side: int, chosen: dict[str, tuple[int, ...]], values: dict[str, np.ndarray]) -> bool:
         feeds: dict[str, tuple[str, tuple[int, ...]]] = {}
         concrete: dict[str, np.ndarray] = {}
         for pair in self.interface.inputs:
@@ -243,7 +285,7 @@ class Trials:
                 feeds[port.name] = (port.name, chosen[pair.key])
                 concrete |= {port.name: values[pair.key]} if pair.key in values else {}
         try:
-            classes.build(self.models[side], self.models[side], feeds, concrete, hashes=self.hashes)
+            build(self.models[side], self.models[side], feeds, concrete, hashes=self.hashes)
         except Refused:
             return False
         except (Exhausted, Oversized):
@@ -252,21 +294,19 @@ class Trials:
             pass
         return True
 
-    def compared(self, pair: classes.Pair) -> list[Tensor | np.ndarray]:
+    def compared(self, pair: Pair) -> list[Tensor | np.ndarray]:
         """The outputs of A that have a partner."""
         return [x for i, _ in self.positions if isinstance(x := pair.a.outputs[i], (Tensor, np.ndarray))]
 
-    def unequal_shapes(self, pair: classes.Pair) -> list[tuple[str, Tensor | np.ndarray, Tensor | np.ndarray]]:
+    def unequal_shapes(self, attempt: Attempt) -> list[tuple[str, Tensor | np.ndarray, Tensor | np.ndarray]]:
         """Outputs whose shapes differ, with both sides."""
-        found = []
+        if attempt.pair is None:
+            return []
+        found: list[tuple[str, Tensor | np.ndarray, Tensor | np.ndarray]] = []
         for port, (i, j) in zip(self.outputs, self.positions, strict=True):
-            x, y = pair.a.outputs[i], pair.b.outputs[j]
-            if (
-                isinstance(x, (Tensor, np.ndarray))
-                and isinstance(y, (Tensor, np.ndarray))
-                and tuple(x.shape) != tuple(y.shape)
-            ):
-                found.append((port.key, x, y))
+            x, y = attempt.pair.a.outputs[i], attempt.pair.b.outputs[j]
+            if isinstance(x, Tensor | np.ndarray) and isinstance(y, Tensor | np.ndarray):
+                found += [(port.key, x, y)] if tuple(x.shape) != tuple(y.shape) else []
         return found
 
 
@@ -275,7 +315,7 @@ def text(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name}={'x'.join(map(str, shape)) or 'scalar'}" for name, shape in shapes.items()) or "no inputs"
 
 
-def _class(pair: classes.Pair, value: Value) -> int:
+def _class(pair: Pair, value: Value) -> int:
     if isinstance(value, Tensor):
         return value.cls
     if value is None or isinstance(value, list):
@@ -283,6 +323,6 @@ def _class(pair: classes.Pair, value: Value) -> int:
     return pair.algebra.lift(value).cls
 
 
-def _work(pair: classes.Pair) -> float:
+def _work(pair: Pair) -> float:
     """Operations in the contractions of both graphs."""
     return sum(2.0 * term.size * float(term.params[3]) for term in pair.terms.terms if term.kind == "contract")

@@ -1,0 +1,95 @@
+"""What a comparison is about: two models, how their inputs and outputs pair, and what the caller asked for."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+
+import onnx_ir as ir
+
+from graphcheck.errors import Undecided
+from graphcheck.files import model as model_
+from graphcheck.files.hashing import Hashes
+from graphcheck.interface import inputs
+from graphcheck.interface import ports as ports_
+from graphcheck.kernel.proof.sizes import Sizes
+from graphcheck.options import Options
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One of the two models: what the caller gave, and the model that was read from it."""
+
+    source: model_.ModelLike
+    model: ir.Model
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A comparison as every rung of the ladder sees it.
+
+    Attributes:
+        graphs: Whether the evidence is to have both graphs.
+        threads: For work beside the proof.
+        say: Called with a few words of progress.
+        started: On the clock of ``time.monotonic``, as ``deadline``.
+        seconds: What reading both took.
+    """
+
+    a: Side
+    b: Side
+    interface: ports_.Interface
+    options: Options
+    hashes: Hashes
+    sizes: Sizes
+    graphs: bool
+    threads: concurrent.futures.Executor
+    say: Callable[[str], None]
+    started: float
+    deadline: float
+    seconds: float
+
+    @property
+    def models(self) -> tuple[ir.Model, ir.Model]:
+        """A's and B's."""
+        return self.a.model, self.b.model
+
+    @property
+    def sources(self) -> tuple[model_.ModelLike, model_.ModelLike]:
+        """A's and B's."""
+        return self.a.source, self.b.source
+
+    @property
+    def unfit(self) -> tuple[ports_.Mismatch, ...]:
+        """The mismatches that leave nothing to compare; shapes of outputs are only declared, and may fit all the same."""
+        return tuple(m for m in self.interface.mismatches if m.where == "input" or m.kind in ("missing", "dtype"))
+
+    @property
+    def can_run(self) -> bool:
+        """Whether both models may run on the same inputs: types may differ."""
+        return self.options.run and all(m.kind == "dtype" for m in self.unfit)
+
+    def check_time(self) -> None:
+        """Raise :class:`Undecided` once the time is up."""
+        if time.monotonic() > self.deadline:
+            raise Undecided(f"the time limit of {self.options.timeout:g} s was reached")
+
+
+@contextlib.contextmanager
+def opened(
+    a: model_.ModelLike, b: model_.ModelLike, options: Options, graphs: bool, say: Callable[[str], None]
+) -> Iterator[Case]:
+    """The case of two models; its threads are waited for at the end."""
+    started = time.monotonic()
+    sides = Side(a, model_.read(a)), Side(b, model_.read(b))
+    seconds = time.monotonic() - started
+    models = (sides[0].model, sides[1].model)
+    interface = ports_.pair_interfaces(*models, options.ignore_outputs)
+    inputs.check_ranges(interface, options.ranges)
+    hashes, deadline = Hashes(), started + options.timeout
+    sizes = Sizes(models, interface, options, deadline, hashes)
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:  # onnxruntime is waited for in one of them
+        yield Case(*sides, interface, options, hashes, sizes, graphs, threads, say, started, deadline, seconds)

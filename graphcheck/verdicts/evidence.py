@@ -1,0 +1,206 @@
+"""What a comparison found on the way to its verdict: typed, each field set once, and the JSON of it."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from graphcheck.files import model as model_
+from graphcheck.graphs.structure import Structure
+from graphcheck.interface.ports import Mismatch
+from graphcheck.kernel.proof.sizes import Attempt
+from graphcheck.parting.alignment import Alignment, Divergence
+from graphcheck.parting.difference import Deviation
+from graphcheck.verdict import Verdict
+from graphcheck.verdicts import record
+from graphcheck.verdicts.case import Case
+from graphcheck.verdicts.executions import Executions
+
+Judged = tuple[Verdict, str]
+Attempts = tuple[Attempt, ...]
+# The keys of ``timings`` that are no rungs: ``onnxruntime`` has threads of its own, and ``waiting`` for it may be in a rung.
+BESIDES = ("read", "onnxruntime", "waiting", "curve", "reduction", "total")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parting:
+    """Where and by how much the graphs part at one attempt that stayed open.
+
+    Attributes:
+        attempt: The attempt.
+        alignment: The tensors that both graphs have; None where they could not be traced.
+        divergence: The first tensors that have no partner.
+        deviations: Of each output in float64, on the input that told most.
+        witness: The ``witness`` key of the JSON.
+    """
+
+    attempt: Attempt
+    alignment: Alignment | None = None
+    divergence: Divergence | None = None
+    deviations: tuple[Deviation, ...] = ()
+    witness: dict[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Substitutions:
+    """The proofs with constants replaced by the other side's expressions.
+
+    Attributes:
+        constants: Those that were replaced, as the JSON has them.
+        error: What the proofs add to the error probability.
+        attempts: The sizes and samples at which the graphs are the same once they are replaced; none unless that is
+            everywhere, and within the roundings.
+    """
+
+    constants: tuple[dict[str, Any], ...] = ()
+    error: float = 0.0
+    attempts: Attempts = ()
+
+
+class Evidence:
+    """Each field is set once: that of a rung's name by this rung, the others by :mod:`graphcheck.verdicts.judge`.
+
+    Attributes:
+        executions: The runs in onnxruntime.
+        timings: Seconds by rung, and by what is done besides.
+        interface: What leaves nothing to compare.
+        structure: What the graphs share as they are written.
+        congruence: The attempts at a proof, as far as equal expressions carry them.
+        rows: The same once windows are tried that treat all rows alike.
+        windows: The same once all windows are tried.
+        witness: Where the graphs part, and the input that shows it.
+        rounding: The proofs with constants replaced.
+        inputs: The attempts once the graphs are evaluated from their inputs; None unless they agree at the first sizes.
+        digests: Of the model files, where the graphs are asked for.
+        alignment: The tensors that both graphs have.
+        curve: How far the tensors are apart along the graphs: points, and the spread of outputs by A's name.
+        reduced: The ``reduced`` key of the JSON.
+    """
+
+    executions: Executions
+    timings: dict[str, float]
+    interface: tuple[Mismatch, ...] | None = None
+    structure: Structure | None = None
+    congruence: Attempts | None = None
+    rows: Attempts | None = None
+    windows: Attempts | None = None
+    witness: Parting | None = None
+    rounding: Substitutions | None = None
+    inputs: Attempts | None = None
+    digests: tuple[concurrent.futures.Future[str | None], ...] = ()
+    alignment: Alignment | None = None
+    curve: tuple[list[dict[str, Any]], dict[str, float]] | None = None
+    reduced: dict[str, Any] | None = None
+
+    def __init__(self, executions: Executions) -> None:
+        self.executions = executions
+        self.timings = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in type(self).__annotations__:
+            raise AttributeError(f"evidence has no field {name!r}")
+        if name in vars(self):
+            raise AttributeError(f"{name!r} is known already: each field of the evidence is set once, by one rung")
+        super().__setattr__(name, value)
+
+    def release(self) -> None:
+        """Forget the attempts, which gives memory back."""
+        vars(self).update(dict.fromkeys(("congruence", "rows", "windows", "inputs"), ()), rounding=None)
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the seconds inside to ``timings``."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timings[name] = self.timings.get(name, 0.0) + time.monotonic() - started
+
+    # -- what follows from the fields ----------------------------------------------------------------------------
+
+    @property
+    def _traced(self) -> Attempts:
+        return next((a for a in (self.windows, self.rows, self.congruence) if a is not None), ())
+
+    @property
+    def open(self) -> Attempts:
+        """The attempts, all at one choice of sizes, that neither congruence nor windows proved."""
+        return tuple(attempt for attempt in self._traced if not attempt.proved)
+
+    @property
+    def attempts(self) -> Attempts:
+        """The attempts at all choices of sizes, as the last rung left them."""
+        if self.inputs is not None:
+            return self.inputs
+        known = [(a.shapes, a.sample) for a in self._traced]
+        later = self.rounding.attempts if self.rounding is not None else ()
+        return (*self._traced, *(a for a in later if (a.shapes, a.sample) not in known))
+
+    @property
+    def constants(self) -> list[dict[str, Any]]:
+        """The constants that were replaced; none have a part in a proof from the inputs."""
+        return list(self.rounding.constants) if self.rounding is not None and self.inputs is None else []
+
+    @property
+    def deviations(self) -> tuple[Deviation, ...]:
+        """Of each output in float64, on the input that told most."""
+        return self.witness.deviations if self.witness is not None else ()
+
+    @property
+    def divergence(self) -> Divergence | None:
+        """Where the graphs part first."""
+        return self.witness.divergence if self.witness is not None else None
+
+    @property
+    def known(self) -> str:
+        """What is known of a difference that was neither proved away nor shown, as a phrase."""
+        return record.known(self.constants, self.deviations)
+
+    def to_json(self, case: Case, verdict: Verdict) -> dict[str, Any]:
+        """The evidence as ``--json`` writes it."""
+        shown = verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING)
+        error = self.rounding.error if self.rounding is not None and self.inputs is None else 0.0
+        first = next((a.pair for a in self.attempts if a.pair is not None), None)
+        now = time.monotonic()
+        return {
+            "a": self._summary(case, 0),
+            "b": self._summary(case, 1),
+            "interface": case.interface.to_json(),
+            "structure": self.structure and self.structure.to_json(),
+            "numeric": self._numeric(case),
+            "constants": self.constants,
+            "float64": [d.to_json() for d in self.deviations],
+            "proof": record.proof(self.attempts, case.sizes, self.constants, error) if shown else None,
+            "divergence": self.divergence and self.divergence.to_json(),
+            "witness": self.witness and self.witness.witness,
+            "reduced": self.reduced,
+            "graphs": record.drawn(case.models, first) if case.graphs else None,
+            "alignment": self.alignment.nodes() if self.alignment is not None else [],
+            "seed": case.options.seed,
+            "versions": record.versions(),
+            "timings": {
+                **self.timings,
+                "onnxruntime": self.executions.seconds,
+                "waiting": self.executions.waited,
+                "total": now - case.started,
+            },
+            **self.executions.gate(),
+        }
+
+    def _summary(self, case: Case, side: int) -> dict[str, Any]:
+        model = case.models[side]
+        if not case.graphs:
+            return {"path": model_.path_of(model)}
+        return model_.summary(model, self.digests[side].result() if self.digests else None)
+
+    def _numeric(self, case: Case) -> dict[str, Any] | None:
+        numbers = self.executions.numbers
+        points, seen = self.curve or ([], {})
+        if numbers and self.curve is not None and case.graphs:
+            numbers = {**numbers, "curve": points}
+        record.in_spreads(numbers, {d.output: d.spread for d in self.deviations if d.spread} or seen)
+        return numbers

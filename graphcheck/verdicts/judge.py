@@ -1,0 +1,91 @@
+"""From two models to a comparison: the case is opened, the ladder climbed, and what it found is put on record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from graphcheck import limits
+from graphcheck.errors import Undecided
+from graphcheck.files import model as model_
+from graphcheck.options import Options
+from graphcheck.parting import reduction
+from graphcheck.parting.alignment import Alignment
+from graphcheck.parting.curve import first_curve
+from graphcheck.verdict import Comparison, Verdict
+from graphcheck.verdicts.case import Case, opened
+from graphcheck.verdicts.evidence import Evidence, Judged
+from graphcheck.verdicts.executions import Executions
+from graphcheck.verdicts.ladder import climb
+
+_AGAIN = 60.0  # seconds for the two small models that ``reduce`` asks for
+
+
+def judge(
+    a: model_.ModelLike, b: model_.ModelLike, options: Options, graphs: bool, say: Callable[[str], None]
+) -> Comparison:
+    """The verdict with its evidence; ``undecided`` where a limit was reached."""
+    with opened(a, b, options, graphs, say) as case:
+        evidence = Evidence(Executions(case.sources, case.models, case.interface, options))
+        evidence.timings["read"] = case.seconds
+        verdict, reason = _judged(case, evidence)
+    _complete(case, evidence, verdict)
+    return Comparison(verdict, reason, evidence.to_json(case, verdict))
+
+
+def _judged(case: Case, evidence: Evidence) -> Judged:
+    """The verdict, while both models run in onnxruntime beside the proof."""
+    if case.can_run:
+        evidence.executions.start(case.threads)
+    try:
+        return _held_against_runs(case, evidence, climb(case, evidence))
+    except KeyboardInterrupt:
+        case.hashes.stop()
+        evidence.executions.abort()
+        raise
+    except Undecided as error:
+        return Verdict.UNDECIDED, f"{error}; {evidence.known}" if evidence.known else str(error)
+    except MemoryError:
+        evidence.release()
+        return Verdict.UNDECIDED, f"the memory limit of {limits.size(limits.current().memory)} was reached"
+
+
+def _held_against_runs(case: Case, evidence: Evidence, judged: Judged) -> Judged:
+    """A proof whose runs deviate far beyond rounding is in doubt; that onnxruntime refuses one side is added to it."""
+    if not case.unfit:
+        evidence.executions.wait()
+    if judged[0] is not Verdict.PROVED:
+        return judged
+    doubt = evidence.executions.contradiction([a.pair for a in evidence.attempts if a.pair is not None])
+    return (Verdict.UNDECIDED, doubt) if doubt else (judged[0], judged[1] + evidence.executions.refused())
+
+
+def _complete(case: Case, evidence: Evidence, verdict: Verdict) -> None:
+    """Add what is told whatever the verdict: the tensors that both graphs have, the curve, the two small models."""
+    traced = [a.pair for a in evidence.attempts if a.pair is not None]
+    alignment = evidence.witness.alignment if evidence.witness is not None else None
+    if alignment is None and traced:
+        alignment = Alignment(*case.models, traced[-1])
+    evidence.alignment = alignment
+    if evidence.executions.numbers and case.options.numerics == "full":
+        shown = verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING)
+        runs, seed = evidence.executions.runs, case.options.seed
+        with evidence.timed("curve"):
+            known = (case.models, case.interface, traced, evidence.divergence, runs)
+            evidence.curve = first_curve(*known, seed, shown)
+    if case.options.reduce is not None and evidence.divergence is not None and traced:
+        with evidence.timed("reduction"):
+            evidence.reduced = _reduced(case, evidence, Path(case.options.reduce))
+
+
+def _reduced(case: Case, evidence: Evidence, folder: Path) -> dict[str, object] | None:
+    """The two small models around the first divergence, written and compared."""
+    parting = evidence.witness
+    assert parting is not None and parting.attempt.pair is not None
+    assert parting.alignment is not None and parting.divergence is not None
+
+    def again(a: str, b: str) -> Comparison:
+        with limits.within(None, _AGAIN):
+            return judge(a, b, Options(seed=case.options.seed, timeout=_AGAIN), False, case.say)
+
+    return reduction.write(case.models, parting.attempt.pair, parting.alignment, parting.divergence, folder, again)

@@ -1,0 +1,68 @@
+"""The ladder of evidence: what is looked at, in which order, until it suffices for one of the five verdicts.
+
+Each rung adds what it found to the evidence, under its own name, and gives a verdict, or None to go on with the next.
+A new one is an entry of the list and a file in ``rungs/``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+from graphcheck.verdict import Verdict
+from graphcheck.verdicts.case import Case
+from graphcheck.verdicts.evidence import Evidence, Judged
+from graphcheck.verdicts.rungs import inputs, interface, proof, rounding, structure, witness
+
+
+def never(case: Case, evidence: Evidence) -> bool:
+    """No reason to leave a rung out."""
+    return False
+
+
+def plainly_apart(case: Case, evidence: Evidence) -> bool:
+    """Whether the runs deviate far beyond rounding: a witness is looked for then, before anything costly is tried."""
+    return evidence.executions.plainly_apart()
+
+
+@dataclasses.dataclass(frozen=True)
+class Rung:
+    """``name`` is a field of the evidence and a key of ``timings``; ``words`` say what is being done.
+
+    It is left out where ``unless`` holds.
+    """
+
+    name: str
+    words: str
+    look: Callable[[Case, Evidence], Judged | None]
+    unless: Callable[[Case, Evidence], bool] = never
+
+
+LADDER = (
+    Rung("interface", "comparing the interfaces", interface.look),
+    Rung("structure", "comparing the graphs", structure.look),
+    Rung("congruence", "proving", proof.congruence),
+    Rung("rows", "proving by rows", proof.rows),
+    Rung("windows", "proving by windows", proof.windows, unless=plainly_apart),
+    Rung("witness", "looking for an input that shows a difference", witness.look),
+    Rung("rounding", "replacing re-rounded constants", rounding.look),
+    Rung("inputs", "evaluating both from the inputs", inputs.look),
+)
+
+
+def climb(case: Case, evidence: Evidence, ladder: Sequence[Rung] = LADDER) -> Judged:
+    """The first verdict that a rung gives. Raises :class:`graphcheck.errors.Undecided` where a limit is reached."""
+    for rung in ladder:
+        if rung.unless(case, evidence):
+            continue
+        case.say(rung.words)
+        with evidence.timed(rung.name):
+            judged = rung.look(dataclasses.replace(case, say=functools.partial(_tell, case.say, rung.words)), evidence)
+        if judged is not None:
+            return judged
+    return Verdict.UNDECIDED, "no rung of the ladder came to a verdict"
+
+
+def _tell(say: Callable[[str], None], words: str, text: str) -> None:
+    say(f"{words} {text}")

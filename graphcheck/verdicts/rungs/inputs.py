@@ -1,0 +1,32 @@
+"""The last rung: both graphs evaluated from their inputs, modulo primes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from graphcheck.verdict import Verdict
+from graphcheck.verdicts.case import Case
+from graphcheck.verdicts.evidence import Evidence, Judged
+from graphcheck.verdicts.rungs.proof import TOOLS, proved
+
+
+def look(case: Case, evidence: Evidence) -> Judged | None:
+    """``proved`` where the outputs are equal modulo every prime at all sizes, else ``undecided``."""
+    first = evidence.open[0]
+    assert first.prover is not None
+    equal = first.prover.from_inputs()
+    if not equal:
+        hidden = "a division by zero hid the answer" if equal is None else "the graphs are not the same expression"
+        reason = f"not proved ({hidden} modulo a prime), and no input was found that shows a difference"
+        return Verdict.UNDECIDED, f"{reason}; {evidence.known}" if evidence.known else reason
+    if first.sample is not None:
+        return Verdict.UNDECIDED, "proved from the inputs at one sample of the integer inputs only"
+    known = [dataclasses.replace(a, proved=True) if a is first else a for a in evidence.attempts]
+    evidence.inputs = case.sizes.prove(known, (*TOOLS, "inputs"), case.say)
+    judged = proved(case, evidence, evidence.inputs)
+    if judged is not None:
+        return judged
+    still = next(a for a in evidence.inputs if not a.proved)
+    if still.stopped is not None and still.prover is not None:
+        raise still.stopped
+    return Verdict.UNDECIDED, still.why()

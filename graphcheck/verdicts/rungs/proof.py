@@ -1,0 +1,59 @@
+"""The rungs of the proof: equal expressions, then windows, at every choice of sizes that the verdict names.
+
+Each takes up what the one before left open at some sizes, and goes on from there with all that came before it.
+"""
+
+from __future__ import annotations
+
+import math
+
+from graphcheck.kernel.proof.sizes import Attempt
+from graphcheck.verdict import Verdict
+from graphcheck.verdicts import record
+from graphcheck.verdicts.case import Case
+from graphcheck.verdicts.evidence import Attempts, Evidence, Judged
+
+TOOLS = ("congruence", "rows", "windows")
+
+
+def congruence(case: Case, evidence: Evidence) -> Judged | None:
+    """``proved`` where both graphs, traced into one store, give the same expressions."""
+    evidence.congruence = case.sizes.prove((), TOOLS[:1], case.say)
+    return proved(case, evidence, evidence.congruence)
+
+
+def rows(case: Case, evidence: Evidence) -> Judged | None:
+    """``proved`` where windows that treat all rows alike close what is open: one row stands for all, which is cheap."""
+    evidence.rows = case.sizes.prove(evidence.attempts, TOOLS[:2], case.say)
+    return proved(case, evidence, evidence.rows)
+
+
+def windows(case: Case, evidence: Evidence) -> Judged | None:
+    """``proved`` where windows over whole tensors close what is open."""
+    evidence.windows = case.sizes.prove(evidence.attempts, TOOLS, case.say)
+    return proved(case, evidence, evidence.windows)
+
+
+def proved(case: Case, evidence: Evidence, attempts: Attempts) -> Judged | None:
+    """``proved`` if every attempt is; None where one is open. Equal elements in unequal shapes are a difference."""
+    for attempt in attempts:
+        for name, x, y in case.sizes.unequal_shapes(attempt) if attempt.proved else ():
+            reshape = f"Reshape to {list(x.shape)} would make B equal to A"
+            shapes = f"{list(x.shape)} in A and {list(y.shape)} in B"
+            found = f"output {name!r} has the same elements in another shape, {shapes}: {reshape}"
+            return unequal_shapes(case, evidence, attempt, found)
+    if not all(attempt.proved for attempt in attempts):
+        return None
+    if all(math.prod(x.shape) == 0 for a in attempts if a.pair for x in case.sizes.compared(a.pair)):
+        return Verdict.UNDECIDED, "nothing was compared: no output has an element at these shapes"
+    return Verdict.PROVED, record.proved(attempts, case.sizes)
+
+
+def unequal_shapes(case: Case, evidence: Evidence, attempt: Attempt, sentence: str) -> Judged:
+    """``different``, by what the traces say of shapes; ``undecided`` where onnxruntime says otherwise."""
+    names = [name for name, _, _ in case.sizes.unequal_shapes(attempt)]
+    if all(evidence.executions.same_shape(name, attempt.shapes) for name in names):
+        return Verdict.UNDECIDED, f"{sentence}; but in onnxruntime the shapes are equal there"
+    return Verdict.DIFFERENT, sentence
+
+

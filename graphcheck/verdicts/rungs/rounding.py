@@ -1,0 +1,51 @@
+"""The rung of re-rounded constants: those that lie within the roundings of the other side's expression give way to it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from graphcheck.kernel.proof import rounding
+from graphcheck.kernel.proof.pair import Pair
+from graphcheck.kernel.proof.sizes import TARGET_SHARE, Attempt
+from graphcheck.verdict import Verdict
+from graphcheck.verdicts import record
+from graphcheck.verdicts.case import Case
+from graphcheck.verdicts.evidence import Evidence, Judged, Substitutions
+
+
+def look(case: Case, evidence: Evidence) -> Judged | None:
+    """``within-rounding`` where the proof goes through at all sizes and samples once constants are replaced."""
+    found, settled, within = Substitutions(), [], False
+    try:
+        for attempt, each in _substituted(case):
+            if each is None:
+                found = Substitutions()
+                break
+            constants = (*found.constants, *(c for c in each.constants if c not in found.constants))
+            found = Substitutions(constants, found.error + each.error)
+            if not each.within:
+                break
+            settled.append(attempt)
+        else:
+            within = bool(found.constants) and found.error <= case.options.error_probability
+    finally:
+        evidence.rounding = dataclasses.replace(found, attempts=tuple(settled) if within else ())
+    if not within:
+        return None
+    return Verdict.WITHIN_ROUNDING, record.within_rounding(evidence.constants, evidence.attempts, case.sizes)
+
+
+def _substituted(case: Case) -> Iterator[tuple[Attempt, rounding.Substitution | None]]:
+    """The constants that keep the graphs apart, at one choice of sizes and samples after the other."""
+    for chosen in case.sizes.choices():
+        pushed, pulled = (case.sizes.pairs(chosen, affine=affine) for affine in ("push", "pull"))
+        for sample, pair in pushed:
+            found = _substitute(case, pair) or _substitute(case, next(p for s, p in pulled if s == sample))
+            yield Attempt(chosen, sample), found
+
+
+def _substitute(case: Case, pair: Pair) -> rounding.Substitution | None:
+    target = case.options.error_probability / TARGET_SHARE
+    roots = case.sizes.roots(pair)
+    return rounding.substitute(pair, roots, seed=case.options.seed, target=target, deadline=case.deadline)

@@ -1,0 +1,138 @@
+"""The rung of the witness: where the graphs part, and an input that shows it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from graphcheck.errors import Undecided
+from graphcheck.files import model as model_
+from graphcheck.interface import inputs
+from graphcheck.kernel.ops.algebra import Tensor
+from graphcheck.kernel.proof.pair import Pair
+from graphcheck.kernel.proof.prover import Prover
+from graphcheck.kernel.proof.sizes import Attempt, text
+from graphcheck.parting import samples, witness
+from graphcheck.parting.alignment import Alignment, layout_change
+from graphcheck.parting.difference import Deviation
+from graphcheck.verdict import Verdict
+from graphcheck.verdicts.case import Case
+from graphcheck.verdicts.evidence import Evidence, Judged, Parting
+from graphcheck.verdicts.rungs.proof import unequal_shapes
+
+
+def look(case: Case, evidence: Evidence) -> Judged | None:
+    """``different`` where the open outputs differ: by their layout or shapes, or on an input that shows it.
+
+    ``undecided`` where one side cannot be traced, or the time is up. At several samples of the integer inputs, the first
+    that gives a verdict tells where the graphs part, else the first of all.
+    """
+    evidence.executions.wait()
+    first = parting = Parting(evidence.open[0])
+    try:
+        for attempt in evidence.open:
+            parting = dataclasses.replace(_located(case, attempt), deviations=parting.deviations)
+            first = parting if attempt is first.attempt else first
+            judged, parting = _judge(case, evidence, parting)
+            if judged is not None:
+                return judged
+        parting = dataclasses.replace(first, deviations=parting.deviations)
+    finally:
+        evidence.witness = parting
+    return None
+
+
+def _located(case: Case, attempt: Attempt) -> Parting:
+    """Where the graphs part, if they could be traced."""
+    if attempt.pair is None or attempt.prover is None:
+        return Parting(attempt)
+    alignment = Alignment(*case.models, attempt.pair)
+    opened = [case.sizes.positions[i] for i in attempt.prover.open_pairs()]
+    return Parting(attempt, alignment, alignment.divergence(opened))
+
+
+def _judge(case: Case, evidence: Evidence, parting: Parting) -> tuple[Judged | None, Parting]:
+    """What one attempt says of a difference, or that nothing can be said of it; None to go on."""
+    attempt = parting.attempt
+    if attempt.pair is None or attempt.prover is None:
+        shown = _refusal(case, parting) if attempt.refused in ("a", "b") else None
+        return shown or ((Verdict.UNDECIDED, attempt.why()), parting)
+    if layout := _layout(case, attempt.pair, attempt.prover, attempt):
+        return unequal_shapes(case, evidence, attempt, layout), parting
+    for name, x, y in case.sizes.unequal_shapes(attempt):
+        traced = f"output {name!r} has shape {list(x.shape)} in A and {list(y.shape)} in B at {text(attempt.shapes)}"
+        sentence = f"{traced}, by the operators' definitions"
+        return _refusal(case, parting) or (unequal_shapes(case, evidence, attempt, sentence), parting)
+    return _search(case, attempt.pair, attempt.prover, parting)
+
+
+def _layout(case: Case, pair: Pair, prover: Prover, attempt: Attempt) -> str | None:
+    """The layout changes that would make B equal to A, where a layout is all that separates them."""
+    unequal = {name for name, _, _ in case.sizes.unequal_shapes(attempt)}
+    texts = []
+    for position in prover.open_pairs():
+        i, j = case.sizes.positions[position]
+        x, y, name = pair.a.outputs[i], pair.b.outputs[j], case.sizes.outputs[position].key
+        change = None
+        if isinstance(x, Tensor) and isinstance(y, Tensor):
+            change = layout_change(pair.terms, x, y)
+        if change is None or name not in unequal:
+            return None
+        texts.append(f"output {name!r} differs by its layout alone: {change} would make B equal to A")
+    return "; ".join(texts) or None
+
+
+def _refusal(case: Case, parting: Parting) -> tuple[Judged, Parting] | None:
+    """One model runs at these sizes and the other does not: a witness, once onnxruntime shows it."""
+    if not case.options.run:
+        return None
+    known = (case.sources, case.models, case.interface, parting.attempt.shapes)
+    shown = witness.refusal(*known, seed=case.options.seed, folder=case.options.witness)
+    if shown is None:
+        return None
+    return (Verdict.DIFFERENT, shown.reason), dataclasses.replace(parting, witness=shown.to_json())
+
+
+def _search(case: Case, pair: Pair, prover: Prover, parting: Parting) -> tuple[Judged | None, Parting]:
+    """``different`` with a witness, which is saved, ``undecided`` where the time is up; with the most telling deviations."""
+    options, shapes, sample = case.options, parting.attempt.shapes, parting.attempt.sample
+    opened = prover.open_pairs()
+    spec = inputs.InputSpec(options.seed, ranges=options.range_rows())
+    given = None if options.inputs is None else inputs.load_npz(options.inputs, case.interface)
+    roots = [prover.roots[i] for i in opened]
+    try:
+        for each in samples.pairs(
+            pair, case.interface, roots, spec, given, lambda values: case.sizes.build(shapes, sample, values)
+        ):
+            known = prover.roots if each is pair else case.sizes.roots(each)
+            search = _searching(case, each, [(case.sizes.outputs[i].key, *known[i]) for i in opened])
+            found = search.run()
+            if found or _units(search.deviations) > _units(parting.deviations):
+                parting = dataclasses.replace(parting, deviations=tuple(search.deviations))
+            if found is not None:
+                files = [model_.path_of(m) or side for m, side in zip(case.models, "AB", strict=True)]
+                saved = found.save(options.witness, (files[0], files[1]))
+                return (Verdict.DIFFERENT, saved.reason), dataclasses.replace(parting, witness=saved.to_json())
+    except Undecided as error:
+        return (Verdict.UNDECIDED, str(error)), parting
+    return None, parting
+
+
+def _searching(case: Case, pair: Pair, outputs: list[tuple[str, int, int]]) -> witness.Search:
+    """The search for a witness at the pair's sizes and integers."""
+    return witness.Search(
+        case.sources,
+        case.models,
+        case.interface,
+        pair,
+        outputs,
+        seed=case.options.seed,
+        ranges=case.options.ranges,
+        given=case.options.inputs,
+        tick=case.check_time,
+        run=case.options.run,
+    )
+
+
+def _units(deviations: Sequence[Deviation]) -> float:
+    return max((d.units for d in deviations), default=-1.0)

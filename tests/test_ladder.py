@@ -1,0 +1,159 @@
+"""The ladder is a list: its names are those of the evidence, the timings and the page; and each fact is set once."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from graphcheck.errors import Undecided
+from graphcheck.options import Options
+from graphcheck.verdict import Comparison, Verdict
+from graphcheck.verdicts import judge as judge_
+from graphcheck.verdicts.case import Case, opened
+from graphcheck.verdicts.compare import compare
+from graphcheck.verdicts.evidence import BESIDES, Evidence, Judged
+from graphcheck.verdicts.executions import Executions
+from graphcheck.verdicts.ladder import LADDER, Rung, climb
+
+DOCS = Path(__file__).parent.parent / "docs"
+NAMES = tuple(rung.name for rung in LADDER)
+HEAD = '<ir_version: 10, opset_import: ["" : 21]> g (float[N,4] x) => (float[N,4] y)'
+RELU = "y = Relu(x)"
+MAX = "z = Constant<value_float = 0.0>() y = Max(x, z)"
+# A pair that no rung but the last comes to a verdict on: a Softmax is positive, which the proof does not know.
+SOFT, SOFT_RELU = "y = Softmax<axis = -1>(x)", "s = Softmax<axis = -1>(x) y = Relu(s)"
+
+
+def model(body: str) -> onnx.ModelProto:
+    return onnx.parser.parse_model(f"{HEAD} {{ {body} }}")
+
+
+def named_on_page(text: str) -> tuple[str, ...]:
+    """The rungs of the table in the explanation."""
+    section = text.partition("## The order")[2].partition("\n## ")[0]
+    return tuple(re.findall(r"^\| `(\w+)` \|", section, re.M))
+
+
+def climbed(a: str, b: str, ladder: tuple[Rung, ...] = LADDER, **options: Any) -> tuple[Judged, Evidence, list[str]]:
+    """The verdict of a ladder, the evidence and what was said on the way."""
+    said: list[str] = []
+    with opened(model(a), model(b), Options(**options), False, said.append) as case:
+        evidence = Evidence(Executions(case.sources, case.models, case.interface, case.options))
+        return climb(case, evidence, ladder), evidence, said
+
+
+def test_the_rungs_of_the_page_are_those_of_the_ladder() -> None:
+    page = (DOCS / "explanation.md").read_text()
+    assert named_on_page(page) == NAMES and len(set(NAMES)) == len(NAMES)
+    without = "".join(line for line in page.splitlines(keepends=True) if not line.startswith("| `witness` |"))
+    assert named_on_page(without) != NAMES  # a rung that is missing there is seen
+
+
+def test_timings_are_those_of_the_rungs_that_were_climbed() -> None:
+    timings = compare(model(SOFT), model(SOFT_RELU), run=False, graphs=False).evidence["timings"]
+    assert [key for key in timings if key not in BESIDES] == list(NAMES)
+    first = compare(model(RELU), model(RELU), numerics="full", threads=1).evidence["timings"]
+    assert [key for key in first if key not in BESIDES] == ["interface", "structure"]
+    assert {"read", "onnxruntime", "waiting", "curve", "total"} == set(first) - set(NAMES)
+    (row,) = re.findall(r"^\| `timings` \| seconds by \[rung\].*$", (DOCS / "reference" / "json.md").read_text(), re.M)
+    assert all(f"`{key}`" in row for key in BESIDES)
+
+
+def test_every_rung_has_a_field_and_sets_no_other() -> None:
+    assert set(NAMES) <= set(Evidence.__annotations__)
+    fields: list[tuple[str, set[str]]] = []
+
+    def watched(rung: Rung) -> Rung:
+        def look(case: Case, evidence: Evidence) -> Judged | None:
+            before = set(vars(evidence))
+            judged = rung.look(case, evidence)
+            fields.append((rung.name, set(vars(evidence)) - before))
+            return judged
+
+        return Rung(rung.name, rung.words, look, rung.unless)
+
+    climbed(SOFT, SOFT_RELU, tuple(map(watched, LADDER)), run=False)
+    alone = {"inputs": set()}  # the graphs do not agree at the first sizes
+    assert fields == [(name, alone.get(name, {name})) for name in NAMES]
+
+
+def test_a_field_is_set_once() -> None:
+    _, evidence, _ = climbed(RELU, MAX, run=False)
+    assert evidence.congruence
+    with pytest.raises(AttributeError, match="'congruence' is known already: each field of the evidence is set once"):
+        evidence.congruence = ()
+    with pytest.raises(AttributeError, match="evidence has no field 'novelty'"):
+        evidence.novelty = 1  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="'structure' is known already"):  # as a rung that is climbed twice would be
+        climbed(RELU, MAX, (*LADDER[:2], LADDER[1], *LADDER[2:]), run=False)
+
+
+def test_a_new_rung_is_one_entry() -> None:
+    def look(case: Case, evidence: Evidence) -> Judged | None:
+        case.say("at it")
+        return Verdict.UNDECIDED, "seen"
+
+    novel = Rung("novel", "looking closely", look)
+    judged, evidence, said = climbed(SOFT, SOFT_RELU, (*LADDER[:2], novel, *LADDER[2:]), run=False)
+    assert judged == (Verdict.UNDECIDED, "seen") and said[-2:] == ["looking closely", "looking closely at it"]
+    assert list(evidence.timings) == ["interface", "structure", "novel"]
+
+
+def test_progress_is_told_in_the_words_of_the_rungs() -> None:
+    said: list[str] = []
+    compare(model(SOFT), model(SOFT_RELU), run=False, graphs=False, progress=said.append)
+    rest = iter(said)
+    assert all(rung.words in rest for rung in LADDER)
+    assert "proving at x=2x4" in said and "proving by windows at x=2x4" in said
+
+
+def test_windows_are_left_out_where_the_runs_are_plainly_apart() -> None:
+    pair = model("y = Tanh(x)"), model("y = Sin(x)")
+    found = compare(*pair, graphs=False).evidence["timings"]
+    assert "windows" not in found and "rows" in found and "witness" in found
+    assert "windows" in compare(*pair, graphs=False, run=False).evidence["timings"]
+    assert "windows" in compare(model(SOFT), model(SOFT_RELU), graphs=False).evidence["timings"]
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, error: BaseException, at: str = "windows") -> Comparison:
+    """A comparison whose rung ``at`` ends with ``error``."""
+
+    def raises(case: Case, evidence: Evidence) -> Judged | None:
+        raise error
+
+    ladder = tuple(Rung(r.name, r.words, raises if r.name == at else r.look) for r in LADDER)
+    monkeypatch.setattr(judge_, "climb", lambda case, evidence: climb(case, evidence, ladder))
+    return compare(model(SOFT), model(SOFT_RELU), graphs=False, timeout=60.0, max_memory=2**31)
+
+
+def test_a_limit_on_any_rung_is_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    for at in NAMES:
+        found = planted(monkeypatch, Undecided("the limit of steps was reached"), at)
+        assert found.verdict is Verdict.UNDECIDED and found.reason.startswith("the limit of steps was reached")
+        found = planted(monkeypatch, MemoryError(), at)
+        assert found.verdict is Verdict.UNDECIDED and found.reason == "the memory limit of 2 GiB was reached"
+        assert found.evidence["graphs"] is None and found.evidence["proof"] is None
+
+
+def test_what_is_known_of_a_difference_is_told_beside_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    ladder = (*LADDER[:5], *LADDER[6:7])
+    assert [rung.name for rung in ladder[-2:]] == ["windows", "rounding"]
+    scaled = "c = Constant<value_float = 1.0001>() y = Mul(x, c)"
+    other = "c = Constant<value_float = 1.0002>() y = Mul(x, c)"
+    judged, evidence, _ = climbed(scaled, other, ladder, run=False)
+    assert judged[0] is Verdict.UNDECIDED and "the graphs are the same but for 1 constant" in evidence.known
+
+
+def test_an_interrupt_ends_hashing_and_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr("graphcheck.files.hashing.Hashes.stop", lambda _: ended.append("hashing"))
+    monkeypatch.setattr(Executions, "execute", lambda _: time.sleep(0.2))
+    monkeypatch.setattr("graphcheck.runs.child.end_all", lambda: ended.append("runs"))
+    with pytest.raises(KeyboardInterrupt):
+        planted(monkeypatch, KeyboardInterrupt(), "structure")
+    assert {"hashing", "runs"} == set(ended)
