@@ -20,6 +20,7 @@ from graphcheck.interface.ports import Interface
 from graphcheck.kernel.interpreter import Interpreter
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.proof.pair import Pair
+from graphcheck.kernel.terms.rules import PLAIN
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
@@ -57,7 +58,7 @@ def _fixed(interface: Interface, pair: Pair) -> tuple[set[str], set[str]]:
 
 def _own(model: ir.Model, feeds: Mapping[str, np.ndarray], fixed: set[str], seed: int) -> dict[str, float]:
     """The spread of each output of one model, by its name."""
-    algebra = Algebra(Terms(normalize=False))
+    algebra = Algebra(Terms(PLAIN))
     terms, find = algebra.terms, algebra.terms.find
     given: dict[str, Value] = {
         name: x if name in fixed else Tensor(terms.leaf(("input", name), x.size), x.shape, x.dtype)
