@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from pathlib import Path
 
 import numpy as np
@@ -300,3 +302,22 @@ def test_a_search_needs_both_bound_and_spread() -> None:
     assert not difference.Deviation("y", 1.0, 2.0, 1e-3, "running").gross
     assert not difference.Deviation("y", 1.0, 1e-3, 0.5, "running").gross
     assert set(witness._BOUNDS) == {"running", "first-order", "undefined", "none"}
+
+
+@pytest.mark.parametrize("name", ["a narrow band of sums", "clip farther away", "ties of quantization"])
+def test_a_slow_machine_finds_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Budgets count work: a clock that runs away at every look changes neither witness nor headline."""
+    a, b = pair(DIFFERENT[name])
+    usual = compare(a, b, timeout=1e9)
+    looks = itertools.count()
+    real = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + 20.0 * next(looks))
+    slow = compare(a, b, timeout=1e9)
+    assert slow.verdict is Verdict.DIFFERENT and slow.reason == usual.reason
+    assert slow.evidence["witness"] == usual.evidence["witness"]
+
+
+def test_a_time_limit_ends_a_search_and_says_so() -> None:
+    a, b = pair(DIFFERENT["clip farther away"])
+    found = compare(a, b, timeout=1e-3)
+    assert found.verdict is Verdict.UNDECIDED and "the time limit of 0.001 s was reached" in found.reason

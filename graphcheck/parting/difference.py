@@ -29,6 +29,7 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.bounds import LEAST, U
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
+from graphcheck.parting.budget import work
 from graphcheck.parting.rooms import NEAR
 from graphcheck.parting.slopes import Tape
 
@@ -36,6 +37,7 @@ SPREAD_FACTOR = 4.0  # a deviation counts as more than rounding above this many 
 _SEEN_FACTOR = 8.0  # what one execution in the declared types shows of the spread is taken times this,
 _PLAIN = 1000.0  # and trusted in place of noise runs where the deviation is this many times as large
 _NOISE_RUNS, _LEAST = 2, 3.0  # runs, and the unit roundoffs that one of many operations is perturbed by in them
+_BOUNDED, _NOISY = 4.0, 2.0  # what an evaluation with bounds, or with noise, costs in plain ones
 _RIGOROUS_ELEMENTS = 5_000_000  # the running bound costs three more products a contraction; tried up to this size
 _SAME = 1e-2  # how near onnxruntime must come to a defined element beside an undefined one, relatively
 
@@ -92,7 +94,7 @@ def judge(
     seed: int,
     *,
     executed: Callable[[], Executed] = dict,
-    tick: Callable[[], None] = lambda: None,
+    tick: Callable[[float], None] = lambda _: None,
     thorough: bool = True,
 ) -> list[Deviation]:
     """Deviations of the ``outputs`` (name, class in A, class in B) on ``inputs`` by leaf key; ``unit`` is the unit roundoff.
@@ -107,7 +109,7 @@ def judge(
 
 class _Judge:
     def __init__(
-        self, terms: Terms, outputs: Outputs, inputs: Inputs, unit: float, seed: int, tick: Callable[[], None]
+        self, terms: Terms, outputs: Outputs, inputs: Inputs, unit: float, seed: int, tick: Callable[[float], None]
     ) -> None:
         self.terms, self.outputs, self.inputs = terms, outputs, inputs
         self.unit, self.seed, self.tick = unit, seed, tick
@@ -221,8 +223,13 @@ class _Judge:
             return [job.result() for job in jobs]
 
     def _evaluate(self, **options: Any) -> dict[int, Real]:
+        passes = _NOISY if options else _BOUNDED
+
+        def visit(cls: int, _: Real) -> None:
+            self.tick(passes * work(self.terms.terms[cls]))
+
         with np.errstate(all="ignore"):
-            return evaluate(self.terms, Float64(self.inputs, **options), self.roots, visit=lambda *_: self.tick())
+            return evaluate(self.terms, Float64(self.inputs, **options), self.roots, visit=visit)
 
 
 def _has_steps(terms: Terms, roots: Sequence[int]) -> bool:

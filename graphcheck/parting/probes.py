@@ -7,7 +7,6 @@ value deep inside stands at its jump.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
+from graphcheck.parting.budget import Budget, work
 from graphcheck.parting.slopes import derivatives
 
 Roots = Sequence[tuple[int, int]]
@@ -27,13 +27,24 @@ Bounds = Callable[[str, np.ndarray], np.ndarray]
 
 _SMALL, _MOST = 16, 48  # constants of at most so many elements are looked at, and so many numbers of them kept
 _STEERED, _WORK = 8, 2_000_000  # jumps that inputs are steered to, in graphs of at most so many elements
-_STEER_SECONDS = 2.0
+_STEERING = 1.2e8  # work (see budget.py) for steering
+_SOLVING = 15.0  # evaluations that one solution takes: values and derivatives, three times
 _SIDES = (0.0, 2.0**-8, -(2.0**-8), 1.0, -1.0)  # how far behind a jump: at it, close to it, beyond it
-_CLIMBS, _CLIMB_SECONDS = 60, 1.5
+_CLIMBS, _CLIMBING = 60, 1e8  # steps, and work for them
 
 
-def probes(pair: Pair, interface: Interface, roots: Roots, seed: int) -> Iterator[tuple[str, Arrays]]:
-    """(kind, inputs by pair key), the cheapest first. Integer inputs that steer a graph are left as they were traced."""
+def probes(
+    pair: Pair,
+    interface: Interface,
+    roots: Roots,
+    seed: int,
+    budget: Budget,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[str, Arrays]]:
+    """(kind, inputs by pair key), the cheapest first. Integer inputs that steer a graph are left as they were traced.
+
+    ``check`` stops where the time is over.
+    """
     rng = np.random.default_rng([seed, 77])
     numbers = constants(pair.terms, roots)
     for kind, pool in (
@@ -46,7 +57,7 @@ def probes(pair: Pair, interface: Interface, roots: Roots, seed: int) -> Iterato
             yield kind, _drawn(pair, interface, pool, rng)
     order = pair.terms.order([c for root in roots for c in root])
     if sum(map(pair.terms.size, order)) <= _WORK:
-        yield from _steered(pair, interface, roots, rng)
+        yield from _steered(pair, interface, roots, rng, budget, check)
 
 
 def constants(terms: Terms, roots: Roots) -> np.ndarray:
@@ -69,16 +80,24 @@ def constants(terms: Terms, roots: Roots) -> np.ndarray:
 
 
 def climb(
-    terms: Terms, roots: Roots, start: Mapping[str, np.ndarray], fits: Bounds, seed: int, deadline: float
+    terms: Terms,
+    roots: Roots,
+    start: Mapping[str, np.ndarray],
+    fits: Bounds,
+    seed: int,
+    budget: Budget,
+    check: Callable[[], None] = lambda: None,
 ) -> Arrays:
     """The start, moved by random steps as long as they enlarge the relative |A - B| of the worst output."""
     rng = np.random.default_rng([seed, 78])
     best, size = dict(start), _apart(terms, roots, start)
     floats = [name for name, value in start.items() if value.dtype.kind == "f" and value.size]
-    until = min(deadline, time.monotonic() + _CLIMB_SECONDS)
+    over, once = budget.until(_CLIMBING), _cost(terms, [c for root in roots for c in root])
     for _ in range(_CLIMBS if floats else 0):
-        if time.monotonic() > until:
+        check()
+        if over() or budget.over:
             break
+        budget.take(once)
         name = floats[int(rng.integers(len(floats)))]
         with np.errstate(over="ignore"):  # a narrow float may become infinite, which shows nothing
             moved = _moved(best[name].astype(np.float64), rng).astype(best[name].dtype)
@@ -148,17 +167,32 @@ def _drawn(pair: Pair, interface: Interface, pool: np.ndarray, rng: np.random.Ge
     return arrays
 
 
-def _steered(pair: Pair, interface: Interface, roots: Roots, rng: np.random.Generator) -> Iterator[tuple[str, Arrays]]:
+def _cost(terms: Terms, classes: Sequence[int]) -> float:
+    """The work of one evaluation."""
+    return sum(work(terms.terms[c]) for c in terms.order(classes))
+
+
+def _steered(
+    pair: Pair,
+    interface: Interface,
+    roots: Roots,
+    rng: np.random.Generator,
+    budget: Budget,
+    check: Callable[[], None],
+) -> Iterator[tuple[str, Arrays]]:
     """Inputs at which a value that only one graph computes stands at its jump: one coordinate is solved for."""
     terms = pair.terms
     a, b = (set(terms.order([row[side] for row in roots])) for side in (0, 1))
     jumps = [c for c in sorted(a ^ b) if _edge(terms, c) is not None]
-    until = time.monotonic() + _STEER_SECONDS
+    over = budget.until(_STEERING)
     for cls in jumps[:_STEERED]:
         start = _drawn(pair, interface, _grid(), rng)
+        once = _SOLVING * _cost(terms, [cls])
         for behind in _SIDES:
-            if time.monotonic() > until:
+            check()
+            if over():
                 return
+            budget.take(once)
             moved = _solved(terms, cls, start, behind, rng)
             if moved is not None:
                 yield "steered to a jump", moved

@@ -28,6 +28,7 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.bounds import TINY, U
 from graphcheck.kernel.values.domain import apply
 from graphcheck.kernel.values.float64 import Float64, Real, gamma
+from graphcheck.parting.budget import work
 from graphcheck.parting.rooms import Rooms
 
 MARGIN = 2.0
@@ -59,7 +60,7 @@ class Tape:
         terms: Terms,
         inputs: Mapping[tuple[Any, ...], np.ndarray],
         roots: Sequence[int],
-        tick: Callable[[], None] = lambda: None,
+        tick: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.terms, self.tick, self.kinks = terms, tick, 0.0
         self.domain = Float64(inputs, bounds=False)
@@ -126,6 +127,7 @@ class Tape:
                 slope = slopes.pop(cls, None)
                 if slope is None:
                     continue
+                self.tick(2 * work(self.terms.terms[cls]))  # both operands' derivatives
                 args = [Real(values[a], _NOTHING).value for a in self._args(cls)]
                 with np.errstate(all="ignore"):
                     yield cls, slope, self._share(cls, slope, args, values[cls])
@@ -138,7 +140,7 @@ class Tape:
         return [self.terms.find(a) for a in self.terms.terms[cls].args]
 
     def _apply(self, cls: int, values: Mapping[int, np.ndarray]) -> np.ndarray:
-        self.tick()
+        self.tick(work(self.terms.terms[cls]))
         args = [Real(values[a], np.broadcast_to(_NOTHING, values[a].shape)) for a in self._args(cls)]
         with np.errstate(all="ignore"):
             return apply(self.terms, self.domain, cls, args).raw

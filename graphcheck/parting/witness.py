@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import math
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,25 +25,17 @@ from graphcheck.kernel.values.bounds import UNITS
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 from graphcheck.parting import probes
+from graphcheck.parting.budget import Budget, work
 from graphcheck.parting.difference import SPREAD_FACTOR, Deviation, Executed, judge
 from graphcheck.parting.rooms import NEAR
+from graphcheck.parting.trials import SPECS, Drawing, Trial, unlike
 from graphcheck.runs.child import RemoteSession
 from graphcheck.runs.session import RunError
 
-_TRIALS: tuple[dict[str, Any], ...] = (
-    {},
-    {"integers": "wide"},
-    {"scale": 100.0},
-    {"scale": 10000.0},
-    {"signs": "positive"},
-    {"signs": "negative"},
-    {"distribution": "one-hot"},
-    {"distribution": "constant"},
-    {"scale": 0.01},
-    {"distribution": "extreme"},
-)
-_SEARCH_SECONDS, _FEWEST = 10.0, 1  # trials go on for so long, but at least so many are made
-_SHRINK_SECONDS, _UNSEEN = 5.0, 64.0  # without onnxruntime, a deviation must be so many times the spread
+SEARCH = 7e8  # work (see budget.py) for which trials go on, one at least
+_SHRINK, _QUICK = 3e8, 4e7  # work for making a witness smaller, which is done for one that was found by so much
+_RUN = 3e5  # work that a run in onnxruntime is counted for besides its evaluation
+_UNSEEN = 64.0  # without onnxruntime, a deviation must be so many times the spread
 _RELEASE = 32  # steps after which mapped weights are given back
 _LARGE = 2**27  # bytes of weights above which sessions are not kept
 _BOUNDS = {
@@ -53,8 +44,6 @@ _BOUNDS = {
     "undefined": "defined on one side alone",
     "none": "none",
 }
-
-Trial = tuple[str, int | None, dict[str, np.ndarray]]  # kind, seed, inputs by pair key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,21 +103,25 @@ class Search:
         given: str | os.PathLike[str] | None,
         tick: Callable[[], None],
         run: bool,
+        budget: Budget | None = None,
     ) -> None:
         self.sources, self.models, self.interface, self.pair = sources, models, interface, pair
         self.outputs, self.seed, self.given, self.execute = outputs, seed, given, run
         self._check, self._ticks = tick, 0
-        self.ranges = tuple((name, *bounds) for name, bounds in ranges.items())
+        self.drawing = Drawing(interface, pair, seed, ranges)
         self.unit = unit_of(pair.a, pair.b)
-        self.fixed = dict(pair.concrete)
+        self.roots = [(a, b) for _, a, b in outputs]
+        self.work = sum(work(pair.terms.terms[c]) for c in pair.terms.order([c for row in self.roots for c in row]))
+        self.budget = budget or Budget(SEARCH)
         self.deviations: list[Deviation] = []
         self._sessions: dict[int, RemoteSession] = {}
         self.large = sum(w.nbytes for m in models for w in weights(m)) > _LARGE
         self._seen: Executed | None = None
 
-    def tick(self) -> None:
-        """Stop where the time is over; give the weights' pages back now and then."""
+    def tick(self, work: float = 0.0) -> None:
+        """Note work; stop where the time is over; give the weights' pages back now and then."""
         self._check()
+        self.budget.take(work)
         self._ticks += 1
         if self.large and self._ticks % _RELEASE == 0:
             model_.release(*self.models)
@@ -142,20 +135,20 @@ class Search:
                 session.close()
 
     def _search(self) -> Witness | None:
-        started = time.monotonic()
         best: dict[str, np.ndarray] | None = None
-        for number, (kind, seed, arrays) in enumerate(self._unlike(self._trials())):
+        quick = self.budget.until(_QUICK)
+        for number, (kind, seed, arrays) in enumerate(unlike(self._trials())):
             self.tick()
-            if number >= _FEWEST and time.monotonic() - started > _SEARCH_SECONDS:
+            if number and self.budget.over:
                 break
-            found, best = self._tried(kind, seed, arrays, best, started)
+            found, best = self._tried(kind, seed, arrays, best, quick)
             if found is not None:
                 return found
         if best is None or self.given is not None or self.large:
             return None
-        roots = [(a, b) for _, a, b in self.outputs]
-        moved = probes.climb(self.pair.terms, roots, best, self._fitted, self.seed, started + _SEARCH_SECONDS)
-        return self._tried("enlarged", self.seed, moved, best, started)[0]
+        fits = self.drawing.fitted
+        moved = probes.climb(self.pair.terms, self.roots, best, fits, self.seed, self.budget, self._check)
+        return self._tried("enlarged", self.seed, moved, best, quick)[0]
 
     def _tried(
         self,
@@ -163,7 +156,7 @@ class Search:
         seed: int | None,
         arrays: dict[str, np.ndarray],
         best: dict[str, np.ndarray] | None,
-        started: float,
+        quick: Callable[[], bool],
     ) -> tuple[Witness | None, dict[str, np.ndarray] | None]:
         """(the witness that an input is, the input that told most so far)."""
         judged = self._judge(arrays, thorough=best is None)
@@ -173,31 +166,20 @@ class Search:
         shown = self._shown(deviations, arrays)
         if shown is None or self._overflows(arrays):
             return None, best
-        quick = time.monotonic() - started < _SHRINK_SECONDS / 10
-        small = self._shrink(arrays, shown[0].output) if quick else arrays
+        small = arrays if quick() else self._shrink(arrays, shown[0].output)
         if small is not arrays:
             self.deviations = self._judge(small)
             shown = self._shown(self.deviations, small) or shown
         return Witness(small, self._reason(*shown), kind, seed, *shown), best
 
-    def _unlike(self, trials: Iterator[Trial]) -> Iterator[Trial]:
-        """Each input once: where all integers are fixed, the trials of floats may be the same."""
-        seen = set()
-        for trial in trials:
-            digest = hashlib.sha256(b"".join(v.tobytes() for v in trial[2].values())).digest()
-            if digest not in seen:
-                seen.add(digest)
-                yield trial
-
     def _trials(self) -> Iterator[Trial]:
         if self.given is not None:
             yield "given", None, inputs_.load_npz(self.given, self.interface)
             return
-        drawn = (self._drawn(trial) for trial in _TRIALS)
-        roots = [(a, b) for _, a, b in self.outputs]
+        drawn = (self.drawing.drawn(options) for options in SPECS)
         made = (
-            (kind, self.seed, {name: self._fitted(name, value) for name, value in arrays.items()})
-            for kind, arrays in probes.probes(self.pair, self.interface, roots, self.seed)
+            (kind, self.seed, {name: self.drawing.fitted(name, value) for name, value in arrays.items()})
+            for kind, arrays in probes.probes(self.pair, self.interface, self.roots, self.seed, self.budget, self._check)
         )
         if self.large:
             yield from drawn
@@ -208,28 +190,6 @@ class Search:
         if self.execute:  # ties are for onnxruntime to show, too
             yield from made
         yield from drawn
-
-    def _drawn(self, trial: dict[str, Any]) -> Trial:
-        spec = inputs_.InputSpec(self.seed, ranges=self.ranges, **trial)
-        scale = f", scaled by {trial['scale']:g}" if "scale" in trial else ""
-        scale += ", integers over their types' ranges" if "integers" in trial else ""
-        kind = f"all {trial['signs']}" if "signs" in trial else f"{trial.get('distribution', 'normal')}{scale}"
-        arrays = inputs_.generate(self.interface, self.pair.shapes, spec)
-        return kind, self.seed, arrays | {k: v for k, v in self.fixed.items() if k in arrays}
-
-    def _fitted(self, name: str, value: np.ndarray) -> np.ndarray:
-        """A value within the ranges asked for; integer inputs that the graphs were traced at stay as they are."""
-        if name in self.fixed:
-            return self.fixed[name]
-        bounds = {key: (low, high) for key, low, high in self.ranges}
-        pair = next(p for p in self.interface.inputs if p.key == name)
-        found = next((bounds[p.name] for p in pair.ports() if p.name in bounds), bounds.get(""))
-        if found is None or value.dtype.kind == "b":
-            return value
-        whole = value.dtype.kind in "iu"
-        low, high = (math.ceil(found[0]), math.floor(found[1])) if whole else found
-        fitted: np.ndarray = np.clip(value, low, high).astype(value.dtype)
-        return fitted
 
     def _judge(self, arrays: Mapping[str, np.ndarray], thorough: bool = False) -> list[Deviation]:
         leaves = {("input", name): np.asarray(value, np.float64) for name, value in arrays.items()}
@@ -284,6 +244,7 @@ class Search:
     def _execute(self, arrays: Mapping[str, np.ndarray]) -> Executed | None:
         """The outputs of both sides in onnxruntime, optimizations off, as float64; None if it cannot run them."""
         results = []
+        self.budget.take(_RUN + self.work)
         model_.release(*self.models)
         try:
             for side, feed in enumerate(inputs_.side_inputs(self.interface, arrays)):
@@ -309,16 +270,17 @@ class Search:
 
     def _shrink(self, arrays: dict[str, np.ndarray], output: str) -> dict[str, np.ndarray]:
         """Fewer non-zeros that still show it: parts of the input are set to zero as long as they may."""
-        if self.given is not None or self.ranges:
+        if self.given is not None or self.drawing.ranges:
             return arrays
-        started, best = time.monotonic(), arrays
-        for name in [n for n, v in arrays.items() if v.dtype.kind in "fiub" and v.size > 1 and n not in self.fixed]:
+        over, best = self.budget.until(_SHRINK), arrays
+        fixed = self.drawing.fixed
+        for name in [n for n, v in arrays.items() if v.dtype.kind in "fiub" and v.size > 1 and n not in fixed]:
             pieces = 2
-            while pieces <= best[name].size and time.monotonic() - started < _SHRINK_SECONDS:
+            while pieces <= best[name].size and not over():
                 live = np.flatnonzero(best[name])
                 shrunk = False
                 for part in np.array_split(live, min(pieces, max(live.size, 1))):
-                    if time.monotonic() - started > _SHRINK_SECONDS or part.size in (0, live.size):
+                    if over() or part.size in (0, live.size):
                         break
                     trial = best[name].copy()
                     trial.reshape(-1)[part] = 0

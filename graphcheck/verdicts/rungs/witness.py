@@ -14,6 +14,7 @@ from graphcheck.kernel.proof.prover import Prover
 from graphcheck.kernel.proof.sizes import Attempt, text
 from graphcheck.parting import samples, witness
 from graphcheck.parting.alignment import Alignment, layout_change
+from graphcheck.parting.budget import Budget
 from graphcheck.parting.difference import Deviation
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts.case import Case
@@ -99,13 +100,13 @@ def _search(case: Case, pair: Pair, prover: Prover, parting: Parting) -> tuple[J
     opened = prover.open_pairs()
     spec = inputs.InputSpec(options.seed, ranges=options.range_rows())
     given = None if options.inputs is None else inputs.load_npz(options.inputs, case.interface)
-    roots = [prover.roots[i] for i in opened]
+    roots, budget = [prover.roots[i] for i in opened], Budget(witness.SEARCH)
     try:
         for each in samples.pairs(
             pair, case.interface, roots, spec, given, lambda values: case.sizes.build(shapes, sample, values)
         ):
             known = prover.roots if each is pair else case.sizes.roots(each)
-            search = _searching(case, each, [(case.sizes.outputs[i].key, *known[i]) for i in opened])
+            search = _searching(case, each, [(case.sizes.outputs[i].key, *known[i]) for i in opened], budget)
             found = search.run()
             if found or _units(search.deviations) > _units(parting.deviations):
                 parting = dataclasses.replace(parting, deviations=tuple(search.deviations))
@@ -118,7 +119,9 @@ def _search(case: Case, pair: Pair, prover: Prover, parting: Parting) -> tuple[J
     return None, parting
 
 
-def _searching(case: Case, pair: Pair, outputs: list[tuple[str, int, int]]) -> witness.Search:
+def _searching(
+    case: Case, pair: Pair, outputs: list[tuple[str, int, int]], budget: Budget
+) -> witness.Search:
     """The search for a witness at the pair's sizes and integers."""
     return witness.Search(
         case.sources,
@@ -131,6 +134,7 @@ def _searching(case: Case, pair: Pair, outputs: list[tuple[str, int, int]]) -> w
         given=case.options.inputs,
         tick=case.check_time,
         run=case.options.run,
+        budget=budget,
     )
 
 

@@ -1,0 +1,44 @@
+"""How much a search may do, counted in work and not in time, so that it finds the same on every machine and on every day.
+
+Work is about the number of elements that numpy passes over: some 7e7 of it take a second on one core.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+
+from graphcheck.kernel.terms.store import Term
+
+_CALL = 2000.0  # what the call of a numpy function costs besides its elements,
+_PRODUCT = 1 / 16  # and one product of a contraction
+
+
+def work(term: Term) -> float:
+    """What one evaluation of a term costs."""
+    products = term.size * term.params[3] * _PRODUCT if term.kind == "contract" else 0.0
+    return float(_CALL + term.size + products)
+
+
+class Budget:
+    """What is ``spent`` of a ``limit``; both sides of a pair may spend at once."""
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self.limit, self.spent = limit, 0.0
+        self._lock = threading.Lock()
+
+    def take(self, work: float) -> None:
+        """Note work that was done."""
+        with self._lock:
+            self.spent += work
+
+    @property
+    def over(self) -> bool:
+        """Whether all is spent."""
+        return self.spent > self.limit
+
+    def until(self, work: float) -> Callable[[], bool]:
+        """Whether so much more has been spent from now on."""
+        end = self.spent + work
+        return lambda: self.spent > end
