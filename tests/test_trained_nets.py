@@ -122,7 +122,7 @@ def test_a_gross_fault_is_different(name: str, damage: str, bounds: str, tmp_pat
     found = compare(tmp_path / "a.onnx", tmp_path / "b.onnx", witness=tmp_path, timeout=60.0)
     assert found.verdict is Verdict.DIFFERENT, found.reason
     replayed = compare(tmp_path / "a.onnx", tmp_path / "b.onnx", inputs=found.evidence["witness"]["path"], timeout=60.0)
-    assert replayed.verdict is Verdict.DIFFERENT, replayed.reason
+    assert replayed.verdict is Verdict.DIFFERENT and replayed.evidence["witness"]["kind"] == "given", replayed.reason
     assert found.evidence["float64"][0]["kind"] == "first-order" or bounds == "any bound"
 
 

@@ -6,6 +6,7 @@ known. Traced at values of theirs, it is a choice among elements.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,12 +29,12 @@ def pairs(
     given: Mapping[str, np.ndarray] | None,
     build: Callable[[Arrays], Pair],
 ) -> Iterator[Pair]:
-    """The pair as it is where no such integer is free; else traced again by ``build`` at a few values of those integers,
-    or at the ``given`` ones. The pair itself where none of them can be traced."""
+    """The pair as it is where no such integer is free; else traced again by ``build`` at the ``given`` values of those
+    integers, if there are any, and at a few more. The pair itself where none of them can be traced."""
     counts = needed(pair.terms, [c for row in roots for c in row], interface)
-    draws = [{name: given[name] for name in counts}] if given is not None else drawn(counts, interface, pair.shapes, spec)
+    own = [] if given is None else [{name: given[name] for name in counts}]
     found = False
-    for values in draws if counts else ():
+    for values in itertools.chain(own, drawn(counts, interface, pair.shapes, spec)) if counts else ():
         try:
             traced = build(values)
         except (Exhausted, Oversized):

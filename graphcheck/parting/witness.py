@@ -144,7 +144,7 @@ class Search:
             found, best = self._tried(kind, seed, arrays, best, quick)
             if found is not None:
                 return found
-        if best is None or self.given is not None or self.large:
+        if best is None or self.large:
             return None
         fits = self.drawing.fitted
         moved = probes.climb(self.pair.terms, self.roots, best, fits, self.seed, self.budget, self._check)
@@ -166,7 +166,7 @@ class Search:
         shown = self._shown(deviations, arrays)
         if shown is None or self._overflows(arrays):
             return None, best
-        small = arrays if quick() else self._shrink(arrays, shown[0].output)
+        small = arrays if kind == "given" or quick() else self._shrink(arrays, shown[0].output)
         if small is not arrays:
             self.deviations = self._judge(small)
             shown = self._shown(self.deviations, small) or shown
@@ -175,7 +175,6 @@ class Search:
     def _trials(self) -> Iterator[Trial]:
         if self.given is not None:
             yield "given", None, inputs_.load_npz(self.given, self.interface)
-            return
         drawn = (self.drawing.drawn(options) for options in SPECS)
         made = (
             (kind, self.seed, {name: self.drawing.fitted(name, value) for name, value in arrays.items()})
@@ -270,7 +269,7 @@ class Search:
 
     def _shrink(self, arrays: dict[str, np.ndarray], output: str) -> dict[str, np.ndarray]:
         """Fewer non-zeros that still show it: parts of the input are set to zero as long as they may."""
-        if self.given is not None or self.drawing.ranges:
+        if self.drawing.ranges:
             return arrays
         over, best = self.budget.until(_SHRINK), arrays
         fixed = self.drawing.fixed
