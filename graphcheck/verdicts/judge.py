@@ -13,6 +13,7 @@ from graphcheck.parting import reduction
 from graphcheck.parting.alignment import Alignment
 from graphcheck.parting.curve import first_curve
 from graphcheck.verdict import Comparison, Verdict
+from graphcheck.verdicts import contrary
 from graphcheck.verdicts.case import Case, opened
 from graphcheck.verdicts.evidence import Evidence, Judged
 from graphcheck.verdicts.executions import Executions
@@ -30,6 +31,10 @@ def judge(
         evidence.timings["read"] = case.seconds
         verdict, reason = _judged(case, evidence)
     _complete(case, evidence, verdict)
+    told = _contrary(case, evidence) if verdict is Verdict.UNDECIDED and not reason.startswith("PROVED") else None
+    if told is not None:
+        plain = reason.replace("no input was found that shows", "no input was found that surely shows")
+        reason = f"{told}; {plain}"
     return Comparison(verdict, reason, evidence.to_json(case, verdict))
 
 
@@ -58,6 +63,18 @@ def _held_against_runs(case: Case, evidence: Evidence, judged: Judged) -> Judged
         return judged
     doubt = evidence.executions.contradiction([a.pair for a in evidence.attempts if a.pair is not None])
     return (Verdict.UNDECIDED, doubt) if doubt else (judged[0], judged[1] + evidence.executions.refused())
+
+
+def _contrary(case: Case, evidence: Evidence) -> str | None:
+    """What onnxruntime's outputs say against an open verdict, and why it is open all the same."""
+    if case.unfit:
+        return None
+    parting = evidence.witness
+    pair = parting.attempt.pair if parting is not None else None
+    order = [] if pair is None else pair.terms.order([c for row in case.sizes.roots(pair) for c in row])
+    terms = [] if pair is None else [pair.terms.terms[c] for c in order]
+    unknown = sorted({str(t.params[0][1]) for t in terms if t.kind == "opaque"})
+    return contrary.sentence(evidence.executions.rows(), parting.deviations if parting is not None else (), unknown)
 
 
 def _complete(case: Case, evidence: Evidence, verdict: Verdict) -> None:
