@@ -270,3 +270,13 @@ def test_a_proof_that_executions_gainsay_is_told(monkeypatch: pytest.MonkeyPatch
     result = verdict(*(model(text, outputs="float[b,3,8,8] y") for text in (body, twice)))
     assert result.verdict is Verdict.UNDECIDED
     assert result.reason.startswith("PROVED, BUT onnxruntime's outputs 'y' differ"), result.reason
+
+
+def test_a_shape_on_which_the_standard_and_onnxruntime_differ_is_no_difference() -> None:
+    body = "m = Constant <value_ints = [-1]> ()\n e = Constant <value_ints = [9223372036854775807]> ()\n"
+    body += "k = Constant <value_ints = [3]> ()\n y = Slice (x, m, e, k, m)"
+    a, b = (model(text, outputs="float[b,3,8,n] y") for text in (body, "y = Neg (x)"))
+    for left, right in ((a, b), (b, a)):
+        result = verdict(left, right, run=False)
+        assert result.verdict is Verdict.UNDECIDED
+        assert "Slice backwards with 9223372036854775807 as its end" in result.reason

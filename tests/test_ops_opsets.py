@@ -281,3 +281,34 @@ def test_what_the_standard_leaves_open_is_an_unknown_function(
 
     proto = shape_inference.infer_shapes(proto, data_prop=True)
     assert float64(proto, {"x0": values((1, 1, 5, 4))})[0].opaque
+
+
+ENDS = (0, 2, 5, 7, -1, -6, -9, 2**31 - 2, 2**31 - 1, -(2**31), 2**63 - 2, 2**63 - 1, 3 - 2**63, -(2**63))
+
+
+@pytest.mark.parametrize("step", [1, 2, -1, -2, 2**63 - 1, -(2**63)])
+@pytest.mark.parametrize("start", ENDS)
+def test_a_slice_from_and_to_beyond_the_ends(start: int, step: int) -> None:
+    x = values((5,))
+    for end in ENDS:
+        proto = node_model("Slice", [x], {}, 13, constants=[ints(start), ints(end), ints(0), ints(step)])
+        if step < 0 and end in (2**31 - 1, 2**63 - 1):  # onnxruntime takes these for the beginning, the standard does not
+            with pytest.raises(Undecided, match="Slice backwards with"):
+                assert_agrees(proto, {"x0": x})
+        else:
+            assert_agrees(proto, {"x0": x})
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "constants", "outputs", "message"),
+    [
+        ("Pad", {}, [ints(-2, 0, -1, 0)], 1, "crops more of"),
+        ("MaxPool", {"kernel_shape": [1], "strides": [3], "ceil_mode": 1}, [], 2, "MaxPool with Indices in ceil mode"),
+    ],
+)
+def test_a_shape_that_shape_inference_has_wrong_is_not_believed(
+    op: str, attributes: dict[str, Any], constants: list[Any], outputs: int, message: str
+) -> None:
+    x = values((2, 2) if op == "Pad" else (1, 1, 5))
+    with pytest.raises(Undecided, match=message):
+        assert_agrees(node_model(op, [x], attributes, 13, outputs, constants=constants), {"x0": x})

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.errors import Undecided, Untaught
+from graphcheck.errors import Refused, Undecided, Untaught
 from graphcheck.kernel.ops import reference
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
@@ -196,6 +196,8 @@ def pad(m: Algebra, node: Node, x: Some, *rest: Value) -> tuple[Some, ...]:
         raise Untaught("Pad that crops and does not fill with a constant", node.name)
     full = np.zeros((2, rank), np.int64)
     full[:, slice(None) if axes is None else axes.reshape(-1)] = pads.reshape(2, -1)
+    if any(lo + n + hi < 0 for lo, hi, n in zip(*full, x.shape, strict=True)):
+        raise Refused(f"Pad crops more of {list(x.shape)} than there is", node.name)
     count = math.prod(x.shape)
     index = np.pad(np.arange(1, 1 + count).reshape(x.shape), np.maximum(full, 0).T, constant_values=count + 1)
     index = index[tuple(slice(max(-lo, 0), n - max(-hi, 0)) for lo, hi, n in zip(*full, index.shape, strict=True))]

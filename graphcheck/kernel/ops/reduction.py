@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.errors import Refused, Untaught
+from graphcheck.errors import Refused, Undecided, Untaught
 from graphcheck.kernel.geometry import Window
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
@@ -119,6 +119,8 @@ def _windows(m: Algebra, node: Node, x: Tensor, pad: np.ndarray | None) -> tuple
 def max_pool(m: Algebra, node: Node, x: Some) -> Some:
     """The maximum of each window; padding is -inf, which no maximum sees."""
     if sum(node.present_outputs) > 1:
+        if node.attr("ceil_mode", 0):  # ONNX shape inference counts windows that begin behind the end, runtimes do not
+            raise Undecided("MaxPool with Indices in ceil mode: its shape is not known", node.name)
         raise Untaught("MaxPool with Indices", node.name)
     x = m.lift(x)
     windows, _, out = _windows(m, node, x, np.asarray([-np.inf], np.float32))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 _STEERING = 4096  # inputs up to so many elements may say what shape an output has
-_FAR = 2**31 - 1  # as an end, runtimes take it for "all the way" in either direction
+_FAR = (2**31 - 1, 2**63 - 1)  # as an end, runtimes take these two for "all the way" in either direction
 _FIRST = {"DequantizeLinear": 19}  # earlier versions mean the same for fewer types, and have no implementation
 
 
@@ -30,6 +30,8 @@ def run(node: Node, inputs: Sequence[Any]) -> list[Any]:
     check_size(node, inputs)
     if node.op_type == "Split":
         _check_split(node, inputs)
+    if node.op_type == "Slice" and len(inputs) > 4 and inputs[4] is not None:
+        inputs = _sliced(node, inputs)
     doubt = _doubt(node, inputs)
     if doubt is not None:
         raise Untaught(f"{node.op_type} {doubt}", node.name)
@@ -61,6 +63,22 @@ def _check_split(node: Node, inputs: Sequence[Any]) -> None:
         raise Refused(f"Split of {whole} into {np.asarray(sizes).tolist()} is not defined", node.name)
 
 
+def _sliced(node: Node, inputs: Sequence[Any]) -> list[Any]:
+    """The inputs of a Slice with steps, a start before the beginning being the beginning: onnx.reference drops that element.
+
+    Raises :class:`Undecided` where a Slice ends at the largest integer and goes backwards: by the standard that is the last
+    element, and nothing is left; in onnxruntime it is the first one, and all is. So not even the shape is known.
+    """
+    x, starts, ends, axes, steps = (None if v is None else np.asarray(v) for v in inputs[:5])
+    assert x is not None and starts is not None and ends is not None and steps is not None
+    far = ends[(steps < 0) & np.isin(ends, _FAR)]
+    if far.size:
+        doubt = "by the standard nothing is left, in onnxruntime all is"
+        raise Undecided(f"Slice backwards with {int(far[0])} as its end: {doubt}", node.name)
+    lengths = np.asarray(x.shape)[np.arange(len(starts)) if axes is None else axes]
+    return [x, np.where((steps < 0) & (starts < -lengths), 0, starts), ends, axes, steps]
+
+
 def _doubt(node: Node, inputs: Sequence[Any]) -> str | None:
     """Where onnx.reference departs from the standard, or the standard and the runtimes from each other; None elsewhere."""
     given = [None if x is None else np.asarray(x) for x in (*inputs, *[None] * 5)][:5]
@@ -72,11 +90,6 @@ def _doubt(node: Node, inputs: Sequence[Any]) -> str | None:
         return "with all its attributes"
     if node.op_type == "Unique" and not node.attr("sorted", 1):
         return "in the order of the elements"
-    if node.op_type == "Slice" and node.version >= 10 and given[0] is not None and given[4] is not None:
-        axes = range(given[0].ndim) if given[3] is None else given[3].reshape(-1).tolist()
-        rows = zip(given[1].tolist(), given[2].tolist(), axes, given[4].tolist(), strict=False)  # type: ignore[union-attr]
-        if any(step < 0 and (start < -given[0].shape[axis] or end >= _FAR) for start, end, axis, step in rows):
-            return "backwards from or to beyond the end"
     return _broken_length(node, given) if node.op_type == "Resize" else None
 
 
