@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphcheck.errors import UsageError
-from graphcheck.options import AssertOptions, ModuleOptions, keywords
+from graphcheck.options import AssertOptions, ModuleOptions, Options, check_names, keywords
 from graphcheck.verdict import Comparison, Verdict
 
 if TYPE_CHECKING:
@@ -117,14 +118,17 @@ def rewrite(
         options: Those of :func:`compare`, for the check.
 
     Raises:
-        UsageError: for a form or site that there is not.
+        UsageError: for a form, site or option that there is not.
         ModelError: for a model that cannot be read.
     """
     from graphcheck.files.model import read
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
 
+    check_names("rewrite", options, (field.name for field in dataclasses.fields(Options)))
+    settled = Options(**{**options, "graphs": False})
+
     def prove(original: Any, rewritten: Any) -> Comparison:
-        return compare(original, rewritten, graphs=False, **options)
+        return compare(original, rewritten, **settled.keywords())
 
     return rewrite_model(
         read(model),

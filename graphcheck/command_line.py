@@ -23,7 +23,7 @@ Field = dataclasses.Field[Any]
 
 
 def command(function: Callable[..., int]) -> Callable[..., int]:
-    """``function`` as typer reads it: each parameter that is a group becomes those of its options that the command takes.
+    """``function`` as typer reads it: a parameter that is a group becomes those of its options that the command takes.
 
     The command is called by the function's name; what is not given keeps the default of its field.
     """
@@ -39,8 +39,8 @@ def command(function: Callable[..., int]) -> Callable[..., int]:
     @functools.wraps(function)
     def call(**given: Any) -> int:
         for name, group in groups.items():
-            values = {field.name: given.pop(field.name) for field in taken[name]}
-            given[name] = group(**{f.name: value_of(f, values[f.name]) for f in taken[name] if is_given(values[f.name])})
+            values = [(field, given.pop(field.name)) for field in taken[name]]
+            given[name] = group(**{field.name: value_of(field, value) for field, value in values if is_given(value)})
         return function(**given)
 
     signature = inspect.Signature([*(p for p in own if p.name not in groups), *options])

@@ -7,6 +7,7 @@ has this pass alone.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -23,6 +24,7 @@ from olive.search.search_parameter import Categorical
 from graphcheck import api
 from graphcheck.errors import UsageError
 from graphcheck.files import model as model_
+from graphcheck.options import Options, Rewriting, about, default_of
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rewrite import Rewrite, rewrite
 
@@ -36,17 +38,22 @@ class PatchEmbedding(Pass):
 
     @classmethod
     def _default_config(cls, accelerator_spec: AcceleratorSpec) -> dict[str, PassConfigParam]:
-        def parameter(type_: Any, default: Any, description: str, **more: Any) -> PassConfigParam:
-            return PassConfigParam(type_=type_, default_value=default, description=description, **more)
+        fields = {field.name: field for group in (Rewriting, Options) for field in dataclasses.fields(group)}
 
-        forms = Categorical(list(FORMS))
+        def parameter(name: str, type_: Any, **more: Any) -> PassConfigParam:
+            default = default_of(fields[name])
+            said = about(fields[name])
+            return PassConfigParam(
+                type_=type_, default_value=None if default == () else default, description=said.doc or said.help, **more
+            )
+
         return {
-            "to": parameter(str, "conv", f"The form: {', '.join(FORMS)}.", search_defaults=forms),
-            "sites": parameter(list[str], None, "Only these, by the name of their contraction, input or output."),
-            "max_rank": parameter(int, None, "No tensor of more dims; movement over it is split into steps."),
-            "fold_normalization": parameter(bool, False, "Take a normalization before the patches into the weight."),
-            "seed": parameter(int, 0, "Of the proof's primes and points."),
-            "timeout": parameter(float, 300.0, "Seconds for the proof."),
+            "to": parameter("to", str, search_defaults=Categorical(list(FORMS))),
+            "sites": parameter("sites", list[str]),
+            "max_rank": parameter("max_rank", int),
+            "fold_normalization": parameter("fold_normalization", bool),
+            "seed": parameter("seed", int),
+            "timeout": parameter("timeout", float),
         }
 
     @classmethod

@@ -126,6 +126,16 @@ def test_a_wrong_value_is_refused_in_python_too(given: dict[str, Any], said: str
         graphcheck.compare("a", "b", **given)
 
 
+def test_rewrite_takes_the_options_of_its_check_and_of_its_group() -> None:
+    with pytest.raises(UsageError, match=r"rewrite\(\) has no option 'sead'; did you mean 'seed'\?"):
+        graphcheck.rewrite("a.onnx", sead=1)
+    own = inspect.signature(graphcheck.rewrite).parameters
+    fields = {field.name: options.default_of(field) or None for field in dataclasses.fields(Rewriting)}
+    assert {name: own[name].default or None for name in own if name in fields} == {
+        name: fields[name] for name in ("to", "sites", "max_rank", "fold_normalization")
+    }
+
+
 def test_none_stands_for_the_default() -> None:
     assert Options(shapes=None, providers=None, seed=None) == Options()  # type: ignore[arg-type]
 

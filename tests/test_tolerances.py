@@ -13,8 +13,12 @@ import pytest
 import graphcheck
 from graphcheck.cli import main
 from graphcheck.errors import Undecided
+from graphcheck.files.model import read
+from graphcheck.interface.ports import pair_interfaces
+from graphcheck.options import Options
 from graphcheck.runs import numeric
 from graphcheck.runs.child import RemoteSession
+from graphcheck.verdicts.executions import Executions
 
 
 def model(folder: Path, name: str, shape: str, output: str) -> str:
@@ -104,7 +108,10 @@ def test_tolerances_are_keywords_of_python(tmp_path: Path) -> None:
 
 
 def test_what_was_not_run_has_not_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(*_: Any, **__: Any) -> Any:
+    whole = numeric.numeric
+
+    def stopped(*arguments: Any, **more: Any) -> Any:
+        whole(*arguments, **more)  # a run that keeps the tolerance, and then the end of time
         raise Undecided("no time was left")
 
     a = model(tmp_path, "a.onnx", "2,8", "y")
@@ -113,3 +120,19 @@ def test_what_was_not_run_has_not_passed(tmp_path: Path, monkeypatch: pytest.Mon
     assert graphcheck.compare(a, a, atol=1.0).evidence["tolerances"] == {
         "atol": {"": 1.0}, "rtol": {}, "top_k": None, "passed": False, "outputs": [],
     }
+
+
+def test_a_run_stays_with_its_json_and_few_keep_their_arrays(tmp_path: Path) -> None:
+    path = model(tmp_path, "a.onnx", "n,8", "y")
+    files = [tmp_path / f"{size}.npz" for size in (2, 3)]
+    for size, file in enumerate(files, 2):
+        np.savez(file, x=np.ones((size, 8), np.float32))
+    given = Options(inputs=files[0], more_inputs=files[1:], numerics="full", threads=1)
+    models = (read(path), read(path))
+    watched = Executions((path, path), models, pair_interfaces(*models), given)
+    watched.execute()
+    told = watched._told()
+    assert [list(run.shapes["x"]) for run, _ in told] == [row["shape"] for _, row in told]
+    assert [run.shapes["x"][0] for run, _ in told] == [2, 3, 2, 3]
+    assert [run.shapes["x"][0] for run in watched.runs] == [2, 2] and all(run.a.outputs for run in watched.runs)
+    assert not any(run.inputs or run.a.outputs for run, _ in told)

@@ -7,7 +7,7 @@ import difflib
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from graphcheck.errors import UsageError
@@ -43,24 +43,28 @@ def keywords(
         @functools.wraps(function)
         def call(*positional: Any, **named: Any) -> R:
             __tracebackhide__ = True  # pytest then shows the caller's own line
-            for name in named:
-                if name not in signature.parameters:
-                    raise UsageError(f"{function.__name__}() has no option {name!r}{_near(name, signature)}")
+            check_names(function.__name__, named, signature.parameters)
             bound = signature.bind(*positional, **named).arguments
             sides = [bound.pop(model.name) for model in models]
             return function(*sides, group(**bound))  # type: ignore[call-arg]
 
         call.__signature__ = signature  # type: ignore[attr-defined]
-        call.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()} | {"return": own.return_annotation}
+        annotations = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+        call.__annotations__ = annotations | {"return": own.return_annotation}
         call.__doc__ = _documented(function.__doc__ or "", group)
         return call
 
     return decorate
 
 
-def _near(name: str, signature: inspect.Signature) -> str:
-    near = difflib.get_close_matches(name, signature.parameters, 1)
-    return f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(signature.parameters)}"
+def check_names(function: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise :class:`UsageError` for a keyword that a function does not know; the nearest one is named."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise UsageError(f"{function}() has no option {name!r}; {hint}")
 
 
 def _documented(doc: str, group: type[Group]) -> str:

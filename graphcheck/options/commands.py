@@ -36,6 +36,7 @@ class Rewriting(Group):
     to: str = option(
         "conv", "--to", of="rewrite", metavar="FORM",
         help="conv (default), matmul, unfold, space-to-depth, or fastest: measured here",
+        doc="``conv``, ``matmul``, ``unfold`` or ``space-to-depth``.",
     )
     out: Path | None = option(
         None, "-o", "--out", of="rewrite guard", panel=OUT, metavar="FILE", help="where to write the model",
@@ -43,6 +44,7 @@ class Rewriting(Group):
     sites: Sequence[str] = option(
         (), "--site", of="rewrite", metavar="NAME", takes=str, repeatable=True, check=values.names,
         help="only the site with this contraction, input or output; repeatable",
+        doc="Only these, by the name of their contraction, input or output.",
     )
     max_rank: int | None = option(
         None, "--max-rank", of="rewrite", metavar="N", least=3,

@@ -20,7 +20,8 @@ class Option:
     ``names`` are its spellings on the command lines ``of`` which it is an option; without any it is Python's alone.
     ``help`` is for ``--help``, ``doc`` for docstrings (None: the same). ``takes`` is the type of one value on the
     command line (None: that of the field), ``parse(name, given)`` makes the field's value of it, or of the list of them
-    where the option is ``repeatable``. ``check(name, value)`` returns the value to keep. Both raise :class:`UsageError`.
+    where the option is ``repeatable``. ``check(name, value)`` returns the value to keep. Both raise
+    :class:`UsageError`.
     """
 
     names: tuple[str, ...] = ()

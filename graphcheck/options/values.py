@@ -1,4 +1,4 @@
-"""The values of options: parsers of what stands on a command line, and checks; each raises UsageError with what is allowed."""
+"""The values of options: parsers of what a command line says, and checks. UsageError says what is allowed."""
 
 from __future__ import annotations
 

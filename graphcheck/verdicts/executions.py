@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextvars
+import dataclasses
 import functools
 import math
 import os
@@ -19,7 +20,7 @@ from graphcheck.files import model as model_
 from graphcheck.interface import inputs
 from graphcheck.interface.ports import Interface
 from graphcheck.kernel.proof.pair import Pair
-from graphcheck.options import File, Options
+from graphcheck.options import Options
 from graphcheck.parting.difference import SPREAD_FACTOR
 from graphcheck.parting.spread import spread_of
 from graphcheck.runs import child as remote
@@ -46,6 +47,9 @@ class Executions:
         self.tolerances, self.saved = Tolerances(pairing, options), Saved(pairing, options)
         self.numbers: dict[str, Any] | None = None
         self.runs: list[numeric.Run] = []
+        self.light: list[numeric.Run] = []  # every run, in the order of its JSON, without arrays
+        files = [] if options.inputs is None else [options.inputs, *options.more_inputs]
+        self.given = [functools.partial(inputs.load_npz, file, pairing) for file in files]
         self.seconds = self.waited = 0.0  # what the runs took, and how long they were waited for
         self.running: concurrent.futures.Future[None] | None = None
 
@@ -71,21 +75,22 @@ class Executions:
 
     def execute(self) -> None:
         """Run both now; that it was not possible is a warning among the numbers."""
-        files: list[File] = [] if self.options.inputs is None else [self.options.inputs, *self.options.more_inputs]
-        given = [functools.partial(inputs.load_npz, file, self.interface) for file in files]
         pairs = zip(self.sources, self.models, strict=True)
         a, b = (str(s) if isinstance(s, (str, os.PathLike)) else external.serialized(m) for s, m in pairs)
         started = time.monotonic()
         try:
-            self.numbers = numeric.numeric(a, b, self.interface, self.options, given, self._see)
+            self.numbers = numeric.numeric(a, b, self.interface, self.options, given=self.given, on_run=self._see)
         except (Undecided, MemoryError) as error:
             warning = f"onnxruntime was not run: {error}"
             self.numbers = {"runs": [], "warnings": [warning], "time_a_ms": None, "time_b_ms": None}
+            self.tolerances.rows.clear()  # what a part of the runs kept says nothing of the rest
         finally:
             self.seconds = time.monotonic() - started
 
     def _see(self, run: numeric.Run) -> None:
-        if run.place == 0 or self.options.inputs is None:  # those of many files would not fit into memory
+        a, b = (dataclasses.replace(side, outputs={}) for side in (run.a, run.b))
+        self.light.append(dataclasses.replace(run, inputs={}, a=a, b=b))
+        if run.place == 0 or not self.given:  # the arrays of many files would not fit into memory
             self.runs.append(run)
         self.saved.see(run)
         if self.options.gated:
@@ -131,23 +136,24 @@ class Executions:
 
     def refused(self) -> str:
         """What to add to a proof where onnxruntime runs one model and refuses the other; "" elsewhere."""
-        for run in self.runs:
+        for run in self.light:
             errors = [side.error for side in (run.a, run.b) if side.error is not None]
             if len(errors) == 1 and errors[0].kind == "run":
                 return f"; but onnxruntime refuses {'A' if run.a.error else 'B'} and runs the other: {errors[0].cause[:200]}"
         return ""
 
     def _told(self) -> list[tuple[numeric.Run, dict[str, Any]]]:
-        """Each run with the statistics of each of its outputs."""
-        runs = (self.numbers or {"runs": []})["runs"]
-        return [(run, row) for run, told in zip(self.runs, runs, strict=False) for row in told["outputs"]]
+        """Each run, without inputs where they were given, with the statistics of each of its outputs."""
+        runs, rows = self.light if self.given else self.runs, (self.numbers or {"runs": []})["runs"]
+        return [(run, row) for run, told in zip(runs, rows, strict=False) for row in told["outputs"]]
 
     def _spread(self, pairs: Sequence[Pair], run: numeric.Run) -> dict[str, float]:
         """What rounding explains of each output (by A's name) in a run; nothing at sizes that were not traced."""
         pair = next((p for p in pairs if dict(p.shapes) == dict(run.shapes)), None)
         if pair is None:
             return {}
-        return spread_of(self.models, self.interface, pair, run.inputs, self.options.seed)
+        arrays = self.given[run.place]() if self.given else run.inputs
+        return spread_of(self.models, self.interface, pair, arrays, self.options.seed)
 
 
 def _ulps(row: Mapping[str, Any]) -> float:
