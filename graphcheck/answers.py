@@ -146,15 +146,32 @@ def plural(count: int, noun: str) -> str:
     return f"{number(count) if count else 'no'} {noun}{'' if count == 1 else 's'}"
 
 
+def _run_text(run: dict[str, Any]) -> str:
+    """What a run was made on, in a few words: ``normal, scaled by 100, seed 0``."""
+    spec = run["inputs"]
+    if spec.get("distribution") in (None, "given"):
+        return "given inputs"
+    words = ["in the ranges asked for"] if spec.get("ranges") else []
+    if not words or spec["distribution"] != "normal":
+        words += [safe(spec["distribution"])]
+    words += [f"all {safe(spec['signs'])}"] if spec.get("signs", "both") != "both" else []
+    words += [f"scaled by {number(spec['scale'])}"] if spec.get("scale", 1.0) != 1.0 else []
+    words += [f"seed {safe(spec.get('seed'))}"]
+    words += ["unoptimized"] if str(run.get("side_note", "")).endswith("off") else []
+    return ", ".join(words)
+
+
 def _show_numeric(terminal: Terminal, numeric: dict[str, Any], top_k: int | None) -> None:
     """One row for each output pair: the run in which it deviates most."""
     worst: dict[tuple[str, str], dict[str, Any]] = {}
+    named: dict[tuple[str, str], str] = {}  # the run in which it does
     spreads: dict[tuple[str, str], float] = {}  # known of some runs alone, which need not be the worst ones
-    for run in numeric["runs"]:
+    several = len(numeric["runs"]) > 1
+    for place, run in enumerate(numeric["runs"], 1):
         for row in run["outputs"]:
             key = (row["a"], row["b"])
             if key not in worst or (row["max_abs"] or 0) > (worst[key]["max_abs"] or 0):
-                worst[key] = row
+                worst[key], named[key] = row, f"{place}: {_run_text(run)}"
             if row.get("spread_units") is not None:
                 spreads[key] = max(row["spread_units"], spreads.get(key, 0.0))
     head = ["output", "shape", "max abs", "max ulp", "ulps of largest", "spreads", "min atol", "min rtol"]
@@ -164,11 +181,13 @@ def _show_numeric(terminal: Terminal, numeric: dict[str, Any], top_k: int | None
         name = short(row["a"], 40) if row["a"] == row["b"] else f"{short(row['a'], 24)} / {short(row['b'], 24)}"
         measures = ("max_abs", "max_ulp", "scale_ulp", "spread_units", "min_atol", "min_rtol")
         rows.append([name, dims(row["shape"]), *(number(row.get(measure)) for measure in measures)])
+        rows[-1] += [named[key]] if several else []
         if top_k is not None:
             rows[-1].append(number((row.get("top_k") or {}).get(str(top_k))))
+    head += ["in run"] if several else []
     terminal.table([*head, *([f"top-{top_k}"] if top_k else [])], rows)
     if rows:
-        runs = plural(len(numeric["runs"]), "run")
+        runs = plural(len(numeric["runs"]), "run") + ("" if several else f" ({_run_text(numeric['runs'][0])})")
         terminal.say(f"  in onnxruntime, {runs}: the largest deviation of each output", "dim")
     for text in numeric["warnings"]:
         terminal.say(f"  warning: {safe(text)}", "yellow")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +281,23 @@ def test_a_shape_on_which_the_standard_and_onnxruntime_differ_is_no_difference()
         result = verdict(left, right, run=False)
         assert result.verdict is Verdict.UNDECIDED
         assert "Slice backwards with 9223372036854775807 as its end" in result.reason
+
+
+def test_each_deviation_is_told_with_the_input_that_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The witness is smaller than the inputs of the runs, and so is its deviation: neither number goes without its input."""
+    from graphcheck.answers import show_comparison
+    from graphcheck.terminal import Terminal
+
+    left, right = (model(f"y = {op} (x)", outputs="float[b,3,8,8] y") for op in ("Relu", "Abs"))
+    found = compare(left, right, witness=tmp_path)
+    assert re.match(r"output 'y' differs by \S+ on the input found \(\S+ in onnxruntime\)", found.reason)
+    show_comparison(Terminal(), found.to_json())
+    shown = capsys.readouterr().out
+    assert "in onnxruntime, 1 run (normal, seed 0): the largest" in shown and ": normal, shrunk, deviation" in shown
+    given = compare(left, right, inputs=found.evidence["witness"]["path"])
+    assert "on the given input (" in given.reason
+    show_comparison(Terminal(), given.to_json())
+    assert "in onnxruntime, 1 run (given inputs): the largest" in capsys.readouterr().out
+    show_comparison(Terminal(), compare(left, right, numerics="full", ranges={"x": (-1.0, 0.0)}).to_json())
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("  y "))
+    assert re.search(r"  \d+: in the ranges asked for, (\w+, |scaled by \S+, )?seed \d(, unoptimized)?$", row), row

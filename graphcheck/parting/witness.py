@@ -170,6 +170,7 @@ class Search:
         if small is not arrays:
             self.deviations = self._judge(small)
             shown = self._shown(self.deviations, small) or shown
+        kind = kind if small is arrays else f"{kind}, shrunk"
         return Witness(small, self._reason(*shown), kind, seed, *shown), best
 
     def _trials(self) -> Iterator[Trial]:
@@ -298,8 +299,9 @@ class Search:
             return f"output {d.output!r} has an element that is {a} in A and {b} in B{also}"
         shown = "not replayed in onnxruntime" if replayed is None else f"{replayed:.3g} in onnxruntime"
         errs = "errs by at most" if d.rigorous else "errs, to first order, by at most"
+        where = "the input found" if self.given is None else "the given input"
         return (
-            f"output {d.output!r} differs by {d.deviation:.3g} ({shown}), {d.units:.3g} times what rounding explains, "
+            f"output {d.output!r} differs by {d.deviation:.3g} on {where} ({shown}), {d.units:.3g} times what rounding explains, "
             f"and float64 {errs} {d.bound:.1e} there"
         )
 
