@@ -42,7 +42,7 @@ def named_on_page(text: str) -> tuple[str, ...]:
 def climbed(a: str, b: str, ladder: tuple[Rung, ...] = LADDER, **options: Any) -> tuple[Judged, Evidence, list[str]]:
     """The verdict of a ladder, the evidence and what was said on the way."""
     said: list[str] = []
-    with opened(model(a), model(b), Options(**options), False, said.append) as case:
+    with opened(model(a), model(b), Options(graphs=False, progress=said.append, **options)) as case:
         evidence = Evidence(Executions(case.sources, case.models, case.interface, case.options))
         return climb(case, evidence, ladder), evidence, said
 

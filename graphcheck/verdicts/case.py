@@ -32,7 +32,6 @@ class Case:
     """A comparison as every rung of the ladder sees it.
 
     Attributes:
-        graphs: Whether the evidence is to have both graphs.
         threads: For work beside the proof.
         say: Called with a few words of progress.
         started: On the clock of ``time.monotonic``, as ``deadline``.
@@ -45,7 +44,6 @@ class Case:
     options: Options
     hashes: Hashes
     sizes: Sizes
-    graphs: bool
     threads: concurrent.futures.Executor
     say: Callable[[str], None]
     started: float
@@ -79,9 +77,7 @@ class Case:
 
 
 @contextlib.contextmanager
-def opened(
-    a: model_.ModelLike, b: model_.ModelLike, options: Options, graphs: bool, say: Callable[[str], None]
-) -> Iterator[Case]:
+def opened(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Iterator[Case]:
     """The case of two models; its threads are waited for at the end."""
     started = time.monotonic()
     sides = Side(a, model_.read(a)), Side(b, model_.read(b))
@@ -92,4 +88,8 @@ def opened(
     hashes, deadline = Hashes(), started + options.timeout
     sizes = Sizes(models, interface, options, deadline, hashes)
     with concurrent.futures.ThreadPoolExecutor(2) as threads:  # onnxruntime is waited for in one of them
-        yield Case(*sides, interface, options, hashes, sizes, graphs, threads, say, started, deadline, seconds)
+        yield Case(*sides, interface, options, hashes, sizes, threads, options.progress or _silent, started, deadline, seconds)
+
+
+def _silent(text: str) -> None:
+    """Progress that nobody asked for."""

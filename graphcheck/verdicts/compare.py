@@ -13,7 +13,7 @@ from graphcheck.verdicts.judge import judge
 def compared(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Comparison:
     """:func:`compare` with its options in one piece."""
     with loader.loaded(options) as settled, limits.within(settled.max_memory, settled.timeout):
-        return judge(a, b, settled, settled.graphs, settled.progress or (lambda _: None))
+        return judge(a, b, settled)
 
 
 @keywords(Options)

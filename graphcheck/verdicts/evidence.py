@@ -178,7 +178,7 @@ class Evidence:
             "divergence": self.divergence and self.divergence.to_json(),
             "witness": self.witness and self.witness.witness,
             "reduced": self.reduced,
-            "graphs": record.drawn(case.models, first) if case.graphs else None,
+            "graphs": record.drawn(case.models, first) if case.options.graphs else None,
             "alignment": self.alignment.nodes() if self.alignment is not None else [],
             "seed": case.options.seed,
             "versions": record.versions(),
@@ -193,14 +193,14 @@ class Evidence:
 
     def _summary(self, case: Case, side: int) -> dict[str, Any]:
         model = case.models[side]
-        if not case.graphs:
+        if not case.options.graphs:
             return {"path": model_.path_of(model)}
         return model_.summary(model, self.digests[side].result() if self.digests else None)
 
     def _numeric(self, case: Case) -> dict[str, Any] | None:
         numbers = self.executions.numbers
         points, seen = self.curve or ([], {})
-        if numbers and self.curve is not None and case.graphs:
+        if numbers and self.curve is not None and case.options.graphs:
             numbers = {**numbers, "curve": points}
         record.in_spreads(numbers, {d.output: d.spread for d in self.deviations if d.spread} or seen)
         return numbers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from graphcheck import limits
@@ -22,11 +21,9 @@ from graphcheck.verdicts.ladder import climb
 _AGAIN = 60.0  # seconds for the two small models that ``reduce`` asks for
 
 
-def judge(
-    a: model_.ModelLike, b: model_.ModelLike, options: Options, graphs: bool, say: Callable[[str], None]
-) -> Comparison:
+def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Comparison:
     """The verdict with its evidence; ``undecided`` where a limit was reached."""
-    with opened(a, b, options, graphs, say) as case:
+    with opened(a, b, options) as case:
         evidence = Evidence(Executions(case.sources, case.models, case.interface, options))
         evidence.timings["read"] = case.seconds
         verdict, reason = _judged(case, evidence)
@@ -103,6 +100,6 @@ def _reduced(case: Case, evidence: Evidence, folder: Path) -> dict[str, object] 
 
     def again(a: str, b: str) -> Comparison:
         with limits.within(None, _AGAIN):
-            return judge(a, b, Options(seed=case.options.seed, timeout=_AGAIN), False, case.say)
+            return judge(a, b, Options(seed=case.options.seed, timeout=_AGAIN, graphs=False, progress=case.say))
 
     return reduction.write(case.models, parting.attempt.pair, parting.alignment, parting.divergence, folder, again)

@@ -20,7 +20,7 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
 
     hashing.result()
     model_.release(*case.models)
-    if case.graphs:
+    if case.options.graphs:
         evidence.digests = tuple(case.threads.submit(_file_digest, model) for model in case.models)
     evidence.structure = structure.compare_structure(*case.models, case.hashes)
     if evidence.structure.identical and not case.interface.mismatches:
