@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from patch_table import cases
 
-from graphcheck.patches import analyze, between, contraction, reading, trace
+from graphcheck.patches import analyze, contraction, reading, refusals, trace
 from graphcheck.patches.analyze import find
 from graphcheck.rewriting import rank
 from graphcheck.rewriting.fastest import fastest
@@ -28,7 +28,7 @@ def test_a_contraction_is_frozen_and_made_once() -> None:
 
 
 def test_no_function_is_handed_a_contraction_in_pieces() -> None:
-    functions = [f for module in (analyze, between, reading) for _, f in inspect.getmembers(module, inspect.isfunction)
+    functions = [f for module in (analyze, refusals, reading) for _, f in inspect.getmembers(module, inspect.isfunction)
                  if f.__module__ == module.__name__]  # fmt: skip
     parts = {"node", "inputs", "runs", "readers", "met"}
     assert [f.__name__ for f in functions if len(parts & {*inspect.signature(f).parameters}) > 1] == []

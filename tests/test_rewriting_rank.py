@@ -17,7 +17,7 @@ from graphcheck.cli import main
 from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.files import model as model_
 from graphcheck.patches.analyze import find
-from graphcheck.patches.regions import factors
+from graphcheck.patches.transpositions import factors
 from graphcheck.rewriting import checks
 from graphcheck.rewriting.builder import steps
 from graphcheck.rewriting.fastest import beats, explain, fastest

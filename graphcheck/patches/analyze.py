@@ -10,12 +10,14 @@ import onnx_ir as ir
 
 from graphcheck.errors import Oversized
 from graphcheck.kernel.ops.node import Node
-from graphcheck.patches import between, merge, output
+from graphcheck.patches import merge
 from graphcheck.patches.contraction import Contraction, Traced, contractions
+from graphcheck.patches.ends import order_of, per_channel, shown
 from graphcheck.patches.liveness import mark_blocked
-from graphcheck.patches.quantized import quantized
 from graphcheck.patches.reading import Reading, read
+from graphcheck.patches.refusals import normalization_between, weight_not_constant
 from graphcheck.patches.site import Analysis, Refusal, Site
+from graphcheck.patches.stored_weight import stored_integers
 from graphcheck.patches.trace import Trial, trials
 from graphcheck.patches.window import NoWindow
 
@@ -61,7 +63,7 @@ def analyzed(model: ir.Model) -> Analyzed:
     refusals: list[Refusal] = []
     for node in model.graph:
         if node in runs[0].computed:
-            unknown = between.unknown_weight(Traced(runs[0], node, *runs[0].computed[node]))
+            unknown = weight_not_constant(Traced(runs[0], node, *runs[0].computed[node]))
             refusals += [unknown] if unknown is not None else []
         if node in met:
             found = _site_or_refusal(met[node])
@@ -121,7 +123,7 @@ def _site(contraction: Contraction, ends: Sequence[ir.Value], *, as_it_is: bool 
     for traced in contraction.traced:
         reading = read(traced, as_it_is=as_it_is)
         if reading is None:
-            return between.refusal(traced) if traced is contraction.first else None
+            return normalization_between(traced) if traced is contraction.first else None
         readings.append(reading)
     if len(readings) < 2 and not contraction.whole:
         return Refusal("it can be evaluated at one size only, so its geometry may depend on the size", contraction.name)
@@ -163,7 +165,7 @@ def _build(contraction: Contraction, readings: Sequence[Reading], ends: Sequence
         alpha=first.alpha,
         bias=first.bias if bias is None else bias.astype(weight.dtype),
         order=order,
-        quantized=quantized(first.traced.values[1], _channel_of(index, weight.size), trial),
+        quantized=stored_integers(first.traced.values[1], _channel_of(index, weight.size), trial),
         shape=trial.shape(end),
         direct=first.direct,
         flattened=first.flattened,
@@ -209,14 +211,14 @@ def _same_bias(biases: list[np.ndarray | None]) -> bool:
 def _end(value: ir.Value, reading: Reading) -> Ending | None:
     """(order, bias) of a value behind the contraction; None if it is no end of a site."""
     trial, filters = reading.traced.trial, reading.filters
-    found = output.seen(value, reading.traced.source.outputs[0], trial)
+    found = shown(value, reading.traced.source.outputs[0], trial)
     if found is None:
         return None
     index = reading.canonical[found.index]
-    order = output.order_of(index, [*(axis.count for axis in reading.axes), filters], trial.shape(value))
+    order = order_of(index, [*(axis.count for axis in reading.axes), filters], trial.shape(value))
     if order is None:
         return None
     if found.bias is None:
         return order, None
-    bias = output.per_channel(found.bias, index % filters, filters)
+    bias = per_channel(found.bias, index % filters, filters)
     return None if bias is None else (order, bias)

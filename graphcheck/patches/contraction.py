@@ -12,7 +12,7 @@ import onnx_ir as ir
 from graphcheck.files import model as model_
 from graphcheck.kernel.ops.algebra import Tensor, Value
 from graphcheck.kernel.ops.node import Node
-from graphcheck.patches import output
+from graphcheck.patches import ends
 from graphcheck.patches.product import operands
 from graphcheck.patches.trace import Trial
 
@@ -91,7 +91,7 @@ class Contraction:
         """Where a site of this contraction may end, the node's own output first."""
         node, inputs = self.first.node, self.first.inputs
         fused = node.op_type in ("FusedConv", "FusedGemm") and (node.attr("activation") or len(inputs) > 3)
-        return (self.node.outputs[0],) if fused else tuple(output.behind(self.node.outputs[0], self.first.trial))
+        return (self.node.outputs[0],) if fused else tuple(ends.after(self.node.outputs[0], self.first.trial))
 
 
 def contractions(runs: Sequence[Trial]) -> dict[ir.Node, Contraction]:

@@ -15,7 +15,7 @@ from graphcheck.graphs import walk
 from graphcheck.kernel import geometry
 from graphcheck.patches.contraction import Traced
 from graphcheck.patches.product import Product, product
-from graphcheck.patches.window import Axis, NoWindow, Window, distinct, recognise
+from graphcheck.patches.window import Axis, NoWindow, WindowMap, distinct, recognise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,7 +120,7 @@ def _indirect(found: Product, traced: Traced) -> Reading | None:
     return plain
 
 
-def _recognise(table: np.ndarray, value: ir.Value, traced: Traced) -> Window:
+def _recognise(table: np.ndarray, value: ir.Value, traced: Traced) -> WindowMap:
     """The window of a map into ``value``."""
     memo, shape = traced.trial.algebra.memo, traced.trial.shape(value)
     key = ("window", table.shape, shape, hash(table.tobytes()))
@@ -155,7 +155,7 @@ def _candidates(source: int, table: np.ndarray, traced: Traced) -> Iterator[tupl
             yield value, back[table]
 
 
-def _reading(value: ir.Value, window: Window, found: Product, traced: Traced) -> Reading | None:
+def _reading(value: ir.Value, window: WindowMap, found: Product, traced: Traced) -> Reading | None:
     groups, filters = found.columns.shape[0], found.kernel.shape[1]
     flattened = not window.is_window and groups == 1 and math.prod(traced.kernel_shape) > 1
     if not window.is_window and not flattened:
@@ -223,7 +223,7 @@ def _behind(data: ir.Value, stop: Collection[ir.Value]) -> list[ir.Value]:
     return list(itertools.takewhile(lambda value: value not in stop, itertools.islice(first, 256)))[::-1]
 
 
-def _weight_index(window: Window, found: Product) -> tuple[np.ndarray, int]:
+def _weight_index(window: WindowMap, found: Product) -> tuple[np.ndarray, int]:
     """[out_channels, in_channels / groups, *kernel] into the weight, and groups; -1 where no column has the offset."""
     groups, _, k = found.columns.shape
     filters = found.kernel.shape[1]

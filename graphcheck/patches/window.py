@@ -39,7 +39,7 @@ class Axis:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Window:
+class WindowMap:
     """A recognised window: its axes, and for the table's rows and columns where they lie on them.
 
     ``positions`` is int [axes, rows], the window's index along each axis; ``offsets`` int [axes, columns], the index
@@ -73,7 +73,7 @@ class NoWindow(Exception):
     """Why a map is no window; the message is a refusal's reason."""
 
 
-def recognise(table: np.ndarray, shape: Sequence[int]) -> Window:
+def recognise(table: np.ndarray, shape: Sequence[int]) -> WindowMap:
     """The window of a map.
 
     ``table`` is int [rows, columns], 1-based into a tensor of ``shape``, 0 where the map gives padding. Raises
@@ -108,7 +108,7 @@ def recognise(table: np.ndarray, shape: Sequence[int]) -> Window:
     axes = _name_unit_channel(axes)
     columns = np.zeros((len(shape), used.size), np.int64)
     columns[:, used] = np.stack(steps)
-    window = Window(tuple(axes), np.stack(positions), columns, used)
+    window = WindowMap(tuple(axes), np.stack(positions), columns, used)
     if window.is_window:
         _check_grid(window, table.shape[0])
     return window
@@ -185,7 +185,7 @@ def values(index: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.bincount(index.reshape(-1) - least)) + least
 
 
-def _check_grid(window: Window, rows: int) -> None:
+def _check_grid(window: WindowMap, rows: int) -> None:
     counts = [axis.count for axis in window.axes]
     flat = np.ravel_multi_index(tuple(window.positions), counts)
     if math.prod(counts) != rows or not distinct(flat):

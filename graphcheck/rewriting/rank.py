@@ -13,9 +13,9 @@ import onnx_ir as ir
 from graphcheck.files import model as model_
 from graphcheck.graphs import walk
 from graphcheck.kernel.ops.algebra import Tensor
-from graphcheck.patches.regions import Region, find_regions
 from graphcheck.patches.site import Refusal
 from graphcheck.patches.trace import Trial, trials
+from graphcheck.patches.transpositions import Transposition, find_transpositions
 from graphcheck.rewriting.apply import discard, install, sweep
 from graphcheck.rewriting.builder import Atom, Builder, Cannot, Dim, product
 
@@ -25,8 +25,8 @@ _LARGEST = 2**24  # bytes of a constant that is stored anew
 
 def limit_rank(
     model: ir.Model, rank: int, before: Trial
-) -> tuple[list[tuple[Region, list[ir.Node]]], list[Refusal]]:
-    """Rewrite, in place, every movement region so that its tensors have ``rank`` dims at most.
+) -> tuple[list[tuple[Transposition, list[ir.Node]]], list[Refusal]]:
+    """Rewrite, in place, all movement so that its tensors have ``rank`` dims at most.
 
     ``before`` is a trial of the model before its sites were rewritten: with what the new tensors declare, it often tells
     that nothing is over the limit. Returns what was rewritten, with the new nodes, and every tensor that is still over the
@@ -39,14 +39,14 @@ def limit_rank(
         return [], []
     runs = trials(model)
     done = _fold_constants(model, runs, rank)
-    regions, left = find_regions(model, runs, rank)
-    for region in regions:
+    regions, left = find_transpositions(model, runs, rank)
+    for movement in regions:
         try:
-            done.append((region, _split(model, region, runs[0], rank)))
+            done.append((movement, _split(model, movement, runs[0], rank)))
         except Cannot as error:
             left += [
                 Refusal(f"tensor {v.name} is left: {error}", model_.node_name(n))
-                for n in region.nodes[:1]
+                for n in movement.nodes[:1]
                 for v in n.outputs
             ]
     if done:
@@ -54,9 +54,9 @@ def limit_rank(
     return done, [*left, *_left(model, runs[0], rank)]
 
 
-def _fold_constants(model: ir.Model, runs: list[Trial], rank: int) -> list[tuple[Region, list[ir.Node]]]:
+def _fold_constants(model: ir.Model, runs: list[Trial], rank: int) -> list[tuple[Transposition, list[ir.Node]]]:
     """Put what is made of constants of too many dims (a mask, a table of positions) into an initializer of few."""
-    done: list[tuple[Region, list[ir.Node]]] = []
+    done: list[tuple[Transposition, list[ir.Node]]] = []
     for node in list(model.graph):
         for value in node.outputs:
             array = _constant(value, runs)
@@ -69,7 +69,7 @@ def _fold_constants(model: ir.Model, runs: list[Trial], rank: int) -> list[tuple
                 folded.dtype = folded.const_value.dtype
                 model.graph.register_initializer(folded)
                 value.replace_all_uses_with(folded)
-                done.append((Region(value, folded, (), (), (), (*behind, node)), []))
+                done.append((Transposition(value, folded, (), (), (), (*behind, node)), []))
     return done
 
 
@@ -120,23 +120,23 @@ def _left(model: ir.Model, run: Trial, rank: int) -> list[Refusal]:
     return [Refusal(f"{what} has {_rank(v, run)} {said}{why}", at) for what, v, at, why in found if _rank(v, run) > rank]
 
 
-def _split(model: ir.Model, region: Region, run: Trial, rank: int) -> list[ir.Node]:
-    tensor = run.tensor(region.input)
+def _split(model: ir.Model, movement: Transposition, run: Trial, rank: int) -> list[ir.Node]:
+    tensor = run.tensor(movement.input)
     assert tensor is not None
-    dynamic = {axis for size, axis in region.atoms if size is None}
+    dynamic = {axis for size, axis in movement.atoms if size is None}
     sizes = tuple(Dim(1, (Atom(i),)) if i in dynamic else Dim(n) for i, n in enumerate(tensor.shape))
     atoms = []
-    for size, axis in region.atoms:
-        rest = math.prod(n for n, a in region.atoms if a == axis and n is not None)
+    for size, axis in movement.atoms:
+        rest = math.prod(n for n, a in movement.atoms if a == axis and n is not None)
         atoms.append(Dim(size) if size is not None else Dim(1, (Atom(axis, 0, rest),)))
-    dims = tuple(product(atoms[i] for i in group) for group in region.dims)
-    builder = Builder(model, region.input, sizes, region.output.name or "moved", RULE, region.output.dtype, rank)
+    dims = tuple(product(atoms[i] for i in group) for group in movement.dims)
+    builder = Builder(model, movement.input, sizes, movement.output.name or "moved", RULE, movement.output.dtype, rank)
     try:
-        result = builder.move(region.input, tuple(atoms), region.perm, dims)
+        result = builder.move(movement.input, tuple(atoms), movement.perm, dims)
     except Cannot:
         discard(builder)
         raise
     if not builder.nodes:
         raise Cannot("it moves nothing")
-    install(model, builder, region.output, result)
+    install(model, builder, movement.output, result)
     return builder.nodes

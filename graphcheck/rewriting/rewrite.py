@@ -14,13 +14,13 @@ from graphcheck.errors import UsageError
 from graphcheck.files import model as model_
 from graphcheck.patches.analyze import Analyzed
 from graphcheck.patches.preparing import prepared
-from graphcheck.patches.regions import Region
 from graphcheck.patches.site import Analysis, Refusal, Site
+from graphcheck.patches.transpositions import Transposition
 from graphcheck.rewriting import normalization
 from graphcheck.rewriting.apply import apply, cancel_transposes, sweep
 from graphcheck.rewriting.builder import RULE, Cannot
 from graphcheck.rewriting.checks import Check, structural_checks
-from graphcheck.rewriting.folding import parametric
+from graphcheck.rewriting.folded_proof import parametric
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rank import limit_rank
 from graphcheck.verdict import Comparison, Verdict
@@ -186,7 +186,7 @@ def written(
         applied.append(Applied(site, form, _before(site), described(nodes)))
     cancel_transposes(work, [node for node in work.graph if RULE in node.metadata_props])
     sweep(work)
-    moved: list[tuple[Region, list[ir.Node]]] = []
+    moved: list[tuple[Transposition, list[ir.Node]]] = []
     if max_rank is not None:
         moved, left = limit_rank(work, max_rank, found.runs[0])
         refusals += left
@@ -229,12 +229,12 @@ def _before(site: Site) -> tuple[dict[str, Any], ...]:
     )
 
 
-def _row(region: Region, nodes: Sequence[ir.Node]) -> dict[str, Any]:
-    """A movement region that was split, as plain data."""
+def _row(movement: Transposition, nodes: Sequence[ir.Node]) -> dict[str, Any]:
+    """Movement that was split, as plain data."""
     return {
-        "input": region.input.name,
-        "output": region.output.name,
-        "before": list(described(region.nodes)),
+        "input": movement.input.name,
+        "output": movement.output.name,
+        "before": list(described(movement.nodes)),
         "after": list(described(nodes)),
     }
 

@@ -22,7 +22,7 @@ from graphcheck.patches.window import NoWindow, recognise
 _STEPS = 24  # nodes looked at behind a projection: a decomposed LayerNormalization has nine
 
 
-def refusal(traced: Traced) -> Refusal | None:
+def normalization_between(traced: Traced) -> Refusal | None:
     """The node that stands between a patchify and this projection, if its data would be windows without it."""
     trial, data = traced.trial, traced.data
     if math.prod(traced.kernel_shape) != 1:
@@ -39,7 +39,7 @@ def refusal(traced: Traced) -> Refusal | None:
     return Refusal(f"{blocker.op_type} stands between the patchify and the projection", model_.node_name(blocker))
 
 
-def unknown_weight(traced: Traced) -> Refusal | None:
+def weight_not_constant(traced: Traced) -> Refusal | None:
     """A contraction of windows with a weight that is an input of the model, or moved from one."""
     trial, node, inputs = traced.trial, traced.node, traced.inputs
     for data, weight in ((0, 1), (1, 0)):

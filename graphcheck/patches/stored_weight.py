@@ -14,7 +14,7 @@ from graphcheck.patches.site import Quantized
 from graphcheck.patches.trace import Trial
 
 
-def quantized(weight: ir.Value, channel: np.ndarray, trial: Trial) -> Quantized | None:
+def stored_integers(weight: ir.Value, channel: np.ndarray, trial: Trial) -> Quantized | None:
     """The stored integers of ``weight`` in its own order; None where it is not quantized, or not per tensor or channel.
 
     ``channel`` is int [weight size], the out_channel of each element (-1 where it is not used).

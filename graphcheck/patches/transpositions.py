@@ -1,4 +1,4 @@
-"""Pure movement between two tensors as one transposition: for regions whose inner tensors have too many dims."""
+"""Pure movement between two tensors as one transposition: for transpositions whose inner tensors have too many dims."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from graphcheck.patches.trace import Trial
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Region:
+class Transposition:
     """``output`` is ``input`` reshaped to ``atoms``, transposed by ``perm`` and reshaped, at every size tried.
 
     ``atoms`` has, for each axis of the finest reshape, its size (None where it varies) and the input axis it is part
@@ -38,9 +38,9 @@ def rank_of(value: ir.Value, trial: Trial) -> int:
     return 0 if tensor is None else len(tensor.shape)
 
 
-def find_regions(model: ir.Model, runs: Sequence[Trial], rank: int) -> tuple[list[Region], list[Refusal]]:
-    """Movement regions through tensors of more than ``rank`` dims, and each such tensor that stands in none."""
-    regions: list[Region] = []
+def find_transpositions(model: ir.Model, runs: Sequence[Trial], rank: int) -> tuple[list[Transposition], list[Refusal]]:
+    """Transpositions through tensors of more than ``rank`` dims, and each such tensor that stands in none."""
+    transpositions: list[Transposition] = []
     inside: set[ir.Value] = set()
     reasons: dict[ir.Value, str] = {}
     for node in model.graph:
@@ -48,9 +48,9 @@ def find_regions(model: ir.Model, runs: Sequence[Trial], rank: int) -> tuple[lis
             wide = [v for v in node.inputs if v is not None and rank_of(v, runs[0]) > rank]
             if not wide or rank_of(value, runs[0]) > rank or rank_of(value, runs[0]) == 0:
                 continue
-            found = _region(value, runs, rank)
-            if isinstance(found, Region):
-                regions.append(found)
+            found = _transposition(value, runs, rank)
+            if isinstance(found, Transposition):
+                transpositions.append(found)
                 inside |= {v for n in found.nodes for v in n.outputs}
             else:
                 reasons.update(dict.fromkeys(wide, found))
@@ -66,11 +66,11 @@ def find_regions(model: ir.Model, runs: Sequence[Trial], rank: int) -> tuple[lis
                         model_.node_name(node),
                     )
                 )
-    return regions, left
+    return transpositions, left
 
 
-def _region(output: ir.Value, runs: Sequence[Trial], rank: int) -> Region | str:
-    """The region behind ``output``, or why there is none."""
+def _transposition(output: ir.Value, runs: Sequence[Trial], rank: int) -> Transposition | str:
+    """The transposition that gives ``output``, or why there is none."""
 
     def only(node: ir.Node) -> ir.Value | None:
         computed = [v for v in node.inputs if runs[0].tensor(v) is not None]
@@ -179,7 +179,7 @@ def _holds(rest: np.ndarray, size: int, step: int) -> bool:
     return bool((table - table[:, :1] == step * np.arange(size)).all())
 
 
-def _merge(source: ir.Value, output: ir.Value, orders: list[Order], nodes: tuple[ir.Node, ...]) -> Region | str:
+def _merge(source: ir.Value, output: ir.Value, orders: list[Order], nodes: tuple[ir.Node, ...]) -> Transposition | str:
     sizes, axes, order, _, shape = orders[0]
     if any(o[1] != axes or o[2] != order for o in orders):
         return "its movement differs between sizes"
@@ -196,4 +196,4 @@ def _merge(source: ir.Value, output: ir.Value, orders: list[Order], nodes: tuple
             return "its movement differs between sizes"
         dims.append(tuple(group))
     atoms = tuple((None if i in varying else sizes[i], axes[i]) for i in range(len(sizes)))
-    return Region(source, output, atoms, tuple(order), tuple(dims), nodes)
+    return Transposition(source, output, atoms, tuple(order), tuple(dims), nodes)

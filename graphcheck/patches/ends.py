@@ -15,14 +15,14 @@ from graphcheck.patches.window import distinct
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Seen:
+class Shown:
     """A value told by the contraction's result: ``index`` int [size], its elements; ``bias`` [size] added, or None."""
 
     index: np.ndarray
     bias: np.ndarray | None
 
 
-def behind(result: ir.Value, trial: Trial) -> list[ir.Value]:
+def after(result: ir.Value, trial: Trial) -> list[ir.Value]:
     """Values that show every element of ``result`` once in its type, moved and with constants added, in graph order."""
     start = trial.tensor(result)
     if start is None:
@@ -34,44 +34,44 @@ def behind(result: ir.Value, trial: Trial) -> list[ir.Value]:
             for out in user.outputs:
                 if out in found or len(found) >= 32 or trial.dtype(out) != start.dtype:
                     continue
-                if seen(out, result, trial) is not None:
+                if shown(out, result, trial) is not None:
                     found.append(out)
                     queue.append(out)
     return found
 
 
-def seen(value: ir.Value, result: ir.Value, trial: Trial) -> Seen | None:
+def shown(value: ir.Value, result: ir.Value, trial: Trial) -> Shown | None:
     """How ``value`` shows the elements of ``result``; None if it is not all of them, each once."""
     tensor, leaf = trial.tensor(value), trial.tensor(result)
     if tensor is None or leaf is None or math.prod(tensor.shape) != math.prod(leaf.shape):
         return None
-    return _seen(trial, tensor.cls, leaf.cls)
+    return _shown(trial, tensor.cls, leaf.cls)
 
 
-def _seen(trial: Trial, cls: int, leaf: int) -> Seen | None:
+def _shown(trial: Trial, cls: int, leaf: int) -> Shown | None:
     terms = trial.algebra.terms
     if cls == leaf:
-        return Seen(np.arange(terms.size(leaf)), None)
+        return Shown(np.arange(terms.size(leaf)), None)
     term = terms.terms[cls]
     if term.kind == "move" and len(term.args) == 1 and not term.params[0].has_zero:
-        inner = _seen(trial, term.args[0], leaf)
+        inner = _shown(trial, term.args[0], leaf)
         return None if inner is None or term.size != inner.index.size else _through(inner, term.params[0].index - 1)
     if term.kind != "ew" or term.params[0] != "add" or len(term.args) != 2:
         return None
     for one, other in ((0, 1), (1, 0)):
         bias = _constant(trial, term.args[other], term.params[1][other], term.size)
-        inner = _seen(trial, term.args[one], leaf) if bias is not None else None
+        inner = _shown(trial, term.args[one], leaf) if bias is not None else None
         if inner is not None and inner.bias is None and inner.index.size == term.size:
             view = term.params[1][one]
             moved = inner if view is None else _through(inner, view.index - 1)
-            return None if moved is None else Seen(moved.index, bias)
+            return None if moved is None else Shown(moved.index, bias)
     return None
 
 
-def _through(inner: Seen, index: np.ndarray) -> Seen | None:
+def _through(inner: Shown, index: np.ndarray) -> Shown | None:
     if not distinct(index):
         return None
-    return Seen(inner.index[index], None if inner.bias is None else inner.bias[index])
+    return Shown(inner.index[index], None if inner.bias is None else inner.bias[index])
 
 
 def _constant(trial: Trial, cls: int, view: object, size: int) -> np.ndarray | None:
