@@ -38,6 +38,15 @@ def test_groups_are_read_off_a_block_diagonal_weight() -> None:
     assert find(CASES["nchw"][0]).sites[0].groups == 1
 
 
+@pytest.mark.parametrize("groups", [2, 4])
+def test_a_grouped_convolution_behind_a_channel_shuffle_keeps_its_groups(groups: int) -> None:
+    shuffled = "r = Reshape(x, a) t = Transpose<perm = [0, 2, 1, 3, 4]>(r) m = Reshape(t, b)"
+    text = f"{shuffled} y = Conv<group = {groups}, pads = [1, 1, 1, 1]>(m, w)"
+    sizes = {"a": ints(0, 2, 2, 8, 8), "b": ints(0, 4, 8, 8)}
+    (site,) = find(graph("float[N,4,8,8] x", "float[n,c,h,w] y", text, **sizes, w=(4, 4 // groups, 3, 3))).sites
+    assert (site.groups, site.input.name, site.ordinary) == (groups, "m", True)
+
+
 def test_a_difference_of_domain_is_told() -> None:
     assert find(dynamic()).sites[0].notes == (
         "the original demands sizes that divide by the stride; a Conv crops instead",

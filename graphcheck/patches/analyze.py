@@ -127,6 +127,10 @@ def _site(contraction: Contraction, ends: Sequence[ir.Value], *, as_it_is: bool 
         readings.append(reading)
     if len(readings) < 2 and not contraction.whole:
         return Refusal("it can be evaluated at one size only, so its geometry may depend on the size", contraction.name)
+    if contraction.first.is_conv and merge.with_groups(readings[0])[1] < contraction.first.node.attr("group", 1):
+        own = _site(contraction, ends, as_it_is=True)  # channels were shuffled, so that its groups are none of the input
+        if isinstance(own, Site):
+            return own
     return _build(contraction, readings, ends)
 
 
