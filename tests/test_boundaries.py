@@ -213,3 +213,18 @@ def test_onnxruntime_is_run_from_one_room() -> None:
     own = {p.relative_to(ROOT / "graphcheck") for p in (ROOT / "graphcheck").rglob("*.py")
            if re.search(r"^\s*(import|from) onnxruntime\b", p.read_text(), re.MULTILINE)}  # fmt: skip
     assert {path.as_posix() for path in own} == {"runs/session.py", "exporting/run.py"}
+
+
+def classes() -> dict[str, set[str]]:
+    """Name of a class -> the rooms that have one of that name."""
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "graphcheck").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, set()).add(unit_of(module_name(path.relative_to(ROOT).as_posix())))
+    return found
+
+
+@pytest.mark.parametrize("room", ["patches", "rewriting"])
+def test_a_class_has_a_name_of_its_own(room: str) -> None:
+    assert {name: rooms for name, rooms in classes().items() if room in rooms and len(rooms) > 1} == {}

@@ -29,23 +29,23 @@ class Traced:
     @functools.cached_property
     def pair(self) -> tuple[int, int]:
         """Positions of the data and of the constant weight."""
-        found = operands(self.node, list(self.inputs))
-        assert found is not None
-        return found
+        pair = operands(self.node, list(self.inputs))
+        assert pair is not None
+        return pair
 
     @property
     def data(self) -> Tensor:
         """The computed operand."""
-        found = self.inputs[self.pair[0]]
-        assert isinstance(found, Tensor)
-        return found
+        data = self.inputs[self.pair[0]]
+        assert isinstance(data, Tensor)
+        return data
 
     @property
     def weight(self) -> np.ndarray:
         """The constant operand."""
-        found = self.inputs[self.pair[1]]
-        assert isinstance(found, np.ndarray)
-        return found
+        weight = self.inputs[self.pair[1]]
+        assert isinstance(weight, np.ndarray)
+        return weight
 
     @property
     def values(self) -> tuple[ir.Value, ir.Value]:

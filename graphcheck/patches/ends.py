@@ -27,17 +27,17 @@ def after(result: ir.Value, trial: Trial) -> list[ir.Value]:
     start = trial.tensor(result)
     if start is None:
         return []
-    found, queue = [result], [result]
+    values, queue = [result], [result]
     while queue:
         value = queue.pop(0)
         for user in value.consumers():
             for out in user.outputs:
-                if out in found or len(found) >= 32 or trial.dtype(out) != start.dtype:
+                if out in values or len(values) >= 32 or trial.dtype(out) != start.dtype:
                     continue
                 if shown(out, result, trial) is not None:
-                    found.append(out)
+                    values.append(out)
                     queue.append(out)
-    return found
+    return values
 
 
 def shown(value: ir.Value, result: ir.Value, trial: Trial) -> Shown | None:

@@ -83,14 +83,14 @@ def _contracts(node: ir.Node) -> bool:
 
 def _with_callers(model: ir.Model, chosen: Iterable[Identifier]) -> set[Identifier]:
     """The functions, and those that call them, however deep."""
-    found = set(chosen)
+    holding = set(chosen)
     while True:
         calling = {
-            f.identifier() for f in model.functions.values() if any(n.op_identifier() in found for n in f.all_nodes())
+            f.identifier() for f in model.functions.values() if any(n.op_identifier() in holding for n in f.all_nodes())
         }
-        if calling <= found:
-            return found
-        found |= calling
+        if calling <= holding:
+            return holding
+        holding |= calling
 
 
 def _key(identifier: Identifier) -> str:

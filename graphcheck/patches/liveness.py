@@ -35,8 +35,8 @@ def _subgraphs(node: ir.Node | None) -> list[ir.Graph]:
 
 
 def _captured(graph: ir.Graph) -> list[ir.Value]:
-    found = [v for node in graph.all_nodes() for v in node.inputs if v is not None]
-    return [*found, *graph.outputs]
+    reads = [v for node in graph.all_nodes() for v in node.inputs if v is not None]
+    return [*reads, *graph.outputs]
 
 
 def mark_blocked(model: ir.Model, sites: list[Site]) -> tuple[Site, ...]:
@@ -47,11 +47,11 @@ def mark_blocked(model: ir.Model, sites: list[Site]) -> tuple[Site, ...]:
         live = live_nodes(
             model, {s.output: [s.input, *([s.residual] if s.residual is not None else [])] for s in open_}
         )
-        bad = [(s, found) for s in open_ if (found := _needed(model, s, live)) is not None]
+        bad = [(s, needed) for s in open_ if (needed := _needed(model, s, live)) is not None]
         if not bad:
             break
-        for site, found in bad:
-            reasons[site.node] = found
+        for site, needed in bad:
+            reasons[site.node] = needed
         open_ = [s for s in open_ if s.node not in reasons]
     return tuple(
         s if s.node not in reasons else dataclasses.replace(s, blocked=reasons[s.node][0], blocker=reasons[s.node][1])

@@ -113,14 +113,14 @@ def region(source: ir.Value, end: ir.Value, trial: Trial) -> tuple[ir.Node, ...]
 
 def tensors(nodes: Sequence[ir.Node], runs: Sequence[Trial]) -> tuple[tuple[str, str, tuple[int | None, ...]], ...]:
     """(name, operator, shape) of what the nodes compute; None for a dim that varies with the size."""
-    found = []
+    rows = []
     for node in nodes:
         for value in node.outputs:
             shapes = [t.shape for run in runs if (t := run.tensor(value)) is not None]
             if shapes and len({len(s) for s in shapes}) == 1:
                 dims = tuple(d[0] if len(set(d)) == 1 else None for d in zip(*shapes, strict=True))
-                found.append((value.name or "", node.op_type, dims))
-    return tuple(found)
+                rows.append((value.name or "", node.op_type, dims))
+    return tuple(rows)
 
 
 def form(reading: Reading) -> str:
@@ -135,9 +135,9 @@ def form(reading: Reading) -> str:
 
 
 def _conv_kernel(node: ir.Node) -> tuple[int, ...]:
-    found = node.attributes.get("kernel_shape")
-    if found is not None:
-        return tuple(found.as_ints())
+    declared = node.attributes.get("kernel_shape")
+    if declared is not None:
+        return tuple(declared.as_ints())
     shape = node.inputs[1].shape if node.inputs[1] is not None else None
     return tuple(int(d) for d in shape[2:]) if shape is not None else ()  # type: ignore[arg-type]
 

@@ -24,31 +24,31 @@ _MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "
 
 def prepared(model: ir.Model, *, whole: bool = False) -> Analyzed:
     """The model, or a clone in which more patch embeddings can be seen, analyzed."""
-    found, inside = inlined(model, whole=whole)
-    found = _with(found, inside)
-    blockers = {r.node for r in found.analysis.refusals if r.reason.startswith("QuantizeLinear stands between")}
+    seen, inside = inlined(model, whole=whole)
+    seen = _with(seen, inside)
+    blockers = {r.node for r in seen.analysis.refusals if r.reason.startswith("QuantizeLinear stands between")}
     if not blockers:
-        return found
-    hoisted = found.model.clone()
+        return seen
+    hoisted = seen.model.clone()
     done = [_hoist(node) for node in list(hoisted.graph) if model_.node_name(node) in blockers]
     if not any(done):
-        return found
+        return seen
     hoisted.graph.sort()
     again = _with(analyzed(hoisted), inside)
-    return again if len(again.analysis.sites) > len(found.analysis.sites) else found
+    return again if len(again.analysis.sites) > len(seen.analysis.sites) else seen
 
 
-def _with(found: Analyzed, more: tuple[Refusal, ...]) -> Analyzed:
-    analysis = dataclasses.replace(found.analysis, refusals=(*found.analysis.refusals, *more))
-    return dataclasses.replace(found, analysis=analysis)
+def _with(seen: Analyzed, more: tuple[Refusal, ...]) -> Analyzed:
+    analysis = dataclasses.replace(seen.analysis, refusals=(*seen.analysis.refusals, *more))
+    return dataclasses.replace(seen, analysis=analysis)
 
 
-def analyze_json(model: ir.Model, found: Analyzed | None = None) -> dict[str, Any]:
+def analyze_json(model: ir.Model, seen: Analyzed | None = None) -> dict[str, Any]:
     """``graphcheck analyze`` as plain data (schema graphcheck/analyze/1), without the drawn graph.
 
-    ``found`` is what :func:`prepared` gave for the model, if it has been asked.
+    ``seen`` is what :func:`prepared` gave for the model, if it has been asked.
     """
-    analysis = (found or prepared(model)).analysis
+    analysis = (seen or prepared(model)).analysis
     return {
         "schema": SCHEMA,
         "model": model_.summary(model),

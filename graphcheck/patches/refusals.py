@@ -32,10 +32,10 @@ def normalization_between(traced: Traced) -> Refusal | None:
         return None
     begin, _ = trial.index_of(data.cls)
     carrier = trial.carrier(begin)
-    found = _moved_behind(carrier, trial)
-    if found is None or not _is_patchify(found[1], data.shape, trial):
+    reads = _moved_behind(carrier, trial)
+    if reads is None or not _is_patchify(reads[1], data.shape, trial):
         return None
-    blocker = found[0]
+    blocker = reads[0]
     return Refusal(f"{blocker.op_type} stands between the patchify and the projection", model_.node_name(blocker))
 
 
@@ -54,10 +54,10 @@ def weight_not_constant(traced: Traced) -> Refusal | None:
         if operands(node, stand_in) is None:
             continue  # an Einsum of three
         try:
-            found = read(dataclasses.replace(traced, inputs=tuple(stand_in)))
+            reading = read(dataclasses.replace(traced, inputs=tuple(stand_in)))
         except NoWindow:
             continue
-        if found is not None and not found.flattened:
+        if reading is not None and not reading.flattened:
             return Refusal("its weight is not constant", model_.node_name(traced.source))
     return None
 

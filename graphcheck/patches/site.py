@@ -206,8 +206,8 @@ class Site:
             [[[float(f"{v:.3g}") for v in row] for row in plane] for plane in kernel]
             for kernel in padded[self.weight_index[:count, :channels]].tolist()
         ]
-        found = re.search(r"->.*\(([^()]*)\)[^()]*$", self.pattern or "")
-        order = found.group(1).split() if found else []
+        columns = re.search(r"->.*\(([^()]*)\)[^()]*$", self.pattern or "")
+        order = columns.group(1).split() if columns else []
         return {
             "order": " ".join(order) if sorted(order) == ["c", "p1", "p2"] else "c p1 p2",
             "first": 0,

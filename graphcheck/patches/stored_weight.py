@@ -19,10 +19,10 @@ def stored_integers(weight: ir.Value, channel: np.ndarray, trial: Trial) -> Quan
 
     ``channel`` is int [weight size], the out_channel of each element (-1 where it is not used).
     """
-    found = _behind(weight, trial)
-    if found is None:
+    dequantized = _behind(weight, trial)
+    if dequantized is None:
         return None
-    node, index = found
+    node, index = dequantized
     stored, scale, *rest = (trial.values.get(v) if v is not None else None for v in node.inputs)
     zero = rest[0] if rest else None
     if not isinstance(stored, np.ndarray) or not isinstance(scale, np.ndarray) or node.attributes.get("block_size"):

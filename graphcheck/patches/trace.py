@@ -67,8 +67,8 @@ class Trial:
 
     def tensor(self, value: ir.Value | None) -> Tensor | None:
         """The computed tensor that a value holds, if it does."""
-        found = self.values.get(value) if value is not None else None
-        return found if isinstance(found, Tensor) else None
+        tensor = self.values.get(value) if value is not None else None
+        return tensor if isinstance(tensor, Tensor) else None
 
     def shape(self, value: ir.Value) -> tuple[int, ...]:
         """The shape of a computed tensor; () for any other value."""
@@ -88,11 +88,11 @@ class Trial:
     @functools.cached_property
     def carriers(self) -> Mapping[int, list[ir.Value]]:
         """The values that hold each class, in graph order."""
-        found: dict[int, list[ir.Value]] = {}
+        carriers: dict[int, list[ir.Value]] = {}
         for value, tensor in self.values.items():
             if isinstance(tensor, Tensor):
-                found.setdefault(tensor.cls, []).append(value)
-        return found
+                carriers.setdefault(tensor.cls, []).append(value)
+        return carriers
 
     def carrier(self, cls: int) -> ir.Value | None:
         """The first value that holds a class."""
@@ -126,10 +126,10 @@ def trials(model: ir.Model) -> list[Trial]:
     best: list[Trial] = []
     few = [pair for pair in _CANDIDATES if max(_elements(model, _assign(symbols, *sizes)) for sizes in pair) <= _LARGEST]
     for pair in few or _CANDIDATES[-3:]:
-        found = [_run(model, algebra, _assign(symbols, *sizes), at) for at, sizes in enumerate(pair)]
-        if not best or sum(len(t.lost) for t in found) < sum(len(t.lost) for t in best):
-            best = found
-        if not any(t.lost for t in found):
+        attempt = [_run(model, algebra, _assign(symbols, *sizes), at) for at, sizes in enumerate(pair)]
+        if not best or sum(len(t.lost) for t in attempt) < sum(len(t.lost) for t in best):
+            best = attempt
+        if not any(t.lost for t in attempt):
             break
     if not all(symbols.values()):
         odd = [_assign(symbols, *sizes) for sizes in _ODD]
@@ -152,13 +152,13 @@ def _shape(at: int, value: ir.Value, sizes: Sizes) -> tuple[int, ...] | None:
 
 def _symbols(model: ir.Model) -> dict[str, bool]:
     """Names of the symbolic input dims in order, and whether each stands first in its input (a batch)."""
-    found: dict[str, bool] = {}
+    symbols: dict[str, bool] = {}
     for at, value in enumerate(model_.required_inputs(model)):
         for axis, dim in enumerate(model_.declared_shape(value) or ()):
             if not isinstance(dim, int):
                 name = dim or f"?{at}.{axis}"
-                found[name] = found.get(name, True) and axis == 0
-    return found
+                symbols[name] = symbols.get(name, True) and axis == 0
+    return symbols
 
 
 def _assign(symbols: Mapping[str, bool], batch: int, others: Sequence[int]) -> Sizes:
@@ -285,9 +285,9 @@ class _Tracer(Interpreter):
             w = inputs[pair[1]]
             assert w is not None
             stand_in[pair[1]] = self.free(("weight", next(self._fresh)), w.shape, w.dtype)
-            found = self._taught(node, stand_in)[0]
-            assert found is not None
-            shape = tuple(found.shape)
+            result = self._taught(node, stand_in)[0]
+            assert result is not None
+            shape = tuple(result.shape)
         return shape
 
 

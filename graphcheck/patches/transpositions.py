@@ -48,12 +48,12 @@ def find_transpositions(model: ir.Model, runs: Sequence[Trial], rank: int) -> tu
             wide = [v for v in node.inputs if v is not None and rank_of(v, runs[0]) > rank]
             if not wide or rank_of(value, runs[0]) > rank or rank_of(value, runs[0]) == 0:
                 continue
-            found = _transposition(value, runs, rank)
-            if isinstance(found, Transposition):
-                transpositions.append(found)
-                inside |= {v for n in found.nodes for v in n.outputs}
+            made = _transposition(value, runs, rank)
+            if isinstance(made, Transposition):
+                transpositions.append(made)
+                inside |= {v for n in made.nodes for v in n.outputs}
             else:
-                reasons.update(dict.fromkeys(wide, found))
+                reasons.update(dict.fromkeys(wide, made))
     left = []
     for node in model.graph:
         for value in node.outputs:
@@ -99,13 +99,13 @@ def _order(source: ir.Value, output: ir.Value, run: Trial) -> Order | None:
     index, a, b = _relative(source, output, run), run.tensor(source), run.tensor(output)
     if index is None or a is None or b is None:
         return None
-    found = factors(index, b.shape)
-    if found is None:
+    nested = factors(index, b.shape)
+    if nested is None:
         return None
-    found = sorted(found, key=lambda pair: -pair[1])
+    nested = sorted(nested, key=lambda pair: -pair[1])
     split: list[tuple[int, int, int]] = []  # size, stride in the source, source axis
     strides = [math.prod(a.shape[i + 1 :]) for i in range(len(a.shape))]
-    for size, stride in found:  # cut atoms where source axes begin
+    for size, stride in nested:  # cut atoms where source axes begin
         for axis, (step, n) in enumerate(zip(strides, a.shape, strict=True)):
             if n > 1 and stride < step < stride * size:
                 if (stride * size) % step or step % stride:
@@ -158,7 +158,7 @@ def factors(index: np.ndarray, shape: Sequence[int]) -> list[tuple[int, int]] | 
 
     Runs end where a dim of ``shape`` ends, so that every dim is a product of them.
     """
-    rest, found = index.reshape(-1), []
+    rest, steps = index.reshape(-1), []
     bounds = [n for n in shape if n > 1]
     while bounds:
         room = bounds.pop()
@@ -169,9 +169,9 @@ def factors(index: np.ndarray, shape: Sequence[int]) -> list[tuple[int, int]] | 
             size = next(n for n in range(min(straight, room), 0, -1) if room % n == 0 and _holds(rest, n, step))
             if size == 1:
                 return None
-            found.append((size, step))
+            steps.append((size, step))
             rest, room = rest[::size], room // size
-    return found[::-1] if rest.size == 1 and rest[0] == 0 and all(s > 0 for _, s in found) else None
+    return steps[::-1] if rest.size == 1 and rest[0] == 0 and all(s > 0 for _, s in steps) else None
 
 
 def _holds(rest: np.ndarray, size: int, step: int) -> bool:

@@ -101,8 +101,8 @@ def recognise(table: np.ndarray, shape: Sequence[int]) -> WindowMap:
         raise NoWindow("the map gives zeros where the window lies on the tensor")
     axes, positions, steps = [], [], []
     for axis, size in enumerate(shape):
-        found, position, step = _axis(int(size), origins[axis], offsets[axis])
-        axes.append(found)
+        made, position, step = _axis(int(size), origins[axis], offsets[axis])
+        axes.append(made)
         positions.append(position)
         steps.append(step)
     axes = _name_unit_channel(axes)

@@ -195,8 +195,8 @@ class Builder:
             return dim.number
         shape = self.source.shape
         if dim.number == 1 and len(dim.atoms) == 1 and dim.atoms[0] == Atom(dim.atoms[0].axis) and shape is not None:
-            found = shape[dim.atoms[0].axis]
-            return found if isinstance(found, int) else found.value
+            size = shape[dim.atoms[0].axis]
+            return size if isinstance(size, int) else size.value
         return None
 
     # -- movement ------------------------------------------------------------------------------------------------

@@ -55,34 +55,34 @@ def fastest(
     A form is taken only if it :func:`beats` the original.
     """
     start = clock()
-    found = prepared(model).clone()
+    seen = prepared(model).clone()
     seconds = clock() - start
     forms: dict[str, str] = {}
     measured: list[dict[str, Any]] = []
-    chosen, refusals = choose(found.analysis.sites, "", sites, measured=True)
+    chosen, refusals = choose(seen.analysis.sites, "", sites, measured=True)
     for site in chosen:
-        row = _measure(model, found, site, forms, time, run)
+        row = _measure(model, seen, site, forms, time, run)
         measured.append(row)
         if row["chosen"] != site.form:
             forms[site.name] = row["chosen"]
     if not forms:
         reason = "no form beats the original beyond noise" if measured else "nothing to rewrite"
-        told = (*found.analysis.refusals, *refusals)
+        told = (*seen.analysis.refusals, *refusals)
         return Rewrite(
-            model, model, "fastest", (), told, None, reason, (), {}, measured=tuple(measured), analysis=found.analysis
+            model, model, "fastest", (), told, None, reason, (), {}, measured=tuple(measured), analysis=seen.analysis
         )
-    result = judge(written(model, found.clone(), forms, list(forms)), check, run)
+    result = judge(written(model, seen.clone(), forms, list(forms)), check, run)
     timings = {"analyze": seconds, **result.timings}
     return dataclasses.replace(result, to="fastest", measured=tuple(measured), timings=timings)
 
 
 def _measure(
-    model: ir.Model, found: Analyzed, site: Site, forms: dict[str, str], time: Timer, run: bool
+    model: ir.Model, seen: Analyzed, site: Site, forms: dict[str, str], time: Timer, run: bool
 ) -> dict[str, Any]:
     """The table of one site, the earlier sites in the forms chosen for them."""
 
     def unproved(to: dict[str, str]) -> Rewrite:
-        result = written(model, found.clone(), to, list(to))
+        result = written(model, seen.clone(), to, list(to))
         return judge(result, None, run) if result.changed else result
 
     names, models = [site.form], [unproved(forms).model if forms else model]

@@ -33,41 +33,41 @@ class Affine:
     nodes: tuple[ir.Node, ...]
 
 
-def fold(found: Analyzed, named: Sequence[str] | None = None) -> tuple[tuple[Site, ...], tuple[Refusal, ...]]:
+def fold(seen: Analyzed, named: Sequence[str] | None = None) -> tuple[tuple[Site, ...], tuple[Refusal, ...]]:
     """The sites, with the normalization before them taken in where that is legal; and why it is not elsewhere."""
-    sites = found.analysis.sites
-    made = [site if site.ordinary and not named else _folded(found.model, site, found.runs[0]) for site in sites]
+    sites = seen.analysis.sites
+    made = [site if site.ordinary and not named else _folded(seen.model, site, seen.runs[0]) for site in sites]
     refusals = tuple(each for each in made if isinstance(each, Refusal))
     return tuple(b if isinstance(b, Site) else a for a, b in zip(sites, made, strict=True)), refusals
 
 
 def _folded(model: ir.Model, site: Site, run: Trial) -> Site | Refusal:
-    found = affine(site, run)
-    if found is None:
+    before = affine(site, run)
+    if before is None:
         return site
-    first = model_.node_name(found.nodes[0])
+    first = model_.node_name(before.nodes[0])
     if site.cast:
         return Refusal("the normalization is not folded: a Cast stands between it and the patches", first)
     padded = any(a.begin > 0 or a.end > 0 for a in site.spatial)
-    if padded and bool((found.shift != 0).any()):
+    if padded and bool((before.shift != 0).any()):
         reason = "the normalization is not folded: the padding behind it is zero, and a constant added before it is not"
         return Refusal(reason, first)
-    live = live_nodes(model, {site.output: [found.source]})
-    if any(node in live for node in found.nodes):
+    live = live_nodes(model, {site.output: [before.source]})
+    if any(node in live for node in before.nodes):
         return Refusal("the normalization is not folded: it is used elsewhere", first)
     dtype = site.weight.dtype
     weight = pick(site.weight.reshape(-1), site.weight_index, 0).astype(np.float64)
     per, groups = weight.shape[1], site.groups
     shape = (groups, -1, per, *[1] * (weight.ndim - 2))
     grouped = weight.reshape(groups, -1, *weight.shape[1:])
-    scale, shift = (v.reshape(groups, 1, per, *shape[3:]) for v in (found.scale, found.shift))
+    scale, shift = (v.reshape(groups, 1, per, *shape[3:]) for v in (before.scale, before.shift))
     bias = (grouped * shift).reshape(site.out_channels, -1).sum(axis=1) * site.alpha
     bias = bias if site.bias is None else bias + site.bias.astype(np.float64)
     new = (grouped * scale).reshape(weight.shape)
     return dataclasses.replace(
         site,
-        input=found.source,
-        region=(*found.nodes, *site.region),
+        input=before.source,
+        region=(*before.nodes, *site.region),
         weight=new.astype(dtype),
         weight_index=np.arange(new.size).reshape(new.shape),
         bias=bias.astype(dtype),

@@ -106,18 +106,18 @@ def _dims(value: ir.Value, run: Trial) -> Sequence[Any] | ir.Shape | None:
 def _left(model: ir.Model, run: Trial, rank: int) -> list[Refusal]:
     """Inputs, constants, what could not be traced and what lies in subgraphs, where it has too many dims."""
     said = f"dims where {rank} are allowed"
-    found = [(f"input {v.name}", v, v.name or "", "") for v in model.graph.inputs]
-    found += [(f"initializer {v.name}", v, v.name or "", "") for v in model.graph.initializers.values()]
+    tensors = [(f"input {v.name}", v, v.name or "", "") for v in model.graph.inputs]
+    tensors += [(f"initializer {v.name}", v, v.name or "", "") for v in model.graph.initializers.values()]
     for node in model.graph.all_nodes():
         for value in node.outputs:
             name, traced = model_.node_name(node), run.values.get(value)
             if node.graph is not model.graph:
-                found.append((f"tensor {value.name}", value, name, ": it is inside a subgraph"))
+                tensors.append((f"tensor {value.name}", value, name, ": it is inside a subgraph"))
             elif isinstance(traced, np.ndarray):
-                found.append((f"tensor {value.name}", value, name, ": it is a constant that the result is computed with"))
+                tensors.append((f"tensor {value.name}", value, name, ": it is a constant that the result is computed with"))
             elif traced is None:
-                found.append((f"tensor {value.name}", value, name, ": it could not be traced"))
-    return [Refusal(f"{what} has {_rank(v, run)} {said}{why}", at) for what, v, at, why in found if _rank(v, run) > rank]
+                tensors.append((f"tensor {value.name}", value, name, ": it could not be traced"))
+    return [Refusal(f"{what} has {_rank(v, run)} {said}{why}", at) for what, v, at, why in tensors if _rank(v, run) > rank]
 
 
 def _split(model: ir.Model, movement: Transposition, run: Trial, rank: int) -> list[ir.Node]:

@@ -147,31 +147,31 @@ def rewrite(
     if max_rank is not None and max_rank < 3:
         raise UsageError(f"--max-rank is {max_rank}; 3 is the least that movement can be split into")
     start = time.perf_counter()
-    found = prepared(model.clone(), whole=max_rank is not None)
+    seen = prepared(model.clone(), whole=max_rank is not None)
     seconds = time.perf_counter() - start
-    result = written(model, found, forms or to, sites, max_rank=max_rank, fold_normalization=fold_normalization)
-    del found  # its trials are large, and the proof wants room
+    result = written(model, seen, forms or to, sites, max_rank=max_rank, fold_normalization=fold_normalization)
+    del seen  # its trials are large, and the proof wants room
     result = dataclasses.replace(result, timings={"analyze": seconds, **result.timings})
     return judge(result, check, run) if result.changed else result
 
 
 def written(
     model: ir.Model,
-    found: Analyzed,
+    seen: Analyzed,
     to: str | Mapping[str, str],
     sites: Sequence[str] | None = None,
     *,
     max_rank: int | None = None,
     fold_normalization: bool = False,
 ) -> Rewrite:
-    """The rewrite of what was ``found`` in a clone of ``model``, in place there; nothing is checked yet.
+    """The rewrite of a clone of ``model``, in place there, by what was ``seen`` in it; nothing is checked yet.
 
     ``to`` and the others as for :func:`rewrite`.
     """
     start = time.perf_counter()
-    work, analysis = found.model, found.analysis
+    work, analysis = seen.model, seen.analysis
     work.meta.pop("graphcheck.path", None)
-    known, unfolded = normalization.fold(found, sites) if fold_normalization else (analysis.sites, ())
+    known, unfolded = normalization.fold(seen, sites) if fold_normalization else (analysis.sites, ())
     chosen, refusals = choose(known, to, sites, max_rank)
     there = len([s for s in known if not sites or set(_names(s)) & set(sites)]) - len(chosen) - len(refusals)
     refusals = [*analysis.refusals, *unfolded, *refusals]
@@ -188,7 +188,7 @@ def written(
     sweep(work)
     moved: list[tuple[Transposition, list[ir.Node]]] = []
     if max_rank is not None:
-        moved, left = limit_rank(work, max_rank, found.runs[0])
+        moved, left = limit_rank(work, max_rank, seen.runs[0])
         refusals += left
     reason = ""
     if not applied and not moved:
@@ -248,7 +248,7 @@ def _names(site: Site) -> tuple[str, str, str]:
 
 
 def choose(
-    found: Sequence[Site], to: str | Mapping[str, str], named: Sequence[str] | None, max_rank: int | None = None,
+    sites: Sequence[Site], to: str | Mapping[str, str], named: Sequence[str] | None, max_rank: int | None = None,
     *, measured: bool = False,
 ) -> tuple[list[Site], list[Refusal]]:  # fmt: skip
     """The sites to rewrite, and why others are left alone.
@@ -256,14 +256,14 @@ def choose(
     A blocked site's old nodes stay beside the new ones, which is a gain only where it is measured to be one or named.
     """
     if named:
-        known = {name for site in found for name in _names(site)}
+        known = {name for site in sites for name in _names(site)}
         unknown = [name for name in named if name not in known]
         if unknown:
             raise UsageError(
-                f"there is no site {unknown[0]!r}; the sites are {', '.join(s.name for s in found) or 'none'}"
+                f"there is no site {unknown[0]!r}; the sites are {', '.join(s.name for s in sites) or 'none'}"
             )
     chosen, refusals = [], []
-    for site in found:
+    for site in sites:
         if named and not set(_names(site)) & set(named):
             continue
         form = _form_for(site, to)
@@ -322,15 +322,15 @@ def judge(result: Rewrite, check: Prove | None, run: bool = True) -> Rewrite:
 def _proof(result: Rewrite, sites: Sequence[Site], check: Prove) -> tuple[Verdict, str]:
     """The verdict; only a folded normalization may be ``within-rounding``, and only by its own proof."""
     if not any(site.folded for site in sites):
-        found = check(result.original, result.model)
-        proved = found.verdict.meets(Verdict.PROVED) or found.verdict is not Verdict.WITHIN_ROUNDING
-        return found.verdict if proved else Verdict.UNDECIDED, found.reason
+        proof = check(result.original, result.model)
+        proved = proof.verdict.meets(Verdict.PROVED) or proof.verdict is not Verdict.WITHIN_ROUNDING
+        return proof.verdict if proved else Verdict.UNDECIDED, proof.reason
     pair = parametric(result.original, result.model, sites)
     if isinstance(pair, str):
         return Verdict.UNDECIDED, f"the folded normalization is not proved: {pair}"
-    found = check(*pair)
-    if not found.verdict.meets(Verdict.PROVED):
-        return Verdict.UNDECIDED if found.verdict is Verdict.WITHIN_ROUNDING else found.verdict, found.reason
+    proof = check(*pair)
+    if not proof.verdict.meets(Verdict.PROVED):
+        return Verdict.UNDECIDED if proof.verdict is Verdict.WITHIN_ROUNDING else proof.verdict, proof.reason
     return Verdict.WITHIN_ROUNDING, (
         "proved with the weights and the normalization as free inputs; each folded weight and bias is the exact one, "
         "rounded once"
