@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphcheck.graphs.repeats import repetition
 from graphcheck.terminal import Cell, Terminal, dims, number, safe, short
 
 
@@ -57,7 +58,9 @@ def show_site(terminal: Terminal, site: dict[str, Any]) -> None:
     terminal.table((), rows, 4)
 
 
-def show_comparison(terminal: Terminal, result: dict[str, Any], top_k: int | None = None) -> None:
+def show_comparison(
+    terminal: Terminal, result: dict[str, Any], top_k: int | None = None, explain: bool = False
+) -> None:
     """The answer of ``compare`` and ``guard``: verdict, outputs, proof, witness, first divergence."""
     terminal.verdict(result["verdict"], result["reason"])
     for text in result["interface"]["mismatches"]:
@@ -67,6 +70,8 @@ def show_comparison(terminal: Terminal, result: dict[str, Any], top_k: int | Non
         _show_numeric(terminal, result["numeric"], top_k)
     if result.get("proof"):
         _show_proof(terminal, result["proof"])
+        for output in result["proof"].get("steps") or [] if explain else ():
+            _show_steps(terminal, output)
     if result.get("witness"):
         _show_witness(terminal, result["witness"])
     if result.get("divergence"):
@@ -209,6 +214,58 @@ def _show_proof(terminal: Terminal, proof: dict[str, Any]) -> None:
         terminal.say(f"  rounded constant: {short(constant.get('name'))}: {', '.join(facts)}")
     if len(constants) > 8:
         terminal.say(f"  and {len(constants) - 8} more rounded constants, in the JSON")
+
+
+def _show_steps(terminal: Terminal, output: dict[str, Any]) -> None:
+    """Why one pair of outputs is proved; steps by congruence stand together, and a block that is repeated is told once."""
+    lines = _lines(output["steps"])
+    kinds = [_kind(line) for line in lines]
+    sizes = ", ".join(f"{safe(name)}={dims(shape)}" for name, shape in output["shapes"].items())
+    names = dict.fromkeys(short(output[side], 48) for side in "ab")
+    terminal.say(f"  why {' of A is '.join(names)}{' of B' * (len(names) > 1)}, at {sizes}:")
+    at = 0
+    while at < len(lines):
+        period, times = repetition(kinds, at, [len(line) for line in lines])
+        if times > 1:
+            last = lines[at + period * times - 1][-1]["number"]
+            terminal.say(f"    {lines[at][0]['number']} to {last}, {times} times the same, of which the first:")
+        for line in lines[at : at + period]:
+            terminal.say(f"    {'  ' * (times > 1)}{_told(line)}")
+        at += period * times
+    for rule, text in output["rules"].items():
+        terminal.say(f"    {safe(rule)}: {safe(text)}", "dim")
+
+
+def _lines(steps: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The steps in lines: those by congruence, one after the other, in one."""
+    lines: list[list[dict[str, Any]]] = []
+    for step in steps:
+        if lines and all(s["why"]["kind"] == "congruence" for s in (lines[-1][-1], step)):
+            lines[-1].append(step)
+        else:
+            lines.append([step])
+    return lines
+
+
+def _kind(line: list[dict[str, Any]]) -> Any:
+    """What a line says but for its names and its number."""
+    return [(step["a"]["op_type"], step["b"]["op_type"], step["why"]["text"]) for step in line]
+
+
+def _told(line: list[dict[str, Any]]) -> str:
+    """``2. Conv conv of A, MatMul mm of B: the same contraction, once both are told in verbs; from 1``."""
+    ends = line[:1] + line[1:][-1:]
+    a, b = (" to ".join(_made(step[side]) for step in ends) for side in "ab")
+    inside = {step["number"] for step in line}
+    given = sorted({number for step in line for number in step["given"]} - inside)
+    numbers = " to ".join(str(step["number"]) for step in ends)
+    many = f"{len(line)} nodes, each " if len(line) > 1 else ""
+    source = f"; from {', '.join(map(str, given))}" if given else ""
+    return f"{numbers}. {f'{a} of A, {b} of B' if a != b else a}: {many}{safe(line[0]['why']['text'])}{source}"
+
+
+def _made(place: dict[str, Any]) -> str:
+    return f"{short(place['op_type'], 24)} {short(place['node'], 48)}" if place["node"] else short(place["tensor"], 48)
 
 
 def _show_witness(terminal: Terminal, witness: dict[str, Any]) -> None:

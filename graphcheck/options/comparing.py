@@ -134,6 +134,11 @@ class Options(Group):
         help="show how many rows have the same K largest, and exit with 0 only if all have",
         doc="1 or 5: whether all rows have the same K largest, told as for ``atol``.",
     )
+    explain: bool = option(
+        False, "--explain", of="compare", panel=OUT,
+        help="tell why it is proved: each pair of tensors that are one, and the reason",
+        doc="Tell why a proof holds (``proof.steps`` in the evidence), without ``graphs`` too.",
+    )
     reduce: File | None = option(
         None, "--reduce", of="compare guard sweep", panel=OUT, metavar="DIR", takes=Path,
         help="write the two small models around the first divergence",

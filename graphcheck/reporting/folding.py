@@ -6,11 +6,12 @@ import bisect
 from collections import Counter, defaultdict
 from typing import Any
 
+from graphcheck.graphs.repeats import repetition
 from graphcheck.reporting.union import Union
 
-MAX_PERIOD, MIN_REPEAT, MIN_RUN, LONG, FLAT = 96, 8, 3, 48, 36
-"""Longest block in atoms; fewest vertices in a repeat and in a run; most rows of an atom before it is cut anyway; most
-vertices that open at once, without inner boxes."""
+MIN_RUN, LONG, FLAT = 3, 48, 36
+"""Fewest vertices in a run; most rows of an atom before it is cut anyway; most vertices that open at once, without inner
+boxes."""
 
 
 def atoms(union: Union) -> list[list[int]]:
@@ -74,6 +75,7 @@ def tree(union: Union, groups: list[list[int]], modules: list[str], special: set
     seen: dict[tuple[Any, ...], int] = {}
     modules = _without_root(modules)
     signatures = [seen.setdefault(_signature(union, group, special), len(seen)) for group in groups]
+    sizes = [len(group) for group in groups]
     everything = len(union.vertices) <= 14
     out: list[dict[str, Any]] = []
     run: list[int] = []
@@ -93,7 +95,7 @@ def tree(union: Union, groups: list[list[int]], modules: list[str], special: set
 
     at = 0
     while at < len(groups):
-        period, times = _repeat(signatures, at, groups)
+        period, times = repetition(signatures, at, sizes)
         if times > 1:
             flush()
             out.append(_repeated(union, groups, range(at, at + period * times), period, modules, special))
@@ -112,21 +114,6 @@ def tree(union: Union, groups: list[list[int]], modules: list[str], special: set
 def _signature(union: Union, group: list[int], special: set[int]) -> tuple[Any, ...]:
     first = union.rows[group[0]]
     return tuple(sorted((union.rows[v] - first, union.ops[v], union.vertices[v].status, v in special) for v in group))
-
-
-def _repeat(signatures: list[int], at: int, groups: list[list[int]]) -> tuple[int, int]:
-    """(period, times) of the repetition that starts here and covers most; times is 1 if none is worth a box."""
-    best, covered = (1, 1), 0
-    for period in range(1, min(MAX_PERIOD, (len(signatures) - at) // 2) + 1):
-        if signatures[at] != signatures[at + period]:
-            continue
-        block, times = signatures[at : at + period], 1
-        while signatures[at + times * period : at + (times + 1) * period] == block:
-            times += 1
-        vertices = sum(len(g) for g in groups[at : at + period])
-        if times > 1 and vertices >= 3 and vertices * times >= MIN_REPEAT and vertices * times > covered:
-            best, covered = (period, times), vertices * times
-    return best
 
 
 def _calm(union: Union, group: list[int], special: set[int]) -> bool:

@@ -19,11 +19,12 @@ from graphcheck.verdict import Verdict
 from graphcheck.verdicts import record
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.executions import Executions
+from graphcheck.verdicts.steps import Met
 
 Judged = tuple[Verdict, str]
 Attempts = tuple[Attempt, ...]
 # The keys of ``timings`` that are no rungs: ``onnxruntime`` has threads of its own, and ``waiting`` for it may be in a rung.
-BESIDES = ("read", "onnxruntime", "waiting", "curve", "reduction", "total")
+BESIDES = ("read", "onnxruntime", "waiting", "curve", "steps", "reduction", "total")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,11 +55,13 @@ class Substitutions:
         error: What the proofs add to the error probability.
         attempts: The sizes and samples at which the graphs are the same once they are replaced; none unless that is
             everywhere, and within the roundings.
+        proofs: The graphs at each of them, with the stores in which they met.
     """
 
     constants: tuple[dict[str, Any], ...] = ()
     error: float = 0.0
     attempts: Attempts = ()
+    proofs: tuple[Met, ...] = ()
 
 
 class Evidence:
@@ -78,6 +81,7 @@ class Evidence:
         digests: Of the model files, where the graphs are asked for.
         alignment: The tensors that both graphs have.
         curve: How far the tensors are apart along the graphs: points, and the spread of outputs by A's name.
+        steps: Why the proof holds; None where there is none, or nobody asked.
         reduced: The ``reduced`` key of the JSON.
     """
 
@@ -94,6 +98,7 @@ class Evidence:
     digests: tuple[concurrent.futures.Future[str | None], ...] = ()
     alignment: Alignment | None = None
     curve: tuple[list[dict[str, Any]], dict[str, float]] | None = None
+    steps: list[dict[str, Any]] | None = None
     reduced: dict[str, Any] | None = None
 
     def __init__(self, executions: Executions) -> None:
@@ -141,6 +146,13 @@ class Evidence:
         return (*self._traced, *(a for a in later if (a.shapes, a.sample) not in known))
 
     @property
+    def proofs(self) -> list[Met]:
+        """The graphs at all choices of sizes, with the stores in which they met after the first."""
+        if self.rounding is not None and self.inputs is None:
+            return list(self.rounding.proofs)
+        return [(a.pair, ()) for a in self.attempts if a.proved and a.pair is not None]
+
+    @property
     def constants(self) -> list[dict[str, Any]]:
         """The constants that were replaced; none have a part in a proof from the inputs."""
         return list(self.rounding.constants) if self.rounding is not None and self.inputs is None else []
@@ -174,7 +186,7 @@ class Evidence:
             "numeric": self._numeric(case),
             "constants": self.constants,
             "float64": [d.to_json() for d in self.deviations],
-            "proof": record.proof(self.attempts, case.sizes, self.constants, error) if shown else None,
+            "proof": record.proof(self.attempts, case.sizes, self.constants, error, self.steps) if shown else None,
             "divergence": self.divergence and self.divergence.to_json(),
             "witness": self.witness and self.witness.witness,
             "reduced": self.reduced,

@@ -17,6 +17,7 @@ from graphcheck.verdicts.case import Case, opened
 from graphcheck.verdicts.evidence import Evidence, Judged
 from graphcheck.verdicts.executions import Executions
 from graphcheck.verdicts.ladder import climb
+from graphcheck.verdicts.steps import steps
 
 _AGAIN = 60.0  # seconds for the two small models that ``reduce`` asks for
 
@@ -75,7 +76,8 @@ def _contrary(case: Case, evidence: Evidence) -> str | None:
 
 
 def _complete(case: Case, evidence: Evidence, verdict: Verdict) -> None:
-    """Add what is told whatever the verdict: the tensors that both graphs have, the curve, the two small models."""
+    """Add what is told whatever the verdict: the tensors that both graphs have, the curve, why a proof
+    holds, the two small models."""
     traced = [a.pair for a in evidence.attempts if a.pair is not None]
     alignment = evidence.witness.alignment if evidence.witness is not None else None
     if alignment is None and traced:
@@ -87,6 +89,9 @@ def _complete(case: Case, evidence: Evidence, verdict: Verdict) -> None:
         with evidence.timed("curve"):
             known = (case.models, case.interface, traced, evidence.divergence, runs)
             evidence.curve = first_curve(*known, seed, shown)
+    if verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING) and (case.graphs or case.options.explain):
+        with evidence.timed("steps"):
+            evidence.steps = steps(case.models, case.sizes.positions, evidence.proofs)
     if case.options.reduce is not None and evidence.divergence is not None and traced:
         with evidence.timed("reduction"):
             evidence.reduced = _reduced(case, evidence, Path(case.options.reduce))

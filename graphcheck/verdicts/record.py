@@ -90,7 +90,13 @@ def known(constants: Sequence[dict[str, Any]], deviations: Sequence[Deviation]) 
     return sentence + (" (certain over the reals, but below the spread)" if far.certain and not far.gross else "")
 
 
-def proof(attempts: Sequence[Attempt], sizes: Sizes, constants: list[dict[str, Any]], error: float) -> dict[str, Any]:
+def proof(
+    attempts: Sequence[Attempt],
+    sizes: Sizes,
+    constants: list[dict[str, Any]],
+    error: float,
+    steps: list[dict[str, Any]] | None,
+) -> dict[str, Any]:
     """The ``proof`` key of the JSON; ``error`` is what the substitution of constants adds to the error probability."""
     used = tiers(attempts)
     pairs = [a.pair for a in attempts if a.pair is not None]
@@ -107,6 +113,7 @@ def proof(attempts: Sequence[Attempt], sizes: Sizes, constants: list[dict[str, A
         "shapes": [{k: list(s) for k, s in a.shapes.items()} for a in attempts],
         "counts": {"classes": sum(len(p.terms.terms) for p in pairs), "merges": sum(len(p.terms.joins) for p in pairs)},
         "constants": constants,
+        "steps": steps,
     }
 
 

@@ -74,10 +74,12 @@ class _Rounded(Float64):
 @dataclasses.dataclass(frozen=True)
 class Substitution:
     """The constants after whose replacement two graphs are the same: name in A and B, elements, ulps, roundings granted;
-    and the probability that the proof behind it merged anything falsely."""
+    the probability that the proof behind it merged anything falsely; and the stores of its rounds, each with what the classes
+    of the one before are in it."""
 
     constants: list[dict[str, Any]]
     error: float
+    stages: tuple[tuple[Terms, dict[int, int]], ...] = ()
 
     @property
     def within(self) -> bool:
@@ -99,16 +101,19 @@ def substitute(
     """
     terms, error, idle = pair.terms, 0.0, 0
     replaced: list[dict[str, Any]] = []
+    stages: list[tuple[Terms, dict[int, int]]] = []
     left, right = [a for a, _ in roots], [b for _, b in roots]
     while True:
         # a store and a prover of its own for every round: what was merged gave the graphs new classes
-        terms, ends = anew(terms, [*left, *right])
-        left, right = ends[: len(left)], ends[len(left) :]
+        fresh, known = anew(terms, [*left, *right])
+        left, right = ([known[terms.find(root)] for root in side] for side in (left, right))
+        terms = fresh
+        stages.append((terms, known))
         prover = Prover(terms, left, right, pair.row_counts(), seed=seed, target=target, deadline=deadline)
         proved = prover.prove()
         error += 2.0 ** prover.log2_error()
         if proved:
-            return Substitution(replaced, error)
+            return Substitution(replaced, error, tuple(stages))
         found = _near(terms, prover) or _facing(terms, prover)
         idle = 0 if found else idle + 1  # merges alone may bring constants face to face in the next store
         if (idle and not terms.joins) or idle > _IDLE or len(replaced) > _MOST:

@@ -16,8 +16,8 @@ def digest(terms: Terms) -> int:
     return int.from_bytes(whole.digest()[:16], "little")
 
 
-def anew(terms: Terms, roots: Sequence[int]) -> tuple[Terms, list[int]]:
-    """A store of what is below ``roots`` alone, in which merged classes are one from the start, and the roots in it.
+def anew(terms: Terms, roots: Sequence[int]) -> tuple[Terms, dict[int, int]]:
+    """A store of what is below ``roots`` alone, in which merged classes are one from the start, and each class in it.
 
     A class that a merge turned into movement, or into a constant, is then seen through by all that use it.
     """
@@ -35,4 +35,4 @@ def anew(terms: Terms, roots: Sequence[int]) -> tuple[Terms, list[int]]:
         )
         if cls in centred:
             fresh.centred.add(known[cls])
-    return fresh, [known[terms.find(r)] for r in roots]
+    return fresh, known

@@ -12,13 +12,14 @@ from graphcheck.verdict import Verdict
 from graphcheck.verdicts import record
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged, Substitutions
+from graphcheck.verdicts.steps import Met
 
 
 def look(case: Case, evidence: Evidence) -> Judged | None:
     """``within-rounding`` where the proof goes through at all sizes and samples once constants are replaced."""
-    found, settled, within = Substitutions(), [], False
+    found, settled, proofs, within = Substitutions(), list[Attempt](), list[Met](), False
     try:
-        for attempt, each in _substituted(case):
+        for attempt, pair, each in _substituted(case):
             if each is None:
                 found = Substitutions()
                 break
@@ -27,22 +28,27 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
             if not each.within:
                 break
             settled.append(attempt)
+            proofs.append((pair, each.stages))
         else:
             within = bool(found.constants) and found.error <= case.options.error_probability
     finally:
-        evidence.rounding = dataclasses.replace(found, attempts=tuple(settled) if within else ())
+        everywhere = slice(None if within else 0)
+        evidence.rounding = dataclasses.replace(found, attempts=tuple(settled)[everywhere], proofs=tuple(proofs)[everywhere])
     if not within:
         return None
     return Verdict.WITHIN_ROUNDING, record.within_rounding(evidence.constants, evidence.attempts, case.sizes)
 
 
-def _substituted(case: Case) -> Iterator[tuple[Attempt, rounding.Substitution | None]]:
+def _substituted(case: Case) -> Iterator[tuple[Attempt, Pair, rounding.Substitution | None]]:
     """The constants that keep the graphs apart, at one choice of sizes and samples after the other."""
     for chosen in case.sizes.choices():
         pushed, pulled = (case.sizes.pairs(chosen, affine=affine) for affine in ("push", "pull"))
         for sample, pair in pushed:
-            found = _substitute(case, pair) or _substitute(case, next(p for s, p in pulled if s == sample))
-            yield Attempt(chosen, sample), found
+            found = _substitute(case, pair)
+            if found is None:
+                pair = next(p for s, p in pulled if s == sample)
+                found = _substitute(case, pair)
+            yield Attempt(chosen, sample), pair, found
 
 
 def _substitute(case: Case, pair: Pair) -> rounding.Substitution | None:

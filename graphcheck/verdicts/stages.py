@@ -1,0 +1,157 @@
+"""The stores in which two graphs met, one after the other, and the merges by which two of their classes became one.
+
+A proof has one: that in which both graphs were traced. ``within-rounding`` takes a store of its own for each round.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping, Sequence
+
+from graphcheck.kernel.terms.store import Term, Terms
+from graphcheck.kernel.terms.why import Congruence, Why
+
+Stage = tuple[Terms, Mapping[int, int]]  # a store, and the class there of each class of the stage before
+
+
+class _Store:
+    """The merges of one store, as a forest: between two classes that were merged there is one way."""
+
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self.ways: dict[int, list[tuple[int, Why]]] = collections.defaultdict(list)
+        for a, b, why in terms.joins:
+            self.ways[a].append((b, why))
+            self.ways[b].append((a, why))
+
+    def source(self, term: Term) -> int | None:
+        """What a class is a rearrangement of, all elements kept; None if it is none."""
+        if term.kind != "move" or len(term.args) != 1 or self.terms.size(term.args[0]) != term.size:
+            return None
+        return term.args[0] if self.terms.maps.inverse(term.params[0]) is not None else None
+
+    def traced(self, cls: int) -> int:
+        """The class behind rearrangements, merges aside."""
+        source = self.source(self.terms.replaced.get(cls, self.terms.terms[cls]))
+        while source is not None:
+            cls = source
+            source = self.source(self.terms.replaced.get(cls, self.terms.terms[cls]))
+        return cls
+
+    def root(self, cls: int) -> int:
+        """The class behind rearrangements, as it is known in the end."""
+        cls = self.terms.find(cls)
+        while (source := self.source(self.terms.terms[cls])) is not None:
+            cls = self.terms.find(source)
+        return cls
+
+    def path(self, a: int, b: int) -> list[Why]:
+        """The reasons on the way from one class to another that it was merged with."""
+        came: dict[int, tuple[int, Why] | None] = {a: None}
+        queue = collections.deque([a])
+        while queue and b not in came:
+            here = queue.popleft()
+            for there, why in self.ways.get(here, ()):
+                if there not in came:
+                    came[there] = (here, why)
+                    queue.append(there)
+        found = []
+        step = came.get(b)
+        while step is not None:
+            found.append(step[1])
+            step = came[step[0]]
+        return found[::-1]
+
+    def between(self, a: int, b: int) -> list[Why] | None:
+        """The reasons why two classes have the same elements; None if they have not."""
+        if self.terms.find(a) == self.terms.find(b):
+            return self.path(a, b)
+        for x, left in self._behind(a):
+            for y, right in self._behind(b):
+                if self.terms.find(x) == self.terms.find(y):
+                    return [*left, *right, *self.path(x, y)]
+        return None
+
+    def _behind(self, cls: int) -> list[tuple[int, list[Why]]]:
+        """The classes that a class is a rearrangement of, one behind the other, with the merges on the way."""
+        found: list[tuple[int, list[Why]]] = [(cls, [])]
+        while True:
+            cls, whys = found[-1]
+            source = self.source(self.terms.replaced.get(cls, self.terms.terms[cls]))
+            if source is None:
+                rep = self.terms.find(cls)
+                source = self.source(self.terms.terms[rep])
+                if source is None:
+                    return found
+                whys = [*whys, *self.path(cls, rep)]
+            found.append((source, whys))
+
+    def opened(self, whys: Sequence[Why], known: set[int]) -> list[Why]:
+        """The reasons with those behind each congruence, but for operands that are ``known`` (by their roots) to be one."""
+        found: dict[int, Why] = {}
+        stack = list(reversed(whys))
+        while stack:
+            why = stack.pop()
+            if id(why) in found:
+                continue
+            found[id(why)] = why
+            if isinstance(why, Congruence):
+                for a, b in why.operands:
+                    if self.root(a) not in known:
+                        stack += self.path(a, b)
+        return list(found.values())
+
+
+class Stages:
+    """The stores of a proof; classes are those of the first, to which both graphs were traced."""
+
+    def __init__(self, first: Terms, later: Sequence[Stage]) -> None:
+        self._stores = [_Store(first), *(_Store(terms) for terms, _ in later)]
+        self._known = [known for _, known in later]
+        self._roots: dict[int, int | None] = {}
+        self._traced: dict[int, int] = {}
+
+    def _places(self, cls: int) -> list[int]:
+        """The class in each store, as far as it goes."""
+        found = [cls]
+        for store, known in zip(self._stores, self._known, strict=False):
+            there = known.get(store.terms.find(found[-1]))
+            if there is None:
+                break
+            found.append(there)
+        return found
+
+    def root(self, cls: int) -> int | None:
+        """The class behind rearrangements in the last store; None for a constant, and for what no output needs."""
+        if cls not in self._roots:
+            places = self._places(cls)
+            last = self._stores[-1]
+            root = last.root(places[-1]) if len(places) == len(self._stores) else None
+            self._roots[cls] = None if root is None or root in last.terms.arrays else root
+        return self._roots[cls]
+
+    def traced(self, cls: int) -> int:
+        """The class behind rearrangements, merges aside."""
+        if cls not in self._traced:
+            self._traced[cls] = self._stores[0].traced(cls)
+        return self._traced[cls]
+
+    def verb(self, cls: int) -> str:
+        """What computes the class, behind rearrangements."""
+        places = self._places(cls)
+        store = self._stores[len(places) - 1]
+        return store.terms.terms[store.root(places[-1])].kind
+
+    def same(self, a: int, b: int) -> bool:
+        """Whether two classes are one in the end."""
+        x, y = self._places(a), self._places(b)
+        return any(s.terms.find(p) == s.terms.find(q) for s, p, q in zip(self._stores, x, y, strict=False))
+
+    def whys(self, a: int, b: int, known: Sequence[int]) -> list[Why]:
+        """The merges that made two classes one, back to tensors that are known to be one (their classes)."""
+        for number, (store, x, y) in enumerate(zip(self._stores, self._places(a), self._places(b), strict=False)):
+            found = store.between(x, y)
+            if found is not None:
+                places = (self._places(c) for c in known)
+                return store.opened(found, {store.root(p[number]) for p in places if number < len(p)})
+        return []
