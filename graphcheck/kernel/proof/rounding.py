@@ -23,7 +23,8 @@ from graphcheck.kernel.proof.summation import LAMBDA, room_of_products, room_of_
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.renewal import anew
-from graphcheck.kernel.terms.store import Operand, Term, Terms, reduces
+from graphcheck.kernel.terms.store import Operand, Terms
+from graphcheck.kernel.terms.verbs import Term, reduces
 from graphcheck.kernel.terms.why import Rounded
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real

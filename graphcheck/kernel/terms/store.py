@@ -1,18 +1,7 @@
 """The record of an evaluation: hash-consed terms over a handful of verbs, in normal form (congruence).
 
-A *class* is a flat tensor of reals known by what computes it; the shape stands outside, so every reshape is free. The
-verbs are all that an operator may use to say what it means, and all that an evaluation domain has to implement:
-
-=========== ======================================================================================================
-const       a constant array
-leaf        a free tensor (graph input, or a class taken as free by a proof window)
-move        movement: sources laid end to end, picked by an integer map (:mod:`graphcheck.kernel.terms.maps`)
-ew          elementwise ``fn`` over operands, each a class seen through a map (None: as it is; size 1: a scalar)
-contract    [B, m, k] x [B, n, k] -> [B, m, n], summed over k; an operand with one batch is shared by all
-sum         [rows, k] -> [rows]
-rows        [rows, k] -> [rows, k] or [rows]: softmax, max, min, ... of each row
-opaque      an operator nobody has taught: a function of its operands and its key, nothing else is known
-=========== ======================================================================================================
+A *class* is a flat tensor of reals known by what computes it (:mod:`graphcheck.kernel.terms.verbs`); the shape stands
+outside, so every reshape is free.
 
 The same key is the same class. ``merge`` joins two classes that were proved equal, and re-keys what uses them, as
 e-graphs do (Willsey et al., "egg", POPL 2021), so that everything behind a merged tensor closes without evaluation.
@@ -32,21 +21,12 @@ from graphcheck.files.hashing import Hashes
 from graphcheck.kernel.terms import constants
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map, Maps
+from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum, Term, Verb, reduces
 from graphcheck.kernel.terms.why import Congruence, Why, distinct
 
 Operand = tuple[int, Map | None]
 # What a rule finds: its number (0: not worth a note), and the class of the result or the operands in normal form.
 Found = tuple[int, int | Sequence[Any]]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Term:
-    """One application of a verb: ``kind`` and its parameters (hashable), the operands' classes, the number of elements."""
-
-    kind: str
-    params: tuple[Any, ...]
-    args: tuple[int, ...]
-    size: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -58,18 +38,18 @@ class Rules:
 
     Attributes:
         flatten: (sources, map) Movement of movement as one.
-        neginf: (kind, parameters, operands, size) Whether -inf may stand in the result of a verb.
+        neginf: (verb, operands, size) Whether -inf may stand in the result of a verb.
         ew: (views, function, size) As an elementwise function is asked for.
         placed: (views, function, size) Once its operands stand as they are kept.
-        contract: ((a, b), (batches, m, n, k, kn)).
+        contract: ((a, b), verb).
         rows: ((a,), function, rows, k) Sums, and functions of a row.
     """
 
     flatten: Callable[[Terms, tuple[int, ...], Map], tuple[tuple[int, ...], Map]]
-    neginf: Callable[[Terms, str, tuple[Any, ...], tuple[int, ...], int], bool]
+    neginf: Callable[[Terms, Verb, tuple[int, ...], int], bool]
     ew: tuple[tuple[str, Callable[[Terms, Sequence[Operand], str, int], Found | None]], ...]
     placed: tuple[tuple[str, Callable[[Terms, Sequence[Operand], str, int], Found | None]], ...] = ()
-    contract: tuple[tuple[str, Callable[[Terms, Sequence[int], tuple[Any, ...]], Found | None]], ...]
+    contract: tuple[tuple[str, Callable[[Terms, Sequence[int], Contract], Found | None]], ...]
     rows: tuple[tuple[str, Callable[[Terms, Sequence[int], str, int, int], Found | None]], ...]
 
 
@@ -113,20 +93,20 @@ class Terms:
         """Number of elements of a class."""
         return self.terms[cls].size
 
-    def _intern(self, kind: str, params: tuple[Any, ...], args: tuple[int, ...], size: int) -> int:
-        key = (kind, params, args, size)
+    def _intern(self, make: Callable[..., Verb], params: tuple[Any, ...], args: tuple[int, ...], size: int) -> int:
+        key = (make, params, args, size)  # a tuple is found ten times as fast as the verb that it becomes
         found = self._keys.get(key)
         if found is not None:
             return self.find(found)
         cls = len(self.terms)
-        self._keys[key] = cls
-        self.terms.append(Term(kind, params, args, size))
+        self._keys[key], verb = cls, make(*params)
+        self.terms.append(Term(verb, args, size))
         self._parent.append(cls)
         self._users.append([])
         below = [self.depth[a] for a in args]
-        contractions = max((d[0] for d in below), default=0) + (kind == "contract")
+        contractions = max((d[0] for d in below), default=0) + isinstance(verb, Contract)
         self.depth.append((contractions, max((d[1] for d in below), default=0) + 1))
-        self.neginf.append(self.rules.neginf(self, kind, params, args, size))
+        self.neginf.append(self.rules.neginf(self, verb, args, size))
         for arg in set(args):
             self._users[arg].append(cls)
         return cls
@@ -162,8 +142,8 @@ class Terms:
     def _becomes_move(self, kept: int, gone: int) -> bool:
         """Whether the class kept is better known as the movement that the other one is, since users look through movement."""
         term = self.terms[gone]
-        known = kept in self.arrays or self.terms[kept].kind in ("move", "leaf")
-        return not known and term.kind == "move" and all(self.find(a) < kept for a in term.args)
+        known = kept in self.arrays or isinstance(self.terms[kept].verb, (Move, Leaf))
+        return not known and isinstance(term.verb, Move) and all(self.find(a) < kept for a in term.args)
 
     def _rank(self, cls: int) -> tuple[bool, int]:
         return (cls not in self.arrays, cls)
@@ -175,23 +155,25 @@ class Terms:
 
     def make(self, term: Term, args: Sequence[int]) -> int:
         """The class of a term's verb on other operands."""
-        if term.kind == "move":
-            return self.move(args, term.params[0])
-        if term.kind == "ew":
-            return self.ew(term.params[0], list(zip(args, term.params[1], strict=True)), term.size)
-        if term.kind == "contract":
-            return self.contract(args[0], args[1], *term.params)
-        if term.kind == "sum":
-            return self.sum(args[0], *term.params)
-        if term.kind == "rows":
-            return self.rows(term.params[0], args[0], *term.params[1:])
-        return self._intern(term.kind, term.params, tuple(args), term.size)
+        match term.verb:
+            case Move(map_):
+                return self.move(args, map_)
+            case Ew(fn, maps):
+                return self.ew(fn, list(zip(args, maps, strict=True)), term.size)
+            case Contract(batches, m, n, k, kn):
+                return self.contract(args[0], args[1], batches, m, n, k, kn)
+            case Sum(rows, k):
+                return self.sum(args[0], rows, k)
+            case Rows(fn, rows, k):
+                return self.rows(fn, args[0], rows, k)
+            case verb:
+                return self._intern(type(verb), (verb.key,), tuple(args), term.size)
 
     # -- verbs ---------------------------------------------------------------------------------------------------
 
     def leaf(self, key: tuple[Any, ...], size: int) -> int:
         """A free tensor known by ``key``."""
-        return self._intern("leaf", key, (), size)
+        return self._intern(Leaf, (key,), (), size)
 
     def const(self, array: np.ndarray, bits: int | None = None) -> int:
         """A constant; NaN and +inf are undecided. A constant with one value throughout is a scalar.
@@ -203,7 +185,7 @@ class Terms:
         if flat.size > 1 and flat.dtype != object and constants.uniform(flat):
             return self.move((self.const(flat[:1], bits),), self.maps.intern(np.ones(flat.size, np.int32)))
         digest = constants.key(flat, self.hashes)
-        found = self._keys.get(("const", digest, (), flat.size))
+        found = self._keys.get((Const, (digest,), (), flat.size))
         if found is not None:
             cls = self.find(found)
             self.precision[cls] = max(self.precision.get(cls, 0), bits)
@@ -214,7 +196,7 @@ class Terms:
             if not np.isneginf(values[~np.isfinite(values)].astype(np.float64)).all():
                 raise Undecided("a constant holds NaN or +inf")
             has_neginf = True
-        cls = self._intern("const", digest, (), flat.size)
+        cls = self._intern(Const, (digest,), (), flat.size)
         self.arrays[cls], self.precision[cls] = values, bits
         self.neginf[cls] = has_neginf
         return cls
@@ -236,11 +218,11 @@ class Terms:
             if all(constants.fits(a, dtype) for a in arrays):
                 padded = np.concatenate([np.zeros(1, dtype), *arrays])
                 return self.const(padded[map_.index], max(self.precision.get(s, 0) for s in sources))
-        return self._intern("move", (map_,), sources, map_.size)
+        return self._intern(Move, (map_,), sources, map_.size)
 
     def _zeros(self, size: int) -> int:
         zero = self.const(np.zeros(1, np.float32))
-        return self._intern("move", (self.maps.intern(np.ones(size, np.int32)),), (zero,), size)
+        return self._intern(Move, (self.maps.intern(np.ones(size, np.int32)),), (zero,), size)
 
     def ew(self, fn: str, operands: Sequence[Operand], size: int) -> int:
         """Elementwise ``fn``; each operand is (class, map to ``size`` elements) with None for as-is or a scalar.
@@ -271,11 +253,12 @@ class Terms:
     def _view(self, cls: int, map_: Map | None, size: int) -> Operand:
         cls = self.find(cls)
         term = self.terms[cls]
-        if map_ is None and self.size(cls) == 1 < size and term.kind == "move":
+        moved = term.verb if isinstance(term.verb, Move) else None
+        if map_ is None and self.size(cls) == 1 < size and moved is not None:
             map_ = self.maps.intern(np.ones(size, np.int32))  # a scalar picked from a tensor is seen at every place
-        if term.kind == "move" and len(term.args) == 1:
+        if moved is not None and len(term.args) == 1:
             inner = self.find(term.args[0])
-            composed = self.maps.compose(term.params[0], map_)
+            composed = self.maps.compose(moved.map, map_)
             assert composed is not None
             if self.size(inner) == 1 and not composed.has_zero:
                 return inner, None
@@ -293,7 +276,7 @@ class Terms:
         if isinstance(found, int):
             return found
         views = sorted(found, key=lambda v: (v[0], v[1].key if v[1] else b"")) if function(fn).commutative else found
-        return self._intern("ew", (fn, tuple(m for _, m in views)), tuple(c for c, _ in views), size)
+        return self._intern(Ew, (fn, tuple(m for _, m in views)), tuple(c for c, _ in views), size)
 
     def constant_like(self, cls: int) -> bool:
         """Whether a class is computed from constants alone."""
@@ -301,13 +284,13 @@ class Terms:
         for c in self.order([cls], known.__contains__):
             if c not in known:
                 term = self.terms[c]
-                known[c] = c in self.arrays or (term.kind != "leaf" and all(known[self.find(a)] for a in term.args))
+                known[c] = c in self.arrays or (not isinstance(term.verb, Leaf) and all(known[self.find(a)] for a in term.args))
         return known[self.find(cls)]
 
     def scalar(self, cls: int) -> float | None:
         """The value of a scalar constant, if the class is one (also one spread over a tensor)."""
         term = self.terms[self.find(cls)]
-        if term.kind == "move" and len(term.args) == 1 and not term.params[0].has_zero:
+        if isinstance(term.verb, Move) and len(term.args) == 1 and not term.verb.map.has_zero:
             cls = term.args[0]
         array = self.arrays.get(self.find(cls))
         return float(array[0]) if array is not None and array.size == 1 else None
@@ -325,27 +308,28 @@ class Terms:
         With ``kn`` the second operand is [Bb, k, n]: the way most weights are stored, and how constants are kept.
         """
         a, b = self.find(a), self.find(b)
-        batch = max(batches)
         if kn != (b in self.arrays):
             b, kn = self.move((b,), self.maps.transpose((batches[1], *((k, n) if kn else (n, k))), (0, 2, 1))), not kn
-        found = self._ruled(self.rules.contract, (a, b), (batches, m, n, k, kn))
-        return found if isinstance(found, int) else self._intern("contract", (batches, m, n, k, kn), tuple(found), batch * m * n)
+        found = self._ruled(self.rules.contract, (a, b), Contract(batches, m, n, k, kn))
+        if isinstance(found, int):
+            return found
+        return self._intern(Contract, (batches, m, n, k, kn), tuple(found), max(batches) * m * n)
 
     def sum(self, a: int, rows: int, k: int) -> int:
         """[rows, k] -> [rows]."""
         found = self._ruled(self.rules.rows, (self.find(a),), "sum", rows, k)
-        return found if isinstance(found, int) else self._intern("sum", (rows, k), tuple(found), rows)
+        return found if isinstance(found, int) else self._intern(Sum, (rows, k), tuple(found), rows)
 
     def rows(self, fn: str, a: int, rows: int, k: int) -> int:
         """Apply a row function to each row of [rows, k]; max and min give one value a row, the others k."""
         found = self._ruled(self.rules.rows, (self.find(a),), fn, rows, k)
         if isinstance(found, int):
             return found
-        return self._intern("rows", (fn, rows, k), tuple(found), rows if reduces(fn) else rows * k)
+        return self._intern(Rows, (fn, rows, k), tuple(found), rows if reduces(fn) else rows * k)
 
     def opaque(self, key: tuple[Any, ...], args: Sequence[int], size: int) -> int:
         """An unknown function, known by ``key``, of its operands."""
-        return self._intern("opaque", key, tuple(self.find(a) for a in args), size)
+        return self._intern(Opaque, (key,), tuple(self.find(a) for a in args), size)
 
     # -- walks ---------------------------------------------------------------------------------------------------
 
@@ -366,8 +350,3 @@ class Terms:
             if not stop(cls):
                 stack += [(self.find(a), False) for a in self.terms[cls].args]
         return result
-
-
-def reduces(fn: str) -> bool:
-    """Whether a row function gives one value a row (max, min, argmax, argmin) or a row."""
-    return fn in ("max", "min") or fn.startswith("arg")

@@ -10,12 +10,13 @@ import numpy as np
 
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum
 
 V = TypeVar("V")
 
 
 class Domain(Protocol[V]):
-    """The verbs of :mod:`graphcheck.kernel.terms.store` on flat values of one kind."""
+    """The verbs of :mod:`graphcheck.kernel.terms.verbs` on flat values of one kind."""
 
     def const(self, array: np.ndarray) -> V:
         """A constant array."""
@@ -45,24 +46,23 @@ class Domain(Protocol[V]):
 def apply(terms: Terms, domain: Domain[V], cls: int, args: Sequence[V]) -> V:
     """One term of the store on values of its operands."""
     term = terms.terms[cls]
-    params = term.params
-    match term.kind:
-        case "const":
+    match term.verb:
+        case Const():
             return domain.const(terms.arrays[cls])
-        case "leaf":
-            return domain.leaf(cls, params, term.size)
-        case "move":
-            return domain.move(args, params[0])
-        case "ew":
-            return domain.ew(params[0], args, params[1], term.size)
-        case "contract":
-            return domain.contract(args[0], args[1], *params)
-        case "sum":
-            return domain.sum(args[0], *params)
-        case "rows":
-            return domain.rows(params[0], args[0], params[1], params[2], term.size)
-        case _:
-            return domain.opaque(params, args, term.size)
+        case Leaf(key):
+            return domain.leaf(cls, key, term.size)
+        case Move(map_):
+            return domain.move(args, map_)
+        case Ew(fn, maps):
+            return domain.ew(fn, args, maps, term.size)
+        case Contract(batches, m, n, k, kn):
+            return domain.contract(args[0], args[1], batches, m, n, k, kn)
+        case Sum(rows, k):
+            return domain.sum(args[0], rows, k)
+        case Rows(fn, rows, k):
+            return domain.rows(fn, args[0], rows, k, term.size)
+        case Opaque(key):
+            return domain.opaque(key, args, term.size)
 
 
 def evaluate(

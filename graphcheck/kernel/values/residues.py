@@ -18,7 +18,7 @@ import numpy as np
 from graphcheck.errors import Undecided
 from graphcheck.kernel.terms.functions import Function, function
 from graphcheck.kernel.terms.maps import Map
-from graphcheck.kernel.terms.store import reduces
+from graphcheck.kernel.terms.verbs import reduces
 
 LOW, HIGH = 2**21, 2**22
 PRIME_COUNT = 140_336  # primes in [LOW, HIGH)

@@ -16,12 +16,12 @@ which of the two an optimizer did is not known beforehand, so both are tried.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from graphcheck.kernel.terms.rules.identities import Applied
 from graphcheck.kernel.terms.store import Operand, Terms
+from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Term
 
 
 def push(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Applied | None:
@@ -46,30 +46,30 @@ def _gathered(terms: Terms, views: Sequence[Operand], fn: str, size: int, *, pul
         return None  # a scalar spread over a tensor
     term = terms.terms[x[0]]
     pulled = pulls and fn == "mul" and terms.size(d[0]) == 1 and d[1] is None
-    if term.kind == "contract" and fn == "mul" and x[1] is None and not pulled:
-        return _into_weight(terms, x[0], d, size)
-    if term.kind != "ew" or term.params[0] not in ("add", "mul") or len(term.args) != 2:
+    if isinstance(term.verb, Contract) and fn == "mul" and x[1] is None and not pulled:
+        return _into_weight(terms, term, d, size)
+    if not isinstance(term.verb, Ew) or term.verb.fn not in ("add", "mul"):
         return None
-    inner = []
-    for c, m in zip(term.args, term.params[1], strict=True):
+    inner, below = [], term.verb.fn
+    for c, m in zip(term.args, term.verb.maps, strict=True):
         scalar = m is None and terms.size(c) == 1
         inner.append((terms.find(c), None if scalar else terms.maps.compose(m, x[1])))
     known = [terms.constant_like(c) for c, _ in inner]
-    if known[0] == known[1] or (fn == "add" and term.params[0] == "mul"):
+    if known[0] == known[1] or (fn == "add" and below == "mul"):
         return None
-    if pulled and not (term.params[0] == "mul" and min(terms.size(c) for c, _ in inner) == 1):
+    if pulled and not (below == "mul" and min(terms.size(c) for c, _ in inner) == 1):
         return None  # a scalar stays outside, but two of them are one
     free, fixed = (inner[1], inner[0]) if known[0] else (inner[0], inner[1])
     folded = terms.ew(fn, [fixed, d], size)
-    if fn == term.params[0]:
+    if fn == below:
         return 1 if fn == "add" else 2, terms.ew(fn, [free, (folded, None)], size)
     return 3, terms.ew("add", [(terms.ew("mul", [free, d], size), None), (folded, None)], size)
 
 
-def _into_weight(terms: Terms, cls: int, d: Operand, size: int) -> Applied | None:
+def _into_weight(terms: Terms, term: Term, d: Operand, size: int) -> Applied | None:
     """Case 4."""
-    term = terms.terms[cls]
-    batches, m, n, k, kn = term.params
+    assert isinstance(term.verb, Contract)
+    batches, n, k, kn = term.verb.batches, term.verb.n, term.verb.k, term.verb.kn
     a, w = (terms.find(c) for c in term.args)
     if not terms.constant_like(w) or batches[1] not in (1, max(batches)):
         return None
@@ -85,32 +85,30 @@ def _into_weight(terms: Terms, cls: int, d: Operand, size: int) -> Applied | Non
         spread = np.repeat(column[:, None, :], k, axis=1) if kn else np.repeat(column[:, :, None], k, axis=2)
         factor = (d[0], terms.maps.intern(spread))
     weight = terms.ew("mul", [(w, None), factor], batches[1] * n * k)
-    return 4, terms.contract(a, weight, batches, m, n, k, kn)
+    return 4, terms.make(term, (a, weight))
 
 
-def pull_scalar(terms: Terms, operands: Sequence[int], params: tuple[Any, ...]) -> Applied | None:
+def pull_scalar(terms: Terms, operands: Sequence[int], verb: Contract) -> Applied | None:
     """Case 5, for either operand of a contraction; None where neither is a scalar multiple."""
     a, b = operands
     for first, (x, y) in enumerate(((b, a), (a, b))):
         found = None if terms.constant_like(x) else _scalar_multiple(terms, x)
         if found is not None:
             bare, factor = found
-            product = terms.contract(bare, y, *params) if first else terms.contract(y, bare, *params)
+            c = (verb.batches, verb.m, verb.n, verb.k, verb.kn)
+            product = terms.contract(bare, y, *c) if first else terms.contract(y, bare, *c)
             return 5, terms.ew("mul", [(product, None), (factor, None)], terms.size(product))
     return None
 
 
 def _scalar_multiple(terms: Terms, cls: int) -> tuple[int, int] | None:
     """(x, s) of a class that is x * s, behind movement too."""
-    term = terms.terms[terms.find(cls)]
-    if term.kind == "move" and len(term.args) == 1:
-        inner = _scalar_multiple(terms, term.args[0])
-        return None if inner is None else (terms.move((inner[0],), term.params[0]), inner[1])
-    if term.kind != "ew" or term.params[0] != "mul" or len(term.args) != 2:
-        return None
-    for x, s in (term.args, term.args[::-1]):
-        at = term.args.index(s)
-        plain = terms.size(x) == term.size and all(m is None for m in term.params[1])
-        if plain and terms.size(s) == 1 and term.params[1][at] is None and terms.constant_like(s):
-            return terms.find(x), terms.find(s)
+    match terms.terms[terms.find(cls)]:
+        case Term(Move(map_), (source,)):
+            inner = _scalar_multiple(terms, source)
+            return None if inner is None else (terms.move((inner[0],), map_), inner[1])
+        case Term(Ew("mul", (None, None)), (a, b), size):
+            for x, s in ((a, b), (b, a)):
+                if terms.size(x) == size and terms.size(s) == 1 and terms.constant_like(s):
+                    return terms.find(x), terms.find(s)
     return None

@@ -8,12 +8,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from graphcheck.kernel.terms.maps import Map, Maps
 from graphcheck.kernel.terms.store import Found, Terms
+from graphcheck.kernel.terms.verbs import Contract, Move
 
 _UNORDERED = ("sum", "max", "min")
 
@@ -32,34 +32,33 @@ def one_hot(array: np.ndarray | None, n: int, k: int) -> np.ndarray | None:
     return picked if bool((table[np.arange(n), picked] == 1).all()) else None
 
 
-def pick(terms: Terms, operands: Sequence[int], params: tuple[Any, ...]) -> Found | None:
+def pick(terms: Terms, operands: Sequence[int], verb: Contract) -> Found | None:
     """Case 2."""
-    (a, b), (batches, m, n, k, kn) = operands, params
-    picked = one_hot(terms.arrays.get(b), n, k) if kn and batches[1] == 1 else None
+    a, b = operands
+    picked = one_hot(terms.arrays.get(b), verb.n, verb.k) if verb.kn and verb.batches[1] == 1 else None
     if picked is None:
         return None
-    rows = np.arange(max(batches) * m)[:, None] * k
+    rows = np.arange(max(verb.batches) * verb.m)[:, None] * verb.k
     return 2, terms.move((a,), terms.maps.intern(rows + picked[None, :] + 1))
 
 
-def swap(terms: Terms, operands: Sequence[int], params: tuple[Any, ...]) -> Found | None:
+def swap(terms: Terms, operands: Sequence[int], verb: Contract) -> Found | None:
     """The older operand first, a constant behind."""
-    (a, b), (batches, m, n, k, _) = operands, params
+    (a, b), batches, m, n = operands, verb.batches, verb.m, verb.n
     if b in terms.arrays or not (a in terms.arrays or a > b):
         return None
-    swapped = terms.contract(b, a, batches[::-1], n, m, k)
+    swapped = terms.contract(b, a, batches[::-1], n, m, verb.k)
     return 0, terms.move((swapped,), terms.maps.transpose((max(batches), n, m), (0, 2, 1)))
 
 
-def sort(terms: Terms, operands: Sequence[int], params: tuple[Any, ...]) -> Found | None:
+def sort(terms: Terms, operands: Sequence[int], verb: Contract) -> Found | None:
     """Case 1 for a product: the order of a flattened patch is no matter."""
-    (a, b), (batches, m, n, k, kn) = operands, params
-    term = terms.terms[a]
-    found = order(term.params[0], k) if term.kind == "move" and batches[1] == 1 else None
+    (a, b), moved, n, k = operands, terms.terms[operands[0]].verb, verb.n, verb.k
+    found = order(moved.map, k) if isinstance(moved, Move) and verb.batches[1] == 1 else None
     if found is None:
         return None
-    picked = terms.move((a,), arranged(terms.maps, batches[0] * m, k, found))
-    if kn:
+    picked = terms.move((a,), arranged(terms.maps, verb.batches[0] * verb.m, k, found))
+    if verb.kn:
         return 1, (picked, terms.move((b,), terms.maps.intern(found[:, None] * n + np.arange(1, n + 1))))
     return 1, (picked, terms.move((b,), arranged(terms.maps, n, k, found)))
 
@@ -76,8 +75,8 @@ def single(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) ->
 
 def unordered(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) -> Found | None:
     """Case 1 for a sum, a Max or a Min."""
-    term = terms.terms[operands[0]]
-    found = order(term.params[0], k) if fn in _UNORDERED and term.kind == "move" else None
+    moved = terms.terms[operands[0]].verb
+    found = order(moved.map, k) if fn in _UNORDERED and isinstance(moved, Move) else None
     return None if found is None else (1, (terms.move(operands, arranged(terms.maps, rows, k, found)),))
 
 

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphcheck.kernel.terms.rules.identities import Applied, negated
+from graphcheck.kernel.terms.rules.identities import Applied, is_step, negated
 from graphcheck.kernel.terms.store import Found, Operand, Terms
+from graphcheck.kernel.terms.verbs import Ew
 
 OPPOSITE = {"max": "min", "min": "max"}
 
@@ -67,17 +68,16 @@ def _nested(terms: Terms, fn: str, view: Operand, size: int) -> list[Operand] | 
     """The operands of a view that is a Max (or Min) itself, Relu being Max(x, 0), seen at the same places."""
     cls, map_ = view
     term = terms.terms[cls]
-    if term.kind != "ew" or (map_ is None and term.size != size):
+    if not isinstance(term.verb, Ew) or (map_ is None and term.size != size):
         return None
     args = [terms.find(a) for a in term.args]
-    if term.params[0] == fn:
-        scalars = [terms.size(a) == 1 and m is None for a, m in zip(args, term.params[1], strict=True)]
-        maps = [None if s else terms.maps.compose(m, map_) for s, m in zip(scalars, term.params[1], strict=True)]
+    if term.verb.fn == fn:
+        scalars = [terms.size(a) == 1 and m is None for a, m in zip(args, term.verb.maps, strict=True)]
+        maps = [None if s else terms.maps.compose(m, map_) for s, m in zip(scalars, term.verb.maps, strict=True)]
         return list(zip(args, maps, strict=True))
-    if fn == "max" and term.params == ("mul", (None, None)):
+    if fn == "max" and term.verb == Ew("mul", (None, None)):
         for x, step in (args, args[::-1]):
-            over = terms.terms[step]
-            if over.kind == "ew" and over.params == ("pos", (None,)) and terms.find(over.args[0]) == x:
+            if is_step(terms, (step, None), (x, None)):
                 return [(x, map_), _scalar(terms, 0.0)]
     return None
 
@@ -106,9 +106,9 @@ def _clipped(terms: Terms, fn: str, x: Operand, bound: float, size: int) -> Appl
 def _sloped(terms: Terms, fn: str, x: Operand, y: Operand, size: int) -> int | None:
     """Case 5, for y = s x."""
     term = terms.terms[y[0]]
-    if term.kind != "ew" or term.params[0] != "mul" or (y[1] is None and term.size != size):
+    if not (isinstance(term.verb, Ew) and term.verb.fn == "mul") or (y[1] is None and term.size != size):
         return None
-    for s, base, map_ in zip(term.args, term.args[::-1], term.params[1][::-1], strict=True):
+    for s, base, map_ in zip(term.args, term.args[::-1], term.verb.maps[::-1], strict=True):
         slope = terms.scalar(s)
         if slope is None or (terms.find(base), terms.maps.compose(map_, y[1])) != x:
             continue

@@ -6,25 +6,26 @@ import numpy as np
 
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Move
 
 
 def flatten(terms: Terms, sources: tuple[int, ...], map_: Map) -> tuple[tuple[int, ...], Map]:
     """Compose with the sources' own movement, drop what is not used, order the sources by class."""
     inner = [terms.terms[s] for s in sources]
     if len(sources) == 1:
-        if inner[0].kind == "move":
-            composed = terms.maps.compose(inner[0].params[0], map_)
+        if isinstance(inner[0].verb, Move):
+            composed = terms.maps.compose(inner[0].verb.map, map_)
             args = tuple(terms.find(a) for a in inner[0].args)
             assert composed is not None
             return (
                 flatten(terms, args, composed)
-                if len(args) > 1 or terms.terms[args[0]].kind == "move"
+                if len(args) > 1 or isinstance(terms.terms[args[0]].verb, Move)
                 else (args, composed)
             )
         return sources, map_
     leaves: dict[int, int] = {}
     for source, term in zip(sources, inner, strict=True):
-        for arg in term.args if term.kind == "move" else (source,):
+        for arg in term.args if isinstance(term.verb, Move) else (source,):
             leaves.setdefault(terms.find(arg), 0)
     order = sorted(leaves)
     offset = 0
@@ -33,7 +34,7 @@ def flatten(terms: Terms, sources: tuple[int, ...], map_: Map) -> tuple[tuple[in
         offset += terms.size(leaf)
     table = [np.zeros(1, np.int64)]
     for source, term in zip(sources, inner, strict=True):
-        if term.kind != "move":
+        if not isinstance(term.verb, Move):
             table.append(np.arange(1, term.size + 1) + leaves[source])
             continue
         local = np.zeros(1 + sum(terms.size(a) for a in term.args), np.int64)
@@ -42,7 +43,7 @@ def flatten(terms: Terms, sources: tuple[int, ...], map_: Map) -> tuple[tuple[in
             n = terms.size(arg)
             local[at : at + n] = np.arange(1, n + 1) + leaves[terms.find(arg)]
             at += n
-        table.append(local[term.params[0].index])
+        table.append(local[term.verb.map.index])
     index = np.concatenate(table)[map_.index]
     kept, shift, at = [], np.zeros(offset + 1, np.int64), 0
     used = np.zeros(offset + 1, bool)
@@ -54,5 +55,5 @@ def flatten(terms: Terms, sources: tuple[int, ...], map_: Map) -> tuple[tuple[in
             shift[start + 1 : start + n + 1] = np.arange(at + 1, at + n + 1)
             at += n
     flat = terms.maps.intern(shift[index])
-    again = any(terms.terms[k].kind == "move" for k in kept)
+    again = any(isinstance(terms.terms[k].verb, Move) for k in kept)
     return flatten(terms, tuple(kept), flat) if again else (tuple(kept), flat)

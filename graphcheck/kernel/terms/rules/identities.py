@@ -19,8 +19,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphcheck.kernel.terms.store import Operand, Terms
+from graphcheck.kernel.terms.verbs import Ew, Move, Rows, Sum, Term
 
 _PAIRS = ((0, 1), (1, 0))
+_STEP = Ew("pos", (None,))
 
 
 Applied = tuple[int, int]  # the number of an identity, and the class that it gives
@@ -49,7 +51,7 @@ def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Appl
             return 4, terms.ew("recip", [(terms.ew("exp", [argument], size), None)], size)
     if fn == "mul" and len(views) == 2:
         for one, other in _PAIRS:
-            if _is_step(terms, views[other], views[one]) and negated(terms, views[one], size) is not None:
+            if is_step(terms, views[other], views[one]) and negated(terms, views[one], size) is not None:
                 return 9, terms.ew("max", [views[one], (terms.const(np.zeros(1), 0), None)], size)
             rowwise = _softmax(terms, views[one], views[other], size)
             if rowwise is not None:
@@ -59,10 +61,10 @@ def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Appl
     return None
 
 
-def _is_step(terms: Terms, step: Operand, x: Operand) -> bool:
+def is_step(terms: Terms, step: Operand, x: Operand) -> bool:
     """Whether a view is pos(x) of the other one."""
     term = terms.terms[step[0]]
-    return term.kind == "ew" and term.params == ("pos", (None,)) and (terms.find(term.args[0]), step[1]) == x
+    return term.verb == _STEP and (terms.find(term.args[0]), step[1]) == x
 
 
 def _of_one(terms: Terms, fn: str, view: Operand, size: int) -> Applied | None:
@@ -71,37 +73,44 @@ def _of_one(terms: Terms, fn: str, view: Operand, size: int) -> Applied | None:
     term = terms.terms[cls]
     if map_ is not None or term.size != size or terms.neginf[cls]:
         return None
-    if fn == "log" and term.kind == "sum":
-        total = _log_sum(terms, terms.find(term.args[0]), *term.params)
-        return None if total is None else (8, total)
-    if fn == "log" and term.kind == "rows" and term.params[0] == "softmax":
-        x, (rows, k) = terms.find(term.args[0]), term.params[1:]
-        total = None if terms.neginf[x] else _log_sum(terms, terms.ew("exp", [(x, None)], size), rows, k)
-        return None if total is None else (8, _less(terms, x, total, rows, k))
-    if term.kind != "ew":
-        return None
-    inner = [(terms.find(a), m) for a, m in zip(term.args, term.params[1], strict=True)]
-    if fn == "log" and term.params[0] == "exp":
-        return 7, terms.seen(inner[0], size)
-    if fn == "sqrt" and term.params[0] == "recip":
-        return 7, terms.ew("recip", [(terms.ew("sqrt", inner, size), None)], size)
-    if fn == "sqrt" and term.params[0] == "mul" and inner[0] == inner[1]:
-        return 7, terms.ew("abs", inner[:1], size)
-    if fn == "pos" and term.params[0] == "mul":
-        for one, other in _PAIRS:
-            if (terms.scalar(inner[one][0]) or 0) > 0 and terms.size(inner[other][0]) == size:
-                return 6, terms.ew("pos", [inner[other]], size)
+    match fn, term.verb:
+        case "log", Sum(rows, k):
+            total = _log_sum(terms, terms.find(term.args[0]), rows, k)
+            return None if total is None else (8, total)
+        case "log", Rows("softmax", rows, k):
+            x = terms.find(term.args[0])
+            total = None if terms.neginf[x] else _log_sum(terms, terms.ew("exp", [(x, None)], size), rows, k)
+            return None if total is None else (8, _less(terms, x, total, rows, k))
+        case _, Ew(below, maps):
+            inner = [(terms.find(a), m) for a, m in zip(term.args, maps, strict=True)]
+            return _of_two(terms, fn, below, inner, size)
+    return None
+
+
+def _of_two(terms: Terms, fn: str, below: str, inner: list[Operand], size: int) -> Applied | None:
+    """Cases 6 and 7: ``fn`` of the function ``below`` of what is inside."""
+    match fn, below:
+        case "log", "exp":
+            return 7, terms.seen(inner[0], size)
+        case "sqrt", "recip":
+            return 7, terms.ew("recip", [(terms.ew("sqrt", inner, size), None)], size)
+        case "sqrt", "mul" if inner[0] == inner[1]:
+            return 7, terms.ew("abs", inner[:1], size)
+        case "pos", "mul":
+            for one, other in _PAIRS:
+                if (terms.scalar(inner[one][0]) or 0) > 0 and terms.size(inner[other][0]) == size:
+                    return 6, terms.ew("pos", [inner[other]], size)
     return None
 
 
 def _log_sum(terms: Terms, power: int, rows: int, k: int) -> int | None:
     """Case 8: Log(Sum(Exp(x))) = mean + Log(Sum(Exp(x - mean))); None where x has its mean taken off already."""
-    term = terms.terms[power]
-    moved = term.params[0] if term.kind == "move" and len(term.args) == 1 else None
-    term = terms.terms[terms.find(term.args[0])] if moved is not None else term
-    if term.kind != "ew" or term.params[0] != "exp" or k < 1 or (moved is not None and moved.has_zero):
+    term, moved = terms.terms[power], None
+    if isinstance(term.verb, Move) and len(term.args) == 1:
+        moved, term = term.verb.map, terms.terms[terms.find(term.args[0])]
+    if not (isinstance(term.verb, Ew) and term.verb.fn == "exp") or k < 1 or (moved is not None and moved.has_zero):
         return None  # a zero that movement put in is no power of anything
-    x = terms.seen((terms.find(term.args[0]), terms.maps.compose(term.params[1][0], moved)), rows * k)
+    x = terms.seen((terms.find(term.args[0]), terms.maps.compose(term.verb.maps[0], moved)), rows * k)
     count = terms.ew("recip", [(terms.const(np.array([float(k)]), 0), None)], 1)
     mean = terms.ew("mul", [(terms.sum(x, rows, k), None), (count, None)], rows)
     centred = _less(terms, x, mean, rows, k)
@@ -134,36 +143,36 @@ def negated(terms: Terms, view: Operand, size: int) -> Operand | None:
     """What a view is the negative of, seen at the same places; None if it is no negation."""
     cls, map_ = view
     term = terms.terms[cls]
-    if term.kind != "ew" or term.params[0] != "mul" or len(term.args) != 2 or (map_ is None and term.size != size):
+    if not (isinstance(term.verb, Ew) and term.verb.fn == "mul") or (map_ is None and term.size != size):
         return None
     for one, other in _PAIRS:
         if terms.scalar(term.args[one]) == -1.0 and terms.size(term.args[other]) == term.size:
-            return terms.find(term.args[other]), terms.maps.compose(term.params[1][other], map_)
+            return terms.find(term.args[other]), terms.maps.compose(term.verb.maps[other], map_)
     return None
 
 
 def _softmax(terms: Terms, power: Operand, inverse: Operand, size: int) -> int | None:
-    e, r = terms.terms[power[0]], terms.terms[inverse[0]]
-    if power[1] is not None or e.kind != "ew" or e.params[0] != "exp" or r.kind != "ew" or r.params[0] != "recip":
+    match terms.terms[power[0]], terms.terms[inverse[0]]:
+        case Term(Ew("exp", (seen,)), (exponent,)), Term(Ew("recip", (None,)), (divisor,)) if power[1] is None:
+            total = terms.terms[terms.find(divisor)]
+        case _:
+            return None
+    if not isinstance(total.verb, Sum):
         return None
-    total = terms.terms[terms.find(r.args[0])]
-    if total.kind != "sum" or r.params[1][0] is not None:
-        return None
-    rows, k = total.params
-    along = inverse[1]
+    rows, k, along = total.verb.rows, total.verb.k, inverse[1]
     if size != rows * k or (along is None and rows > 1):
         return None
     table = terms.terms[terms.find(total.args[0])]  # the powers as they are summed, maybe transposed
     places = np.arange(1, size + 1)
     if terms.find(total.args[0]) != power[0]:
-        back = terms.maps.inverse(table.params[0]) if table.kind == "move" else None
+        back = terms.maps.inverse(table.verb.map) if isinstance(table.verb, Move) else None
         if back is None or len(table.args) != 1 or terms.find(table.args[0]) != power[0]:
             return None
         places = back.index  # where each power stands in its row
     if along is not None and not np.array_equal(along.index, (places - 1) // k + 1):
         return None
-    x = terms.seen((terms.find(e.args[0]), e.params[1][0]), size)
-    if table.kind != "move":
+    x = terms.seen((terms.find(exponent), seen), size)
+    if not isinstance(table.verb, Move):
         return terms.rows("softmax", x, rows, k)
-    rowwise = terms.rows("softmax", terms.move((x,), table.params[0]), rows, k)
+    rowwise = terms.rows("softmax", terms.move((x,), table.verb.map), rows, k)
     return terms.move((rowwise,), terms.maps.intern(places))

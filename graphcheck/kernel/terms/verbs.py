@@ -1,0 +1,109 @@
+"""The eight verbs: all that an operator may use to say what it means, and all that a domain of values has to implement.
+
+What a verb is applied to stands beside it (:class:`Term`), so that the parameters alone tell one verb from another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from graphcheck.kernel.terms.maps import Map
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Const:
+    """A constant array, known by the ``key`` of its values."""
+
+    key: tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Leaf:
+    """A free tensor, known by its ``key`` (a graph input, or a class taken as free by a proof window)."""
+
+    key: tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Move:
+    """Movement: sources laid end to end, picked by an integer map."""
+
+    map: Map
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ew:
+    """Elementwise ``fn``, each operand seen through a map (None: as it is; size 1: a scalar)."""
+
+    fn: str
+    maps: tuple[Map | None, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contract:
+    """[Ba, m, k] x [Bb, n, k] -> [B, m, n], summed over k: ``batches`` are (Ba, Bb), one of them may be 1, and with ``kn`` the
+    second operand is [Bb, k, n]."""
+
+    batches: tuple[int, int]
+    m: int
+    n: int
+    k: int
+    kn: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sum:
+    """[rows, k] -> [rows]."""
+
+    rows: int
+    k: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rows:
+    """[rows, k] -> [rows, k] or [rows]: softmax, max, min, ... of each row."""
+
+    fn: str
+    rows: int
+    k: int
+
+    @property
+    def reduces(self) -> bool:
+        """Whether the function gives one value a row."""
+        return reduces(self.fn)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Opaque:
+    """An operator nobody has taught: a function of its operands and its ``key``, nothing else is known."""
+
+    key: tuple[Any, ...]
+
+
+Verb = Const | Leaf | Move | Ew | Contract | Sum | Rows | Opaque
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Term:
+    """One application of a verb: the operands' classes, the number of elements of the result."""
+
+    verb: Verb
+    args: tuple[int, ...]
+    size: int
+
+    @property
+    def kind(self) -> str:
+        return type(self.verb).__name__.lower()
+
+    @property
+    def params(self) -> tuple[Any, ...]:
+        verb = self.verb
+        if isinstance(verb, (Const, Leaf, Opaque)):
+            return verb.key
+        return tuple(getattr(verb, field.name) for field in dataclasses.fields(verb))
+
+
+def reduces(fn: str) -> bool:
+    """Whether a row function gives one value a row (max, min, argmax, argmin) or a row."""
+    return fn in ("max", "min") or fn.startswith("arg")
