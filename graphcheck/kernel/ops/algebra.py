@@ -18,6 +18,7 @@ from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.masks import masked
 from graphcheck.kernel.terms.store import Operand, Terms
+from graphcheck.kernel.terms.verbs import Const, Move
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,11 +65,11 @@ class Algebra:
             return x
         term = self.terms.term(x.cls)
         arrays = self.terms.arrays
-        if term.kind == "const":
+        if isinstance(term.verb, Const):
             flat = arrays[self.terms.find(x.cls)]
-        elif term.kind == "move" and all(a in arrays for a in term.args):
+        elif isinstance(term.verb, Move) and all(a in arrays for a in term.args):
             flat = np.concatenate([np.zeros(1, x.dtype), *(arrays[a].astype(x.dtype) for a in term.args)])[
-                term.params[0].index
+                term.verb.map.index
             ]
         else:
             return x

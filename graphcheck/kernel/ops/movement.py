@@ -13,6 +13,7 @@ from graphcheck.errors import Refused, Undecided, Untaught
 from graphcheck.kernel.ops import reference
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
+from graphcheck.kernel.terms.verbs import Ew, Move
 
 ALL = None  # every input is data
 
@@ -229,10 +230,10 @@ def indices_of(m: Algebra, x: Some, indices: Tensor) -> Tensor:
 
     def bare(cls: int) -> int:
         term = m.terms.term(cls)
-        if term.kind == "ew" and term.params[0] in casts:
-            return bare(m.terms.seen((term.args[0], term.params[1][0]), term.size))
-        if term.kind == "move":
-            return m.terms.move([bare(a) for a in term.args], term.params[0])
+        if isinstance(term.verb, Ew) and term.verb.fn in casts:
+            return bare(m.terms.seen(term.views[0], term.size))
+        if isinstance(term.verb, Move):
+            return m.terms.move([bare(a) for a in term.args], term.verb.map)
         return cls
 
     return Tensor(bare(indices.cls), indices.shape, np.dtype(np.int64))

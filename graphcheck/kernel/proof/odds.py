@@ -22,6 +22,7 @@ import numpy as np
 
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum
 from graphcheck.kernel.values.residues import LOW, PRIME_COUNT
 
 _MOST_ATOMS = 512  # denominators of one class; beyond, nothing is claimed of it
@@ -99,23 +100,23 @@ class Degrees:
     def _degree(self, cls: int) -> Degree:
         term = self.terms.terms[cls]
         args = [self._known[self.terms.find(a)] for a in term.args]
-        if term.kind == "const":
-            return _constant(self.terms.arrays[cls])
-        if term.kind == "move":
-            return args[0] if len(args) == 1 else self._joined(args, 0.0)
-        if term.kind == "sum":
-            return self._sum(args[0], term.params[1])
-        if term.kind == "contract":
-            return self._sum(self._product(*args), term.params[3])
-        if term.kind == "ew" and function(term.params[0]).rational:
-            match term.params[0]:
-                case "recip":
-                    return self._inverse(self.terms.find(term.args[0]), args[0])
-                case "mul":
-                    return self._product(*args)
-                case "add":
-                    return self._joined(args, 1.0)
-            raise NotImplementedError(f"the degree of {term.params[0]}")
+        match term.verb:
+            case Const():
+                return _constant(self.terms.arrays[cls])
+            case Move():
+                return args[0] if len(args) == 1 else self._joined(args, 0.0)
+            case Sum(_, k):
+                return self._sum(args[0], k)
+            case Contract(k=k):
+                return self._sum(self._product(*args), k)
+            case Ew("recip"):
+                return self._inverse(self.terms.find(term.args[0]), args[0])
+            case Ew("mul"):
+                return self._product(*args)
+            case Ew("add"):
+                return self._joined(args, 1.0)
+            case Ew(fn) if function(fn).rational:
+                raise NotImplementedError(f"the degree of {fn}")
         return SYMBOL  # a leaf, or the value of an uninterpreted function
 
     def _product(self, a: Degree, b: Degree) -> Degree:
@@ -171,9 +172,14 @@ class Degrees:
         bits = 0.0
         while True:
             term = self.terms.terms[cls]
-            if cls in self.free or term.kind in ("leaf", "rows") or self._uninterpreted(cls):
+            verb = term.verb
+            if cls in self.free or isinstance(verb, (Leaf, Rows)):
                 return tuple(scalars), bits
-            if term.kind != "ew" or any(m is not None for m in term.params[1]):
+            if not isinstance(verb, Ew):
+                return None
+            if not function(verb.fn).rational:
+                return tuple(scalars), bits
+            if any(m is not None for m in verb.maps):
                 return None
             args = [self.terms.find(a) for a in term.args]
             computed = [a for a in args if a not in self.terms.arrays]
@@ -185,10 +191,6 @@ class Degrees:
                     scalars.append(a)
                     bits += max(scalar.hi, 0) - min(scalar.lo, 0) + 1
             cls = computed[0]
-
-    def _uninterpreted(self, cls: int) -> bool:
-        term = self.terms.terms[cls]
-        return term.kind == "ew" and not function(term.params[0]).rational
 
 
 def _capped(d: Degree) -> Degree:
@@ -240,10 +242,10 @@ class Risk:
             name = hashed(self.terms, cls)
             term = self.terms.terms[cls]
             if name is not None and term.args:
-                count = 1 if term.kind == "opaque" else 2 * max(self.terms.size(a) for a in (cls, *term.args))
+                count = 1 if isinstance(term.verb, Opaque) else 2 * max(self.terms.size(a) for a in (cls, *term.args))
                 size = self.degrees.size(*term.args)
-                if term.kind == "rows":  # less the mean of the row
-                    size = Size(size.degree, size.height + 2 * math.log2(max(term.params[2], 1)) + 2)
+                if isinstance(term.verb, Rows):  # less the mean of the row
+                    size = Size(size.degree, size.height + 2 * math.log2(max(term.verb.k, 1)) + 2)
                 self._add(name, size, count)  # elements and their negatives, or elements and multisets of rows
 
     def _add(self, group: Any, size: Size, count: float) -> None:
@@ -278,7 +280,11 @@ def _confused(chance: float, before: float, count: float, primes: int) -> float:
 
 def hashed(terms: Terms, cls: int) -> str | None:
     """The uninterpreted function that a term applies, if it does."""
-    term = terms.terms[cls]
-    if term.kind in ("rows", "opaque"):
-        return f"{term.kind} {term.params[0]}" if term.kind == "rows" else "opaque"
-    return f"ew {term.params[0]}" if term.kind == "ew" and not function(term.params[0]).rational else None
+    match terms.terms[cls].verb:
+        case Rows(fn):
+            return f"rows {fn}"
+        case Opaque():
+            return "opaque"
+        case Ew(fn) if not function(fn).rational:
+            return f"ew {fn}"
+    return None

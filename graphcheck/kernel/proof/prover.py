@@ -25,6 +25,7 @@ from graphcheck.kernel.proof.odds import Degrees, Risk, hashed
 from graphcheck.kernel.proof.rows import RowReducer
 from graphcheck.kernel.terms.renewal import digest
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Term
 from graphcheck.kernel.terms.why import Window, distinct
 from graphcheck.kernel.values.domain import apply, by_depth, evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
@@ -79,11 +80,11 @@ class Prover:
     def _merged(self, kept: int, gone: int) -> None:
         self._uses[kept] += self._uses.pop(gone, 0)
         self.sides[kept] = self.sides.get(kept, 0) | self.sides.get(gone, 0)
-        term = self.terms.terms[kept]
-        if term.kind == "move" and len(term.args) == 1 and self.terms.maps.inverse(term.params[0]) is not None:
-            source = self.terms.find(term.args[0])  # who has a rearrangement of all elements has the elements
-            if self.terms.size(source) == term.size:
-                self.sides[source] = self.sides.get(source, 0) | self.sides[kept]
+        match self.terms.terms[kept]:
+            case Term(Move(map_), (arg,), size) if self.terms.maps.inverse(map_) is not None:
+                source = self.terms.find(arg)  # who has a rearrangement of all elements has the elements
+                if self.terms.size(source) == size:
+                    self.sides[source] = self.sides.get(source, 0) | self.sides[kept]
 
     def shared(self, cls: int) -> bool:
         """Whether both graphs have the class (constants are shared by nature)."""
@@ -349,7 +350,9 @@ class _Lookalikes:
 
 def _flops(terms: Terms, cls: int) -> float:
     term = terms.terms[cls]
-    if term.kind == "contract":
-        (ba, bb), m, n, k, _ = term.params
-        return float(2.0 * max(ba, bb) * m * n * k)
-    return term.size * (60.0 if hashed(terms, cls) or term.params[:1] == ("recip",) else 5.0)
+    match term.verb:
+        case Contract(k=k):
+            return 2.0 * term.size * k
+        case Ew("recip"):
+            return term.size * 60.0
+    return term.size * (60.0 if hashed(terms, cls) else 5.0)

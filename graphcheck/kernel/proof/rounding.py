@@ -24,7 +24,7 @@ from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.renewal import anew
 from graphcheck.kernel.terms.store import Operand, Terms
-from graphcheck.kernel.terms.verbs import Term, reduces
+from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Rows, Sum, Term, Verb, reduces
 from graphcheck.kernel.terms.why import Rounded
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
@@ -160,22 +160,22 @@ def _facing(terms: Terms, prover: Prover) -> list[_Facing]:
             if prover.shared(cls) or terms.constant_like(cls):
                 continue
             term = terms.terms[cls]
-            maps = term.params[1] if term.kind == "ew" else (None,) * len(term.args)
-            views = [(terms.find(a), m) for a, m in zip(term.args, maps, strict=True)]
+            ew = term.verb if isinstance(term.verb, Ew) else None
+            views = [(terms.find(a), m) for a, m in term.views]
             at = [i for i, (a, _) in enumerate(views) if _alone(terms, prover, a, bit)]
             rest = [(a, m.key if m else b"") for i, (a, m) in enumerate(views) if i not in at]
             if len(at) != 1 or not all(prover.shared(a) or terms.constant_like(a) for a, _ in rest):
                 continue
             constant, map_ = views[at[0]]
-            place = -1 if term.kind == "ew" and function(term.params[0]).commutative else at[0]
-            key: tuple[Any, ...] = (term.kind, _without_views(term), place, tuple(sorted(rest)), term.size)
-            key += () if term.kind == "ew" else (terms.size(constant),)
+            place = -1 if ew is not None and function(ew.fn).commutative else at[0]
+            key: tuple[Any, ...] = (_without_views(term.verb), place, tuple(sorted(rest)), term.size)
+            key += () if ew is not None else (terms.size(constant),)
             constant = _as_kn(terms, term, constant)
             if bit == 1:
                 waiting.setdefault(key, (cls, constant, map_))
             elif key in waiting:
                 user, other, seen = waiting[key]
-                places = term.size if term.kind == "ew" else terms.size(constant)
+                places = term.size if ew is not None else terms.size(constant)
                 pairs = _unlike(terms, (other, seen), (constant, map_), places, {})
                 whole = pairs == [((other, seen), (constant, map_), places)] and seen is map_
                 joined = (other, constant) if whole and terms.size(other) == terms.size(constant) else (user, cls)
@@ -183,10 +183,10 @@ def _facing(terms: Terms, prover: Prover) -> list[_Facing]:
     return found
 
 
-def _without_views(term: Term) -> Any:
-    if term.kind == "ew":
-        return term.params[0]
-    return term.params[:-1] if term.kind == "contract" else term.params  # kn only says how a constant is stored
+def _without_views(verb: Verb) -> Any:
+    if isinstance(verb, Contract):
+        return dataclasses.replace(verb, kn=False)  # it only says how a constant is stored
+    return (Ew, verb.fn) if isinstance(verb, Ew) else verb
 
 
 def _is_stored(terms: Terms, cls: int) -> bool:
@@ -209,20 +209,20 @@ def _parts(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any
         sizes = [terms.size(c) for c, m in (a, b) if m is None]
         return [(a, b, size)] if all(n in (1, size) for n in sizes) else None
     one, two = (terms.terms[terms.find(c)] for c, _ in (a, b))
-    if one.kind != two.kind or len(one.args) != len(two.args):
+    if len(one.args) != len(two.args):
         return None
-    if one.kind == "ew" and one.params[0] == two.params[0]:
+    ew = one.verb if isinstance(one.verb, Ew) else None
+    if ew is not None and isinstance(two.verb, Ew) and ew.fn == two.verb.fn:
         left, right = (
-            [_through(terms, cls, m, outer) for cls, m in zip(term.args, term.params[1], strict=True)]
-            for term, (_, outer) in ((one, a), (two, b))
+            [_through(terms, cls, m, outer) for cls, m in term.views] for term, (_, outer) in ((one, a), (two, b))
         )
         size_of = dict.fromkeys(left, size)
-    elif one.kind != "ew" and one.params == two.params and a[1] is b[1]:
+    elif ew is None and one.verb == two.verb and a[1] is b[1]:
         left, right = ([_through(terms, c, None, None) for c in term.args] for term in (one, two))
         size_of = {view: terms.size(view[0]) for view in left}
     else:
         return None
-    swaps = one.kind == "ew" and function(one.params[0]).commutative
+    swaps = ew is not None and function(ew.fn).commutative
     ways = []
     for other in (right, right[::-1]) if swaps else (right,):
         found = [_unlike(terms, x, y, size_of[x], known) for x, y in zip(left, other, strict=True)]
@@ -244,10 +244,10 @@ def _through(terms: Terms, cls: int, inner: Map | None, outer: Map | None) -> Op
 
 def _as_kn(terms: Terms, term: Term, constant: int) -> int:
     """A weight in the order [k, n] in which constants are kept, so that an expression and a stored constant can meet."""
-    if term.kind != "contract" or term.params[-1] or terms.find(term.args[1]) != constant:
-        return constant
-    batches, _, n, k, _ = term.params
-    return terms.move((constant,), terms.maps.transpose((batches[1], n, k), (0, 2, 1)))
+    match term.verb:
+        case Contract(batches, _, n, k, kn=False) if terms.find(term.args[1]) == constant:
+            return terms.move((constant,), terms.maps.transpose((batches[1], n, k), (0, 2, 1)))
+    return constant
 
 
 def _near(terms: Terms, prover: Prover) -> list[_Facing]:
@@ -302,7 +302,7 @@ def _apart(terms: Terms, a: int, b: int, *, wide: bool = False) -> dict[str, Any
 def _root(terms: Terms, cls: int) -> int:
     """The class behind a rearrangement."""
     term = terms.terms[cls]
-    while term.kind == "move" and len(term.args) == 1 and _keeps_all(terms, term.params[0], term.args[0]):
+    while isinstance(term.verb, Move) and len(term.args) == 1 and _keeps_all(terms, term.verb.map, term.args[0]):
         cls = terms.find(term.args[0])
         term = terms.terms[cls]
     return cls
@@ -316,13 +316,13 @@ def _operations(terms: Terms, cls: int) -> int:
     """How many roundings an expression of constants has, a sum of K products counting 2 K."""
     total = 0
     for c in terms.order([cls]):
-        term = terms.terms[c]
-        if term.kind == "ew":
-            total += 1
-        elif term.kind == "contract":
-            total += 2 * int(term.params[3])
-        elif term.kind in ("sum", "rows"):
-            total += int(term.params[-1])
+        match terms.terms[c].verb:
+            case Ew():
+                total += 1
+            case Contract(k=k):
+                total += 2 * k
+            case Sum(k=k) | Rows(k=k):
+                total += k
     return total
 
 

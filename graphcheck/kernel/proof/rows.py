@@ -9,6 +9,7 @@ import numpy as np
 
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Rows, Sum
 from graphcheck.kernel.terms.why import distinct
 
 
@@ -56,38 +57,36 @@ class RowReducer:
             return None
         if self._is_shared(cls):
             return terms.leaf(("row", cls, count), term.size // count)
-        if term.kind == "ew":
-            views = [self._view(a, m, term.size) for a, m in zip(term.args, term.params[1], strict=True)]
-            if any(v is None for v in views):
-                return None
-            return terms.ew(term.params[0], [v for v in views if v is not None], term.size // count)
-        if term.kind == "move" and len(term.args) == 1:
-            view = self._view(term.args[0], term.params[0], term.size)
-            return None if view is None else terms.move((view[0],), view[1] or self._all(term.size // count))
-        if term.kind in ("sum", "rows"):
-            fn, rows, k = term.params if term.kind == "rows" else ("", *term.params)
-            row = self._row(term.args[0])
-            if row is None or rows % count:
-                return None
-            return terms.sum(row, rows // count, k) if term.kind == "sum" else terms.rows(fn, row, rows // count, k)
-        return self._contract(cls) if term.kind == "contract" else None
+        match term.verb:
+            case Ew(fn, maps):
+                views = [self._view(a, m, term.size) for a, m in zip(term.args, maps, strict=True)]
+                known = [v for v in views if v is not None]
+                return terms.ew(fn, known, term.size // count) if len(known) == len(views) else None
+            case Move(map_) if len(term.args) == 1:
+                view = self._view(term.args[0], map_, term.size)
+                return None if view is None else terms.move((view[0],), view[1] or self._all(term.size // count))
+            case Sum(rows, k) if rows % count == 0:
+                row = self._row(term.args[0])
+                return None if row is None else terms.sum(row, rows // count, k)
+            case Rows(fn, rows, k) if rows % count == 0:
+                row = self._row(term.args[0])
+                return None if row is None else terms.rows(fn, row, rows // count, k)
+            case Contract((ba, bb), m, n, k, kn):
+                return self._contract(term.args, ba, bb, (m, n, k, kn))
+        return None
 
     def _all(self, size: int) -> Map:
         return self.terms.maps.intern(np.arange(1, size + 1))
 
-    def _contract(self, cls: int) -> int | None:
-        term, count = self.terms.terms[cls], self.count
-        (ba, bb), m, n, k, kn = term.params
-        row = self._row(term.args[0])
+    def _contract(self, args: tuple[int, ...], ba: int, bb: int, shape: tuple[int, int, int, bool]) -> int | None:
+        (m, n, k, kn), count, row = shape, self.count, self._row(args[0])
         if row is None:
             return None
         if bb == 1 and (ba * m) % count == 0:
-            other = self._whole(term.args[1])
-            if other is None:
-                return None
-            return self.terms.contract(row, other, (1, 1), ba * m // count, n, k, kn)
+            other = self._whole(args[1])
+            return None if other is None else self.terms.contract(row, other, (1, 1), ba * m // count, n, k, kn)
         if ba == bb and ba % count == 0:
-            both = self._row(term.args[1])
+            both = self._row(args[1])
             return None if both is None else self.terms.contract(row, both, (ba // count, bb // count), m, n, k, kn)
         return None
 

@@ -16,6 +16,7 @@ from graphcheck.interface import ports as interface
 from graphcheck.kernel.ops.algebra import Tensor, Value
 from graphcheck.kernel.proof.pair import Pair, build
 from graphcheck.kernel.proof.prover import Prover
+from graphcheck.kernel.terms.verbs import Contract
 from graphcheck.options import Options
 
 _SAMPLES = 4  # of integer inputs that steer a graph: two draws by the seed, all ones, all zeros
@@ -325,4 +326,4 @@ def _class(pair: Pair, value: Value) -> int:
 
 def _work(pair: Pair) -> float:
     """Operations in the contractions of both graphs."""
-    return sum(2.0 * term.size * float(term.params[3]) for term in pair.terms.terms if term.kind == "contract")
+    return sum(2.0 * term.size * term.verb.k for term in pair.terms.terms if isinstance(term.verb, Contract))

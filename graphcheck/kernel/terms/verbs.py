@@ -93,6 +93,12 @@ class Term:
     size: int
 
     @property
+    def views(self) -> list[tuple[int, Map | None]]:
+        """The operands, each with the map that it is seen through."""
+        maps = self.verb.maps if isinstance(self.verb, Ew) else (None,) * len(self.args)
+        return list(zip(self.args, maps, strict=True))
+
+    @property
     def kind(self) -> str:
         return type(self.verb).__name__.lower()
 
