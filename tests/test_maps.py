@@ -15,6 +15,7 @@ from ops_support import assert_agrees, float64, model, trace, values
 from graphcheck.kernel.terms.maps import Maps
 from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Const, Leaf, Move
 from graphcheck.kernel.terms.why import Window
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
@@ -194,8 +195,8 @@ def test_any_chain_of_movement_is_one_map(chain: Chain) -> None:
     assert_agrees(proto, feeds, units=0.0, normalize=False)
     m, (y,) = trace(proto, feeds)
     term = m.terms.term(y.cls)
-    assert term.kind in ("leaf", "move", "const")
-    assert all(m.terms.terms[a].kind in ("leaf", "const") for a in term.args)
+    assert isinstance(term.verb, (Leaf, Move, Const))
+    assert all(isinstance(m.terms.terms[a].verb, (Leaf, Const)) for a in term.args)
 
 
 @settings(max_examples=300)

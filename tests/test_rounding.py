@@ -13,6 +13,7 @@ from graphcheck.kernel.proof import summation
 from graphcheck.kernel.proof.rounding import _met
 from graphcheck.kernel.terms.rules import PUSH
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Move
 
 views = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), min_size=1, max_size=12)
 
@@ -34,7 +35,8 @@ def elements(terms: Terms, cls: int) -> list[float]:
     if cls in terms.arrays:
         return [float(v) for v in np.broadcast_to(terms.arrays[cls], term.size)]
     source = np.concatenate([[0.0], *(terms.arrays[a] for a in term.args)])
-    return [float(v) for v in source[term.params[0].index]]
+    assert isinstance(term.verb, Move)
+    return [float(v) for v in source[term.verb.map.index]]
 
 
 KINDS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {

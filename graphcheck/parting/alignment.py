@@ -14,6 +14,7 @@ from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Move, Term
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,11 +142,11 @@ class Alignment:
 
 def _root(terms: Terms, cls: int) -> tuple[int, Map | None]:
     """The class behind a rearrangement of all its elements, and the map."""
-    term = terms.terms[cls]
-    if term.kind == "move" and len(term.args) == 1 and terms.maps.inverse(term.params[0]) is not None:
-        inner = terms.find(term.args[0])
-        if terms.size(inner) == term.size:
-            return inner, term.params[0]
+    match terms.terms[cls]:
+        case Term(Move(map_), (arg,), size) if terms.maps.inverse(map_) is not None:
+            inner = terms.find(arg)
+            if terms.size(inner) == size:
+                return inner, map_
     return cls, None
 
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Ew, Rows
 from graphcheck.kernel.values.bounds import LEAST, U
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
@@ -241,21 +242,27 @@ def _has_steps(terms: Terms, roots: Sequence[int]) -> bool:
     relus = set()
     for cls in order:
         term = terms.terms[cls]
-        if term.kind == "ew" and term.params[0] == "mul":
+        if isinstance(term.verb, Ew) and term.verb.fn == "mul":
             a, b = (terms.find(x) for x in term.args)
             for step, x in ((a, b), (b, a)):
-                if terms.terms[step].params[:1] == ("pos",) and terms.find(terms.terms[step].args[0]) == x:
+                if _is_step(terms, step) and terms.find(terms.terms[step].args[0]) == x:
                     relus.add((cls, step))
     for cls in order:
         term = terms.terms[cls]
-        if (term.kind == "ew" and term.params[0] != "pos" and function(term.params[0]).jumps) or (
-            term.kind == "rows" and "arg" in term.params[0]
-        ):
-            return True
-        for arg in map(terms.find, term.args):
-            if terms.terms[arg].params[:1] == ("pos",) and (cls, arg) not in relus:
+        match term.verb:
+            case Ew(fn) if fn != "pos" and function(fn).jumps:
                 return True
-    return any(terms.terms[terms.find(r)].params[:1] == ("pos",) for r in roots)
+            case Rows(fn) if "arg" in fn:
+                return True
+        for arg in map(terms.find, term.args):
+            if _is_step(terms, arg) and (cls, arg) not in relus:
+                return True
+    return any(_is_step(terms, terms.find(r)) for r in roots)
+
+
+def _is_step(terms: Terms, cls: int) -> bool:
+    verb = terms.terms[cls].verb
+    return isinstance(verb, Ew) and verb.fn == "pos"
 
 
 def _minus(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from graphcheck.interface.ports import Interface
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Ew
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
 from graphcheck.parting.budget import Budget, work
@@ -200,8 +201,8 @@ def _steered(
 
 def _edge(terms: Terms, cls: int) -> Callable[[Any], Any] | None:
     """Where an elementwise function jumps or bends."""
-    term = terms.terms[cls]
-    return function(term.params[0]).edge if term.kind == "ew" else None
+    verb = terms.terms[cls].verb
+    return function(verb.fn).edge if isinstance(verb, Ew) else None
 
 
 def _solved(terms: Terms, cls: int, start: Arrays, behind: float, rng: np.random.Generator) -> Arrays | None:
@@ -209,12 +210,12 @@ def _solved(terms: Terms, cls: int, start: Arrays, behind: float, rng: np.random
     term, current, edge = terms.terms[cls], dict(start), _edge(terms, cls)
     assert edge is not None
     at = int(rng.integers(terms.size(cls)))
-    args, maps = [terms.find(c) for c in term.args], term.params[1]
+    args = [terms.find(c) for c in term.args]
     for _ in range(3):  # exact at once where the way there is linear
         values = _values(terms, args, current)
         slopes: dict[tuple[Any, ...], np.ndarray] = {}
         total = 0.0
-        for sign, arg, map_ in zip((1.0, -1.0), args, maps, strict=False):
+        for sign, arg, map_ in zip((1.0, -1.0), args, [m for _, m in term.views], strict=False):
             place = (int(map_.index[at]) - 1) if map_ is not None else at if terms.size(arg) > 1 else 0
             total += sign * float(values[arg][place])
             for key, towards in derivatives(terms, _leaves(current), arg, place).items():

@@ -16,6 +16,8 @@ from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.masks import masked
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Ew, Move, Rows, Sum, Verb
+from graphcheck.kernel.values.domain import apply
 from graphcheck.kernel.values.float64 import Float64, Real
 
 NEAR = 1e-11
@@ -69,21 +71,22 @@ class Rooms:
         term = self.terms.terms[cls]
         ids = [self.terms.find(a) for a in term.args]
         known = all(a in self.values for a in ids)
-        row = term.kind == "sum" or (term.kind == "rows" and term.params[0] in ("max", "min"))
-        if not known or not (row or term.kind in ("move", "ew")):
+        if not known or not _is_carried(term.verb):
             return None
         rooms = [np.broadcast_to(self._room(a, depth), (self.terms.size(a),)) for a in ids]
-        if term.kind == "move":
-            return np.asarray(np.concatenate([_NOTHING, *rooms])[term.params[0].index])
+        if isinstance(term.verb, Move):
+            return np.asarray(np.concatenate([_NOTHING, *rooms])[term.verb.map.index])
         values = [self._value(a) for a in ids]
-        if row:
-            a, domain = Real(values[0], rooms[0]), Float64({})
-            if term.kind == "sum":
-                return domain.sum(a, *term.params).error
-            return domain.rows(term.params[0], a, term.params[1], term.params[2], term.size).error
-        fn, maps = term.params
+        if isinstance(term.verb, (Sum, Rows)):
+            return apply(self.terms, Float64({}), cls, [Real(values[0], rooms[0])]).error
+        assert isinstance(term.verb, Ew)
+        fn, maps = term.verb.fn, term.verb.maps
         seen = [
             (v, r) if m is None else (v[m.index - 1], r[m.index - 1])
             for v, r, m in zip(values, rooms, maps, strict=True)
         ]
         return np.broadcast_to(function(fn).bound(*(part for pair in seen for part in pair))[1], (term.size,))
+
+
+def _is_carried(verb: Verb) -> bool:
+    return isinstance(verb, (Sum, Move, Ew)) or (isinstance(verb, Rows) and verb.fn in ("max", "min"))

@@ -17,6 +17,7 @@ from graphcheck.interface.inputs import Arrays, InputSpec, generate
 from graphcheck.interface.ports import Interface, Shapes
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Ew, Leaf, Move, Opaque
 
 _DRAWS = 4  # small numbers, numbers from all the legal ones (twice), and zeros
 
@@ -56,11 +57,14 @@ def needed(terms: Terms, roots: Sequence[int], interface: Interface) -> dict[str
     for cls in terms.order(roots):
         term = terms.terms[cls]
         args = [terms.find(a) for a in term.args]
-        below[cls] = frozenset([term.params]) if term.kind == "leaf" else frozenset().union(*(below[a] for a in args))
-        for place, arg in enumerate(args if term.kind == "opaque" else ()):
+        leaf = [term.verb.key] if isinstance(term.verb, Leaf) else []
+        below[cls] = frozenset(leaf).union(*(below[a] for a in args))
+        opaque = term.verb if isinstance(term.verb, Opaque) else None
+        for place, arg in enumerate(args if opaque is not None else ()):
+            assert opaque is not None
             if below[arg] and below[arg] <= whole:
                 found |= {key[1]: found.get(key[1]) for key in sorted(below[arg])}
-                name, count = _leaf(terms, arg), _count(term.params, place)
+                name, count = _leaf(terms, arg), _count(opaque.key, place)
                 if name is not None and count is not None:
                     found[name] = min(count, found[name] or count)
     return found
@@ -69,9 +73,11 @@ def needed(terms: Terms, roots: Sequence[int], interface: Interface) -> dict[str
 def _leaf(terms: Terms, cls: int) -> str | None:
     """The input that a class is, but for movement and casts."""
     term = terms.terms[cls]
-    while len(term.args) == 1 and (term.kind == "move" or str(term.params[0]).startswith(("cast:", "wrap:"))):
+    while len(term.args) == 1 and (
+        isinstance(term.verb, Move) or (isinstance(term.verb, Ew) and term.verb.fn.startswith(("cast:", "wrap:")))
+    ):
         term = terms.terms[terms.find(term.args[0])]
-    return str(term.params[1]) if term.kind == "leaf" else None
+    return str(term.verb.key[1]) if isinstance(term.verb, Leaf) else None
 
 
 def _count(key: tuple[Any, ...], place: int) -> int | None:

@@ -25,6 +25,7 @@ import numpy as np
 from graphcheck.kernel.terms.functions import chosen, function, nowhere
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum
 from graphcheck.kernel.values.bounds import TINY, U
 from graphcheck.kernel.values.domain import apply
 from graphcheck.kernel.values.float64 import Float64, Real, gamma
@@ -49,7 +50,7 @@ def derivatives(
 ) -> dict[tuple[Any, ...], np.ndarray]:
     """The derivatives of element ``index`` of a class towards every leaf, by its key; NaN where none is known."""
     found = Tape(terms, inputs, [root]).back(root, index)
-    return {terms.terms[cls].params: slope for cls, slope, _ in found if terms.terms[cls].kind == "leaf"}
+    return {verb.key: slope for cls, slope, _ in found if isinstance(verb := terms.terms[cls].verb, Leaf)}
 
 
 class Tape:
@@ -92,9 +93,9 @@ class Tape:
                 held = 0
             parts[-1].append(cls)
             counted = [
-                arg for arg in set(self._args(cls)) if last[arg] == cls and self.terms.terms[arg].kind != "const"
+                arg for arg in set(self._args(cls)) if last[arg] == cls and not self._is_constant(arg)
             ]
-            if self.terms.terms[cls].kind != "const":
+            if not self._is_constant(cls):
                 held += self.terms.size(cls)
                 alive += self.terms.size(cls) - sum(map(self.terms.size, counted))
         return parts
@@ -136,6 +137,9 @@ class Tape:
                     if towards is not None:
                         slopes[arg] = slopes[arg] + towards if arg in slopes else towards
 
+    def _is_constant(self, cls: int) -> bool:
+        return isinstance(self.terms.terms[cls].verb, Const)
+
     def _args(self, cls: int) -> list[int]:
         return [self.terms.find(a) for a in self.terms.terms[cls].args]
 
@@ -148,9 +152,8 @@ class Tape:
     def _share(self, cls: int, slope: np.ndarray, args: Sequence[np.ndarray], value: np.ndarray) -> float:
         """The sum of |derivative| * rounding over the elements of one step."""
         term = self.terms.terms[cls]
-        match term.kind:
-            case "contract":  # sum |a_k b_k| <= |a| |b|, in Euclidean norms
-                batches, m, n, k, kn = term.params
+        match term.verb:
+            case Contract(batches, m, n, k, kn):  # sum |a_k b_k| <= |a| |b|, in Euclidean norms
                 rows = np.sqrt(np.square(args[0]).reshape(batches[0], m, k).sum(axis=2))
                 table = np.square(args[1]).reshape(batches[1], *((k, n) if kn else (n, k)))
                 columns = np.sqrt(table.sum(axis=1 if kn else 2))
@@ -158,21 +161,21 @@ class Tape:
                     "bmn,bn->bm", np.abs(slope).reshape(-1, m, n), np.broadcast_to(columns, (max(batches), n))
                 )
                 return float(gamma(k) * (rows * both).sum() + k * TINY * np.abs(slope).sum())
-            case "ew" if not (rounding := function(term.params[0]).rounding).exact:
+            case Ew(fn) if not (rounding := function(fn).rounding).exact:
                 size = np.abs(slope)
                 total = float(rounding.relative * (size @ np.abs(value)) + (16 * TINY + rounding.absolute) * size.sum())
                 if math.isfinite(total):
                     return total
                 room = rounding.relative * np.abs(value) + U
-            case "sum":
-                room = gamma(term.params[1]) * np.abs(args[0]).reshape(term.params).sum(axis=1)
-            case "rows" if term.params[0] == "softmax":
-                table = args[0].reshape(term.params[1:3])
+            case Sum(rows, k):
+                room = gamma(k) * np.abs(args[0]).reshape(rows, k).sum(axis=1)
+            case Rows("softmax", rows, k):
+                table = args[0].reshape(rows, k)
                 far = np.abs(table - table.max(axis=1, keepdims=True)).reshape(-1)
-                room = 4 * U * value * (np.where(np.isfinite(far), far, 0) + term.params[2] + 16) + 16 * TINY
-            case "const" if term.size and value.dtype.kind in "iu" and value.dtype.itemsize == 8:
+                room = 4 * U * value * (np.where(np.isfinite(far), far, 0) + k + 16) + 16 * TINY
+            case Const() if term.size and value.dtype.kind in "iu" and value.dtype.itemsize == 8:
                 room = np.where(np.abs(value) >= 2.0**53, U * np.abs(value), 0.0)
-            case "opaque":
+            case Opaque():
                 return math.inf if slope.any() else 0.0
             case _:
                 return 0.0
@@ -184,9 +187,13 @@ class Tape:
     def _note_exact(self, cls: int) -> None:
         """Note values that are not rounded at all on the way from inputs and constants."""
         term = self.terms.terms[cls]
-        exact = term.kind in ("const", "leaf", "move")
-        exact |= term.kind == "ew" and function(term.params[0]).rounding.exact
-        exact |= term.kind == "rows" and term.params[0] != "softmax"
+        match term.verb:
+            case Ew(fn):
+                exact = function(fn).rounding.exact
+            case Rows(fn):
+                exact = fn != "softmax"
+            case verb:
+                exact = isinstance(verb, (Const, Leaf, Move))
         if exact and self.exact.issuperset(self._args(cls)):
             self.exact.add(cls)
 
@@ -199,27 +206,27 @@ class Tape:
     ) -> list[np.ndarray | None]:
         """The derivatives towards a verb's operands (None: a constant), given those towards its result."""
         term, ids = self.terms.terms[cls], self._args(cls)
-        fixed = [self.terms.terms[a].kind == "const" for a in ids]
-        match term.kind:
-            case "move":
+        fixed = [self._is_constant(a) for a in ids]
+        match term.verb:
+            case Move(map_):
                 sizes = [a.size for a in args]
-                whole = np.bincount(term.params[0].index, slope, 1 + sum(sizes))[1:]
+                whole = np.bincount(map_.index, slope, 1 + sum(sizes))[1:]
                 return list(np.split(whole, np.cumsum(sizes)[:-1]))
-            case "ew":
+            case Ew():
                 return self._elementwise(cls, slope, ids, args, value)
-            case "contract":
-                return _contract(term.params, slope, args, fixed)
-            case "sum":
-                return [np.repeat(slope, term.params[1])]
-            case "rows":
-                return [self._rows(term.params, slope, ids[0], args[0], value)]
+            case Contract() as verb:
+                return _contract(verb, slope, args, fixed)
+            case Sum(_, k):
+                return [np.repeat(slope, k)]
+            case Rows() as verb:
+                return [self._rows(verb, slope, ids[0], args[0], value)]
             case _:
                 return [np.full(a.size, np.nan) for a in args]
 
     def _rows(
-        self, params: tuple[Any, ...], slope: np.ndarray, cls: int, x: np.ndarray, value: np.ndarray
+        self, verb: Rows, slope: np.ndarray, cls: int, x: np.ndarray, value: np.ndarray
     ) -> np.ndarray:
-        fn, rows, k = params[:3]
+        fn, rows, k = verb.fn, verb.rows, verb.k
         table = x.reshape(rows, k)
         if fn == "softmax":
             p, up = value.reshape(rows, k), slope.reshape(rows, k)
@@ -240,7 +247,9 @@ class Tape:
     def _elementwise(
         self, cls: int, slope: np.ndarray, ids: Sequence[int], args: Sequence[np.ndarray], value: np.ndarray
     ) -> list[np.ndarray | None]:
-        fn, maps = self.terms.terms[cls].params
+        verb = self.terms.terms[cls].verb
+        assert isinstance(verb, Ew)
+        fn, maps = verb.fn, verb.maps
         record = function(fn)
         rule, edge = record.slope, record.edge
         seen = [a if map_ is None else a[map_.index - 1] for a, map_ in zip(args, maps, strict=True)]
@@ -260,7 +269,7 @@ class Tape:
                 self._kink(slope, (rooms[0] > 0) & (np.abs(seen[0] - edge(seen[0])) <= rooms[0]), rooms[0])
         result: list[np.ndarray | None] = []
         for c, partial, arg, map_ in zip(ids, partials, args, maps, strict=True):
-            if self.terms.terms[c].kind == "const":
+            if self._is_constant(c):
                 result.append(None)
                 continue
             flow = np.where(slope == 0, 0.0, slope * partial)
@@ -296,8 +305,8 @@ class Tape:
         partials = [seen[1], seen[0]]
         for step, x in ((0, 1), (1, 0)):
             term = self.terms.terms[ids[step]]
-            if term.kind == "ew" and term.params[0] == "pos":
-                relu = self._args(ids[step]) == [ids[x]] and term.params[1] == (None,) and maps[0] is maps[1]
+            if isinstance(term.verb, Ew) and term.verb.fn == "pos":
+                relu = self._args(ids[step]) == [ids[x]] and term.verb.maps == (None,) and maps[0] is maps[1]
                 if relu:
                     room = self.rooms.of(ids[x], maps[x])
                     self._kink(slope, (room > 0) & (np.abs(seen[x]) <= room), room)
@@ -308,9 +317,9 @@ class Tape:
 
 
 def _contract(
-    params: tuple[Any, ...], slope: np.ndarray, args: Sequence[np.ndarray], fixed: Sequence[bool]
+    verb: Contract, slope: np.ndarray, args: Sequence[np.ndarray], fixed: Sequence[bool]
 ) -> list[np.ndarray | None]:
-    batches, m, n, k, kn = params
+    batches, m, n, k, kn = verb.batches, verb.m, verb.n, verb.k, verb.kn
     up = slope.reshape(-1, m, n)
     a = args[0].reshape(batches[0], m, k)
     b = args[1].reshape(batches[1], *((k, n) if kn else (n, k)))

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck import limits
+from graphcheck.kernel.terms.verbs import Ew, Move
 from graphcheck.patches.trace import Trial
 from graphcheck.patches.window import distinct
 
@@ -53,16 +54,16 @@ def _shown(trial: Trial, cls: int, leaf: int) -> Shown | None:
     if cls == leaf:
         return Shown(np.arange(terms.size(leaf)), None)
     term = terms.terms[cls]
-    if term.kind == "move" and len(term.args) == 1 and not term.params[0].has_zero:
+    if isinstance(term.verb, Move) and len(term.args) == 1 and not term.verb.map.has_zero:
         inner = _shown(trial, term.args[0], leaf)
-        return None if inner is None or term.size != inner.index.size else _through(inner, term.params[0].index - 1)
-    if term.kind != "ew" or term.params[0] != "add" or len(term.args) != 2:
+        return None if inner is None or term.size != inner.index.size else _through(inner, term.verb.map.index - 1)
+    if not (isinstance(term.verb, Ew) and term.verb.fn == "add"):
         return None
     for one, other in ((0, 1), (1, 0)):
-        bias = _constant(trial, term.args[other], term.params[1][other], term.size)
+        bias = _constant(trial, term.args[other], term.verb.maps[other], term.size)
         inner = _shown(trial, term.args[one], leaf) if bias is not None else None
         if inner is not None and inner.bias is None and inner.index.size == term.size:
-            view = term.params[1][one]
+            view = term.verb.maps[one]
             moved = inner if view is None else _through(inner, view.index - 1)
             return None if moved is None else Shown(moved.index, bias)
     return None

@@ -17,6 +17,7 @@ from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.ops.table import TAUGHT
 from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.verbs import Contract, Ew, Move
 
 CONTRACTIONS = frozenset(
     {
@@ -101,27 +102,28 @@ def _read(m: Algebra, out: Tensor, leaves: dict[str, int], data: int, weight: in
     terms, cls = m.terms, out.cls
     alpha, bias = 1.0, None
     place = np.arange(terms.size(cls))
-    while terms.terms[cls].kind != "contract":
+    while not isinstance(contraction := terms.terms[cls].verb, Contract):
         term = terms.terms[cls]
-        if term.kind == "move" and len(term.args) == 1 and not term.params[0].has_zero:
-            place, cls = _through(m, term.args[0], term.params[0], place), term.args[0]
+        if isinstance(term.verb, Move) and len(term.args) == 1 and not term.verb.map.has_zero:
+            place, cls = _through(m, term.args[0], term.verb.map, place), term.args[0]
             continue
-        at = _added(m, term.args, leaves) if term.kind == "ew" and term.params[0] == "add" and bias is None else None
+        fn = term.verb.fn if isinstance(term.verb, Ew) else ""
+        at = _added(m, term.args, leaves) if fn == "add" and bias is None else None
         if at is not None and alpha == 1.0:
-            bias = _bias_index(m, term.args[at], _through(m, term.args[at], term.params[1][at], place), leaves)
-        elif term.kind == "ew" and term.params[0] == "mul" and len(term.args) == 2:
+            bias = _bias_index(m, term.args[at], _through(m, term.args[at], term.views[at][1], place), leaves)
+        elif fn == "mul":
             at = next((i for i, a in enumerate(term.args) if terms.scalar(a) is not None), None)
             if at is None:
                 return None
             alpha *= float(terms.scalar(term.args[at]) or 0.0)
         if at is None:
             return None
-        place, cls = _through(m, term.args[1 - at], term.params[1][1 - at], place), term.args[1 - at]
-    batches, rows, n, k, transposed = terms.terms[cls].params
+        place, cls = _through(m, term.args[1 - at], term.views[1 - at][1], place), term.args[1 - at]
+    batches, rows, n, k = contraction.batches, contraction.m, contraction.n, contraction.k
     a, b = (_side(m, arg, leaves) for arg in terms.terms[cls].args)
     if a is None or b is None or {a[0], b[0]} != {"data", "weight"}:
         return None
-    right = b[1].reshape(batches[1], k, n).swapaxes(1, 2) if transposed else b[1].reshape(batches[1], n, k)
+    right = b[1].reshape(batches[1], k, n).swapaxes(1, 2) if contraction.kn else b[1].reshape(batches[1], n, k)
     sides = {a[0]: (a[1].reshape(batches[0], rows, k), 0), b[0]: (right, 1)}
     return _arrange(sides, place, max(batches), (rows, n), Product(data, weight, *_NOTHING, alpha, bias, 2))
 
@@ -143,9 +145,9 @@ def _added(m: Algebra, args: tuple[int, ...], leaves: dict[str, int]) -> int | N
 
 def _is_bias(m: Algebra, cls: int, leaves: dict[str, int]) -> bool:
     term = m.terms.terms[cls]
-    if term.kind == "ew" and term.params[0] == "mul":
+    if isinstance(term.verb, Ew) and term.verb.fn == "mul":
         return any(_is_bias(m, a, leaves) for a in term.args)
-    return cls == leaves.get("bias") or (term.kind == "move" and leaves.get("bias") in term.args)
+    return cls == leaves.get("bias") or (isinstance(term.verb, Move) and leaves.get("bias") in term.args)
 
 
 def _bias_index(m: Algebra, cls: int, index: np.ndarray, leaves: dict[str, int]) -> np.ndarray:
@@ -153,7 +155,7 @@ def _bias_index(m: Algebra, cls: int, index: np.ndarray, leaves: dict[str, int])
     while cls != leaves["bias"]:
         term = m.terms.terms[cls]
         at = next(i for i, a in enumerate(term.args) if _is_bias(m, a, leaves))
-        view = term.params[0] if term.kind == "move" else term.params[1][at]
+        view = term.verb.map if isinstance(term.verb, Move) else term.views[at][1]
         index, cls = _through(m, term.args[at], view, index), term.args[at]
     return index
 
@@ -164,8 +166,8 @@ def _side(m: Algebra, cls: int, leaves: dict[str, int]) -> tuple[str, np.ndarray
     if cls in names:
         return names[cls], np.arange(1, m.terms.size(cls) + 1)
     term = m.terms.terms[cls]
-    if term.kind == "move" and len(term.args) == 1 and term.args[0] in names:
-        return names[term.args[0]], term.params[0].index
+    if isinstance(term.verb, Move) and len(term.args) == 1 and term.args[0] in names:
+        return names[term.args[0]], term.verb.map.index
     return None
 
 

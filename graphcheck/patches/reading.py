@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from graphcheck.graphs import walk
 from graphcheck.kernel import geometry
+from graphcheck.kernel.terms.verbs import Move
 from graphcheck.patches.contraction import Traced
 from graphcheck.patches.product import Product, product
 from graphcheck.patches.window import Axis, NoWindow, WindowMap, distinct, recognise
@@ -53,7 +54,7 @@ def read(traced: Traced, *, as_it_is: bool = False) -> Reading | None:
     """
     trial, data = traced.trial, traced.data
     carrier = trial.carriers[data.cls][0]
-    moved = trial.terms.terms[data.cls].kind == "move"
+    moved = isinstance(trial.terms.terms[data.cls].verb, Move)
     if (not moved and carrier is traced.values[0]) or as_it_is:
         return _direct(traced) if traced.is_conv else None
     if not moved and not traced.is_conv and trial.shape(carrier)[-1:] == data.shape[-1:] == _plain_columns(traced):
@@ -87,7 +88,8 @@ def _check_many(found: Product, traced: Traced) -> None:
     terms = traced.trial.terms
     term = terms.terms[traced.data.cls]
     ends = np.cumsum([terms.size(a) for a in term.args])
-    at = np.concatenate([[0], term.params[0].index])[found.columns]
+    assert isinstance(term.verb, Move)
+    at = np.concatenate([[0], term.verb.map.index])[found.columns]
     which = np.searchsorted(ends, at, side="left")
     if not bool((which == which[..., :1]).all()) or not bool(
         (np.diff(at, axis=-1) == at[0, 0, 1:] - at[0, 0, :-1]).all()
@@ -142,7 +144,7 @@ def _candidates(source: int, table: np.ndarray, traced: Traced) -> Iterator[tupl
     yield from ((value, table) for value in carriers)
     for value in _behind(traced.values[0], set(carriers)):
         tensor = trial.tensor(value)
-        if tensor is None or terms.terms[tensor.cls].kind != "move" or len(trial.sources(tensor.cls)) != 1:
+        if tensor is None or not isinstance(terms.terms[tensor.cls].verb, Move) or len(trial.sources(tensor.cls)) != 1:
             continue
         begin, index = trial.index_of(tensor.cls)
         if begin != source:

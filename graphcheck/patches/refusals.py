@@ -12,6 +12,7 @@ import onnx_ir as ir
 from graphcheck.files import model as model_
 from graphcheck.graphs import walk
 from graphcheck.kernel.ops.algebra import Tensor
+from graphcheck.kernel.terms.verbs import Leaf, Move
 from graphcheck.patches.contraction import Traced
 from graphcheck.patches.product import operands
 from graphcheck.patches.reading import read
@@ -28,7 +29,7 @@ def normalization_between(traced: Traced) -> Refusal | None:
     if math.prod(traced.kernel_shape) != 1:
         return None
     term = trial.terms.terms[data.cls]
-    if term.kind == "move" and len(term.args) > 1:
+    if isinstance(term.verb, Move) and len(term.args) > 1:
         return None
     begin, _ = trial.index_of(data.cls)
     carrier = trial.carrier(begin)
@@ -73,10 +74,10 @@ def _moved_behind(value: ir.Value | None, trial: Trial) -> tuple[ir.Node, Tensor
     reader: ir.Node | None = None
     for at in itertools.islice(walk.chain(value, only), _STEPS + 1):
         tensor = trial.tensor(at)
-        kind = "leaf" if tensor is None else trial.terms.terms[tensor.cls].kind
-        if tensor is None or kind == "leaf":
+        verb = None if tensor is None else trial.terms.terms[tensor.cls].verb
+        if tensor is None or isinstance(verb, Leaf):
             return None  # an input, or a contraction's result
-        if kind == "move" and reader is not None:
+        if isinstance(verb, Move) and reader is not None:
             return reader, tensor
         reader = at.producer()
     return None

@@ -24,6 +24,7 @@ from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.terms.rules import PLAIN
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Move
 from graphcheck.patches.product import CONTRACTIONS, operands, out_shape
 
 Sizes = dict[str, int]
@@ -100,16 +101,16 @@ class Trial:
 
     def sources(self, cls: int) -> list[int]:
         """The tensors that a class draws on, if it is moved: a constant of zeros is padding, no source."""
-        if self.terms.terms[cls].kind != "move":
+        if not isinstance(self.terms.terms[cls].verb, Move):
             return [cls]
         return [a for a in self.terms.terms[cls].args if self.terms.scalar(a) != 0.0]
 
     def index_of(self, cls: int) -> tuple[int, np.ndarray]:
         """(source class, 1-based index into it of every element) of a class that draws on one tensor."""
         term = self.terms.terms[cls]
-        if term.kind != "move":
+        if not isinstance(term.verb, Move):
             return cls, np.arange(1, self.terms.size(cls) + 1)
-        index = term.params[0].index.astype(np.int64)
+        index = term.verb.map.index.astype(np.int64)
         if len(term.args) == 1:
             return term.args[0], index
         (source,) = self.sources(cls)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from graphcheck.files import model as model_
 from graphcheck.graphs import walk
+from graphcheck.kernel.terms.verbs import Move
 from graphcheck.patches.site import Refusal
 from graphcheck.patches.trace import Trial
 
@@ -140,14 +141,14 @@ def _relative(source: ir.Value, output: ir.Value, run: Trial) -> np.ndarray | No
     if a.cls == b.cls:
         return np.arange(math.prod(a.shape))
     one, other = terms.terms[a.cls], terms.terms[b.cls]
-    if other.kind != "move" or other.params[0].has_zero:
+    if not isinstance(other.verb, Move) or other.verb.map.has_zero:
         return None
     if other.args == (a.cls,):
-        index = other.params[0].index.astype(np.int64) - 1
-    elif one.kind == "move" and one.args == other.args and not one.params[0].has_zero:
+        index = other.verb.map.index.astype(np.int64) - 1
+    elif isinstance(one.verb, Move) and one.args == other.args and not one.verb.map.has_zero:
         back = np.full(sum(terms.size(x) for x in one.args), -1)
-        back[one.params[0].index - 1] = np.arange(one.params[0].size)
-        index = back[other.params[0].index - 1]
+        back[one.verb.map.index - 1] = np.arange(one.verb.map.size)
+        index = back[other.verb.map.index - 1]
     else:
         return None
     return index if bool((index >= 0).all()) and int(np.bincount(index).max()) == 1 else None

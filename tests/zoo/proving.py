@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from typing import Any
 
@@ -15,6 +14,7 @@ from graphcheck.files import model as model_
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof import pair as classes
 from graphcheck.kernel.proof.prover import Prover
+from graphcheck.kernel.terms.verbs import Contract, Ew, Rows
 
 
 @dataclasses.dataclass
@@ -68,8 +68,9 @@ def _prove(pair: classes.Pair, from_inputs: bool, seed: int) -> tuple[bool, str,
     unmatched = "; ".join(first_unmatched(pair, prover, side) for side in ("a", "b"))
     if not from_inputs:
         return False, "open", unmatched
-    products = [pair.terms.terms[c] for c in prover.unmatched() if pair.terms.terms[c].kind == "contract"]
-    if sum(max(t.params[0]) * math.prod(t.params[1:4]) for t in products) > 3e9:
+    verbs = [pair.terms.terms[c].verb for c in prover.unmatched()]
+    products = [verb for verb in verbs if isinstance(verb, Contract)]
+    if sum(max(c.batches) * c.m * c.n * c.k for c in products) > 3e9:
         return False, "open (too large for the inputs)", unmatched
     result = prover.from_inputs()
     return bool(result), {True: "inputs", False: "unequal", None: "undefined"}[result], unmatched
@@ -88,7 +89,8 @@ def first_unmatched(pair: classes.Pair, prover: Prover, side: str) -> str:
     for cls in prover.unmatched():
         term = pair.terms.terms[cls]
         if prover.sides.get(cls, 0) == bit and all(prover.shared(a) for a in term.args):
-            kind = f"{term.kind} {term.params[0]}" if term.kind in ("ew", "rows") else term.kind
+            kind = type(term.verb).__name__.lower()
+            kind += f" {term.verb.fn}" if isinstance(term.verb, (Ew, Rows)) else ""
             found.append(f"{kind} [{term.size}] = {names.get(cls, 'part of a node')}")
     return f"{side}: {', '.join(found[:2]) or '-'}"
 

@@ -68,11 +68,6 @@ class Rows:
     rows: int
     k: int
 
-    @property
-    def reduces(self) -> bool:
-        """Whether the function gives one value a row."""
-        return reduces(self.fn)
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Opaque:
@@ -97,17 +92,6 @@ class Term:
         """The operands, each with the map that it is seen through."""
         maps = self.verb.maps if isinstance(self.verb, Ew) else (None,) * len(self.args)
         return list(zip(self.args, maps, strict=True))
-
-    @property
-    def kind(self) -> str:
-        return type(self.verb).__name__.lower()
-
-    @property
-    def params(self) -> tuple[Any, ...]:
-        verb = self.verb
-        if isinstance(verb, (Const, Leaf, Opaque)):
-            return verb.key
-        return tuple(getattr(verb, field.name) for field in dataclasses.fields(verb))
 
 
 def reduces(fn: str) -> bool:
