@@ -9,7 +9,7 @@ import math
 import threading
 from collections.abc import Callable
 
-from graphcheck.kernel.terms.store import Term
+from graphcheck.kernel.terms.verbs import Contract, Term
 
 _CALL = 2000.0  # what the call of a numpy function costs besides its elements,
 _PRODUCT = 1 / 16  # and one product of a contraction
@@ -17,7 +17,7 @@ _PRODUCT = 1 / 16  # and one product of a contraction
 
 def work(term: Term) -> float:
     """What one evaluation of a term costs."""
-    products = term.size * term.params[3] * _PRODUCT if term.kind == "contract" else 0.0
+    products = term.size * term.verb.k * _PRODUCT if isinstance(term.verb, Contract) else 0.0
     return float(_CALL + term.size + products)
 
 

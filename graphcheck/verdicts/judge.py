@@ -7,6 +7,7 @@ from pathlib import Path
 from graphcheck import limits
 from graphcheck.errors import Undecided
 from graphcheck.files import model as model_
+from graphcheck.kernel.terms.verbs import Opaque
 from graphcheck.options import Options
 from graphcheck.parting import reduction
 from graphcheck.parting.alignment import Alignment
@@ -70,8 +71,8 @@ def _contrary(case: Case, evidence: Evidence) -> str | None:
     parting = evidence.witness
     pair = parting.attempt.pair if parting is not None else None
     order = [] if pair is None else pair.terms.order([c for row in case.sizes.roots(pair) for c in row])
-    terms = [] if pair is None else [pair.terms.terms[c] for c in order]
-    unknown = sorted({str(t.params[0][1]) for t in terms if t.kind == "opaque"})
+    verbs = [] if pair is None else [pair.terms.terms[c].verb for c in order]
+    unknown = sorted({str(verb.key[0][1]) for verb in verbs if isinstance(verb, Opaque)})
     return contrary.sentence(evidence.executions.rows(), parting.deviations if parting is not None else (), unknown)
 
 
@@ -89,7 +90,7 @@ def _complete(case: Case, evidence: Evidence, verdict: Verdict) -> None:
         with evidence.timed("curve"):
             known = (case.models, case.interface, traced, evidence.divergence, runs)
             evidence.curve = first_curve(*known, seed, shown)
-    if verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING) and (case.graphs or case.options.explain):
+    if verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING) and (case.options.graphs or case.options.explain):
         with evidence.timed("steps"):
             evidence.steps = steps(case.models, case.sizes.positions, evidence.proofs)
     if case.options.reduce is not None and evidence.divergence is not None and traced:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import collections
 from collections.abc import Mapping, Sequence
 
-from graphcheck.kernel.terms.store import Term, Terms
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Move, Term, Verb
 from graphcheck.kernel.terms.why import Congruence, Why
 
 Stage = tuple[Terms, Mapping[int, int]]  # a store, and the class there of each class of the stage before
@@ -26,9 +27,9 @@ class _Store:
 
     def source(self, term: Term) -> int | None:
         """What a class is a rearrangement of, all elements kept; None if it is none."""
-        if term.kind != "move" or len(term.args) != 1 or self.terms.size(term.args[0]) != term.size:
+        if not isinstance(term.verb, Move) or len(term.args) != 1 or self.terms.size(term.args[0]) != term.size:
             return None
-        return term.args[0] if self.terms.maps.inverse(term.params[0]) is not None else None
+        return term.args[0] if self.terms.maps.inverse(term.verb.map) is not None else None
 
     def traced(self, cls: int) -> int:
         """The class behind rearrangements, merges aside."""
@@ -136,11 +137,11 @@ class Stages:
             self._traced[cls] = self._stores[0].traced(cls)
         return self._traced[cls]
 
-    def verb(self, cls: int) -> str:
+    def verb(self, cls: int) -> Verb:
         """What computes the class, behind rearrangements."""
         places = self._places(cls)
         store = self._stores[len(places) - 1]
-        return store.terms.terms[store.root(places[-1])].kind
+        return store.terms.terms[store.root(places[-1])].verb
 
     def same(self, a: int, b: int) -> bool:
         """Whether two classes are one in the end."""

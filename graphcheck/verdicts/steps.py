@@ -28,20 +28,21 @@ from graphcheck.kernel.interpreter import Trace
 from graphcheck.kernel.ops import movement
 from graphcheck.kernel.ops.algebra import Tensor, Value
 from graphcheck.kernel.proof.pair import Pair
+from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum, Verb
 from graphcheck.kernel.terms.why import Rounded, Why, Window, distinct
 from graphcheck.verdicts.stages import Stage, Stages
 
 Values = tuple[ir.Value, ir.Value]  # a tensor of A and one of B
 _COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min", "And", "Or", "Xor", "Equal"})
-_VERBS = {
-    "contract": "contraction",
-    "ew": "elementwise expression",
-    "sum": "sum",
-    "rows": "function of rows",
-    "opaque": "unknown function",
-    "move": "selection of elements",
-    "leaf": "tensor",
-    "const": "constant",
+_VERBS: dict[type[Verb], str] = {
+    Contract: "contraction",
+    Ew: "elementwise expression",
+    Sum: "sum",
+    Rows: "function of rows",
+    Opaque: "unknown function",
+    Move: "selection of elements",
+    Leaf: "tensor",
+    Const: "constant",
 }
 
 
@@ -167,7 +168,7 @@ class Steps:
         rules = distinct([*applied, *(rule for w in whys if not isinstance(w, Rounded) for rule in w.rules)])
         if all(_moves(n) for region in regions for n in region.nodes) and not (whys or rules):
             return _reason("movement", f"the same elements, movement in one normal form{order}")
-        return _told(whys, rules, _VERBS[self.stages.verb(x.cls)], order)
+        return _told(whys, rules, _VERBS[type(self.stages.verb(x.cls))], order)
 
     def _held(self, side: int, values: Sequence[ir.Value]) -> Iterator[Tensor]:
         for value in values:
