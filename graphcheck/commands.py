@@ -49,7 +49,7 @@ def compare(a: SideA, b: SideB, required: Required, told: Told, options: Options
     data = result.to_json() | {"command": _command()}
     written = output.write_all(data, told.json, told.report)
     write_formats(result, wanted, required.require or Verdict.WITHIN_ROUNDING)
-    show_comparison(terminal, data, options.top_k, options.explain)
+    show_comparison(terminal, data, top_k=options.top_k, explain=options.explain)
     say(terminal, written)
     return _exit_code(terminal, result, required.require, reduced=options.reduce is not None)
 

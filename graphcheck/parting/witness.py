@@ -108,7 +108,7 @@ class Search:
         self.sources, self.models, self.interface, self.pair = sources, models, interface, pair
         self.outputs, self.seed, self.given, self.execute = outputs, seed, given, run
         self._check, self._ticks = tick, 0
-        self.drawing = Drawing(interface, pair, seed, ranges)
+        self.drawing = Drawing(interface, pair, seed=seed, ranges=ranges)
         self.unit = unit_of(pair.a, pair.b)
         self.roots = [(a, b) for _, a, b in outputs]
         self.work = sum(work(pair.terms.terms[c]) for c in pair.terms.order([c for row in self.roots for c in row]))
