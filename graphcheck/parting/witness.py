@@ -171,7 +171,7 @@ class Search:
             self.deviations = self._judge(small)
             shown = self._shown(self.deviations, small) or shown
         kind = kind if small is arrays else f"{kind}, shrunk"
-        return Witness(small, self._reason(*shown), kind, seed, *shown), best
+        return Witness(small, self._reason(kind, *shown), kind, seed, *shown), best
 
     def _trials(self) -> Iterator[Trial]:
         if self.given is not None:
@@ -292,14 +292,14 @@ class Search:
                 pieces = 2 if shrunk else pieces * 2
         return best
 
-    def _reason(self, d: Deviation, replayed: float | None) -> str:
+    def _reason(self, kind: str, d: Deviation, replayed: float | None) -> str:
         if d.kind == "undefined":
             a, b = (f"{side:.6g}" for side in d.sides)
             also = "" if self._seen is None else ", and so it is in onnxruntime"
             return f"output {d.output!r} has an element that is {a} in A and {b} in B{also}"
         shown = "not replayed in onnxruntime" if replayed is None else f"{replayed:.3g} in onnxruntime"
         errs = "errs by at most" if d.rigorous else "errs, to first order, by at most"
-        where = "the input found" if self.given is None else "the given input"
+        where = "the given input" if kind == "given" else "the input found"
         return (
             f"output {d.output!r} differs by {d.deviation:.3g} on {where} ({shown}), {d.units:.3g} times what rounding explains, "
             f"and float64 {errs} {d.bound:.1e} there"
