@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcheck.kernel.proof import summation
-from graphcheck.kernel.proof.rounding import _met
+from graphcheck.kernel.proof.rounding import _apart, _met
 from graphcheck.kernel.terms.rules import PUSH
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Move
@@ -105,3 +105,18 @@ def test_the_room_of_a_very_large_product_is_no_wider_for_terms_without_an_order
     monkeypatch.setattr(summation, "_MOST", 0)
     random = summation.room_of_products(a, b)
     assert 0.3 < np.median(random / followed) <= 1.0
+
+
+def test_a_float32_that_no_float16_holds_has_no_room_of_a_float16() -> None:
+    rng = np.random.default_rng(8)
+    w, s = rng.standard_normal(20).astype(np.float16), rng.standard_normal(20).astype(np.float32)
+    honest = w.astype(np.float32) * s
+    wrong = honest.copy()
+    wrong[3] *= np.float32(1 + 4e-4)  # less than an ulp of float16
+    within = []
+    for stored in (honest, wrong, honest.astype(np.float16), honest.astype(np.float16).astype(np.float32)):
+        terms = Terms(PUSH)
+        expression = terms.ew("mul", [(terms.const(w), None), (terms.const(s), None)], 20)
+        both = (expression, terms.const(stored))
+        within.append([_apart(terms, *pair)["within"] for pair in (both, both[::-1])])
+    assert within == [[True, True], [False, False], [True, True], [True, True]]

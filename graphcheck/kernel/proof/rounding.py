@@ -276,7 +276,7 @@ def _apart(terms: Terms, a: int, b: int, *, wide: bool = False) -> dict[str, Any
     """How far apart two classes of constants are, in ulps, and whether that is within their roundings, the room; ``values``
     and ``room`` are those of the element that leaves it farthest, or comes nearest to that."""
     whole = any(terms.precision.get(_root(terms, terms.find(c)), 0) >= 64 for c in (a, b))
-    unit = 0.0 if whole else max(_unit(terms, a), _unit(terms, b))
+    unit = 0.0 if whole else _unit_of_two(terms, a, b)
     with np.errstate(all="ignore"):
         values = evaluate(terms, _Rounded(unit, wide), [a, b])
         a, b = terms.find(a), terms.find(b)
@@ -324,6 +324,18 @@ def _operations(terms: Terms, cls: int) -> int:
             case Sum(k=k) | Rows(k=k):
                 total += k
     return total
+
+
+def _unit_of_two(terms: Terms, a: int, b: int) -> float:
+    """The coarsest unit roundoff of both; but a stored constant that a narrow type does not hold was not rounded to it, however
+    narrow the constants of the expression are that it faces (a float16 weight, cast and scaled in float32)."""
+    unit = max(_unit(terms, a), _unit(terms, b))
+    stored = [root for root in (_root(terms, terms.find(c)) for c in (a, b)) if root in terms.arrays]
+    if len(stored) == 1 and _unit(terms, stored[0]) < unit:
+        part = np.frexp(terms.arrays[stored[0]].astype(np.float64))[0] / unit
+        if (part != np.rint(part)).any():
+            return _unit(terms, stored[0])
+    return unit
 
 
 def _unit(terms: Terms, cls: int) -> float:
