@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck import limits
+from graphcheck.kernel.terms.forms import Form, form
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,3 +109,21 @@ def im2col(shape: Sequence[int], window: Window, groups: int = 1) -> np.ndarray:
         index = np.where(at > 0, at + (image * channels + channel) * plane, 0)
         columns.append(index.reshape(batch * positions, -1))
     return np.stack(columns)
+
+
+def im2col_form(shape: Sequence[int], window: Window, groups: int = 1) -> Form | None:
+    """What :func:`im2col` is, as a form; None where every window lies on padding."""
+    batch, channels, *spatial = shape
+    out, rank, each = window.out_shape(spatial), len(spatial), channels // groups
+    worth = [math.prod(spatial[i + 1 :]) for i in range(rank)]
+    plane = math.prod(spatial)
+    box = (groups, batch, *out, each, *window.kernel_shape)
+    steps = [s * w for s, w in zip(window.strides, worth, strict=True)]
+    taps = [d * w for d, w in zip(window.dilations, worth, strict=True)]
+    guards = []
+    for axis in range(rank):
+        coefficients = [0] * len(box)
+        coefficients[2 + axis], coefficients[3 + rank + axis] = window.strides[axis], window.dilations[axis]
+        guards.append((tuple(coefficients), window.pads[axis], window.pads[axis] + spatial[axis] - 1))
+    start = -sum(p * w for p, w in zip(window.pads, worth, strict=False))
+    return form(box, start, (each * plane, channels * plane, *steps, plane, *taps), guards)

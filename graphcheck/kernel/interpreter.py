@@ -131,8 +131,16 @@ class Interpreter:
         if any(isinstance(x, list) for x in inputs):
             raise Undecided(f"{node.op_type} on a sequence is not evaluated", node.name)
         if node.op_type in contraction.OPS or node.op_type in reduction.OPS or node.op_type in ("Resize", "Upsample"):
-            reference.check_size(node, inputs)
+            self._check_size(node, inputs)
         return self._taught(node, inputs)
+
+    def _check_size(self, node: Node, inputs: Sequence[Value]) -> None:
+        """Once for each operator and the shapes and sizes that it is given."""
+        seen = tuple(reference.steering(x) for x in inputs)
+        key = ("size", node.key(), seen)
+        if key not in self.m.memo:
+            reference.check_size(node, inputs)
+            self.m.memo[key] = None
 
     def _step(self) -> None:
         self.steps += 1

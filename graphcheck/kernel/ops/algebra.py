@@ -100,10 +100,10 @@ class Algebra:
         map_ = index if isinstance(index, Map) else self.terms.maps.intern(index)
         return Tensor(self.terms.move((x.cls,), map_), tuple(shape), x.dtype)
 
-    def remembered(self, key: tuple[Any, ...], make: Callable[[], np.ndarray]) -> Map:
+    def remembered(self, key: tuple[Any, ...], make: Callable[[], Map]) -> Map:
         """The map that ``make`` builds, built once per key."""
         if key not in self.memo:
-            self.memo[key] = self.terms.maps.intern(make())
+            self.memo[key] = make()
         return self.memo[key]  # type: ignore[no-any-return]
 
     def join(self, parts: Sequence[Some], index: np.ndarray, shape: Sequence[int], dtype: Any) -> Tensor:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck import limits
 from graphcheck.errors import Refused, Untaught
-from graphcheck.kernel.geometry import Window, im2col
+from graphcheck.kernel.geometry import Window, im2col, im2col_form
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 
@@ -116,7 +117,11 @@ def conv(m: Algebra, node: Node, x: Some, w: Some, b: Value = None) -> Some:
         raise Refused(f"Conv of {list(x.shape)} by {list(w.shape)} in {groups} groups is not defined", node.name)
     batch, filters, positions = x.shape[0], w.shape[0], math.prod(out)
     k = math.prod(w.shape[1:])
-    columns = m.remembered(("im2col", x.shape, window, groups), lambda: im2col(x.shape, window, groups))
+    limits.current().check_elements(groups * batch * positions * k, "a table of windows")
+    columns = m.remembered(
+        ("im2col", x.shape, window, groups),
+        lambda: m.terms.maps.of(im2col_form(x.shape, window, groups), lambda: im2col(x.shape, window, groups)),
+    )
     patches = m.pick(x, columns, (groups, batch * positions, k))
     y: Some = m.contract(patches, m.reshape(w, (groups, filters // groups, k)))
     if b is not None:

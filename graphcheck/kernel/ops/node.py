@@ -63,7 +63,8 @@ class Node:
         proto.input.extend(f"i{i}" if there else "" for i, there in enumerate(self.present_inputs))
         proto.output.extend(f"o{i}" if there else "" for i, there in enumerate(self.present_outputs))
         for name, value in self.attributes.items():
-            if isinstance(value, ir.TensorProtocol):
+            plain = isinstance(value, (int, float, str, bytes, list, tuple))  # a protocol's isinstance is slow
+            if not plain and isinstance(value, ir.TensorProtocol):
                 proto.attribute.append(onnx.helper.make_attribute(name, ir.to_proto(value)))
             elif not isinstance(value, ir.Graph):
                 as_list = list(value) if isinstance(value, tuple) else value

@@ -105,6 +105,14 @@ def _broken_length(node: Node, given: Sequence[Any]) -> str | None:
     return "of a region to a broken length" if bool((np.abs(lengths - np.rint(lengths)) > 1e-4).any()) else None
 
 
+def steering(x: Any) -> Any:
+    """What of an input may say how large an output is: its type, its shape, and the numbers of a small array."""
+    if x is None:
+        return None
+    small = isinstance(x, np.ndarray) and x.size <= _STEERING and x.dtype.kind in "iuf"
+    return (x.dtype.name, x.shape, x.tobytes() if small else None)
+
+
 def check_size(node: Node, inputs: Sequence[Any]) -> None:
     """Raise :class:`Oversized` where ONNX shape inference says that an output is beyond the memory limit.
 

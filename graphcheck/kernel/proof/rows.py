@@ -7,6 +7,7 @@ from typing import cast
 
 import numpy as np
 
+from graphcheck.kernel.terms import forms
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Rows, Sum
@@ -76,7 +77,7 @@ class RowReducer:
         return None
 
     def _all(self, size: int) -> Map:
-        return self.terms.maps.intern(np.arange(1, size + 1))
+        return self.terms.maps.whole(size)
 
     def _contract(self, args: tuple[int, ...], ba: int, bb: int, shape: tuple[int, int, int, bool]) -> int | None:
         (m, n, k, kn), count, row = shape, self.count, self._row(args[0])
@@ -114,6 +115,15 @@ class RowReducer:
     def _split(self, map_: Map, n: int) -> tuple[str, Map | None]:
         if not map_.size:
             return "neither", None
+        parts = forms.rows(map_.form, self.count) if map_.form is not None else None
+        if parts is not None:
+            one, starts = parts
+            if not any(starts.strides):
+                return "same", self.terms.maps.of(one)
+            width = n // self.count
+            inside = n % self.count == 0 and int(one.index().max()) <= width
+            ahead = starts.box == (self.count,) and starts.strides == (width,)
+            return ("block", self.terms.maps.of(one)) if inside and ahead else ("neither", None)
         table = map_.index.reshape(self.count, -1).astype(np.int64)
         first = table[0]
         if bool((table == first).all()):

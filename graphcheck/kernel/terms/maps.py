@@ -1,61 +1,151 @@
 """Integer movement maps: which source element each output element came from (the window map of the design, Idea 1).
 
-A map is a flat integer array; entry ``i`` is 1 + the flat source index of output element ``i``, or 0 where the output
-is a padding zero. With several sources the indices run over the sources laid end to end.
+A map stands for a flat integer array; entry ``i`` is 1 + the flat source index of output element ``i``, or 0 where the
+output is a padding zero. With several sources the indices run over the sources laid end to end. Regular maps are kept as
+forms (:mod:`graphcheck.kernel.terms.forms`), and the array is made only where a value of it is asked for.
 """
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from graphcheck import limits
+from graphcheck.kernel.terms import forms
+from graphcheck.kernel.terms.forms import Form
+
+_KEPT = 1_000_000  # arrays of at most so many elements are kept beside a form
 
 
 class Map:
-    """An interned movement map; equal maps are the same object, so identity comparison and hashing are exact."""
+    """An interned movement map; equal maps are the same object, so identity comparison and hashing are exact.
 
-    __slots__ = ("_inverse", "has_zero", "identity", "index", "key", "row_cache")
+    ``form`` is its normal form (:mod:`graphcheck.kernel.terms.forms`), None for an irregular one, which is an array.
+    """
 
-    def __init__(self, index: np.ndarray, key: bytes) -> None:
-        self.index = index
-        self.key = key
-        self.has_zero = bool(index.size) and int(index.min()) == 0
-        self.identity = bool(np.array_equal(index, np.arange(1, index.size + 1)))
+    __slots__ = ("_identity", "_index", "_inverse", "form", "has_zero", "key", "row_cache", "size")
+
+    def __init__(self, form: Form | None, index: np.ndarray | None, key: bytes) -> None:
+        self.form, self._index, self.key = form, index, key
         self.row_cache: dict[object, object] = {}
         self._inverse: tuple[Map | None] | None = None  # set once it is asked for
+        self._identity: bool | None = None
+        if form is not None:
+            self.size, self.has_zero = form.size, bool(form.guards)
+        else:
+            assert index is not None
+            self.size, self.has_zero = int(index.size), bool(index.size) and int(index.min()) == 0
 
     @property
-    def size(self) -> int:
-        """Number of output elements."""
-        return int(self.index.size)
+    def index(self) -> np.ndarray:
+        """The whole map, flat; of a large form it is made anew each time."""
+        if self._index is not None:
+            return self._index
+        assert self.form is not None
+        limits.current().check_elements(self.size, "a table of movement")
+        index = _flat(self.form.index())
+        if self.size <= _KEPT:
+            self._index = index
+        return index
+
+    @property
+    def identity(self) -> bool:
+        """Whether element i is source element i, for all of them (the source may have more)."""
+        if self._identity is None:
+            if self.form is not None:
+                self._identity = self.form == forms.identity(self.size)
+            else:
+                self._identity = bool(np.array_equal(self.index, np.arange(1, self.size + 1)))
+        return self._identity
+
+    @property
+    def empty(self) -> bool:
+        """Whether every element is a padding zero."""
+        return not self.size or (self.has_zero and not self.at(_samples(self.size)).any() and not self.index.any())
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """The entries at flat places, counted from 0."""
+        if self._index is not None:
+            return np.asarray(self._index[places], np.int64)
+        assert self.form is not None
+        return self.form.at(places)
 
     def __repr__(self) -> str:
-        return f"Map({self.index[:8].tolist()}{'...' if self.size > 8 else ''})"
+        return f"Map({self.at(np.arange(min(self.size, 8))).tolist()}{'...' if self.size > 8 else ''})"
 
 
 class Maps:
     """The table of interned maps, with their compositions remembered."""
 
     def __init__(self) -> None:
-        self._table: dict[bytes, Map] = {}
+        self._forms: dict[Form, Map] = {}
+        self._alike: dict[tuple[int, bytes], list[Map]] = {}  # by size and some of the entries
         self._composed: dict[tuple[object, ...], Map] = {}
-        self.nbytes = 0
+        self._count = self.nbytes = 0
 
     def intern(self, index: np.ndarray) -> Map:
         """The map of a flat or shaped array of 1-based source indices."""
-        flat = np.ascontiguousarray(index.reshape(-1), np.int32 if index.size < 2**31 else np.int64)
-        key = hashlib.sha256(flat.data).digest() + flat.size.to_bytes(8, "little")
-        found = self._table.get(key)
+        flat = _flat(index.reshape(-1))
+        alike = self._alike.setdefault((flat.size, flat[_samples(flat.size)].astype(np.int64).tobytes()), [])
+        found = next((m for m in alike if np.array_equal(m.index, flat)), None)
         if found is None:
-            self.nbytes += flat.nbytes
-            limits.current().check_taken(self.nbytes)
-            flat.setflags(write=False)
-            found = self._table[key] = Map(flat, key)
+            form = forms.recognised(flat) if not flat.size or flat.min() > 0 else None
+            found = self._new(form, None if form is not None and flat.size > _KEPT else flat)
+            alike.append(found)
+            if form is not None:
+                self._forms[form] = found
         return found
+
+    def of(self, form: Form | None, make: Callable[[], np.ndarray] = lambda: np.zeros(0, np.int64)) -> Map:
+        """The map of a form; of what ``make`` gives where there is no form."""
+        if form is None:
+            return self.intern(make())
+        found = self._forms.get(form)
+        if found is None:
+            alike = self._alike.setdefault((form.size, form.at(_samples(form.size)).tobytes()), [])
+            # without guards a form is unique; with them, and against arrays, the elements decide
+            others = [m for m in alike if m.form is None or form.guards or m.form.guards]
+            found = next((m for m in others if np.array_equal(m.index, _flat(form.index()))), None)
+            if found is None:
+                found = self._new(form, None)
+                alike.append(found)
+            self._forms[form] = found
+        return found
+
+    def _new(self, form: Form | None, index: np.ndarray | None) -> Map:
+        if index is not None:
+            self.nbytes += index.nbytes
+            limits.current().check_taken(self.nbytes)
+            index.setflags(write=False)
+        self._count += 1
+        return Map(form, index, self._count.to_bytes(8, "big"))
+
+    def box(self, box: Sequence[int], strides: Sequence[int], start: int = 0) -> Map:
+        """The map that reads the digits of the output index over a box with these strides, ``start`` from 0."""
+        return self.of(forms.form(box, start, strides))
+
+    def whole(self, size: int) -> Map:
+        """Every element as it is."""
+        return self.box((size,), (1,))
+
+    def spread(self, size: int) -> Map:
+        """The first element at every place."""
+        return self.box((size,), (0,))
+
+    def picked(self, rows: int, width: int, columns: np.ndarray) -> Map:
+        """Of [rows, width] the ``columns``, counted from 0."""
+        form = forms.recognised(columns + 1)
+        form = form and forms.form((rows, *form.box), form.start, (width, *form.strides))
+        return self.of(form, lambda: np.arange(rows)[:, None] * width + columns[None, :] + 1)
+
+    def picked_rows(self, rows: np.ndarray, width: int) -> Map:
+        """Of [..., width] the ``rows``, counted from 0."""
+        form = forms.recognised(rows + 1)
+        form = form and forms.form((*form.box, width), form.start * width, (*(s * width for s in form.strides), 1))
+        return self.of(form, lambda: rows[:, None] * width + np.arange(1, width + 1))
 
     def broadcast(self, shape: Sequence[int], to: Sequence[int]) -> Map | None:
         """The map of numpy broadcasting from ``shape`` to ``to``; None for the identity."""
@@ -67,8 +157,8 @@ class Maps:
         found = self._composed.get(key)
         if found is None:
             limits.current().check_elements(math.prod(to), "a tensor broadcast to a larger shape")
-            index = np.arange(1, 1 + int(np.prod(trimmed, dtype=np.int64))).reshape(trimmed)
-            found = self._composed[key] = self.intern(np.broadcast_to(index, to))
+            strides = [0 if n == 1 else w for n, w in zip(trimmed, _weights(trimmed), strict=True)]
+            found = self._composed[key] = self.box(to, strides)
         return found
 
     def transpose(self, shape: Sequence[int], perm: Sequence[int]) -> Map:
@@ -76,8 +166,8 @@ class Maps:
         key = ("transpose", tuple(shape), tuple(perm))
         found = self._composed.get(key)
         if found is None:
-            index = np.arange(1, 1 + int(np.prod(shape, dtype=np.int64))).reshape(shape)
-            found = self._composed[key] = self.intern(index.transpose(perm))
+            weights = _weights(shape)
+            found = self._composed[key] = self.box([shape[p] for p in perm], [weights[p] for p in perm])
         return found
 
     def compose(self, inner: Map | None, outer: Map | None) -> Map | None:
@@ -90,8 +180,9 @@ class Maps:
         key = (inner.key, outer.key)
         found = self._composed.get(key)
         if found is None:
-            padded = np.concatenate([[0], inner.index])
-            found = self._composed[key] = self.intern(padded[outer.index])
+            both = inner.form is not None and outer.form is not None
+            form = forms.compose(inner.form, outer.form) if both else None  # type: ignore[arg-type]
+            found = self._composed[key] = self.of(form, lambda: _zero_first(inner.index)[outer.index])
         return found
 
     def inverse(self, map_: Map) -> Map | None:
@@ -103,9 +194,32 @@ class Maps:
     def _invert(self, map_: Map) -> Map | None:
         if map_.has_zero or not map_.size:
             return None
+        if map_.form is not None:
+            found = forms.inverse(map_.form)
+            return None if found is None else self.of(found)
         index = map_.index.astype(np.int64) - 1
         if index.max() != map_.size - 1 or np.bincount(index, minlength=map_.size).max() != 1:
             return None
         back = np.empty(map_.size, np.int64)
         back[index] = np.arange(1, map_.size + 1)
         return self.intern(back)
+
+
+def _flat(index: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(index, np.int32 if index.size < 2**31 else np.int64)
+
+
+def _zero_first(index: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros(1, index.dtype), index])
+
+
+def _weights(shape: Sequence[int]) -> list[int]:
+    """What a step along each axis is worth in the flat index."""
+    return [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+
+
+@functools.lru_cache(maxsize=4096)
+def _samples(size: int) -> np.ndarray:
+    """The places at which maps of a size are compared first: both ends, and some that no stride is likely to share."""
+    some = np.arange(1, 64, dtype=np.int64) * 0x9E3779B1 % max(size, 1)
+    return np.concatenate([some, [0, size - 1]]) if size else np.zeros(0, np.int64)

@@ -183,7 +183,7 @@ class Terms:
         flat = array.reshape(-1)
         bits = constants.significant_bits(flat.dtype) if bits is None else bits
         if flat.size > 1 and flat.dtype != object and constants.uniform(flat):
-            return self.move((self.const(flat[:1], bits),), self.maps.intern(np.ones(flat.size, np.int32)))
+            return self.move((self.const(flat[:1], bits),), self.maps.spread(flat.size))
         digest = constants.key(flat, self.hashes)
         found = self._keys.get((Const, (digest,), (), flat.size))
         if found is not None:
@@ -205,7 +205,7 @@ class Terms:
         """Pick elements of the ``sources``, laid end to end, by the map; in normal form."""
         sources = tuple(self.find(s) for s in sources)
         sources, map_ = self.rules.flatten(self, sources, map_)
-        if not sources or not map_.index.any():
+        if not sources or map_.empty:
             return self.const(np.zeros(1, np.float32)) if map_.size == 1 else self._zeros(map_.size)
         if len(sources) == 1 and map_.identity and map_.size == self.size(sources[0]):
             return sources[0]
@@ -222,7 +222,7 @@ class Terms:
 
     def _zeros(self, size: int) -> int:
         zero = self.const(np.zeros(1, np.float32))
-        return self._intern(Move, (self.maps.intern(np.ones(size, np.int32)),), (zero,), size)
+        return self._intern(Move, (self.maps.spread(size),), (zero,), size)
 
     def ew(self, fn: str, operands: Sequence[Operand], size: int) -> int:
         """Elementwise ``fn``; each operand is (class, map to ``size`` elements) with None for as-is or a scalar.
@@ -300,7 +300,7 @@ class Terms:
         cls, map_ = view
         if map_ is not None:
             return self.move((cls,), map_)
-        return cls if self.size(cls) == size else self.move((cls,), self.maps.intern(np.ones(size, np.int32)))
+        return cls if self.size(cls) == size else self.move((cls,), self.maps.spread(size))
 
     def contract(self, a: int, b: int, batches: tuple[int, int], m: int, n: int, k: int, kn: bool = False) -> int:
         """[Ba, m, k] x [Bb, n, k] -> [B, m, n]; ``batches`` = (Ba, Bb), one of them may be 1.

@@ -11,11 +11,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphcheck.kernel.terms.maps import Map, Maps
+from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Found, Terms
 from graphcheck.kernel.terms.verbs import Contract, Move
 
 _UNORDERED = ("sum", "max", "min")
+
+
+# where rows are looked at first: inside of an image, whatever its size
+_PARTS = tuple(n * 0.6180339887498949 % 1 for n in range(1, 24))
 
 
 def one_hot(array: np.ndarray | None, n: int, k: int) -> np.ndarray | None:
@@ -38,8 +42,7 @@ def pick(terms: Terms, operands: Sequence[int], verb: Contract) -> Found | None:
     picked = one_hot(terms.arrays.get(b), verb.n, verb.k) if verb.kn and verb.batches[1] == 1 else None
     if picked is None:
         return None
-    rows = np.arange(max(verb.batches) * verb.m)[:, None] * verb.k
-    return 2, terms.move((a,), terms.maps.intern(rows + picked[None, :] + 1))
+    return 2, terms.move((a,), terms.maps.picked(max(verb.batches) * verb.m, verb.k, picked))
 
 
 def swap(terms: Terms, operands: Sequence[int], verb: Contract) -> Found | None:
@@ -57,10 +60,10 @@ def sort(terms: Terms, operands: Sequence[int], verb: Contract) -> Found | None:
     found = order(moved.map, k) if isinstance(moved, Move) and verb.batches[1] == 1 else None
     if found is None:
         return None
-    picked = terms.move((a,), arranged(terms.maps, verb.batches[0] * verb.m, k, found))
+    picked = terms.move((a,), terms.maps.picked(verb.batches[0] * verb.m, k, found))
     if verb.kn:
-        return 1, (picked, terms.move((b,), terms.maps.intern(found[:, None] * n + np.arange(1, n + 1))))
-    return 1, (picked, terms.move((b,), arranged(terms.maps, n, k, found)))
+        return 1, (picked, terms.move((b,), terms.maps.picked_rows(found, n)))
+    return 1, (picked, terms.move((b,), terms.maps.picked(n, k, found)))
 
 
 def single(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) -> Found | None:
@@ -77,12 +80,7 @@ def unordered(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int)
     """Case 1 for a sum, a Max or a Min."""
     moved = terms.terms[operands[0]].verb
     found = order(moved.map, k) if fn in _UNORDERED and isinstance(moved, Move) else None
-    return None if found is None else (1, (terms.move(operands, arranged(terms.maps, rows, k, found)),))
-
-
-def arranged(maps: Maps, rows: int, k: int, order: np.ndarray) -> Map:
-    """The map that puts the columns of [rows, k] in this order."""
-    return maps.intern((np.arange(rows)[:, None] * k + order[None, :]) + 1)
+    return None if found is None else (1, (terms.move(operands, terms.maps.picked(rows, k, found)),))
 
 
 def order(map_: Map, k: int) -> np.ndarray | None:
@@ -91,10 +89,20 @@ def order(map_: Map, k: int) -> np.ndarray | None:
         return None
     key = ("columns", k)
     if key not in map_.row_cache:
-        table = map_.index.reshape(-1, k)
-        row = table[int(np.argmin((table == 0).sum(axis=1)))]
+        row = _fullest(map_, k)
         found = np.argsort(row, kind="stable")
         ties = bool((np.diff(row[found]) == 0).any())
         sorted_already = bool((np.diff(found) == 1).all())
         map_.row_cache[key] = None if ties or sorted_already else found
     return map_.row_cache[key]  # type: ignore[return-value]
+
+
+def _fullest(map_: Map, k: int) -> np.ndarray:
+    """A row [k] of a map without padding zeros, else one with the fewest: the same one in whatever order the columns are."""
+    count = map_.size // k
+    for row in dict.fromkeys([0, *(int(count * part) for part in _PARTS)]):
+        found = map_.at(np.arange(row * k, (row + 1) * k))
+        if found.all():
+            return found
+    table = map_.index.reshape(count, k)
+    return np.asarray(table[int(np.argmin((table == 0).sum(axis=1)))])

@@ -123,7 +123,7 @@ def _log_sum(terms: Terms, power: int, rows: int, k: int) -> int | None:
 
 def _less(terms: Terms, x: int, taken: int, rows: int, k: int) -> int:
     """x [rows, k] less one number a row."""
-    along = terms.maps.intern(np.repeat(np.arange(1, rows + 1), k))
+    along = terms.maps.box((rows, k), (1, 0))
     less = terms.ew("mul", [(terms.const(np.array([-1.0]), 0), None), (taken, None)], rows)
     return terms.ew("add", [(x, None), (less, along)], rows * k)
 

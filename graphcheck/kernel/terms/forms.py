@@ -1,0 +1,287 @@
+"""Movement maps without arrays: the quasi-affine normal form of a map over a box, composed and inverted symbolically.
+
+A form reads the flat index of an output element as the digits ``e`` of a box (row-major) and gives the flat index of the
+source element, ``start + sum(strides * e)``, or a padding zero unless every guard holds: ``low <= sum(coefficients * e)
+<= high``. Transposes, broadcasts, slices, flips, windows of any kernel, stride, dilation and padding are such forms, and
+composition stays inside them wherever the digits of the one fall into digits of the other.
+
+Normal form (:func:`form`): digits of one value are dropped; guards are divided by their greatest common divisor, made
+tight, and dropped where they always hold; neighbouring digits that run on in one another are one. Without guards it is
+unique: the last digit ends where the differences first change, and so on to the left. With guards, two forms may stand
+for one map; :class:`graphcheck.kernel.terms.maps.Maps` compares such by their elements.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+Guard = tuple[tuple[int, ...], int, int]  # coefficients, low, high
+_CHOICES = 16  # ways to read strides as digits that are tried
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Form:
+    """``box`` and ``strides`` have an entry for each digit; ``start`` and ``strides`` count source elements from 0."""
+
+    box: tuple[int, ...]
+    start: int
+    strides: tuple[int, ...]
+    guards: tuple[Guard, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Output elements."""
+        return math.prod(self.box)
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """1-based source indices (0: a padding zero) of flat output places, counted from 0."""
+        digits, rest = [], np.asarray(places, np.int64)
+        for count in reversed(self.box):
+            rest, digit = np.divmod(rest, count)
+            digits.append(digit)
+        return self._of(digits[::-1], rest.shape)
+
+    def index(self) -> np.ndarray:
+        """The whole map as a flat array of 1-based source indices, 0 where a guard fails."""
+        rank = len(self.box)
+        digits = [np.arange(n).reshape((1,) * i + (n,) + (1,) * (rank - 1 - i)) for i, n in enumerate(self.box)]
+        return self._of(digits, self.box).reshape(-1)
+
+    def _of(self, digits: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+        total = np.full(shape, self.start + 1, np.int64)
+        for stride, digit in zip(self.strides, digits, strict=True):
+            if stride:
+                total += stride * digit
+        for coefficients, low, high in self.guards:
+            value = sum(c * digit for c, digit in zip(coefficients, digits, strict=True) if c)
+            total *= (value >= low) & (value <= high)
+        return total
+
+
+def form(box: Sequence[int], start: int, strides: Sequence[int], guards: Sequence[Guard] = ()) -> Form | None:
+    """The normal form; None for a box without elements, and for guards that never hold together with the box."""
+    if 0 in box:
+        return None
+    kept: set[Guard] = set()
+    for coefficients, low, high in guards:
+        guard = _tight(box, coefficients, low, high)
+        if guard is None:
+            return None
+        if any(guard[0]):
+            kept.add(guard)
+    rows = [tuple(strides), *(c for c, _, _ in sorted(kept))]
+    digits: list[tuple[int, list[int]]] = []  # (count, stride and coefficients), from the left
+    for j, count in enumerate(box):
+        if count == 1:
+            continue
+        column = [row[j] for row in rows]
+        if digits and digits[-1][1] == [count * v for v in column]:
+            count *= digits.pop()[0]
+        digits.append((count, column))
+    columns = [column for _, column in digits]
+    ordered = sorted(kept)
+    merged = tuple((tuple(c[i + 1] for c in columns), low, high) for i, (_, low, high) in enumerate(ordered))
+    return Form(tuple(n for n, _ in digits), start, tuple(c[0] for c in columns), merged)
+
+
+def _tight(box: Sequence[int], coefficients: Sequence[int], low: int, high: int) -> Guard | None:
+    """A guard in lowest terms, its first coefficient positive; all zero where it always holds, None where never."""
+    coefficients = [0 if n == 1 else c for c, n in zip(coefficients, box, strict=True)]
+    least, most = _range(box, coefficients)
+    if low > most or high < least:
+        return None
+    if low <= least and high >= most:
+        return (0,) * len(box), 0, 0
+    divisor = math.gcd(*coefficients)
+    divisor = -divisor if next(c for c in coefficients if c) < 0 else divisor
+    if divisor < 0:
+        low, high, least, most = -high, -low, -most, -least
+    unit = abs(divisor)
+    low, high = -(-max(low, least) // unit), min(high, most) // unit
+    return (tuple(c // divisor for c in coefficients), low, high) if low <= high else None
+
+
+def _range(box: Sequence[int], coefficients: Sequence[int]) -> tuple[int, int]:
+    """The least and the largest value of a sum over the box."""
+    ends = [c * (n - 1) for c, n in zip(coefficients, box, strict=True)]
+    return sum(e for e in ends if e < 0), sum(e for e in ends if e > 0)
+
+
+def identity(size: int) -> Form | None:
+    """Every element as it is."""
+    return form((size,), 0, (1,))
+
+
+def compose(inner: Form, outer: Form) -> Form | None:
+    """First ``inner``, then ``outer``, which reads its result; None where that is no form, or none was found."""
+    found = _digits(outer.box, outer.start, outer.strides, outer.guards, inner.box)
+    if found is None:
+        return None
+    box, guards, places = found  # of each digit of inner: (offset, coefficients over the box)
+    start = inner.start + sum(s * offset for s, (offset, _) in zip(inner.strides, places, strict=True))
+    strides = _weighted(inner.strides, places, len(box))
+    for weights, low, high in inner.guards:
+        shift = sum(w * offset for w, (offset, _) in zip(weights, places, strict=True))
+        guards.append((tuple(_weighted(weights, places, len(box))), low - shift, high - shift))
+    return form(box, start, strides, guards)
+
+
+def _weighted(weights: Sequence[int], places: Sequence[tuple[int, Sequence[int]]], rank: int) -> list[int]:
+    """The coefficients of a weighted sum of linear forms."""
+    return [sum(w * row[j] for w, (_, row) in zip(weights, places, strict=True)) for j in range(rank)]
+
+
+def _digits(
+    box: Sequence[int], start: int, strides: Sequence[int], guards: Sequence[Guard], radices: Sequence[int]
+) -> tuple[Sequence[int], list[Guard], list[tuple[int, Sequence[int]]]] | None:
+    """The digits of ``start + sum(strides * e)`` over ``radices``, each a linear form over the box, which may be split.
+
+    The sum is read from the last digit on: modulo its radix, strides and start leave a linear form, and it is the digit if
+    it stays within the radix wherever the guards hold. Where it does not, digits of the box that run over the radix are
+    split there. The first digit takes what is left.
+    """
+    guards, rest = list(guards), strides
+    places: list[tuple[int, Sequence[int]]] = []
+    for radix in reversed(radices[1:]):
+        digit = _digit(box, start, rest, guards, radix)
+        for j in reversed(range(len(box))) if digit is None else ():
+            count = radix // math.gcd(rest[j], radix)
+            if box[j] > count > 1 and box[j] % count == 0:
+                box, rest, guards, places = _split(box, rest, guards, places, j, count)
+        digit = digit or _digit(box, start, rest, guards, radix)
+        if digit is None:
+            return None
+        places.append(digit)
+        start, rest = (start - digit[0]) // radix, [(r - d) // radix for r, d in zip(rest, digit[1], strict=True)]
+    if radices:
+        places.append((start, rest))
+    return box, guards, places[::-1]
+
+
+def _split(
+    box: Sequence[int],
+    strides: Sequence[int],
+    guards: Sequence[Guard],
+    places: Sequence[tuple[int, Sequence[int]]],
+    at: int,
+    count: int,
+) -> tuple[Sequence[int], Sequence[int], list[Guard], list[tuple[int, Sequence[int]]]]:
+    """A digit as two, the right one of ``count`` values, in all that is told of the digits."""
+
+    def both(row: Sequence[int]) -> tuple[int, ...]:
+        return (*row[:at], row[at] * count, *row[at:])
+
+    return (
+        (*box[:at], box[at] // count, count, *box[at + 1 :]),
+        both(strides),
+        [(both(c), low, high) for c, low, high in guards],
+        [(offset, both(row)) for offset, row in places],
+    )
+
+
+def _digit(
+    box: Sequence[int], start: int, strides: Sequence[int], guards: Sequence[Guard], radix: int
+) -> tuple[int, list[int]] | None:
+    """A linear form that is the sum modulo ``radix`` and stays within it; None where none was found."""
+    ways = []
+    for stride, count in zip(strides, box, strict=True):
+        up = stride % radix
+        both = sorted({up, up - radix if up else 0}, key=abs)
+        ways.append([c for c in both if abs(c) * (count - 1) < radix] or both[:1])
+    for chosen in itertools.islice(itertools.product(*ways), _CHOICES):
+        least, most = _held(box, chosen, guards)
+        offset = start % radix + -(-(-least - start % radix) // radix) * radix  # the least that keeps it from below 0
+        if most + offset < radix:
+            return offset, list(chosen)
+    return None
+
+
+def _held(box: Sequence[int], coefficients: Sequence[int], guards: Sequence[Guard]) -> tuple[int, int]:
+    """Bounds of a linear form over the elements of the box for which the guards hold."""
+    left = list(coefficients)
+    least = most = 0
+    for weights, low, high in guards:
+        support = [j for j, w in enumerate(weights) if w]
+        times = {left[j] // weights[j] if left[j] % weights[j] == 0 else 0 for j in support}
+        if len(times) == 1 and (factor := times.pop()):
+            ends = sorted((factor * low, factor * high))
+            least, most = least + ends[0], most + ends[1]
+            for j in support:
+                left[j] = 0
+    rest = _range(box, left)
+    return least + rest[0], most + rest[1]
+
+
+def inverse(given: Form) -> Form | None:
+    """The form that undoes a permutation; None if it is none."""
+    order = sorted(range(len(given.box)), key=lambda j: -abs(given.strides[j]))
+    weights = [math.prod(given.box[j + 1 :]) for j in range(len(given.box))]
+    back = [j for j in order if given.strides[j] < 0]
+    span = 1
+    for j in reversed(order):
+        if abs(given.strides[j]) != span:
+            return None
+        span *= given.box[j]
+    if given.guards or given.start != sum(-given.strides[j] * (given.box[j] - 1) for j in back):
+        return None
+    signs = [-1 if j in back else 1 for j in order]
+    start = sum(weights[j] * (given.box[j] - 1) for j in back)
+    return form([given.box[j] for j in order], start, [s * weights[j] for s, j in zip(signs, order, strict=True)])
+
+
+def recognised(index: np.ndarray) -> Form | None:
+    """The form of a flat array of 1-based source indices without zeros, if it has one."""
+    if not index.size:
+        return None
+    box: list[int] = []
+    strides: list[int] = []
+    seen = index
+    while seen.size > 1:
+        stride = int(seen[1]) - int(seen[0])
+        count = _run(seen, stride)
+        if seen.size % count:
+            return None
+        box.insert(0, count)
+        strides.insert(0, stride)
+        seen = seen[::count]
+    found = form(box, int(index[0]) - 1, strides)
+    return found if found is not None and np.array_equal(found.index(), index) else None
+
+
+def _run(seen: np.ndarray, stride: int) -> int:
+    """How many elements from the first one on are ``stride`` apart; looked for in longer and longer pieces."""
+    start, step = 0, 64
+    while start + 1 < seen.size:
+        part = seen[start : start + step + 1].astype(np.int64)
+        other = np.flatnonzero(np.diff(part) != stride)
+        if other.size:
+            return start + int(other[0]) + 1
+        start, step = start + step, step * 4
+    return int(seen.size)
+
+
+def rows(given: Form, count: int) -> tuple[Form, Form] | None:
+    """The form of the first of ``count`` rows, and that of the rows' starts less the first; None where a digit lies across
+    the edge of a row, or a guard looks at the row."""
+    width = given.size // count
+    at, inside = len(given.box), 1
+    while at and inside * given.box[at - 1] <= width:
+        at -= 1
+        inside *= given.box[at]
+    box: Sequence[int] = given.box
+    strides: Sequence[int] = given.strides
+    guards = list(given.guards)
+    if inside < width:
+        if width % inside or box[at - 1] % (width // inside):
+            return None
+        box, strides, guards, _ = _split(box, strides, guards, [], at - 1, width // inside)
+    if any(any(c[:at]) for c, _, _ in guards):
+        return None
+    first = form(box[at:], given.start, strides[at:], [(c[at:], low, high) for c, low, high in guards])
+    starts = form(box[:at], 0, strides[:at])
+    return None if first is None or starts is None else (first, starts)
