@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck import limits
-from graphcheck.kernel.terms.forms import Form, form
+from graphcheck.kernel.terms.strided import Strided, normal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ def im2col(shape: Sequence[int], window: Window, groups: int = 1) -> np.ndarray:
     return np.stack(columns)
 
 
-def im2col_form(shape: Sequence[int], window: Window, groups: int = 1) -> Form | None:
+def im2col_form(shape: Sequence[int], window: Window, groups: int = 1) -> Strided | None:
     """What :func:`im2col` is, as a form; None where every window lies on padding."""
     batch, channels, *spatial = shape
     out, rank, each = window.out_shape(spatial), len(spatial), channels // groups
@@ -126,4 +126,4 @@ def im2col_form(shape: Sequence[int], window: Window, groups: int = 1) -> Form |
         coefficients[2 + axis], coefficients[3 + rank + axis] = window.strides[axis], window.dilations[axis]
         guards.append((tuple(coefficients), window.pads[axis], window.pads[axis] + spatial[axis] - 1))
     start = -sum(p * w for p, w in zip(window.pads, worth, strict=False))
-    return form(box, start, (each * plane, channels * plane, *steps, plane, *taps), guards)
+    return normal(box, start, (each * plane, channels * plane, *steps, plane, *taps), guards)

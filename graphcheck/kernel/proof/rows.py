@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from graphcheck.kernel.terms import forms
+from graphcheck.kernel.terms import strided
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Rows, Sum
@@ -115,7 +115,7 @@ class RowReducer:
     def _split(self, map_: Map, n: int) -> tuple[str, Map | None]:
         if not map_.size:
             return "neither", None
-        parts = forms.rows(map_.form, self.count) if map_.form is not None else None
+        parts = strided.rows(map_.form, self.count) if map_.form is not None else None
         if parts is not None:
             one, starts = parts
             if not any(starts.strides):

@@ -2,7 +2,7 @@
 
 A map stands for a flat integer array; entry ``i`` is 1 + the flat source index of output element ``i``, or 0 where the
 output is a padding zero. With several sources the indices run over the sources laid end to end. Regular maps are kept as
-forms (:mod:`graphcheck.kernel.terms.forms`), and the array is made only where a value of it is asked for.
+forms (:mod:`graphcheck.kernel.terms.strided`), and the array is made only where a value of it is asked for.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from graphcheck import limits
-from graphcheck.kernel.terms import forms
-from graphcheck.kernel.terms.forms import Form
+from graphcheck.kernel.terms import strided
+from graphcheck.kernel.terms.strided import Strided
 
 _KEPT = 1_000_000  # arrays of at most so many elements are kept beside a form
 
@@ -23,12 +23,12 @@ _KEPT = 1_000_000  # arrays of at most so many elements are kept beside a form
 class Map:
     """An interned movement map; equal maps are the same object, so identity comparison and hashing are exact.
 
-    ``form`` is its normal form (:mod:`graphcheck.kernel.terms.forms`), None for an irregular one, which is an array.
+    ``form`` is its normal form (:mod:`graphcheck.kernel.terms.strided`), None for an irregular one, which is an array.
     """
 
     __slots__ = ("_identity", "_index", "_inverse", "form", "has_zero", "key", "row_cache", "size")
 
-    def __init__(self, form: Form | None, index: np.ndarray | None, key: bytes) -> None:
+    def __init__(self, form: Strided | None, index: np.ndarray | None, key: bytes) -> None:
         self.form, self._index, self.key = form, index, key
         self.row_cache: dict[object, object] = {}
         self._inverse: tuple[Map | None] | None = None  # set once it is asked for
@@ -56,7 +56,7 @@ class Map:
         """Whether element i is source element i, for all of them (the source may have more)."""
         if self._identity is None:
             if self.form is not None:
-                self._identity = self.form == forms.identity(self.size)
+                self._identity = self.form == strided.identity(self.size)
             else:
                 self._identity = bool(np.array_equal(self.index, np.arange(1, self.size + 1)))
         return self._identity
@@ -81,7 +81,7 @@ class Maps:
     """The table of interned maps, with their compositions remembered."""
 
     def __init__(self) -> None:
-        self._forms: dict[Form, Map] = {}
+        self._forms: dict[Strided, Map] = {}
         self._alike: dict[tuple[int, bytes], list[Map]] = {}  # by size and some of the entries
         self._composed: dict[tuple[object, ...], Map] = {}
         self._count = self.nbytes = 0
@@ -92,14 +92,14 @@ class Maps:
         alike = self._alike.setdefault((flat.size, flat[_samples(flat.size)].astype(np.int64).tobytes()), [])
         found = next((m for m in alike if np.array_equal(m.index, flat)), None)
         if found is None:
-            form = forms.recognised(flat) if not flat.size or flat.min() > 0 else None
+            form = strided.recognised(flat) if not flat.size or flat.min() > 0 else None
             found = self._new(form, None if form is not None and flat.size > _KEPT else flat)
             alike.append(found)
             if form is not None:
                 self._forms[form] = found
         return found
 
-    def of(self, form: Form | None, make: Callable[[], np.ndarray] = lambda: np.zeros(0, np.int64)) -> Map:
+    def of(self, form: Strided | None, make: Callable[[], np.ndarray] = lambda: np.zeros(0, np.int64)) -> Map:
         """The map of a form; of what ``make`` gives where there is no form."""
         if form is None:
             return self.intern(make())
@@ -115,7 +115,7 @@ class Maps:
             self._forms[form] = found
         return found
 
-    def _new(self, form: Form | None, index: np.ndarray | None) -> Map:
+    def _new(self, form: Strided | None, index: np.ndarray | None) -> Map:
         if index is not None:
             self.nbytes += index.nbytes
             limits.current().check_taken(self.nbytes)
@@ -125,7 +125,7 @@ class Maps:
 
     def box(self, box: Sequence[int], strides: Sequence[int], start: int = 0) -> Map:
         """The map that reads the digits of the output index over a box with these strides, ``start`` from 0."""
-        return self.of(forms.form(box, start, strides))
+        return self.of(strided.normal(box, start, strides))
 
     def whole(self, size: int) -> Map:
         """Every element as it is."""
@@ -137,14 +137,14 @@ class Maps:
 
     def picked(self, rows: int, width: int, columns: np.ndarray) -> Map:
         """Of [rows, width] the ``columns``, counted from 0."""
-        form = forms.recognised(columns + 1)
-        form = form and forms.form((rows, *form.box), form.start, (width, *form.strides))
+        form = strided.recognised(columns + 1)
+        form = form and strided.normal((rows, *form.box), form.start, (width, *form.strides))
         return self.of(form, lambda: np.arange(rows)[:, None] * width + columns[None, :] + 1)
 
     def picked_rows(self, rows: np.ndarray, width: int) -> Map:
         """Of [..., width] the ``rows``, counted from 0."""
-        form = forms.recognised(rows + 1)
-        form = form and forms.form((*form.box, width), form.start * width, (*(s * width for s in form.strides), 1))
+        form = strided.recognised(rows + 1)
+        form = form and strided.normal((*form.box, width), form.start * width, (*(s * width for s in form.strides), 1))
         return self.of(form, lambda: rows[:, None] * width + np.arange(1, width + 1))
 
     def broadcast(self, shape: Sequence[int], to: Sequence[int]) -> Map | None:
@@ -181,7 +181,7 @@ class Maps:
         found = self._composed.get(key)
         if found is None:
             both = inner.form is not None and outer.form is not None
-            form = forms.compose(inner.form, outer.form) if both else None  # type: ignore[arg-type]
+            form = strided.compose(inner.form, outer.form) if both else None  # type: ignore[arg-type]
             found = self._composed[key] = self.of(form, lambda: _zero_first(inner.index)[outer.index])
         return found
 
@@ -195,7 +195,7 @@ class Maps:
         if map_.has_zero or not map_.size:
             return None
         if map_.form is not None:
-            found = forms.inverse(map_.form)
+            found = strided.inverse(map_.form)
             return None if found is None else self.of(found)
         index = map_.index.astype(np.int64) - 1
         if index.max() != map_.size - 1 or np.bincount(index, minlength=map_.size).max() != 1:

@@ -5,7 +5,7 @@ source element, ``start + sum(strides * e)``, or a padding zero unless every gua
 <= high``. Transposes, broadcasts, slices, flips, windows of any kernel, stride, dilation and padding are such forms, and
 composition stays inside them wherever the digits of the one fall into digits of the other.
 
-Normal form (:func:`form`): digits of one value are dropped; guards are divided by their greatest common divisor, made
+Normal form (:func:`normal`): digits of one value are dropped; guards are divided by their greatest common divisor, made
 tight, and dropped where they always hold; neighbouring digits that run on in one another are one. Without guards it is
 unique: the last digit ends where the differences first change, and so on to the left. With guards, two forms may stand
 for one map; :class:`graphcheck.kernel.terms.maps.Maps` compares such by their elements.
@@ -25,7 +25,7 @@ _CHOICES = 16  # ways to read strides as digits that are tried
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Form:
+class Strided:
     """``box`` and ``strides`` have an entry for each digit; ``start`` and ``strides`` count source elements from 0."""
 
     box: tuple[int, ...]
@@ -63,7 +63,7 @@ class Form:
         return total
 
 
-def form(box: Sequence[int], start: int, strides: Sequence[int], guards: Sequence[Guard] = ()) -> Form | None:
+def normal(box: Sequence[int], start: int, strides: Sequence[int], guards: Sequence[Guard] = ()) -> Strided | None:
     """The normal form; None for a box without elements, and for guards that never hold together with the box."""
     if 0 in box:
         return None
@@ -86,7 +86,7 @@ def form(box: Sequence[int], start: int, strides: Sequence[int], guards: Sequenc
     columns = [column for _, column in digits]
     ordered = sorted(kept)
     merged = tuple((tuple(c[i + 1] for c in columns), low, high) for i, (_, low, high) in enumerate(ordered))
-    return Form(tuple(n for n, _ in digits), start, tuple(c[0] for c in columns), merged)
+    return Strided(tuple(n for n, _ in digits), start, tuple(c[0] for c in columns), merged)
 
 
 def _tight(box: Sequence[int], coefficients: Sequence[int], low: int, high: int) -> Guard | None:
@@ -112,12 +112,12 @@ def _range(box: Sequence[int], coefficients: Sequence[int]) -> tuple[int, int]:
     return sum(e for e in ends if e < 0), sum(e for e in ends if e > 0)
 
 
-def identity(size: int) -> Form | None:
+def identity(size: int) -> Strided | None:
     """Every element as it is."""
-    return form((size,), 0, (1,))
+    return normal((size,), 0, (1,))
 
 
-def compose(inner: Form, outer: Form) -> Form | None:
+def compose(inner: Strided, outer: Strided) -> Strided | None:
     """First ``inner``, then ``outer``, which reads its result; None where that is no form, or none was found."""
     found = _digits(outer.box, outer.start, outer.strides, outer.guards, inner.box)
     if found is None:
@@ -128,7 +128,7 @@ def compose(inner: Form, outer: Form) -> Form | None:
     for weights, low, high in inner.guards:
         shift = sum(w * offset for w, (offset, _) in zip(weights, places, strict=True))
         guards.append((tuple(_weighted(weights, places, len(box))), low - shift, high - shift))
-    return form(box, start, strides, guards)
+    return normal(box, start, strides, guards)
 
 
 def _weighted(weights: Sequence[int], places: Sequence[tuple[int, Sequence[int]]], rank: int) -> list[int]:
@@ -217,7 +217,7 @@ def _held(box: Sequence[int], coefficients: Sequence[int], guards: Sequence[Guar
     return least + rest[0], most + rest[1]
 
 
-def inverse(given: Form) -> Form | None:
+def inverse(given: Strided) -> Strided | None:
     """The form that undoes a permutation; None if it is none."""
     order = sorted(range(len(given.box)), key=lambda j: -abs(given.strides[j]))
     weights = [math.prod(given.box[j + 1 :]) for j in range(len(given.box))]
@@ -231,10 +231,10 @@ def inverse(given: Form) -> Form | None:
         return None
     signs = [-1 if j in back else 1 for j in order]
     start = sum(weights[j] * (given.box[j] - 1) for j in back)
-    return form([given.box[j] for j in order], start, [s * weights[j] for s, j in zip(signs, order, strict=True)])
+    return normal([given.box[j] for j in order], start, [s * weights[j] for s, j in zip(signs, order, strict=True)])
 
 
-def recognised(index: np.ndarray) -> Form | None:
+def recognised(index: np.ndarray) -> Strided | None:
     """The form of a flat array of 1-based source indices without zeros, if it has one."""
     if not index.size:
         return None
@@ -249,7 +249,7 @@ def recognised(index: np.ndarray) -> Form | None:
         box.insert(0, count)
         strides.insert(0, stride)
         seen = seen[::count]
-    found = form(box, int(index[0]) - 1, strides)
+    found = normal(box, int(index[0]) - 1, strides)
     return found if found is not None and np.array_equal(found.index(), index) else None
 
 
@@ -265,7 +265,7 @@ def _run(seen: np.ndarray, stride: int) -> int:
     return int(seen.size)
 
 
-def rows(given: Form, count: int) -> tuple[Form, Form] | None:
+def rows(given: Strided, count: int) -> tuple[Strided, Strided] | None:
     """The form of the first of ``count`` rows, and that of the rows' starts less the first; None where a digit lies across
     the edge of a row, or a guard looks at the row."""
     width = given.size // count
@@ -282,6 +282,6 @@ def rows(given: Form, count: int) -> tuple[Form, Form] | None:
         box, strides, guards, _ = _split(box, strides, guards, [], at - 1, width // inside)
     if any(any(c[:at]) for c, _, _ in guards):
         return None
-    first = form(box[at:], given.start, strides[at:], [(c[at:], low, high) for c, low, high in guards])
-    starts = form(box[:at], 0, strides[:at])
+    first = normal(box[at:], given.start, strides[at:], [(c[at:], low, high) for c, low, high in guards])
+    starts = normal(box[:at], 0, strides[:at])
     return None if first is None or starts is None else (first, starts)

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphcheck.kernel.geometry import Window, im2col, im2col_form
-from graphcheck.kernel.terms import forms
-from graphcheck.kernel.terms.forms import Form
+from graphcheck.kernel.terms import strided
 from graphcheck.kernel.terms.maps import Maps
+from graphcheck.kernel.terms.strided import Strided
 
 
-def table(box: tuple[int, ...], start: int, strides: tuple[int, ...], guards: list[forms.Guard]) -> np.ndarray:
+def table(box: tuple[int, ...], start: int, strides: tuple[int, ...], guards: list[strided.Guard]) -> np.ndarray:
     """The map, element by element, as the docstring of the module says it."""
     found = []
     for digits in np.ndindex(*box):
@@ -26,7 +26,7 @@ def table(box: tuple[int, ...], start: int, strides: tuple[int, ...], guards: li
 
 
 @st.composite
-def raw(draw: st.DrawFn, guarded: bool = True) -> tuple[tuple[int, ...], int, tuple[int, ...], list[forms.Guard]]:
+def raw(draw: st.DrawFn, guarded: bool = True) -> tuple[tuple[int, ...], int, tuple[int, ...], list[strided.Guard]]:
     """A box with strides, a start that keeps every index at 0 or more, and guards."""
     box = tuple(draw(st.lists(st.integers(1, 4), min_size=0, max_size=4)))
     strides = tuple(draw(st.integers(-6, 12)) for _ in box)
@@ -38,12 +38,12 @@ def raw(draw: st.DrawFn, guarded: bool = True) -> tuple[tuple[int, ...], int, tu
     return box, start, strides, guards
 
 
-def of(map_: tuple[tuple[int, ...], int, tuple[int, ...], list[forms.Guard]]) -> Form | None:
-    return forms.form(*map_)
+def of(map_: tuple[tuple[int, ...], int, tuple[int, ...], list[strided.Guard]]) -> Strided | None:
+    return strided.normal(*map_)
 
 
 @given(raw())
-def test_the_normal_form_is_the_same_map(map_: tuple[tuple[int, ...], int, tuple[int, ...], list[forms.Guard]]) -> None:
+def test_the_normal_form_is_the_same_map(map_: tuple[tuple[int, ...], int, tuple[int, ...], list[strided.Guard]]) -> None:
     found, wanted = of(map_), table(*map_)
     if found is None:
         assert not wanted.any()
@@ -51,26 +51,26 @@ def test_the_normal_form_is_the_same_map(map_: tuple[tuple[int, ...], int, tuple
     assert np.array_equal(found.index(), wanted)
     assert np.array_equal(found.at(np.arange(wanted.size)), wanted)
     assert bool(found.guards) == bool((wanted == 0).any())
-    again = forms.form(found.box, found.start, found.strides, found.guards)
+    again = strided.normal(found.box, found.start, found.strides, found.guards)
     assert again == found
 
 
 @given(raw(guarded=False), raw(guarded=False))
 def test_without_guards_equal_maps_have_equal_forms(
-    a: tuple[tuple[int, ...], int, tuple[int, ...], list[forms.Guard]],
-    b: tuple[tuple[int, ...], int, tuple[int, ...], list[forms.Guard]],
+    a: tuple[tuple[int, ...], int, tuple[int, ...], list[strided.Guard]],
+    b: tuple[tuple[int, ...], int, tuple[int, ...], list[strided.Guard]],
 ) -> None:
     assert (of(a) == of(b)) == np.array_equal(table(*a), table(*b))
 
 
 @given(raw(guarded=False))
-def test_an_array_is_recognised(map_: tuple[tuple[int, ...], int, tuple[int, ...], list[forms.Guard]]) -> None:
-    assert forms.recognised(table(*map_)) == of(map_)
+def test_an_array_is_recognised(map_: tuple[tuple[int, ...], int, tuple[int, ...], list[strided.Guard]]) -> None:
+    assert strided.recognised(table(*map_)) == of(map_)
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=12))
 def test_an_array_that_is_recognised_is_that_form(index: list[int]) -> None:
-    found = forms.recognised(np.asarray(index))
+    found = strided.recognised(np.asarray(index))
     assert found is None or found.index().tolist() == index
 
 
@@ -84,13 +84,13 @@ def test_composition_is_that_of_the_arrays(data: st.DataObject) -> None:
     outer = of(data.draw(raw()))
     if inner is None or outer is None or int(outer.index().max()) > inner.size:
         return
-    found = forms.compose(inner, outer)
+    found = strided.compose(inner, outer)
     if found is not None:
         assert np.array_equal(found.index(), through(inner.index(), outer.index()))
 
 
 @st.composite
-def movement(draw: st.DrawFn, shape: tuple[int, ...]) -> tuple[Form | None, tuple[int, ...], np.ndarray]:
+def movement(draw: st.DrawFn, shape: tuple[int, ...]) -> tuple[Strided | None, tuple[int, ...], np.ndarray]:
     """One movement of a tensor: (form, new shape, array), the array by numpy."""
     index = np.arange(1, 1 + math.prod(shape)).reshape(shape)
     weights = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
@@ -98,23 +98,23 @@ def movement(draw: st.DrawFn, shape: tuple[int, ...]) -> tuple[Form | None, tupl
     if kind == "transpose":
         perm = draw(st.permutations(range(len(shape))))
         made = index.transpose(perm)
-        return forms.form(made.shape, 0, [weights[p] for p in perm]), made.shape, made.reshape(-1)
+        return strided.normal(made.shape, 0, [weights[p] for p in perm]), made.shape, made.reshape(-1)
     if kind == "slice":
         axis, step = draw(st.integers(0, len(shape) - 1)), draw(st.sampled_from([1, 2, -1]))
         cut = tuple(slice(None, None, step) if i == axis else slice(None) for i in range(len(shape)))
         start = weights[axis] * (shape[axis] - 1) if step < 0 else 0
         strides = [w * (step if i == axis else 1) for i, w in enumerate(weights)]
         made = index[cut]
-        return forms.form(made.shape, start, strides), made.shape, made.reshape(-1)
+        return strided.normal(made.shape, start, strides), made.shape, made.reshape(-1)
     if kind == "broadcast":
         count = draw(st.integers(1, 3))
         made = np.broadcast_to(index, (count, *shape))
-        return forms.form(made.shape, 0, [0, *weights]), made.shape, made.reshape(-1)
+        return strided.normal(made.shape, 0, [0, *weights]), made.shape, made.reshape(-1)
     size, pad = draw(st.integers(1, 3)), draw(st.integers(0, 2))
     image = (1, shape[0], *shape[1:]) if len(shape) == 2 else (1, 1, math.prod(shape))
     window = Window((size,), (draw(st.integers(1, 2)),), (pad, pad), (draw(st.integers(1, 2)),))
     if min(window.out_shape(image[2:])) < 1:
-        return forms.identity(index.size), (index.size,), index.reshape(-1)
+        return strided.identity(index.size), (index.size,), index.reshape(-1)
     made = im2col(image, window)
     return im2col_form(image, window), made.shape[1:], made.reshape(-1)
 
@@ -137,12 +137,12 @@ def test_a_chain_of_movement_is_that_of_the_arrays(sizes: list[int], data: st.Da
 
 @given(raw())
 def test_the_inverse_undoes_a_permutation_and_nothing_else(
-    map_: tuple[tuple[int, ...], int, tuple[int, ...], list[forms.Guard]],
+    map_: tuple[tuple[int, ...], int, tuple[int, ...], list[strided.Guard]],
 ) -> None:
     found = of(map_)
     if found is None:
         return
-    index, back = found.index(), forms.inverse(found)
+    index, back = found.index(), strided.inverse(found)
     permutes = sorted(index.tolist()) == list(range(1, found.size + 1))
     assert (back is not None) == permutes
     if back is not None:
@@ -151,12 +151,12 @@ def test_the_inverse_undoes_a_permutation_and_nothing_else(
 
 @given(raw(), st.integers(1, 6))
 def test_rows_are_the_first_and_what_the_others_start_at(
-    map_: tuple[tuple[int, ...], int, tuple[int, ...], list[forms.Guard]], count: int
+    map_: tuple[tuple[int, ...], int, tuple[int, ...], list[strided.Guard]], count: int
 ) -> None:
     found = of(map_)
     if found is None or found.size % count:
         return
-    parts = forms.rows(found, count)
+    parts = strided.rows(found, count)
     if parts is not None:
         first, starts = parts
         rows, ahead = first.index(), starts.index() - 1
@@ -189,10 +189,10 @@ def test_a_network_of_convolutions_needs_no_array(batch: int, pads: tuple[int, .
     window = Window((3, 3), (2, 1), pads, (1, 1))
     shape = (batch, 4, 6, 7)
     images, filters, plane = batch, 4, 42
-    left = forms.form((images, filters, plane), 0, (plane * filters, 1, filters))  # [N, L, M] seen as [N, M, L]
+    left = strided.normal((images, filters, plane), 0, (plane * filters, 1, filters))  # [N, L, M] seen as [N, M, L]
     ahead = im2col_form(shape, window)
     assert left is not None and ahead is not None
-    both = forms.compose(left, ahead)
+    both = strided.compose(left, ahead)
     assert both is not None and np.array_equal(both.index(), through(left.index(), ahead.index()))
 
 
@@ -214,10 +214,10 @@ def test_nothing_large_is_made() -> None:
     assert not turned.identity and not turned.empty and maps.inverse(turned) is None
 
 
-WRONG: dict[str, Callable[[Form], Form]] = {
-    "start": lambda f: Form(f.box, f.start + 1, f.strides, f.guards),
-    "stride": lambda f: Form(f.box, f.start, (f.strides[0] + 1, *f.strides[1:]), f.guards),
-    "guard": lambda f: Form(f.box, f.start, f.strides, tuple((c, low + 1, high) for c, low, high in f.guards)),
+WRONG: dict[str, Callable[[Strided], Strided]] = {
+    "start": lambda f: Strided(f.box, f.start + 1, f.strides, f.guards),
+    "stride": lambda f: Strided(f.box, f.start, (f.strides[0] + 1, *f.strides[1:]), f.guards),
+    "guard": lambda f: Strided(f.box, f.start, f.strides, tuple((c, low + 1, high) for c, low, high in f.guards)),
 }
 
 
