@@ -16,13 +16,16 @@ from graphcheck.graphs.repeats import repetition
 from graphcheck.kernel.ops import movement
 from graphcheck.kernel.terms.rules import RULES, identities
 from graphcheck.kernel.terms.store import Operand, Terms
+from graphcheck.kernel.terms.verbs import Ew
 from graphcheck.kernel.terms.why import Congruence, Window
 from graphcheck.verdict import Comparison, Verdict
 from graphcheck.verdicts.compare import compare
 from graphcheck.verdicts.steps import rule_text
 from tests.zoo.oracle import in_float64
 
-PROVED = [name for name in CASES if read(name)[0] <= {"proved", "within-rounding"}]
+# onnx.reference, the oracle here, gives no element for a start before the beginning
+DEPARTS = {"proved-slice-backwards-from-before"}
+PROVED = [name for name in CASES if name not in DEPARTS and read(name)[0] <= {"proved", "within-rounding"}]
 Models = tuple[onnx.ModelProto, onnx.ModelProto]
 
 
@@ -220,7 +223,8 @@ def test_a_false_rule_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def false(terms: Terms, fn: str, view: Operand, size: int) -> tuple[int, int] | None:
         term = terms.terms[view[0]]
-        if fn == "sqrt" and term.kind == "ew" and term.params[0] == "mul" and term.args[0] == term.args[1]:
+        product = isinstance(term.verb, Ew) and term.verb.fn == "mul"
+        if fn == "sqrt" and product and term.args[0] == term.args[1]:
             return 7, terms.find(term.args[0])
         return right(terms, fn, view, size)
 
