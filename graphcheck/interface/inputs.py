@@ -16,7 +16,7 @@ import numpy as np
 from graphcheck import limits
 from graphcheck.errors import Undecided, UsageError
 from graphcheck.files import atomic
-from graphcheck.interface.ports import Interface, Pair, Shapes
+from graphcheck.interface.ports import Interface, PortPair, Shapes
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
@@ -80,7 +80,7 @@ def check_ranges(interface: Interface, names: Iterable[str]) -> None:
 
 
 def generate(interface: Interface, shapes: Shapes, spec: InputSpec) -> Arrays:
-    """Inputs by :attr:`Pair.key`, in A's dtype, with values that B's dtype holds exactly too.
+    """Inputs by :attr:`PortPair.key`, in A's dtype, with values that B's dtype holds exactly too.
 
     Each input has a stream of its own, from seed and position, so that one more input changes no other.
     """
@@ -119,7 +119,7 @@ def save_npz(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
 
 
 def load_npz(path: str | os.PathLike[str], interface: Interface) -> Arrays:
-    """Inputs by :attr:`Pair.key` from a .npz whose arrays bear the input names of either model.
+    """Inputs by :attr:`PortPair.key` from a .npz whose arrays bear the input names of either model.
 
     :class:`UsageError` where a name is missing or unknown, a dtype does not suit, or a model does not admit the shape.
     """
@@ -140,7 +140,7 @@ def load_npz(path: str | os.PathLike[str], interface: Interface) -> Arrays:
 
 
 def check_inputs(arrays: Mapping[str, Array], interface: Interface, source: str = "inputs") -> Arrays:
-    """Given arrays by :attr:`Pair.key`; raises as :func:`load_npz` does, naming ``source``."""
+    """Given arrays by :attr:`PortPair.key`; raises as :func:`load_npz` does, naming ``source``."""
     keys = {port.name: pair for pair in interface.inputs for port in pair.ports()}
     if unknown := [name for name in arrays if name not in keys]:
         raise UsageError(f"{source}: no input is named {unknown[0]!r}; there are {', '.join(keys) or 'none'}")
@@ -150,7 +150,7 @@ def check_inputs(arrays: Mapping[str, Array], interface: Interface, source: str 
     return {pair.key: _fits(given[pair.key], pair, source) for pair in interface.inputs}
 
 
-def _fits(array: Array, pair: Pair, source: str) -> Array:
+def _fits(array: Array, pair: PortPair, source: str) -> Array:
     for port in pair.ports():
         declared = port.shape
         if declared is not None and (
@@ -172,7 +172,7 @@ def _fits(array: Array, pair: Pair, source: str) -> Array:
     return array.astype(wanted[0], copy=False)
 
 
-def _draw(pair: Pair, shape: tuple[int, ...], spec: InputSpec, rng: np.random.Generator) -> Array:
+def _draw(pair: PortPair, shape: tuple[int, ...], spec: InputSpec, rng: np.random.Generator) -> Array:
     ports = pair.ports()
     dtypes = [port.numpy_dtype() for port in ports]
     by_name = {name: (low, high) for name, low, high in spec.ranges}
@@ -224,7 +224,7 @@ def _floats(
 
 
 def _integers(
-    pair: Pair, shape: tuple[int, ...], spec: InputSpec, rng: np.random.Generator, bounds: tuple[float, float] | None
+    pair: PortPair, shape: tuple[int, ...], spec: InputSpec, rng: np.random.Generator, bounds: tuple[float, float] | None
 ) -> Array:
     low, high = _SMALL_INTEGERS
     if bounds is not None:

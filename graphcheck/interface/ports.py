@@ -51,7 +51,7 @@ class Port:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class PortPair:
     """One input (or output) of A with its partner in B; None where there is none."""
 
     a: Port | None
@@ -93,8 +93,8 @@ class Mismatch:
 class Interface:
     """The inputs and outputs of two models in pairs, in A's order, with what is worth a note and what does not fit."""
 
-    inputs: tuple[Pair, ...]
-    outputs: tuple[Pair, ...]
+    inputs: tuple[PortPair, ...]
+    outputs: tuple[PortPair, ...]
     notes: tuple[str, ...]
     mismatches: tuple[Mismatch, ...]
 
@@ -152,7 +152,7 @@ def _of_files(a: ir.Model, b: ir.Model) -> Iterable[str]:
 def shapes(
     interface: Interface, overrides: Mapping[str, tuple[int, ...]] | None = None, sizes: Mapping[str, int] | None = None
 ) -> Shapes:
-    """Concrete input shapes, by :attr:`Pair.key`, that both models admit.
+    """Concrete input shapes, by :attr:`PortPair.key`, that both models admit.
 
     ``overrides`` fixes whole inputs, ``sizes`` symbolic dims, both by a name in either model. The same symbol of a
     model has the same size everywhere; what nobody fixed gets 2 on the first axis and a usual size elsewhere.
@@ -195,7 +195,7 @@ def symbols(interface: Interface) -> dict[str, tuple[str, int]]:
     return found
 
 
-def _place(pair: Pair, axis: int) -> str:
+def _place(pair: PortPair, axis: int) -> str:
     return f"{pair.key}[{axis}]"
 
 
@@ -209,21 +209,21 @@ def _ports(values: Iterable[ir.Value]) -> list[Port]:
     return result
 
 
-def _pair(a: list[Port], b: list[Port]) -> tuple[Pair, ...]:
+def _pair(a: list[Port], b: list[Port]) -> tuple[PortPair, ...]:
     by_name = {port.name: port for port in b}
     common = {port.name for port in a} & by_name.keys()
     rest = [port for port in b if port.name not in common]
     pairs = []
     for port in a:
         if port.name in common:
-            pairs.append(Pair(port, by_name[port.name], "name"))
+            pairs.append(PortPair(port, by_name[port.name], "name"))
         else:
             partner = rest.pop(0) if rest else None
-            pairs.append(Pair(port, partner, "position" if partner else None))
-    return (*pairs, *(Pair(None, port, None) for port in rest))
+            pairs.append(PortPair(port, partner, "position" if partner else None))
+    return (*pairs, *(PortPair(None, port, None) for port in rest))
 
 
-def _check(where: str, pair: Pair, notes: list[str], mismatches: list[Mismatch]) -> None:
+def _check(where: str, pair: PortPair, notes: list[str], mismatches: list[Mismatch]) -> None:
     a, b = pair.a, pair.b
     if a is None or b is None:
         there, not_there = ("A", "B") if b is None else ("B", "A")
@@ -281,15 +281,15 @@ class _Groups:
             raise UsageError(f"no input shape suits both models: {known[1]} is {known[0]}, {cause} is {size}")
 
 
-def _sides(pair: Pair) -> list[tuple[Port, str]]:
+def _sides(pair: PortPair) -> list[tuple[Port, str]]:
     return [(port, side) for port, side in ((pair.a, "A"), (pair.b, "B")) if port is not None]
 
 
-def _item(pair: Pair, side: str, axis: int, dim: Dim) -> tuple[object, ...]:
+def _item(pair: PortPair, side: str, axis: int, dim: Dim) -> tuple[object, ...]:
     return (side, dim) if isinstance(dim, str) else (pair.key, side, axis)
 
 
-def _unify(pairs: Iterable[Pair], overrides: Mapping[str, tuple[int, ...]], groups: _Groups) -> None:
+def _unify(pairs: Iterable[PortPair], overrides: Mapping[str, tuple[int, ...]], groups: _Groups) -> None:
     for pair in pairs:
         given = overrides.get(pair.key)
         for port, side in _sides(pair):
@@ -307,7 +307,7 @@ def _unify(pairs: Iterable[Pair], overrides: Mapping[str, tuple[int, ...]], grou
 
 
 def _solve(
-    pairs: Iterable[Pair], overrides: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int] | None = None
+    pairs: Iterable[PortPair], overrides: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int] | None = None
 ) -> Shapes:
     groups = _Groups()
     pairs = tuple(pairs)

@@ -28,7 +28,7 @@ _BATCH_SIZES = (1, 3)  # beside the default of 2
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """What one model did in a run: its outputs by :attr:`Pair.key`, or the error that stopped it."""
+    """What one model did in a run: its outputs by :attr:`PortPair.key`, or the error that stopped it."""
 
     outputs: Arrays
     error: RunError | None

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphcheck.errors import UsageError
 from graphcheck.interface.inputs import save_npz
-from graphcheck.interface.ports import Interface, Pair
+from graphcheck.interface.ports import Interface, PortPair
 from graphcheck.options import Options, by_output
 from graphcheck.runs.numeric import Run
 from graphcheck.runs.statistics import compare_arrays
@@ -58,7 +58,7 @@ class Tolerances:
             passed = failing == 0 and top in (None, 1.0)
             yield {"output": pair.key, "passed": passed, "failing": failing, "ranked": top is not None}
 
-    def _failing(self, pair: Pair, a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> int:
+    def _failing(self, pair: PortPair, a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> int:
         """The elements that are farther apart than atol + rtol |a|; NaN meets NaN."""
         if a.dtype.kind in "OSUT":
             return int(np.count_nonzero(a != b))
@@ -70,7 +70,7 @@ class Tolerances:
         return int(np.count_nonzero(~good))
 
 
-def _asked(tolerances: dict[str, float], pair: Pair) -> float:
+def _asked(tolerances: dict[str, float], pair: PortPair) -> float:
     """The tolerance of an output, by either side's name."""
     return next((tolerances[port.name] for port in pair.ports() if port.name in tolerances), tolerances.get("", 0.0))
 

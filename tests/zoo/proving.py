@@ -12,7 +12,7 @@ import onnx
 from graphcheck.errors import GraphcheckError, Undecided
 from graphcheck.files import model as model_
 from graphcheck.kernel.ops.algebra import Tensor
-from graphcheck.kernel.proof import pair as classes
+from graphcheck.kernel.proof.pair import Pair, build
 from graphcheck.kernel.proof.prover import Prover
 from graphcheck.kernel.terms.verbs import Contract, Ew, Rows
 
@@ -40,14 +40,14 @@ def prove(a: Any, b: Any, batch: int = 2, from_inputs: bool = True, seed: int = 
         if not x.dtype.is_floating_point():
             concrete[str(x.name)] = np.random.default_rng(0).integers(0, 3, shape).astype(x.dtype.numpy())
     try:
-        pair = classes.build(one, two, inputs, concrete)
+        pair = build(one, two, inputs, concrete)
         proved, how, unmatched = _prove(pair, from_inputs, seed)
     except (GraphcheckError, Undecided) as error:
         proved, how, unmatched = False, f"undecided: {error}", ""
     return Proof(proved, how, time.monotonic() - started, unmatched)
 
 
-def _prove(pair: classes.Pair, from_inputs: bool, seed: int) -> tuple[bool, str, str]:
+def _prove(pair: Pair, from_inputs: bool, seed: int) -> tuple[bool, str, str]:
     left: list[int] = []
     right: list[int] = []
     for x, y in zip(pair.a.outputs, pair.b.outputs, strict=True):
@@ -76,7 +76,7 @@ def _prove(pair: classes.Pair, from_inputs: bool, seed: int) -> tuple[bool, str,
     return bool(result), {True: "inputs", False: "unequal", None: "undefined"}[result], unmatched
 
 
-def first_unmatched(pair: classes.Pair, prover: Prover, side: str) -> str:
+def first_unmatched(pair: Pair, prover: Prover, side: str) -> str:
     """The first terms of a side that have no partner though all operands have one, and the nodes that they are."""
     bit = 1 if side == "a" else 2
     names: dict[int, str] = {}

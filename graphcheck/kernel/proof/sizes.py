@@ -75,7 +75,7 @@ class Sizes:
         self.outputs = [p for p in ports.outputs if p.a is not None and p.b is not None]
         names = [[v.name for v in m.graph.outputs] for m in models]
         self.positions = [(names[0].index(p.a.name), names[1].index(p.b.name)) for p in self.outputs if p.a and p.b]
-        self._steering: dict[tuple[tuple[str, tuple[int, ...]], ...], list[interface.Pair]] = {}
+        self._steering: dict[tuple[tuple[str, tuple[int, ...]], ...], list[interface.PortPair]] = {}
         self._admitted: dict[tuple[object, ...], bool] = {}
 
     def choices(self) -> Iterator[dict[str, tuple[int, ...]]]:
@@ -102,7 +102,7 @@ class Sizes:
                 if axis != 0 and self.admits(0, chosen, None):
                     break
 
-    def discrete(self) -> list[interface.Pair]:
+    def discrete(self) -> list[interface.PortPair]:
         """Integer and boolean inputs."""
         return [p for p in self.interface.inputs if p.a is not None and p.a.numpy_dtype().kind in "iub"]
 
@@ -162,7 +162,7 @@ class Sizes:
         few = all(p.a is not None and p.a.numpy_dtype().kind == "b" for p in steering) and bool(steering)
         return few and self._switches(chosen) <= _SWITCHES and self.options.inputs is None and not self.options.ranges
 
-    def steering(self, chosen: dict[str, tuple[int, ...]]) -> list[interface.Pair]:
+    def steering(self, chosen: dict[str, tuple[int, ...]]) -> list[interface.PortPair]:
         """The integer inputs whose values the graphs have to know at these sizes; the others stay free."""
         key = tuple(chosen.items())
         if key not in self._steering:
@@ -258,7 +258,7 @@ class Sizes:
         return {p.key: part.reshape(chosen[p.key]) for p, part in zip(steering, np.split(bits, ends), strict=True)}
 
     def _values(
-        self, discrete: list[interface.Pair], chosen: dict[str, tuple[int, ...]], sample: int
+        self, discrete: list[interface.PortPair], chosen: dict[str, tuple[int, ...]], sample: int
     ) -> dict[str, np.ndarray]:
         if self.options.inputs is not None:
             given = inputs.load_npz(self.options.inputs, self.interface)
