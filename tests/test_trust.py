@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from test_boundaries import ROOT, code_lines, imports, module_name
+from test_boundaries import BUDGET, ROOT, code_lines, imports, module_name
 
 PAGE = ROOT / "docs" / "trust.md"
 ROW = re.compile(r"^\| ((?:`[\w/.]+`(?:, )?)+) \| ([\d,]+) \| ([\d,]+) \|", re.M)
@@ -39,18 +39,19 @@ def counted(names: str) -> tuple[int, int]:
 
 
 def holds(stated: tuple[int, int], real: tuple[int, int]) -> bool:
-    """Files to the one, lines to a tenth."""
-    return stated[0] == real[0] and abs(stated[1] - real[1]) <= 0.1 * real[1]
+    """Within a tenth, two files and a hundred lines: a change of the code need not touch the page each time."""
+    return all(abs(x - y) <= max(least, 0.1 * y) for x, y, least in zip(stated, real, (2, 100), strict=True))
 
 
 def test_the_table_states_what_there_is() -> None:
     stated = rooms(section("Our own code"))
     assert len(stated) == 11
+    assert f"{BUDGET['kernel']:,} lines" in section("Our own code")
     assert [(names, counted(names)) for names, numbers in stated.items() if not holds(numbers, counted(names))] == []
 
 
 def test_a_wrong_number_is_seen() -> None:
-    assert holds((7, 1000), (7, 1090)) and not holds((7, 1000), (7, 1200)) and not holds((7, 1000), (8, 1000))
+    assert holds((7, 1000), (8, 1090)) and not holds((7, 1000), (7, 1200)) and not holds((7, 1000), (10, 1000))
 
 
 def trusted() -> set[str]:
@@ -133,6 +134,8 @@ def test_every_departure_is_on_the_page() -> None:
     page = section("Where graphcheck departs from the standard, or the standard is silent")
     assert len(said) >= 14
     assert [text for text in said if text not in page] == []
+    quoted = re.findall(r"`([^`]+)`", page.partition("\nAnd these are choices")[0])
+    assert [text for text in quoted if text not in said] == []
 
 
 def rewrite() -> None:
