@@ -19,7 +19,7 @@ import numpy as np
 from graphcheck.errors import Undecided
 from graphcheck.files.hashing import Hashes
 from graphcheck.kernel.terms import constants
-from graphcheck.kernel.terms.functions import function
+from graphcheck.kernel.terms.functions import Function, function
 from graphcheck.kernel.terms.maps import Map, Maps
 from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum, Term, Verb, reduces
 from graphcheck.kernel.terms.why import Congruence, Why, distinct
@@ -29,12 +29,19 @@ Operand = tuple[int, Map | None]
 Found = tuple[int, int | Sequence[Any]]
 
 
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class Rule:
+    """One or several identities: the name of their file, and what ``find`` (store, operands, what stands beside them) makes of
+    the operands, or None; ``of`` are the elementwise functions that it is for (none named: all)."""
+
+    name: str
+    find: Callable[..., Found | None]
+    of: tuple[str, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Rules:
     """What a store takes two expressions for one by, beyond equal keys (:mod:`graphcheck.kernel.terms.rules` has the choices).
-
-    Each rule has the name of its file, is handed the store, the operands and what stands beside them, and finds
-    something or None.
 
     Attributes:
         flatten: (sources, map) Movement of movement as one.
@@ -47,10 +54,15 @@ class Rules:
 
     flatten: Callable[[Terms, tuple[int, ...], Map], tuple[tuple[int, ...], Map]]
     neginf: Callable[[Terms, Verb, tuple[int, ...], int], bool]
-    ew: tuple[tuple[str, Callable[[Terms, Sequence[Operand], str, int], Found | None]], ...]
-    placed: tuple[tuple[str, Callable[[Terms, Sequence[Operand], str, int], Found | None]], ...] = ()
-    contract: tuple[tuple[str, Callable[[Terms, Sequence[int], Contract], Found | None]], ...]
-    rows: tuple[tuple[str, Callable[[Terms, Sequence[int], str, int, int], Found | None]], ...]
+    ew: tuple[Rule, ...]
+    placed: tuple[Rule, ...] = ()
+    contract: tuple[Rule, ...]
+    rows: tuple[Rule, ...]
+
+    def of(self, fn: str) -> tuple[Function, tuple[Rule, ...], tuple[Rule, ...]]:
+        """The record of an elementwise function, and the rules for it; raises :class:`graphcheck.errors.UnknownFunction`."""
+        ew, placed = (tuple(r for r in rules if not r.of or fn in r.of) for rules in (self.ew, self.placed))
+        return function(fn), ew, placed
 
 
 class Terms:
@@ -60,6 +72,7 @@ class Terms:
         self.hashes = hashes or Hashes()
         self.maps = Maps()
         self.rules = rules
+        self._of: dict[str, tuple[Function, tuple[Rule, ...], tuple[Rule, ...]]] = {}  # by elementwise function
         self.terms: list[Term] = []
         self.depth: list[tuple[int, int]] = []  # (contractions, verbs) below a class
         self.neginf: list[bool] = []  # may hold -inf
@@ -229,18 +242,21 @@ class Terms:
 
         Raises :class:`graphcheck.errors.UnknownFunction` for a function that has no record.
         """
-        assert function(fn).arity in (0, len(operands))
+        if fn not in self._of:
+            self._of[fn] = self.rules.of(fn)
+        record, rules, _ = self._of[fn]
+        assert record.arity in (0, len(operands))
         views = [self._view(cls, map_, size) for cls, map_ in operands]
         assert all(self.size(c) in (1, size) if m is None else m.size == size for c, m in views)
-        found = self._ruled(self.rules.ew, views, fn, size)
+        found = self._ruled(rules, views, fn, size)
         return found if isinstance(found, int) else self.placed(fn, found, size)
 
-    def _ruled(self, rules: Sequence[tuple[str, Callable[..., Found | None]]], operands: Sequence[Any], *what: Any) -> Any:
+    def _ruled(self, rules: tuple[Rule, ...], operands: Sequence[Any], *what: Any) -> Any:
         """The class that a rule gives, or the operands that are left of all of them; rules are noted."""
-        for name, rule in rules:
-            if (found := rule(self, operands, *what)) is not None:
+        for rule in rules:
+            if (found := rule.find(self, operands, *what)) is not None:
                 if found[0]:
-                    self.applied.append(f"{name} {found[0]}")
+                    self.applied.append(f"{rule.name} {found[0]}")
                 if isinstance(found[1], int):
                     return found[1]
                 operands = found[1]
@@ -272,10 +288,12 @@ class Terms:
 
     def placed(self, fn: str, views: Sequence[Operand], size: int) -> int:
         """Elementwise ``fn`` on operands that stand as they are to be kept."""
-        found = self._ruled(self.rules.placed, views, fn, size)
-        if isinstance(found, int):
-            return found
-        views = sorted(found, key=lambda v: (v[0], v[1].key if v[1] else b"")) if function(fn).commutative else found
+        record, _, rules = self._of[fn]
+        views = self._ruled(rules, views, fn, size) if rules else views
+        if isinstance(views, int):
+            return views
+        if record.commutative:
+            views = sorted(views, key=lambda v: (v[0], v[1].key if v[1] else b""))
         return self._intern(Ew, (fn, tuple(m for _, m in views)), tuple(c for c, _ in views), size)
 
     def constant_like(self, cls: int) -> bool:

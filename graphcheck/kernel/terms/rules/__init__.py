@@ -7,32 +7,33 @@ import dataclasses
 from graphcheck.kernel.terms.masks import may_be_neginf
 from graphcheck.kernel.terms.rules import affine, columns, extremes, identities, layout
 from graphcheck.kernel.terms.rules.flattening import flatten
-from graphcheck.kernel.terms.store import Rules
+from graphcheck.kernel.terms.store import Rule, Rules
 
 # Movement stays where the graph has it.
 PLAIN = Rules(
     flatten=flatten,
     neginf=may_be_neginf,
-    ew=(("identities", identities.scalars),),
-    contract=(("columns", columns.pick),),
-    rows=(("columns", columns.single),),
+    ew=(Rule("identities", identities.scalars, ("add", "mul", "recip")),),
+    contract=(Rule("columns", columns.pick),),
+    rows=(Rule("columns", columns.single),),
 )
+_SWAP, _SORT = Rule("columns", columns.swap), Rule("columns", columns.sort)
 RULES = dataclasses.replace(
     PLAIN,
     ew=(
         *PLAIN.ew,
-        ("identities", identities.simplify),
-        ("extremes", extremes.simplify),
-        ("layout", layout.arrange),
+        Rule("identities", identities.simplify, ("exp", "log", "mul", "pos", "sqrt")),
+        Rule("extremes", extremes.simplify, ("max", "min")),
+        Rule("layout", layout.arrange),
     ),
-    contract=(*PLAIN.contract, ("columns", columns.swap), ("columns", columns.sort)),
-    rows=(*PLAIN.rows, ("columns", columns.unordered)),
+    contract=(*PLAIN.contract, _SWAP, _SORT),
+    rows=(*PLAIN.rows, Rule("columns", columns.unordered)),
 )
 # Constant factors and terms gathered, so that a folded constant faces the expression that it was folded from.
-PUSH = dataclasses.replace(RULES, placed=(("affine", affine.push),))
+PUSH = dataclasses.replace(RULES, placed=(Rule("affine", affine.push, ("add", "mul")),))
 PULL = dataclasses.replace(
     RULES,
-    placed=(("affine", affine.pull),),
-    contract=(*PLAIN.contract, ("columns", columns.swap), ("affine", affine.pull_scalar), ("columns", columns.sort)),
+    placed=(Rule("affine", affine.pull, ("add", "mul")),),
+    contract=(*PLAIN.contract, _SWAP, Rule("affine", affine.pull_scalar), _SORT),
 )
 AFFINE = {"": RULES, "push": PUSH, "pull": PULL}

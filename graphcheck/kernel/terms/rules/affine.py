@@ -36,8 +36,6 @@ def pull(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Applied 
 
 def _gathered(terms: Terms, views: Sequence[Operand], fn: str, size: int, *, pulls: bool) -> Applied | None:
     """The case, and the gathered form of ``fn(x, d)`` with one constant operand d, or None where there is nothing to gather."""
-    if fn not in ("add", "mul"):
-        return None
     constant = [terms.constant_like(c) for c, _ in views]
     if constant[0] == constant[1]:
         return None

@@ -22,7 +22,7 @@ OPPOSITE = {"max": "min", "min": "max"}
 
 def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Found | None:
     """The identity, and the class that Max or Min of the operands is by it; or the operands in normal form (case 1)."""
-    if fn not in OPPOSITE or any(terms.neginf[c] for c, _ in views):
+    if any(terms.neginf[c] for c, _ in views):
         return None
     rest, bound = _parts(terms, fn, views, size)
     if not rest or (len(rest) == 1 and bound is None):
@@ -75,7 +75,7 @@ def _nested(terms: Terms, fn: str, view: Operand, size: int) -> list[Operand] | 
         scalars = [terms.size(a) == 1 and m is None for a, m in zip(args, term.verb.maps, strict=True)]
         maps = [None if s else terms.maps.compose(m, map_) for s, m in zip(scalars, term.verb.maps, strict=True)]
         return list(zip(args, maps, strict=True))
-    if fn == "max" and term.verb == Ew("mul", (None, None)):
+    if fn == "max" and term.verb.fn == "mul" and term.verb.maps == (None, None):
         for x, step in (args, args[::-1]):
             if is_step(terms, (step, None), (x, None)):
                 return [(x, map_), _scalar(terms, 0.0)]

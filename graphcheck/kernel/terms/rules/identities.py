@@ -19,10 +19,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphcheck.kernel.terms.store import Operand, Terms
-from graphcheck.kernel.terms.verbs import Ew, Move, Rows, Sum, Term
+from graphcheck.kernel.terms.verbs import Ew, Move, Rows, Sum
 
 _PAIRS = ((0, 1), (1, 0))
-_STEP = Ew("pos", (None,))
 
 
 Applied = tuple[int, int]  # the number of an identity, and the class that it gives
@@ -30,16 +29,16 @@ Applied = tuple[int, int]  # the number of an identity, and the class that it gi
 
 def scalars(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Applied | None:
     """Cases 1 to 3, and the class that ``fn`` of the operands is by it; or None."""
-    if fn in ("add", "mul") and len(views) == 2:
+    if fn != "recip":
         for one, other in _PAIRS:
             value = terms.scalar(views[one][0])
             found = None if value is None else _with_scalar(terms, fn, value, views[one], views[other], size)
             if found is not None:
                 return found
-    if fn == "recip":
-        value = terms.scalar(views[0][0])
-        if value and abs(math.frexp(value)[0]) == 0.5 and abs(value) > 2.0**-126:
-            return 3, terms.seen((terms.const(np.array([1 / value]), 0), None), size)
+        return None
+    value = terms.scalar(views[0][0])
+    if value and abs(math.frexp(value)[0]) == 0.5 and abs(value) > 2.0**-126:
+        return 3, terms.seen((terms.const(np.array([1 / value]), 0), None), size)
     return None
 
 
@@ -49,22 +48,23 @@ def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Appl
         argument = negated(terms, views[0], size)
         if argument is not None:
             return 4, terms.ew("recip", [(terms.ew("exp", [argument], size), None)], size)
-    if fn == "mul" and len(views) == 2:
+    if fn == "mul":
         for one, other in _PAIRS:
             if is_step(terms, views[other], views[one]) and negated(terms, views[one], size) is not None:
                 return 9, terms.ew("max", [views[one], (terms.const(np.zeros(1), 0), None)], size)
             rowwise = _softmax(terms, views[one], views[other], size)
             if rowwise is not None:
                 return 5, rowwise
-    if fn in ("pos", "sqrt", "log"):
-        return _of_one(terms, fn, views[0], size)
-    return None
+        return None
+    return None if fn == "exp" else _of_one(terms, fn, views[0], size)
 
 
 def is_step(terms: Terms, step: Operand, x: Operand) -> bool:
     """Whether a view is pos(x) of the other one."""
     term = terms.terms[step[0]]
-    return term.verb == _STEP and (terms.find(term.args[0]), step[1]) == x
+    if not isinstance(term.verb, Ew) or term.verb.fn != "pos":
+        return False
+    return term.verb.maps == (None,) and (terms.find(term.args[0]), step[1]) == x
 
 
 def _of_one(terms: Terms, fn: str, view: Operand, size: int) -> Applied | None:
@@ -152,12 +152,11 @@ def negated(terms: Terms, view: Operand, size: int) -> Operand | None:
 
 
 def _softmax(terms: Terms, power: Operand, inverse: Operand, size: int) -> int | None:
-    match terms.terms[power[0]], terms.terms[inverse[0]]:
-        case Term(Ew("exp", (seen,)), (exponent,)), Term(Ew("recip", (None,)), (divisor,)) if power[1] is None:
-            total = terms.terms[terms.find(divisor)]
-        case _:
-            return None
-    if not isinstance(total.verb, Sum):
+    e, r = terms.terms[power[0]], terms.terms[inverse[0]]
+    if power[1] is not None or not (isinstance(e.verb, Ew) and e.verb.fn == "exp"):
+        return None
+    total = terms.terms[terms.find(r.args[0])] if r.verb == Ew("recip", (None,)) else None
+    if total is None or not isinstance(total.verb, Sum):
         return None
     rows, k, along = total.verb.rows, total.verb.k, inverse[1]
     if size != rows * k or (along is None and rows > 1):
@@ -171,7 +170,7 @@ def _softmax(terms: Terms, power: Operand, inverse: Operand, size: int) -> int |
         places = back.index  # where each power stands in its row
     if along is not None and not np.array_equal(along.index, (places - 1) // k + 1):
         return None
-    x = terms.seen((terms.find(exponent), seen), size)
+    x = terms.seen((terms.find(e.args[0]), e.verb.maps[0]), size)
     if not isinstance(table.verb, Move):
         return terms.rows("softmax", x, rows, k)
     rowwise = terms.rows("softmax", terms.move((x,), table.verb.map), rows, k)
