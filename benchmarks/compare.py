@@ -4,7 +4,9 @@
 (`pip install polygraphy`; left out where it is missing). Pairs: ViT-B/16 and ViT-Tiny/16, TorchScript against dynamo export;
 a gross and a subtle mutant of ViT-B/16; Swin-like graphs are in the zoo; a chain of 100,000 nodes.
 
-    python benchmarks/compare.py [--rounds 5] [--quick]
+    python benchmarks/compare.py [--rounds 5] [--quick] [--beside CHECKOUT]
+
+With --beside, every comparison is measured a second time with the package of another checkout, in the same rounds.
 """
 
 from __future__ import annotations
@@ -82,12 +84,24 @@ def compare(a: Path, b: Path, *options: str) -> list[str]:
     return python("-m", "graphcheck", "compare", str(a), str(b), *options)
 
 
+def beside(commands: dict[str, list[str]], checkout: Path | None, against: dict[str, str]) -> dict[str, list[str]]:
+    """The commands, each comparison followed by the same one of another checkout, which it is put in relation to."""
+    found: dict[str, list[str]] = {}
+    for name, command in commands.items():
+        found[name] = command
+        if checkout is not None and name.startswith("compare"):
+            found[f"{name}, beside"] = ["env", f"PYTHONPATH={checkout}", *command]
+            against[name] = f"{name}, beside"
+    return found
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", type=Path, default=Path("models"), help="where the ViTs are, or are exported to")
     parser.add_argument("--quick", action="store_true", help="ViT-Tiny alone")
+    parser.add_argument("--beside", type=Path, help="another checkout of graphcheck, measured in the same rounds")
     options = parser.parse_args()
     os.environ.setdefault("PYTHONPATH", str(Path(__file__).parent.parent))
     print(
@@ -121,11 +135,13 @@ def main() -> None:
                     [c for c in commands if c.startswith("compare") and c not in against], "(b) Polygraphy"
                 )
             print(f"{size}:\n")
-            print("\n".join(table(interleaved(commands, options.rounds), against)), "\n")
+            print("\n".join(table(interleaved(beside(commands, options.beside, against), options.rounds), against)), "\n")
         if not options.quick:
             pair = [chain(folder, f"{s}.onnx", 100_000, s == "swapped") for s in ("plain", "swapped")]
+            against = {}
+            commands = beside({"compare": compare(pair[0], pair[1])}, options.beside, against)
             print("chain of 100,000 nodes:\n")
-            print("\n".join(table(interleaved({"compare": compare(pair[0], pair[1])}, 1, 0), {})), "\n")
+            print("\n".join(table(interleaved(commands, 1, 0), against)), "\n")
         light = {"import graphcheck": python("-c", "import graphcheck"), "--help": python("-m", "graphcheck", "--help")}
         light["python"] = python("-c", "")
         print("\n".join(table(interleaved(light, options.rounds), {})))
