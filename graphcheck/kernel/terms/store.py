@@ -271,7 +271,7 @@ class Terms:
         term = self.terms[cls]
         moved = term.verb if isinstance(term.verb, Move) else None
         if map_ is None and self.size(cls) == 1 < size and moved is not None:
-            map_ = self.maps.intern(np.ones(size, np.int32))  # a scalar picked from a tensor is seen at every place
+            map_ = self.maps.spread(size)  # a scalar picked from a tensor is seen at every place
         if moved is not None and len(term.args) == 1:
             inner = self.find(term.args[0])
             composed = self.maps.compose(moved.map, map_)
@@ -299,6 +299,8 @@ class Terms:
     def constant_like(self, cls: int) -> bool:
         """Whether a class is computed from constants alone."""
         known = self._constant_like
+        if (found := known.get(self.find(cls))) is not None:
+            return found
         for c in self.order([cls], known.__contains__):
             if c not in known:
                 term = self.terms[c]

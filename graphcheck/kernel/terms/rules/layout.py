@@ -23,6 +23,8 @@ def arrange(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Found
 def _pivoted(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Found | None:
     """Every operand pulled back by the layout of the oldest computed one, so that the layout does not matter."""
     computed = [(c, m.key if m else b"", m) for c, m in views if terms.size(c) == size and c not in terms.arrays]
+    if all(map_ is None for _, _, map_ in computed):
+        return None
     for _, _, map_ in sorted(computed, key=lambda entry: (terms.constant_like(entry[0]), *entry[:2])):
         if map_ is None:
             return None
