@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from graphcheck.graphs.repeats import repetition
-from graphcheck.terminal import Cell, Terminal, dims, number, safe, short
+from graphcheck.terminal import Cell, Terminal
+from graphcheck.words import dims, divergence, number, plural, safe, short
 
 
 def show_model(terminal: Terminal, model: dict[str, Any]) -> None:
@@ -135,20 +136,6 @@ def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> N
     elif result["verdict"]:
         terminal.say("nothing was written")
     show_notes(terminal, result.get("notes") or [])
-
-
-def divergence(found: dict[str, Any]) -> str:
-    """The first divergence in one phrase: ``Gelu node act of B (tensor t9); Gelu node gelu of A (tensor t7)``."""
-    places = [(side.upper(), found[side]) for side in ("b", "a") if found.get(side)]
-    return "; ".join(
-        f"{short(place['op_type'])} node {short(place['node'])} of {side} (tensor {short(place['tensor'])})"
-        for side, place in places
-    )
-
-
-def plural(count: int, noun: str) -> str:
-    """``1 node``, ``2 nodes``, ``no nodes``."""
-    return f"{number(count) if count else 'no'} {noun}{'' if count == 1 else 's'}"
 
 
 def _run_text(run: dict[str, Any]) -> str:

@@ -62,7 +62,7 @@ def assert_equivalent(a: ModelLike | Any, b: ModelLike | Any, options: AssertOpt
         ModelError: as :func:`compare`.
     """
     __tracebackhide__ = True  # pytest then shows the test's own line
-    from graphcheck.answers import divergence
+    from graphcheck.words import divergence
 
     given = options.keywords()
     require = given.pop("require") or str(Verdict.WITHIN_ROUNDING)

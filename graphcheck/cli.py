@@ -22,8 +22,9 @@ from graphcheck.command_line import Model, command
 from graphcheck.errors import GraphcheckError, Undecided, UsageError
 from graphcheck.options import Options, Told
 from graphcheck.sweeping.command import sweep
-from graphcheck.terminal import Terminal, safe, short
+from graphcheck.terminal import Terminal
 from graphcheck.verdict import EXIT_OK, EXIT_TROUBLE, EXIT_UNDECIDED
+from graphcheck.words import safe, short
 
 app = typer.Typer(
     name="graphcheck",

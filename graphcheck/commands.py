@@ -17,8 +17,9 @@ from graphcheck.command_line import Model, SideA, SideB, command
 from graphcheck.errors import UsageError
 from graphcheck.files import wire
 from graphcheck.options import File, Options, Required, Rewriting, Told
-from graphcheck.terminal import Terminal, safe
+from graphcheck.terminal import Terminal
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparison, Verdict
+from graphcheck.words import safe
 
 if TYPE_CHECKING:
     from graphcheck.rewriting.rewrite import Rewrite

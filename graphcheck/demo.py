@@ -16,12 +16,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphcheck import output
-from graphcheck.answers import plural
+from graphcheck import output, processes
 from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.exporting import Exported, Failure, Variant, available, catalogue, export_variants
-from graphcheck.terminal import STYLES, Terminal, safe
+from graphcheck.terminal import STYLES, Terminal
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, Verdict
+from graphcheck.words import plural, safe
 
 if TYPE_CHECKING:
     from graphcheck.runs.session import Session
@@ -128,10 +128,9 @@ def _chosen(names: Sequence[str], seed: int) -> tuple[dict[str, list[Variant]], 
 
 @contextlib.contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))  # the workers inherit it
-    pool = ProcessPoolExecutor(workers or min(cores, _PROCESSES), get_context("spawn"), _start_worker)
+    pool = ProcessPoolExecutor(workers or min(processes.cores(), _PROCESSES), get_context("spawn"), _start_worker)
     try:
         yield pool
     finally:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from graphcheck.errors import Exhausted, Oversized, UsageError
+from graphcheck.words import size
 
 MAX_STEPS = 500_000  # nodes evaluated in one trace, those of functions and of every turn of a loop included
 _INDEX_BYTES = 24  # an element of a movement map at the worst moment: 8 as int64, as much for a copy, 4 once interned
@@ -150,8 +151,3 @@ def parse_size(text: str) -> int:
     if count < _LEAST:
         raise UsageError(f"a size is a number with K, M, G or T and at least {size(_LEAST)}, such as 6G, not {text!r}")
     return count
-
-
-def size(count: int) -> str:
-    """Bytes for people."""
-    return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"

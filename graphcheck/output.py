@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphcheck.errors import GraphcheckError, ModelError, UsageError
-from graphcheck.terminal import safe
+from graphcheck.words import safe
 
 if TYPE_CHECKING:
     from graphcheck.rewriting.rewrite import Rewrite

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphcheck.words import GLYPHS, cut, safe, short
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 Cell = str | tuple[str, str]  # text, or (text, style)
-GLYPHS = {"identical": "≡", "proved": "✓", "within-rounding": "≈", "undecided": "?", "different": "≠"}
 STYLES = {
     "identical": "bold green",
     "proved": "bold green",
@@ -20,45 +21,7 @@ STYLES = {
     "undecided": "bold yellow",
     "different": "bold red",
 }
-# C0, C1, line separators, and the marks that reverse the direction of text: names in a model are not to be trusted.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
-_LONGEST = 72
 _LONGEST_LINE = 4000
-
-
-def safe(text: object) -> str:
-    """``text`` on one line, its control characters written out (``\\x1b``), so that no name can move the cursor."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
-
-
-def _cut(line: str) -> str:
-    """A line without its middle, where a name in it is as long as a book."""
-    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]}…{line[-_LONGEST_LINE // 2 :]}"
-
-
-def short(text: object, limit: int = _LONGEST) -> str:
-    """``safe(text)``, cut in its middle to ``limit`` characters: the ends of a name tell most."""
-    text = safe(text)
-    head = limit // 2
-    return text if len(text) <= limit else f"{text[:head]}…{text[-(limit - head - 1) :]}"
-
-
-def number(value: object) -> str:
-    """A measure for people: integers in full, floats to two digits, ``-`` where there is none."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return safe(value)
-    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
-        return f"{int(value):,}"
-    return f"{value:.2g}" if 1e-3 <= abs(value) < 100 else f"{value:.1e}"
-
-
-def dims(shape: object) -> str:
-    """A shape such as ``2×3×224×224``; unknown dims are ``?``."""
-    if not isinstance(shape, list | tuple):
-        return "?" if shape is None else safe(shape)
-    return "×".join("?" if dim is None else safe(dim) for dim in shape) or "scalar"
 
 
 class Terminal:
@@ -74,7 +37,7 @@ class Terminal:
     def say(self, text: str = "", style: str = "") -> None:
         """Print a line of text that is already safe."""
         if not self.quiet:
-            self._out.print(_cut(text), style=style or None)
+            self._out.print(cut(text, _LONGEST_LINE), style=style or None)
 
     def verdict(self, verdict: str, reason: str) -> None:
         """The first line of every answer: the verdict in its colour, and why."""
@@ -82,7 +45,7 @@ class Terminal:
 
         if not self.quiet:
             word = f"{GLYPHS.get(verdict, '')} {verdict}".strip()
-            self._out.print(Text.assemble((safe(word), STYLES.get(verdict, "bold")), f": {_cut(safe(reason))}"))
+            self._out.print(Text.assemble((safe(word), STYLES.get(verdict, "bold")), f": {short(reason, _LONGEST_LINE)}"))
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[Cell]], indent: int = 2) -> None:
         """Columns under a dim head; a column whose cells all are numbers stands right-aligned."""

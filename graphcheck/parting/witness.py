@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck import words
 from graphcheck.errors import GraphcheckError
 from graphcheck.files import external
 from graphcheck.files import model as model_
@@ -339,7 +340,7 @@ def refusal(
         except GraphcheckError as error:
             results.append(error)
     failed = [isinstance(r, GraphcheckError) for r in results]
-    text = ", ".join(f"{k}={'x'.join(map(str, s))}" for k, s in shapes.items())
+    text = words.shapes(shapes)
     if any(isinstance(r, RunError) and r.kind != "run" for r in results):
         return None  # a missing kernel, an invalid model, a crash, a time-out: they say nothing of the function
     if failed[0] != failed[1]:

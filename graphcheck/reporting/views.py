@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from graphcheck.reporting import graphs, words
+from graphcheck.words import plural
 
 Add = Callable[[str, Any], str]
 Fragment = Callable[..., Markup]
@@ -184,7 +185,7 @@ def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) ->
         )
     title = file_name(result.get("model"))
     count = len(result.get("patch_embeddings") or [])
-    line = f"{count or 'no'} patch embedding{'' if count == 1 else 's'} found"
+    line = f"{plural(count, 'patch embedding')} found"
     html = fragment(
         "analyze.html.j2",
         r=result,

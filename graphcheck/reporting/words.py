@@ -7,6 +7,8 @@ import math
 import re
 from typing import Any, NamedTuple, TypeGuard
 
+from graphcheck import words
+
 MAX_TEXT = 2_000
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
@@ -23,14 +25,14 @@ class Saying(NamedTuple):
 FLOATS = "How float arithmetic rounds is another question: the deviations under Numbers are measured, not proved."
 VERDICTS: dict[str, Saying] = {
     "identical": Saying(
-        "≡",
+        words.GLYPHS["identical"],
         "The same graph",
         "A and B are the same graph up to the names of nodes and inner values, their order and how they are stored. "
         "Every constant is equal bit for bit.",
         ("Whether the model that both are is the one you meant.", "That two runtimes execute it alike."),
     ),
     "proved": Saying(
-        "✓",
+        words.GLYPHS["proved"],
         "The same function",
         "In exact arithmetic over the stored constants, both give equal outputs for every input, at the shapes named.",
         (
@@ -40,7 +42,7 @@ VERDICTS: dict[str, Saying] = {
         ),
     ),
     "within-rounding": Saying(
-        "≈",
+        words.GLYPHS["within-rounding"],
         "The same function, once rounded constants are made exact",
         "A and B are proved equal once each constant listed is replaced by the exact expression it was rounded from.",
         (
@@ -50,13 +52,13 @@ VERDICTS: dict[str, Saying] = {
         ),
     ),
     "different": Saying(
-        "≠",
+        words.GLYPHS["different"],
         "Not the same",
         "A and B are not the same function, and the evidence is below.",
         ("Which of the two is right.", "How much it matters for your task."),
     ),
     "undecided": Saying(
-        "?",
+        words.GLYPHS["undecided"],
         "Not decided",
         "Neither equality nor a difference could be shown. What stopped the proof is named below.",
         (
@@ -125,15 +127,7 @@ def number(value: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if not is_number(value):
-        return str(value)
-    if isinstance(value, int) or value.is_integer():
-        return (
-            f"{int(value):,}".replace(",", "\u202f") if abs(value) < 1e9 or isinstance(value, int) else f"{value:.2e}"
-        )
-    if 1e-3 <= abs(value) < 1e6:
-        return f"{value:.3g}" if abs(value) < 1e3 else f"{value:,.0f}".replace(",", "\u202f")
-    return f"{value:.2e}"
+    return words.number(value, 3).replace(",", "\u202f") if is_number(value) else str(value)
 
 
 def cosine(value: Any) -> str:
@@ -159,7 +153,7 @@ def shape(dims: Any) -> str:
     """A shape as 1×3×224×224; symbolic dims by (shortened) name, unknown ones as "?", no shape as an empty string."""
     if not isinstance(dims, list):
         return "" if dims is None else str(dims)
-    return "×".join("?" if d is None else short(d, 16) for d in dims) or "scalar"
+    return words.dims(dims, 16)
 
 
 def size(count: Any) -> str:
@@ -183,6 +177,5 @@ def duration(milliseconds: Any) -> str:
 
 
 def short(text: object, limit: int = 64) -> str:
-    """A text cut in its middle to ``limit`` characters: the two ends of a node's name tell most."""
-    whole, head = str(text), limit // 2
-    return whole if len(whole) <= limit else f"{whole[:head]}…{whole[-(limit - head - 1) :]}"
+    """A text cut in its middle to ``limit`` characters."""
+    return words.cut(str(text), limit)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from graphcheck import limits
+from graphcheck import limits, processes
 from graphcheck.errors import UsageError
 from graphcheck.interface.inputs import Arrays, InputSpec, generate, side_inputs
 from graphcheck.interface.ports import Interface, Shapes, shapes, symbols
@@ -117,7 +116,7 @@ class _Sides:
 
     def __init__(self, a: Source, b: Source, interface: Interface, options: Options) -> None:
         self.models, self.interface, self.options = (a, b), interface, options
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = processes.cores()
         self.threads = options.threads or max(1, cores // 2 if options.numerics == "full" else cores)
         self.pool = ThreadPoolExecutor(2)
         self.bounds = limits.current()  # which the threads would not see

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from graphcheck import processes
-from graphcheck.limits import size
+from graphcheck.words import size
 
 _POLL = 0.05  # seconds between two looks at the memory: at the 5 GB/s at which a core fills pages, 250 MB
 _LONGEST_ANSWER = 2**30

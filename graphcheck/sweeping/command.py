@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -13,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphcheck import limits, output
+from graphcheck import limits, output, processes
 from graphcheck.command_line import command, fields_of
 from graphcheck.errors import UsageError
 from graphcheck.options import OUT, Options, Required, Sweeping, Told, about
-from graphcheck.terminal import GLYPHS, STYLES, Terminal, safe, short
+from graphcheck.terminal import STYLES, Terminal
 from graphcheck.verdict import EXIT_OK, Verdict
+from graphcheck.words import GLYPHS, safe, short
 
 if TYPE_CHECKING:
     from graphcheck.sweeping.executors import Workers
@@ -61,7 +61,7 @@ def sweep(source: Source, sweeping: Sweeping, told: Told, required: Required, op
     output.check_folders(*(None if folder is None else Path(folder) for folder in folders))
     found = read_jobs(source, against=o.against, pairs=do == "compare")
     terminal = Terminal(quiet=told.json == "-" or any(file is None for _, file in wanted))
-    jobs = o.jobs or max(1, cores() // 2)
+    jobs = o.jobs or max(1, processes.cores() // 2)
     with Store(o.store) as kept, _workers(o.dask, jobs) as workers:
         settings = Settings(
             do,
@@ -70,7 +70,7 @@ def sweep(source: Source, sweeping: Sweeping, told: Told, required: Required, op
             max_memory=o.max_memory or _share(workers, jobs),
             command=tuple(shlex.split(o.guard or "")),
             to=o.rewrite,
-            threads=1 if o.dask else max(1, cores() // jobs),
+            threads=1 if o.dask else max(1, processes.cores() // jobs),
             witness=str(options.witness or o.store.with_name(f"{o.store.stem}-witnesses")),
             reduce=None if options.reduce is None else str(options.reduce),
             out=None if o.out is None else str(o.out),
@@ -126,11 +126,6 @@ def _workers(address: str | None, jobs: int) -> Any:
         yield workers
     finally:
         workers.close()
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _share(workers: Workers, jobs: int) -> int:

@@ -14,8 +14,8 @@ from graphcheck.errors import UsageError
 from graphcheck.sweeping import outcome as outcome_
 from graphcheck.sweeping.outcome import Outcome
 from graphcheck.sweeping.sarif import sarif
-from graphcheck.terminal import GLYPHS, safe, short
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_TROUBLE, EXIT_UNDECIDED, Comparison, Verdict
+from graphcheck.words import GLYPHS, safe, short
 
 KINDS = ("junit", "sarif", "github", "summary")
 _ANNOTATIONS = 10  # that GitHub shows of a step, of each kind

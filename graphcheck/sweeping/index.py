@@ -12,8 +12,8 @@ from typing import Any
 from graphcheck.errors import GraphcheckError
 from graphcheck.output import dumps
 from graphcheck.sweeping.outcome import Outcome
-from graphcheck.terminal import GLYPHS, safe
 from graphcheck.verdict import Verdict
+from graphcheck.words import GLYPHS, safe
 
 Load = Callable[[str], dict[str, Any] | None]
 _PAGES = "pages"

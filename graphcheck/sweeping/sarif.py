@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from graphcheck.sweeping.keys import version
 from graphcheck.sweeping.outcome import Outcome
-from graphcheck.terminal import safe
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_TROUBLE, Verdict
+from graphcheck.words import safe
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json"
 _LONGEST = 1000

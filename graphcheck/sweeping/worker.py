@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from graphcheck.errors import GraphcheckError, Undecided
-from graphcheck.limits import size
 from graphcheck.sweeping import outcome
 from graphcheck.sweeping.child import failure
+from graphcheck.words import size
 
 
 def perform(task: dict[str, Any]) -> dict[str, Any]:

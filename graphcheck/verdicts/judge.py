@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graphcheck import limits
+from graphcheck import limits, words
 from graphcheck.errors import Undecided
 from graphcheck.files import model as model_
 from graphcheck.kernel.terms.verbs import Opaque
@@ -51,7 +51,7 @@ def _judged(case: Case, evidence: Evidence) -> Judged:
         return Verdict.UNDECIDED, f"{error}; {evidence.known}" if evidence.known else str(error)
     except MemoryError:
         evidence.release()
-        return Verdict.UNDECIDED, f"the memory limit of {limits.size(limits.current().memory)} was reached"
+        return Verdict.UNDECIDED, f"the memory limit of {words.size(limits.current().memory)} was reached"
 
 
 def _held_against_runs(case: Case, evidence: Evidence, judged: Judged) -> Judged:

@@ -10,10 +10,11 @@ from typing import Any
 
 import onnx_ir as ir
 
+from graphcheck import words
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.prover import Tier
-from graphcheck.kernel.proof.sizes import Attempt, Sizes, text
+from graphcheck.kernel.proof.sizes import Attempt, Sizes
 from graphcheck.kernel.values.residues import LOW
 from graphcheck.parting.difference import Deviation
 
@@ -32,7 +33,7 @@ def error_probability(attempts: Sequence[Attempt]) -> float:
 
 def proved(attempts: Sequence[Attempt], sizes: Sizes) -> str:
     """The sentence of a proof: for which inputs, and how sure."""
-    shapes = "; ".join(dict.fromkeys(text(a.shapes) for a in attempts)) + _at_samples(attempts, sizes)
+    shapes = "; ".join(dict.fromkeys(words.shapes(a.shapes) for a in attempts)) + _at_samples(attempts, sizes)
     probability = error_probability(attempts)
     how = f"with an error probability of at most {probability:.1e}" if tiers(attempts) else "by congruence alone"
     return f"the same function in exact arithmetic, for every input of shape {shapes}, {how}"
@@ -74,7 +75,7 @@ def known(constants: Sequence[dict[str, Any]], deviations: Sequence[Deviation]) 
     if constants and not all(c["within"] for c in constants):
         beyond = [c for c in constants if not c["within"]]
         worst = max(beyond, key=lambda c: c["ulps"])
-        count = f"{len(constants)} constant{'s' * (len(constants) > 1)}"
+        count = words.plural(len(constants), "constant")
         by = f"by {worst['ulps']:.3g} ulps, " if math.isfinite(worst["ulps"]) else ""
         x, y = worst["values"]
         explained = f" where its roundings explain {worst['room']:.2g}" if worst["room"] else ""

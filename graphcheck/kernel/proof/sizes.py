@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck import words
 from graphcheck.errors import Exhausted, Oversized, Refused, Undecided, UsageError
 from graphcheck.files.hashing import Hashes
 from graphcheck.interface import inputs
@@ -117,7 +118,7 @@ class Sizes:
             places = [i for i, attempt in enumerate(found) if attempt.shapes == chosen]
             if places and all(found[i].proved for i in places):
                 continue
-            say(f"at {text(chosen)}")
+            say(f"at {words.shapes(chosen)}")
             if not places:  # what both refuse is no size of these models
                 found += (a for a in self._traced_at(chosen) if not (a.refused == "both" and (number or a.sample)))
                 places = [i for i, attempt in enumerate(found) if attempt.shapes == chosen]
@@ -309,11 +310,6 @@ class Sizes:
             if isinstance(x, Tensor | np.ndarray) and isinstance(y, Tensor | np.ndarray):
                 found += [(port.key, x, y)] if tuple(x.shape) != tuple(y.shape) else []
         return found
-
-
-def text(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """``x=2x3x224x224, ...``."""
-    return ", ".join(f"{name}={'x'.join(map(str, shape)) or 'scalar'}" for name, shape in shapes.items()) or "no inputs"
 
 
 def _class(pair: Pair, value: Value) -> int:

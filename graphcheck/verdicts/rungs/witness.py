@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from graphcheck import words
 from graphcheck.errors import Undecided
 from graphcheck.files import model as model_
 from graphcheck.interface import inputs
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.prover import Prover
-from graphcheck.kernel.proof.sizes import Attempt, text
+from graphcheck.kernel.proof.sizes import Attempt
 from graphcheck.parting import samples, witness
 from graphcheck.parting.alignment import Alignment, layout_change
 from graphcheck.parting.budget import Budget
@@ -61,7 +62,7 @@ def _judge(case: Case, evidence: Evidence, parting: Parting) -> tuple[Judged | N
     if layout := _layout(case, attempt.pair, attempt.prover, attempt):
         return unequal_shapes(case, evidence, attempt, layout), parting
     for name, x, y in case.sizes.unequal_shapes(attempt):
-        traced = f"output {name!r} has shape {list(x.shape)} in A and {list(y.shape)} in B at {text(attempt.shapes)}"
+        traced = f"output {name!r} has shape {list(x.shape)} in A and {list(y.shape)} in B at {words.shapes(attempt.shapes)}"
         sentence = f"{traced}, by the operators' definitions"
         return _refusal(case, parting) or (unequal_shapes(case, evidence, attempt, sentence), parting)
     return _search(case, attempt.pair, attempt.prover, parting)
