@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from graphcheck import formats
 from graphcheck.options import PANELS, Group, about, checked
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="an ONNX model", show_default=False)]
@@ -65,8 +66,10 @@ def parameter(field: Field, kind: Any) -> inspect.Parameter:
     takes = said.takes or kind
     # without a metavar, --help says that a flag takes a <bool>
     metavar = "" if takes is bool else said.metavar
+    *others, last = formats.FORMATS
+    text = said.help.replace("{formats}", f"{', '.join(others)} or {last}")
     declared = typer.Option(
-        *said.names, help=said.help, rich_help_panel=said.panel, metavar=metavar, min=said.least, show_default=False
+        *said.names, help=text, rich_help_panel=said.panel, metavar=metavar, min=said.least, show_default=False
     )
     if takes is not bool:
         takes = types.GenericAlias(list, takes) | None if said.repeatable else takes | None

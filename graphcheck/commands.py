@@ -16,6 +16,7 @@ from graphcheck.answers import show_comparison, show_rewrite
 from graphcheck.command_line import Model, SideA, SideB, command
 from graphcheck.errors import UsageError
 from graphcheck.files import wire
+from graphcheck.formats import parse_format, write_formats
 from graphcheck.options import File, Options, Required, Rewriting, Told
 from graphcheck.terminal import Terminal
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparison, Verdict
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 def compare(a: SideA, b: SideB, required: Required, told: Told, options: Options) -> int:
     """Tell whether two models are the same function, and if not, where they part."""
     output.check_sources(a, b)
-    from graphcheck.sweeping.formats import parse_format, write_formats
-
     wanted = [parse_format(text) for text in told.format]
     if sum(file is None for _, file in wanted) + (told.json == "-") > 1:
         raise UsageError("only one --format, or --json -, can go to standard output: name files for the others")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from importlib import metadata
 from typing import Any
 
 SCHEMA = "graphcheck/compare/1"
@@ -65,3 +66,11 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """The plain data that ``--json`` writes and ``report`` reads."""
         return {"schema": SCHEMA, "verdict": str(self.verdict), "reason": self.reason, **self.evidence}
+
+
+def version(name: str) -> str | None:
+    """The installed version of a package; None if it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -20,7 +20,7 @@ HEAVY = {"torch", "tensorflow", "tf2onnx", "onnxruntime", "onnx", "onnx_ir", "ne
 # The package's modules and subpackages, lowest layer first; each imports itself and lower layers only.
 LAYERS = (
     ("errors", "verdict", "words"),
-    ("limits",),
+    ("limits", "outcome"),
     ("options",),
     ("files", "processes"),
     ("graphs", "interface"),
@@ -28,7 +28,8 @@ LAYERS = (
     ("parting", "patches"),
     ("verdicts",),
     ("reporting", "rewriting", "exporting"),
-    ("terminal", "command_line", "torch_side"),
+    ("terminal", "formats", "torch_side"),
+    ("command_line",),
     ("answers", "output"),
     ("api", "guarding", "passes"),
     ("sweeping", "olive"),

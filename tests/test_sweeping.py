@@ -12,13 +12,13 @@ from typing import Any
 import onnx
 import pytest
 
+from graphcheck import outcome
 from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.exporting.catalogue import catalogue
 from graphcheck.exporting.manifest import Exported, Manifest, write_manifest
-from graphcheck.sweeping import outcome
+from graphcheck.outcome import Outcome
 from graphcheck.sweeping.keys import digest
 from graphcheck.sweeping.manifest import Job, read_jobs
-from graphcheck.sweeping.outcome import Outcome
 from graphcheck.sweeping.store import Store
 from graphcheck.verdict import Verdict
 from tests.sweeping_support import LIMITS, Faked, answer, rows, run, save_model, settings
@@ -275,7 +275,7 @@ def test_a_rewrite_that_failed_its_check_is_no_pass() -> None:
 
 
 def test_an_unknown_format_is_refused() -> None:
-    from graphcheck.sweeping.formats import format_results, parse_format
+    from graphcheck.formats import format_results, parse_format
 
     assert parse_format("junit=out/x=1.xml") == ("junit", Path("out/x=1.xml")) and parse_format("github")[1] is None
     for text in ("html", "junit=", ""):

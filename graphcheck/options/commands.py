@@ -25,7 +25,7 @@ class Told(Group):
     )
     format: Sequence[str] = option(
         (), "--format", of="compare", panel=OUT, metavar="KIND[=FILE]", takes=str, repeatable=True, check=values.names,
-        help="junit, sarif, github or summary, to FILE, or to standard output in place of the answer; repeatable",
+        help="{formats}, to FILE, or to standard output in place of the answer; repeatable",
     )
 
 
@@ -110,7 +110,7 @@ class Sweeping(Group):
     retry: bool = option(False, "--retry", of="sweep", panel=HOW, help="try failures again that the store knows")
     format: Sequence[str] = option(
         (), "--format", of="sweep", panel=OUT, metavar="KIND[=FILE]", takes=str, repeatable=True, check=values.names,
-        help="junit, sarif, github or summary, to FILE or standard output; repeatable",
+        help="{formats}, to FILE or standard output; repeatable",
     )
     report: Path | None = option(
         None, "--report", of="sweep", panel=OUT, metavar="DIR", help="write an HTML index and a page for each",

@@ -21,7 +21,7 @@ class Option:
     ``help`` is for ``--help``, ``doc`` for docstrings (None: the same). ``takes`` is the type of one value on the
     command line (None: that of the field), ``parse(name, given)`` makes the field's value of it, or of the list of them
     where the option is ``repeatable``. ``check(name, value)`` returns the value to keep. Both raise
-    :class:`UsageError`.
+    :class:`UsageError`. ``{formats}`` in ``help`` stands for the names in ``graphcheck.formats.FORMATS``.
     """
 
     names: tuple[str, ...] = ()

@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphcheck import limits, output, processes
+from graphcheck import formats, limits, outcome, output, processes
 from graphcheck.command_line import command, fields_of
 from graphcheck.errors import UsageError
 from graphcheck.options import OUT, Options, Required, Sweeping, Told, about
+from graphcheck.outcome import Outcome, tally
 from graphcheck.terminal import STYLES, Terminal
 from graphcheck.verdict import EXIT_OK, Verdict
 from graphcheck.words import GLYPHS, safe, short
@@ -23,7 +23,6 @@ from graphcheck.words import GLYPHS, safe, short
 if TYPE_CHECKING:
     from graphcheck.sweeping.executors import Workers
     from graphcheck.sweeping.keys import Settings
-    from graphcheck.sweeping.outcome import Outcome
 
 SCHEMA = "graphcheck/sweep/1"
 _SHOWN = 60  # rows of the table, beyond which only what needs attention is shown
@@ -44,7 +43,7 @@ def sweep(source: Source, sweeping: Sweeping, told: Told, required: Required, op
 
     Exit code: 1 if any pair is different, else 2 if any was trouble, else 3 if any is undecided or weaker, else 0.
     """
-    from graphcheck.sweeping import formats, index, outcome
+    from graphcheck.sweeping import index
     from graphcheck.sweeping.keys import Settings
     from graphcheck.sweeping.manifest import read_jobs
     from graphcheck.sweeping.run import sweep as run
@@ -138,8 +137,7 @@ def _share(workers: Workers, jobs: int) -> int:
 
 
 def _show(terminal: Terminal, outcomes: Sequence[Outcome], level: Verdict) -> None:
-    counts = Counter(outcome.status for outcome in outcomes)
-    terminal.say(f"{len(outcomes)} done: " + ", ".join(f"{n} {status}" for status, n in counts.most_common()), "bold")
+    terminal.say(f"{len(outcomes)} done: {tally(outcomes)}", "bold")
     rows = [outcome for outcome in outcomes if len(outcomes) <= _SHOWN or outcome.exit_code(level) != EXIT_OK]
     table = [
         (

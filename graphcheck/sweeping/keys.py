@@ -7,9 +7,10 @@ import hashlib
 import json
 import mmap
 from collections.abc import Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from graphcheck.verdict import version
 
 # StringStringEntryProto with key "location", in the order in which every protobuf library writes its two fields.
 _LOCATION = b"\x0a\x08location\x12"
@@ -40,14 +41,6 @@ class Settings:
         versions = {name: version(name) for name in ("graphcheck", "onnx", "onnx-ir", "onnxruntime")}
         parts = [self.do, list(self.command), self.to, dict(self.options), digests, versions]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def version(name: str) -> str | None:
-    """The installed version of a package; None if it is not installed."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def digest(path: Path) -> str:

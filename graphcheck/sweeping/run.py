@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from graphcheck.outcome import TROUBLE, Outcome
 from graphcheck.sweeping.child import Stopped, failure
 from graphcheck.sweeping.executors import Answer, Workers
 from graphcheck.sweeping.keys import Settings, digest
 from graphcheck.sweeping.manifest import Job
-from graphcheck.sweeping.outcome import TROUBLE, Outcome
 from graphcheck.sweeping.store import Store
 from graphcheck.verdict import EXIT_OK
 

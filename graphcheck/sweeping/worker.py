@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from graphcheck import outcome
 from graphcheck.errors import GraphcheckError, Undecided
-from graphcheck.sweeping import outcome
 from graphcheck.sweeping.child import failure
 from graphcheck.words import size
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from typing import Any
 
 import onnx_ir as ir
@@ -17,6 +16,7 @@ from graphcheck.kernel.proof.prover import Tier
 from graphcheck.kernel.proof.sizes import Attempt, Sizes
 from graphcheck.kernel.values.residues import LOW
 from graphcheck.parting.difference import Deviation
+from graphcheck.verdict import version
 
 _EXACT = "equality is of real arithmetic over the stored constants, where both sides are defined"
 
@@ -166,10 +166,5 @@ def in_spreads(numbers: dict[str, Any] | None, spread: Mapping[str, float]) -> N
 
 def versions() -> dict[str, str]:
     """Versions of what a verdict rests on."""
-    found = {}
-    for name in ("graphcheck", "onnx", "onnx-ir", "onnxruntime", "numpy"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    names = ("graphcheck", "onnx", "onnx-ir", "onnxruntime", "numpy")
+    return {name: version(name) or "not installed" for name in names}

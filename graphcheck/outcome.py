@@ -1,8 +1,9 @@
-"""What came of one pair or model of a sweep, and what a whole sweep is worth."""
+"""What came of one pair or model, and what many are worth."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -50,6 +51,19 @@ class Outcome:
         done = self.status in (ANALYZED, UNCHANGED) or Verdict(self.status).meets(require)
         return EXIT_OK if done else EXIT_UNDECIDED
 
+    def details(self, require: Verdict) -> str:
+        """All that one needs to look further, one fact on a line."""
+        required = f" (required: {require})" if self.exit_code(require) == EXIT_UNDECIDED else ""
+        lines = [f"{self.status}: {self.reason}{required}"]
+        lines += [f"{side}: {path}" for side, path in (("A", self.a), ("B", self.b)) if path]
+        result = self.result or {}
+        for side in "ba":
+            if place := (result.get("divergence") or {}).get(side):
+                lines.append(f"first divergence in {side.upper()}: {place['op_type']} {place['node']} ({place['tensor']})")
+        if (result.get("witness") or {}).get("replay"):
+            lines.append(f"replay: {result['witness']['replay']}")
+        return "\n".join(lines)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data, without the result of the command."""
         row = dataclasses.asdict(dataclasses.replace(self, result=None))
@@ -93,3 +107,9 @@ def exit_code(outcomes: Iterable[Outcome], require: Verdict = Verdict.WITHIN_ROU
     """
     codes = {outcome.exit_code(require) for outcome in outcomes}
     return next((code for code in (EXIT_DIFFERENT, EXIT_TROUBLE, EXIT_UNDECIDED) if code in codes), EXIT_OK)
+
+
+def tally(outcomes: Iterable[Outcome]) -> str:
+    """How many came out how, the most frequent first: ``2 proved, 1 different``."""
+    counts = Counter(outcome.status for outcome in outcomes)
+    return ", ".join(f"{count} {status}" for status, count in counts.most_common()) or "no results"

@@ -4,16 +4,66 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 from xml.etree import ElementTree
 
+import onnx
 import pytest
 
-from graphcheck.sweeping.formats import add_step_summary, format_results, write_formats
-from graphcheck.sweeping.outcome import Outcome
+from graphcheck import formats
+from graphcheck.cli import main
+from graphcheck.command_line import fields_of, parameter
+from graphcheck.errors import UsageError
+from graphcheck.formats import add_step_summary, format_results, write_formats
+from graphcheck.options import Told
+from graphcheck.outcome import Outcome
 from graphcheck.verdict import Comparison, Verdict
+
+TOY = """
+def write(outcomes, require):
+    return "".join(f"{o.name} is {o.status}, {require} asked for" for o in outcomes)
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new format: one file in the folder and one name in the table; returns a folder with two models."""
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "toy.py").write_text(TOY)
+    monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path / "room")])
+    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, "toy"))
+    monkeypatch.delitem(sys.modules, "graphcheck.formats.toy", raising=False)
+    monkeypatch.chdir(tmp_path)
+    net = '<ir_version: 10, opset_import: ["": 21]> net (float[2] x) => (float[2] y) { y = Relu (x) }'
+    for side in "ab":
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "net.onnx").write_bytes(onnx.parser.parse_model(net).SerializeToString())
+    return tmp_path
+
+
+def test_a_new_format_is_one_file_and_one_line(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "a/net.onnx", "b/net.onnx", "--format", "toy=told.txt", "--format", "toy"]) == 0
+    said = "a/net.onnx / b/net.onnx is identical, within-rounding asked for"
+    assert (toy / "told.txt").read_text() == said and capsys.readouterr().out == said
+    assert main(["sweep", "a", "--against", "b", "--format", "toy=told.txt"]) == 0
+    assert (toy / "told.txt").read_text() == "net is identical, within-rounding asked for"
+    (field,) = (field for field in fields_of(Told, "compare") if field.name == "format")
+    assert "junit, sarif, github, summary or toy, to FILE" in parameter(field, str).annotation.__metadata__[0].help
+
+
+def test_a_format_without_its_line_is_none(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "FORMATS", formats.FORMATS[:-1])
+    with pytest.raises(UsageError, match="there is no format 'toy'; the formats are junit, sarif, github, summary"):
+        format_results(MIXED, "toy")
+
+
+def test_every_file_of_a_format_has_its_line() -> None:
+    files = {path.stem for path in Path(formats.__file__).parent.glob("*.py") if "\ndef write(" in path.read_text()}
+    assert files == set(formats.FORMATS)
+
 
 HOSTILE = "<b>&\"']]>\x1b[31m\x00\n::error::x%0A|`@team\u202e\ud800\uffff"
 PLACE = {"tensor": "t9", "node": "/encoder/layer.0/Gelu", "op_type": "Gelu"}

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from graphcheck.sweeping.keys import version
-from graphcheck.sweeping.outcome import Outcome
-from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_TROUBLE, Verdict
+from graphcheck.outcome import Outcome
+from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_TROUBLE, Verdict, version
 from graphcheck.words import safe
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json"
@@ -39,7 +38,7 @@ _RULES = (
 )
 
 
-def sarif(outcomes: Sequence[Outcome], require: Verdict) -> str:
+def write(outcomes: Sequence[Outcome], require: Verdict) -> str:
     """One run; what is established leaves no finding, since code scanning would show it as one."""
     run = {
         "tool": {
