@@ -16,13 +16,15 @@ from typing import Annotated, Any
 
 import typer
 
-from graphcheck import commands, limits, output, processes
-from graphcheck.answers import show_analysis
+from graphcheck import commands, limits, processes
 from graphcheck.command_line import Model, command
 from graphcheck.errors import GraphcheckError, Undecided, UsageError
+from graphcheck.files import places
+from graphcheck.formats.console import Terminal
+from graphcheck.formats.json import read_json, write_json
+from graphcheck.formats.terminal import show_analysis
 from graphcheck.options import Options, Told
 from graphcheck.sweeping.command import sweep
-from graphcheck.terminal import Terminal
 from graphcheck.verdict import EXIT_OK, EXIT_TROUBLE, EXIT_UNDECIDED
 from graphcheck.words import safe, short
 
@@ -158,7 +160,7 @@ def demo(
     """Do it all on the built-in variants: export, analyze, compare all pairs, rewrite both ways, write a report."""
     from graphcheck.demo import run
 
-    output.check_targets(told.json)
+    places.check_targets(told.json)
     terminal = Terminal(quiet=told.json == "-")
     return run(terminal, models, reports, told.json, options.seed, families or [], workers)
 
@@ -179,12 +181,12 @@ def export(
     from graphcheck.exporting import catalogue
     from graphcheck.exporting import export as export_models
 
-    output.check_targets(told.json)
+    places.check_targets(told.json)
     terminal = Terminal(quiet=told.json == "-")
     if list_:
         rows = [(v.name, v.family, v.form, v.exporter, v.requires) for v in catalogue()]
         terminal.table(("name", "family", "form", "exporter", "needs"), rows, 0)
-        output.write_json({"schema": "graphcheck/catalogue/1", "variants": [row[0] for row in rows]}, told.json)
+        write_json({"schema": "graphcheck/catalogue/1", "variants": [row[0] for row in rows]}, told.json)
         return EXIT_OK
     if bool(names) == all_:
         raise UsageError("name variants or families, or give --all (graphcheck export --list names them)")
@@ -195,7 +197,7 @@ def export(
     terminal.table(("model", "bytes"), [(entry.file, f"{entry.bytes:,}") for entry in manifest.models])
     for failure in manifest.failures:
         terminal.say(f"  not exported: {failure.variant.name}: {safe(failure.error)}", "yellow")
-    output.write_json(manifest.to_json(), told.json)
+    write_json(manifest.to_json(), told.json)
     return EXIT_OK if manifest.models else EXIT_TROUBLE
 
 
@@ -205,8 +207,8 @@ def analyze(model: Model, told: Told, options: Options) -> int:
     from graphcheck.files.model import read
     from graphcheck.patches.preparing import analyze_json, prepared
 
-    output.check_sources(model)
-    output.check_targets(told.json, told.report, sources=[model])
+    places.check_sources(model)
+    places.check_targets(told.json, told.report, sources=[model])
     commands.begin(options)
     terminal = Terminal(quiet=told.json == "-")
     loaded = read(model)
@@ -219,7 +221,7 @@ def analyze(model: Model, told: Told, options: Options) -> int:
         from graphcheck.reporting.shapes import graph_of
 
         result |= {"graph": graph_of(loaded, found.runs_of(loaded))}
-    written = output.write_all(result, told.json, told.report)
+    written = commands.write_result(result, told.json, told.report)
     show_analysis(terminal, result)
     commands.say(terminal, written)
     return EXIT_OK
@@ -234,9 +236,9 @@ def report(
     """Write one self-contained HTML file from saved results."""
     from graphcheck import reporting
 
-    output.check_sources(*results)
-    output.check_targets(None, out, sources=results)
-    reporting.write([output.read_json(path) for path in results], out)
+    places.check_sources(*results)
+    places.check_targets(None, out, sources=results)
+    reporting.write([read_json(path) for path in results], out)
     Terminal().say(f"wrote {safe(out)}")
     return EXIT_OK
 

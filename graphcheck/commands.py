@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphcheck import limits, output
-from graphcheck.answers import show_comparison, show_rewrite
+from graphcheck import limits
 from graphcheck.command_line import Model, SideA, SideB, command
 from graphcheck.errors import UsageError
-from graphcheck.files import wire
+from graphcheck.files import places, wire
 from graphcheck.formats import parse_format, write_formats
+from graphcheck.formats.console import Terminal
+from graphcheck.formats.json import plain, write_json
+from graphcheck.formats.terminal import show_comparison, show_rewrite
 from graphcheck.options import File, Options, Required, Rewriting, Told
-from graphcheck.terminal import Terminal
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparison, Verdict
 from graphcheck.words import safe
 
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
 @command
 def compare(a: SideA, b: SideB, required: Required, told: Told, options: Options) -> int:
     """Tell whether two models are the same function, and if not, where they part."""
-    output.check_sources(a, b)
+    places.check_sources(a, b)
     wanted = [parse_format(text) for text in told.format]
     if sum(file is None for _, file in wanted) + (told.json == "-") > 1:
         raise UsageError("only one --format, or --json -, can go to standard output: name files for the others")
     saved = (Path(file) for file in (options.save_inputs, options.save_outputs) if file is not None)
-    output.check_targets(told.json, told.report, *saved, *(file for _, file in wanted), sources=(a, b))
-    output.check_folders(*(Path(folder) for folder in (options.reduce, options.witness) if folder is not None))
+    places.check_targets(told.json, told.report, *saved, *(file for _, file in wanted), sources=(a, b))
+    places.check_folders(*(Path(folder) for folder in (options.reduce, options.witness) if folder is not None))
     wire.ahead(a, b)  # while the heavy packages load
     begin(options)
     options = dataclasses.replace(
@@ -47,7 +48,7 @@ def compare(a: SideA, b: SideB, required: Required, told: Told, options: Options
     terminal = Terminal(quiet=told.json == "-" or any(file is None for _, file in wanted))
     result = _compared(terminal, a, b, options)
     data = result.to_json() | {"command": _command()}
-    written = output.write_all(data, told.json, told.report)
+    written = write_result(data, told.json, told.report)
     write_formats(result, wanted, required.require or Verdict.WITHIN_ROUNDING)
     show_comparison(terminal, data, top_k=options.top_k, explain=options.explain)
     say(terminal, written)
@@ -57,9 +58,9 @@ def compare(a: SideA, b: SideB, required: Required, told: Told, options: Options
 @command
 def rewrite(model: Model, rewriting: Rewriting, told: Told, options: Options) -> int:
     """Rewrite patch embeddings to one form; the result is written only once it is proved to be the same function."""
-    output.check_sources(model)
-    output.check_targets(told.json, told.report, sources=[model])
-    output.check_targets(told.json, told.report, rewriting.out)
+    places.check_sources(model)
+    places.check_targets(told.json, told.report, sources=[model])
+    places.check_targets(told.json, told.report, rewriting.out)
     out, dry_run = rewriting.out, rewriting.dry_run
     if rewriting.to == "fastest" and (rewriting.max_rank or rewriting.fold_normalization):
         raise UsageError("--max-rank and --fold-normalization go with a form, not with --to fastest")
@@ -85,7 +86,7 @@ def rewrite(model: Model, rewriting: Rewriting, told: Told, options: Options) ->
     else:
         code = EXIT_OK if result.changed else EXIT_UNDECIDED
     written = out if out is not None and not dry_run and code == EXIT_OK else None
-    notes = output.write_model(result, model, written, rewriting.external_data) if written is not None else []
+    notes = _write(result, model, written, rewriting.external_data)
     data = result.to_json() | {"output": written and str(written), "command": _command(), "versions": _versions()}
     data |= {"notes": [*data["model"]["notes"], *notes]}
     if told.json or told.report:
@@ -93,10 +94,17 @@ def rewrite(model: Model, rewriting: Rewriting, told: Told, options: Options) ->
         data |= _evidence(result, proofs, timer)
     if rewriting.explain:
         data |= {"reported": _reported(result)}
-    drawn = output.write_all(data, told.json, told.report)
+    drawn = write_result(data, told.json, told.report)
     show_rewrite(terminal, data, rewriting.explain or dry_run)
     say(terminal, drawn)
     return code
+
+
+def _write(result: Rewrite, model: Path, out: Path | None, external_data: str) -> list[str]:
+    """Write the model, where it is to be; returns what there is to say of its data files."""
+    if out is None:
+        return []
+    return places.write_model(result.model if result.changed else None, model, out, external_data)
 
 
 def _evidence(result: Rewrite, proofs: list[Any], timer: Any) -> dict[str, Any]:
@@ -157,9 +165,9 @@ def guard(
     """Run an optimizer on a model and compare what it made with what it was given; --out keeps it only if it passes."""
     from graphcheck import guarding
 
-    output.check_sources(model)
-    output.check_targets(told.json, told.report, rewriting.out, sources=[model])
-    output.check_folders(None if options.reduce is None else Path(options.reduce))
+    places.check_sources(model)
+    places.check_targets(told.json, told.report, rewriting.out, sources=[model])
+    places.check_folders(None if options.reduce is None else Path(options.reduce))
     begin(options)
     numerics = options.numerics or ("full" if told.report else "quick")
     options = dataclasses.replace(options, numerics=numerics, witness=_here(None))
@@ -173,7 +181,7 @@ def guard(
         accept=lambda result: result.exit_code(level) == EXIT_OK,
     )
     data = result.to_json() | {"command": _command()}
-    written = output.write_all(data, told.json, told.report)
+    written = write_result(data, told.json, told.report)
     show_comparison(terminal, data)
     say(terminal, written)
     code = _exit_code(terminal, result, required.require, reduced=options.reduce is not None)
@@ -228,6 +236,20 @@ def say(terminal: Terminal, text: str) -> None:
     """Print a line, where there is one."""
     if text:
         terminal.say(text)
+
+
+def write_result(result: dict[str, Any], target: str | None, report: Path | None) -> str:
+    """Write the JSON and the HTML report of one result; returns what there is to say of it behind the answer, or "".
+
+    That is before the answer is printed, since a reader such as ``head`` may end the command by then.
+    """
+    write_json(result, target)
+    if report is None:
+        return ""
+    from graphcheck import reporting
+
+    reporting.write([plain(result)], report)
+    return f"wrote {safe(report)}"
 
 
 def _command() -> str:

@@ -16,10 +16,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphcheck import output, processes
+from graphcheck import processes
 from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.exporting import Exported, Failure, Variant, available, catalogue, export_variants
-from graphcheck.terminal import STYLES, Terminal
+from graphcheck.files import places
+from graphcheck.formats.console import STYLES, Terminal
+from graphcheck.formats.json import plain, write_json
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, Verdict
 from graphcheck.words import plural, safe
 
@@ -74,8 +76,8 @@ def run(
 
     started = time.monotonic()
     variants, left_out = _chosen(names, seed)
-    output.make_folder(reports)
-    output.make_folder(models)
+    places.make_folder(reports)
+    places.make_folder(models)
     with _pool(workers) as pool, terminal.progress("demo", 2 * len(variants)) as step:
         families = []
         for name, members in variants.items():
@@ -101,8 +103,8 @@ def run(
     result = {"schema": SCHEMA, "families": rows, "left_out": left_out, "seed": seed}
     result |= {"versions": versions(), "timings": timings}
     page = reports / "index.html"
-    output.write_json(result, json or str(reports / "demo.json"))
-    reporting.write([output.plain(result)], page)
+    write_json(result, json or str(reports / "demo.json"))
+    reporting.write([plain(result)], page)
     return _tell(terminal, result, page, time.monotonic() - started)
 
 

@@ -9,8 +9,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from graphcheck import output, processes
+from graphcheck import processes
 from graphcheck.errors import GraphcheckError, ModelError, UsageError
+from graphcheck.files import places
 from graphcheck.verdict import Comparison
 
 
@@ -33,7 +34,7 @@ def guard(
             raise UsageError(
                 f"the command must name {placeholder}, as in: graphcheck guard MODEL -- onnxsim {{in}} {{out}}"
             )
-    files = output.files_of(model)
+    files = places.files_of(model)
     with tempfile.TemporaryDirectory(prefix="graphcheck-") as folder:
         source, target = Path(folder, "in", model.name), Path(folder, "out", model.name)
         for path, name in files:
@@ -52,7 +53,7 @@ def guard(
             raise GraphcheckError(f"{command[0]}: what the command wrote, {{out}}, {error.cause}") from None
         kept = out is not None and accept(result)
         if out is not None and kept:
-            output.copy_model(target, out)
+            places.copy_model(target, out)
     # The temporary file is gone: what the command made is called by where it lies now, or as the command called it.
     renamed = {"b": (result.evidence.get("b") or {}) | {"path": str(out) if kept else "{out}"}}
     if result.evidence.get("witness"):

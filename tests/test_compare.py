@@ -285,8 +285,8 @@ def test_a_shape_on_which_the_standard_and_onnxruntime_differ_is_no_difference()
 
 def test_each_deviation_is_told_with_the_input_that_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The witness is smaller than the inputs of the runs, and so is its deviation: neither number goes without its input."""
-    from graphcheck.answers import show_comparison
-    from graphcheck.terminal import Terminal
+    from graphcheck.formats.console import Terminal
+    from graphcheck.formats.terminal import show_comparison
 
     left, right = (model(f"y = {op} (x)", outputs="float[b,3,8,8] y") for op in ("Relu", "Abs"))
     found = compare(left, right, witness=tmp_path)

@@ -12,7 +12,7 @@ import pytest
 from graphcheck import demo
 from graphcheck.cli import main
 from graphcheck.exporting import catalogue
-from graphcheck.terminal import Terminal
+from graphcheck.formats.console import Terminal
 
 
 def test_every_family_is_in_the_catalogue() -> None:

@@ -1,4 +1,4 @@
-"""JUnit XML, SARIF and GitHub's annotations: well formed, within limits, and no name in a model can break out."""
+"""A format is one file and one line; JUnit XML, SARIF and annotations: well formed, within limits, no name breaks out."""
 
 from __future__ import annotations
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphcheck import formats, limits, outcome, output, processes
+from graphcheck import formats, limits, outcome, processes
 from graphcheck.command_line import command, fields_of
 from graphcheck.errors import UsageError
+from graphcheck.files import places
+from graphcheck.formats.console import STYLES, Terminal
+from graphcheck.formats.json import write_json
 from graphcheck.options import OUT, Options, Required, Sweeping, Told, about
 from graphcheck.outcome import Outcome, tally
-from graphcheck.terminal import STYLES, Terminal
 from graphcheck.verdict import EXIT_OK, Verdict
 from graphcheck.words import GLYPHS, safe, short
 
@@ -55,9 +57,9 @@ def sweep(source: Source, sweeping: Sweeping, told: Told, required: Required, op
         raise UsageError("only one --format, or --json -, can go to standard output: name files for the others")
     if o.out is not None and do != "rewrite":
         raise UsageError("--out is for --rewrite, which alone writes models")
-    output.check_targets(told.json, o.store, *(file for _, file in wanted))
+    places.check_targets(told.json, o.store, *(file for _, file in wanted))
     folders = (o.report, o.out, options.witness, options.reduce)
-    output.check_folders(*(None if folder is None else Path(folder) for folder in folders))
+    places.check_folders(*(None if folder is None else Path(folder) for folder in folders))
     found = read_jobs(source, against=o.against, pairs=do == "compare")
     terminal = Terminal(quiet=told.json == "-" or any(file is None for _, file in wanted))
     jobs = o.jobs or max(1, processes.cores() // 2)
@@ -88,7 +90,7 @@ def sweep(source: Source, sweeping: Sweeping, told: Told, required: Required, op
             index.write(outcomes, o.report, level, kept.result)
             terminal.say(f"wrote {safe(o.report / 'index.html')}")
     code = outcome.exit_code(outcomes, level)
-    output.write_json(_to_json(outcomes, settings, level, code), told.json)
+    write_json(_to_json(outcomes, settings, level, code), told.json)
     return code
 
 

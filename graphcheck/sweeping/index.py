@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from graphcheck.errors import GraphcheckError
+from graphcheck.formats.json import dumps
 from graphcheck.outcome import Outcome
-from graphcheck.output import dumps
 from graphcheck.verdict import Verdict
 from graphcheck.words import GLYPHS, safe
 

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any
 
 from graphcheck.errors import GraphcheckError
+from graphcheck.formats.json import dumps
 from graphcheck.outcome import TROUBLE, Outcome
-from graphcheck.output import dumps
 from graphcheck.verdict import Verdict
 
 _APPLICATION, _VERSION = 0x67726368, 1  # "grch"; the version of the table below

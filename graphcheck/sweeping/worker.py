@@ -64,7 +64,7 @@ def _analyze(task: dict[str, Any]) -> Any:
 
 def _rewrite(task: dict[str, Any]) -> Any:
     from graphcheck.files.model import read
-    from graphcheck.output import write_model
+    from graphcheck.files.places import write_model
     from graphcheck.rewriting.rewrite import rewrite
     from graphcheck.verdicts.compare import compare
 
@@ -73,7 +73,7 @@ def _rewrite(task: dict[str, Any]) -> Any:
     data = result.to_json()
     if task["out"] and (result.changed or result.verdict is None):
         Path(task["out"]).parent.mkdir(parents=True, exist_ok=True)
-        write_model(result, Path(task["a"]), Path(task["out"]))
+        write_model(result.model if result.changed else None, Path(task["a"]), Path(task["out"]))
         data["output"] = task["out"]
     return data
 
@@ -122,7 +122,7 @@ def main() -> None:
     if os.getpgid(0) == os.getpid():  # alone in its process group, as child.py starts it
         threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit(task["max_memory"])
-    from graphcheck.output import dumps
+    from graphcheck.formats.json import dumps
 
     data = dumps(perform(task)).encode()
     with os.fdopen(answers, "wb") as file:

@@ -1,23 +1,20 @@
-"""What the command line writes: JSON and HTML, all or nothing, to places that were looked at first."""
+"""Places to read from and write to, looked at before any work; models copied and written, all or nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-import json
-import math
 import os
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graphcheck.errors import GraphcheckError, ModelError, UsageError
-from graphcheck.words import safe
 
 if TYPE_CHECKING:
-    from graphcheck.rewriting.rewrite import Rewrite
+    import onnx_ir as ir
 
 
 def check_sources(*sources: Path) -> None:
@@ -97,19 +94,19 @@ def copy_model(model: Path, out: Path, external_data: str = "copy") -> None:
         shutil.copyfile(model, temporary)
 
 
-def write_model(result: Rewrite, model: Path, out: Path, external_data: str = "copy") -> list[str]:
-    """Write a rewritten model, atomically; where nothing was rewritten, a byte copy of ``model``.
+def write_model(result: ir.Model | None, model: Path, out: Path, external_data: str = "copy") -> list[str]:
+    """Write what was made of ``model``, atomically; None: a byte copy of it.
 
     Returns what there is to say of the data files of the result.
     """
     from graphcheck.files import model as model_
 
-    if not result.changed:
+    if result is None:
         if not (out.exists() and out.samefile(model)):
             copy_model(model, out, external_data)
         return []
     had = {str(name) for _, name in files_of(model)[1:]}
-    names = model_.write(result.model, out, external_data=external_data)
+    names = model_.write(result, out, external_data=external_data)
     new = [name for name in names if name not in had]
     notes = [f"its weights exceed what one ONNX file can hold, so they are in {name} beside it" for name in new]
     if kept := [name for name in names if name in had]:
@@ -117,60 +114,3 @@ def write_model(result: Rewrite, model: Path, out: Path, external_data: str = "c
         done = "used where it is" if beside else {"copy": "copied", "link": "cloned"}[external_data] + " beside it"
         notes.append(f"external data {', '.join(kept)} is {done}, unchanged")
     return notes
-
-
-def dumps(result: Any) -> str:
-    """JSON text of a result; numbers that JSON lacks become null, as do those of numpy its own kinds."""
-    return json.dumps(plain(result), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON reads it back: lists, dicts by text, no numpy, null for what JSON lacks."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy's scalars and arrays
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, bool | int | float) else str(value)
-
-
-def write_json(result: dict[str, Any], target: str | None) -> None:
-    """Write the result to a file, atomically, or to standard output for ``-``; nothing for None."""
-    if target == "-":
-        print(dumps(result), flush=True)
-    elif target is not None:
-        from graphcheck.files.atomic import write_bytes
-
-        write_bytes((dumps(result) + "\n").encode(), target)
-
-
-def write_all(result: dict[str, Any], target: str | None, report: Path | None) -> str:
-    """Write the JSON and the HTML report of one result; returns what there is to say of it behind the answer, or "".
-
-    That is before the answer is printed, since a reader such as ``head`` may end the command by then.
-    """
-    write_json(result, target)
-    if report is None:
-        return ""
-    from graphcheck import reporting
-
-    reporting.write([plain(result)], report)
-    return f"wrote {safe(report)}"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A saved result; GraphcheckError for a file that is none."""
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise GraphcheckError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise GraphcheckError(f"{path}: cannot be opened: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise GraphcheckError(f"{path}: is no JSON result of graphcheck ({error})") from None
-    if not isinstance(result, dict) or not str(result.get("schema", "")).startswith("graphcheck/"):
-        raise GraphcheckError(f"{path}: is no JSON result of graphcheck: its schema key is missing")
-    return result

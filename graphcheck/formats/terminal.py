@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphcheck.formats.console import Cell, Terminal
 from graphcheck.graphs.repeats import repetition
-from graphcheck.terminal import Cell, Terminal
 from graphcheck.words import dims, divergence, number, plural, safe, short
 
 

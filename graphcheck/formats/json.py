@@ -1,0 +1,53 @@
+"""Results as JSON: written, read, and made plain."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from graphcheck.errors import GraphcheckError
+
+
+def dumps(result: Any) -> str:
+    """JSON text of a result; numbers that JSON lacks become null, as do those of numpy its own kinds."""
+    return json.dumps(plain(result), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON reads it back: lists, dicts by text, no numpy, null for what JSON lacks."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy's scalars and arrays
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+def write_json(result: dict[str, Any], target: str | None) -> None:
+    """Write the result to a file, atomically, or to standard output for ``-``; nothing for None."""
+    if target == "-":
+        print(dumps(result), flush=True)
+    elif target is not None:
+        from graphcheck.files.atomic import write_bytes
+
+        write_bytes((dumps(result) + "\n").encode(), target)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A saved result; GraphcheckError for a file that is none."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise GraphcheckError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise GraphcheckError(f"{path}: cannot be opened: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise GraphcheckError(f"{path}: is no JSON result of graphcheck ({error})") from None
+    if not isinstance(result, dict) or not str(result.get("schema", "")).startswith("graphcheck/"):
+        raise GraphcheckError(f"{path}: is no JSON result of graphcheck: its schema key is missing")
+    return result
