@@ -169,7 +169,7 @@ def test_code_that_pages_quote_is_in_the_package() -> None:
 
 
 def test_operators_that_pages_name_as_taught_are() -> None:
-    sentence = re.search(r"operators such as (.*?) are expanded", PAGES["explanation.md"].text, re.DOTALL)
+    sentence = re.search(r"operators\s+such\s+as\s+(.*?)\s+are\s+expanded", PAGES["explanation.md"].text, re.DOTALL)
     named = re.findall(r"`(\w+)`", sentence[1] if sentence else "")
     assert named and {("", name) for name in named} <= set(TAUGHT)
 

@@ -48,7 +48,7 @@ def test_python_examples_use_public_names() -> None:
 
 def number(before: str, after: str) -> int:
     """The number between two texts of the README."""
-    found = re.search(rf"{before} ([\d,]+)\s{after}", README.text)
+    found = re.search(rf"{before} ([\d,]+) {after}", " ".join(README.text.split()))
     assert found, f"{before} ... {after}"
     return int(found[1].replace(",", ""))
 

@@ -1,0 +1,65 @@
+"""What is written for people: the map of the tests names every file once, and prose keeps to 120 columns."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+COLUMNS = 120
+
+
+def unlike(text: str, files: set[str]) -> dict[str, int]:
+    """Files that the map names another number of times than once, and what it names that is no file."""
+    named = Counter(re.findall(r"^- `([\w/]+\.py)`: \S", text, re.MULTILINE))
+    return {name: named[name] for name in files | set(named) if named[name] != 1 or name not in files}
+
+
+def test_the_map_names_every_file_of_the_tests_once() -> None:
+    found = (path for pattern in ("*.py", "*/*.py") for path in TESTS.glob(pattern))
+    files = {path.relative_to(TESTS).as_posix() for path in found if path.name != "__init__.py"}
+    assert "test_prose.py" in files and "zoo/oracle.py" in files
+    assert unlike((TESTS / "README.md").read_text(encoding="utf-8"), files) == {}
+
+
+def test_a_file_that_the_map_forgets_is_seen() -> None:
+    text = "- `a.py`: A.\n- `b.py`: B.\n- `b.py`: B again.\n- `gone.py`: G.\n- `bare.py`:\n"
+    assert unlike(text, {"a.py", "b.py", "c.py", "bare.py"}) == {"b.py": 2, "c.py": 0, "gone.py": 1, "bare.py": 0}
+
+
+def test_the_rooms_of_the_map_exist() -> None:
+    heads = re.findall(r"^`graphcheck/.*", (TESTS / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    named = [name.removeprefix("graphcheck/") for head in heads for name in re.findall(r"`([\w/.]+)`", head)]
+    assert len(named) > 15
+    assert [name for name in named if name != "proved" and not (ROOT / "graphcheck" / name).exists()] == []
+
+
+def long_lines(text: str) -> list[int]:
+    """The numbers of the lines of prose that are too long; tables, headings, code and single long words are none."""
+    found, fence = [], ""
+    for number, line in enumerate(text.splitlines(), 1):
+        mark = re.match(r"\s*(```+|~~~+)", line)
+        if mark and (not fence or mark[1] == fence):
+            fence = "" if fence else mark[1]
+        told = not fence and not re.match(r"\s*[|#<]|    ", line)
+        if told and len(line) > COLUMNS and " " in line[:COLUMNS].strip():
+            found.append(number)
+    return found
+
+
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *TESTS.glob("*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_prose_keeps_to_its_columns(page: Path) -> None:
+    assert long_lines(page.read_text(encoding="utf-8")) == []
+
+
+def test_a_long_line_is_seen() -> None:
+    long = "word " * 30
+    text = f"{long}\n| {long} |\n```\n{long}\n```\n- {long}\n# {long}\n    {long}\n<img {long}>\n{'x' * 130}"
+    assert long_lines(text) == [1, 6]
