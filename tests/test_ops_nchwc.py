@@ -240,3 +240,17 @@ def test_a_fault_in_blocks_is_different(how: str, tmp_path: Any) -> None:
     before = net(text, **weights())
     found = graphcheck.compare(before, damaged(level_all(before, tmp_path), how))
     assert found.verdict == "different"
+
+
+SCALED = "g (float[2,3,4,4] x) => (float[2,3,2,2] y) {{ c = Conv<kernel_shape = [2, 2], strides = [2, 2], group = 3>(x, w) {} }}"
+
+
+@pytest.mark.parametrize(("scale", "verdict"), [((1.5, 2.0, 3.0), "proved"), ((1.5, 3.0, 2.0), "different")])
+def test_a_scale_as_a_conv_of_one_element_is_the_product(scale: tuple[float, ...], verdict: str) -> None:
+    """onnxruntime writes the Mul of a BatchNormalization in blocks as a depthwise 1x1 Conv."""
+    w, s = values((3, 1, 2, 2), 1), np.asarray(scale, np.float32)
+    product = net(SCALED.format("y = Mul(c, s)"), w=w, s=np.asarray([[[1.5]], [[2]], [[3]]], np.float32))
+    found = graphcheck.compare(product, net(SCALED.format("y = Conv<group = 3>(c, s)"), w=w, s=s.reshape(3, 1, 1, 1)), run=False)
+    assert found.verdict == verdict
+    if verdict == "proved":
+        assert found.to_json()["proof"]["tier"] == "congruence"

@@ -214,9 +214,11 @@ class Algebra:
     # -- contraction and reduction -------------------------------------------------------------------------------
 
     def contract(self, a: Some, b: Some) -> Tensor:
-        """a [Ba, m, k] and b [Bb, n, k] to [B, m, n]; a batch of 1 is shared."""
+        """a [Ba, m, k] and b [Bb, n, k] to [B, m, n]; a batch of 1 is shared, and a sum of one product is that product."""
         a, b = self.lift(a), self.lift(b)
         batches, (m, k), n = (a.shape[0], b.shape[0]), a.shape[1:], b.shape[1]
+        if k == 1:
+            return self.lift(self.mul(a, self.transpose(b, (0, 2, 1))))
         cls = self.terms.contract(a.cls, b.cls, batches, m, n, k)
         return Tensor(cls, (max(batches), m, n), a.dtype)
 
