@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from ops_support import assert_agrees, float64, floats, model, node_model, values
+from ops_support import assert_agrees, float64, floats, model, node_model, run, values
 
 import graphcheck
 
@@ -257,3 +258,29 @@ def test_what_onnxruntime_fuses_is_the_same_function(level: str, tmp_path: Path)
     before, after = float64(model(CLASSIC, 13), feeds)[0], float64(fused, feeds)[0]
     # the stored 1.4142135 is one float32 rounding from Sqrt(2), as the fused Gelu has it
     assert np.abs(before.value - after.value).max() <= 4 * 2.0**-24 * np.abs(before.value).max()
+
+
+def quantized_lstm(attributes: str, body: str = "z = Identity(x)", weight: int = 3) -> Any:
+    head = "g (float[3,2,4] x) => (float[s,d,b,h] y, float[d1,b1,h1] h, float[d2,b2,h2] c)"
+    scales = "float[1] sw = {0.02}, float[1] sr = {0.01}, int8[1] zw = {0}, int8[1] zr = {0}"
+    lstm = f"com.microsoft.DynamicQuantizeLSTM<hidden_size = 5{attributes}>(z, w, r, , , , , , sw, zw, sr, zr)"
+    proto = model(f"{head} <{scales}> {{ {body} y, h, c = {lstm} }}")
+    for name, rows in (("w", 4), ("r", 5)):
+        numbers = np.random.default_rng(weight).integers(-100, 100, (1, rows, 20)).astype(np.int8)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(numbers, name))
+    return proto
+
+
+def test_quantized_lstm_is_an_unknown_function_of_known_shapes() -> None:
+    a = quantized_lstm("")
+    feeds = {"x": values((3, 2, 4))}
+    found = float64(a, feeds)
+    assert all(y.opaque for y in found)
+    assert [y.value.shape for y in found] == [y.shape for y in run(a, feeds)] == [(3, 1, 2, 5), (1, 2, 5), (1, 2, 5)]
+    same = quantized_lstm(', direction = "forward", input_forget = 0', "n = Neg(x) z = Neg(n)")
+    proved = graphcheck.compare(a, same, run=False)
+    assert proved.verdict == "proved"
+    assert "DynamicQuantizeLSTM is taken as an unknown function" in proved.to_json()["proof"]["assumptions"]
+    others = quantized_lstm(', direction = "reverse"'), quantized_lstm("", "z = Neg(x)"), quantized_lstm("", weight=4)
+    for other in others:
+        assert graphcheck.compare(a, other, run=False).verdict == "undecided"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from graphcheck.errors import Untaught
+from graphcheck.errors import Refused, Untaught
 from graphcheck.kernel.ops import arithmetic, contraction, reduction
-from graphcheck.kernel.ops.algebra import Algebra, Some, Value
+from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 
 
@@ -87,6 +88,30 @@ def matmul_to_float(
     return y if c is None else m.add(y, c)
 
 
+_LSTM = {"direction": "forward", "activations": [], "activation_alpha": [], "activation_beta": [], "clip": 0.0, "input_forget": 0}
+
+
+def lstm(m: Algebra, node: Node, *xs: Value) -> tuple[Tensor, ...]:
+    """DynamicQuantizeLSTM's Y [S, D, B, H], Y_h and Y_c [D, B, H] of x [S, B, I] and w [D, I, 4H]: an unknown function.
+
+    How many rows are quantized with one scale depends on the threads of the runtime.
+    Source: onnxruntime/contrib_ops/cpu/quantization/dynamic_quantize_lstm.cc
+    """
+    assert xs[0] is not None and xs[1] is not None
+    (steps, batch, size), (ways, inputs, gates) = xs[0].shape, xs[1].shape
+    if size != inputs or gates % 4:
+        raise Refused(f"{node.op_type} of {list(xs[0].shape)} by {list(xs[1].shape)} is not defined", node.name)
+    given = repr({name: node.attr(name, default) for name, default in _LSTM.items()})
+    args = [None if x is None else m.lift(x) for x in xs]
+    m.assumptions.add(f"{node.op_type} is taken as an unknown function")
+    key = (node.op_type, given, tuple(None if a is None else (a.shape, a.dtype.name) for a in args))
+    last, classes = (ways, batch, gates // 4), [a.cls for a in args if a is not None]
+    shapes = [(steps, *last), last, last][: node.n_outputs]
+    return tuple(
+        Tensor(m.terms.opaque((*key, i), classes, math.prod(shape)), shape, xs[0].dtype) for i, shape in enumerate(shapes)
+    )
+
+
 STANDARD: dict[str, Callable[..., Any]] = {"QLinearMatMul": matmul, "QLinearConv": conv}
 
 _CONV = "auto_pad dilations group kernel_shape pads strides channels_last"
@@ -100,5 +125,6 @@ CONTRIB: dict[str, tuple[Callable[..., Any], str]] = {
     "QLinearLeakyRelu": (unary(arithmetic.leaky_relu), "alpha"),
     "QLinearGlobalAveragePool": (unary(reduction.global_pool("mean")), "channels_last"),
     "QGemm": (gemm, "alpha transA transB"),
+    "DynamicQuantizeLSTM": (lstm, f"{' '.join(_LSTM)} hidden_size"),
     "MatMulIntegerToFloat": (matmul_to_float, ""),
 }
