@@ -284,3 +284,21 @@ def test_quantized_lstm_is_an_unknown_function_of_known_shapes() -> None:
     others = quantized_lstm(', direction = "reverse"'), quantized_lstm("", "z = Neg(x)"), quantized_lstm("", weight=4)
     for other in others:
         assert graphcheck.compare(a, other, run=False).verdict == "undecided"
+
+
+@pytest.mark.parametrize("lstm", [True, False])
+def test_an_unknown_function_of_integers_leaves_the_pair_undecided(lstm: bool) -> None:
+    """What is drawn for integer inputs reads the keys of unknown functions, and so does the reason."""
+
+    def proto(change: str) -> Any:
+        cast = f"f = Cast<to = 1>(x) z = {change}(f)"
+        if lstm:
+            made = quantized_lstm("", cast)
+            made.graph.input[0].type.tensor_type.elem_type = 7
+            return made
+        head = "g (int64[1,1,4,4] x) => (float[1,1,3,3] y) <float[1,1,2,2] w = {1, 2, 3, 4}>"
+        return model(f'{head} {{ {cast} y = com.microsoft.FusedConv<activation = "NoSuch">(z, w) }}')
+
+    found = graphcheck.compare(proto("Identity"), proto("Neg"))
+    assert found.verdict == "undecided"
+    assert not lstm or "float64 does not evaluate DynamicQuantizeLSTM" in str(found)

@@ -8,7 +8,6 @@ of its inputs and attributes.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -292,10 +291,7 @@ class Interpreter:
                     raise Undecided(f"the shape of what {name} gives is not known", node.name)
                 results.append(None)
                 continue
-            dims, dtype = shape
-            key = (node.key(), i, tuple((a.shape, a.dtype.name) for a in args), dims)
-            cls = self.m.terms.opaque(key, [a.cls for a in args], math.prod(dims))
-            results.append(Tensor(cls, dims, dtype))
+            results.append(self.m.unknown(node.key(), args, i, *shape))
         return results
 
 

@@ -211,6 +211,12 @@ class Algebra:
             return np.isneginf(x.astype(np.float64))
         return masked(self.terms, x.cls).reshape(x.shape)
 
+    def unknown(self, key: tuple[Any, ...], args: Sequence[Tensor], at: int, shape: Sequence[int], dtype: Any) -> Tensor:
+        """Output number ``at`` of an unknown function, known by its node's ``key`` and the types of its operands."""
+        shape = tuple(shape)
+        whole = (key, at, tuple((a.shape, a.dtype.name) for a in args), shape)
+        return Tensor(self.terms.opaque(whole, [a.cls for a in args], math.prod(shape)), shape, np.dtype(dtype))
+
     # -- contraction and reduction -------------------------------------------------------------------------------
 
     def contract(self, a: Some, b: Some) -> Tensor:

@@ -50,8 +50,9 @@ def activation(m: Algebra, node: Node, y: Some) -> Some:
     if name not in arithmetic.OPS or len(given) > len(names):
         m.assumptions.add(f"the activation {name} of {node.op_type} is taken as an unknown function")
         y = m.lift(y)
-        key = ("activation", name, tuple(float(value).hex() for value in given), y.shape)
-        return Tensor(m.terms.opaque(key, [y.cls], m.terms.size(y.cls)), y.shape, y.dtype)
+        whole = {"activation_params": tuple(float(value) for value in given)}
+        alone = Node("com.microsoft", name, 1, node.name, whole, 1, 1, (True,), (True,))
+        return m.unknown(alone.key(), [y], 0, y.shape, y.dtype)
     return arithmetic.OPS[name](m, alone, y)  # type: ignore[no-any-return]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -101,15 +100,11 @@ def lstm(m: Algebra, node: Node, *xs: Value) -> tuple[Tensor, ...]:
     (steps, batch, size), (ways, inputs, gates) = xs[0].shape, xs[1].shape
     if size != inputs or gates % 4:
         raise Refused(f"{node.op_type} of {list(xs[0].shape)} by {list(xs[1].shape)} is not defined", node.name)
-    given = repr({name: node.attr(name, default) for name, default in _LSTM.items()})
-    args = [None if x is None else m.lift(x) for x in xs]
     m.assumptions.add(f"{node.op_type} is taken as an unknown function")
-    key = (node.op_type, given, tuple(None if a is None else (a.shape, a.dtype.name) for a in args))
-    last, classes = (ways, batch, gates // 4), [a.cls for a in args if a is not None]
+    key = dataclasses.replace(node, attributes={name: node.attr(name, default) for name, default in _LSTM.items()}).key()
+    args, last = [m.lift(x) for x in xs if x is not None], (ways, batch, gates // 4)
     shapes = [(steps, *last), last, last][: node.n_outputs]
-    return tuple(
-        Tensor(m.terms.opaque((*key, i), classes, math.prod(shape)), shape, xs[0].dtype) for i, shape in enumerate(shapes)
-    )
+    return tuple(m.unknown(key, args, i, shape, xs[0].dtype) for i, shape in enumerate(shapes))
 
 
 STANDARD: dict[str, Callable[..., Any]] = {"QLinearMatMul": matmul, "QLinearConv": conv}
