@@ -302,3 +302,25 @@ def test_an_unknown_function_of_integers_leaves_the_pair_undecided(lstm: bool) -
     found = graphcheck.compare(proto("Identity"), proto("Neg"))
     assert found.verdict == "undecided"
     assert not lstm or "float64 does not evaluate DynamicQuantizeLSTM" in str(found)
+
+
+DYNAMIC = """g (float[2,3,4] x) => (float[2,3,5] y) <float[5] sb = {0.02, 0.01, 0.03, 0.01, 0.02}, float[5] other = {0.02, 0.01, 0.01, 0.03, 0.02},
+  int8[5] zb = {0, 0, 0, 0, 0}, float[5] c = {1, 2, 3, 4, 5}, int8[4,5] b = {3, -7, 50, 100, -100, 1, 2, 3, 4, 5, 90, 80, 70, 60, 50, -9, -8, -7, -6, -5}> {"""
+AS_EXPORTED = DYNAMIC + "q, s, z = DynamicQuantizeLinear(x) i = MatMulInteger(q, b, z, zb) f = Cast<to = 1>(i) t = Mul(s, sb) u = Mul(f, t) y = Add(c, u) }"
+
+
+@pytest.mark.parametrize(
+    "fused",
+    [
+        "y = com.microsoft.DynamicQuantizeMatMul(x, b, sb, zb, c)",
+        "q, s, z = DynamicQuantizeLinear(x) y = com.microsoft.MatMulIntegerToFloat(q, b, s, sb, z, zb, c)",
+        "t = com.microsoft.DynamicQuantizeMatMul(x, b, sb, zb) y = Add(t, c)",
+    ],
+)
+def test_products_of_what_is_quantized_on_the_way(fused: str) -> None:
+    a, b = model(AS_EXPORTED, 17), model(f"{DYNAMIC} {fused} }}", 17)
+    feeds = {"x": values((2, 3, 4))}
+    assert np.abs(float64(b, feeds)[0].value - run(b, feeds)[0]).max() < 1e-4
+    assert graphcheck.compare(a, b, run=False).verdict == "proved"
+    wrong = model(f"{DYNAMIC} {fused.replace('sb', 'other')} }}", 17)
+    assert graphcheck.compare(a, wrong, run=False).verdict in ("different", "undecided")

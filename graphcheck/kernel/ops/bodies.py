@@ -12,6 +12,16 @@ import onnx_ir as ir
 from graphcheck.kernel.ops.algebra import Value
 from graphcheck.kernel.ops.node import Node
 
+# Bodies of operators without a schema in ONNX. Source: onnxruntime/core/graph/contrib_ops/quantization_defs.cc
+WRITTEN = {
+    ("com.microsoft", "DynamicQuantizeMatMul"): """
+        <opset_import: ["": 18, "com.microsoft": 1], domain: "com.microsoft">
+        DynamicQuantizeMatMul (a, b, b_scale, b_zero, bias) => (y) {
+          q, a_scale, a_zero = DynamicQuantizeLinear(a)
+          y = com.microsoft.MatMulIntegerToFloat(q, b, a_scale, b_scale, a_zero, b_zero, bias)
+        }"""
+}
+
 
 def types_of(inputs: Sequence[Value]) -> list[onnx.TypeProto]:
     """The ONNX types of values; an empty one for an omitted input."""
@@ -31,6 +41,9 @@ def function_body(
     """The function body of the operator at the model's operator set, or None; interned in ``memo`` by its bytes."""
     if node.has_graphs():
         return None  # the body would have to carry the subgraph on
+    written = (node.domain, node.op_type)
+    if written in WRITTEN and not node.attributes:
+        return ir.serde.deserialize_function(onnx.parser.parse_function(WRITTEN[written]))
     try:
         schema = onnx.defs.get_schema(node.op_type, node.version, node.domain)
     except onnx.defs.SchemaError:

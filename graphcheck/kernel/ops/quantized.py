@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -82,8 +83,10 @@ def unary(of: Callable[..., Some]) -> Callable[..., Some]:
 def matmul_to_float(
     m: Algebra, node: Node, a: Some, b: Some, sa: Some, sb: Some, za: Value = None, zb: Value = None, c: Value = None
 ) -> Some:
-    """MatMulIntegerToFloat: the dequantized product, plus a float bias."""
-    y: Some = m.matmul(_read(m, node, a, sa, za, -2), _read(m, node, b, sb, zb, -1))
+    """MatMulIntegerToFloat: the product of integers times both scales, plus a float bias."""
+    rows = m.reshape(sa, (-1, 1)) if math.prod(sa.shape) > 1 else sa
+    whole = arithmetic.cast_to(m, contraction.matmul_integer(m, node, a, b, za, zb), np.dtype(np.float32))
+    y: Some = m.mul(whole, m.mul(rows, sb))
     return y if c is None else m.add(y, c)
 
 
