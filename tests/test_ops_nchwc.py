@@ -254,3 +254,15 @@ def test_a_scale_as_a_conv_of_one_element_is_the_product(scale: tuple[float, ...
     assert found.verdict == verdict
     if verdict == "proved":
         assert found.to_json()["proof"]["tier"] == "congruence"
+
+
+def test_a_tensor_that_leaves_its_blocks_by_another_operator_is_not_the_plain_one(block: int) -> None:
+    """Relu keeps the order; Softmax over the last axis sees the channels of a block."""
+    head = "g (float[1,16,3,3] x) => (float[1,16,3,3] y)"
+    back = "y = com.microsoft.nchwc.ReorderOutput<channels = 16>(t)"
+    for op, verdict in (("Relu(", "proved"), ("Softmax<axis = 3>(", None)):
+        plain = net(f"{head} {{ y = {op}x) }}")
+        inside = net(f"{head} {{ r = com.microsoft.nchwc.ReorderInput(x) t = {op}r) {back} }}")
+        assert (graphcheck.compare(plain, inside, run=False).verdict == "proved") == (verdict == "proved")
+    as_it_lies = net(f"{head} {{ y = com.microsoft.nchwc.ReorderInput(x) }}")
+    assert graphcheck.compare(net(f"{head} {{ y = Identity(x) }}"), as_it_lies, run=False).verdict == "different"
