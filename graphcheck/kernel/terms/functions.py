@@ -202,7 +202,7 @@ def _whole(name: str, value: Callable[..., Any], rounding: Rounding) -> Function
     """A function of integers, known at exact operands alone."""
     return Function(
         name=name, arity=2, value=value, bound=bounds.unknown(value), rounding=rounding,
-        reach=Reach(lambda a, b: b != 0, nowhere),
+        reach=Reach(lambda a, b: b != 0, nowhere), noise=_if_not_held,
     )  # fmt: skip
 
 
