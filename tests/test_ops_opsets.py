@@ -299,11 +299,15 @@ def test_a_slice_from_and_to_beyond_the_ends(start: int, step: int) -> None:
             assert_agrees(proto, {"x0": x})
 
 
+GAPS: dict[str, Any] = {"kernel_shape": [1], "strides": [3], "ceil_mode": 1}
+
+
 @pytest.mark.parametrize(
     ("op", "attributes", "constants", "outputs", "message"),
     [
         ("Pad", {}, [ints(-2, 0, -1, 0)], 1, "crops more of"),
-        ("MaxPool", {"kernel_shape": [1], "strides": [3], "ceil_mode": 1}, [], 2, "MaxPool with Indices in ceil mode"),
+        ("MaxPool", GAPS, [], 2, "MaxPool with Indices; its shape in ceil"),
+        ("AveragePool", {**GAPS, "auto_pad": "SAME_UPPER"}, [], 1, "auto_pad SAME and gaps: .*; its shape in ceil"),
     ],
 )
 def test_a_shape_that_shape_inference_has_wrong_is_not_believed(

@@ -66,6 +66,12 @@ class Window:
             result.append(count)
         return tuple(result)
 
+    def even(self, spatial: Sequence[int]) -> bool:
+        """Whether the last window ends where the padded input does, on every axis: then ``ceil_mode`` is no matter."""
+        rank, extents = len(self.kernel_shape), self.extents()
+        rooms = (n + self.pads[i] + self.pads[i + rank] - extents[i] for i, n in enumerate(spatial))
+        return not any(room % stride for room, stride in zip(rooms, self.strides, strict=True))
+
     def gather(self, spatial: Sequence[int], positions: Sequence[int] | None = None) -> np.ndarray:
         """Index map [*positions, *kernel_shape] into the flat spatial axes, 1-based, 0 where the window is on padding.
 

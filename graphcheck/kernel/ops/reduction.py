@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,10 +103,11 @@ def _windows(m: Algebra, node: Node, x: Tensor, pad: np.ndarray | None) -> tuple
         )
     odd = any(d > 1 or s > k for d, s, k in zip(window.dilations, window.strides, window.kernel_shape, strict=True))
     if odd and str(node.attr("auto_pad", "")).startswith("SAME"):
-        raise Untaught(f"{node.op_type} with auto_pad SAME and gaps: the standard and the runtimes differ", node.name)
+        what = f"{node.op_type} with auto_pad SAME and gaps: the standard and the runtimes differ"
+        raise _unknown(node, window, spatial, what)
     at = window.gather(spatial).reshape(1, math.prod(out), -1)
     if not at.any(axis=-1).all() and node.op_type != "LpPool":
-        raise Untaught(f"{node.op_type} with a window that lies on padding only", node.name)
+        raise _unknown(node, window, spatial, f"{node.op_type} with a window that lies on padding only")
     plane, images = math.prod(spatial), math.prod(x.shape[:2])
     index = np.where(at > 0, at + np.arange(images).reshape(-1, 1, 1) * plane, 0)
     shape = (images * math.prod(out), index.shape[-1])
@@ -116,12 +117,19 @@ def _windows(m: Algebra, node: Node, x: Tensor, pad: np.ndarray | None) -> tuple
     return m.pick(x, index, shape), at > 0, out
 
 
+def _unknown(node: Node, window: Window, spatial: Sequence[int], what: str) -> Undecided:
+    """What to raise for pooling that is an unknown function: its shape is not known either where ceil_mode rounds up, since ONNX
+    shape inference counts the windows that begin behind the end, and runtimes do not."""
+    if window.ceil_mode and not window.even(spatial):
+        return Undecided(f"{what}; its shape in ceil mode is not known", node.name)
+    return Untaught(what, node.name)
+
+
 def max_pool(m: Algebra, node: Node, x: Some) -> Some:
     """The maximum of each window; padding is -inf, which no maximum sees."""
     if sum(node.present_outputs) > 1:
-        if node.attr("ceil_mode", 0):  # ONNX shape inference counts windows that begin behind the end, runtimes do not
-            raise Undecided("MaxPool with Indices in ceil mode: its shape is not known", node.name)
-        raise Untaught("MaxPool with Indices", node.name)
+        spatial = x.shape[2:]
+        raise _unknown(node, Window.resolve(node.attributes, spatial), spatial, "MaxPool with Indices")
     x = m.lift(x)
     windows, _, out = _windows(m, node, x, np.asarray([-np.inf], np.float32))
     return m.reshape(m.extreme("max", windows, [1], False), (*x.shape[:2], *out))
