@@ -266,3 +266,9 @@ def test_a_tensor_that_leaves_its_blocks_by_another_operator_is_not_the_plain_on
         assert (graphcheck.compare(plain, inside, run=False).verdict == "proved") == (verdict == "proved")
     as_it_lies = net(f"{head} {{ y = com.microsoft.nchwc.ReorderInput(x) }}")
     assert graphcheck.compare(net(f"{head} {{ y = Identity(x) }}"), as_it_lies, run=False).verdict == "different"
+
+
+@pytest.mark.parametrize(("attributes", "opaque"), [("", False), (', coordinate_transformation_mode = "half_pixel"', True), (', mode = "cubic"', True)])
+def test_an_upsample_that_onnxruntime_refuses_is_an_unknown_function(attributes: str, opaque: bool, block: int) -> None:
+    text = f"g (float[1,16,2,2] x) => (float[1,16,4,6] y) {{ y = com.microsoft.nchwc.Upsample<scales = [1, 1, 2, 3]{attributes}>(x) }}"
+    assert float64(net(text), {"x": values((1, 16, 2, 2))})[0].opaque == opaque

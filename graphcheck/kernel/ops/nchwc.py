@@ -158,16 +158,15 @@ def pool(op: Callable[..., Some]) -> Callable[..., Some]:
     return checked
 
 
-_COORDINATES = ("asymmetric", "align_corners", "half_pixel")
+_COORDINATES = {"nearest": ("asymmetric",), "linear": ("asymmetric", "align_corners", "half_pixel")}
 
 
 def upsample(m: Algebra, node: Node, x: Some) -> Some:
     """Resize by whole factors: nearest takes the floor, linear is by ``coordinate_transformation_mode``."""
     how, mode = node.attr("coordinate_transformation_mode", "asymmetric"), node.attr("mode", "nearest")
     scales = np.asarray(node.attr("scales"), np.float32)
-    if how not in _COORDINATES or mode not in ("nearest", "linear") or scales.shape != (4,) or (scales[:2] != 1).any():
+    if how not in _COORDINATES.get(mode, ()) or scales.shape != (4,) or (scales[:2] != 1).any():
         raise Untaught(f"Upsample in blocks by {mode} and {scales.tolist()}", node.name)
-    how = "asymmetric" if mode == "nearest" else how
     attributes = {"mode": mode, "coordinate_transformation_mode": how, "nearest_mode": "floor"}
     resize = dataclasses.replace(node, domain="", op_type="Resize", version=13, attributes=attributes, source=None)
     y: Any = movement.resize(m, resize, plain(m, node, x), None, scales)
