@@ -114,7 +114,7 @@ USAGE = [
     ("export", "or give --all"),
     ("export no-such-model", "no such variant or family"),
     ("export --list --seed x", "valid integer"),
-    ("report good.onnx", "is no JSON result of graphcheck"),
+    ("report good.onnx", "is not a JSON result of graphcheck"),
     ("report none.json", "there is no such file"),
     ("guard good.onnx -- cp {in} x", "must name {out}"),
     ("demo --family none", "it has article-keras"),

@@ -193,7 +193,7 @@ def test_a_pipe_is_no_model(capsys: pytest.CaptureFixture[str]) -> None:
 
     os.mkfifo("pipe.onnx")
     code, text = answer(["analyze", "pipe.onnx"], capsys)
-    assert code == 2 and "no regular file" in text
+    assert code == 2 and "not a regular file" in text
 
 
 def test_limits_are_those_of_the_innermost_block() -> None:

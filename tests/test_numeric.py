@@ -173,7 +173,7 @@ def test_shapes_nans_and_vacuous_outputs_are_told() -> None:
 def test_outputs_that_are_no_tensors_are_left_out_and_told() -> None:
     text = "g (float[2] x) => (seq(float[2]) s, float[2] y) { s = SequenceConstruct(x) y = Relu(x) }"
     result = compare(text, text)
-    assert result["warnings"] == ["output 's' is no tensor and was not compared"]
+    assert result["warnings"] == ["output 's' is not a tensor and was not compared"]
     assert [output["a"] for output in result["runs"][0]["outputs"]] == ["y"]
     with pytest.raises(UsageError, match=r"input 'x' has type .*: only tensors can be fed"):
         compare(*["g (seq(float[2]) x) => (seq(float[2]) y) { y = Identity(x) }"] * 2)

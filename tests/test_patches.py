@@ -110,7 +110,7 @@ REFUSED = {
     ),
     "an origin shifted": (
         gathered([[0, 1, 2, 3], [5, 6, 7, 8], [8, 9, 10, 11]]),
-        "the rows' origins are no regular grid",
+        "the origins of the rows are not a regular grid",
         "MatMul(y)",
     ),
     "an offset twice": (
@@ -125,7 +125,7 @@ REFUSED = {
     ),
     "rows shuffled": (
         gathered([[4, 5, 6, 7], [0, 1, 2, 3], [8, 9, 10, 11]]),
-        "its output mixes the windows in an order that is no transposition",
+        "its output orders the windows in a way that no transposition does",
         "MatMul(y)",
     ),
     "several tensors": (

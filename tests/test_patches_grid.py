@@ -88,7 +88,11 @@ def assert_refused_and_refuted(original: ir.Model, near: ir.Model, *reasons: str
 
 OFFSETS = "the offsets are not the same in every row"
 ZEROS = "the map gives zeros where the window lies on the tensor"
-GRID = ("the rows' origins are no regular grid", "the rows are not a grid of windows, each once", "the rows share no offsets")
+GRID = (
+    "the origins of the rows are not a regular grid",
+    "the rows are not a grid of windows, each once",
+    "the rows share no offsets",
+)
 
 
 @pytest.mark.parametrize("name", GATHERED)
@@ -148,7 +152,7 @@ REASONS = {
     "the rows share no offsets": (np.array([[0, 1], [8, 0]]), (8,)),
     "the map gives zeros where the window lies on the tensor": (np.array([[1, 2, 0, 4], [5, 6, 7, 8]]), (8,)),
     OFFSETS: (np.array([[1, 2, 3, 4], [5, 6, 8, 7]]), (8,)),
-    "the rows' origins are no regular grid": (np.array([[1, 2], [2, 3], [5, 6]]), (8,)),
+    "the origins of the rows are not a regular grid": (np.array([[1, 2], [2, 3], [5, 6]]), (8,)),
     "the rows are not a grid of windows, each once": (np.array([[1, 2], [1, 2], [3, 4]]), (8,)),
 }
 

@@ -1,7 +1,8 @@
-"""What is written for people: the map of the tests names every file once, and prose keeps to 120 columns."""
+"""What is written for people: the map of the tests has every file, prose keeps to 120 columns, sentences name the noun."""
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import Counter
 from pathlib import Path
@@ -63,3 +64,26 @@ def test_a_long_line_is_seen() -> None:
     long = "word " * 30
     text = f"{long}\n| {long} |\n```\n{long}\n```\n- {long}\n# {long}\n    {long}\n<img {long}>\n{'x' * 130}"
     assert long_lines(text) == [1, 6]
+
+
+# "it is no file" and "its name is none that a file can have" put a negative in the place of the noun.
+ODD = re.compile(r"(?<!there )\b(?:is|are|was|were|be|of) no (?!longer|more)\w+|\b(?:is|are) none\b")
+
+
+def odd_sentences(source: str) -> list[str]:
+    """The texts of a file, docstrings aside, that say what something is by what it is not."""
+    tree = ast.parse(source)
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docs]
+    return [text.value for text in texts if ODD.search(text.value)]
+
+
+def test_sentences_say_the_noun() -> None:
+    found = {path.name: odd for path in (ROOT / "graphcheck").rglob("*.py") if (odd := odd_sentences(path.read_text()))}
+    assert found == {}
+
+
+def test_an_odd_sentence_is_seen() -> None:
+    told = ["a header that long is none", "is no regular file", "those of no external data"]
+    source = "\n".join(['"""It is no test."""', *(f"x = {text!r}" for text in told), "y = 'there is no file'"])
+    assert odd_sentences(source) == told

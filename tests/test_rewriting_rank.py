@@ -112,7 +112,7 @@ LEFT = {
         "r = Reshape(x, s) t = Reshape(z, s) a = Add(r, t) y = Reshape(a, o)",
         "float[N,8,12,6] x, float[N,8,12,6] z",
         SIX,
-        "tensor r has 6 dims where 5 are allowed: it is no mere movement between smaller tensors",
+        "tensor r has 6 dims where 5 are allowed: its nodes do more than move elements between smaller tensors",
     ),
     "joined": (
         "r = Reshape(x, s) t = Reshape(z, s) a = Concat<axis = 0>(r, t) y = Reshape(a, o)",
@@ -124,7 +124,7 @@ LEFT = {
         "r = Reshape(x, s) t = Slice(r, b, e, one, b) y = Reshape(t, o)",
         "float[N,8,12,6] x",
         {**SIX, "b": ints(-1), "e": ints(-(2**62)), "one": ints(1)},
-        "tensor t has 6 dims where 5 are allowed: it is no transposition of its axes",
+        "tensor t has 6 dims where 5 are allowed: its nodes move elements in a way that no transposition of axes does",
     ),
     "an input": (
         "t = Transpose<perm = [0, 1, 3, 2, 4, 5]>(x) y = Reshape(t, o)",

@@ -84,7 +84,7 @@ def test_a_file_that_is_none_is_trouble_and_nothing_else_stops(tmp_path: Path, n
         (lambda p: p / "absent", "there is no such file or folder"),
         (lambda p: p, "has no manifest.json that says what to compare"),
         (lambda p: save_model(p / "m.onnx"), "is one model, and a comparison takes two"),
-        (lambda p: (p / "x.json").write_text("{") and p / "x.json", "is no JSON manifest"),
+        (lambda p: (p / "x.json").write_text("{") and p / "x.json", "is not a JSON manifest"),
         (lambda p: (p / "x.json").write_text("{}") and p / "x.json", "is neither a JSON list of pairs nor"),
         (lambda p: (p / "x.json").write_text("[]") and p / "x.json", "names no pair to look at"),
     ],
@@ -229,7 +229,7 @@ def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "other")
     other.execute("CREATE TABLE t (x)")
     other.close()
-    for name, says in (("text", "cannot serve as the store"), ("other", "is no store of this version")):
+    for name, says in (("text", "cannot serve as the store"), ("other", "is not a store of this version")):
         with pytest.raises(GraphcheckError, match=says):
             Store(tmp_path / name)
 

@@ -154,7 +154,7 @@ def test_documented_commands_are_understood(here: Path, arguments: str, monkeypa
         (["a", "--against", "b", "--max-memory", "lots"], "such as 6G, not 'lots'"),
         (["a", "--against", "b", "--format", "junit", "--json", "-"], "can go to standard output"),
         (["a"], "has no manifest.json"),
-        (["a", "--against", "a/same.onnx"], "is no folder"),
+        (["a", "--against", "a/same.onnx"], "is not a folder"),
     ],
 )
 def test_bad_usage_is_said_before_any_work(here: Path, arguments: list[str], says: str) -> None:

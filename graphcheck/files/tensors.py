@@ -95,7 +95,7 @@ def _place(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
     fields = {entry.key: entry.value for entry in tensor.external_data}
     location = fields.get("location", "")
     if not location or "\0" in location or len(location) > _LONGEST_PATH:
-        raise refuse(f"external data {location[:40]!r} is no file name")
+        raise refuse(f"the location {location[:40]!r} of its external data is not a file name")
     try:
         source = (folder / location).resolve()
     except (OSError, RuntimeError) as error:  # a loop of links
@@ -115,10 +115,10 @@ def _place(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
     except ValueError:
         need = None
     if need is None:
-        raise refuse(f"its type {tensor.data_type} and shape {list(tensor.dims)} are those of no external data")
+        raise refuse(f"external data cannot have its type {tensor.data_type} and shape {list(tensor.dims)}")
     offset, length = (_number(fields.get(key), default) for key, default in (("offset", 0), ("length", need)))
     if offset is None or length is None:
-        raise refuse("the offset or length of its external data is no number")
+        raise refuse("the offset or length of its external data is not a number")
     if length != need:
         raise refuse(f"its external data has {length} bytes, its shape {list(tensor.dims)} needs {need}")
     if offset + length > found.st_size:

@@ -89,7 +89,7 @@ def damaged(path: Path, cause: str) -> ModelError:
 def _map(path: Path) -> mmap.mmap:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode) and not path.is_dir():
-            raise ModelError(path, "is no regular file")  # opening a pipe would wait for ever
+            raise ModelError(path, "is not a regular file")  # opening a pipe would wait for ever
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise ModelError(path, "is an empty file, no ONNX model")

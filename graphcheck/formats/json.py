@@ -47,7 +47,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise GraphcheckError(f"{path}: cannot be opened: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise GraphcheckError(f"{path}: is no JSON result of graphcheck ({error})") from None
+        raise GraphcheckError(f"{path}: is not a JSON result of graphcheck ({error})") from None
     if not isinstance(result, dict) or not str(result.get("schema", "")).startswith("graphcheck/"):
-        raise GraphcheckError(f"{path}: is no JSON result of graphcheck: its schema key is missing")
+        raise GraphcheckError(f"{path}: is not a JSON result of graphcheck: its schema key is missing")
     return result

@@ -169,7 +169,7 @@ def layout_change(terms: Terms, a: Tensor, b: Tensor) -> str | None:
         return None if a.shape == b.shape else f"Reshape to {list(a.shape)}"
     perm = _permutation(terms, map_, b.shape)
     if perm is None:
-        return "a rearrangement of its elements that is no Transpose of its axes"
+        return "a rearrangement of its elements that is not a Transpose of its axes"
     shape = [b.shape[p] for p in perm]
     text = f"Transpose(perm={list(perm)})"
     return text if list(a.shape) == shape else f"{text} and Reshape to {list(a.shape)}"

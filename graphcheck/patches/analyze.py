@@ -144,7 +144,7 @@ def _build(contraction: Contraction, readings: Sequence[Reading], ends: Sequence
         if found is not None and (first.bias is None or found[1] is None):  # a second bias stays where it is
             break
     else:
-        return Refusal("its output mixes the windows in an order that is no transposition", contraction.name)
+        return Refusal("its output orders the windows in a way that no transposition does", contraction.name)
     order, bias = found
     index, groups = merge.with_groups(first)
     trial, weight = first.traced.trial, first.traced.weight

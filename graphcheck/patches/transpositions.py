@@ -59,7 +59,7 @@ def find_transpositions(model: ir.Model, runs: Sequence[Trial], rank: int) -> tu
     for node in model.graph:
         for value in node.outputs:
             if rank_of(value, runs[0]) > rank and value not in inside:
-                reason = reasons.get(value, "it is no mere movement between smaller tensors")
+                reason = reasons.get(value, "its nodes do more than move elements between smaller tensors")
                 dims = rank_of(value, runs[0])
                 left.append(
                     Refusal(
@@ -88,7 +88,7 @@ def _transposition(output: ir.Value, runs: Sequence[Trial], rank: int) -> Transp
     nodes = walk.makers(passed)
     orders = [_order(at, output, run) for run in runs if run.tensor(output) is not None]
     if any(o is None for o in orders):
-        return "it is no transposition of its axes"
+        return "its nodes move elements in a way that no transposition of axes does"
     return _merge(at, output, [o for o in orders if o is not None], tuple(reversed(nodes)))
 
 

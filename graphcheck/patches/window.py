@@ -156,7 +156,7 @@ def _axis(size: int, origins: np.ndarray, offsets: np.ndarray) -> tuple[Axis, np
         return Axis("channel", size), zeros, offsets
     steps = np.diff(starts)
     if steps.size and not bool((steps == steps[0]).all()):
-        raise NoWindow("the rows' origins are no regular grid")
+        raise NoWindow("the origins of the rows are not a regular grid")
     dilation = int(np.gcd.reduce(reach)) or 1
     kernel = int(reach[-1]) // dilation + 1
     stride = int(steps[0]) if steps.size else (kernel - 1) * dilation + 1

@@ -243,7 +243,7 @@ def _octets(array: np.ndarray[Any, Any]) -> memoryview:
 def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], Arrays]:
     (size,) = _SIZE.unpack(_read(pipe, _SIZE.size))
     if size > _LONGEST_HEADER:
-        raise ValueError("a header that long is none")
+        raise ValueError("a header of onnxruntime's child is longer than any header that it writes")
     header = json.loads(_read(pipe, size))
     arrays = {}
     for name, dtype, shape, count in header["arrays"]:

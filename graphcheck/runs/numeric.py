@@ -275,7 +275,7 @@ def _warnings(item: Run, row: dict[str, Any], interface: Interface) -> Iterator[
         yield f"{name} did not run at {_text(item.shapes)}, the other one did: {error}"
     for pair in interface.outputs:
         if not all(port.is_tensor for port in pair.ports()):
-            yield f"output {pair.key!r} is no tensor and was not compared"
+            yield f"output {pair.key!r} is not a tensor and was not compared"
     for output in row["outputs"]:
         key = output["a"]
         if output["shape"] != output["shape_b"]:

@@ -81,7 +81,7 @@ class Session:
             cause, node = _cause(error)
             raise RunError(self.name, f"onnxruntime could not run it: {cause}", "run", node) from None
         if others := [name for name, result in zip(wanted, results, strict=True) if not isinstance(result, np.ndarray)]:
-            raise RunError(self.name, f"output {others[0]!r} is no tensor but {self.outputs[others[0]]}", "run")
+            raise RunError(self.name, f"output {others[0]!r} is of type {self.outputs[others[0]]}, not a tensor", "run")
         return dict(zip(wanted, results, strict=True))
 
     def _run_with_bits(self, feed: Mapping[str, Array], wanted: list[str]) -> Arrays:

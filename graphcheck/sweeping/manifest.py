@@ -62,7 +62,7 @@ def _single(folder: Path, path: Path) -> Job:
 def _namesakes(source: Path, against: Path) -> list[Job]:
     for folder in (source, against):
         if not folder.is_dir():
-            raise UsageError(f"{folder}: is no folder; --against compares the models of two folders by name")
+            raise UsageError(f"{folder}: is not a folder; --against compares the models of two folders by name")
     names = sorted({path.relative_to(folder) for folder in (source, against) for path in _models(folder)})
     jobs = []
     for name in names:
@@ -80,7 +80,7 @@ def _manifest(path: Path, pairs: bool) -> list[Job]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise GraphcheckError(f"{path}: is no JSON manifest ({error})") from None
+        raise GraphcheckError(f"{path}: is not a JSON manifest ({error})") from None
     except OSError as error:
         raise GraphcheckError(f"{path}: cannot be opened: {error.strerror}") from None
     if isinstance(data, list):

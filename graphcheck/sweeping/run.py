@@ -145,7 +145,7 @@ def _try_digest(path: Path) -> tuple[str, str | None]:
     except OSError as error:
         return "", f"{path} cannot be read: {error.strerror}"
     except ValueError:  # a manifest may hold what no file name can
-        return "", "its name is none that a file can have"
+        return "", "its name cannot be the name of a file"
 
 
 def _named(outcome: Outcome, job: Job) -> Outcome:

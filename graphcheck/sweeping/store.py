@@ -43,7 +43,7 @@ class Store:
                 self.connection.execute(f"PRAGMA application_id = {_APPLICATION}")
                 self.connection.execute(f"PRAGMA user_version = {_VERSION}")
             elif marks != [_APPLICATION, _VERSION]:
-                raise GraphcheckError(f"{path}: is no store of this version of graphcheck; name another with --store")
+                raise GraphcheckError(f"{path}: is not a store of this version of graphcheck; name another with --store")
             self.connection.execute(_TABLE)
 
     def known(self, key: str, timeout: float, max_memory: int, retry: bool = False) -> Outcome | None:
