@@ -52,7 +52,7 @@ def long_lines(text: str) -> list[int]:
     return found
 
 
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *TESTS.glob("*.md")]
+PAGES = [page for pattern in ("*.md", "*/*.md", "docs/*/*.md") for page in ROOT.glob(pattern) if ".venv" not in page.parts]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
