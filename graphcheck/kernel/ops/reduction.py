@@ -103,8 +103,9 @@ def _windows(m: Algebra, node: Node, x: Tensor, pad: np.ndarray | None) -> tuple
         )
     odd = any(d > 1 or s > k for d, s, k in zip(window.dilations, window.strides, window.kernel_shape, strict=True))
     if odd and str(node.attr("auto_pad", "")).startswith("SAME"):
-        what = f"{node.op_type} with auto_pad SAME and gaps: the standard and the runtimes differ"
-        raise _unknown(node, window, spatial, what)
+        raise _unknown(
+            node, window, spatial, f"{node.op_type} with auto_pad SAME and gaps: the standard and the runtimes differ"
+        )
     at = window.gather(spatial).reshape(1, math.prod(out), -1)
     if not at.any(axis=-1).all() and node.op_type != "LpPool":
         raise _unknown(node, window, spatial, f"{node.op_type} with a window that lies on padding only")
