@@ -294,3 +294,13 @@ def test_the_reciprocal_of_a_large_power_of_two_is_kept() -> None:
     terms = Terms(RULES)
     recip = terms.ew("recip", [(terms.const(np.asarray([2.0**200])), None)], 1)
     assert terms.arrays[recip][0] == 2.0**-200
+
+
+def test_a_small_map_may_read_far_ahead() -> None:
+    maps, far = Maps(), np.array([1, 2**32 + 1, 2, 2**33 + 2, 7])
+    map_ = maps.intern(far)
+    assert map_.index.tolist() == far.tolist()
+    assert map_ is not maps.intern(np.array([1, 1, 2, 2, 7]))
+    rows = maps.box((3, 2), (2**32, 1))
+    assert rows.index.tolist() == [1, 2, 2**32 + 1, 2**32 + 2, 2**33 + 1, 2**33 + 2]
+    assert rows is maps.intern(rows.index.copy()) and rows is not maps.intern(np.array([1, 2, 1, 2, 1, 2]))

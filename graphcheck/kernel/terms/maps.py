@@ -206,7 +206,7 @@ class Maps:
 
 
 def _flat(index: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(index, np.int32 if index.size < 2**31 else np.int64)
+    return np.ascontiguousarray(index, np.int32 if index.max(initial=0) < 2**31 else np.int64)
 
 
 def _zero_first(index: np.ndarray) -> np.ndarray:
