@@ -9,6 +9,8 @@ import pytest
 from ops_support import assert_agrees, floats, ints, node_model, values
 
 from graphcheck.errors import Undecided
+from graphcheck.kernel.ops import reference
+from graphcheck.kernel.ops.node import Node
 
 ONE = np.asarray(1.0, np.float32)
 Row = tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any], list[Any], int]
@@ -316,3 +318,11 @@ def test_a_shape_that_shape_inference_has_wrong_is_not_believed(
     x = values((2, 2) if op == "Pad" else (1, 1, 5))
     with pytest.raises(Undecided, match=message):
         assert_agrees(node_model(op, [x], attributes, 13, outputs, constants=constants), {"x0": x})
+
+
+@pytest.mark.parametrize("index", [-4, 3, -(2**63), 2**63 - 1])
+def test_elements_gathered_from_beyond_a_concrete_axis(index: int) -> None:
+    """onnx.reference looks for the place of the largest integers for years, and finds one for the others."""
+    node = Node("", "GatherElements", 13, "n", {"axis": 0}, 2, 1, (True,) * 2, (True,))
+    with pytest.raises(Undecided, match="beyond the 3 elements of its axis 0"):
+        reference.run(node, [np.arange(3), np.array([0, index])])

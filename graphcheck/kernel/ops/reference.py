@@ -30,6 +30,8 @@ def run(node: Node, inputs: Sequence[Any]) -> list[Any]:
     check_size(node, inputs)
     if node.op_type == "Split":
         _check_split(node, inputs)
+    if node.op_type == "GatherElements":
+        _check_indices(node, *inputs)
     if node.op_type == "Slice" and len(inputs) > 4 and inputs[4] is not None:
         inputs = _sliced(node, inputs)
     doubt = _doubt(node, inputs)
@@ -61,6 +63,14 @@ def _check_split(node: Node, inputs: Sequence[Any]) -> None:
     whole = inputs[0].shape[node.attr("axis", 0)]
     if sizes is not None and int(np.sum(sizes)) != whole:
         raise Refused(f"Split of {whole} into {np.asarray(sizes).tolist()} is not defined", node.name)
+
+
+def _check_indices(node: Node, x: Any, indices: Any) -> None:
+    """onnx.reference wraps an index that is far out by one length of the axis after another, for years."""
+    axis = node.attr("axis", 0)
+    length = x.shape[axis] if -x.ndim <= axis < x.ndim else 0
+    if indices.size and not (-length <= indices.min() and indices.max() < length):
+        raise Refused(f"GatherElements picks beyond the {length} elements of its axis {axis}", node.name)
 
 
 def _sliced(node: Node, inputs: Sequence[Any]) -> list[Any]:
