@@ -150,7 +150,7 @@ def architecture_rows(name: str) -> Iterator[Row]:
     for batch in (False, True):
         if ("torchscript", batch) in made and ("dynamo", batch) in made:
             label = f"{name} torchscript ~ dynamo, {'dynamic' if batch else 'static'}"
-            yield row(label, made["torchscript", batch], made["dynamo", batch])
+            yield row(label, *architectures.across(name, batch))
     if ("torchscript", False) in made:
         for opset in (11, 13, 16, 20):
             other = architectures.export(name, "torchscript", opset=opset)
