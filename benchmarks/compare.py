@@ -90,7 +90,8 @@ def beside(commands: dict[str, list[str]], checkout: Path | None, against: dict[
     for name, command in commands.items():
         found[name] = command
         if checkout is not None and name.startswith("compare"):
-            found[f"{name}, beside"] = ["env", f"PYTHONPATH={checkout}", *command]
+            # from its own folder: with -m, Python looks into the working directory first
+            found[f"{name}, beside"] = ["env", "-C", str(checkout), f"PYTHONPATH={checkout}", *command]
             against[name] = f"{name}, beside"
     return found
 
@@ -103,6 +104,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="ViT-Tiny alone")
     parser.add_argument("--beside", type=Path, help="another checkout of graphcheck, measured in the same rounds")
     options = parser.parse_args()
+    options.models = options.models.resolve()
     os.environ.setdefault("PYTHONPATH", str(Path(__file__).parent.parent))
     print(
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before; medians of {options.rounds} interleaved rounds\n"
