@@ -74,7 +74,8 @@ def normal(box: Sequence[int], start: int, strides: Sequence[int], guards: Seque
             return None
         if any(guard[0]):
             kept.add(guard)
-    rows = [tuple(strides), *(c for c, _, _ in sorted(kept))]
+    ordered = sorted(kept)
+    rows = [tuple(strides), *(c for c, _, _ in ordered)]
     digits: list[tuple[int, list[int]]] = []  # (count, stride and coefficients), from the left
     for j, count in enumerate(box):
         if count == 1:
@@ -84,7 +85,6 @@ def normal(box: Sequence[int], start: int, strides: Sequence[int], guards: Seque
             count *= digits.pop()[0]
         digits.append((count, column))
     columns = [column for _, column in digits]
-    ordered = sorted(kept)
     merged = tuple((tuple(c[i + 1] for c in columns), low, high) for i, (_, low, high) in enumerate(ordered))
     return Strided(tuple(n for n, _ in digits), start, tuple(c[0] for c in columns), merged)
 
@@ -149,11 +149,12 @@ def _digits(
     places: list[tuple[int, Sequence[int]]] = []
     for radix in reversed(radices[1:]):
         digit = _digit(box, start, rest, guards, radix)
-        for j in reversed(range(len(box))) if digit is None else ():
-            count = radix // math.gcd(rest[j], radix)
-            if box[j] > count > 1 and box[j] % count == 0:
-                box, rest, guards, places = _split(box, rest, guards, places, j, count)
-        digit = digit or _digit(box, start, rest, guards, radix)
+        if digit is None:
+            for j in reversed(range(len(box))):
+                count = radix // math.gcd(rest[j], radix)
+                if box[j] > count > 1 and box[j] % count == 0:
+                    box, rest, guards, places = _split(box, rest, guards, places, j, count)
+            digit = _digit(box, start, rest, guards, radix)
         if digit is None:
             return None
         places.append(digit)
