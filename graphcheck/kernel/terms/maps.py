@@ -123,9 +123,9 @@ class Maps:
         self._count += 1
         return Map(form, index, self._count.to_bytes(8, "big"))
 
-    def box(self, box: Sequence[int], strides: Sequence[int], start: int = 0) -> Map:
-        """The map that reads the digits of the output index over a box with these strides, ``start`` from 0."""
-        return self.of(strided.normal(box, start, strides))
+    def box(self, box: Sequence[int], strides: Sequence[int]) -> Map:
+        """The map that reads the digits of the output index over a box with these strides."""
+        return self.of(strided.normal(box, 0, strides))
 
     def whole(self, size: int) -> Map:
         """Every element as it is."""
