@@ -10,7 +10,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from graphcheck.api import compare
 from graphcheck.errors import GraphcheckError, UsageError
+from graphcheck.interface import inputs
 from graphcheck.interface.inputs import InputSpec, generate, load_npz, save_npz, side_inputs
 from graphcheck.interface.ports import Interface, Shapes, pair_interfaces
 from graphcheck.options.values import parse_range
@@ -150,6 +152,20 @@ def test_files_replay_bit_for_bit(tmp_path: Path) -> None:
     assert {k: (v.dtype, v.tobytes()) for k, v in loaded.items()} == {
         k: (v.dtype, v.tobytes()) for k, v in arrays.items()
     }
+
+
+def test_one_comparison_reads_its_inputs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # the runs and the proof ask for them in two threads; a search that finds a witness asks once more
+    save_npz(tmp_path / "in.npz", {"x": np.ones((2, 4), np.float32)})
+    models = [
+        ir.from_onnx_text(f'<ir_version: 8, opset_import: ["" : 18]> g (float[N,4] x) => (float[N,4] y) {{ y = {op} (x) }}')
+        for op in ("Relu", "Neg")
+    ]
+    read: list[str] = []
+    load = inputs.load_npz
+    monkeypatch.setattr(inputs, "load_npz", lambda path, both: read.append(str(path)) or load(path, both))
+    assert compare(*models, inputs=tmp_path / "in.npz", run=True).verdict == "different"
+    assert read == [str(tmp_path / "in.npz")]
 
 
 def test_files_by_the_names_of_either_model(tmp_path: Path) -> None:

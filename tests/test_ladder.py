@@ -43,7 +43,7 @@ def climbed(a: str, b: str, ladder: tuple[Rung, ...] = LADDER, **options: Any) -
     """The verdict of a ladder, the evidence and what was said on the way."""
     said: list[str] = []
     with opened(model(a), model(b), Options(graphs=False, progress=said.append, **options)) as case:
-        evidence = Evidence(Executions(case.sources, case.models, case.interface, case.options))
+        evidence = Evidence(Executions(case.sources, case.models, case.interface, case.options, case.given))
         return climb(case, evidence, ladder), evidence, said
 
 

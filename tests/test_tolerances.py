@@ -14,6 +14,7 @@ import graphcheck
 from graphcheck.cli import main
 from graphcheck.errors import Undecided
 from graphcheck.files.model import read
+from graphcheck.interface.inputs import Given
 from graphcheck.interface.ports import pair_interfaces
 from graphcheck.options import Options
 from graphcheck.runs import numeric
@@ -129,7 +130,8 @@ def test_a_run_stays_with_its_json_and_few_keep_their_arrays(tmp_path: Path) -> 
         np.savez(file, x=np.ones((size, 8), np.float32))
     given = Options(inputs=files[0], more_inputs=files[1:], numerics="full", threads=1)
     models = (read(path), read(path))
-    watched = Executions((path, path), models, pair_interfaces(*models), given)
+    pairing = pair_interfaces(*models)
+    watched = Executions((path, path), models, pairing, given, Given(files[0], pairing))
     watched.execute()
     told = watched._told()
     assert [list(run.shapes["x"]) for run, _ in told] == [row["shape"] for _, row in told]

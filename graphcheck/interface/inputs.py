@@ -6,6 +6,7 @@ import dataclasses
 import io
 import math
 import os
+import threading
 import zipfile
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -137,6 +138,26 @@ def load_npz(path: str | os.PathLike[str], interface: Interface) -> Arrays:
     except (OSError, ValueError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise UsageError(f"{path}: is not a .npz file of plain arrays ({error})") from None
     return check_inputs(arrays, interface, str(path))
+
+
+class Given:
+    """The arrays of a .npz by the key of their pair, read when first asked for and once.
+
+    The runs and the proof ask from two threads. numpy reads a header with ``ast.literal_eval``, which CPython before 3.12
+    does not always survive in two threads at once (python/cpython#106905).
+    """
+
+    def __init__(self, path: str | os.PathLike[str], interface: Interface) -> None:
+        self.path, self.interface = path, interface
+        self._lock = threading.Lock()
+        self._arrays: Arrays | None = None
+
+    def __call__(self) -> Arrays:
+        """The arrays; raises as :func:`load_npz` does, each time."""
+        with self._lock:
+            if self._arrays is None:
+                self._arrays = load_npz(self.path, self.interface)
+        return self._arrays
 
 
 def check_inputs(arrays: Mapping[str, Array], interface: Interface, source: str = "inputs") -> Arrays:

@@ -101,7 +101,7 @@ class Search:
         outputs: list[tuple[str, int, int]],
         seed: int,
         ranges: Mapping[str, tuple[float, float]],
-        given: str | os.PathLike[str] | None,
+        given: inputs_.Given | None,
         tick: Callable[[], None],
         run: bool,
         budget: Budget | None = None,
@@ -176,7 +176,7 @@ class Search:
 
     def _trials(self) -> Iterator[Trial]:
         if self.given is not None:
-            yield "given", None, inputs_.load_npz(self.given, self.interface)
+            yield "given", None, self.given()
         drawn = (self.drawing.drawn(options) for options in SPECS)
         made = (
             (kind, self.seed, {name: self.drawing.fitted(name, value) for name, value in arrays.items()})

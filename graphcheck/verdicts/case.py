@@ -32,6 +32,7 @@ class Case:
     """A comparison as every rung of the ladder sees it.
 
     Attributes:
+        given: The first file of ``inputs``, where one was given.
         threads: For work beside the proof.
         say: Called with a few words of progress.
         started: On the clock of ``time.monotonic``, as ``deadline``.
@@ -44,6 +45,7 @@ class Case:
     options: Options
     hashes: Hashes
     sizes: Sizes
+    given: inputs.Given | None
     threads: concurrent.futures.Executor
     say: Callable[[str], None]
     started: float
@@ -86,9 +88,11 @@ def opened(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Iterat
     interface = ports_.pair_interfaces(*models, options.ignore_outputs)
     inputs.check_ranges(interface, options.ranges)
     hashes, deadline = Hashes(), started + options.timeout
-    sizes = Sizes(models, interface, options, deadline, hashes)
+    given = None if options.inputs is None else inputs.Given(options.inputs, interface)
+    sizes = Sizes(models, interface, options, deadline, hashes, given)
     with concurrent.futures.ThreadPoolExecutor(2) as threads:  # onnxruntime is waited for in one of them
-        yield Case(*sides, interface, options, hashes, sizes, threads, options.progress or _silent, started, deadline, seconds)
+        say = options.progress or _silent
+        yield Case(*sides, interface, options, hashes, sizes, given, threads, say, started, deadline, seconds)
 
 
 def _silent(text: str) -> None:

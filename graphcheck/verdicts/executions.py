@@ -42,14 +42,15 @@ class Executions:
         models: tuple[ir.Model, ir.Model],
         pairing: Interface,
         options: Options,
+        given: inputs.Given | None,
     ) -> None:
         self.sources, self.models, self.interface, self.options = sources, models, pairing, options
         self.tolerances, self.saved = Tolerances(pairing, options), Saved(pairing, options)
         self.numbers: dict[str, Any] | None = None
         self.runs: list[numeric.Run] = []
         self.light: list[numeric.Run] = []  # every run, in the order of its JSON, without arrays
-        files = [] if options.inputs is None else [options.inputs, *options.more_inputs]
-        self.given = [functools.partial(inputs.load_npz, file, pairing) for file in files]
+        more = [functools.partial(inputs.load_npz, file, pairing) for file in options.more_inputs]
+        self.given: list[numeric.Given] = [] if given is None else [given, *more]
         self.seconds = self.waited = 0.0  # what the runs took, and how long they were waited for
         self.running: concurrent.futures.Future[None] | None = None
 

@@ -70,8 +70,9 @@ class Sizes:
         options: Options,
         deadline: float,
         hashes: Hashes,
+        given: inputs.Given | None,
     ) -> None:
-        self.models, self.interface, self.options = models, ports, options
+        self.models, self.interface, self.options, self.given = models, ports, options, given
         self.deadline, self.hashes = deadline, hashes
         self.outputs = [p for p in ports.outputs if p.a is not None and p.b is not None]
         names = [[v.name for v in m.graph.outputs] for m in models]
@@ -84,9 +85,8 @@ class Sizes:
 
         Of the sizes tried for a dim that is no batch, one that both models admit is enough.
         """
-        if self.options.inputs is not None:
-            arrays = inputs.load_npz(self.options.inputs, self.interface)
-            yield {name: tuple(array.shape) for name, array in arrays.items()}
+        if self.given is not None:
+            yield {name: tuple(array.shape) for name, array in self.given().items()}
             return
         seen = [interface.shapes(self.interface, self.options.shapes)]
         yield seen[0]
@@ -261,8 +261,8 @@ class Sizes:
     def _values(
         self, discrete: list[interface.PortPair], chosen: dict[str, tuple[int, ...]], sample: int
     ) -> dict[str, np.ndarray]:
-        if self.options.inputs is not None:
-            given = inputs.load_npz(self.options.inputs, self.interface)
+        if self.given is not None:
+            given = self.given()
             return {p.key: given[p.key] for p in discrete}
         spec = inputs.InputSpec(self.options.seed + sample, ranges=self.options.range_rows())
         drawn = inputs.generate(self.interface, chosen, spec)

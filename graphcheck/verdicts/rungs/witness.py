@@ -100,7 +100,7 @@ def _search(case: Case, pair: Pair, prover: Prover, parting: Parting) -> tuple[J
     options, shapes, sample = case.options, parting.attempt.shapes, parting.attempt.sample
     opened = prover.open_pairs()
     spec = inputs.InputSpec(options.seed, ranges=options.range_rows())
-    given = None if options.inputs is None else inputs.load_npz(options.inputs, case.interface)
+    given = None if case.given is None else case.given()
     roots, budget = [prover.roots[i] for i in opened], Budget(witness.SEARCH)
     try:
         for each in samples.pairs(
@@ -132,7 +132,7 @@ def _searching(
         outputs,
         seed=case.options.seed,
         ranges=case.options.ranges,
-        given=case.options.inputs,
+        given=case.given,
         tick=case.check_time,
         run=case.options.run,
         budget=budget,
