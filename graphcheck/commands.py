@@ -201,10 +201,10 @@ def begin(options: Options) -> None:
 
 
 def _compared(terminal: Terminal, a: Path, b: Path, options: Options) -> Comparison:
-    from graphcheck.api import compare as compare_models
+    from graphcheck.verdicts import compare as comparing
 
     with terminal.status("reading") as say:
-        return compare_models(a, b, **dataclasses.replace(options, progress=say).keywords())
+        return comparing.compared(a, b, dataclasses.replace(options, progress=say))
 
 
 def _exit_code(terminal: Terminal, result: Comparison, require: str | None, *, reduced: bool) -> int:

@@ -244,10 +244,10 @@ def test_a_dry_run_writes_nothing(run: Run, moved: Path, tmp_path: Path) -> None
 def test_a_rewrite_that_is_not_proved_is_not_written(
     run: Run, moved: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verdict: str, code: int
 ) -> None:
-    from graphcheck import api
     from graphcheck.verdict import Comparison, Verdict
+    from graphcheck.verdicts import compare as comparing
 
-    monkeypatch.setattr(api, "compare", lambda *_, **__: Comparison(Verdict(verdict), "as the test says", {}))
+    monkeypatch.setattr(comparing, "compared", lambda *_, **__: Comparison(Verdict(verdict), "as the test says", {}))
     before = sorted(tmp_path.iterdir())
     got, out, _ = run("rewrite", moved, "-o", "out.onnx")
     assert got == code and "as the test says" in out and "nothing was written" in out
@@ -263,22 +263,22 @@ def test_rewrite_replaces_its_input_only_when_forced(run: Run, moved: Path) -> N
 
 
 def test_an_interrupt_ends_quietly(run: Run, conv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from graphcheck import api
+    from graphcheck.verdicts import compare as comparing
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(api, "compare", interrupted)
+    monkeypatch.setattr(comparing, "compared", interrupted)
     assert run("compare", conv, conv) == (130, "", "")
 
 
 def test_a_crash_of_our_own_is_no_verdict(run: Run, conv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from graphcheck import api
+    from graphcheck.verdicts import compare as comparing
 
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr(api, "compare", broken)
+    monkeypatch.setattr(comparing, "compared", broken)
     code, _, err = run("compare", conv, conv)
     assert code == 2 and err.startswith("graphcheck: graphcheck itself failed (ZeroDivisionError: oh)")
     monkeypatch.setenv("GRAPHCHECK_TRACEBACK", "1")
