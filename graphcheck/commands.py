@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -14,12 +13,12 @@ import typer
 from graphcheck import limits
 from graphcheck.command_line import Model, SideA, SideB, command
 from graphcheck.errors import UsageError
-from graphcheck.files import places, wire
+from graphcheck.files import kept, places, wire
 from graphcheck.formats import parse_format, write_formats
 from graphcheck.formats.console import Terminal
 from graphcheck.formats.json import plain, write_json
 from graphcheck.formats.terminal import show_comparison, show_rewrite
-from graphcheck.options import File, Options, Required, Rewriting, Told
+from graphcheck.options import Options, Required, Rewriting, Told
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparison, Verdict
 from graphcheck.words import safe
 
@@ -42,7 +41,7 @@ def compare(a: SideA, b: SideB, required: Required, told: Told, options: Options
     options = dataclasses.replace(
         options,
         numerics=options.numerics or ("full" if told.report else "quick"),
-        witness=_here(options.witness),
+        witness=options.witness or kept.writable(),
         graphs=bool(told.json or told.report),
     )
     terminal = Terminal(quiet=told.json == "-" or any(file is None for _, file in wanted))
@@ -170,7 +169,7 @@ def guard(
     places.check_folders(None if options.reduce is None else Path(options.reduce))
     begin(options)
     numerics = options.numerics or ("full" if told.report else "quick")
-    options = dataclasses.replace(options, numerics=numerics, witness=_here(None))
+    options = dataclasses.replace(options, numerics=numerics, witness=kept.writable())
     terminal = Terminal(quiet=told.json == "-")
     level, out = Verdict(required.require or Verdict.WITHIN_ROUNDING), rewriting.out
     result = guarding.guard(
@@ -188,11 +187,6 @@ def guard(
     if out is not None:
         terminal.say(f"wrote {safe(out)}" if code == EXIT_OK else f"{safe(out)} was not written")
     return code
-
-
-def _here(folder: File | None) -> File | None:
-    """Where a witness goes; without a folder, and where none can be written here, it is told but not kept."""
-    return folder if folder is not None else Path() if os.access(".", os.W_OK) else None
 
 
 def begin(options: Options) -> None:

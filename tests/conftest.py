@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import tempfile
 
 import pytest
 from hypothesis import settings
@@ -33,6 +34,15 @@ def missing_for(marker: str) -> str | None:
         return f"{', '.join(absent)} (pip install 'graphcheck[{marker}]')"
     programs = PROGRAMS.get(marker, ())
     return None if not programs or any(map(shutil.which, programs)) else f"one of {', '.join(programs)}"
+
+
+def pytest_configure() -> None:
+    """Inputs that commands keep go to a folder of this run, not to the user's own."""
+    os.environ["GRAPHCHECK_CACHE"] = tempfile.mkdtemp(prefix="graphcheck-tests-")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ.pop("GRAPHCHECK_CACHE"), ignore_errors=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

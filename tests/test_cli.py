@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -112,12 +113,17 @@ def test_weaker_than_required_exits_with_3(run: Run, conv: Path, moved: Path) ->
 
 
 def test_different_models_exit_with_1_and_leave_a_witness_that_replays(run: Run, conv: Path, other: Path) -> None:
+    before = set(Path().iterdir())
     code, out, _ = run("compare", conv, other, "--reduce", "reduced", "--json", "result.json")
     assert code == 1 and out.startswith("≠ different: ")
+    assert {p.name for p in set(Path().iterdir()) - before} == {"reduced", "result.json"}
     result = json.loads(Path("result.json").read_text())
-    replay = result["witness"]["replay"].split()
-    assert replay[0] == "graphcheck" and Path(result["witness"]["path"]).is_file()
-    assert run(*replay[1:])[0] == 1
+    witness = result["witness"]
+    assert Path(witness["path"]).is_file() and f"witness {witness['id']}: " in out and f"kept as {witness['id']}" in out
+    assert f"  replay it: {witness['replay']}\n" in out
+    for replay in (shlex.split(witness["replay"]), ["graphcheck", "compare", conv, other, "--replay", witness["id"][:6]]):
+        code, out, _ = run(*replay[1:])
+        assert code == 1 and "on the given input" in out
     assert run("compare", result["reduced"]["a"], result["reduced"]["b"])[0] == 1
 
 

@@ -258,7 +258,8 @@ def _made(place: dict[str, Any]) -> str:
 def _show_witness(terminal: Terminal, witness: dict[str, Any]) -> None:
     named = (("deviation", "max_abs"), ("bound", "bound"), ("spread", "spread"))
     sizes = "".join(f", {name} {number(witness[key])}" for name, key in named if witness.get(key) is not None)
-    where = f" {safe(witness['path'])}" if witness.get("path") else ""
+    kept = witness.get("id") or witness.get("path")
+    where = f" {safe(kept)}" if kept else ""
     terminal.say(f"  witness{where}: {safe(witness.get('kind') or 'an input')}{sizes}")
     if witness.get("replay"):
         terminal.say(f"  replay it: {safe(witness['replay'])}")

@@ -50,6 +50,11 @@ class Options(Group):
         help="own inputs, by name",
         doc="An .npz with an array for each input, by name, cast to its dtype: run in place of drawn ones.",
     )
+    replay: str | None = option(
+        None, "--replay", of="compare", panel=RUN, metavar="ID",
+        help="the input that an earlier comparison kept under this ID",
+        doc="The ID of an input that the command line kept, in place of ``inputs``.",
+    )
     more_inputs: Sequence[File] = option((), check=values.names, doc="Further such files, which are run as well.")
     data_loader_script: str | None = option(
         None, "--data-loader-script", of="compare", panel=RUN, metavar="FILE.py[:FUNCTION]",
@@ -146,7 +151,7 @@ class Options(Group):
     )
     witness: File | None = option(
         None, "--witness", of="compare sweep", panel=OUT, metavar="DIR", takes=Path,
-        help="where to save the input on which the models differ (default: here)",
+        help="a folder for the input on which the models differ (default: your cache, from which --replay takes it)",
         doc="A folder for the input that shows a difference; None saves none.",
     )
     save_inputs: File | None = option(
@@ -166,8 +171,9 @@ class Options(Group):
         super().__post_init__()
         if not self.run and (self.gated or self.save_inputs is not None or self.save_outputs is not None):
             raise UsageError("--atol, --rtol, --top-k, --save-inputs and --save-outputs need runs: not with --no-run")
-        if self.inputs is not None and self.data_loader_script is not None:
-            raise UsageError("give --inputs or --data-loader-script, not both")
+        own = {"--inputs": self.inputs, "--replay": self.replay, "--data-loader-script": self.data_loader_script}
+        if len(given := [name for name, value in own.items() if value is not None]) > 1:
+            raise UsageError(f"give {given[0]} or {given[1]}, not both")
 
     @property
     def gated(self) -> bool:

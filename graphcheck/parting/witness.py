@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import math
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import onnx_ir as ir
 
 from graphcheck import words
 from graphcheck.errors import GraphcheckError
-from graphcheck.files import external
+from graphcheck.files import external, kept
 from graphcheck.files import model as model_
 from graphcheck.interface import inputs as inputs_
 from graphcheck.interface.ports import Interface
@@ -25,6 +26,7 @@ from graphcheck.kernel.proof.pair import Pair, weights
 from graphcheck.kernel.values.bounds import UNITS
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
+from graphcheck.options import Options
 from graphcheck.parting import probes
 from graphcheck.parting.budget import Budget, work
 from graphcheck.parting.difference import SPREAD_FACTOR, Deviation, Executed, judge
@@ -57,24 +59,37 @@ class Witness:
     seed: int | None
     deviation: Deviation | None
     replayed: float | None
+    id: str | None = None
     path: str | None = None
     replay: str | None = None
 
-    def save(self, folder: str | os.PathLike[str] | None, files: tuple[str, str]) -> Witness:
-        """Write the input to an .npz in ``folder`` (nothing for None) and note the command that replays it."""
-        if folder is None:
+    def save(self, models: tuple[ir.Model, ir.Model], options: Options) -> Witness:
+        """Write the input to an .npz where the options say (nothing for None) and note the command that replays it."""
+        if options.witness is None:
             return self
-        digest = hashlib.sha256(b"".join(v.tobytes() for v in self.inputs.values())).hexdigest()[:12]
-        path = Path(folder) / f"graphcheck-witness-{digest}.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256()
+        for name, array in self.inputs.items():
+            digest.update(repr((name, array.dtype.str, array.shape)).encode() + array.tobytes())
+        name, folder = digest.hexdigest()[:12], Path(options.witness)
+        path = kept.path(name, folder)
+        folder.mkdir(parents=True, exist_ok=True)
         inputs_.save_npz(path, self.inputs)
-        replay = f"graphcheck compare {files[0]} {files[1]} --inputs {path}"
-        return dataclasses.replace(self, path=str(path), replay=replay, reason=f"{self.reason}; the input is in {path}")
+        known = folder.absolute() == kept.folder().absolute()
+        if known:
+            kept.forget_old()
+        files = [model_.path_of(model) for model in models]
+        words_ = ["graphcheck", "compare", *map(str, files), *(("--replay", name) if known else ("--inputs", str(path)))]
+        words_ += [word for output in options.ignore_outputs for word in ("--ignore-output", output)]
+        words_ += [] if options.run else ["--no-run"]
+        reason = f"{self.reason}; the input is {f'kept as {name}' if known else f'in {path}'}"
+        replay = None if None in files else shlex.join(words_)
+        return dataclasses.replace(self, id=name if known else None, path=str(path), replay=replay, reason=reason)
 
     def to_json(self) -> dict[str, Any]:
         """The ``witness`` key of the JSON."""
         d = self.deviation
         return {
+            "id": self.id,
             "path": self.path,
             "seed": self.seed,
             "kind": self.kind,
@@ -326,11 +341,10 @@ def refusal(
     models: tuple[ir.Model, ir.Model],
     interface: Interface,
     shapes: dict[str, tuple[int, ...]],
-    seed: int,
-    folder: str | os.PathLike[str] | None,
+    options: Options,
 ) -> Witness | None:
     """An input that one model runs and the other refuses, or answers in another shape, in onnxruntime."""
-    arrays = inputs_.generate(interface, shapes, inputs_.InputSpec(seed))
+    arrays = inputs_.generate(interface, shapes, inputs_.InputSpec(options.seed))
     feeds = inputs_.side_inputs(interface, arrays)
     results: list[Any] = []
     for source, model, feed in zip(sources, models, feeds, strict=True):
@@ -359,5 +373,4 @@ def refusal(
         reason = f"at {text} {shown}"
     else:
         return None
-    files = tuple(model_.path_of(m) or side for m, side in zip(models, "AB", strict=True))
-    return Witness(arrays, reason, "shape", seed, None, None).save(folder, files)  # type: ignore[arg-type]
+    return Witness(arrays, reason, "shape", options.seed, None, None).save(models, options)

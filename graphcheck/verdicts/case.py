@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import onnx_ir as ir
 
 from graphcheck.errors import Undecided
+from graphcheck.files import kept
 from graphcheck.files import model as model_
 from graphcheck.files.hashing import Hashes
 from graphcheck.interface import inputs
@@ -82,6 +83,8 @@ class Case:
 def opened(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Iterator[Case]:
     """The case of two models; its threads are waited for at the end."""
     started = time.monotonic()
+    if options.replay is not None:
+        options = dataclasses.replace(options, inputs=kept.find(options.replay), replay=None)
     sides = Side(a, model_.read(a)), Side(b, model_.read(b))
     seconds = time.monotonic() - started
     models = (sides[0].model, sides[1].model)

@@ -26,7 +26,7 @@ _AGAIN = 60.0  # seconds for the two small models that ``reduce`` asks for
 def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Comparison:
     """The verdict with its evidence; ``undecided`` where a limit was reached."""
     with opened(a, b, options) as case:
-        evidence = Evidence(Executions(case.sources, case.models, case.interface, options, case.given))
+        evidence = Evidence(Executions(case.sources, case.models, case.interface, case.options, case.given))
         evidence.timings["read"] = case.seconds
         verdict, reason = _judged(case, evidence)
     _complete(case, evidence, verdict)

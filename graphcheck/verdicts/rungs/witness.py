@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from graphcheck import words
 from graphcheck.errors import Undecided
-from graphcheck.files import model as model_
 from graphcheck.interface import inputs
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof.pair import Pair
@@ -88,8 +87,7 @@ def _refusal(case: Case, parting: Parting) -> tuple[Judged, Parting] | None:
     """One model runs at these sizes and the other does not: a witness, once onnxruntime shows it."""
     if not case.options.run:
         return None
-    known = (case.sources, case.models, case.interface, parting.attempt.shapes)
-    shown = witness.refusal(*known, seed=case.options.seed, folder=case.options.witness)
+    shown = witness.refusal(case.sources, case.models, case.interface, parting.attempt.shapes, case.options)
     if shown is None:
         return None
     return (Verdict.DIFFERENT, shown.reason), dataclasses.replace(parting, witness=shown.to_json())
@@ -112,8 +110,7 @@ def _search(case: Case, pair: Pair, prover: Prover, parting: Parting) -> tuple[J
             if found or _units(search.deviations) > _units(parting.deviations):
                 parting = dataclasses.replace(parting, deviations=tuple(search.deviations))
             if found is not None:
-                files = [model_.path_of(m) or side for m, side in zip(case.models, "AB", strict=True)]
-                saved = found.save(options.witness, (files[0], files[1]))
+                saved = found.save(case.models, options)
                 return (Verdict.DIFFERENT, saved.reason), dataclasses.replace(parting, witness=saved.to_json())
     except Undecided as error:
         return (Verdict.UNDECIDED, str(error)), parting
