@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from graphcheck import commands, limits, processes
+from graphcheck import commands, deferred, limits, processes
 from graphcheck.command_line import Model, command
 from graphcheck.errors import GraphcheckError, Undecided, UsageError
 from graphcheck.files import places
@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # its warnings are of files that we judge ourselves
     try:
         given = None if arguments is None else list(arguments)
-        with _interruptible() as come, limits.of_process(limits.default_memory()), warnings.catch_warnings():
+        bounds = limits.of_process(limits.default_memory())
+        with _interruptible() as come, bounds, deferred.sympy(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy's, of what a model computes: an answer is no place for them
             code = app(args=given, prog_name="graphcheck", standalone_mode=False)
         sys.stdout.flush()

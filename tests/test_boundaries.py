@@ -19,7 +19,7 @@ HEAVY = {"torch", "tensorflow", "tf2onnx", "onnxruntime", "onnx", "onnx_ir", "ne
 
 # The package's modules and subpackages, lowest layer first; each imports itself and lower layers only.
 LAYERS = (
-    ("errors", "verdict", "words"),
+    ("deferred", "errors", "verdict", "words"),
     ("limits", "outcome"),
     ("options",),
     ("files", "processes"),
@@ -46,12 +46,17 @@ APART = {
 }
 
 
-def heavy_after(statement: str) -> set[str]:
-    """The heavy packages that a fresh interpreter has loaded after ``statement``."""
+def loaded_after(statement: str) -> set[str]:
+    """The packages that a fresh interpreter has loaded after ``statement``."""
     code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    return HEAVY & set(json.loads(run.stdout.splitlines()[-1]))
+    return set(json.loads(run.stdout.splitlines()[-1]))
+
+
+def heavy_after(statement: str) -> set[str]:
+    """Those of them that are heavy."""
+    return HEAVY & loaded_after(statement)
 
 
 @pytest.mark.parametrize("module", ["graphcheck", "graphcheck.errors", "graphcheck.verdict", "graphcheck.cli"])

@@ -17,7 +17,7 @@ import onnx
 import pytest
 
 from graphcheck.cli import main
-from tests.test_boundaries import HEAVY, heavy_after
+from tests.test_boundaries import HEAVY, heavy_after, loaded_after
 
 ROOT = Path(__file__).parent.parent
 # One function of x [n, 2, 4, 4] as Conv, and as patches times a matrix; a third one has another weight.
@@ -80,6 +80,24 @@ def test_help_loads_nothing_that_takes_its_time(arguments: list[str]) -> None:
     told = heavy_after(f"from graphcheck.cli import main\nassert main({arguments}) == 0")
     assert told == set() and {"numpy", "onnxruntime"} <= HEAVY
     assert "numpy" in heavy_after(f"from graphcheck.cli import main\nmain({arguments})\nimport numpy.linalg")
+
+
+# What `compare` of two files, printed into a file or a pipe, has no use for: onnxruntime runs in a child.
+UNUSED = {"torch", "tensorflow", "tf2onnx", "transformers", "onnxruntime", "networkx", "sympy", "rich", "jinja2", "fast_sugiyama"}
+
+
+@pytest.mark.parametrize("options", [[], ["--no-run"], ["--json", "found.json"], ["--require", "proved", "--format", "junit"]])
+def test_compare_loads_no_more_than_it_needs(conv: Path, moved: Path, options: list[str], tmp_path: Path) -> None:
+    """Each takes a tenth of a second and more, in which two small models are proved."""
+    command = ["compare", str(conv), str(moved), *(str(tmp_path / o) if o == "found.json" else o for o in options)]
+    loaded = loaded_after(f"from graphcheck.cli import main\nassert main({command}) == 0")
+    assert loaded & UNUSED == set() and {"numpy", "onnx", "onnx_ir"} <= loaded
+
+
+@pytest.mark.parametrize("statement", ["import networkx", "import sympy", "import rich.text"])
+def test_an_unused_package_is_seen(conv: Path, statement: str) -> None:
+    loaded = loaded_after(f"from graphcheck.cli import main\nmain(['compare', {str(conv)!r}, {str(conv)!r}])\n{statement}")
+    assert statement.split()[1].split(".")[0] in loaded & UNUSED
 
 
 @pytest.mark.parametrize("command", ["demo", "export", "analyze", "compare", "rewrite", "report", "guard"])

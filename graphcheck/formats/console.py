@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ STYLES = {
     "different": "bold red",
 }
 _LONGEST_LINE = 4000
+_ASKS_FOR_STYLE = ("FORCE_COLOR", "TTY_COMPATIBLE")  # as rich has it, also where there is no terminal
 
 
 class Terminal:
@@ -30,27 +32,31 @@ class Terminal:
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
 
-    @property
-    def _out(self) -> Console:
-        return _console(sys.stdout)
+    def _print(self, *parts: Cell) -> None:
+        """A line of pieces, each plain or with a style, without the blanks at its end."""
+        if self.quiet:
+            return
+        if _is_plain(sys.stdout):
+            sys.stdout.write("".join(p if isinstance(p, str) else p[0] for p in parts).rstrip() + "\n")
+            sys.stdout.flush()
+            return
+        from rich.text import Text
+
+        line = Text.assemble(*parts)
+        line.rstrip()
+        _console(sys.stdout).print(line)
 
     def say(self, text: str = "", style: str = "") -> None:
         """Print a line of text that is already safe."""
-        if not self.quiet:
-            self._out.print(cut(text, _LONGEST_LINE), style=style or None)
+        self._print((cut(text, _LONGEST_LINE), style))
 
     def verdict(self, verdict: str, reason: str) -> None:
         """The first line of every answer: the verdict in its colour, and why."""
-        from rich.text import Text
-
-        if not self.quiet:
-            word = f"{GLYPHS.get(verdict, '')} {verdict}".strip()
-            self._out.print(Text.assemble((safe(word), STYLES.get(verdict, "bold")), f": {short(reason, _LONGEST_LINE)}"))
+        word = f"{GLYPHS.get(verdict, '')} {verdict}".strip()
+        self._print((safe(word), STYLES.get(verdict, "bold")), f": {short(reason, _LONGEST_LINE)}")
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[Cell]], indent: int = 2) -> None:
         """Columns under a dim head; a column whose cells all are numbers stands right-aligned."""
-        from rich.text import Text
-
         body = [[cell if isinstance(cell, tuple) else (cell, "") for cell in row] for row in rows]
         if self.quiet or not body:
             return
@@ -58,17 +64,15 @@ class Terminal:
         widths = [max(len(row[i][0]) for row in cells) for i in range(len(cells[0]))]
         right = [all(re.fullmatch(r"[-\d.,e+%]+|NaN", row[i][0]) for row in body) for i in range(len(widths))]
         for row in cells:
-            line = Text(" " * indent)
+            line: list[Cell] = [" " * indent]
             for (text, style), width, to_right in zip(row, widths, right, strict=True):
-                line.append(text.rjust(width) if to_right else text.ljust(width), style or None).append("  ")
-            line.rstrip()
-            self._out.print(line)
+                line += [(text.rjust(width) if to_right else text.ljust(width), style), "  "]
+            self._print(*line)
 
     @contextlib.contextmanager
     def status(self, first: str) -> Iterator[Callable[[str], None]]:
         """A line of progress on standard error that goes away at the end; nothing where that is no terminal."""
-        console = _console(sys.stderr)
-        if not console.is_terminal:
+        if _is_plain(sys.stderr) or not (console := _console(sys.stderr)).is_terminal:
             yield lambda _: None
             return
         with console.status(safe(first)) as status:
@@ -77,6 +81,9 @@ class Terminal:
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[str], None]]:
         """A progress bar on standard error; each call of what it yields is one step, and names it."""
+        if _is_plain(sys.stderr):
+            yield lambda step: None
+            return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         console = _console(sys.stderr)
@@ -85,6 +92,11 @@ class Terminal:
         with Progress(*columns, text, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task(what, total=total, step="")
             yield lambda step: bar.update(task, advance=1, step=short(step, 48))
+
+
+def _is_plain(file: Any) -> bool:
+    """Whether rich would write bare text there, and so need not be loaded; where a variable has a say, that is left to it."""
+    return not file.isatty() and not any(os.environ.get(name) for name in _ASKS_FOR_STYLE)
 
 
 def _console(file: Any) -> Console:

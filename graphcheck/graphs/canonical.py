@@ -1,6 +1,6 @@
 """The canonical form of a graph: its live nodes in topological order, each with digests of what it computes.
 
-Nodes of subgraphs and model-local functions are flattened into one networkx digraph with those of the main graph: a
+Nodes of subgraphs and model-local functions are flattened into one digraph with those of the main graph: a
 node depends on its operands and on the results of the bodies that it owns. Two digests go bottom-up: *exact*, and
 *skeleton*, which knows constants only by dtype and shape. Nothing here recurses or compares names of inner values.
 """
@@ -8,12 +8,12 @@ node depends on its operands and on the results of the bodies that it owns. Two 
 from __future__ import annotations
 
 import functools
+import graphlib
 import hashlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import networkx as nx
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -120,26 +120,27 @@ class FlatGraph:
 
     def _live(self, nodes: list[ir.Node]) -> list[ir.Node]:
         index = {node: i for i, node in enumerate(nodes)}
-        graph = nx.DiGraph()
-        graph.add_nodes_from(range(-1, len(nodes)))
 
-        def depend(user: int, values: Iterable[ir.Value | None]) -> None:
+        def producers(values: Iterable[ir.Value | None]) -> Iterator[int]:
             for value in values:
                 producer = index.get(value.producer()) if value is not None else None  # type: ignore[arg-type]
                 if producer is not None:
-                    graph.add_edge(producer, user)
+                    yield producer
 
-        depend(-1, self.model.graph.outputs)
-        for i, node in enumerate(nodes):
-            depend(i, node.inputs)
-            for body in self.bodies.get(node, ()):
-                depend(i, body.outputs)
-        live = nx.ancestors(graph, -1)
+        needs = {
+            i: [*producers(node.inputs), *(p for body in self.bodies.get(node, ()) for p in producers(body.outputs))]
+            for i, node in enumerate(nodes)
+        }
+        live, stack = set[int](), [*producers(self.model.graph.outputs)]
+        while stack:
+            if (i := stack.pop()) not in live:
+                live.add(i)
+                stack += needs[i]
         try:
-            return [nodes[i] for i in nx.topological_sort(graph) if i in live]
-        except nx.NetworkXUnfeasible:
-            cycle = [nodes[i] for i, _ in nx.find_cycle(graph) if i >= 0]
-            raise ModelError(path_of(self.model) or "model", "the graph has a cycle", node_name(cycle[0])) from None
+            return [nodes[i] for i in graphlib.TopologicalSorter(needs).static_order() if i in live]
+        except graphlib.CycleError as error:
+            first = nodes[error.args[1][0]]
+            raise ModelError(path_of(self.model) or "model", "the graph has a cycle", node_name(first)) from None
 
     def _hash_constants(self, tensors: dict[ir.Value, ir.TensorProtocol]) -> None:
         numbers = [t for t in tensors.values() if t.dtype != ir.DataType.STRING and t.dtype.bitwidth >= 8]

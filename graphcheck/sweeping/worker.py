@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from graphcheck import outcome
+from graphcheck import deferred, outcome
 from graphcheck.errors import GraphcheckError, Undecided
 from graphcheck.sweeping.child import failure
 from graphcheck.words import size
@@ -124,7 +124,8 @@ def main() -> None:
     _limit(task["max_memory"])
     from graphcheck.formats.json import dumps
 
-    data = dumps(perform(task)).encode()
+    with deferred.sympy():
+        data = dumps(perform(task)).encode()
     with os.fdopen(answers, "wb") as file:
         file.write(data)
     os._exit(0)  # no library's end of life can spoil the answer any more
