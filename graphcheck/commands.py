@@ -219,6 +219,8 @@ def _exit_code(terminal: Terminal, result: Comparison, require: str | None, *, r
         terminal.say(
             "next: --reduce DIR writes the two small models around the first divergence, ready for a bug report", "dim"
         )
+    elif result.evidence.get("hint"):
+        terminal.say(f"next: {safe(result.evidence['hint'])}")
     elif result.verdict is Verdict.UNDECIDED:
         terminal.say("next: --report FILE.html shows both graphs aligned; --numerics full runs more inputs", "dim")
     elif code and result.verdict is not Verdict.DIFFERENT:

@@ -141,16 +141,23 @@ def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> N
 def _run_text(run: dict[str, Any]) -> str:
     """What a run was made on, in a few words: ``normal, scaled by 100, seed 0``."""
     spec = run["inputs"]
+    values = _values(spec)
     if spec.get("distribution") in (None, "given"):
-        return "given inputs"
+        return ", ".join(["given inputs", *values])
     words = ["in the ranges asked for"] if spec.get("ranges") else []
     if not words or spec["distribution"] != "normal":
         words += [safe(spec["distribution"])]
     words += [f"all {safe(spec['signs'])}"] if spec.get("signs", "both") != "both" else []
     words += [f"scaled by {number(spec['scale'])}"] if spec.get("scale", 1.0) != 1.0 else []
     words += [f"seed {safe(spec.get('seed'))}"]
+    words += values
     words += ["unoptimized"] if str(run.get("side_note", "")).endswith("off") else []
     return ", ".join(words)
+
+
+def _values(of: dict[str, Any]) -> list[str]:
+    """``sr=16000`` for each input of one integer."""
+    return [f"{short(name, 24)}={safe(value)}" for name, value in (of.get("values") or {}).items()]
 
 
 def _show_numeric(terminal: Terminal, numeric: dict[str, Any], top_k: int | None) -> None:
@@ -257,7 +264,8 @@ def _made(place: dict[str, Any]) -> str:
 
 def _show_witness(terminal: Terminal, witness: dict[str, Any]) -> None:
     named = (("deviation", "max_abs"), ("bound", "bound"), ("spread", "spread"))
-    sizes = "".join(f", {name} {number(witness[key])}" for name, key in named if witness.get(key) is not None)
+    sizes = "".join(f", {text}" for text in _values(witness))
+    sizes += "".join(f", {name} {number(witness[key])}" for name, key in named if witness.get(key) is not None)
     kept = witness.get("id") or witness.get("path")
     where = f" {safe(kept)}" if kept else ""
     terminal.say(f"  witness{where}: {safe(witness.get('kind') or 'an input')}{sizes}")

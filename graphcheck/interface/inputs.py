@@ -96,6 +96,11 @@ def generate(interface: Interface, shapes: Shapes, spec: InputSpec) -> Arrays:
     return result
 
 
+def numbers(arrays: Mapping[str, Array]) -> dict[str, int | float | bool]:
+    """The inputs of one element that are integers or booleans, such as a sampling rate: they choose what a model does."""
+    return {name: array.item() for name, array in arrays.items() if array.size == 1 and array.dtype.kind in "iub"}
+
+
 def side_inputs(interface: Interface, inputs: Mapping[str, Array]) -> tuple[Arrays, Arrays]:
     """What to feed to A and to B: under each side's names, cast to its declared dtypes."""
     sides: tuple[Arrays, Arrays] = ({}, {})

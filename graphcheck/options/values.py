@@ -12,11 +12,11 @@ from graphcheck.errors import UsageError
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """(name, sizes) of ``--shape x=1,3,224,224``; ``x=`` is a scalar."""
+    """(name, sizes) of ``--shape x=1,3,224,224``, or ``x=1x3x224x224``; ``x=`` is a scalar."""
     name, equals, sizes = text.rpartition("=")
-    if not equals or not name or not re.fullmatch(r"(\d+(,\d+)*)?", sizes.replace(" ", "")):
+    if not equals or not name or not re.fullmatch(r"(\d+([,x]\d+)*)?", sizes.replace(" ", "")):
         raise UsageError(f"--shape takes NAME=SIZE,SIZE,... such as x=1,3,224,224, not {text!r}")
-    return name, tuple(int(size) for size in sizes.split(",")) if sizes.strip() else ()
+    return name, tuple(int(size) for size in re.split("[,x]", sizes)) if sizes.strip() else ()
 
 
 def parse_range(text: str) -> tuple[str, float, float]:

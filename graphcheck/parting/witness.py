@@ -99,6 +99,7 @@ class Witness:
             "bound": d and _finite(d.bound),
             "bound_kind": d and _BOUNDS[d.kind],
             "spread": d and d.spread,
+            "values": inputs_.numbers(self.inputs),
             "onnxruntime_max_abs": self.replayed,
             "nonzeros": int(sum(np.count_nonzero(v) for v in self.inputs.values())),
         }

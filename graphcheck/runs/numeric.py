@@ -11,7 +11,7 @@ from typing import Any
 
 from graphcheck import limits, processes
 from graphcheck.errors import UsageError
-from graphcheck.interface.inputs import Arrays, InputSpec, generate, side_inputs
+from graphcheck.interface.inputs import Arrays, InputSpec, generate, numbers, side_inputs
 from graphcheck.interface.ports import Interface, Shapes, shapes, symbols
 from graphcheck.options import Options
 from graphcheck.runs.child import RemoteSession
@@ -53,7 +53,7 @@ class Run:
         return {
             "side_note": f"optimizations {self.optimizations}",
             "providers": list(self.providers),
-            "inputs": {**spec, "shapes": {name: list(shape) for name, shape in self.shapes.items()}},
+            "inputs": {**spec, "shapes": {n: list(shape) for n, shape in self.shapes.items()}, "values": numbers(self.inputs)},
             "errors": {"a": self.a.error and str(self.a.error), "b": self.b.error and str(self.b.error)},
             "outputs": self.statistics(interface),
         }

@@ -13,7 +13,7 @@ from graphcheck.parting import reduction
 from graphcheck.parting.alignment import Alignment
 from graphcheck.parting.curve import first_curve
 from graphcheck.verdict import Comparison, Verdict
-from graphcheck.verdicts import contrary
+from graphcheck.verdicts import contrary, fitting
 from graphcheck.verdicts.case import Case, opened
 from graphcheck.verdicts.evidence import Evidence, Judged
 from graphcheck.verdicts.executions import Executions
@@ -24,17 +24,25 @@ _AGAIN = 60.0  # seconds for the two small models that ``reduce`` asks for
 
 
 def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Comparison:
-    """The verdict with its evidence; ``undecided`` where a limit was reached."""
+    """The verdict with its evidence; ``undecided`` where a limit was reached.
+
+    Where both models refuse all usual sizes, others are looked for, and the verdict is that at those.
+    """
     with opened(a, b, options) as case:
         evidence = Evidence(Executions(case.sources, case.models, case.interface, case.options, case.given))
         evidence.timings["read"] = case.seconds
         verdict, reason = _judged(case, evidence)
+        nothing = verdict is Verdict.UNDECIDED and fitting.fits_nothing(evidence)
+        found = fitting.fits(case) if nothing and case.options.inputs is None else []
+    if found:
+        return fitting.combined(found, [judge(a, b, each) for each in fitting.options(case, found)])
     _complete(case, evidence, verdict)
     told = _contrary(case, evidence) if verdict is Verdict.UNDECIDED and not reason.startswith("PROVED") else None
     if told is not None:
         plain = reason.replace("no input was found that shows", "no input was found that surely shows")
         reason = f"{told}; {plain}"
-    return Comparison(verdict, reason, evidence.to_json(case, verdict))
+    hint = fitting.hint(case) if nothing else None
+    return Comparison(verdict, reason, evidence.to_json(case, verdict) | {"hint": hint})
 
 
 def _judged(case: Case, evidence: Evidence) -> Judged:

@@ -43,8 +43,22 @@ def _at_samples(attempts: Sequence[Attempt], sizes: Sizes) -> str:
     names, sampled, every = _sampled(attempts, sizes)
     if not sampled:
         return _at_defaults(sizes)
-    which = "every value" if every else f"{sampled} sampled values alone"
-    return f", at {which} of the inputs {names} that steer the graphs{_at_defaults(sizes)}"
+    which = "every value" if every else f"{words.plural(sampled, 'sampled value')} alone"
+    values = [] if every else _values(attempts, sizes)
+    at = f"{' and '.join(values)} alone" if values else f"{which} of the inputs {names} that steer the graphs"
+    return f", at {at}{_at_defaults(sizes)}"
+
+
+def _values(attempts: Sequence[Attempt], sizes: Sizes) -> list[str]:
+    """The samples of the inputs that steer, such as ``sr=16000``; [] where one of them is no single number."""
+    texts: dict[str, None] = {}
+    for attempt in attempts:
+        given = {} if attempt.sample is None else sizes.concrete(attempt.shapes, attempt.sample)
+        if any(value.size != 1 for value in given.values()):
+            return []
+        if given:
+            texts[", ".join(f"{name}={value.item()}" for name, value in given.items())] = None
+    return list(texts)
 
 
 def _sampled(attempts: Sequence[Attempt], sizes: Sizes) -> tuple[str, int, bool]:
@@ -122,7 +136,7 @@ def _assumptions(attempts: Sequence[Attempt], sizes: Sizes) -> list[str]:
     pairs = [a.pair for a in attempts if a.pair is not None]
     found = sorted({line for p in pairs for line in p.assumptions})
     names, sampled, every = _sampled(attempts, sizes)
-    if sampled and not every:
+    if sampled and not every and not all(sizes.fixed(a.shapes) for a in attempts if a.sample is not None):
         found.append(f"the inputs {names} took {sampled} sampled values (draws by the seed, ones, zeros), not all")
     if sizes.discrete():
         found.append("integer arithmetic of 32 and 64 bits does not overflow")

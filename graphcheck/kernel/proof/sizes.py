@@ -150,12 +150,18 @@ class Sizes:
         return [self.attempt(chosen, sample) for sample in self._samples(chosen)]
 
     def _samples(self, chosen: dict[str, tuple[int, ...]]) -> range:
-        if self.options.inputs is not None:
+        if self.options.inputs is not None or self.fixed(chosen):
             return range(1)
         return range(2 ** self._switches(chosen)) if self.exhaustive(chosen) else range(_SAMPLES)
 
     def _switches(self, chosen: dict[str, tuple[int, ...]]) -> int:
         return sum(math.prod(chosen[p.key]) for p in self.steering(chosen))
+
+    def fixed(self, chosen: dict[str, tuple[int, ...]]) -> bool:
+        """Whether the ranges leave one value to each of the steering inputs."""
+        ranges = self.options.ranges
+        bounds = [ranges.get(p.key, ranges.get("", (0.0, 1.0))) for p in self.steering(chosen)]
+        return bool(bounds) and all(low == high for low, high in bounds)
 
     def exhaustive(self, chosen: dict[str, tuple[int, ...]]) -> bool:
         """Whether the samples are all values that the steering inputs can take."""
@@ -275,10 +281,11 @@ class Sizes:
         """Whether the operators of one model allow these sizes; what stops a trace for another reason says nothing of them."""
         key = (side, *chosen.items(), sample)
         if key not in self._admitted:
-            self._admitted[key] = self._admits(side, chosen, self.concrete(chosen, sample))
+            self._admitted[key] = self.takes(side, chosen, self.concrete(chosen, sample))
         return self._admitted[key]
 
-    def _admits(self, side: int, chosen: dict[str, tuple[int, ...]], values: dict[str, np.ndarray]) -> bool:
+    def takes(self, side: int, chosen: Mapping[str, tuple[int, ...]], values: Mapping[str, np.ndarray]) -> bool:
+        """Whether the operators of one model allow these sizes at these values."""
         feeds: dict[str, tuple[str, tuple[int, ...]]] = {}
         concrete: dict[str, np.ndarray] = {}
         for pair in self.interface.inputs:

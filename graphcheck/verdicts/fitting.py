@@ -1,0 +1,215 @@
+"""Sizes that models take, where the usual ones fit neither, and the values that their branches are taken at."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck import words
+from graphcheck.errors import Undecided, UsageError
+from graphcheck.graphs import walk
+from graphcheck.interface import ports
+from graphcheck.options import Options
+from graphcheck.verdict import Comparison, Verdict
+from graphcheck.verdicts.case import Case
+from graphcheck.verdicts.evidence import Evidence
+
+# Tried for symbolic dims: what networks of sound, text and images tend to take, the larger ones first among equals.
+_LENGTHS = (512, 256, 128, 64, 32, 16, 224, 320, 384, 640, 1024, 96, 160, 48, 80)
+_RARE = (10, 4, 2, 1, 2048, 4096, 16000)  # tried behind sizes that the models name
+_BATCHES = (2, 1)
+_OWN = 12  # sizes taken from the constants of the models
+_SHARE, _MOST = 0.1, 20.0  # of the time limit, and in seconds: what looking for sizes may take
+_STEPS = ("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """Shapes that a model takes, by input, at these values of the inputs that choose a branch.
+
+    ``both`` tells whether both models take them.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    values: dict[str, int]
+    both: bool
+
+    def branch(self) -> str:
+        """``sr=16000``."""
+        return ", ".join(f"{name}={value}" for name, value in self.values.items())
+
+    def text(self) -> str:
+        """``sr=16000, input=1x512``."""
+        sizes = words.shapes({n: s for n, s in self.shapes.items() if n not in self.values})
+        return f"{self.branch()}, {sizes}" if self.values else sizes
+
+
+def fits_nothing(evidence: Evidence) -> bool:
+    """Whether both models refuse every size that was tried."""
+    attempts = evidence.congruence or ()
+    return bool(attempts) and all(attempt.refused == "both" for attempt in attempts)
+
+
+def fits(case: Case) -> list[Fit]:
+    """Sizes that both models take, or one alone, for each branch that the models choose by a number.
+
+    Where a branch takes none of those tried, its fit has no shapes; [] if no branch takes any.
+    """
+    chosen = branches(case)
+    if not ports.symbols(case.interface) and not chosen:
+        return []
+    deadline = time.monotonic() + min(_MOST, _SHARE * case.options.timeout)
+    values = [{name: value} for name, of in chosen.items() for value in of] or [{}]
+    found = [_fit(case, each, deadline) or Fit({}, each, both=False) for each in values]
+    return found if any(fit.shapes for fit in found) else []
+
+
+def options(case: Case, found: Sequence[Fit]) -> Iterator[Options]:
+    """Those of a comparison at each of the sizes, which share the time that is left and the error probability."""
+    for number, fit in enumerate(found := [fit for fit in found if fit.shapes]):
+        ranges = {name: (float(value), float(value)) for name, value in fit.values.items()}
+        yield dataclasses.replace(
+            case.options,
+            shapes=fit.shapes,
+            ranges={**case.options.ranges, **ranges},
+            timeout=max((case.deadline - time.monotonic()) / (len(found) - number), 1.0),
+            error_probability=case.options.error_probability / len(found),
+        )
+
+
+def combined(found: Sequence[Fit], results: Sequence[Comparison]) -> Comparison:
+    """The weakest of the results, ``different`` before all, with notes that name the sizes and what is so at others.
+
+    A branch for which no sizes were found leaves open what the others prove.
+    """
+    order = (*reversed(Verdict),)
+    fitting = [fit for fit in found if fit.shapes]
+    told = sorted(zip(fitting, results, strict=True), key=lambda row: order.index(row[1].verdict))
+    (fit, worst), *others = told
+    verdict, reason = worst.verdict, worst.reason
+    if others:
+        reason = f"at {fit.branch()} {reason}; " + "; ".join(f"at {f.branch()} {r.verdict}" for f, r in others)
+    if (missed := [f.branch() for f in found if not f.shapes]) and verdict is not Verdict.DIFFERENT:
+        reason = f"no sizes were found that the models take at {', '.join(missed)}; at {fit.branch()} {worst}"
+        verdict = Verdict.UNDECIDED
+    said = "the usual sizes fit neither model; found to fit"
+    notes = [f"{said} {'both' if f.both else 'one'}: {f.text()}" for f, _ in told]
+    notes += [f"at {f.branch()} {r}" for f, r in others]
+    interface = worst.evidence["interface"]
+    evidence = worst.evidence | {"interface": interface | {"notes": [*notes, *interface["notes"]]}}
+    return dataclasses.replace(worst, verdict=verdict, reason=reason, evidence=evidence)
+
+
+def hint(case: Case) -> str:
+    """What to give where no sizes were found that the models take."""
+    symbols = {key for key, _ in ports.symbols(case.interface).values()}
+    usual = ports.shapes(case.interface, case.options.shapes)
+    shown = " ".join(f"--shape {name}={'x'.join(map(str, shape))}" for name, shape in usual.items() if name in symbols)
+    if not shown:
+        return "give --inputs FILE.npz with values that the models take"
+    return f"give {shown} with sizes that the models take in place of these, which fit neither"
+
+
+def branches(case: Case) -> dict[str, list[int]]:
+    """The integers that an input of one element is compared with by Equal, and one that is none of them, by its key.
+
+    Only what the ranges allow.
+    """
+    found: dict[str, list[int]] = {}
+    for side, model in enumerate(case.models):
+        keys = {port.name: pair.key for pair in case.interface.inputs if (port := (pair.a, pair.b)[side]) is not None}
+        for node in _nodes(model):
+            for value, other in (node.inputs, node.inputs[::-1]) if node.op_type == "Equal" else ():
+                key, number = keys.get(_origin(value)), _number(other)
+                if key is not None and number is not None and number not in found.setdefault(key, []):
+                    found[key].append(number)
+    for of in found.values():
+        others = (*(n // 2 for n in of), *(n + 1 for n in of))  # of a sampling rate the half
+        of.append(next(n for n in others if n not in of))
+    return {key: [n for n in of if _within(case, key, n)] for key, of in found.items() if _single(case, key)}
+
+
+def _within(case: Case, key: str, number: int) -> bool:
+    low, high = case.options.ranges.get(key, case.options.ranges.get("", (number, number)))
+    return low <= number <= high
+
+
+def _single(case: Case, key: str) -> bool:
+    shapes = [port.shape for pair in case.interface.inputs if pair.key == key for port in pair.ports()]
+    return all(shape is not None and all(dim == 1 for dim in shape) for shape in shapes)
+
+
+def _nodes(model: ir.Model) -> Iterator[ir.Node]:
+    yield from ir.traversal.RecursiveGraphIterator(model.graph)
+    for function in model.functions.values():
+        yield from ir.traversal.RecursiveGraphIterator(function)
+
+
+def _origin(value: ir.Value | None) -> str:
+    *_, last = walk.chain(value, lambda node: node.inputs[0] if node.op_type in _STEPS else None) or [None]
+    return (last.name or "") if last is not None else ""
+
+
+def _number(value: ir.Value | None) -> int | None:
+    """The integer that a constant of one element holds."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    if tensor is None or tensor.size != 1:
+        return None
+    number = tensor.numpy().reshape(-1)[0]
+    return int(number) if number == int(number) else None
+
+
+def _fit(case: Case, values: dict[str, int], deadline: float) -> Fit | None:
+    """The first sizes tried that both take, else the first that one takes; None if neither does, or the time is up."""
+    discrete = {pair.key: pair.a for pair in case.sizes.discrete() if pair.a is not None}
+    concrete = {key: np.asarray(values.get(key, 1), port.numpy_dtype()) for key, port in discrete.items()}
+    alone = None
+    for shapes in _candidates(case):
+        if time.monotonic() > deadline:
+            break
+        given = {key: np.broadcast_to(value, shapes[key]) for key, value in concrete.items()}
+        try:
+            takes = [case.sizes.takes(side, shapes, given) for side in (0, 1)]
+        except Undecided:
+            continue
+        if all(takes):
+            return Fit(shapes, values, both=True)
+        alone = alone or (Fit(shapes, values, both=False) if any(takes) else None)
+    return alone
+
+
+def _candidates(case: Case) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Shapes to try: all dims of one size besides the batch, then one dim after the other."""
+    symbols = ports.symbols(case.interface)
+    batches = [name for name, (_, axis) in symbols.items() if axis == 0]
+    others = [name for name in symbols if name not in batches]
+    lengths = list(dict.fromkeys((*_LENGTHS, *_constants(case), *_RARE))) if others else [0]
+    together = [others] if len(others) < 2 else [others, *([name] for name in others)]
+    seen = []
+    for batch, chosen, length in itertools.product(_BATCHES if batches else (1,), together, lengths):
+        try:
+            sizes = dict.fromkeys(batches, batch) | dict.fromkeys(chosen, length)
+            shapes = ports.shapes(case.interface, case.options.shapes, sizes)
+        except UsageError:
+            continue  # --shape fixes it
+        if shapes not in seen:
+            seen.append(shapes)
+            yield shapes
+
+
+def _constants(case: Case) -> list[int]:
+    """Sizes that stand in the models: in short constants of integers, the most frequent first."""
+    found: collections.Counter[int] = collections.Counter()
+    for model in case.models:
+        values = [v.const_value for v in model.graph.initializers.values()]
+        values += [node.outputs[0].const_value for node in _nodes(model) if node.op_type == "Constant"]
+        for tensor in values:
+            if tensor is not None and tensor.dtype == ir.DataType.INT64 and tensor.size <= 8:
+                found.update(int(n) for n in tensor.numpy().reshape(-1) if 4 <= n <= 4096)
+    return [n for n, _ in found.most_common(_OWN)]
