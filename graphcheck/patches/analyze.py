@@ -218,11 +218,13 @@ def _end(value: ir.Value, reading: Reading) -> Ending | None:
     found = shown(value, reading.traced.source.outputs[0], trial)
     if found is None:
         return None
-    index = reading.canonical[found.index]
-    order = order_of(index, [*(axis.count for axis in reading.axes), filters], trial.shape(value))
+    maps = trial.terms.maps
+    index = maps.compose(reading.canonical, found.index)
+    assert index is not None
+    order = order_of(index, [*(axis.count for axis in reading.axes), filters], trial.shape(value), maps)
     if order is None:
         return None
     if found.bias is None:
         return order, None
-    bias = per_channel(found.bias, index % filters, filters)
+    bias = per_channel(found.bias, index, filters, maps)
     return None if bias is None else (order, bias)

@@ -10,17 +10,18 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck import limits
+from graphcheck.kernel.terms.maps import Map, Maps
 from graphcheck.kernel.terms.verbs import Ew, Move
 from graphcheck.patches.trace import Trial
-from graphcheck.patches.window import distinct
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Shown:
-    """A value told by the contraction's result: ``index`` int [size], its elements; ``bias`` [size] added, or None."""
+    """A value told by the contraction's result: ``index``, the map of its elements; ``bias`` that is added, a constant and
+    the map of its elements, or None."""
 
-    index: np.ndarray
-    bias: np.ndarray | None
+    index: Map
+    bias: tuple[np.ndarray, Map] | None
 
 
 def after(result: ir.Value, trial: Trial) -> list[ir.Value]:
@@ -52,11 +53,11 @@ def shown(value: ir.Value, result: ir.Value, trial: Trial) -> Shown | None:
 def _shown(trial: Trial, cls: int, leaf: int) -> Shown | None:
     terms = trial.algebra.terms
     if cls == leaf:
-        return Shown(np.arange(terms.size(leaf)), None)
+        return Shown(terms.maps.whole(terms.size(leaf)), None)
     term = terms.terms[cls]
     if isinstance(term.verb, Move) and len(term.args) == 1 and not term.verb.map.has_zero:
         inner = _shown(trial, term.args[0], leaf)
-        return None if inner is None or term.size != inner.index.size else _through(inner, term.verb.map.index - 1)
+        return None if inner is None or term.size != inner.index.size else _through(trial, inner, term.verb.map)
     if not (isinstance(term.verb, Ew) and term.verb.fn == "add"):
         return None
     for one, other in ((0, 1), (1, 0)):
@@ -64,54 +65,77 @@ def _shown(trial: Trial, cls: int, leaf: int) -> Shown | None:
         inner = _shown(trial, term.args[one], leaf) if bias is not None else None
         if inner is not None and inner.bias is None and inner.index.size == term.size:
             view = term.verb.maps[one]
-            moved = inner if view is None else _through(inner, view.index - 1)
+            moved = inner if view is None else _through(trial, inner, view)
             return None if moved is None else Shown(moved.index, bias)
     return None
 
 
-def _through(inner: Shown, index: np.ndarray) -> Shown | None:
-    if not distinct(index):
+def _through(trial: Trial, inner: Shown, view: Map) -> Shown | None:
+    """What is seen through a permutation; None if the view is none."""
+    maps, bias = trial.terms.maps, inner.bias
+    if maps.inverse(view) is None:
         return None
-    return Shown(inner.index[index], None if inner.bias is None else inner.bias[index])
+    index = maps.compose(inner.index, view)
+    if bias is not None:
+        seen = maps.compose(bias[1], view)
+        assert seen is not None
+        bias = bias[0], seen
+    return None if index is None else Shown(index, bias)
 
 
-def _constant(trial: Trial, cls: int, view: object, size: int) -> np.ndarray | None:
-    """The elements of a constant operand, spread to ``size``."""
+def _constant(trial: Trial, cls: int, view: Map | None, size: int) -> tuple[np.ndarray, Map] | None:
+    """A constant operand, and the map of its elements that are added to ``size`` others."""
     terms = trial.algebra.terms
     scalar = terms.scalar(cls)
     array = terms.arrays.get(cls)
     if array is None:
-        return None if scalar is None else np.full(size, scalar)
-    if array.size == 1 or view is None:
-        return np.broadcast_to(array, (size,)) if array.size in (1, size) else None
-    return array[view.index - 1]  # type: ignore[attr-defined]
+        return None if scalar is None else (np.asarray([scalar]), terms.maps.spread(size))
+    if array.size == 1:
+        return array, terms.maps.spread(size)
+    if view is None:
+        return (array, terms.maps.whole(size)) if array.size == size else None
+    return array, view
 
 
-def per_channel(bias: np.ndarray, channel: np.ndarray, channels: int) -> np.ndarray | None:
-    """The bias [channels] of a bias per element, if it depends on the channel alone."""
-    first = np.zeros(channels, bias.dtype)
-    first[channel] = bias
-    return first if bool((first[channel] == bias).all()) else None
+def per_channel(bias: tuple[np.ndarray, Map], order: Map, channels: int, maps: Maps) -> np.ndarray | None:
+    """The bias [channels] of a bias per element, if it depends on the channel alone; ``order`` as for :func:`by_channel`."""
+    array, view = bias
+    seen = by_channel(view, order, channels, maps)
+    if seen is not None:
+        return np.asarray(array[seen.index - 1])
+    table = np.empty(view.size, array.dtype)
+    table[order.index - 1] = array[view.index - 1]
+    rows = table.reshape(-1, channels)
+    return rows[-1] if bool((rows == rows[-1]).all()) else None
 
 
-def order_of(index: np.ndarray, counts: Sequence[int], shape: Sequence[int]) -> tuple[tuple[int, ...], ...] | None:
-    """The axes that each dim of ``shape`` runs over, slowest first, for ``index`` [size] into axes of ``counts``.
+def by_channel(view: Map, order: Map, channels: int, maps: Maps) -> Map | None:
+    """The map [channels] of what a view shows at each channel, where that is all it depends on.
+
+    ``order`` says where each element of the view stands in [rows, channels].
+    """
+    back = maps.inverse(order)
+    seen = None if back is None else maps.compose(view, back)
+    first = maps.compose(seen, maps.whole(channels))
+    spread = maps.compose(first, maps.box((view.size // channels, channels), (0, 1)))
+    return first if seen is not None and spread is seen else None
+
+
+def order_of(
+    index: Map, counts: Sequence[int], shape: Sequence[int], maps: Maps
+) -> tuple[tuple[int, ...], ...] | None:
+    """The axes that each dim of ``shape`` runs over, slowest first, for a map ``index`` into axes of ``counts``.
 
     None where the elements are no transposition of the axes, or where a dim ends within an axis. Axes of one window
     are left out.
     """
     limits.current().check_time()
-    size = math.prod(counts)
-    back = np.empty(size, np.int64)
-    back[index] = np.arange(size)
-    table = back.reshape(tuple(counts))
-    strides = []
-    for axis, count in enumerate(counts):
-        step = np.take(table, 1, axis=axis).reshape(-1)[0] if count > 1 else 0
-        strides.append(int(step))
-        table_axis = np.arange(count).reshape([-1 if i == axis else 1 for i in range(len(counts))]) * int(step)
-        table = table - table_axis
-    if bool(table.any()):
+    back = maps.inverse(index)
+    if back is None:
+        return None
+    ones = np.asarray([math.prod(counts[a + 1 :]) if n > 1 else 0 for a, n in enumerate(counts)])
+    strides = [int(step) for step in back.at(ones) - back.at(np.zeros_like(ones))]
+    if maps.box(counts, strides) is not back:
         return None
     axes = sorted((a for a, n in enumerate(counts) if n > 1), key=lambda a: -strides[a])
     groups: list[tuple[int, ...]] = []

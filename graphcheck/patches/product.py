@@ -37,18 +37,19 @@ CONTRACTIONS = frozenset(
 class Product:
     """One contraction: ``out[place] = alpha * sum_k data[columns[g, r, k]] * weight[kernel[g, n, k]] + bias``.
 
-    ``columns`` int [groups, rows, k], 1-based, 0 for padding; ``kernel`` int [groups, n, k], 0-based; ``place`` int
-    [out size], the flat index into [groups, rows, n] that each output element shows; ``bias`` int [out size], 0-based
-    into the bias operand, or None. ``data``, ``weight`` and ``bias_input`` are input positions.
+    ``columns`` is a map of ``shape`` = (groups, rows, k), 0 for padding; ``kernel`` int [groups, n, k], 0-based;
+    ``place`` a map of the output, into [groups, rows, n]; ``bias`` one into the bias operand, or None. ``data``,
+    ``weight`` and ``bias_input`` are input positions.
     """
 
     data: int
     weight: int
-    columns: np.ndarray
+    columns: Map
+    shape: tuple[int, int, int]
     kernel: np.ndarray
-    place: np.ndarray
+    place: Map
     alpha: float
-    bias: np.ndarray | None
+    bias: Map | None
     bias_input: int
 
 
@@ -99,18 +100,18 @@ def product(m: Algebra, node: Node, inputs: list[Value], data: int, weight: int)
 
 def _read(m: Algebra, out: Tensor, leaves: dict[str, int], data: int, weight: int) -> Product | None:
     """Descend from the output through movement, bias and scale to the contraction; None if something else is met."""
-    terms, cls = m.terms, out.cls
+    terms, maps, cls = m.terms, m.terms.maps, out.cls
     alpha, bias = 1.0, None
-    place = np.arange(terms.size(cls))
+    place = maps.whole(terms.size(cls))
     while not isinstance(contraction := terms.terms[cls].verb, Contract):
         term = terms.terms[cls]
         if isinstance(term.verb, Move) and len(term.args) == 1 and not term.verb.map.has_zero:
-            place, cls = _through(m, term.args[0], term.verb.map, place), term.args[0]
+            place, cls = through(m, term.args[0], term.verb.map, place), term.args[0]
             continue
         fn = term.verb.fn if isinstance(term.verb, Ew) else ""
         at = _added(m, term.args, leaves) if fn == "add" and bias is None else None
         if at is not None and alpha == 1.0:
-            bias = _bias_index(m, term.args[at], _through(m, term.args[at], term.views[at][1], place), leaves)
+            bias = _bias_map(m, term.args[at], through(m, term.args[at], term.views[at][1], place), leaves)
         elif fn == "mul":
             at = next((i for i, a in enumerate(term.args) if terms.scalar(a) is not None), None)
             if at is None:
@@ -118,24 +119,26 @@ def _read(m: Algebra, out: Tensor, leaves: dict[str, int], data: int, weight: in
             alpha *= float(terms.scalar(term.args[at]) or 0.0)
         if at is None:
             return None
-        place, cls = _through(m, term.args[1 - at], term.views[1 - at][1], place), term.args[1 - at]
+        place, cls = through(m, term.args[1 - at], term.views[1 - at][1], place), term.args[1 - at]
     batches, rows, n, k = contraction.batches, contraction.m, contraction.n, contraction.k
     a, b = (_side(m, arg, leaves) for arg in terms.terms[cls].args)
     if a is None or b is None or {a[0], b[0]} != {"data", "weight"}:
         return None
-    right = b[1].reshape(batches[1], k, n).swapaxes(1, 2) if contraction.kn else b[1].reshape(batches[1], n, k)
-    sides = {a[0]: (a[1].reshape(batches[0], rows, k), 0), b[0]: (right, 1)}
-    return _arrange(sides, place, max(batches), (rows, n), Product(data, weight, *_NOTHING, alpha, bias, 2))
+    right = maps.compose(b[1], maps.transpose((batches[1], k, n), (0, 2, 1))) if contraction.kn else b[1]
+    assert right is not None
+    shapes = (batches[0], rows, k), (batches[1], n, k)
+    if a[0] == "data":
+        return _arrange(m, (a[1], shapes[0]), (right, shapes[1]), place, 0, (data, weight, alpha, bias))
+    return _arrange(m, (right, shapes[1]), (a[1], shapes[0]), place, 1, (data, weight, alpha, bias))
 
 
-_NOTHING = (np.zeros(0), np.zeros(0), np.zeros(0))
-
-
-def _through(m: Algebra, cls: int, view: Map | None, index: np.ndarray) -> np.ndarray:
-    """The elements of ``cls`` that positions ``index`` of its user show, through the user's map."""
-    if view is not None:
-        return np.asarray(view.index[index], np.int64) - 1
-    return np.zeros_like(index) if m.terms.size(cls) == 1 else index
+def through(m: Algebra, cls: int, view: Map | None, seen: Map) -> Map:
+    """The elements of ``cls`` that a map ``seen`` of its user shows, through the user's own map."""
+    if view is None and m.terms.size(cls) == 1:
+        return m.terms.maps.spread(seen.size)
+    found = m.terms.maps.compose(view, seen)
+    assert found is not None
+    return found
 
 
 def _added(m: Algebra, args: tuple[int, ...], leaves: dict[str, int]) -> int | None:
@@ -150,45 +153,53 @@ def _is_bias(m: Algebra, cls: int, leaves: dict[str, int]) -> bool:
     return cls == leaves.get("bias") or (isinstance(term.verb, Move) and leaves.get("bias") in term.args)
 
 
-def _bias_index(m: Algebra, cls: int, index: np.ndarray, leaves: dict[str, int]) -> np.ndarray:
+def _bias_map(m: Algebra, cls: int, seen: Map, leaves: dict[str, int]) -> Map:
     """The bias element that each output shows, seen through maps and Gemm's beta."""
     while cls != leaves["bias"]:
         term = m.terms.terms[cls]
         at = next(i for i, a in enumerate(term.args) if _is_bias(m, a, leaves))
         view = term.verb.map if isinstance(term.verb, Move) else term.views[at][1]
-        index, cls = _through(m, term.args[at], view, index), term.args[at]
-    return index
+        seen, cls = through(m, term.args[at], view, seen), term.args[at]
+    return seen
 
 
-def _side(m: Algebra, cls: int, leaves: dict[str, int]) -> tuple[str, np.ndarray] | None:
-    """Which operand a factor of the contraction is, and its elements, 1-based."""
+def _side(m: Algebra, cls: int, leaves: dict[str, int]) -> tuple[str, Map] | None:
+    """Which operand a factor of the contraction is, and the map of its elements."""
     names = {c: name for name, c in leaves.items()}
     if cls in names:
-        return names[cls], np.arange(1, m.terms.size(cls) + 1)
+        return names[cls], m.terms.maps.whole(m.terms.size(cls))
     term = m.terms.terms[cls]
     if isinstance(term.verb, Move) and len(term.args) == 1 and term.args[0] in names:
-        return names[term.args[0]], term.verb.map.index
+        return names[term.args[0]], term.verb.map
     return None
 
 
+Side = tuple[Map, tuple[int, int, int]]  # the elements of an operand as [batches, rows or n, k]
+
+
 def _arrange(
-    sides: dict[str, tuple[np.ndarray, int]], place: np.ndarray, batch: int, sizes: tuple[int, int], rest: Product
+    m: Algebra, data: Side, weight: Side, place: Map, side: int, told: tuple[int, int, float, Map | None]
 ) -> Product | None:
-    """Groups, rows and columns from the contraction's batches: a batch with one weight for all is rows."""
+    """Groups, rows and columns from the contraction's batches: a batch with one weight for all is rows.
+
+    ``side`` is the position of the data in the contraction.
+    """
     limits.current().check_time()
-    (columns, side), (kernel, _) = sides["data"], sides["weight"]
-    at, first, second = np.unravel_index(place.astype(np.int64), (batch, *sizes))
-    row, n = (first, second) if side == 0 else (second, first)
-    rows, filters = columns.shape[1], kernel.shape[1]
-    if (kernel == 0).any():
+    (columns, (batches, rows, k)), (own, (groups, filters, _)) = data, weight
+    if own.has_zero:
         return None
-    if kernel.shape[0] > 1 and bool((kernel == kernel[:1]).all()):
-        kernel = kernel[:1]
-    if kernel.shape[0] == 1:
-        if columns.shape[0] > 1:
-            row, columns = at * rows + row, columns.reshape(1, -1, columns.shape[2])
-        at = np.zeros_like(at)
-    elif columns.shape[0] == 1:
-        n, kernel, at = at * filters + n, kernel.reshape(1, -1, kernel.shape[2]), np.zeros_like(at)
-    flat = (at * columns.shape[1] + row) * kernel.shape[1] + n
-    return dataclasses.replace(rest, columns=columns, kernel=kernel.astype(np.int64) - 1, place=flat)
+    kernel, batch = own.index.reshape(groups, filters, k), max(batches, groups)
+    if groups > 1 and bool((kernel == kernel[:1]).all()):
+        kernel, groups = kernel[:1], 1
+    if groups == 1:  # what a step along the batch, the rows and the filters is worth in [groups, rows, n]
+        worth, shape = (rows * filters if batches > 1 else 0, filters, 1), (1, batches * rows, k)
+    elif batches == 1:
+        worth, shape, kernel = (filters, groups * filters, 1), (1, rows, k), kernel.reshape(1, -1, k)
+    else:
+        worth, shape = (rows * filters, filters, 1), (groups, rows, k)
+    at, row, n = worth
+    box, steps = ((batch, rows, filters), (at, row, n)) if side == 0 else ((batch, filters, rows), (at, n, row))
+    seen = m.terms.maps.compose(m.terms.maps.box(box, steps), place)
+    assert seen is not None
+    position, other, alpha, bias = told
+    return Product(position, other, columns, shape, kernel.astype(np.int64) - 1, seen, alpha, bias, 2)

@@ -13,25 +13,26 @@ import onnx_ir as ir
 
 from graphcheck.graphs import walk
 from graphcheck.kernel import geometry
+from graphcheck.kernel.terms.maps import Map, Maps
 from graphcheck.kernel.terms.verbs import Move
 from graphcheck.patches.contraction import Traced
+from graphcheck.patches.ends import by_channel
 from graphcheck.patches.product import Product, product
-from graphcheck.patches.window import Axis, NoWindow, WindowMap, distinct, recognise
+from graphcheck.patches.window import Axis, NoWindow, WindowMap, distinct, recognised
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading:
     """The window of a contraction in one trial.
 
-    ``canonical`` is int [contraction output size]: the flat index into [counts of the axes ..., out_channels] of each
-    element that the contraction node gives. ``weight_index`` and ``groups`` as in
-    :class:`graphcheck.patches.site.Site`.
+    ``canonical`` is the map of the contraction's output into [counts of the axes ..., out_channels]. ``weight_index``
+    and ``groups`` as in :class:`graphcheck.patches.site.Site`.
     """
 
     traced: Traced
     source: ir.Value
     axes: tuple[Axis, ...]
-    canonical: np.ndarray
+    canonical: Map
     weight_index: np.ndarray
     groups: int
     alpha: float
@@ -89,22 +90,24 @@ def _check_many(found: Product, traced: Traced) -> None:
     term = terms.terms[traced.data.cls]
     ends = np.cumsum([terms.size(a) for a in term.args])
     assert isinstance(term.verb, Move)
-    at = np.concatenate([[0], term.verb.map.index])[found.columns]
-    which = np.searchsorted(ends, at, side="left")
-    if not bool((which == which[..., :1]).all()) or not bool(
-        (np.diff(at, axis=-1) == at[0, 0, 1:] - at[0, 0, :-1]).all()
-    ):
-        raise NoWindow("the moved data come from several tensors")
+    at, width = terms.maps.compose(term.verb.map, found.columns), found.shape[2]
+    assert at is not None
+    for rows in (at.at(np.arange(width)).reshape(1, -1), at.index.reshape(-1, width)):  # most are told by the first row
+        which = np.searchsorted(ends, rows, side="left")
+        if not bool((which == which[:, :1]).all()) or not bool((np.diff(rows) == np.diff(rows[:1])).all()):
+            raise NoWindow("the moved data come from several tensors")
 
 
 def _indirect(found: Product, traced: Traced) -> Reading | None:
     """The first tensor, from where movement begins down to the data operand, over which the map is a window."""
-    source, index = traced.trial.index_of(traced.data.cls)
+    source, moved = traced.trial.index_of(traced.data.cls)
+    table = traced.trial.terms.maps.compose(moved, found.columns)
+    assert table is not None
     reason: NoWindow | None = None
     plain = None
-    for value, table in _candidates(source, np.concatenate([[0], index])[found.columns], traced):
+    for value, seen in _candidates(source, table, traced):
         try:
-            window = _recognise(table, value, traced)
+            window = _recognise(seen, found.shape, value, traced)
             reading = _reading(value, window, found, traced)
         except NoWindow as error:
             reason = reason or error
@@ -122,14 +125,15 @@ def _indirect(found: Product, traced: Traced) -> Reading | None:
     return plain
 
 
-def _recognise(table: np.ndarray, value: ir.Value, traced: Traced) -> WindowMap:
-    """The window of a map into ``value``."""
-    memo, shape = traced.trial.algebra.memo, traced.trial.shape(value)
-    key = ("window", table.shape, shape, hash(table.tobytes()))
+def _recognise(table: Map, sizes: tuple[int, int, int], value: ir.Value, traced: Traced) -> WindowMap:
+    """The window of a map of [groups, rows, k] into ``value``; the groups' columns side by side."""
+    memo, shape, maps = traced.trial.algebra.memo, traced.trial.shape(value), traced.trial.terms.maps
+    key = ("window", table.key, sizes, shape)
     if key not in memo:
         try:
-            rows = table.reshape(-1, table.shape[-1]) if table.shape[0] == 1 else _joined(table)
-            memo[key] = recognise(rows, shape)
+            rows = maps.compose(table, maps.transpose(sizes, (1, 0, 2)))
+            assert rows is not None
+            memo[key] = recognised(rows, sizes[0] * sizes[2], shape)
         except NoWindow as error:
             memo[key] = error
     if isinstance(memo[key], NoWindow):
@@ -137,7 +141,7 @@ def _recognise(table: np.ndarray, value: ir.Value, traced: Traced) -> WindowMap:
     return memo[key]  # type: ignore[no-any-return]
 
 
-def _candidates(source: int, table: np.ndarray, traced: Traced) -> Iterator[tuple[ir.Value, np.ndarray]]:
+def _candidates(source: int, table: Map, traced: Traced) -> Iterator[tuple[ir.Value, Map]]:
     """Tensors that may be the window's input, nearest to the source first, each with the map into it."""
     trial, terms = traced.trial, traced.trial.terms
     carriers = trial.carriers.get(source, [])
@@ -146,49 +150,58 @@ def _candidates(source: int, table: np.ndarray, traced: Traced) -> Iterator[tupl
         tensor = trial.tensor(value)
         if tensor is None or not isinstance(terms.terms[tensor.cls].verb, Move) or len(trial.sources(tensor.cls)) != 1:
             continue
-        begin, index = trial.index_of(tensor.cls)
-        if begin != source:
-            continue
-        seen = index[index > 0]
-        back = np.zeros(terms.size(source) + 1, np.int64)
-        back[index] = np.arange(1, index.size + 1)
-        back[0] = 0
-        if distinct(seen) and bool((back[table[table > 0]] > 0).all()):
-            yield value, back[table]
+        begin, moved = trial.index_of(tensor.cls)
+        seen = _into(moved, table, terms.size(source), terms.maps) if begin == source else None
+        if seen is not None:
+            yield value, seen
+
+
+def _into(moved: Map, table: Map, size: int, maps: Maps) -> Map | None:
+    """What ``table``, a map of a source of ``size`` elements, is of another map of it; None where that has not all of it,
+    or some of it twice."""
+    back = maps.inverse(moved) if moved.size == size else None
+    if back is not None:
+        return maps.compose(back, table)
+    index, wanted = moved.index, table.index
+    where = np.zeros(size + 1, np.int64)
+    where[index] = np.arange(1, index.size + 1)
+    where[0] = 0
+    if not distinct(index[index > 0]) or not bool((where[wanted[wanted > 0]] > 0).all()):
+        return None
+    return maps.intern(where[wanted])
 
 
 def _reading(value: ir.Value, window: WindowMap, found: Product, traced: Traced) -> Reading | None:
-    groups, filters = found.columns.shape[0], found.kernel.shape[1]
+    (groups, rows, _), filters, maps = found.shape, found.kernel.shape[1], traced.trial.terms.maps
     flattened = not window.is_window and groups == 1 and math.prod(traced.kernel_shape) > 1
     if not window.is_window and not flattened:
         return None
     index, site_groups = _weight_index(window, found)
-    counts = [axis.count for axis in window.axes]
-    row_at = np.ravel_multi_index(tuple(window.positions), counts)
-    g, r, n = np.unravel_index(found.place, (groups, found.columns.shape[1], filters))
+    row_at = np.ravel_multi_index(tuple(window.positions), [axis.count for axis in window.axes])
     if flattened and not distinct(row_at):
         raise NoWindow("the rows are not a grid of windows, each once")
-    canonical = row_at[r] * (groups * filters) + g * filters + n
+    grouped = maps.transpose((rows, groups, filters), (1, 0, 2))  # [groups, rows, n] of [rows, groups * n]
+    placed = maps.compose(maps.compose(maps.picked_rows(row_at, groups * filters), grouped), found.place)
+    assert placed is not None
     kernel = tuple(axis.kernel for axis in window.axes if axis.role == "spatial")
-    bias = _bias(found, traced, canonical % (groups * filters), groups * filters)
+    bias = _bias(found, traced, placed, groups * filters)
     return Reading(
-        traced, value, window.axes, canonical, index, site_groups, found.alpha, bias, False, flattened,
+        traced, value, window.axes, placed, index, site_groups, found.alpha, bias, False, flattened,
         (window.offsets, window.positions), traced.kernel_shape if flattened else kernel,
     )  # fmt: skip
 
 
-def _bias(found: Product, traced: Traced, channel: np.ndarray, filters: int) -> np.ndarray | None:
+def _bias(found: Product, traced: Traced, placed: Map, filters: int) -> np.ndarray | None:
     """The bias that the node itself adds, one element for each filter."""
     if found.bias is None:
         return None
     given = traced.inputs[found.bias_input]
     if not isinstance(given, np.ndarray):
         raise NoWindow("the bias is not constant")
-    first = np.zeros(filters, np.int64)
-    first[channel] = found.bias
-    if not bool((first[channel] == found.bias).all()):
+    seen = by_channel(found.bias, placed, filters, traced.trial.terms.maps)
+    if seen is None:
         raise NoWindow("the bias differs between the rows")
-    return given.reshape(-1)[first]
+    return np.asarray(given.reshape(-1)[seen.index - 1])
 
 
 def _direct(traced: Traced) -> Reading | None:
@@ -204,19 +217,13 @@ def _direct(traced: Traced) -> Reading | None:
     for i, size in enumerate(x.shape[2:]):
         geometry_ = (window.kernel_shape[i], window.strides[i], window.dilations[i], -window.pads[i])
         axes.append(Axis("spatial", size, *geometry_, out[i]))
-    canonical = np.arange(x.shape[0] * w.shape[0] * math.prod(out)).reshape(x.shape[0], *out, w.shape[0])
-    canonical = np.moveaxis(canonical, -1, 1).reshape(-1)
+    placed = traced.trial.terms.maps.transpose((x.shape[0], math.prod(out), w.shape[0]), (0, 2, 1))
     nothing: Any = np.zeros((0, 0), np.int64)
     return Reading(
-        traced, traced.values[0], tuple(axes), canonical, np.arange(w.size).reshape(w.shape),
+        traced, traced.values[0], tuple(axes), placed, np.arange(w.size).reshape(w.shape),
         traced.node.attr("group", 1), 1.0, None if bias is None else bias.reshape(-1), rank > 0, False,
         (nothing, nothing), traced.kernel_shape,
     )  # fmt: skip
-
-
-def _joined(table: np.ndarray) -> np.ndarray:
-    """[groups, rows, k] as [rows, groups * k]."""
-    return np.moveaxis(table, 0, 1).reshape(table.shape[1], -1)
 
 
 def _behind(data: ir.Value, stop: Collection[ir.Value]) -> list[ir.Value]:
@@ -227,7 +234,7 @@ def _behind(data: ir.Value, stop: Collection[ir.Value]) -> list[ir.Value]:
 
 def _weight_index(window: WindowMap, found: Product) -> tuple[np.ndarray, int]:
     """[out_channels, in_channels / groups, *kernel] into the weight, and groups; -1 where no column has the offset."""
-    groups, _, k = found.columns.shape
+    groups, _, k = found.shape
     filters = found.kernel.shape[1]
     channel = [i for i, axis in enumerate(window.axes) if axis.role == "channel"]
     spatial = [i for i, axis in enumerate(window.axes) if axis.role == "spatial"]

@@ -18,7 +18,7 @@ from graphcheck.patches.product import operands
 from graphcheck.patches.reading import read
 from graphcheck.patches.site import Refusal
 from graphcheck.patches.trace import Trial
-from graphcheck.patches.window import NoWindow, recognise
+from graphcheck.patches.window import NoWindow, recognised
 
 _STEPS = 24  # nodes looked at behind a projection: a decomposed LayerNormalization has nine
 
@@ -91,12 +91,12 @@ def _size(value: ir.Value | None, trial: Trial) -> int:
 def _is_patchify(moved: Tensor, shape: tuple[int, ...], trial: Trial) -> bool:
     if len([a for a in trial.terms.terms[moved.cls].args if trial.terms.scalar(a) != 0.0]) != 1:
         return False
-    begin, index = trial.index_of(moved.cls)
+    begin, seen = trial.index_of(moved.cls)
     for value in trial.carriers.get(begin, ()):
         origin = trial.tensor(value)
         assert origin is not None
         try:
-            window = recognise(index.reshape(-1, moved.shape[-1]), origin.shape)
+            window = recognised(seen, moved.shape[-1], origin.shape)
         except NoWindow:
             continue
         return window.is_window and sum(a.kernel > 1 for a in window.axes if a.role == "spatial") > 0

@@ -22,6 +22,7 @@ from graphcheck.kernel import geometry
 from graphcheck.kernel.interpreter import Env, Interpreter
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.ops.node import Node
+from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.rules import PLAIN
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Move
@@ -105,17 +106,18 @@ class Trial:
             return [cls]
         return [a for a in self.terms.terms[cls].args if self.terms.scalar(a) != 0.0]
 
-    def index_of(self, cls: int) -> tuple[int, np.ndarray]:
-        """(source class, 1-based index into it of every element) of a class that draws on one tensor."""
-        term = self.terms.terms[cls]
+    def index_of(self, cls: int) -> tuple[int, Map]:
+        """(source class, the map of its elements) of a class that draws on one tensor."""
+        term, maps = self.terms.terms[cls], self.terms.maps
         if not isinstance(term.verb, Move):
-            return cls, np.arange(1, self.terms.size(cls) + 1)
-        index = term.verb.map.index.astype(np.int64)
+            return cls, maps.whole(self.terms.size(cls))
         if len(term.args) == 1:
-            return term.args[0], index
+            return term.args[0], term.verb.map
         (source,) = self.sources(cls)
         begin = sum(self.terms.size(a) for a in term.args[: term.args.index(source)])
-        return source, np.where((index > begin) & (index <= begin + self.terms.size(source)), index - begin, 0)
+        found = maps.compose(maps.part(sum(map(self.terms.size, term.args)), begin, self.terms.size(source)), term.verb.map)
+        assert found is not None
+        return source, found
 
 
 def trials(model: ir.Model) -> list[Trial]:

@@ -13,6 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphcheck import limits
+from graphcheck.kernel.terms import strided
+from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.strided import Strided
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +76,14 @@ class NoWindow(Exception):
     """Why a map is no window; the message is a refusal's reason."""
 
 
+def recognised(map_: Map, width: int, shape: Sequence[int]) -> WindowMap:
+    """The window of a map of rows of ``width`` elements into a tensor of ``shape``: read off its form, or off its elements."""
+    read = _read(map_.form, map_.size // width, shape) if shape and map_.form is not None else None
+    if read is not None:
+        return _window(*read, np.ones(width, bool), shape)
+    return recognise(map_.index.reshape(-1, width), shape)
+
+
 def recognise(table: np.ndarray, shape: Sequence[int]) -> WindowMap:
     """The window of a map.
 
@@ -99,6 +110,49 @@ def recognise(table: np.ndarray, shape: Sequence[int]) -> WindowMap:
         inside &= (at >= 0) & (at < size)
     if not bool((inside == valid).all()):
         raise NoWindow("the map gives zeros where the window lies on the tensor")
+    return _window(offsets, origins, used, shape)
+
+
+def _read(form: Strided, rows: int, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Offsets [axes, columns] and origins [axes, rows] of a form; None where it does not show them.
+
+    The coordinates are linear in the digits of the output, so that the offsets are the same in every row; the guards
+    must say that they are inside of ``shape``, and no more.
+    """
+    cut = strided.cut(form, rows)
+    found = None if cut is None else strided.digits(cut.box, cut.start, cut.strides, cut.guards, shape)
+    if found is None:
+        return None
+    box, guards, axes = found
+    sizes = np.asarray(shape)[:, None]
+    bounds = [(tuple(row), -offset, size - 1 - offset) for (offset, row), size in zip(axes, shape, strict=True)]
+    flat = (0,) * len(box)
+    if strided.normal(box, 0, flat, guards) != strided.normal(box, 0, flat, bounds):
+        return None
+    at = len(box)
+    while math.prod(box[at:]) * rows < form.size:
+        at -= 1
+    box = tuple(box)
+    origins = np.stack([Strided(box[:at], offset, tuple(row[:at])).index() - 1 for offset, row in axes])
+    offsets = np.stack([Strided(box[at:], 0, tuple(row[at:])).index() - 1 for _, row in axes])
+    least = offsets.min(axis=1, keepdims=True)
+    offsets, origins = offsets - least, origins + least
+    if guards:
+        taps = [j for _, row in axes for j in range(at, len(box)) if row[j]]
+        if len(set(taps)) < len(taps):
+            return None  # a digit moves along two axes
+        for begin, reach, size in zip(map(values, origins), map(values, offsets), shape, strict=True):
+            place = begin[:, None] + reach
+            if not bool(((place >= 0) & (place < size)).any(axis=1).all()):
+                raise NoWindow("a row consists of padding alone")
+        most = offsets.max(axis=1, keepdims=True)
+        if not bool(((origins >= 0) & (origins + most < sizes)).all(axis=0).any()):
+            return None  # no row has all offsets: they are to be linked through several
+    return offsets, origins
+
+
+def _window(offsets: np.ndarray, origins: np.ndarray, used: np.ndarray, shape: Sequence[int]) -> WindowMap:
+    """The window of these offsets and origins."""
     axes, positions, steps = [], [], []
     for axis, size in enumerate(shape):
         made, position, step = _axis(int(size), origins[axis], offsets[axis])
@@ -110,7 +164,7 @@ def recognise(table: np.ndarray, shape: Sequence[int]) -> WindowMap:
     columns[:, used] = np.stack(steps)
     window = WindowMap(tuple(axes), np.stack(positions), columns, used)
     if window.is_window:
-        _check_grid(window, table.shape[0])
+        _check_grid(window, origins.shape[1])
     return window
 
 

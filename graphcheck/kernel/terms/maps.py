@@ -135,6 +135,11 @@ class Maps:
         """The first element at every place."""
         return self.box((size,), (0,))
 
+    def part(self, size: int, begin: int, count: int) -> Map:
+        """Of ``size`` elements ``count`` from ``begin`` on, counted from 0; a padding zero for all others."""
+        form = strided.normal((size,), -begin, (1,), [((1,), begin, begin + count - 1)])
+        return self.of(form, lambda: np.zeros(size, np.int64))
+
     def picked(self, rows: int, width: int, columns: np.ndarray) -> Map:
         """Of [rows, width] the ``columns``, counted from 0."""
         form = strided.recognised(columns + 1)

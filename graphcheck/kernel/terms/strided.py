@@ -119,7 +119,7 @@ def identity(size: int) -> Strided | None:
 
 def compose(inner: Strided, outer: Strided) -> Strided | None:
     """First ``inner``, then ``outer``, which reads its result; None where that is no form, or none was found."""
-    found = _digits(outer.box, outer.start, outer.strides, outer.guards, inner.box)
+    found = digits(outer.box, outer.start, outer.strides, outer.guards, inner.box)
     if found is None:
         return None
     box, guards, places = found  # of each digit of inner: (offset, coefficients over the box)
@@ -136,7 +136,7 @@ def _weighted(weights: Sequence[int], places: Sequence[tuple[int, Sequence[int]]
     return [sum(w * row[j] for w, (_, row) in zip(weights, places, strict=True)) for j in range(rank)]
 
 
-def _digits(
+def digits(
     box: Sequence[int], start: int, strides: Sequence[int], guards: Sequence[Guard], radices: Sequence[int]
 ) -> tuple[Sequence[int], list[Guard], list[tuple[int, Sequence[int]]]] | None:
     """The digits of ``start + sum(strides * e)`` over ``radices``, each a linear form over the box, which may be split.
@@ -266,23 +266,31 @@ def _run(seen: np.ndarray, stride: int) -> int:
     return int(seen.size)
 
 
-def rows(given: Strided, count: int) -> tuple[Strided, Strided] | None:
-    """The form of the first of ``count`` rows, and that of the rows' starts less the first; None where a digit lies across
-    the edge of a row, or a guard looks at the row."""
-    width = given.size // count
-    at, inside = len(given.box), 1
+def cut(given: Strided, count: int) -> Strided | None:
+    """The form with a digit that ends where the first of ``count`` rows does, no normal form; None where none can."""
+    width, at, inside = given.size // count, len(given.box), 1
     while at and inside * given.box[at - 1] <= width:
         at -= 1
         inside *= given.box[at]
-    box: Sequence[int] = given.box
-    strides: Sequence[int] = given.strides
-    guards = list(given.guards)
-    if inside < width:
-        if width % inside or box[at - 1] % (width // inside):
-            return None
-        box, strides, guards, _ = _split(box, strides, guards, [], at - 1, width // inside)
-    if any(any(c[:at]) for c, _, _ in guards):
+    if inside == width:
+        return given
+    if width % inside or given.box[at - 1] % (width // inside):
         return None
-    first = normal(box[at:], given.start, strides[at:], [(c[at:], low, high) for c, low, high in guards])
+    box, strides, guards, _ = _split(given.box, given.strides, given.guards, [], at - 1, width // inside)
+    return Strided(tuple(box), given.start, tuple(strides), tuple(guards))
+
+
+def rows(given: Strided, count: int) -> tuple[Strided, Strided] | None:
+    """The form of the first of ``count`` rows, and that of the rows' starts less the first; None where a digit lies across
+    the edge of a row, or a guard looks at the row."""
+    whole = cut(given, count)
+    if whole is None:
+        return None
+    at, box, strides = len(whole.box), whole.box, whole.strides
+    while math.prod(box[at:]) * count < given.size:
+        at -= 1
+    if any(any(c[:at]) for c, _, _ in whole.guards):
+        return None
+    first = normal(box[at:], given.start, strides[at:], [(c[at:], low, high) for c, low, high in whole.guards])
     starts = normal(box[:at], 0, strides[:at])
     return None if first is None or starts is None else (first, starts)
