@@ -223,7 +223,46 @@ def test_an_untaught_operator_elsewhere_hides_nothing() -> None:
 
 def test_an_ordinary_convolution_is_listed_as_such() -> None:
     sites = [find(conv(f"strides = [{s}, {s}]", (5, 3, 4, 4))).sites[0] for s in (2, 4, 5)]
-    assert [site.ordinary for site in sites] == [True, False, False]
+    assert [site.ordinary for site in sites] == [True, False, True]
+
+
+PADDED = "p = Pad(x, pads) y = Conv<strides = [2, 2]>(p, w)"
+HWC = "t = Transpose<perm = [0, 3, 1, 2]>(x) y = Conv<{}>(t, w)"
+LINE = "u = Unsqueeze(x, axis) y = Conv<{}>(u, w)"
+SHUFFLED = "r = Reshape(x, a) t = Transpose<perm = [0, 2, 1, 3, 4]>(r) m = Reshape(t, b) y = Conv<{}>(m, w)"
+FOCUS = "d = SpaceToDepth<blocksize = 2>(x) y = Conv<{}>(d, w)"
+SHUFFLE = {"a": ints(0, 2, 2, 8, 8), "b": ints(0, 4, 8, 8)}
+BEHIND = {  # what stands before a Conv: input, nodes, initializers, whether the Conv is an ordinary one
+    "a Pad": ("float[N,3,8,8] x", PADDED, {"pads": ints(0, 0, 0, 0, 0, 0, 1, 1), "w": (5, 3, 3, 3)}, True),
+    "a Transpose": ("float[N,8,8,3] x", HWC.format("pads = [1, 1, 1, 1]"), {"w": (5, 3, 3, 3)}, True),
+    "a Transpose, patches": ("float[N,8,8,3] x", HWC.format("strides = [4, 4]"), {"w": (5, 3, 4, 4)}, False),
+    "a Transpose, gaps": ("float[N,8,8,3] x", HWC.format("strides = [4, 4]"), {"w": (5, 3, 3, 3)}, True),
+    "a Transpose, dilated": (
+        "float[N,8,8,3] x", HWC.format("strides = [2, 2], dilations = [2, 2]"), {"w": (5, 3, 2, 2)}, True,
+    ),
+    "an Unsqueeze": ("float[N,3,8] x", LINE.format("pads = [0, 2, 0, 2]"), {"axis": ints(2), "w": (5, 3, 1, 5)}, True),
+    "an Unsqueeze, patches": (
+        "float[N,3,8] x", LINE.format("strides = [1, 4]"), {"axis": ints(2), "w": (5, 3, 1, 4)}, False,
+    ),
+    "a channel shuffle": (
+        "float[N,4,8,8] x", SHUFFLED.format("group = 4, strides = [2, 2], pads = [1, 1, 1, 1]"),
+        SHUFFLE | {"w": (4, 1, 3, 3)}, True,
+    ),
+    "patch movement": ("float[N,3,8,8] x", FOCUS.format("strides = [1, 1]"), {"w": (5, 12, 1, 1)}, False),
+    "patch movement, wider": ("float[N,3,8,8] x", FOCUS.format("pads = [1, 1, 1, 1]"), {"w": (5, 12, 3, 3)}, False),
+}
+
+
+@pytest.mark.parametrize("name", BEHIND)
+def test_a_convolution_behind_movement_is_ordinary_unless_the_movement_or_its_stride_makes_patches(name: str) -> None:
+    inputs, body, constants, ordinary = BEHIND[name]
+    (site,) = find(graph(inputs, "float[n,c,h,w] y", body, **constants)).sites
+    assert site.ordinary is ordinary
+
+
+def test_a_line_of_patches_keeps_its_kernel() -> None:
+    (site,) = find(graph("float[N,3,20] x", "float[n,c,l] y", "y = Conv<strides = [5]>(x, w)", w=(4, 3, 5))).sites
+    assert (site.kernel_shape, site.to_json()["strides"], site.ordinary) == ((5,), [5], False)
 
 
 def test_a_pointwise_convolution_is_no_patch_embedding() -> None:

@@ -172,6 +172,7 @@ def _build(contraction: Contraction, readings: Sequence[Reading], ends: Sequence
         quantized=stored_integers(first.traced.values[1], _channel_of(index, weight.size), trial),
         shape=trial.shape(end),
         direct=first.direct,
+        own_kernel=_sizes(contraction.first.kernel_shape) == _sizes(first.kernel_shape),
         flattened=first.flattened,
         cast=trial.dtype(first.source) != first.traced.data.dtype,
         activation=node if node.attr("activation") else None,
@@ -179,6 +180,11 @@ def _build(contraction: Contraction, readings: Sequence[Reading], ends: Sequence
         notes=() if contraction.whole else (_DEMANDS,),
     )
     return dataclasses.replace(site, bias=_beta(site, node, first))
+
+
+def _sizes(kernel_shape: Sequence[int]) -> list[int]:
+    """Of a kernel, whatever the order of its axes, and whether some of them are only written."""
+    return sorted(size for size in kernel_shape if size > 1)
 
 
 _DEMANDS = "the original demands sizes that divide by the stride; a Conv crops instead"

@@ -79,6 +79,7 @@ class Site:
         tensors: Those between input and output: (name, operator, shape), None for a dim that varies.
         quantized: How the weight is stored where a DequantizeLinear gives it, else None.
         direct: Whether it is a Conv that reads its input as it is.
+        own_kernel: Whether it is a Conv whose kernel spans the windows itself, which no movement before it does.
         flattened: Whether it is a Conv over patches that are flattened already.
         cast: Whether the input is of another type than the weight, to which a Cast brings it without loss.
         activation: The operator behind the sum, if it is part of the site.
@@ -111,6 +112,7 @@ class Site:
     tensors: tuple[tuple[str, str, tuple[int | None, ...]], ...] = ()
     quantized: Quantized | None = None
     direct: bool = False
+    own_kernel: bool = False
     flattened: bool = False
     cast: bool = False
     activation: Node | None = None
@@ -142,8 +144,11 @@ class Site:
 
     @property
     def ordinary(self) -> bool:
-        """An ordinary Conv, as every CNN has many: rewritten only when it is named."""
-        return self.direct and self.sliding
+        """An ordinary Conv, as every CNN has many: rewritten only when it is named.
+
+        Its own kernel spans the windows, and they are no patches: kernel and stride differ, or there are gaps.
+        """
+        return self.own_kernel and any((axis.kernel, axis.dilation) != (axis.stride, 1) for axis in self.spatial)
 
     @property
     def name(self) -> str:

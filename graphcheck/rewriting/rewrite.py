@@ -130,7 +130,7 @@ def rewrite(
         to: A form, or forms by site.
         check: Proves the result against the original; if its verdict is no proof, or a structural check fails, the
             result's ``model`` is the original.
-        sites: Only these, by the name of their contraction, input or output; None: all but ordinary sliding Convs.
+        sites: Only these, by the name of their contraction, input or output; None: all but ordinary Convs.
         max_rank: No tensor of more dims: sites over it take whichever form fits, movement elsewhere is split into steps.
         fold_normalization: Take a per-channel normalization before the patches into the weight, which is then no longer
             the original's bit for bit.
@@ -271,7 +271,7 @@ def choose(
         if there and not site.folded and (max_rank is None or site.rank <= max_rank):
             continue
         if site.ordinary and not named:
-            refusals.append(Refusal("an ordinary sliding Conv is rewritten only when it is named", site.name))
+            refusals.append(Refusal("an ordinary Conv is rewritten only when it is named", site.name))
         elif site.groups > 1 and form in ("matmul", "unfold") and not named:
             reason = (
                 f"as one MatMul its {site.groups} groups would be mostly zeros; it is rewritten only when it is named"
