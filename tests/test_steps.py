@@ -26,7 +26,10 @@ from graphcheck.verdicts.steps import rule_text
 from tests.zoo.oracle import in_float64
 
 PROVED = [name for name in CASES if read(name)[0] <= {"proved", "within-rounding"}]
-DEPARTS = "proved-slice-backwards-from-before"  # from the standard, onnx.reference does: onnxruntime takes its place
+# onnx.reference errs on these, or does not know an operator: onnxruntime takes its place
+DEPARTS = {
+    "proved-slice-backwards-from-before", "proved-pools-as-one", "proved-nan-where-masked", "rounding-attention-scale"
+}  # fmt: skip
 Models = tuple[onnx.ModelProto, onnx.ModelProto]
 
 
@@ -143,7 +146,7 @@ def test_every_step_joins_what_it_says(name: str) -> None:
     _, a, b = read(name)
     for models in ((a, b), (b, a)):
         result = explained(*models)
-        assert faults(models, result.evidence["proof"], reference=name != DEPARTS) == []
+        assert faults(models, result.evidence["proof"], reference=name not in DEPARTS) == []
         windows = {w["tier"] for step in steps_of(result) for w in step["why"].get("windows", ())}
         if result.verdict is Verdict.PROVED:  # every tier that merged anything is named where it did, and no other one
             assert windows == {t["name"] for t in result.evidence["proof"]["tiers"]}

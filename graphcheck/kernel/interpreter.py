@@ -154,6 +154,7 @@ class Interpreter:
                 raise Untaught(f"{node.op_type} with a flag that is neither 0 nor 1: runtimes differ", node.name)
             if op is not None:
                 result = op(self.m, node, *inputs)
+                self._check_symbols(node, inputs if op not in (movement.move, movement.identity) else (), result)
                 if node.domain == "" and node.op_type in WRAPPING:
                     result = arithmetic.wrapped(self.m, result)
                 return result if isinstance(result, tuple) else (result,)
@@ -163,6 +164,13 @@ class Interpreter:
         except Untaught as error:
             self.opaque.append(f"{node.name}: {error.reason}")
         return self._opaque(node, inputs)
+
+    def _check_symbols(self, node: Node, inputs: Sequence[Value], result: Any) -> None:
+        """Raise :class:`Undecided` where something is computed of a NaN or +inf: they may be moved, and chosen by Where."""
+        nan = self.m.terms.nan
+        given = inputs[:1] if node.op_type == "Where" else (*inputs, *(result if isinstance(result, tuple) else (result,)))
+        if nan and inputs and any(isinstance(x, Tensor) and x.cls in nan for x in given):
+            raise Undecided(f"a constant that holds NaN or +inf reaches {node.op_type}", node.name)
 
     def _resolve(
         self, source: ir.Node, attributes: Mapping[str, Any], opsets: Mapping[str, int], inputs: Sequence[Value]

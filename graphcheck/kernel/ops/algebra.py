@@ -17,17 +17,20 @@ from graphcheck.errors import Refused, Undecided
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.masks import masked
+from graphcheck.kernel.terms.rules.selections import by_comparison
 from graphcheck.kernel.terms.store import Operand, Terms
 from graphcheck.kernel.terms.verbs import Const, Move
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tensor:
-    """A computed tensor: its class in the store, its shape and its declared numpy dtype."""
+    """A computed tensor: its class in the store, its shape and its declared numpy dtype; ``held``: the narrower type that it
+    was cast from, which holds its values."""
 
     cls: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    held: np.dtype[Any] | None = None
 
 
 Value = np.ndarray | Tensor | None
@@ -200,7 +203,12 @@ class Algebra:
             at = np.arange(1, size + 1).reshape(shape)
             index = np.where(c, at, at + size)
             return self.join((self.expand(x, shape), self.expand(y, shape)), index, shape, x.dtype)
-        if isinstance(x, np.ndarray) and not x.any():
+        shape = np.broadcast_shapes(c.shape, x.shape, y.shape)
+        fn = by_comparison(self.terms, self.expand(c, shape).cls, self.expand(x, shape).cls, self.expand(y, shape).cls)
+        if fn is not None:
+            return self.expand(self.ew(fn, x, y, dtype=x.dtype), shape)
+        finite = isinstance(y, Tensor) or np.isfinite(y.astype(np.float64)).all()
+        if isinstance(x, np.ndarray) and not x.any() and finite:
             return self.add(y, self.mul(c, self.neg(y)))
         rest = self.sub(self.scalar(1, x), c)
         return self.ew("add", self.ew("mul", c, x, dtype=x.dtype), self.ew("mul", rest, y, dtype=y.dtype))
@@ -214,7 +222,8 @@ class Algebra:
     def unknown(self, key: tuple[Any, ...], args: Sequence[Tensor], at: int, shape: Sequence[int], dtype: Any) -> Tensor:
         """Output number ``at`` of an unknown function, known by its node's ``key`` and the types of its operands."""
         shape = tuple(shape)
-        whole = (key, at, tuple((a.shape, a.dtype.name) for a in args), shape)
+        picks = key[0] == "" and str(key[1]).startswith("Gather")  # the same in every type
+        whole = (key, at, tuple((a.shape, "" if picks else a.dtype.name) for a in args), shape)
         return Tensor(self.terms.opaque(whole, [a.cls for a in args], math.prod(shape)), shape, np.dtype(dtype))
 
     # -- contraction and reduction -------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy as np
 from graphcheck.errors import Untaught
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
+from graphcheck.kernel.values.bounds import limits
 
 
 def _numpy_dtype(code: int) -> np.dtype[Any]:
@@ -91,12 +92,23 @@ def clip(m: Algebra, node: Node, x: Some, low: Value = None, high: Value = None)
         low = np.asarray(node.attr("min"), x.dtype)
     if high is None and node.attr("max") is not None:
         high = np.asarray(node.attr("max"), x.dtype)
-    if isinstance(low, np.ndarray) and np.isneginf(low.astype(np.float64)):
-        low = None
-    if isinstance(high, np.ndarray) and np.isposinf(high.astype(np.float64)):
-        high = None
+    low, high = _bound(m, x, low, -1), _bound(m, x, high, 1)
     x = x if low is None else m.ew("max", x, low)
     return x if high is None else m.ew("min", x, high)
+
+
+def _bound(m: Algebra, x: Some, bound: Value, sign: int) -> Value:
+    """None for a bound of Clip that nothing finite passes: an infinite one, or the type's largest number."""
+    if not isinstance(bound, np.ndarray) or _kind(bound.dtype) != "f":
+        return bound
+    import ml_dtypes
+
+    wide = sign * bound.astype(np.float64)
+    if not (wide >= float(ml_dtypes.finfo(x.dtype).max)).all():  # type: ignore[no-untyped-call]
+        return bound
+    if not np.isinf(wide).all():
+        m.assumptions.add(_FINITE)
+    return None
 
 
 def _infinite(m: Algebra, compare: Callable[..., Any], a: Some, b: Some) -> np.ndarray | None:
@@ -261,13 +273,19 @@ def cast_to(m: Algebra, x: Some, to: np.dtype[Any]) -> Some:
     if target == "b" and source != "b":
         zero = np.asarray(0, np.float32)
         return _typed(or_any(m, less(m, _NO_NODE, x, zero), greater(m, _NO_NODE, x, zero)), to)
-    keeps = source == "b" or x.dtype == to or (source == target == "i" and _holds(to, x.dtype))
-    keeps = keeps or (source == target == "f" and _wider(to, x.dtype))
-    keeps = keeps or (
-        source == "i" and target == "f" and x.dtype.itemsize * 2 <= to.itemsize
-    )  # 8 bits in 16, 16 in 32 ...
+    held = x.held or x.dtype
+    if _keeps(to, held):
+        return Tensor(x.cls, x.shape, to, None if held == to else held)
     kind = "wrap" if source == target == "i" else "cast"
-    return Tensor(x.cls, x.shape, to) if keeps else m.ew(f"{kind}:{to.name}", x, dtype=to)
+    return m.ew(f"{kind}:{to.name}", x, dtype=to)
+
+
+def _keeps(to: np.dtype[Any], held: np.dtype[Any]) -> bool:
+    """Whether ``to`` has every number of a type."""
+    source, target = _kind(held), _kind(to)
+    if source == target:
+        return held == to or (_holds(to, held) if source == "i" else _wider(to, held))
+    return source == "b" or (source == "i" and target == "f" and held.itemsize * 2 <= to.itemsize)  # 8 bits in 16 ...
 
 
 def _holds(to: np.dtype[Any], source: np.dtype[Any]) -> bool:
@@ -298,6 +316,8 @@ def dequantize(m: Algebra, node: Node, x: Some, scale: Some, zero: Value = None)
         offset = 0 if zero is None else zero.astype(np.float32)
         return np.asarray((x.astype(np.float32) - offset) * scale).astype(scale.dtype)
     wide = Tensor(m.lift(x).cls, x.shape, scale.dtype)
+    if (ends := limits(x.dtype)) is not None:
+        m.terms.integers[wide.cls] = ends
     shifted = wide if zero is None else m.sub(wide, _as(zero, scale.dtype))
     return m.ew("mul", shifted, scale, dtype=scale.dtype)
 
@@ -310,7 +330,11 @@ def quantize(m: Algebra, node: Node, x: Some, scale: Some, zero: Value = None) -
     scaled = m.div(m.lift(x), _along(m, node, x, scale))
     scaled = m.ew("round", scaled) if _kind(to) == "i" else scaled
     shifted = scaled if zero is None else m.add(scaled, _as(_along(m, node, x, zero), scaled.dtype))
-    return m.ew(f"saturate:{to.name}", shifted, dtype=to)
+    ends = limits(to)
+    if ends is None:
+        return m.ew(f"saturate:{to.name}", shifted, dtype=to)
+    low, high = (np.asarray(end, np.int64) for end in ends)
+    return m.ew("min", m.ew("max", shifted, low), high, dtype=to)
 
 
 def _as(x: Some, dtype: np.dtype[Any]) -> Some:

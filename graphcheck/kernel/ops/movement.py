@@ -60,8 +60,10 @@ def move(m: Algebra, node: Node, *inputs: Value) -> tuple[Some, ...]:
     key = ("movement", node.key(), shapes, tuple(_content(x) for x in steering), node.n_outputs)
     if key not in m.memo:
         m.memo[key] = _maps(m, node, inputs, data)
-    sources = [m.lift(inputs[i]).cls for i in data]  # type: ignore[arg-type]
-    return tuple(Tensor(m.terms.move(sources, map_), shape, dtype) for map_, shape in m.memo[key])
+    lifted = [m.lift(inputs[i]) for i in data]  # type: ignore[arg-type]
+    held = lifted[0].held if len({x.held for x in lifted}) == 1 else None
+    sources = [x.cls for x in lifted]
+    return tuple(Tensor(m.terms.move(sources, map_), shape, dtype, held) for map_, shape in m.memo[key])
 
 
 def _content(x: Value) -> Any:

@@ -14,6 +14,7 @@ from graphcheck.errors import Refused, Undecided, Untaught
 from graphcheck.kernel.geometry import Window
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
+from graphcheck.kernel.terms.rules.columns import elements
 
 
 def _axes(node: Node, x: Some, axes: Value) -> list[int] | None:
@@ -90,8 +91,9 @@ def arg(fn: str) -> Callable[..., Some]:
     return op
 
 
-def _windows(m: Algebra, node: Node, x: Tensor, pad: np.ndarray | None) -> tuple[Tensor, np.ndarray, tuple[int, ...]]:
-    """Windows [N*C*L, K] of a pooling operator with ``pad`` for padding, what is inside, and the output's sizes."""
+def _windows(m: Algebra, node: Node, x: Tensor, once: bool) -> tuple[Tensor, np.ndarray, tuple[int, ...]]:
+    """Windows [N*C*L, K] of a pooling operator, what is inside, and the output's sizes; padding is 0, or with ``once`` another
+    element of the window in its place, which no maximum sees."""
     spatial = x.shape[2:]
     window = Window.resolve(node.attributes, spatial)
     out = window.out_shape(spatial)
@@ -110,12 +112,11 @@ def _windows(m: Algebra, node: Node, x: Tensor, pad: np.ndarray | None) -> tuple
     if not at.any(axis=-1).all() and node.op_type != "LpPool":
         raise _unknown(node, window, spatial, f"{node.op_type} with a window that lies on padding only")
     plane, images = math.prod(spatial), math.prod(x.shape[:2])
+    inside = at > 0
+    if once and not inside.all():
+        at = elements(np.where(inside, at, at.max(axis=-1, keepdims=True))[0])[None]
     index = np.where(at > 0, at + np.arange(images).reshape(-1, 1, 1) * plane, 0)
-    shape = (images * math.prod(out), index.shape[-1])
-    if pad is not None and (index == 0).any():
-        index = np.where(index == 0, images * plane + 1, index)
-        return m.join((x, pad), index, shape, x.dtype), at > 0, out
-    return m.pick(x, index, shape), at > 0, out
+    return m.pick(x, index, (images * math.prod(out), index.shape[-1])), inside, out
 
 
 def _unknown(node: Node, window: Window, spatial: Sequence[int], what: str) -> Undecided:
@@ -127,19 +128,19 @@ def _unknown(node: Node, window: Window, spatial: Sequence[int], what: str) -> U
 
 
 def max_pool(m: Algebra, node: Node, x: Some) -> Some:
-    """The maximum of each window; padding is -inf, which no maximum sees."""
+    """The maximum of each window."""
     if sum(node.present_outputs) > 1:
         spatial = x.shape[2:]
         raise _unknown(node, Window.resolve(node.attributes, spatial), spatial, "MaxPool with Indices")
     x = m.lift(x)
-    windows, _, out = _windows(m, node, x, np.asarray([-np.inf], np.float32))
+    windows, _, out = _windows(m, node, x, True)
     return m.reshape(m.extreme("max", windows, [1], False), (*x.shape[:2], *out))
 
 
 def average_pool(m: Algebra, node: Node, x: Some) -> Some:
     """The sum of each window divided by its count (padding counted as ``count_include_pad`` says)."""
     x = m.lift(x)
-    windows, inside, out = _windows(m, node, x, None)
+    windows, inside, out = _windows(m, node, x, False)
     if node.attr("count_include_pad", 0):  # pads count, what ceil_mode adds behind them does not
         window = Window.resolve(node.attributes, x.shape[2:])
         begins, ends = window.pads[: len(out)], window.pads[len(out) :]
@@ -163,7 +164,7 @@ def global_pool(fn: str) -> Callable[..., Some]:
 def lp_pool(m: Algebra, node: Node, x: Some) -> Some:
     """The p-norm of each window."""
     x = m.lift(x)
-    windows, _, out = _windows(m, node, x, None)
+    windows, _, out = _windows(m, node, x, False)
     return m.reshape(_norm(m, windows, [1], node.attr("p", 2), False), (*x.shape[:2], *out))
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.store import Terms
-from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum
+from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum, Verb
 from graphcheck.kernel.values.residues import LOW, PRIME_COUNT
 
 _MOST_ATOMS = 512  # denominators of one class; beyond, nothing is claimed of it
@@ -45,6 +45,7 @@ class Degree:
 
 
 SYMBOL = Degree(1.0)
+_BY_EXP = (-1,)  # the pole 1 / (1 + Exp) of Tanh and of a Softmax of two: no class is that of its 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,6 +118,8 @@ class Degrees:
                 return self._joined(args, 1.0)
             case Ew(fn) if function(fn).rational:
                 raise NotImplementedError(f"the degree of {fn}")
+        if _of_exp(term.verb):
+            return Degree(1.0, poles={_BY_EXP: 2.0})
         return SYMBOL  # a leaf, or the value of an uninterpreted function
 
     def _product(self, a: Degree, b: Degree) -> Degree:
@@ -173,6 +176,8 @@ class Degrees:
         while True:
             term = self.terms.terms[cls]
             verb = term.verb
+            if _of_exp(verb) and cls not in self.free:
+                return (*scalars, *_BY_EXP), bits + 3
             if cls in self.free or isinstance(verb, (Leaf, Rows)):
                 return tuple(scalars), bits
             if not isinstance(verb, Ew):
@@ -244,7 +249,9 @@ class Risk:
             if name is not None and term.args:
                 count = 1 if isinstance(term.verb, Opaque) else 2 * max(self.terms.size(a) for a in (cls, *term.args))
                 size = self.degrees.size(*term.args)
-                if isinstance(term.verb, Rows):  # less the mean of the row
+                if _of_exp(term.verb):  # twice the argument, or the difference of two
+                    size = Size(2 * size.degree, 2 * size.height + 2)
+                elif isinstance(term.verb, Rows):  # less the mean of the row
                     size = Size(size.degree, size.height + 2 * math.log2(max(term.verb.k, 1)) + 2)
                 self._add(name, size, count)  # elements and their negatives, or elements and multisets of rows
 
@@ -278,9 +285,16 @@ def _confused(chance: float, before: float, count: float, primes: int) -> float:
     return pairs * (min(2 * chance, 1.0) ** primes + 2.0**-128)
 
 
+def _of_exp(verb: Verb) -> bool:
+    """Whether a function is evaluated as 2 / (1 + Exp) - 1, or as 1 / (1 + Exp)."""
+    return (isinstance(verb, Ew) and verb.fn == "tanh") or (isinstance(verb, Rows) and (verb.fn, verb.k) == ("softmax", 2))
+
+
 def hashed(terms: Terms, cls: int) -> str | None:
     """The uninterpreted function that a term applies, if it does."""
     match terms.terms[cls].verb:
+        case verb if _of_exp(verb):
+            return "ew exp"
         case Rows(fn):
             return f"rows {fn}"
         case Opaque():

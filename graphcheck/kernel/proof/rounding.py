@@ -209,6 +209,10 @@ def _parts(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any
         sizes = [terms.size(c) for c, m in (a, b) if m is None]
         return [(a, b, size)] if all(n in (1, size) for n in sizes) else None
     one, two = (terms.terms[terms.find(c)] for c, _ in (a, b))
+    for term, x, y in ((one, a, b), (two, b, a)):
+        if term.verb == Ew("recip", (None,)) and _is_stored(terms, term.args[0]) and _unit(terms, x[0]):  # c faces 1 / y
+            views = _through(terms, term.args[0], None, x[1]), (terms.ew("recip", [(y[0], None)], terms.size(y[0])), y[1])
+            return [(*(views if x == a else views[::-1]), size)]
     if len(one.args) != len(two.args):
         return None
     ew = one.verb if isinstance(one.verb, Ew) else None

@@ -35,4 +35,6 @@ def anew(terms: Terms, roots: Sequence[int]) -> tuple[Terms, dict[int, int]]:
         )
         if cls in centred:
             fresh.centred.add(known[cls])
+        if cls in terms.integers:
+            fresh.integers[known[cls]] = terms.integers[cls]
     return fresh, known

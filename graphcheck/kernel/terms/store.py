@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.errors import Undecided
 from graphcheck.files.hashing import Hashes
 from graphcheck.kernel.terms import constants
 from graphcheck.kernel.terms.functions import Function, function
@@ -25,6 +24,7 @@ from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaqu
 from graphcheck.kernel.terms.why import Congruence, Why, distinct
 
 Operand = tuple[int, Map | None]
+NAN = ("nan", "inf")  # the leaf of two symbols
 # What a rule finds: its number (0: not worth a note), and the class of the result or the operands in normal form.
 Found = tuple[int, int | Sequence[Any]]
 
@@ -78,6 +78,8 @@ class Terms:
         self.neginf: list[bool] = []  # may hold -inf
         self.arrays: dict[int, np.ndarray] = {}  # class of a constant -> its flat values
         self.precision: dict[int, int] = {}  # bits of the finest type that a constant is stored in; integers are exact
+        self.nan: set[int] = set()  # classes in which a NaN or +inf of a constant stands
+        self.integers: dict[int, tuple[float, float]] = {}  # classes of integers of a type, with its ends
         self._keys: dict[tuple[Any, ...], int] = {}
         self._parent: list[int] = []
         self._users: list[list[int]] = []
@@ -120,6 +122,8 @@ class Terms:
         contractions = max((d[0] for d in below), default=0) + isinstance(verb, Contract)
         self.depth.append((contractions, max((d[1] for d in below), default=0) + 1))
         self.neginf.append(self.rules.neginf(self, verb, args, size))
+        if key[:2] == (Leaf, (NAN,)) or (self.nan and any(a in self.nan for a in args)):
+            self.nan.add(cls)
         for arg in set(args):
             self._users[arg].append(cls)
         return cls
@@ -189,7 +193,7 @@ class Terms:
         return self._intern(Leaf, (key,), (), size)
 
     def const(self, array: np.ndarray, bits: int | None = None) -> int:
-        """A constant; NaN and +inf are undecided. A constant with one value throughout is a scalar.
+        """A constant; NaN and +inf in it are free symbols. A constant with one value throughout is a scalar.
 
         ``bits`` is the precision it is stored in, if not its type's; 0 for a number that no graph holds.
         """
@@ -206,13 +210,22 @@ class Terms:
         values = flat.astype(np.float64) if flat.dtype == bool or flat.dtype.kind == "V" else flat
         has_neginf = False
         if values.dtype.kind not in "iu" and not self.hashes.finite(values):
-            if not np.isneginf(values[~np.isfinite(values)].astype(np.float64)).all():
-                raise Undecided("a constant holds NaN or +inf")
+            wide = values.astype(np.float64)
+            if not (np.isfinite(wide) | np.isneginf(wide)).all():
+                return self._symbols(wide, bits)
             has_neginf = True
         cls = self._intern(Const, (digest,), (), flat.size)
         self.arrays[cls], self.precision[cls] = values, bits
         self.neginf[cls] = has_neginf
         return cls
+
+    def _symbols(self, flat: np.ndarray, bits: int) -> int:
+        """A constant that holds NaN or +inf: whatever they are, they may be put somewhere, and nothing be computed of them."""
+        bad = np.isnan(flat), np.isposinf(flat)
+        rest = self.const(np.where(bad[0] | bad[1], 0.0, flat), bits)
+        symbols = self.leaf(NAN, 2)
+        index = np.where(bad[0], flat.size + 1, np.where(bad[1], flat.size + 2, np.arange(1, flat.size + 1)))
+        return self.move((rest, symbols), self.maps.intern(index))
 
     def move(self, sources: Sequence[int], map_: Map) -> int:
         """Pick elements of the ``sources``, laid end to end, by the map; in normal form."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from graphcheck.kernel.terms.functions import Reach, function, nowhere
 from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.store import NAN
 from graphcheck.kernel.values.bounds import TINY, U, quantum
 
 _SLACK = 1 + 2.0**-45  # pays for the rounding of the bounds' own sums
@@ -71,6 +72,8 @@ class Float64:
 
     def leaf(self, cls: int, key: tuple[Any, ...], size: int) -> Real:
         """The input by its key."""
+        if key == NAN:
+            return Real(np.full(size, np.nan), np.full(size, np.inf))
         value = np.asarray(self.inputs[key], np.float64).reshape(-1)
         return Real(value, _none(value))
 

@@ -223,8 +223,10 @@ class Residues:
         return self._mod(np.stack(rows))
 
     def _function(self, record: Function, xs: Sequence[Residue]) -> Residue:
-        """A hash of the operands (of their multiset where the order is no matter), with the function's parity."""
+        """A hash of the operands (of their multiset where the order is no matter), with the function's parity; Tanh by Exp."""
         fn = record.name
+        if fn == "tanh":
+            return self._mod(2 * self._sigmoid(self._mod(2 * xs[0])) - 1)
         if record.commutative:
             lanes = [self._key(x, f"element:{fn}") for x in xs]
             return self._from_key(sum(lane[0] for lane in lanes), sum(lane[1] for lane in lanes), f"rows:{fn}")
@@ -250,7 +252,8 @@ class Residues:
         return np.where(np.isneginf(x), 0.0, out) if record.mask == "zero" else out
 
     def rows(self, fn: str, a: Residue, rows: int, k: int, size: int) -> Residue:
-        """Softmax hashes (element, multiset of the row) after subtracting the row's mean; max and min hash the multiset."""
+        """Softmax hashes (element, multiset of the row) after subtracting the row's mean, but of two it is 1 / (1 + Exp) of their
+        difference; max and min hash the multiset."""
         table = a.reshape(len(self.primes), rows, k)
         gone = _undefined(a).reshape(rows, k).any(axis=1)
         return _void(self._rows(fn, a, table, rows, k), np.asarray(gone if reduces(fn) else np.repeat(gone, k)))
@@ -275,6 +278,9 @@ class Residues:
         if (count == 0).any():
             raise Undecided("a softmax row is fully masked")
         total = np.where(masked, 0, table).sum(axis=2)
+        if k == 2 and not masked.any():
+            second = self._sigmoid(self._mod(table[:, :, 1] - table[:, :, 0]))
+            return np.stack([self._mod(1 - second), second], axis=2).reshape(len(self.primes), -1)
         mean = self._times(self._mod(total), self._inverse(np.broadcast_to(count.astype(np.float64), total.shape)))
         centred = np.where(masked, -np.inf, table - mean[:, :, None]).reshape(len(self.primes), rows * k)
         centred = self._mod(centred)
@@ -283,6 +289,10 @@ class Residues:
         set_one, set_two = _sum64(one, present)[:, None], _sum64(two, present)[:, None]
         out = self._from_key(_mix(one + set_one).reshape(-1), _mix(two ^ set_two).reshape(-1), "value:softmax")
         return np.where(masked.reshape(len(self.primes), -1), 0.0, out)
+
+    def _sigmoid(self, x: Residue) -> Residue:
+        """1 / (1 + Exp(-x))."""
+        return self._inverse(self._mod(1 + self._symmetric(function("exp"), -x)))
 
     def opaque(self, key: tuple[Any, ...], args: Sequence[Residue], size: int) -> Residue:
         """A hash of the key and all elements of all operands, one value for each element of the output."""

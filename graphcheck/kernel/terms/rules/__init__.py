@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from graphcheck.kernel.terms.masks import may_be_neginf
-from graphcheck.kernel.terms.rules import affine, columns, extremes, identities, layout
+from graphcheck.kernel.terms.rules import affine, columns, extremes, identities, layout, selections
 from graphcheck.kernel.terms.rules.flattening import flatten
 from graphcheck.kernel.terms.store import Rule, Rules
 
@@ -22,12 +22,18 @@ RULES = dataclasses.replace(
     PLAIN,
     ew=(
         *PLAIN.ew,
-        Rule("identities", identities.simplify, ("exp", "log", "mul", "pos", "sqrt")),
+        Rule("identities", identities.simplify, ("abs", "add", "exp", "log", "mul", "pos", "round", "sqrt")),
         Rule("extremes", extremes.simplify, ("max", "min")),
+        Rule("selections", selections.gathered, ("add", "mul")),
         Rule("layout", layout.arrange),
     ),
     contract=(*PLAIN.contract, _SWAP, _SORT),
-    rows=(*PLAIN.rows, Rule("columns", columns.unordered)),
+    rows=(
+        *PLAIN.rows,
+        Rule("selections", selections.monotone),
+        Rule("selections", selections.nested),
+        Rule("columns", columns.unordered),
+    ),
 )
 # Constant factors and terms gathered, so that a folded constant faces the expression that it was folded from.
 PUSH = dataclasses.replace(RULES, placed=(Rule("affine", affine.push, ("add", "mul")),))

@@ -8,8 +8,9 @@ constant of one side faces the exact expression of the other, which is what ``wi
 3. (x + c) * d = x * d + c * d
 4. (x W) * d = x (W d), d depending on the column alone
 5. (x s) y = (x y) s for a scalar s, x and y computed
+6. (x y) d = x (y d), y being a sum or a product with a constant
 
-A scalar can be gathered into the weights before it ("push": cases 3 and 4), or out of the products behind it ("pull": case 5);
+A scalar can be gathered into the weights before it ("push": cases 3, 4 and 6), or out of the products behind it ("pull": case 5);
 which of the two an optimizer did is not known beforehand, so both are tried.
 """
 
@@ -25,7 +26,7 @@ from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Term
 
 
 def push(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Applied | None:
-    """Cases 1 to 4."""
+    """Cases 1 to 4, and 6."""
     return _gathered(terms, views, fn, size, pulls=False)
 
 
@@ -53,6 +54,11 @@ def _gathered(terms: Terms, views: Sequence[Operand], fn: str, size: int, *, pul
         scalar = m is None and terms.size(c) == 1
         inner.append((terms.find(c), None if scalar else terms.maps.compose(m, x[1])))
     known = [terms.constant_like(c) for c, _ in inner]
+    if fn == below == "mul" and not any(known) and not pulls:
+        for y, other in (inner, inner[::-1]):
+            chain = terms.terms[y[0]]
+            if isinstance(chain.verb, Ew) and chain.verb.fn in ("add", "mul") and any(map(terms.constant_like, chain.args)):
+                return 6, terms.ew("mul", [other, (terms.ew("mul", [y, d], size), None)], size)
     if known[0] == known[1] or (fn == "add" and below == "mul"):
         return None
     if pulled and not (below == "mul" and min(terms.size(c) for c, _ in inner) == 1):

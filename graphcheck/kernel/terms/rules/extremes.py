@@ -5,17 +5,20 @@
 3. Max(Min(x, b), a) = Min(Max(x, a), b) for a < b; otherwise it is a, as Min(Max(x, a), b) is b for b <= a
 4. Max(x, 0) = x * pos(x) = Relu(x), Max(-x, 0) = Relu(x) - x, Min(x, 0) = x - Relu(x)
 5. Max(x, s x) is x times 1 or s, by the sign of x; Max(x, -x) = |x|
+6. Min(Max(s x + t, a), b) is s times a Clip of x, plus t, for s > 0; Max(x, a) = x for integers of a type from a on
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
 from graphcheck.kernel.terms.rules.identities import Applied, is_step, negated
+from graphcheck.kernel.terms.rules.numbers import number, scaled, stored
 from graphcheck.kernel.terms.store import Found, Operand, Terms
-from graphcheck.kernel.terms.verbs import Ew
+from graphcheck.kernel.terms.verbs import Ew, Move
 
 OPPOSITE = {"max": "min", "min": "max"}
 
@@ -26,11 +29,11 @@ def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Foun
         return None
     rest, bound = _parts(terms, fn, views, size)
     if not rest or (len(rest) == 1 and bound is None):
-        return 1, terms.seen(rest[0] if rest else _scalar(terms, bound), size)
+        return 1, terms.seen(rest[0] if rest or bound is None else (bound[1], None), size)
     inner = [negated(terms, view, size) for view in rest]
-    if all(view is not None for view in inner) and (fn, bound) != ("max", 0):
+    if all(view is not None for view in inner) and not (fn == "max" and bound is not None and not bound[0]):
         flipped = [view for view in inner if view is not None]
-        flipped += [] if bound is None else [_scalar(terms, -bound)]
+        flipped += [] if bound is None else [(_made(terms, "mul", -bound[0], bound[1], -1.0), None)]
         return 2, _negative(terms, terms.ew(OPPOSITE[fn], flipped, size), size)
     if bound is not None and len(rest) == 1:
         found = _clipped(terms, fn, rest[0], bound, size)
@@ -41,20 +44,24 @@ def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Foun
             sloped = _sloped(terms, fn, x, y, size)
             if sloped is not None:
                 return 5, sloped
-    kept = rest if bound is None else [*rest, _scalar(terms, bound)]
+    kept = rest if bound is None else [*rest, (bound[1], None)]
     return None if len(kept) == len(views) and set(kept) == set(views) else (1, kept)
 
 
-def _parts(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> tuple[list[Operand], float | None]:
-    """The operands of nested Max (or Min), those that are scalar constants as one bound."""
+Bound = tuple[Fraction, int]  # a number, and the class that it is the value of
+
+
+def _parts(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> tuple[list[Operand], Bound | None]:
+    """The operands of nested Max (or Min), those that are numbers as one bound."""
     rest: list[Operand] = []
-    bound: float | None = None
+    bound: Bound | None = None
     stack = list(reversed(views))
     while stack:
         cls, map_ = stack.pop()
-        value = terms.scalar(cls) if terms.size(cls) == 1 or map_ is not None else None
-        if value is not None and abs(value) < 2.0**53:
-            bound = value if bound is None else (max if fn == "max" else min)(bound, value)
+        value = number(terms, cls) if terms.size(cls) == 1 or map_ is not None else None
+        if value is not None and abs(value) < 2**53:
+            if bound is None or ((value > bound[0]) if fn == "max" else (value < bound[0])):
+                bound = value, terms.find(terms.terms[cls].args[0] if isinstance(terms.terms[cls].verb, Move) else cls)
             continue
         inner = _nested(terms, fn, (cls, map_), size)
         if inner is not None:
@@ -82,18 +89,24 @@ def _nested(terms: Terms, fn: str, view: Operand, size: int) -> list[Operand] | 
     return None
 
 
-def _clipped(terms: Terms, fn: str, x: Operand, bound: float, size: int) -> Applied | None:
-    """Cases 3 and 4: one operand and one bound."""
+def _clipped(terms: Terms, fn: str, x: Operand, bound: Bound, size: int) -> Applied | None:
+    """Cases 3, 4 and 6: one operand and one bound."""
     inside = _nested(terms, OPPOSITE[fn], x, size)
     below, other = ([], None) if inside is None else _parts(terms, OPPOSITE[fn], inside, size)
     if other is not None:
-        if (other <= bound) if fn == "max" else (other >= bound):
-            return 3, terms.seen(_scalar(terms, bound), size)
+        if (other[0] <= bound[0]) if fn == "max" else (other[0] >= bound[0]):
+            return 3, terms.seen((bound[1], None), size)
         if fn == "max":
             least = terms.ew("min", below, size) if len(below) > 1 else terms.seen(below[0], size)
-            raised = terms.ew("max", [(least, None), _scalar(terms, bound)], size)
-            return 3, terms.ew("min", [(raised, None), _scalar(terms, other)], size)
-    if bound != 0:
+            raised = terms.ew("max", [(least, None), (bound[1], None)], size)
+            return 3, terms.ew("min", [(raised, None), (other[1], None)], size)
+        bare = _bare(terms, below[0], other, bound, size) if len(below) == 1 else None
+        if bare is not None:
+            return 6, bare
+    ends = terms.integers.get(x[0])
+    if ends is not None and ((ends[0] >= bound[0]) if fn == "max" else (ends[1] <= bound[0])):
+        return 6, terms.seen(x, size)
+    if bound[0] != 0:
         return None
     inner = negated(terms, x, size)
     positive = x if fn == "min" or inner is None else inner
@@ -101,6 +114,29 @@ def _clipped(terms: Terms, fn: str, x: Operand, bound: float, size: int) -> Appl
     if fn == "min":
         relu = _negative(terms, relu, size)
     return 4, relu if positive == x and fn == "max" else terms.ew("add", [x, (relu, None)], size)
+
+
+def _bare(terms: Terms, x: Operand, low: Bound, high: Bound, size: int) -> int | None:
+    """Case 6: s and t taken out of Min(Max(x, low), high) one by one; None where x has none."""
+    for fn in ("add", "mul"):
+        found = scaled(terms, x, fn)
+        if found is None or (fn == "mul" and found[0] <= 0):
+            continue
+        value, inner, cls = found
+        undo = terms.ew("recip", [(cls, None)], 1) if fn == "mul" else _made(terms, "mul", -value, cls, -1.0)
+        ends = [_made(terms, fn, n / value if fn == "mul" else n - value, end, undo) for n, end in (low, high)]
+        raised = terms.ew("max", [inner, (ends[0], None)], size)
+        return terms.ew(fn, [(terms.ew("min", [(raised, None), (ends[1], None)], size), None), (cls, None)], size)
+    return None
+
+
+def _made(terms: Terms, fn: str, value: Fraction, cls: int, other: int | float) -> int:
+    """The class of a number: a constant where float64 holds it, else the expression that it is the value of."""
+    found = stored(terms, value)
+    if found is not None:
+        return found
+    second = other if isinstance(other, int) else _scalar(terms, other)[0]
+    return terms.ew(fn, [(cls, None), (second, None)], 1)
 
 
 def _sloped(terms: Terms, fn: str, x: Operand, y: Operand, size: int) -> int | None:
@@ -124,8 +160,7 @@ def _sloped(terms: Terms, fn: str, x: Operand, y: Operand, size: int) -> int | N
     return None
 
 
-def _scalar(terms: Terms, value: float | None) -> Operand:
-    assert value is not None
+def _scalar(terms: Terms, value: float) -> Operand:
     return terms.const(np.array([value]), 0), None
 
 

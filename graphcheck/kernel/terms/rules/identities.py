@@ -9,6 +9,8 @@
 7. Sqrt(x x) = |x|, Sqrt(1 / x) = 1 / Sqrt(x), Log(Exp(x)) = x
 8. Log(ReduceSum(Exp(x))) is taken of x less its mean: so every shift of x gives the same; Log(Softmax(x)) is x less that
 9. -x * pos(-x) is Max(-x, 0), which has a form of its own (:mod:`graphcheck.kernel.terms.rules.extremes`)
+10. (x + c) + d = x for numbers with c + d = 0; (x c) d = x for numbers with c d = 1, and (x y) (1 / y) = x
+11. Sqrt(x) Sqrt(x) = x; |x| = x where x is a sum of what is not negative; Round(x) = x where x is an integer
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graphcheck.kernel.terms.rules.numbers import number, positive, scaled, through, whole
 from graphcheck.kernel.terms.store import Operand, Terms
 from graphcheck.kernel.terms.verbs import Ew, Move, Rows, Sum
 
@@ -48,7 +51,10 @@ def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Appl
         argument = negated(terms, views[0], size)
         if argument is not None:
             return 4, terms.ew("recip", [(terms.ew("exp", [argument], size), None)], size)
-    if fn == "mul":
+    if fn in ("add", "mul"):
+        undone = _undone(terms, fn, views, size)
+        if undone is not None or fn == "add":
+            return undone
         for one, other in _PAIRS:
             if is_step(terms, views[other], views[one]) and negated(terms, views[one], size) is not None:
                 return 9, terms.ew("max", [views[one], (terms.const(np.zeros(1), 0), None)], size)
@@ -57,6 +63,28 @@ def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Appl
                 return 5, rowwise
         return None
     return None if fn == "exp" else _of_one(terms, fn, views[0], size)
+
+
+def _undone(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> Applied | None:
+    """Case 10, and the product of case 11."""
+    for one, other in _PAIRS:
+        inner, d = views[one], views[other]
+        last = number(terms, d[0]) if d[1] is None and terms.size(d[0]) == 1 else None
+        first = scaled(terms, inner, fn) if last is not None else None
+        if first is not None and last is not None and (first[0] * last == 1 if fn == "mul" else first[0] + last == 0):
+            return 10, terms.seen(first[1], size)
+        term, recip = terms.terms[inner[0]], terms.terms[d[0]]
+        if fn == "add" or recip.verb != Ew("recip", (None,)) or not (isinstance(term.verb, Ew) and term.verb.fn == fn):
+            continue
+        y = through(terms, recip.args[0], None, d[1])
+        parts = [through(terms, c, m, inner[1]) for c, m in term.views]
+        for x, factor in (parts, parts[::-1]):
+            if factor == y and (inner[1] is not None or term.size == size):
+                return 10, terms.seen(x, size)
+    root = terms.terms[views[0][0]]
+    if fn == "mul" and views[0] == views[1] and root.verb == Ew("sqrt", (None,)):
+        return 11, terms.seen(through(terms, root.args[0], None, views[0][1]), size)
+    return None
 
 
 def is_step(terms: Terms, step: Operand, x: Operand) -> bool:
@@ -68,10 +96,12 @@ def is_step(terms: Terms, step: Operand, x: Operand) -> bool:
 
 
 def _of_one(terms: Terms, fn: str, view: Operand, size: int) -> Applied | None:
-    """Cases 6 to 8."""
+    """Cases 6 to 8, and those of case 11 that are no product."""
     cls, map_ = view
     term = terms.terms[cls]
-    if map_ is not None or term.size != size or terms.neginf[cls]:
+    if (fn == "round" and whole(terms, cls)) or (fn == "abs" and isinstance(term.verb, Sum) and positive(terms, cls)):
+        return 11, terms.seen(view, size)
+    if map_ is not None or term.size != size or terms.neginf[cls] or fn in ("abs", "round"):
         return None
     match fn, term.verb:
         case "log", Sum(rows, k):

@@ -1,0 +1,120 @@
+"""What is known exactly of constants and of sums: numbers as fractions, views as linear forms, ranges of integers."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from graphcheck.kernel.terms.store import Operand, Terms
+from graphcheck.kernel.terms.verbs import Ew, Move, Sum
+
+Form = dict[Operand | None, Fraction]  # a factor for each view; beside None the constant
+_MOST = 64  # steps of one look
+
+
+def number(terms: Terms, cls: int) -> Fraction | None:
+    """The exact value of a scalar made of constants by sums, products and reciprocals; None for anything else."""
+    value = terms.scalar(cls)
+    term = terms.terms[terms.find(cls)]
+    if value is not None:
+        array = terms.arrays[terms.find(term.args[0] if isinstance(term.verb, Move) else cls)]
+        return Fraction(int(array[0]) if array.dtype.kind in "iu" else value) if math.isfinite(value) else None
+    if term.size != 1 or not (isinstance(term.verb, Ew) and term.verb.fn in ("add", "mul", "recip")):
+        return None
+    if not terms.constant_like(cls):
+        return None
+    parts = [number(terms, a) for a in term.args]
+    if None in parts:
+        return None
+    a, *rest = (part for part in parts if part is not None)
+    if term.verb.fn == "recip":
+        return 1 / a if a else None
+    return a + rest[0] if term.verb.fn == "add" else a * rest[0]
+
+
+def stored(terms: Terms, value: Fraction) -> int | None:
+    """The constant of a number; None where float64 does not hold it."""
+    try:
+        near = float(value)
+    except OverflowError:
+        return None
+    return terms.const(np.array([near]), 0) if math.isfinite(near) and Fraction(near) == value else None
+
+
+def linear(terms: Terms, view: Operand, size: int) -> Form | None:
+    """A view as a sum of multiples of others; None where that takes too many steps."""
+    found: Form = {}
+    stack, steps = [(view, Fraction(1))], 0
+    while stack:
+        (cls, map_), factor = stack.pop()
+        cls, map_ = terms._view(cls, map_, size)
+        steps += 1
+        if steps > _MOST:
+            return None
+        value = number(terms, cls) if map_ is None and terms.size(cls) == 1 else None
+        if value is not None:
+            found[None] = found.get(None, Fraction(0)) + factor * value
+            continue
+        inner = scaled(terms, (cls, map_))
+        term = terms.terms[cls]
+        if inner is not None:
+            stack.append((inner[1], factor * inner[0]))
+        elif isinstance(term.verb, Ew) and term.verb.fn == "add":
+            stack += [(through(terms, a, m, map_), factor) for a, m in term.views]
+        else:
+            found[cls, map_] = found.get((cls, map_), Fraction(0)) + factor
+    return {key: factor for key, factor in found.items() if factor}
+
+
+def through(terms: Terms, cls: int, inner: object, outer: object) -> Operand:
+    """An operand of a view, seen at the view's places."""
+    scalar = inner is None and terms.size(cls) == 1
+    return terms.find(cls), None if scalar else terms.maps.compose(inner, outer)  # type: ignore[arg-type]
+
+
+def scaled(terms: Terms, view: Operand, fn: str = "mul") -> tuple[Fraction, Operand, int] | None:
+    """(s, x, class of s) of a view that is s * x (or s + x) with a number s."""
+    term = terms.terms[view[0]]
+    if not isinstance(term.verb, Ew) or term.verb.fn != fn:
+        return None
+    for (s, at), (x, map_) in (term.views, term.views[::-1]):
+        value = number(terms, s) if at is None and terms.size(s) == 1 else None
+        if value is not None and (terms.size(x) == term.size or map_ is not None):
+            return value, through(terms, x, map_, view[1]), terms.find(s)
+    return None
+
+
+def whole(terms: Terms, cls: int, steps: int = _MOST) -> bool:
+    """Whether every element is known to be an integer."""
+    cls = terms.find(cls)
+    term = terms.terms[cls]
+    if cls in terms.integers or not steps:
+        return cls in terms.integers
+    if cls in terms.arrays:
+        array = terms.arrays[cls]
+        return array.dtype.kind in "iu" or (array.size == 1 and float(array[0]).is_integer())
+    match term.verb:
+        case Ew("round" | "floor" | "ceil" | "pos"):
+            return True
+        case Move() | Ew("add" | "mul" | "max" | "min" | "abs"):
+            return all(whole(terms, a, steps - 1) for a in term.args)
+    return False
+
+
+def positive(terms: Terms, cls: int, steps: int = _MOST) -> bool:
+    """Whether no element is known to be negative."""
+    term = terms.terms[terms.find(cls)]
+    if not steps:
+        return False
+    if (value := number(terms, cls)) is not None:
+        return value >= 0
+    match term.verb:
+        case Ew("abs" | "exp" | "sqrt" | "pos"):
+            return True
+        case Ew("mul", maps) if maps[0] is maps[1] and terms.find(term.args[0]) == terms.find(term.args[1]):
+            return True
+        case Sum() | Move() | Ew("add" | "mul" | "max" | "min" | "recip"):
+            return all(positive(terms, a, steps - 1) for a in term.args)
+    return False

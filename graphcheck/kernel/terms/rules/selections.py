@@ -1,0 +1,146 @@
+"""Maxima of rows, and choices by comparison, in normal form: exact identities over the reals.
+
+1. The maximum of a row of maxima is that of all their elements, each counted once (and so for minima)
+2. Max over a row of s x, x + c, Max(x, c), Min(x, c) and Relu(x) is that function of the maximum of x; for s < 0 of its minimum
+3. ArgMin(x) = ArgMax(-x)
+4. u > 0 ? x : y is Max(x, y) where x - y = k u with k > 0, and Min(x, y) where k < 0
+5. s Gather(x) and s + Gather(x) are Gather(s x) and Gather(s + x), whatever the indices
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from graphcheck.kernel.terms.rules.columns import elements
+from graphcheck.kernel.terms.rules.extremes import OPPOSITE
+from graphcheck.kernel.terms.rules.identities import is_step
+from graphcheck.kernel.terms.rules.numbers import linear, number, through
+from graphcheck.kernel.terms.store import Found, Operand, Terms
+from graphcheck.kernel.terms.verbs import Ew, Move, Opaque, Rows
+
+_MOST = 2**25  # elements of a table that is made; beyond, maxima stay nested
+_TABLE = 2**23  # elements of a table that is computed as a whole for those that are picked
+
+
+def nested(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) -> Found | None:
+    """Case 1."""
+    if fn not in OPPOSITE:
+        return None
+    outer = terms.terms[operands[0]]
+    moved = outer.verb.map if isinstance(outer.verb, Move) else None
+    if moved is not None and (len(outer.args) > 1 or moved.has_zero):
+        return None
+    inner = terms.terms[terms.find(outer.args[0])] if moved is not None else outer
+    if not isinstance(inner.verb, Rows) or inner.verb.fn != fn:
+        return None
+    below = terms.find(inner.args[0])
+    base = terms.terms[below]
+    sources, map_ = (base.args, base.verb.map) if isinstance(base.verb, Move) else ((below,), terms.maps.whole(base.size))
+    if max(rows * k, map_.size) > _MOST:
+        return None
+    high = (moved or terms.maps.whole(rows * k)).index.reshape(rows, k).astype(np.int64)
+    table = _nested(high, map_.index.reshape(inner.verb.rows, inner.verb.k).astype(np.int64))
+    if table is None:
+        return None
+    return 1, terms.rows(fn, terms.move(sources, terms.maps.intern(table)), rows, table.shape[1])
+
+
+def _nested(high: np.ndarray, low: np.ndarray) -> np.ndarray | None:
+    """The elements [rows, n] that rows of rows have; images and channels that repeat one another are looked at once."""
+    count = math.gcd(len(high), len(low))
+    for blocks in (b for b in range(count, 0, -1) if count % b == 0):
+        first, step = high[: len(high) // blocks], low[len(low) // blocks % len(low), 0] - low[0, 0]
+        if _repeats(high, blocks, len(low) // blocks) and _repeats(low, blocks, step):
+            break
+    if first.size * low.shape[1] > _MOST:
+        return None
+    once = elements(low[first - 1].reshape(len(first), -1))
+    if once.size * blocks > _MOST:
+        return None
+    return np.where(once > 0, once + step * np.arange(blocks)[:, None, None], 0).reshape(len(high), -1)
+
+
+def _repeats(table: np.ndarray, blocks: int, step: int) -> bool:
+    """Whether each block of rows is the one before with ``step`` added (to places that are no padding zeros)."""
+    if blocks == 1:
+        return True
+    parts = table.reshape(blocks, -1)
+    if parts[1, 0] - parts[0, 0] != step:
+        return False
+    return bool((parts == parts[0] + step * np.arange(blocks)[:, None]).all())
+
+
+def monotone(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) -> Found | None:
+    """Cases 2 and 3."""
+    (a,) = operands
+    term = terms.terms[a]
+    if fn.startswith("argmin"):
+        minus = terms.ew("mul", [(terms.const(np.array([-1.0]), 0), None), (a, None)], rows * k)
+        return 3, terms.rows(fn.replace("min", "max"), minus, rows, k)
+    if fn not in OPPOSITE or terms.neginf[a]:
+        return None
+    map_ = term.verb.map if isinstance(term.verb, Move) and len(term.args) == 1 and not term.verb.map.has_zero else None
+    term = term if map_ is None else terms.terms[terms.find(term.args[0])]
+    if not isinstance(term.verb, Ew) or term.verb.fn not in ("add", "mul", "max", "min") or (map_ is None and term.size == 1):
+        return None
+    views = [(terms.find(c), m) for c, m in term.views]
+    known = [number(terms, c) if m is None and terms.size(c) == 1 else None for c, m in views]
+    free = [view for view, value in zip(views, known, strict=True) if value is None]
+    values = [value for value in known if value is not None]
+
+    def best(x: Operand, by: str) -> Operand:
+        return terms.rows(by, terms.seen(through(terms, *x, map_), rows * k), rows, k), None
+
+    if len(free) == 1 and values and (term.verb.fn != "mul" or values[0]):
+        by = OPPOSITE[fn] if term.verb.fn == "mul" and values[0] < 0 else fn
+        beside = [view for view, value in zip(views, known, strict=True) if value is not None]
+        return 2, terms.ew(term.verb.fn, [best(free[0], by), *beside], rows)
+    if term.verb.fn == "mul":
+        for x, step in (views, views[::-1]):
+            if x[1] is None and is_step(terms, step, x):
+                return 2, terms.ew("max", [best(x, fn), (terms.const(np.zeros(1), 0), None)], rows)
+    return None
+
+
+def by_comparison(terms: Terms, c: int, x: int, y: int) -> str | None:
+    """Case 4: "max" or "min" of x and y, all of one size; None where the choice is neither."""
+    size = terms.size(c)
+    condition = linear(terms, (c, None), size) or {}
+    constant, steps = condition.pop(None, Fraction(0)), list(condition.items())
+    if len(steps) != 1 or (constant, steps[0][1]) not in ((Fraction(0), Fraction(1)), (Fraction(1), Fraction(-1))):
+        return None
+    (step, map_), factor = steps[0]  # type: ignore[misc]
+    term = terms.terms[step]
+    if not isinstance(term.verb, Ew) or term.verb.fn != "pos":
+        return None
+    u = linear(terms, through(terms, term.args[0], term.verb.maps[0], map_), size)
+    forms = [linear(terms, (v, None), size) for v in ((x, y) if factor > 0 else (y, x))]
+    if not u or forms[0] is None or forms[1] is None:
+        return None
+    ratios: set[Fraction | None] = set()
+    for view in {*forms[0], *forms[1], *u}:
+        apart = forms[0].get(view, Fraction(0)) - forms[1].get(view, Fraction(0))
+        ratios |= {apart / u[view]} if view in u else {None} if apart else set()
+    ratio = ratios.pop() if len(ratios) == 1 else None
+    return None if not ratio else "max" if ratio > 0 else "min"
+
+
+def gathered(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Found | None:
+    """Case 5."""
+    for (cls, map_), scalar in ((views[0], views[1]), (views[1], views[0])):
+        term = terms.terms[cls]
+        if not isinstance(term.verb, Opaque) or len(term.args) != 2 or (map_ is None and term.size != size):
+            continue
+        node = term.verb.key[0]
+        if node[:2] not in (("", "Gather"), ("", "GatherElements"), ("", "GatherND")):
+            continue
+        table, n = terms.find(term.args[0]), terms.size(term.args[0])
+        if scalar[1] is not None or number(terms, scalar[0]) is None or n > _TABLE:
+            return None
+        made = terms.ew(fn, [(table, None), scalar], n)
+        return 5, terms.seen((terms.opaque(term.verb.key, (made, term.args[1]), term.size), map_), size)
+    return None
