@@ -84,6 +84,15 @@ def compare(a: Path, b: Path, *options: str) -> list[str]:
     return python("-m", "graphcheck", "compare", str(a), str(b), *options)
 
 
+def polygraphy(a: Path, b: Path, saved: Path) -> list[str] | None:
+    """Polygraphy's CLI with its defaults: one model, then the other against what it gave; None where it is missing."""
+    if importlib.util.find_spec("polygraphy") is None:
+        return None
+    run = f"{shlex.quote(str(Path(sys.executable).with_name('polygraphy')))} run"
+    first, second, kept = (shlex.quote(str(path)) for path in (a, b, saved))
+    return ["sh", "-c", f"{run} {first} --onnxrt --save-outputs {kept} && {run} {second} --onnxrt --load-outputs {kept}"]
+
+
 def beside(commands: dict[str, list[str]], checkout: Path | None, against: dict[str, str]) -> dict[str, list[str]]:
     """The commands, each comparison followed by the same one of another checkout, which it is put in relation to."""
     found: dict[str, list[str]] = {}
@@ -109,7 +118,6 @@ def main() -> None:
     print(
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before; medians of {options.rounds} interleaved rounds\n"
     )
-    polygraphy = importlib.util.find_spec("polygraphy") is not None
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         script = folder / "plain.py"
@@ -117,15 +125,8 @@ def main() -> None:
         for size in ("vit-tiny16",) if options.quick else ("vit-tiny16", "vit-b16"):
             a, b = exported(options.models, size)
             commands = {"(a) plain script": python(str(script), str(a), str(b))}
-            if polygraphy:
-                run = f"{shlex.quote(str(Path(sys.executable).with_name('polygraphy')))} run"
-                saved = shlex.quote(str(folder / "outputs.json"))
-                commands["(b) Polygraphy"] = [
-                    "sh",
-                    "-c",
-                    f"{run} {shlex.quote(str(a))} --onnxrt --save-outputs {saved} && "
-                    f"{run} {shlex.quote(str(b))} --onnxrt --load-outputs {saved}",
-                ]
+            if (beside_it := polygraphy(a, b, folder / "outputs.json")) is not None:
+                commands["(b) Polygraphy"] = beside_it
             commands["compare"] = compare(a, b)
             commands["compare --no-run"] = compare(a, b, "--no-run")
             against = {"compare": "(b) Polygraphy", "compare --no-run": "(a) plain script"}

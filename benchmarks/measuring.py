@@ -95,7 +95,7 @@ def table(samples: Mapping[str, Sequence[Sample]], against: Mapping[str, str]) -
         "| command | wall s | CPU s | peak MiB | exit | wall ratio | memory ratio |",
         "|---|---|---|---|---|---|---|",
     ]
-    middle = {name: _median(found) for name, found in samples.items()}
+    middle = {name: median(found) for name, found in samples.items()}
     for name, sample in middle.items():
         base = middle.get(against.get(name, ""))
         ratios = (
@@ -109,7 +109,8 @@ def table(samples: Mapping[str, Sequence[Sample]], against: Mapping[str, str]) -
     return rows
 
 
-def _median(samples: Sequence[Sample]) -> Sample:
+def median(samples: Sequence[Sample]) -> Sample:
+    """The median of each figure."""
     columns = zip(*(dataclasses.astuple(s)[:3] for s in samples), strict=True)
     wall, cpu, memory = (statistics.median(column) for column in columns)
     return Sample(wall, cpu, memory, samples[-1].code)

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
-from graphcheck.kernel.proof import summation
+from graphcheck import compare
+from graphcheck.kernel.proof import rounding, summation
 from graphcheck.kernel.proof.rounding import _apart, _met
+from graphcheck.kernel.terms.renewal import anew
 from graphcheck.kernel.terms.rules import PUSH
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Move
+from graphcheck.verdict import Verdict
 
 views = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), min_size=1, max_size=12)
 
@@ -27,6 +32,39 @@ def test_what_is_seen_at_the_same_place_faces_each_other(places: list[tuple[int,
     padded_a, padded_b = np.concatenate([[0.0], a]), np.concatenate([[0.0], b])
     wanted = {(float(padded_a[p % 6]), float(padded_b[q])) for p, q in places}
     assert set(zip(elements(terms, one), elements(terms, two), strict=True)) == wanted
+
+
+def test_layers_that_differ_in_their_constants_are_replaced_in_one_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    stores = []
+    monkeypatch.setattr(rounding, "anew", lambda *known: stores.append(known) or anew(*known))
+    layers, ulps = 6, 3  # beyond a rounding: they face each other, layer after layer
+    comparison = compare(chain(layers, 0), chain(layers, ulps), run=False)
+    assert "the graphs are the same but for 6 constants" in comparison.reason
+    assert len(stores) <= 3  # and not one for each layer
+
+
+def test_few_elements_tell_most_constants_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(rounding, "_apart", lambda *pair, **options: seen.append(pair) or _apart(*pair, **options))
+    assert compare(chain(5, 0), chain(5, 3), run=False).verdict is Verdict.UNDECIDED
+    assert len(seen) == 5  # for the record: none with the constants of other layers
+    assert compare(chain(5, 0), chain(5, 1), run=False).verdict is Verdict.WITHIN_ROUNDING
+
+
+def chain(layers: int, ulps: int) -> onnx.ModelProto:
+    """Sigmoids of products with weights, each so many ulps from what it is at 0."""
+    constants = []
+    nodes = []
+    for i in range(layers):
+        value = np.arange(1 + i, 17 + i, dtype=np.float32).reshape(4, 4) * np.float32(0.3)
+        for _ in range(ulps):
+            value = np.nextafter(value, np.float32(np.inf))
+        constants.append(numpy_helper.from_array(value, f"c{i}"))
+        nodes += [helper.make_node("MatMul", [f"s{i - 1}" if i else "x", f"c{i}"], [f"m{i}"])]
+        nodes += [helper.make_node("Sigmoid", [f"m{i}"], [f"s{i}"])]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 4]) for n in ("x", f"s{layers - 1}")]
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
 def elements(terms: Terms, cls: int) -> list[float]:

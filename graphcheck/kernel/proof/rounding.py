@@ -30,6 +30,7 @@ from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 
 _IDLE = 4  # rounds in a row that replace nothing
+_SKETCHED = 256  # elements of a constant that are looked at first
 _MOST = 2000  # constants replaced before it counts as another graph
 
 
@@ -119,8 +120,11 @@ def substitute(
         idle = 0 if found else idle + 1  # merges alone may bring constants face to face in the next store
         if (idle and not terms.joins) or idle > _IDLE or len(replaced) > _MOST:
             return None
-        for facing in found:
-            _replace(terms, (pair.a, pair.b), facing, replaced)
+        while found:  # layer after layer: what met brings the next constants face to face
+            for facing in found:
+                _replace(terms, (pair.a, pair.b), facing, replaced)
+            found = (_near(terms, prover) or _facing(terms, prover)) if prover.open_pairs() else []
+            found = [f for f in found if terms.find(f.joined[0]) != terms.find(f.joined[1])]
 
 
 _Views = tuple[Operand, Operand, int]  # of a constant of each side, at so many places
@@ -265,9 +269,12 @@ def _near(terms: Terms, prover: Prover) -> list[_Facing]:
                 }
     found: list[_Facing] = []
     used: set[int] = set()
+    sketches = _Sketches(terms)
     for a in sorted(frontier[1] - frontier[2]):
         for b in sorted(frontier[2] - frontier[1]):
             if b in used or terms.size(a) != terms.size(b) or not (a in terms.arrays or b in terms.arrays):
+                continue
+            if sketches.apart(a, b):
                 continue
             if _apart(terms, a, b, wide=True)["within"] and _apart(terms, a, b)["within"]:
                 found.append(_Facing((((a, None), (b, None), terms.size(a)),), (a, b)))
@@ -276,10 +283,58 @@ def _near(terms: Terms, prover: Prover) -> list[_Facing]:
     return found
 
 
+class _Sketches:
+    """A few elements of classes of constants, by which most of those that lie beyond their roundings are told."""
+
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self._known: dict[tuple[int, float], tuple[np.ndarray, np.ndarray]] = {}
+        self._roundings: dict[int, int] = {}
+
+    def apart(self, a: int, b: int) -> bool:
+        """Whether an element of two classes of one size lies farther apart than the widest room of both."""
+        if _is_whole(self.terms, a, b):
+            return False
+        unit = _unit_of_two(self.terms, a, b)
+        (x, left), (y, right) = (self._elements(c, unit) for c in (a, b))
+        with np.errstate(all="ignore"):
+            rounds = self._rounds(a) or self._rounds(b)
+            return not _lie_within(x, y, _room(x, y, left + right if rounds else None, unit))
+
+    def _rounds(self, cls: int) -> int:
+        if cls not in self._roundings:
+            self._roundings[cls] = _operations(self.terms, cls)
+        return self._roundings[cls]
+
+    def _elements(self, cls: int, unit: float) -> tuple[np.ndarray, np.ndarray]:
+        if (cls, unit) not in self._known:
+            size = self.terms.size(cls)
+            places = np.unique(np.linspace(0, size - 1, _SKETCHED).astype(np.int64)) if size else np.zeros(0, np.int64)
+            with np.errstate(all="ignore"):
+                value = evaluate(self.terms, _Rounded(unit, True), [cls])[self.terms.find(cls)]
+            self._known[cls, unit] = value.raw[places].astype(np.float64), value.error[places]
+        return self._known[cls, unit]
+
+
+def _is_whole(terms: Terms, a: int, b: int) -> bool:
+    """Whether one of two constants is of integers or as wide: nothing of it was rounded."""
+    return any(terms.precision.get(_root(terms, terms.find(c)), 0) >= 64 for c in (a, b))
+
+
+def _room(x: np.ndarray, y: np.ndarray, errors: np.ndarray | None, unit: float) -> np.ndarray:
+    """How far apart values may lie: by the ``errors`` of both, or by a rounding of each where nothing was computed."""
+    room = 2 * unit * np.maximum(np.abs(x), np.abs(y)) if errors is None else errors
+    return np.where(np.isfinite(room) & (unit > 0), room, 0.0)
+
+
+def _lie_within(x: np.ndarray, y: np.ndarray, room: np.ndarray) -> bool:
+    return bool((np.where(x == y, 0.0, np.abs(x - y)) <= room).all() and np.isfinite(x).all())
+
+
 def _apart(terms: Terms, a: int, b: int, *, wide: bool = False) -> dict[str, Any]:
     """How far apart two classes of constants are, in ulps, and whether that is within their roundings, the room; ``values``
     and ``room`` are those of the element that leaves it farthest, or comes nearest to that."""
-    whole = any(terms.precision.get(_root(terms, terms.find(c)), 0) >= 64 for c in (a, b))
+    whole = _is_whole(terms, a, b)
     unit = 0.0 if whole else _unit_of_two(terms, a, b)
     with np.errstate(all="ignore"):
         values = evaluate(terms, _Rounded(unit, wide), [a, b])
@@ -287,8 +342,7 @@ def _apart(terms: Terms, a: int, b: int, *, wide: bool = False) -> dict[str, Any
         x, y = values[a].value, values[b].value
         apart = np.where(x == y, 0.0, np.abs(x - y))
         roundings = _operations(terms, a) + _operations(terms, b)
-        room = values[a].error + values[b].error if roundings else 2 * unit * np.maximum(np.abs(x), np.abs(y))
-        room = np.where(np.isfinite(room) & (unit > 0), room, 0.0)
+        room = _room(x, y, values[a].error + values[b].error if roundings else None, unit)
         spacing = 2 * (unit or 2.0**-53) * np.exp2(np.floor(np.log2(np.maximum(np.abs(x), 1e-300))))
         ulps = apart / np.maximum(spacing, 2.0**-126 * (unit or 2.0**-53))
         share = np.where(apart == 0, 0.0, apart / room)
@@ -299,7 +353,7 @@ def _apart(terms: Terms, a: int, b: int, *, wide: bool = False) -> dict[str, Any
         "values": [float(v[worst]) for v in (x, y)] if ulps.size else [],
         "room": float(room[worst]) if room.size else 0.0,
         "roundings": roundings or 1,
-        "within": bool(exact if whole else (apart <= room).all() and np.isfinite(x).all()),
+        "within": bool(exact) if whole else _lie_within(x, y, room),
     }
 
 

@@ -13,6 +13,8 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Rows, Sum
 from graphcheck.kernel.terms.why import distinct
 
+_FEW = 64  # places of a row that are looked at first
+
 
 class RowReducer:
     """Rewrites a class of ``count`` rows that are all treated alike into the class of one such row."""
@@ -120,16 +122,24 @@ class RowReducer:
             one, starts = parts
             if not any(starts.strides):
                 return "same", self.terms.maps.of(one)
-            width = n // self.count
-            inside = n % self.count == 0 and int(one.index().max()) <= width
-            ahead = starts.box == (self.count,) and starts.strides == (width,)
-            return ("block", self.terms.maps.of(one)) if inside and ahead else ("neither", None)
+            if n % self.count or starts.box != (self.count,) or starts.strides != (n // self.count,):
+                return "neither", None
+            last = one.start + 1 + sum(max(s, 0) * (c - 1) for s, c in zip(one.strides, one.box, strict=True))
+            inside = last <= n // self.count or int(one.index().max()) <= n // self.count
+            return ("block", self.terms.maps.of(one)) if inside else ("neither", None)
+        width = map_.size // self.count
+        rows = np.unique([1, self.count // 2, self.count - 1])[:, None]
+        some = np.unique(np.arange(_FEW) * 0x9E3779B1 % width)  # most that are neither are so at a few places
+        if self._kind(map_.at(some), map_.at(rows * width + some), rows, n) is None:
+            return "neither", None
         table = map_.index.reshape(self.count, -1).astype(np.int64)
-        first = table[0]
+        kind = self._kind(table[0], table, np.arange(self.count)[:, None], n)
+        return ("neither", None) if kind is None else (kind, self.terms.maps.intern(table[0]))
+
+    def _kind(self, first: np.ndarray, table: np.ndarray, rows: np.ndarray, n: int) -> str | None:
+        """What the entries of some ``rows`` [r, 1] are to those of the first one: the same, or a block further for each."""
         if bool((table == first).all()):
-            return "same", self.terms.maps.intern(first)
-        if n % self.count == 0 and int(first.max()) <= n // self.count:
-            step = np.arange(self.count)[:, None] * (n // self.count)
-            if bool((table == np.where(first > 0, first + step, 0)).all()):
-                return "block", self.terms.maps.intern(first)
-        return "neither", None
+            return "same"
+        if n % self.count or int(first.max()) > n // self.count:
+            return None
+        return "block" if bool((table == np.where(first > 0, first + rows * (n // self.count), 0)).all()) else None

@@ -19,6 +19,7 @@ from graphcheck.kernel.terms.functions import Reach, function, nowhere
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import NAN
 from graphcheck.kernel.values.bounds import TINY, U, quantum
+from graphcheck.kernel.values.gather import picked
 
 _SLACK = 1 + 2.0**-45  # pays for the rounding of the bounds' own sums
 
@@ -79,18 +80,18 @@ class Float64:
 
     def move(self, sources: Sequence[Real], map_: Map) -> Real:
         """A gather of values and errors."""
-        result = _picked([s.raw if len(sources) == 1 else s.value for s in sources], map_)
+        result = picked([s.raw if len(sources) == 1 else s.value for s in sources], map_)
         if not self.bounds:
             return Real(result, _none(result))
-        return Real(result, _picked([s.error for s in sources], map_))
+        return Real(result, picked([s.error for s in sources], map_))
 
     def ew(self, fn: str, values: Sequence[Real], maps: Sequence[Map | None], size: int) -> Real:
         """Elementwise functions."""
         record = function(fn)
-        seen, error = [v.value if m is None else np.take(v.value, m.index - 1) for v, m in zip(values, maps, strict=True)], None
+        seen, error = [v.value if m is None else picked([v.value], m) for v, m in zip(values, maps, strict=True)], None
         with np.errstate(all="ignore"):
             if self.bounds:
-                errors = [v.error if m is None else np.take(v.error, m.index - 1) for v, m in zip(values, maps, strict=True)]
+                errors = [v.error if m is None else picked([v.error], m) for v, m in zip(values, maps, strict=True)]
                 value, error = record.bound(*(part for both in zip(seen, errors, strict=True) for part in both))
             else:
                 value = record.value(*seen)
@@ -202,13 +203,6 @@ def _exact_sum(k: int, operands: Sequence[np.ndarray], unit: float) -> bool:
         if most != 0 and not math.log2(most * unit) + 1e-9 < sum(map(quantum, seen)):
             return False
     return True
-
-
-def _picked(parts: Sequence[np.ndarray], map_: Map) -> np.ndarray:
-    """Elements of arrays laid end to end, by a map; 0 where it is 0."""
-    if map_.has_zero:
-        return np.take(np.concatenate([np.zeros(1, parts[0].dtype), *parts]), map_.index)
-    return np.take(parts[0] if len(parts) == 1 else np.concatenate(parts), map_.index - 1)
 
 
 def _none(value: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from graphcheck.errors import Undecided
 from graphcheck.kernel.terms.functions import Function, function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.verbs import reduces
+from graphcheck.kernel.values.gather import picked
 
 LOW, HIGH = 2**21, 2**22
 PRIME_COUNT = 140_336  # primes in [LOW, HIGH)
@@ -113,14 +114,11 @@ class Residues:
 
     def move(self, sources: Sequence[Residue], map_: Map) -> Residue:
         """A gather."""
-        zero = np.zeros((len(self.primes), 1))
-        table = np.concatenate([zero, *sources], axis=1) if map_.has_zero or len(sources) > 1 else sources[0]
-        index = map_.index if map_.has_zero or len(sources) > 1 else map_.index - 1
-        return np.take(table, index, axis=1)
+        return picked(sources, map_)
 
     def ew(self, fn: str, values: Sequence[Residue], maps: Sequence[Map | None], size: int) -> Residue:
         """Sums, products and quotients are exact; every other function is a hash of its operands."""
-        xs = [v if m is None else np.take(v, m.index - 1, axis=1) for v, m in zip(values, maps, strict=True)]
+        xs = [v if m is None else picked([v], m) for v, m in zip(values, maps, strict=True)]
         record = function(fn)
         if record.rational:
             rules: dict[str, Callable[..., Residue]] = {"add": self._plus, "mul": self._times, "recip": self._inverse}

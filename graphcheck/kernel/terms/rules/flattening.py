@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from graphcheck.kernel.terms.maps import Map
@@ -22,6 +24,8 @@ def flatten(terms: Terms, sources: tuple[int, ...], map_: Map) -> tuple[tuple[in
                 if len(args) > 1 or isinstance(terms.terms[args[0]].verb, Move)
                 else (args, composed)
             )
+        return sources, map_
+    if not any(isinstance(term.verb, Move) for term in inner) and _in_order(terms, sources, map_):
         return sources, map_
     leaves: dict[int, int] = {}
     for source, term in zip(sources, inner, strict=True):
@@ -57,3 +61,13 @@ def flatten(terms: Terms, sources: tuple[int, ...], map_: Map) -> tuple[tuple[in
     flat = terms.maps.intern(shift[index])
     again = any(isinstance(terms.terms[k].verb, Move) for k in kept)
     return flatten(terms, tuple(kept), flat) if again else (tuple(kept), flat)
+
+
+def _in_order(terms: Terms, sources: tuple[int, ...], map_: Map) -> bool:
+    """Whether the sources are in order, each there once, and a few places of the map read them all."""
+    if not map_.size:
+        return False
+    ends = np.cumsum([terms.size(s) for s in sources])
+    some = map_.at(np.linspace(0, map_.size - 1, 32 * len(sources)).astype(np.int64))
+    seen = np.searchsorted(ends, some[some > 0])
+    return all(a < b for a, b in itertools.pairwise(sources)) and bool(np.isin(np.arange(len(sources)), seen).all())

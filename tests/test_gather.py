@@ -1,0 +1,97 @@
+"""Values moved through strided views, against a gather by the map's elements; and no tables where none are needed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphcheck.kernel.geometry import Window, im2col_form
+from graphcheck.kernel.proof.rows import RowReducer
+from graphcheck.kernel.terms import strided
+from graphcheck.kernel.terms.maps import Map, Maps
+from graphcheck.kernel.terms.rules import RULES
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values import gather
+
+steps = st.tuples(st.integers(1, 5), st.integers(-6, 6))  # a digit: how many values, and its stride
+weights = st.lists(st.integers(-2, 2), min_size=4, max_size=4)
+guards = st.lists(st.tuples(weights, st.integers(-6, 6), st.integers(0, 6)), max_size=3)
+
+
+@given(st.lists(steps, min_size=1, max_size=4), guards, st.integers(1, 3))
+def test_views_give_what_a_gather_by_elements_gives(digits: list[tuple[int, int]], bounds: Any, rows: int) -> None:
+    start = -sum(min(0, stride * (count - 1)) for count, stride in digits)
+    span = start + 1 + sum(max(0, stride * (count - 1)) for count, stride in digits)
+    limited = [(tuple(c[: len(digits)]), low, low + more) for c, low, more in bounds]
+    form = strided.normal([n for n, _ in digits], start, [s for _, s in digits], limited)
+    if form is None:
+        return
+    table = np.arange(1.0, 1 + rows * span).reshape(rows, span)
+    wanted = np.concatenate([np.zeros((rows, 1)), table], axis=1)[:, form.index()]
+    found = gather._viewed(table, form)
+    assert found is not None and np.array_equal(found, wanted)
+
+
+@given(st.tuples(*[st.integers(1, 6)] * 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.integers(0, 3))
+def test_padded_windows_are_views(image: Any, kernel: int, stride: int, dilation: int, pad: int) -> None:
+    attributes = {"pads": [pad, 0, 0, pad], "strides": [stride, 1], "dilations": [dilation, 1]}
+    window = Window.resolve(attributes, image[1:], (kernel, kernel))
+    if min(window.out_shape(image[1:])) < 1:
+        return
+    form = im2col_form((2, *image), window, 1)
+    if form is None:  # nothing but padding
+        return
+    table = np.arange(1.0, 1 + 2 * math.prod(image))
+    wanted = np.concatenate([[0.0], table])[form.index()]
+    assert np.array_equal(gather.picked([table], Maps().of(form)), wanted)
+
+
+def test_views_of_windows_make_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    form = im2col_form((1, 2, 6, 6), Window.resolve({"pads": [1] * 4}, (6, 6), (3, 3)), 1)
+    map_ = Maps().of(form)
+    monkeypatch.setattr(Map, "index", property(no_table))
+    assert gather.picked([np.ones(72), np.ones(0)], map_).sum() == 2 * 16**2
+
+
+def test_rows_that_are_not_alike_are_told_without_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = Terms(RULES)
+    image, window = (1, 1, 64, 64), Window.resolve({"pads": [1] * 4}, (64, 64), (3, 3))
+    map_ = terms.maps.of(im2col_form(image, window, 1))
+    reducer = RowReducer(terms, 64, lambda cls: True)
+    monkeypatch.setattr(Map, "index", property(no_table))
+    assert reducer._split(map_, 64 * 64) == ("neither", None)
+    blocks = terms.maps.box((64, 8, 8), (64, 1, 8))  # each row of 64 transposed
+    assert reducer._split(blocks, 64 * 64) == ("block", terms.maps.box((8, 8), (1, 8)))
+    assert reducer._split(terms.maps.box((64, 8, 8), (0, 1, 8)), 64) == ("same", terms.maps.box((8, 8), (1, 8)))
+
+
+@given(st.lists(st.integers(0, 12), min_size=6, max_size=6), st.integers(0, 4))
+def test_rows_of_a_table_are_split_as_their_elements_say(first: list[int], step: int) -> None:
+    terms, count, width = Terms(RULES), 3, 4
+    rows = np.asarray([[v and v + step * r for v in first] for r in range(count)])
+    kind, one = RowReducer(terms, count, lambda cls: True)._split(terms.maps.intern(rows), count * width)
+    alike = bool((rows == rows[0]).all())
+    block = step == width and max(first) <= width
+    assert kind == ("same" if alike else "block" if block else "neither")
+    assert one is None if kind == "neither" else np.array_equal(one.index, first)  # type: ignore[union-attr]
+
+
+def test_a_map_over_sources_in_order_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = Terms(RULES)
+    sources = [terms.leaf(("input", str(i)), 32) for i in range(2)]
+    map_ = terms.maps.of(im2col_form((1, 4, 4, 4), Window.resolve({"pads": [1] * 4}, (4, 4), (3, 3)), 1))
+    both = terms.move(sources, terms.maps.whole(64))
+    with monkeypatch.context() as patched:
+        patched.setattr(Map, "index", property(no_table))
+        assert terms.move((both,), map_) == terms.move(sources, map_)
+    swapped = terms.terms[terms.move(sources[::-1], map_)]
+    assert swapped.args == tuple(sources) and swapped.verb != terms.terms[terms.move(sources, map_)].verb
+
+
+def no_table(map_: Map) -> np.ndarray:
+    raise AssertionError(f"a table of {map_.size} elements was made")
