@@ -19,7 +19,7 @@ from graphcheck.cli import main
 from graphcheck.errors import ModelError, UsageError
 from graphcheck.files import external
 from graphcheck.files import model as model_
-from graphcheck.files.hashing import Hashes
+from graphcheck.files.contents import Contents
 from graphcheck.rewriting.rewrite import Rewrite, rewrite
 from graphcheck.verdicts.compare import compare
 from tests.hostile.external import tensor
@@ -244,36 +244,39 @@ def weight(model: ir.Model) -> np.ndarray:
 def test_models_that_share_a_data_file_share_its_mapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = (weight(model_.read(path)) for path in large(tmp_path, 1))
     assert a.__array_interface__["data"] == b.__array_interface__["data"] and not a.flags.writeable
-    hashes, looked = Hashes(), []
-    monkeypatch.setattr(hashes, "_look", looked.append)
-    hashes.ahead([a, b])
+    contents, looked = Contents(), []
+    monkeypatch.setattr(contents, "_look", looked.extend)
+    contents.ahead([a, b])
     assert len(looked) == 1
     (tmp_path / "w.bin").write_bytes(np.ones_like(a).tobytes() + b"more")  # another file under the same name
     assert float(weight(model_.read(tmp_path / "a.onnx")).max()) == 1.0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_hashing_keeps_no_pages_of_a_mapped_file(tmp_path: Path) -> None:
+def test_looking_at_constants_keeps_no_pages_of_a_mapped_file(tmp_path: Path) -> None:
     def held() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("RssFile"))
 
     array = weight(model_.read(large(tmp_path, 64)[0]))
+    (tmp_path / "other").mkdir()
+    other = weight(model_.read(large(tmp_path / "other", 64)[0]))
     before = held()
     assert array.reshape(-1)[::1024].sum() != 0 and held() - before > 48  # one of each page: all of them
-    hashes = Hashes()
-    hashes.ahead([array])
-    assert held() - before < 16
-    assert hashes.of(array) == hashlib.sha256(array.tobytes()).digest() and hashes.finite(array)
+    contents = Contents()
+    contents.ahead([array, other])
+    assert contents.of(array) is contents.of(other) and contents.finite(array)
+    assert held() - before < 16 and not np.shares_memory(array, other)
+    assert repr(contents.of(array)) == f"sha256:{hashlib.sha256(array.tobytes()).hexdigest()}"
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("size", [10, 300_000])
 def test_what_is_not_finite_is_seen(value: float, size: int) -> None:
     array = np.zeros(size, np.float32)
-    assert Hashes().finite(array)
+    assert Contents().finite(array)
     array[-1] = value
-    assert not Hashes().finite(array)
+    assert not Contents().finite(array)
 
 
 @pytest.mark.slow

@@ -151,7 +151,7 @@ def test_what_is_known_of_a_difference_is_told_beside_a_limit(monkeypatch: pytes
 
 def test_an_interrupt_ends_hashing_and_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[str] = []
-    monkeypatch.setattr("graphcheck.files.hashing.Hashes.stop", lambda _: ended.append("hashing"))
+    monkeypatch.setattr("graphcheck.files.contents.Contents.stop", lambda _: ended.append("hashing"))
     monkeypatch.setattr(Executions, "execute", lambda _: time.sleep(0.2))
     monkeypatch.setattr("graphcheck.runs.child.end_all", lambda: ended.append("runs"))
     with pytest.raises(KeyboardInterrupt):

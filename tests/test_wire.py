@@ -13,7 +13,7 @@ import pytest
 
 from graphcheck.errors import ModelError
 from graphcheck.files import model, wire
-from graphcheck.files.hashing import Hashes
+from graphcheck.files.contents import Content, Contents
 
 
 @pytest.fixture
@@ -34,12 +34,30 @@ def test_digests_made_ahead_are_those_of_the_arrays(path: Path) -> None:
     wire.ahead(path, path)
     read = model.read(path)
     assert len(read.meta["graphcheck.file"].digests) == 1
-    hashes = Hashes()
-    model.adopt(read, hashes)
+    contents = Contents()
+    model.adopt(read, contents)
     array = read.graph.initializers["W"].const_value.numpy()  # type: ignore[union-attr]
-    assert hashes.of(array) == hashlib.sha256(array.tobytes()).digest()
-    assert hashes.of(array.T) == hashlib.sha256(array.T.tobytes()).digest() != hashes.of(array)
-    assert hashes.of(array[::2]) == hashlib.sha256(array[::2].tobytes()).digest()
+    for view in (array, array.T, array[::2]):
+        content = contents.of(view)
+        assert isinstance(content, Content) and content.digest == hashlib.sha256(view.tobytes()).digest()
+    assert len({contents.of(view) for view in (array, array.T, array[::2], array.copy())}) == 3
+
+
+def test_a_digest_made_ahead_is_used(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wire.ahead(path, path)
+    read = model.read(path)
+    contents = Contents()
+    model.adopt(read, contents)
+    content = contents.of(read.graph.initializers["W"].const_value.numpy())  # type: ignore[union-attr]
+    monkeypatch.setattr("graphcheck.files.contents.hashlib.sha256", None)
+    assert isinstance(content, Content) and len(content.digest) == 32
+
+
+def test_the_first_file_alone_is_hashed(path: Path) -> None:
+    other = path.with_name("other.onnx")
+    other.write_bytes(path.read_bytes())
+    wire.ahead(path, other)
+    assert [len(model.read(p).meta["graphcheck.file"].digests) for p in (path, other)] == [1, 0]
 
 
 def test_what_was_read_ahead_is_handed_out_once(path: Path) -> None:

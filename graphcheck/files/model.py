@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from graphcheck.errors import ModelError, UsageError
 from graphcheck.files import atomic, external, loadable, tensors, wire
-from graphcheck.files.hashing import Hashes
+from graphcheck.files.contents import Contents
 
 ModelLike = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 
@@ -120,11 +120,11 @@ def map_outputs(model: ir.Model) -> list[ir.Value]:
     return [value for node in model.graph for value in node.outputs if value.name in names] if names else []
 
 
-def adopt(model: ir.Model, hashes: Hashes) -> None:
-    """Hand the digests that were made while the model's file was read to ``hashes``."""
+def adopt(model: ir.Model, contents: Contents) -> None:
+    """Hand the digests that were made while the model's file was read to ``contents``."""
     file = model.meta.get("graphcheck.file")
     if file is not None:
-        hashes.adopt(file)
+        contents.adopt(file)
 
 
 def release(*models: ir.Model) -> None:

@@ -52,19 +52,23 @@ _ahead: dict[tuple[int, ...], concurrent.futures.Future[File]] = {}  # by what t
 
 
 def ahead(*paths: str | os.PathLike[str]) -> None:
-    """Read and hash these files in threads; :func:`opened` hands out what came of it, once, while they stay what they are."""
+    """Read these files in threads, and hash the first; :func:`opened` hands out what came of it, once, while they stay the same.
+
+    The numbers that a proof draws depend on the digests of its constants, most of which both files hold.
+    """
     _ahead.clear()
     if not all(os.path.isfile(path) for path in paths):
         return  # the reader will say so; hashing the others would only delay it
     pool = concurrent.futures.ThreadPoolExecutor(4)
 
-    def begin(path: Path) -> File:
+    def begin(path: Path, first: bool) -> File:
         file = File(path)
-        file.hash_in(pool)
+        if first:
+            file.hash_in(pool)
         return file
 
-    for state, path in {_state(p): Path(p) for p in paths}.items():
-        _ahead[state] = pool.submit(begin, path)
+    for number, (state, path) in enumerate({_state(p): Path(p) for p in paths}.items()):
+        _ahead[state] = pool.submit(begin, path, number == 0)
 
 
 def _state(path: str | os.PathLike[str]) -> tuple[int, ...]:

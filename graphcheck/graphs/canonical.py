@@ -1,17 +1,17 @@
-"""The canonical form of a graph: its live nodes in topological order, each with digests of what it computes.
+"""The canonical form of a graph: its live nodes in topological order, each with numbers for what it computes.
 
 Nodes of subgraphs and model-local functions are flattened into one digraph with those of the main graph: a
-node depends on its operands and on the results of the bodies that it owns. Two digests go bottom-up: *exact*, and
-*skeleton*, which knows constants only by dtype and shape. Nothing here recurses or compares names of inner values.
+node depends on its operands and on the results of the bodies that it owns. Two numbers go bottom-up: *exact*, equal for
+equal expressions of equal constants, and *skeleton*, which knows constants only by dtype and shape. Nothing here recurses
+or compares names of inner values.
 """
 
 from __future__ import annotations
 
 import functools
 import graphlib
-import hashlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import onnx
 import onnx_ir as ir
 
 from graphcheck.errors import ModelError
-from graphcheck.files.hashing import Hashes
+from graphcheck.files.contents import Contents
 from graphcheck.files.model import node_name, path_of
 
 Body = ir.Graph | ir.Function
@@ -34,45 +34,53 @@ _CONSTANT_TYPES = {
 }  # fmt: skip
 
 
-def tensor_digest(tensor: ir.TensorProtocol, hashes: Hashes) -> bytes:
-    """A digest of dtype, shape and elements: the same for every way of storing the same constant, bit for bit."""
-    header = f"{tensor.dtype.name}{list(tensor.shape.numpy())}".encode()
+def content_of(tensor: ir.TensorProtocol, contents: Contents) -> Hashable:
+    """dtype, shape and elements: the same for every way of storing the same constant, bit for bit, and only then."""
+    header = f"{tensor.dtype.name}{list(tensor.shape.numpy())}"
     if tensor.dtype == ir.DataType.STRING:
-        result = hashlib.sha256(header)
-        for item in np.asarray(tensor.numpy(), dtype=object).ravel():
-            data = item if isinstance(item, bytes) else str(item).encode()
-            result.update(struct.pack("<q", len(data)) + data)
-        return result.digest()
+        items = np.asarray(tensor.numpy(), dtype=object).ravel()
+        return header, tuple(item if isinstance(item, bytes) else str(item).encode() for item in items)
     array = tensor.numpy()
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
     if tensor.dtype.bitwidth < 8:  # one element a byte here, and its upper bits mean nothing
         array = np.ascontiguousarray(array).view(np.uint8) & np.uint8((1 << tensor.dtype.bitwidth) - 1)
-    return hashlib.sha256(header + hashes.of(array)).digest()
+    return header, contents.of(array)
+
+
+class Numbers(dict[Hashable, int]):
+    """A number for each key, the same for equal ones."""
+
+    def of(self, *key: Hashable) -> int:
+        """The number of what is known by these parts."""
+        return self.setdefault(key, len(self))
 
 
 class FlatGraph:
-    """All live nodes of a model in topological order, each with its key, its bodies and its two digests."""
+    """All live nodes of a model in topological order, each with its key, its bodies and its two numbers.
 
-    def __init__(self, model: ir.Model, hashes: Hashes) -> None:
-        self.model, self.hashes = model, hashes
-        self.constants: dict[ir.Value, bytes] = {}  # of initializers and of the outputs of Constant nodes
-        self.shapes: dict[ir.Value, bytes] = {}  # what the skeleton knows of them
-        self.leaves: dict[ir.Value, bytes] = {}  # graph inputs, and formal parameters of bodies
+    Graphs are compared by numbers that were given by the same ``numbers``, with constants by the same ``contents``.
+    """
+
+    def __init__(self, model: ir.Model, contents: Contents, numbers: Numbers) -> None:
+        self.model, self.contents, self.numbers = model, contents, numbers
+        self.constants: dict[ir.Value, int] = {}  # of initializers and of the outputs of Constant nodes
+        self.shapes: dict[ir.Value, int] = {}  # what the skeleton knows of them
+        self.leaves: dict[ir.Value, int] = {}  # graph inputs, and formal parameters of bodies
         self.bodies: dict[ir.Node, list[Body]] = {}
-        self.keys: dict[ir.Node, bytes] = {}
+        self.keys: dict[ir.Node, int] = {}
         self._opsets: dict[ir.Node, dict[str, int]] = {}
         tensors: dict[ir.Value, ir.TensorProtocol] = {}
         everything = self._collect(tensors)
         self.nodes = self._live(everything)
-        self._hash_constants(tensors)
+        self._number_constants(tensors)
         for node in self.nodes:
             self.keys[node] = self._key(node)
-        self.exact = self._digest({**self.constants, **self.leaves})
-        self.skeleton = self._digest({**self.shapes, **self.leaves})
+        self.exact = self._numbered({**self.constants, **self.leaves})
+        self.skeleton = self._numbered({**self.shapes, **self.leaves})
 
-    def used_constants(self) -> Iterable[tuple[ir.Value, bytes]]:
-        """Each constant that a live node or an output needs, with its digest."""
+    def used_constants(self) -> Iterable[tuple[ir.Value, int]]:
+        """Each constant that a live node or an output needs, with its number."""
         needed = dict.fromkeys(value for node in self.nodes for value in node.inputs if value is not None)
         for body in (self.model.graph, *(body for node in self.nodes for body in self.bodies.get(node, ()))):
             needed.update(dict.fromkeys(body.outputs))
@@ -82,7 +90,7 @@ class FlatGraph:
         """Every node that is no constant, in the order of the file, with its leaves registered on the way."""
         model, nodes = self.model, []
         for value, leaf in zip(callable_inputs(model), signature(model)[0], strict=True):
-            self.leaves[value] = _hash(b"input", repr(leaf).encode())
+            self.leaves[value] = self.numbers.of("input", repr(leaf))
         opsets = dict(model.opset_imports)
         scopes: list[tuple[Body, str, int, dict[str, int]]] = [(model.graph, "", 0, opsets)]
         scopes += [(f, "function", 0, dict(f.opset_imports)) for f in model.functions.values()]
@@ -90,7 +98,7 @@ class FlatGraph:
             body, kind, depth, imports = scopes.pop()
             if body is not model.graph:
                 for index, value in enumerate(body.inputs):
-                    self.leaves[value] = _hash(f"{kind} {depth} {index}".encode())
+                    self.leaves[value] = self.numbers.of(kind, depth, index)
             if isinstance(body, ir.Graph):
                 self._initializers(body, tensors)
             for node in body:
@@ -112,9 +120,8 @@ class FlatGraph:
             if value.const_value is None:
                 continue
             if value in self.leaves:  # a default that a caller may override
-                self.leaves[value] = _hash(
-                    b"default", self.leaves[value], tensor_digest(value.const_value, self.hashes)
-                )
+                content = content_of(value.const_value, self.contents)
+                self.leaves[value] = self.numbers.of("default", self.leaves[value], content)
             else:
                 tensors[value] = value.const_value
 
@@ -142,14 +149,14 @@ class FlatGraph:
             first = nodes[error.args[1][0]]
             raise ModelError(path_of(self.model) or "model", "the graph has a cycle", node_name(first)) from None
 
-    def _hash_constants(self, tensors: dict[ir.Value, ir.TensorProtocol]) -> None:
+    def _number_constants(self, tensors: dict[ir.Value, ir.TensorProtocol]) -> None:
         numbers = [t for t in tensors.values() if t.dtype != ir.DataType.STRING and t.dtype.bitwidth >= 8]
-        self.hashes.ahead(t.numpy() for t in numbers)
+        self.contents.ahead(t.numpy() for t in numbers)
         for value, tensor in tensors.items():
-            self.constants[value] = _hash(b"constant", tensor_digest(tensor, self.hashes))
-            self.shapes[value] = _hash(b"constant", repr((tensor.dtype.name, tensor.shape.numpy())).encode())
+            self.constants[value] = self.numbers.of("constant", content_of(tensor, self.contents))
+            self.shapes[value] = self.numbers.of("constant", tensor.dtype.name, tuple(tensor.shape.numpy()))
 
-    def _key(self, node: ir.Node) -> bytes:
+    def _key(self, node: ir.Node) -> int:
         """What the node does to its operands; of its bodies only how many parameters and results they have."""
         function = self.model.functions.get(node.op_identifier())
         version, defaults = (
@@ -157,38 +164,39 @@ class FlatGraph:
             if function is not None
             else _schema(node.domain, node.op_type, self._opsets[node].get(node.domain, 0))
         )
-        parts = [node.domain, node.op_type, node.overload, str(version), str(len(strip(node.outputs)))]
         attributes = [(attr.name, self._attribute(attr)) for attr in node.attributes.values()]
         attributes = [(n, v) for n, v in attributes if defaults.get(n) != v and not _is_uniform_default(node, n)]
         if function is not None:
             attributes += [(f"default of {attr.name}", self._attribute(attr)) for attr in function.attributes.values()]
-        fields = [field for name, value in sorted(attributes) for field in (name.encode(), value)]
-        counts = [f"{len(body.inputs)} {len(body.outputs)}".encode() for body in self.bodies.get(node, ())]
-        return _hash(*(part.encode() for part in parts), b"attributes", *fields, b"bodies", *counts)
+        attributes.sort(key=lambda named: named[0])
+        counts = [(len(body.inputs), len(body.outputs)) for body in self.bodies.get(node, ())]
+        what = (node.domain, node.op_type, node.overload, version, len(strip(node.outputs)))
+        return self.numbers.of("node", *what, tuple(attributes), tuple(counts))
 
-    def _attribute(self, attr: ir.Attr) -> bytes:
+    def _attribute(self, attr: ir.Attr) -> Hashable:
         if attr.is_ref():
-            return _hash(b"reference", attr.type.name.encode(), str(attr.ref_attr_name).encode())
+            return "reference", attr.type.name, str(attr.ref_attr_name)
         if attr.type == ir.AttributeType.TENSOR:
-            return _hash(b"tensor", tensor_digest(attr.value, self.hashes))
+            return "tensor", content_of(attr.value, self.contents)
         if attr.type == ir.AttributeType.TENSORS:
-            return _hash(b"tensors", *(tensor_digest(tensor, self.hashes) for tensor in attr.value))
+            return "tensors", tuple(content_of(tensor, self.contents) for tensor in attr.value)
         if attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-            return b"graph"  # compared as a body
+            return "graph"  # compared as a body
         return _plain_attribute(attr.type, attr.value)
 
-    def _digest(self, known: dict[ir.Value, bytes]) -> dict[ir.Node, bytes]:
-        values, result = dict(known), {}
+    def _numbered(self, known: dict[ir.Value, int]) -> dict[ir.Node, int]:
+        values, result, number = dict(known), {}, self.numbers.of
         for node in self.nodes:
             try:
-                operands = [b"" if value is None else values[value] for value in strip(node.inputs)]
-                inner = [values[value] for body in self.bodies.get(node, ()) for value in body.outputs]
+                operands = tuple([None if value is None else values[value] for value in strip(node.inputs)])
+                bodies = self.bodies.get(node, ())
+                inner = tuple([values[value] for body in bodies for value in body.outputs])
             except KeyError as error:
                 cause = f"nothing produces its operand {error.args[0].name!r}"
                 raise ModelError(path_of(self.model) or "model", cause, node_name(node)) from None
-            result[node] = digest = _hash(self.keys[node], *operands, b"bodies", *inner)
+            result[node] = first = number("result", self.keys[node], operands, inner)
             for index, value in enumerate(node.outputs):
-                values[value] = digest if index == 0 else _hash(digest, str(index).encode())
+                values[value] = first if index == 0 else number("output", first, index)
         return result
 
 
@@ -216,13 +224,6 @@ def callable_inputs(model: ir.Model) -> list[ir.Value]:
     """
     listed = (model.ir_version or 0) < 4
     return [v for v in model.graph.inputs if not (listed and v.name in model.graph.initializers)]
-
-
-def _hash(*parts: bytes) -> bytes:
-    result = hashlib.blake2b(digest_size=32)
-    for part in parts:
-        result.update(struct.pack("<q", len(part)) + part)
-    return result.digest()
 
 
 def strip(values: Sequence[ir.Value | None]) -> Sequence[ir.Value | None]:
@@ -262,13 +263,13 @@ def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _schema(domain: str, op_type: str, version: int) -> tuple[int, dict[str, bytes]]:
+def _schema(domain: str, op_type: str, version: int) -> tuple[int, dict[str, Hashable]]:
     """(since-version, encoded attribute defaults) of an operator; the imported version where nobody knows it."""
     try:
         schema = onnx.defs.get_schema(op_type, version, domain)
     except Exception:  # SchemaError has no public home
         return version, {}
-    defaults = {}
+    defaults: dict[str, Hashable] = {}
     for name, attribute in schema.attributes.items():
         if attribute.default_value.name:
             attr = ir.serde.deserialize_attribute(attribute.default_value)
@@ -276,16 +277,17 @@ def _schema(domain: str, op_type: str, version: int) -> tuple[int, dict[str, byt
     return schema.since_version, defaults
 
 
-def _plain_attribute(kind: ir.AttributeType, value: Any) -> bytes:
+def _plain_attribute(kind: ir.AttributeType, value: Any) -> tuple[str, Hashable]:
+    """The kind and the value, floats bit for bit."""
     if kind == ir.AttributeType.FLOAT:
-        return _hash(b"FLOAT", struct.pack("<d", value))
+        return "FLOAT", struct.pack("<d", value)
     if kind == ir.AttributeType.FLOATS:
-        return _hash(b"FLOATS", *(struct.pack("<d", item) for item in value))
+        return "FLOATS", struct.pack(f"<{len(value)}d", *value)
     if kind == ir.AttributeType.STRING:
-        return _hash(b"STRING", value if isinstance(value, bytes) else str(value).encode())
+        return "STRING", value if isinstance(value, bytes) else str(value).encode()
     if kind == ir.AttributeType.STRINGS:
-        return _hash(b"STRINGS", *(item if isinstance(item, bytes) else str(item).encode() for item in value))
-    return _hash(kind.name.encode(), repr(value).encode())
+        return "STRINGS", tuple(item if isinstance(item, bytes) else str(item).encode() for item in value)
+    return kind.name, repr(value)
 
 
 def _is_uniform_default(node: ir.Node, name: str) -> bool:

@@ -1,6 +1,6 @@
 """Are two graphs the same up to what does not matter, and if not, which nodes and constants have no partner?
 
-Equal digests of the canonical form suggest partners. What is called identical was also walked in step from the outputs:
+Equal numbers of the canonical form suggest partners. What is called identical was also walked in step from the outputs:
 that forces the node mapping, since operands are ordered, and rests on no hash but those of constants and node keys.
 """
 
@@ -13,9 +13,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphcheck.files.hashing import Hashes
+from graphcheck.files.contents import Contents
 from graphcheck.files.model import declared_shape, node_name, op_name
-from graphcheck.graphs.canonical import FlatGraph, constant_tensor, signature, strip
+from graphcheck.graphs.canonical import FlatGraph, Numbers, constant_tensor, signature, strip
 
 ValuePair = tuple[ir.Value | None, ir.Value | None]
 _SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's dynamo exporter writes the modules around a node
@@ -60,18 +60,19 @@ class Structure:
         }
 
 
-def compare_structure(a: ir.Model, b: ir.Model, hashes: Hashes | None = None) -> Structure:
+def compare_structure(a: ir.Model, b: ir.Model, contents: Contents | None = None) -> Structure:
     """The structures of A and B compared, in time linear in nodes and bytes; :class:`ModelError` for a cyclic graph.
 
-    ``hashes`` may be shared with others, so that one comparison hashes each constant once.
+    ``contents`` may be shared with others, so that one comparison looks at each constant once.
     """
-    hashes = hashes or Hashes()
-    left, right = FlatGraph(a, hashes), FlatGraph(b, hashes)
+    contents = contents or Contents()
+    numbers = Numbers()
+    left, right = FlatGraph(a, contents, numbers), FlatGraph(b, contents, numbers)
     walked, reason = _walk(left, right)
     matched = dict(walked) if reason is None else _match(left, right, walked)
     partners = set(matched.values())
     counts = [Counter(op_name(node) for node in flat.nodes) for flat in (left, right)]
-    names = [{digest: value.name or "" for value, digest in flat.used_constants()} for flat in (left, right)]
+    names = [{number: value.name or "" for value, number in flat.used_constants()} for flat in (left, right)]
     return Structure(
         identical=reason is None,
         reason=reason,
@@ -80,8 +81,8 @@ def compare_structure(a: ir.Model, b: ir.Model, hashes: Hashes | None = None) ->
         only_b=tuple(node for node in right.nodes if node not in partners),
         ops={op: (counts[0][op], counts[1][op]) for op in sorted(counts[0].keys() | counts[1].keys())},
         constants_equal=len(names[0].keys() & names[1].keys()),
-        constants_only_a=tuple(name for digest, name in names[0].items() if digest not in names[1]),
-        constants_only_b=tuple(name for digest, name in names[1].items() if digest not in names[0]),
+        constants_only_a=tuple(name for number, name in names[0].items() if number not in names[1]),
+        constants_only_b=tuple(name for number, name in names[1].items() if number not in names[0]),
     )
 
 
@@ -158,17 +159,17 @@ def _outputs_by_name(a: ir.Model, b: ir.Model) -> list[ValuePair]:
 
 
 def _match(left: FlatGraph, right: FlatGraph, walked: dict[ir.Node, ir.Node]) -> dict[ir.Node, ir.Node]:
-    """Partners by exact digest, then by skeleton, then by what the outputs force; each node at most once."""
+    """Partners by exact expression, then by skeleton, then by what the outputs force; each node at most once."""
     matched: dict[ir.Node, ir.Node] = {}
     taken: set[ir.Node] = set()
     for ours, theirs in ((left.exact, right.exact), (left.skeleton, right.skeleton)):
-        waiting: defaultdict[bytes, deque[ir.Node]] = defaultdict(deque)
-        for node, digest in theirs.items():
+        waiting: defaultdict[int, deque[ir.Node]] = defaultdict(deque)
+        for node, number in theirs.items():
             if node not in taken:
-                waiting[digest].append(node)
-        for node, digest in ours.items():
-            if node not in matched and waiting[digest]:
-                matched[node] = waiting[digest].popleft()
+                waiting[number].append(node)
+        for node, number in ours.items():
+            if node not in matched and waiting[number]:
+                matched[node] = waiting[number].popleft()
                 taken.add(matched[node])
     for node, partner in walked.items():
         if node not in matched and partner not in taken:

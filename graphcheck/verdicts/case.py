@@ -13,7 +13,7 @@ import onnx_ir as ir
 from graphcheck.errors import Undecided
 from graphcheck.files import kept
 from graphcheck.files import model as model_
-from graphcheck.files.hashing import Hashes
+from graphcheck.files.contents import Contents
 from graphcheck.interface import inputs
 from graphcheck.interface import ports as ports_
 from graphcheck.kernel.proof.sizes import Sizes
@@ -44,7 +44,7 @@ class Case:
     b: Side
     interface: ports_.Interface
     options: Options
-    hashes: Hashes
+    contents: Contents
     sizes: Sizes
     given: inputs.Given | None
     threads: concurrent.futures.Executor
@@ -90,12 +90,12 @@ def opened(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Iterat
     models = (sides[0].model, sides[1].model)
     interface = ports_.pair_interfaces(*models, options.ignore_outputs)
     inputs.check_ranges(interface, options.ranges)
-    hashes, deadline = Hashes(), started + options.timeout
+    contents, deadline = Contents(), started + options.timeout
     given = None if options.inputs is None else inputs.Given(options.inputs, interface)
-    sizes = Sizes(models, interface, options, deadline, hashes, given)
+    sizes = Sizes(models, interface, options, deadline, contents, given)
     with concurrent.futures.ThreadPoolExecutor(2) as threads:  # onnxruntime is waited for in one of them
         say = options.progress or _silent
-        yield Case(*sides, interface, options, hashes, sizes, given, threads, say, started, deadline, seconds)
+        yield Case(*sides, interface, options, contents, sizes, given, threads, say, started, deadline, seconds)
 
 
 def _silent(text: str) -> None:

@@ -7,9 +7,10 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graphcheck.files import model as model_
+from graphcheck.graphs.structure import Structure
 from graphcheck.interface.ports import Mismatch
 from graphcheck.kernel.proof.sizes import Attempt
 from graphcheck.parting.alignment import Alignment, Divergence
@@ -19,9 +20,6 @@ from graphcheck.verdicts import record
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.executions import Executions
 from graphcheck.verdicts.steps import Met
-
-if TYPE_CHECKING:  # networkx loads while the weights are hashed
-    from graphcheck.graphs.structure import Structure
 
 Judged = tuple[Verdict, str]
 Attempts = tuple[Attempt, ...]

@@ -52,7 +52,7 @@ def _judged(case: Case, evidence: Evidence) -> Judged:
     try:
         return _held_against_runs(case, evidence, climb(case, evidence))
     except KeyboardInterrupt:
-        case.hashes.stop()
+        case.contents.stop()
         evidence.executions.abort()
         raise
     except Undecided as error:

@@ -123,7 +123,7 @@ def proof(
         "error_probability": error_probability(attempts) + error,
         "rests_on": "Schwartz-Zippel over primes above 2**21 drawn by the seed, and 128-bit hashes taken as random functions"
         if used
-        else "equal keys in a store of hash-consed expressions; constants by SHA-256",
+        else "equal keys in a store of hash-consed expressions; constants by their bytes",
         "assumptions": [*_assumptions(attempts, sizes), _EXACT],
         "shapes": [{k: list(s) for k, s in a.shapes.items()} for a in attempts],
         "counts": {"classes": sum(len(p.terms.terms) for p in pairs), "merges": sum(len(p.terms.joins) for p in pairs)},

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck.files.hashing import Hashes
+from graphcheck.files.contents import Contents
 from graphcheck.kernel.interpreter import Interpreter, Trace
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.terms.rules import AFFINE
@@ -54,11 +54,11 @@ def build(
     concrete: Mapping[str, np.ndarray],
     *,
     affine: str = "",
-    hashes: Hashes | None = None,
+    contents: Contents | None = None,
 ) -> Pair:
     """Trace both models. ``inputs`` maps A's input names to (B's name, shape); ``concrete`` holds integer inputs by A's name."""
-    algebra = Algebra(Terms(AFFINE[affine], hashes=hashes))
-    algebra.terms.hashes.ahead([*weights(a), *weights(b)])
+    algebra = Algebra(Terms(AFFINE[affine], contents=contents))
+    algebra.terms.contents.ahead([*weights(a), *weights(b)])
     given_a: dict[str, Value] = {}
     given_b: dict[str, Value] = {}
     dtypes = {v.name: v.dtype for v in a.graph.inputs}

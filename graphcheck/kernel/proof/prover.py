@@ -11,6 +11,7 @@ inputs   everything, from the graph inputs; one prime first, since inequality mo
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 import time
@@ -64,8 +65,7 @@ class Prover:
         budget: float = 4e9,
     ) -> None:
         self.terms, self.target, self.deadline, self.budget = terms, target, deadline, budget
-        # nobody can know the primes beforehand, and put them into a model
-        self.seed = int(np.random.SeedSequence([seed, digest(terms)]).generate_state(1, np.uint64)[0])
+        self._seed = seed
         self.roots = list(zip(roots_a, roots_b, strict=True))
         self.row_counts = sorted({r for r in rows if r > 1}, reverse=True)
         self.nodes = {side: terms.order(roots) for side, roots in (("a", roots_a), ("b", roots_b))}
@@ -76,6 +76,11 @@ class Prover:
         self._uses: Counter[int] = Counter()  # how many unmatched terms still need a value
         terms.on_merge = self._merged
         self.tiers: list[Tier] = []
+
+    @functools.cached_property
+    def seed(self) -> int:
+        """Nobody can know the primes beforehand, and put them into a model; made once something is drawn."""
+        return int(np.random.SeedSequence([self._seed, digest(self.terms)]).generate_state(1, np.uint64)[0])
 
     def _merged(self, kept: int, gone: int) -> None:
         self._uses[kept] += self._uses.pop(gone, 0)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from graphcheck import words
 from graphcheck.errors import Exhausted, Oversized, Refused, Undecided, UsageError
-from graphcheck.files.hashing import Hashes
+from graphcheck.files.contents import Contents
 from graphcheck.interface import inputs
 from graphcheck.interface import ports as interface
 from graphcheck.kernel.ops.algebra import Tensor, Value
@@ -69,11 +69,11 @@ class Sizes:
         ports: interface.Interface,
         options: Options,
         deadline: float,
-        hashes: Hashes,
+        contents: Contents,
         given: inputs.Given | None,
     ) -> None:
         self.models, self.interface, self.options, self.given = models, ports, options, given
-        self.deadline, self.hashes = deadline, hashes
+        self.deadline, self.contents = deadline, contents
         self.outputs = [p for p in ports.outputs if p.a is not None and p.b is not None]
         names = [[v.name for v in m.graph.outputs] for m in models]
         self.positions = [(names[0].index(p.a.name), names[1].index(p.b.name)) for p in self.outputs if p.a and p.b]
@@ -247,7 +247,7 @@ class Sizes:
     ) -> Pair:
         partner = {p.key: p.b.name for p in self.interface.inputs if p.b is not None}
         feeds = {key: (partner[key], shape) for key, shape in chosen.items()}
-        return build(*self.models, feeds, values, affine=affine, hashes=self.hashes)
+        return build(*self.models, feeds, values, affine=affine, contents=self.contents)
 
     def roots(self, pair: Pair) -> list[tuple[int, int]]:
         """The classes of the output pairs."""
@@ -294,7 +294,7 @@ class Sizes:
                 feeds[port.name] = (port.name, chosen[pair.key])
                 concrete |= {port.name: values[pair.key]} if pair.key in values else {}
         try:
-            build(self.models[side], self.models[side], feeds, concrete, hashes=self.hashes)
+            build(self.models[side], self.models[side], feeds, concrete, contents=self.contents)
         except Refused:
             return False
         except (Exhausted, Oversized):

@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.files.hashing import Hashes
+from graphcheck.files.contents import Contents
 
 
-def key(flat: np.ndarray, hashes: Hashes) -> tuple[Any, ...]:
-    """A key by value: small constants by their exact values, large ones by dtype and SHA-256."""
+def key(flat: np.ndarray, contents: Contents) -> tuple[Any, ...]:
+    """A key by value: small constants by their exact values, large ones by dtype and content."""
     if flat.size == 1:
         return ("value", float(flat[0]) + 0.0 if flat.dtype.kind not in "iu" else int(flat[0]))
     if flat.size <= 64:
         exact = flat.tolist() if flat.dtype.kind in "iu" else (flat.astype(np.float64) + 0.0).tolist()
         return ("values", tuple(exact))
-    return ("sha", flat.dtype.name, hashes.of(flat))
+    return ("content", flat.dtype.name, contents.of(flat))
 
 
 def significant_bits(dtype: np.dtype[Any]) -> int:

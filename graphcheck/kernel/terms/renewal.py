@@ -9,7 +9,7 @@ from graphcheck.kernel.terms.store import Terms
 
 
 def digest(terms: Terms) -> int:
-    """A number known only to who knows the whole content of the store."""
+    """A number known only to who knows the whole content of the store; large constants are hashed for it."""
     whole = hashlib.sha256()
     for key in terms._keys:
         whole.update(repr(key).encode())
@@ -21,7 +21,7 @@ def anew(terms: Terms, roots: Sequence[int]) -> tuple[Terms, dict[int, int]]:
 
     A class that a merge turned into movement, or into a constant, is then seen through by all that use it.
     """
-    fresh = Terms(terms.rules, hashes=terms.hashes)
+    fresh = Terms(terms.rules, contents=terms.contents)
     fresh.maps = terms.maps
     known: dict[int, int] = {}
     centred = {terms.find(c) for c in terms.centred}

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.files.hashing import Hashes
+from graphcheck.files.contents import Contents
 from graphcheck.kernel.terms import constants
 from graphcheck.kernel.terms.functions import Function, function
 from graphcheck.kernel.terms.maps import Map, Maps
@@ -68,8 +68,8 @@ class Rules:
 class Terms:
     """The store of classes, under the ``rules`` it is given."""
 
-    def __init__(self, rules: Rules, *, hashes: Hashes | None = None) -> None:
-        self.hashes = hashes or Hashes()
+    def __init__(self, rules: Rules, *, contents: Contents | None = None) -> None:
+        self.contents = contents or Contents()
         self.maps = Maps()
         self.rules = rules
         self._of: dict[str, tuple[Function, tuple[Rule, ...], tuple[Rule, ...]]] = {}  # by elementwise function
@@ -201,7 +201,7 @@ class Terms:
         bits = constants.significant_bits(flat.dtype) if bits is None else bits
         if flat.size > 1 and flat.dtype != object and constants.uniform(flat):
             return self.move((self.const(flat[:1], bits),), self.maps.spread(flat.size))
-        digest = constants.key(flat, self.hashes)
+        digest = constants.key(flat, self.contents)
         found = self._keys.get((Const, (digest,), (), flat.size))
         if found is not None:
             cls = self.find(found)
@@ -209,7 +209,7 @@ class Terms:
             return cls
         values = flat.astype(np.float64) if flat.dtype == bool or flat.dtype.kind == "V" else flat
         has_neginf = False
-        if values.dtype.kind not in "iu" and not self.hashes.finite(values):
+        if values.dtype.kind not in "iu" and not self.contents.finite(values):
             wide = values.astype(np.float64)
             if not (np.isfinite(wide) | np.isneginf(wide)).all():
                 return self._symbols(wide, bits)
