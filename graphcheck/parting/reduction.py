@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from graphcheck.errors import GraphcheckError
 from graphcheck.files import model as model_
+from graphcheck.files.model import node_name
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.parting.alignment import Alignment, Divergence
@@ -39,18 +40,20 @@ def write(
 
     The result says where they are and what the comparison of the two pieces found; where no piece could be cut out, why.
     """
-    if divergence.b is None:
-        return {"a": None, "b": None, "verdict": None, "reason": "B has no tensor of its own before the graphs part"}
     ends = _ends(models, alignment, divergence)
     if ends is None:
-        return {"a": None, "b": None, "verdict": None, "reason": "the graphs do not meet again behind the divergence"}
+        return none("the graphs do not meet again behind the divergence")
     regions = [_region(models[side], alignment, side, value) for side, value in enumerate(ends)]
     names = _inputs(pair, regions)
+    try:
+        pieces = [_extract(models[side], pair, side, regions[side], names) for side in (0, 1)]
+    except GraphcheckError as error:
+        return none(str(error))
     files = []
     folder.mkdir(parents=True, exist_ok=True)
-    for side, letter in enumerate("ab"):
+    for piece, letter in zip(pieces, "ab", strict=True):
         path = folder / f"{letter}.onnx"
-        model_.write(_extract(models[side], pair, side, regions[side], names), path, external_data="used")
+        model_.write(piece, path, external_data="used")
         files.append(str(path))
     try:
         again = compare(files[0], files[1])
@@ -60,6 +63,11 @@ def write(
     return {"a": files[0], "b": files[1], "verdict": verdict, "reason": reason}
 
 
+def none(reason: str) -> dict[str, Any]:
+    """That nothing was written, and why."""
+    return {"a": None, "b": None, "verdict": None, "reason": reason}
+
+
 def _ends(
     models: tuple[ir.Model, ir.Model], alignment: Alignment, divergence: Divergence
 ) -> tuple[ir.Value, ir.Value] | None:
@@ -67,12 +75,23 @@ def _ends(
     found = []
     for side, place in enumerate((divergence.a, divergence.b)):
         by_name = {v.name: v for node in models[side].graph for v in node.outputs}
-        found.append(by_name.get(place.tensor) if place is not None else None)
+        around = {node_name(node): node.outputs[0] for node in models[side].graph if place and place.inside and node.outputs}
+        inner = around.get(place.inside[0]) if place is not None and place.inside else None
+        found.append(inner or (by_name.get(place.tensor) if place is not None else None))
     a, b = found
-    if a is not None and b is not None and _shape(alignment, 0, a) == _shape(alignment, 1, b):
+    if a is not None and b is not None and _differ(alignment, a, b):
         return a, b
     pairs = zip(models[0].graph.outputs, models[1].graph.outputs, strict=False)
-    return next(((x, y) for x, y in pairs if alignment.aligned(1, y) != "same" and x.producer() and y.producer()), None)
+    return next(((x, y) for x, y in pairs if _differ(alignment, x, y) and x.producer() and y.producer()), None)
+
+
+def _differ(alignment: Alignment, a: ir.Value, b: ir.Value) -> bool:
+    """Whether two tensors have one shape and are not the same."""
+    shape, classes = _shape(alignment, 0, a), []
+    for side, value in ((0, a), (1, b)):
+        tensor = alignment.traces[side].values.get(value)
+        classes.append(alignment.terms.find(tensor.cls) if isinstance(tensor, Tensor) else None)
+    return shape is not None and shape == _shape(alignment, 1, b) and classes[0] != classes[1]
 
 
 def _shape(alignment: Alignment, side: int, value: ir.Value) -> tuple[int, ...] | None:
@@ -94,7 +113,7 @@ def _region(model: ir.Model, alignment: Alignment, side: int, end: ir.Value) -> 
             inputs[value] = None
         elif node is not None and node not in inside:
             inside.add(node)
-            stack += [v for v in node.inputs if v is not None]
+            stack += _read(node)
     return Region([n for n in model.graph if n in inside], list(inputs), end)
 
 
@@ -130,14 +149,13 @@ def _extract(
     initializers: list[ir.Value] = []
     nodes: list[ir.Node] = []
     for node in region.nodes:
-        operands: list[ir.Value | None] = []
-        for operand in node.inputs:
-            if operand is not None and operand not in given:
+        for operand in _read(node):
+            if operand not in given:
                 given[operand] = _constant(operand, trace.values.get(operand), initializers)
-            operands.append(None if operand is None else given[operand])
+        operands = [None if operand is None else given[operand] for operand in node.inputs]
         outputs = [ir.Value(name=v.name, shape=v.shape, type=v.type) for v in node.outputs]
         given.update(zip(node.outputs, outputs, strict=True))
-        attributes = list(node.attributes.values())
+        attributes = [_own(attribute, given) for attribute in node.attributes.values()]
         nodes.append(
             ir.Node(
                 node.domain, node.op_type, operands, attributes, overload=node.overload, outputs=outputs, name=node.name
@@ -153,6 +171,36 @@ def _extract(
         list(made.values()), [end], nodes=nodes, initializers=initializers, opset_imports=opsets, name="reduced"
     )
     return ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
+
+
+def _read(node: ir.Node) -> list[ir.Value]:
+    """What a node reads, also in its bodies."""
+    return [*(v for v in node.inputs if v is not None), *_captured(node)]
+
+
+def _captured(node: ir.Node) -> list[ir.Value]:
+    """What the bodies of a node read from outside of them."""
+    found: dict[ir.Value, None] = {}
+    bodies = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH and not a.is_ref()]
+    for body in bodies:
+        nodes = list(body.all_nodes())
+        graphs = [body, *(a.as_graph() for n in nodes for a in n.attributes.values() if a.type == ir.AttributeType.GRAPH)]
+        own = {v for n in nodes for v in n.outputs} | {v for g in graphs for v in (*g.inputs, *g.initializers.values())}
+        read = [v for n in nodes for v in n.inputs if v is not None] + [v for g in graphs for v in g.outputs]
+        found |= dict.fromkeys(v for v in read if v not in own)
+    return list(found)
+
+
+def _own(attribute: ir.Attr, given: dict[ir.Value, ir.Value]) -> ir.Attr:
+    """The attribute, a body as a copy that reads what was ``given`` in the place of the values around it."""
+    if attribute.type != ir.AttributeType.GRAPH or attribute.is_ref():
+        return attribute
+    body = attribute.as_graph().clone(allow_outer_scope_values=True)
+    for node in body.all_nodes():
+        for i, value in enumerate(node.inputs):
+            if value in given:
+                node.replace_input_with(i, given[value])
+    return ir.Attr(attribute.name, ir.AttributeType.GRAPH, body)
 
 
 def _constant(value: ir.Value, array: Any, initializers: list[ir.Value]) -> ir.Value:

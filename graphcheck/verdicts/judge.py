@@ -101,16 +101,22 @@ def _complete(case: Case, evidence: Evidence, verdict: Verdict) -> None:
     if verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING) and (case.options.graphs or case.options.explain):
         with evidence.timed("steps"):
             evidence.steps = steps(case.models, case.sizes.positions, evidence.proofs)
-    if case.options.reduce is not None and evidence.divergence is not None and traced:
+    if case.options.reduce is not None:
         with evidence.timed("reduction"):
-            evidence.reduced = _reduced(case, evidence, Path(case.options.reduce))
+            evidence.reduced = _reduced(case, evidence, verdict, Path(case.options.reduce))
 
 
-def _reduced(case: Case, evidence: Evidence, folder: Path) -> dict[str, object] | None:
-    """The two small models around the first divergence, written and compared."""
+def _reduced(case: Case, evidence: Evidence, verdict: Verdict, folder: Path) -> dict[str, object]:
+    """The two small models around the first divergence, written and compared; or why there are none."""
     parting = evidence.witness
-    assert parting is not None and parting.attempt.pair is not None
-    assert parting.alignment is not None and parting.divergence is not None
+    if verdict in (Verdict.IDENTICAL, Verdict.PROVED):
+        return reduction.none("the graphs do not part")
+    if parting is None:
+        return reduction.none("the comparison ended before it was looked at where the graphs part")
+    if parting.attempt.pair is None or parting.alignment is None:
+        return reduction.none(f"the graphs could not be evaluated side by side: {parting.attempt.why()}")
+    if parting.divergence is None:
+        return reduction.none("no tensor was found at which the graphs part")
 
     def again(a: str, b: str) -> Comparison:
         with limits.within(None, _AGAIN):

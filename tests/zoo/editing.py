@@ -20,12 +20,22 @@ class Editor:
         self.model.CopyFrom(model)
         self.rng = np.random.default_rng(seed)
         self.graph = self.model.graph
-        self.constants: dict[str, np.ndarray] = {t.name: numpy_helper.to_array(t) for t in self.graph.initializer}
+        self.constants: dict[str, np.ndarray] = {}
+        self._learn()
+        self.shapes, self.types = _shapes(model)
+        self._count = 0
+
+    def _learn(self) -> None:
+        self.constants |= {t.name: numpy_helper.to_array(t) for t in self.graph.initializer}
         for node in self.graph.node:
             if node.op_type == "Constant" and (value := constant_of(node)) is not None:
                 self.constants[node.output[0]] = value
-        self.shapes, self.types = _shapes(model)
-        self._count = 0
+
+    def enter(self, number: int) -> None:
+        """Edit a body of the graph's nodes from now on, by its number; its computed tensors are taken to be float32."""
+        self.graph = [a.g for n in self.graph.node for a in n.attribute if a.HasField("g")][number]
+        self.types |= dict.fromkeys((o for n in self.graph.node for o in n.output), onnx.TensorProto.FLOAT)
+        self._learn()
 
     # -- choosing ------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
@@ -14,8 +15,11 @@ from graphcheck.kernel.proof.prover import Prover
 from graphcheck.kernel.proof.sizes import Attempt
 from graphcheck.parting import samples, witness
 from graphcheck.parting.alignment import Alignment, layout_change
+from graphcheck.parting.broken import broken
 from graphcheck.parting.budget import Budget
 from graphcheck.parting.difference import Deviation
+from graphcheck.parting.locating import Locator, located
+from graphcheck.parting.trials import Drawing
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged, Parting
@@ -46,10 +50,31 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
 def _located(case: Case, attempt: Attempt) -> Parting:
     """Where the graphs part, if they could be traced."""
     if attempt.pair is None or attempt.prover is None:
-        return Parting(attempt)
+        concrete = case.sizes.concrete(attempt.shapes, attempt.sample)
+        return Parting(attempt, None, broken(case.models, case.interface, attempt.shapes, concrete, case.contents))
     alignment = Alignment(*case.models, attempt.pair)
-    opened = [case.sizes.positions[i] for i in attempt.prover.open_pairs()]
-    return Parting(attempt, alignment, alignment.divergence(opened))
+    return Parting(attempt, alignment, Locator(case.models, attempt.pair).divergence(_opened(case, attempt.prover)))
+
+
+def _opened(case: Case, prover: Prover) -> list[tuple[int, int]]:
+    """Positions of the open outputs in A and B."""
+    return [case.sizes.positions[i] for i in prover.open_pairs()]
+
+
+def beyond_rounding(case: Case, parting: Parting, pair: Pair | None = None, shown: inputs.Arrays | None = None) -> Parting:
+    """The same with the first divergence that is more than rounding, if one can be told: at a drawn input, or at the one that
+    has ``shown`` a difference at the sizes and integers of ``pair``."""
+    attempt = parting.attempt
+    if attempt.pair is None or attempt.prover is None:
+        return parting
+    pair, opened = pair or attempt.pair, _opened(case, attempt.prover)
+    _, _, drawn = Drawing(case.interface, pair, case.options.seed, case.options.ranges).drawn({})
+    with contextlib.suppress(Undecided):  # where the time is over, what was found before stands
+        for arrays in (drawn, shown):  # one that was made smaller has too many zeros to tell tensors apart
+            found = arrays and located(case.models, pair, opened, arrays, case.options.seed, case.check_time)
+            if found:
+                return dataclasses.replace(parting, divergence=found)
+    return parting
 
 
 def _judge(case: Case, evidence: Evidence, parting: Parting) -> tuple[Judged | None, Parting]:
@@ -110,8 +135,10 @@ def _search(case: Case, pair: Pair, prover: Prover, parting: Parting) -> tuple[J
             if found or _units(search.deviations) > _units(parting.deviations):
                 parting = dataclasses.replace(parting, deviations=tuple(search.deviations))
             if found is not None:
+                parting = beyond_rounding(case, parting, each, dict(found.inputs))
                 saved = found.save(case.models, options)
                 return (Verdict.DIFFERENT, saved.reason), dataclasses.replace(parting, witness=saved.to_json())
+        parting = beyond_rounding(case, parting)
     except Undecided as error:
         return (Verdict.UNDECIDED, str(error)), parting
     return None, parting
