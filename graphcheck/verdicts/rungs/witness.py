@@ -68,7 +68,7 @@ def beyond_rounding(case: Case, parting: Parting, pair: Pair | None = None, show
     if attempt.pair is None or attempt.prover is None:
         return parting
     pair, opened = pair or attempt.pair, _opened(case, attempt.prover)
-    _, _, drawn = Drawing(case.interface, pair, case.options.seed, case.options.ranges).drawn({})
+    _, _, drawn = Drawing(case.interface, pair, seed=case.options.seed, ranges=case.options.ranges).drawn({})
     with contextlib.suppress(Undecided):  # where the time is over, what was found before stands
         for arrays in (drawn, shown):  # one that was made smaller has too many zeros to tell tensors apart
             found = arrays and located(case.models, pair, opened, arrays, case.options.seed, case.check_time)
