@@ -8,6 +8,7 @@ of both is taken. So 1 + Exp(-x) errs by little where it is about 1, however lar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ _NOTHING = np.zeros(1)
 class Rooms:
     """The rooms of the classes whose ``values`` (raw, flat) are known; ``exact`` ones have none."""
 
-    def __init__(self, terms: Terms, exact: set[int], values: Mapping[int, np.ndarray]) -> None:
+    def __init__(self, terms: Terms, exact: set[int], values: Mapping[int, Any]) -> None:
         self.terms, self.exact, self.values = terms, exact, values
         self._known: dict[tuple[int, int], np.ndarray] = {}
 
@@ -51,7 +52,7 @@ class Rooms:
         return found
 
     def _value(self, cls: int) -> np.ndarray:
-        return Real(self.values[cls], _NOTHING).value
+        return np.asarray(self.values[cls]).astype(np.float64, copy=False)
 
     def _assumed(self, cls: int) -> np.ndarray:
         x = self._value(cls)

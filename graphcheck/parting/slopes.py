@@ -16,6 +16,7 @@ makes the bound infinite.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -31,7 +32,9 @@ from graphcheck.kernel.values.domain import apply
 from graphcheck.kernel.values.float64 import Float64, Real, gamma
 from graphcheck.parting.budget import work
 from graphcheck.parting.rooms import Rooms
+from graphcheck.parting.windows import Late, added, contracts, is_late, parts, pulled
 
+Kept = np.ndarray | Late
 MARGIN = 2.0
 _HELD = 4_000_000  # elements kept at a time; all others are computed again on the way back
 _NOTHING = np.zeros(1)
@@ -72,8 +75,8 @@ class Tape:
             self._note_exact(cls)
         last = {arg: cls for cls in order for arg in self._args(cls)}  # whose use of a value is its last
         self.parts = self._parts(order, last)
-        self.starts: list[dict[int, np.ndarray]] = []
-        values: dict[int, np.ndarray] = {}
+        self.starts: list[dict[int, Kept]] = []
+        values: dict[int, Kept] = {}
         for part in self.parts:
             self.starts.append(dict(values))
             for cls in part:
@@ -81,7 +84,7 @@ class Tape:
                 for arg in self._args(cls):
                     if last[arg] == cls and arg not in kept:
                         values.pop(arg, None)
-        self.ends = {cls: Real(values[cls], _NOTHING).value for cls in kept}
+        self.ends = {cls: _dense(values[cls]) for cls in kept}
 
     def _parts(self, order: Sequence[int], last: Mapping[int, int]) -> list[list[int]]:
         """The order in pieces of a few million elements, cut where few values are alive."""
@@ -96,7 +99,7 @@ class Tape:
                 arg for arg in set(self._args(cls)) if last[arg] == cls and not self._is_constant(arg)
             ]
             if not self._is_constant(cls):
-                held += self.terms.size(cls)
+                held += 0 if is_late(self.terms, cls) else self.terms.size(cls)
                 alive += self.terms.size(cls) - sum(map(self.terms.size, counted))
         return parts
 
@@ -129,11 +132,15 @@ class Tape:
                 if slope is None:
                     continue
                 self.tick(2 * work(self.terms.terms[cls]))  # both operands' derivatives
-                args = [Real(values[a], _NOTHING).value for a in self._args(cls)]
+                ids = self._args(cls)
+                args = [self._operand(cls, place, values[a]) for place, a in enumerate(ids)]
                 with np.errstate(all="ignore"):
-                    yield cls, slope, self._share(cls, slope, args, values[cls])
-                    parts = self._pull(cls, slope, args, values[cls])
-                for arg, towards in zip(self._args(cls), parts, strict=False):
+                    value = np.asarray(values[cls])
+                    yield cls, slope, self._share(cls, slope, args, value)
+                    parts = self._pull(cls, slope, args, value)
+                if isinstance(args[0] if args else None, Late):  # the windows were summed back into their source
+                    ids[0] = self._args(ids[0])[0]
+                for arg, towards in zip(ids, parts, strict=False):
                     if towards is not None:
                         slopes[arg] = slopes[arg] + towards if arg in slopes else towards
 
@@ -143,18 +150,33 @@ class Tape:
     def _args(self, cls: int) -> list[int]:
         return [self.terms.find(a) for a in self.terms.terms[cls].args]
 
-    def _apply(self, cls: int, values: Mapping[int, np.ndarray]) -> np.ndarray:
-        self.tick(work(self.terms.terms[cls]))
-        args = [Real(values[a], np.broadcast_to(_NOTHING, values[a].shape)) for a in self._args(cls)]
-        with np.errstate(all="ignore"):
-            return apply(self.terms, self.domain, cls, args).raw
+    def _operand(self, cls: int, place: int, value: Kept) -> Any:
+        """What a class reads: large windows as they are where it reads them row by row, else all values in float64."""
+        by_rows = not place and isinstance(value, Late) and contracts(self.terms.terms[cls].verb)
+        return value if by_rows else _dense(value)
 
-    def _share(self, cls: int, slope: np.ndarray, args: Sequence[np.ndarray], value: np.ndarray) -> float:
+    def _apply(self, cls: int, values: Mapping[int, Kept]) -> Kept:
+        term, ids = self.terms.terms[cls], self._args(cls)
+        self.tick(work(term))
+        if is_late(self.terms, cls) and isinstance(term.verb, Move) and not isinstance(values[ids[0]], Late):
+            return Late(np.asarray(values[ids[0]]), term.verb.map)
+        with np.errstate(all="ignore"):
+            if isinstance(term.verb, Contract) and isinstance(windows := values[ids[0]], Late) and contracts(term.verb):
+                verb, other = term.verb, Real(_dense(values[ids[1]]), _NOTHING)
+                made = np.empty((verb.m, verb.n))
+                for at, rows in windows.rows(verb.k):
+                    block = dataclasses.replace(verb, m=len(rows))
+                    shape = (block.batches, block.m, block.n, block.k, block.kn)
+                    made[at] = self.domain.contract(_real(rows), other, *shape).raw.reshape(-1, verb.n)
+                return made.reshape(-1)
+            return apply(self.terms, self.domain, cls, [_real(np.asarray(values[a])) for a in ids]).raw
+
+    def _share(self, cls: int, slope: np.ndarray, args: Sequence[Any], value: np.ndarray) -> float:
         """The sum of |derivative| * rounding over the elements of one step."""
         term = self.terms.terms[cls]
         match term.verb:
             case Contract(batches, m, n, k, kn):  # sum |a_k b_k| <= |a| |b|, in Euclidean norms
-                rows = np.sqrt(np.square(args[0]).reshape(batches[0], m, k).sum(axis=2))
+                rows = np.sqrt(_squares(args[0], k)).reshape(batches[0], m)
                 table = np.square(args[1]).reshape(batches[1], *((k, n) if kn else (n, k)))
                 columns = np.sqrt(table.sum(axis=1 if kn else 2))
                 both = np.einsum(
@@ -202,16 +224,14 @@ class Tape:
         self.kinks += 2 * float(np.sum(np.abs(slope) * room, where=np.broadcast_to(near, slope.shape)))
 
     def _pull(
-        self, cls: int, slope: np.ndarray, args: Sequence[np.ndarray], value: np.ndarray
+        self, cls: int, slope: np.ndarray, args: Sequence[Any], value: np.ndarray
     ) -> list[np.ndarray | None]:
         """The derivatives towards a verb's operands (None: a constant), given those towards its result."""
         term, ids = self.terms.terms[cls], self._args(cls)
         fixed = [self._is_constant(a) for a in ids]
         match term.verb:
             case Move(map_):
-                sizes = [a.size for a in args]
-                whole = np.bincount(map_.index, slope, 1 + sum(sizes))[1:]
-                return list(np.split(whole, np.cumsum(sizes)[:-1]))
+                return list(pulled(map_, slope, [a.size for a in args]))
             case Ew():
                 return self._elementwise(cls, slope, ids, args, value)
             case Contract() as verb:
@@ -274,7 +294,7 @@ class Tape:
                 continue
             flow = np.where(slope == 0, 0.0, slope * partial)
             if map_ is not None:
-                flow = np.bincount(map_.index, flow, 1 + arg.size)[1:]
+                (flow,) = pulled(map_, np.broadcast_to(flow, (map_.size,)), [arg.size])
             elif arg.size == 1:
                 flow = flow.sum(keepdims=True)
             result.append(flow)
@@ -316,9 +336,40 @@ class Tape:
         return partials
 
 
-def _contract(
-    verb: Contract, slope: np.ndarray, args: Sequence[np.ndarray], fixed: Sequence[bool]
-) -> list[np.ndarray | None]:
+def _dense(value: Kept) -> np.ndarray:
+    """All values in float64."""
+    return np.asarray(value).astype(np.float64, copy=False)
+
+
+def _real(value: np.ndarray) -> Real:
+    return Real(value.reshape(-1), np.broadcast_to(_NOTHING, (value.size,)))
+
+
+def _squares(windows: Any, k: int) -> np.ndarray:
+    """The sum of the squares of each row."""
+    if not isinstance(windows, Late):
+        return np.asarray(np.square(windows).reshape(-1, k).sum(axis=1))
+    return np.concatenate([np.square(rows).sum(axis=1) for _, rows in windows.rows(k)])
+
+
+def _through_windows(verb: Contract, slope: np.ndarray, windows: Late, b: np.ndarray, fixed: bool) -> list[np.ndarray | None]:
+    """The derivatives towards the source of the windows, and towards the other operand."""
+    form, up = windows.map.form, slope.reshape(verb.m, verb.n)
+    assert form is not None
+    table = b.reshape((verb.k, verb.n) if verb.kn else (verb.n, verb.k))
+    total, to_b = np.zeros(windows.source.size), np.zeros(table.shape)
+    for at, part in parts(form, verb.k):
+        towards = up[at] @ (table.T if verb.kn else table)
+        if part is not None and not added(total, part, towards):
+            total += np.bincount(Map(part, None, b"").index, towards.reshape(-1), 1 + total.size)[1:]
+    for at, rows in () if fixed else windows.rows(verb.k):
+        to_b += rows.T @ up[at] if verb.kn else up[at].T @ rows
+    return [total, None if fixed else to_b.reshape(-1)]
+
+
+def _contract(verb: Contract, slope: np.ndarray, args: Sequence[Any], fixed: Sequence[bool]) -> list[np.ndarray | None]:
+    if isinstance(args[0], Late):
+        return _through_windows(verb, slope, args[0], args[1], fixed[1])
     batches, m, n, k, kn = verb.batches, verb.m, verb.n, verb.k, verb.kn
     up = slope.reshape(-1, m, n)
     a = args[0].reshape(batches[0], m, k)

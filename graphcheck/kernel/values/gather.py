@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import as_strided
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.strided import Guard, Strided
 
-_PIECES = 1024  # of a guarded box that are copied one after the other
+PIECES = 1024  # of a guarded box that are copied one after the other
 
 
 def picked(parts: Sequence[np.ndarray], map_: Map) -> np.ndarray:
@@ -32,32 +32,38 @@ def _viewed(table: np.ndarray, form: Strided) -> np.ndarray | None:
     """The elements by strided views; None where the guards leave no few boxes of them."""
     lead = table.shape[:-1]
     if not form.guards:
-        return _view(table, form.start, form.box, form.strides).reshape(*lead, -1)
-    fixed = _fixed(form.box, form.guards)
-    if math.prod(form.box[j] for j in fixed) > _PIECES:
+        return view(table, form.start, form.box, form.strides).reshape(*lead, -1)
+    fixed = fixed_digits(form.box, form.guards)
+    if math.prod(form.box[j] for j in fixed) > PIECES:
         return None
     out = np.zeros((*lead, *form.box), table.dtype)
-    every = (slice(None),) * len(lead)
+    for places, start, box in boxes(form, fixed):
+        out[(slice(None),) * len(lead) + places] = view(table, start, box, form.strides)
+    return out.reshape(*lead, -1)
+
+
+def boxes(form: Strided, fixed: Sequence[int]) -> Iterator[tuple[tuple[slice, ...], int, list[int]]]:
+    """(slices of the box, first source element, lengths) of the boxes that the guards leave, one for each choice of the
+    ``fixed`` digits."""
     for values in itertools.product(*(range(form.box[j]) for j in fixed)):
         held = [range(n) for n in form.box]
         for j, value in zip(fixed, values, strict=True):
             held[j] = range(value, value + 1)
         if all(_narrow(held, fixed, guard) for guard in form.guards):
             start = form.start + sum(stride * digit.start for stride, digit in zip(form.strides, held, strict=True))
-            places = (*every, *(slice(digit.start, digit.stop) for digit in held))
-            out[places] = _view(table, start, [len(digit) for digit in held], form.strides)
-    return out.reshape(*lead, -1)
+            yield tuple(slice(digit.start, digit.stop) for digit in held), start, [len(digit) for digit in held]
 
 
-def _view(table: np.ndarray, start: int, box: Sequence[int], strides: Sequence[int]) -> np.ndarray:
+def view(
+    table: np.ndarray, start: int, box: Sequence[int], strides: Sequence[int], *, writeable: bool = False
+) -> np.ndarray:
     """[..., *box] of [..., n], without a copy."""
     step = table.strides[-1]
-    return as_strided(
-        table[..., start:], (*table.shape[:-1], *box), (*table.strides[:-1], *(s * step for s in strides)), writeable=False
-    )
+    steps = (*table.strides[:-1], *(s * step for s in strides))
+    return as_strided(table[..., start:], (*table.shape[:-1], *box), steps, writeable=writeable)
 
 
-def _fixed(box: Sequence[int], guards: Sequence[Guard]) -> list[int]:
+def fixed_digits(box: Sequence[int], guards: Sequence[Guard]) -> list[int]:
     """Digits, the smallest first, after whose choice every guard bounds one digit at most."""
     fixed: list[int] = []
     for coefficients, _, _ in guards:

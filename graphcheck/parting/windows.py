@@ -1,0 +1,101 @@
+"""Large windows of a Conv that are made a few rows at a time, where a contraction reads them, and summed back likewise."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.strided import Strided, normal
+from graphcheck.kernel.terms.verbs import Contract, Move
+from graphcheck.kernel.values.gather import PIECES, boxes, fixed_digits, picked, view
+
+_LARGE, _BLOCK = 2_000_000, 1_000_000  # elements of windows that are not made whole, and of those made at a time
+_GROWTH = 2  # times the elements of their source
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Late:
+    """What a map of a form makes of a ``source``; numpy makes all of it where it is asked for."""
+
+    source: np.ndarray
+    map: Map
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        made = picked([self.source], self.map)
+        return made if dtype is None else made.astype(dtype, copy=False)
+
+    def rows(self, width: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """The windows as [rows, width], in blocks of rows, in float64."""
+        form = self.map.form
+        assert form is not None
+        for at, part in parts(form, width):
+            shape = (at.stop - at.start, width)
+            made = np.zeros(shape) if part is None else picked([self.source], Map(part, None, b""))
+            yield at, made.astype(np.float64, copy=False).reshape(shape)
+
+
+def is_late(terms: Terms, cls: int) -> bool:
+    """Whether a class is large windows of another one."""
+    term = terms.terms[cls]
+    if not isinstance(term.verb, Move) or len(term.args) != 1 or term.verb.map.form is None:
+        return False
+    return term.size > max(_LARGE, _GROWTH * terms.size(term.args[0]))
+
+
+def contracts(verb: object) -> bool:
+    """Whether a verb reads its first operand row by row."""
+    return isinstance(verb, Contract) and verb.batches == (1, 1)
+
+
+def parts(form: Strided, width: int) -> Iterator[tuple[slice, Strided | None]]:
+    """(rows, their form or None for padding alone): blocks of the rows of [rows, ``width``], cut along the first digits."""
+    at = 0
+    while at + 1 < len(form.box) and math.prod(form.box[at:]) > _BLOCK and not math.prod(form.box[at + 1 :]) % width:
+        at += 1
+    at -= bool(at)
+    inside = math.prod(form.box[at + 1 :])
+    step = form.box[at] if inside % width else max(1, _BLOCK // inside)
+    row = 0
+    for outer in np.ndindex(*form.box[:at]):
+        for first in range(0, form.box[at], step):
+            fixed = (*outer, first)
+            box = (min(step, form.box[at] - first), *form.box[at + 1 :])
+            start = form.start + sum(s * v for s, v in zip(form.strides, fixed, strict=False))
+            guards = []
+            for coefficients, low, high in form.guards:
+                known = sum(c * v for c, v in zip(coefficients, fixed, strict=False))
+                guards.append((coefficients[at:], low - known, high - known))
+            rows = math.prod(box) // width
+            yield slice(row, row + rows), normal(box, start, form.strides[at:], guards)
+            row += rows
+
+
+def added(total: np.ndarray, form: Strided, values: np.ndarray) -> bool:
+    """Add values at the places that a form reads them from; False, and nothing done, where that takes too many boxes."""
+    fixed = fixed_digits(form.box, form.guards)
+    span = 0
+    for j in sorted((j for j in range(len(form.box)) if j not in fixed), key=lambda j: abs(form.strides[j])):
+        if abs(form.strides[j]) <= span:  # two of them would meet
+            fixed.append(j)
+        else:
+            span += abs(form.strides[j]) * (form.box[j] - 1)
+    if math.prod(form.box[j] for j in fixed) > PIECES:
+        return False
+    table = values.reshape(form.box)
+    for places, start, box in boxes(form, fixed):
+        view(total, start, box, form.strides, writeable=True)[...] += table[places]
+    return True
+
+
+def pulled(map_: Map, slope: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
+    """The derivatives towards the sources of a movement, given those towards its result."""
+    total: np.ndarray = np.zeros(sum(sizes))
+    if map_.form is None or not added(total, map_.form, slope):
+        total = np.bincount(map_.index, slope, 1 + total.size)[1:]
+    return list(np.split(total, np.cumsum(sizes)[:-1]))

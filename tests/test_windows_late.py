@@ -1,0 +1,74 @@
+"""Large windows that are made a few rows at a time: the values, bounds and derivatives of those that are made whole."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphcheck.kernel.geometry import Window, im2col_form
+from graphcheck.kernel.terms.maps import Maps
+from graphcheck.kernel.terms.rules import RULES
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Leaf
+from graphcheck.parting import windows
+from graphcheck.parting.slopes import Tape
+
+IMAGE, KERNEL = (2, 3, 9, 8), (3, 2)
+pads = st.sampled_from([[0] * 4, [1] * 4, [2, 0, 1, 3]])
+
+
+def walked(pad: list[int], stride: int, dilation: int, fixed: bool) -> tuple[np.ndarray, float, dict[Any, np.ndarray]]:
+    """The values of Exp of a tenth of a Conv, the bound of an element and its derivatives."""
+    terms, rng = Terms(RULES), np.random.default_rng(0)
+    window = Window.resolve({"pads": pad, "strides": [stride] * 2, "dilations": [dilation] * 2}, IMAGE[2:], KERNEL)
+    k, rows = 18, IMAGE[0] * math.prod(window.out_shape(IMAGE[2:]))
+    given = {("input", "x"): rng.standard_normal(math.prod(IMAGE)), ("input", "w"): rng.standard_normal(k * 5)}
+    x = terms.leaf(("input", "x"), math.prod(IMAGE))
+    weight = terms.const(given["input", "w"]) if fixed else terms.leaf(("input", "w"), k * 5)
+    columns = terms.move((x,), terms.maps.of(im2col_form(IMAGE, window, 1)))
+    y = terms.contract(columns, weight, (1, 1), rows, 5, k, fixed)
+    root = terms.ew("exp", [(terms.ew("mul", [(y, None), (terms.const(np.full(1, 0.1)), None)], rows * 5), None)], rows * 5)
+    tape = Tape(terms, given, [root])
+    found = tape.back(root, 7)
+    leaves = {verb.key: slope for cls, slope, _ in found if isinstance(verb := terms.terms[cls].verb, Leaf)}
+    return tape.value(root), tape.bound(root, 7), leaves
+
+
+@settings(max_examples=20)
+@given(pads, st.integers(1, 2), st.integers(1, 2), st.booleans())
+def test_windows_made_by_rows_tell_the_same(pad: list[int], stride: int, dilation: int, fixed: bool) -> None:
+    whole = walked(pad, stride, dilation, fixed)
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in (("_LARGE", 0), ("_GROWTH", 0), ("_BLOCK", 200)):
+            patched.setattr(windows, name, value)
+        by_rows = walked(pad, stride, dilation, fixed)
+    assert np.abs(by_rows[0] / whole[0] - 1).max() < 1e-13 and abs(by_rows[1] / whole[1] - 1) < 1e-9
+    assert by_rows[2].keys() == whole[2].keys() and len(whole[2]) == 2 - fixed
+    for key, slope in whole[2].items():
+        assert np.abs(by_rows[2][key] - slope).max() <= 1e-12 * np.abs(slope).max()
+
+
+def test_no_windows_are_made_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    monkeypatch.setattr(windows, "picked", lambda parts, map_: made.append(map_.size) or picked(parts, map_))
+    picked = __import__("graphcheck.kernel.values.gather", fromlist=["picked"]).picked
+    for name, value in (("_LARGE", 0), ("_BLOCK", 200)):
+        monkeypatch.setattr(windows, name, value)
+    walked([1] * 4, 1, 1, True)
+    assert made and max(made) <= 200 * 2
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(-4, 4)), min_size=1, max_size=4))
+def test_what_was_read_is_added_where_it_was_read(digits: list[tuple[int, int]]) -> None:
+    start = -sum(min(0, stride * (count - 1)) for count, stride in digits)
+    span = start + 1 + sum(max(0, stride * (count - 1)) for count, stride in digits)
+    form = windows.normal([n for n, _ in digits], start, [s for _, s in digits])
+    assert form is not None
+    slope = np.arange(1.0, 1 + form.size)
+    (found,) = windows.pulled(Maps().of(form), slope, [span])
+    assert np.array_equal(found, np.bincount(form.index(), slope, 1 + span)[1:])
