@@ -47,8 +47,10 @@ _LONGEST = 1000  # characters of a sentence on standard error
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; trouble is one sentence on standard error, never a traceback."""
-    if arguments is None and (code := processes.supervised()) is not None:
-        return code
+    if arguments is None:
+        if (code := processes.supervised()) is not None:
+            return code
+        processes.keep_objects()
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # None where closed, as by >&-
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -123,3 +123,14 @@ def test_an_interrupted_command_leaves_whole_files_or_none(here: Path, name: str
             model_.read(path)
         for file in found:
             Path(file).unlink()
+
+
+def test_python_looks_for_garbage_less_often_in_a_process_of_our_own_alone() -> None:
+    """A program that calls ``main`` keeps its own ways."""
+    code = (
+        "import gc, sys\nfrom graphcheck import processes\nfrom graphcheck.cli import main\n"
+        "before = gc.get_threshold()\nassert main(['--version']) == 0 and gc.get_threshold() == before\n"
+        "processes.supervised = lambda: None\nsys.argv = ['graphcheck', '--version']\n"
+        "assert main() == 0 and gc.get_threshold()[0] > 10 * before[0] and gc.isenabled()"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

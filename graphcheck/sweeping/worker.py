@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from graphcheck import deferred, outcome
+from graphcheck import deferred, outcome, processes
 from graphcheck.errors import GraphcheckError, Undecided
 from graphcheck.sweeping.child import failure
 from graphcheck.words import size
@@ -116,6 +116,7 @@ def _read_line() -> bytes:
 
 def main() -> None:
     """Read, do, answer, end; what libraries print on standard output goes to standard error."""
+    processes.keep_objects()
     task = json.loads(_read_line())
     answers = os.dup(1)
     os.dup2(2, 1)
