@@ -19,6 +19,7 @@ from graphcheck.formats.console import Terminal
 from graphcheck.formats.json import plain, write_json
 from graphcheck.formats.terminal import show_comparison, show_rewrite
 from graphcheck.options import Options, Required, Rewriting, Told
+from graphcheck.runs import early
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparison, Verdict
 from graphcheck.words import safe
 
@@ -45,7 +46,8 @@ def compare(a: SideA, b: SideB, required: Required, told: Told, options: Options
         graphs=bool(told.json or told.report),
     )
     terminal = Terminal(quiet=told.json == "-" or any(file is None for _, file in wanted))
-    result = _compared(terminal, a, b, options)
+    with early.begun(options.run):
+        result = _compared(terminal, a, b, options)
     data = result.to_json() | {"command": _command()}
     written = write_result(data, told.json, told.report)
     write_formats(result, wanted, required.require or Verdict.WITHIN_ROUNDING)

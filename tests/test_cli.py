@@ -94,6 +94,16 @@ def test_compare_loads_no_more_than_it_needs(conv: Path, moved: Path, options: l
     assert loaded & UNUSED == set() and {"numpy", "onnx", "onnx_ir"} <= loaded
 
 
+@pytest.mark.parametrize(("options", "begun"), [([], [False]), (["--no-run"], [])])
+def test_onnxruntime_is_begun_while_the_packages_load(conv: Path, moved: Path, options: list[str], begun: list[bool]) -> None:
+    command = ["compare", str(conv), str(moved), *options]
+    loaded_after(
+        "import sys\nfrom graphcheck.runs import early\nfrom graphcheck.cli import main\nstart, begun = early.start, []\n"
+        "early.start = lambda: begun.append('onnx' in sys.modules) or start()\n"
+        f"assert main({command}) == 0 and begun == {begun} and early._begun == []"
+    )
+
+
 @pytest.mark.parametrize("statement", ["import networkx", "import sympy", "import rich.text"])
 def test_an_unused_package_is_seen(conv: Path, statement: str) -> None:
     loaded = loaded_after(f"from graphcheck.cli import main\nmain(['compare', {str(conv)!r}, {str(conv)!r}])\n{statement}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import onnx_ir as ir
 import pytest
 
 from graphcheck.errors import ModelError, UsageError
+from graphcheck.runs import early
 from graphcheck.runs import session as runtime
 from graphcheck.runs.child import RemoteSession, why_refused
 from graphcheck.runs.session import Arrays, RunError, load, measure
@@ -149,3 +152,27 @@ def test_measure_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     times = measure(sessions, runs=3)
     assert calls == ["a", "b", *"ababab"]
     assert all(0 < t.min <= t.median <= t.max and t.runs == 3 for t in times.values())
+
+
+def test_a_process_begun_early_is_taken_once() -> None:
+    with early.begun(True):
+        first, second = early.started(), early.started()
+        assert first.pid != second.pid
+    for process in (first, second):
+        assert process.poll() is None
+        process.communicate()  # its input ends, and so does it
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, ValueError])
+def test_a_process_that_nobody_took_is_ended(error: type[BaseException] | None) -> None:
+    with contextlib.suppress(KeyboardInterrupt, ValueError), early.begun(True):
+        (process,) = early._begun
+        if error is not None:
+            raise error
+    assert process.returncode == -signal.SIGKILL and early._begun == []
+
+
+def test_no_process_is_begun_where_none_is_wanted() -> None:
+    with early.begun(False):
+        assert early._begun == []

@@ -26,12 +26,12 @@ import numpy as np
 
 from graphcheck import limits, processes
 from graphcheck.errors import ModelError, UsageError
-from graphcheck.runs.session import Arrays, RunError, Source, load
+from graphcheck.runs import early
+from graphcheck.runs.session import Arrays, RunError, Source, load, prepare
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_START = "from graphcheck.runs.child import serve; serve()"
 _LONGEST_HEADER = 2**28
 _SIZE = struct.Struct("<Q")
 
@@ -147,14 +147,7 @@ class _Child:
     """The process and its pipes."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [*processes.PYTHON, "-c", _START],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            # onnxruntime 1.32 reports every run to its makers unless told not to before it is imported
-            env={"ORT_DISABLE_TELEMETRY": "1"} | processes.environment(),
-        )
+        self.process = early.started()
         _living.add(self)
 
     def ask(self, task: dict[str, Any], arrays: Mapping[str, Any], timeout: float) -> tuple[dict[str, Any], Arrays]:
@@ -289,6 +282,8 @@ def serve() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(Exception):  # before there is anything to do; the first task tells why it is not possible
+        prepare()
     session = None
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while True:

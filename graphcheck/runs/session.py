@@ -106,6 +106,11 @@ class Runs(Protocol):
         """Outputs by name."""
 
 
+def prepare() -> None:
+    """Import onnxruntime, which the first :func:`load` does else."""
+    import onnxruntime  # noqa: F401
+
+
 def load(
     model: Source,
     *,
