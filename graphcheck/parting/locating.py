@@ -164,6 +164,35 @@ class Locator:
             return self._above(x, y, _DEPTH) or made
         return (ready[0][0] if ready[0] else None), None
 
+    def settled(self, open_outputs: Sequence[tuple[int, int]]) -> bool:
+        """Whether the first divergence is all that is different on the way to the open outputs, as the nodes are written."""
+        apart = [self.apart(side, [row[side] for row in open_outputs]) for side in (0, 1)]
+        a, b = self._first([self._ready(side, apart[side]) for side in (0, 1)], open_outputs)
+        return all(step is b or self._as_written(step, a, b) for step in apart[1])
+
+    def _as_written(self, step: Step, a: Step | None, b: Step | None) -> bool:
+        """Whether a node of B has a namesake in A with the same attributes that reads the same, but for what ``b`` gives."""
+        other = self.namesake(step)
+        if other is None or len(other.node.inputs) != len(step.node.inputs):
+            return False
+        if not _same_attributes(other.node, step.node):
+            return False
+        return all(self._read_alike(x, y, a, b) for x, y in zip(other.node.inputs, step.node.inputs, strict=True))
+
+    def _read_alike(self, x: ir.Value | None, y: ir.Value | None, a: Step | None, b: Step | None) -> bool:
+        if x is None or y is None:
+            return x is y
+        arrays = [self.sides[side].values.get(v) for side, v in ((0, x), (1, y))]
+        if isinstance(arrays[0], np.ndarray) and isinstance(arrays[1], np.ndarray):
+            return np.array_equal(arrays[0], arrays[1])
+        x, y = self.sides[0].source(x), self.sides[1].source(y)
+        made = self.sides[0].made.get(x), self.sides[1].made.get(y)
+        if made[0] is None or made[1] is None:
+            return made == (None, None) and x.name == y.name
+        if made[1] is b or made[0] is a:
+            return True
+        return self.namesake(made[1]) is made[0] and x.index() == y.index()
+
     def _partner(self, step: Step, ready: list[Step]) -> Step | None:
         """A's node that stands where B's stands: of its name, or that reads most of the same."""
         namesake = self.namesake(step)
@@ -259,6 +288,13 @@ class Locator:
         return Place(name, node_name(step.node), op_name(step.node), tuple(map(node_name, step.around)))
 
 
+def _same_attributes(a: ir.Node, b: ir.Node) -> bool:
+    """Whether two nodes have the same attributes; bodies are looked at node by node elsewhere."""
+    rows = [{k: v.value for k, v in n.attributes.items() if v.type != ir.AttributeType.GRAPH} for n in (a, b)]
+    plain = all(not isinstance(v, ir.TensorProtocol) for row in rows for v in row.values())
+    return plain and rows[0] == rows[1]
+
+
 def located(
     models: tuple[ir.Model, ir.Model],
     pair: Pair,
@@ -267,12 +303,14 @@ def located(
     seed: int,
     tick: Callable[[], None],
 ) -> Divergence | None:
-    """The first divergence that is more than rounding at ``inputs`` (by pair key); None if there is none."""
+    """The first divergence that is more than rounding at ``inputs`` (by pair key); None if there is none, or one alone."""
     terms = pair.terms
     leaves = {("input", name): np.asarray(value, np.float64) for name, value in inputs.items()}
     outputs = [(pair.a.outputs[i], pair.b.outputs[j]) for i, j in open_outputs]
     roots = [(x.cls, y.cls) for x, y in outputs if isinstance(x, Tensor) and isinstance(y, Tensor)]
     exact = Locator(models, pair)
+    if exact.settled(open_outputs):
+        return None
     tensors = tuple(set(exact.roots[side]) for side in (0, 1))
     found = near(terms, roots, (tensors[0], tensors[1]), leaves, unit_of(pair.a, pair.b), seed, tick)
     if not found:

@@ -23,7 +23,7 @@ from graphcheck.kernel.values.float64 import Float64, Real
 from graphcheck.parting.budget import work
 from graphcheck.parting.difference import SPREAD_FACTOR
 
-MAX_WORK = 3e9  # for both evaluations (see budget.py)
+MAX_WORK = 1e9  # for both evaluations (see budget.py)
 _HELD = 30_000_000  # elements of A's tensors that wait for a partner
 _COLUMNS = 64  # of a sketch: parts of a tensor that are summed with weights
 _LOOSE = 1e-2  # how near a sketch must come for the tensors to be compared, relatively
