@@ -248,6 +248,8 @@ class Locator:
 
     def _repairs(self, a: Step, b: Step, rows: Sequence[tuple[ir.Value, ir.Value]]) -> bool:
         """Whether B's node gives what A's does once it reads A's tensors in the places of its own."""
+        if b.results:
+            return True  # what a body gives is not read, but handed on
         others = {}
         for x, y in rows:
             other, mine = (self.sides[side].values.get(v) for side, v in ((0, x), (1, y)))
