@@ -324,3 +324,21 @@ def test_products_of_what_is_quantized_on_the_way(fused: str) -> None:
     assert graphcheck.compare(a, b, run=False).verdict == "proved"
     wrong = model(f"{DYNAMIC} {fused.replace('sb', 'other')} }}", 17)
     assert graphcheck.compare(a, wrong, run=False).verdict in ("different", "undecided")
+
+
+@pytest.mark.parametrize("op", ["com.microsoft.Inverse", "com.microsoft.GridSample"])
+def test_an_operator_that_nobody_knows_has_the_shape_that_onnxruntime_gives_it(op: str) -> None:
+    def proto(first: str, body: str) -> onnx.ModelProto:
+        inverse = op.endswith("Inverse")
+        call = f"{op} ({first})" if inverse else f"{op} <mode = \"bilinear\"> ({first}, g)"
+        inputs, shape = ("float[2,4,4] x", "float[2,4,4]") if inverse else ("float[2,1,4,4] x, float[2,3,5,2] g", "float[2,1,3,5]")
+        return model(f"g ({inputs}) => ({shape} y) <float two = {{2.0}}, float half = {{0.5}}> {{ n = Neg(x) i = {call} {body} }}", 21)
+
+    a, b = proto("x", "m = Mul(i, two) y = Relu(m)"), proto("x", "m = Div(i, half) y = Relu(m)")
+    found = graphcheck.compare(a, b)
+    assert found.verdict == "proved", found.reason
+    name = op.replace("com.microsoft.", "")
+    assert f"the shape of what com.microsoft.{name} gives is taken from onnxruntime" in found.evidence["proof"]["assumptions"]
+    assert graphcheck.compare(a, proto("n", "m = Mul(i, two) y = Relu(m)")).verdict in ("undecided", "different")
+    alone = graphcheck.compare(a, b, run=False)
+    assert alone.verdict == "undecided" and f"the shape of what com.microsoft.{name} gives is not known" in alone.reason

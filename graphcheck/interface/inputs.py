@@ -101,6 +101,11 @@ def numbers(arrays: Mapping[str, Array]) -> dict[str, int | float | bool]:
     return {name: array.item() for name, array in arrays.items() if array.size == 1 and array.dtype.kind in "iub"}
 
 
+def leaves_of(inputs: Mapping[str, Array]) -> dict[tuple[str, str], Array]:
+    """Inputs by the keys of their leaves, in float64; strings as they are."""
+    return {("input", name): x if x.dtype.kind in "OSUT" else x.astype(np.float64) for name, x in inputs.items()}
+
+
 def side_inputs(interface: Interface, inputs: Mapping[str, Array]) -> tuple[Arrays, Arrays]:
     """What to feed to A and to B: under each side's names, cast to its declared dtypes."""
     sides: tuple[Arrays, Arrays] = ({}, {})
@@ -118,6 +123,7 @@ def save_npz(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                array = array.astype(str) if array.dtype.kind == "O" else array
                 # ml_dtypes have no numpy format: their bits are written as opaque bytes, as numpy would.
                 raw = array if array.dtype.isbuiltin == 1 else array.view(f"V{array.dtype.itemsize}")
                 np.lib.format.write_array(file, raw, allow_pickle=False)
@@ -205,6 +211,8 @@ def _draw(pair: PortPair, shape: tuple[int, ...], spec: InputSpec, rng: np.rando
     bounds = next((by_name[port.name] for port in ports if port.name in by_name), by_name.get(""))
     if dtypes[0].kind == "b":
         return rng.integers(0, 2, shape).astype(bool)
+    if dtypes[0].kind == "O":
+        return np.asarray(rng.choice(np.asarray(WORDS, object), shape), object)
     if _is_integer(dtypes[0]):
         return _integers(pair, shape, spec, rng, bounds).astype(dtypes[0])
     values = _floats(shape, spec, rng, bounds)
@@ -222,6 +230,9 @@ def _draw(pair: PortPair, shape: tuple[int, ...], spec: InputSpec, rng: np.rando
             values,
         )
     return values.astype(dtypes[0])
+
+
+WORDS = ("", "a", "b", "1", "A b")  # what strings are drawn from
 
 
 def _floats(

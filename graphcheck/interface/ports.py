@@ -41,13 +41,10 @@ class Port:
         return self.dtype.upper() in ir.DataType.__members__ and self.dtype != "undefined"
 
     def numpy_dtype(self) -> np.dtype[Any]:
-        """The numpy (or ml_dtypes) dtype; :class:`UsageError` for strings, sequences and optionals."""
+        """The numpy (or ml_dtypes) dtype, object for strings; :class:`UsageError` for sequences and optionals."""
         if not self.is_tensor:
             raise UsageError(f"input {self.name!r} has type {self.dtype}: only tensors can be fed")
-        kind = ir.DataType[self.dtype.upper()]
-        if kind == ir.DataType.STRING:
-            raise UsageError(f"input {self.name!r} has type {self.dtype}: give its values with --inputs FILE.npz")
-        return np.dtype(kind.numpy())
+        return np.dtype(ir.DataType[self.dtype.upper()].numpy())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -276,7 +276,7 @@ class Interpreter:
             known = all(d.HasField("dim_value") for d in dims)
             dtype = np.dtype(ir.DataType(kind.tensor_type.elem_type).numpy())
             shapes.append((tuple(d.dim_value for d in dims), dtype) if known else None)
-        return self._unknown(node, inputs, shapes)
+        return self._unknown(node, inputs, self._seen(node, inputs, shapes))
 
     def _opaque_declared(self, node: Node, inputs: list[Value]) -> list[Value]:
         """An operator without a schema: the shapes that the model declares for its outputs, where they are static."""
@@ -285,7 +285,23 @@ class Interpreter:
             dims = model_.declared_shape(value)
             static = dims is not None and all(isinstance(d, int) for d in dims) and value.dtype is not None
             shapes.append((tuple(dims), np.dtype(value.dtype.numpy())) if static else None)  # type: ignore[union-attr,arg-type]
-        return self._unknown(node, inputs, shapes)
+        return self._unknown(node, inputs, self._seen(node, inputs, shapes))
+
+    def _seen(self, node: Node, inputs: Sequence[Value], shapes: list[Any]) -> list[Any]:
+        """The shapes, where one is not known those that a runtime gives, if it does run the operator."""
+        lacks = any(shape is None and node.present_outputs[i] and _is_read(node, i) for i, shape in enumerate(shapes))
+        if self.m.observe is None or node.has_graphs() or not lacks:
+            return shapes
+        key = ("observed", node.key(), tuple(reference.steering(x) for x in inputs))
+        if key not in self.m.memo:
+            types = {f"i{i}": t for i, t in enumerate(types_of(inputs)) if inputs[i] is not None}
+            data = {f"i{i}": x for i, x in enumerate(inputs) if isinstance(x, np.ndarray)}
+            found = self.m.observe(node.proto(), {"": 17, **self.model.opset_imports}, types, data)
+            places = iter(found or ())
+            self.m.memo[key] = found and [next(places) if there else None for there in node.present_outputs]
+        if self.m.memo[key]:
+            self.m.assumptions.add(f"the shape of what {node.domain}.{node.op_type} gives is taken from onnxruntime")
+        return self.m.memo[key] or shapes
 
     def _unknown(self, node: Node, inputs: list[Value], shapes: Sequence[Any]) -> list[Value]:
         if node.has_graphs():

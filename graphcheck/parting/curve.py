@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from graphcheck.errors import GraphcheckError, Undecided
 from graphcheck.files import model as model_
-from graphcheck.interface.inputs import Arrays, side_inputs
+from graphcheck.interface.inputs import Arrays, leaves_of, side_inputs
 from graphcheck.interface.ports import Interface
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.values.domain import evaluate
@@ -127,7 +127,7 @@ def _spread(pair: Pair, classes: list[int], inputs: Arrays, seed: int) -> dict[i
     terms = pair.terms
     if sum(terms.size(cls) for cls in terms.order(classes)) > MAX_WORK:
         return {}
-    leaves = {("input", name): np.asarray(value, np.float64) for name, value in inputs.items()}
+    leaves = leaves_of(inputs)
     deadline = time.monotonic() + MAX_SECONDS
     found: dict[int, float] = {}
 

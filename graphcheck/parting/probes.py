@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.interface.inputs import Arrays
+from graphcheck.interface.inputs import WORDS, Arrays, leaves_of
 from graphcheck.interface.ports import Interface
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.terms.functions import function
@@ -142,7 +142,7 @@ def _values(terms: Terms, classes: Sequence[int], arrays: Mapping[str, np.ndarra
 
 
 def _leaves(arrays: Mapping[str, np.ndarray]) -> dict[tuple[Any, ...], np.ndarray]:
-    return {("input", name): np.asarray(value, np.float64) for name, value in arrays.items()}
+    return leaves_of(arrays)
 
 
 def _grid() -> np.ndarray:
@@ -156,7 +156,7 @@ def _drawn(pair: Pair, interface: Interface, pool: np.ndarray, rng: np.random.Ge
         side = port.a or port.b
         assert side is not None
         shape, dtype = pair.shapes[port.key], side.numpy_dtype()
-        values = rng.choice(pool, shape)
+        values = rng.choice(np.asarray(WORDS, object) if dtype.kind == "O" else pool, shape)
         if dtype.kind == "b":
             arrays[port.key] = rng.integers(0, 2, shape).astype(bool)
             continue

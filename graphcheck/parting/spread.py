@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck.errors import Exhausted, Oversized, Undecided
-from graphcheck.interface.inputs import side_inputs
+from graphcheck.interface.inputs import leaves_of, side_inputs
 from graphcheck.interface.ports import Interface
 from graphcheck.kernel.interpreter import Interpreter
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
@@ -67,7 +67,7 @@ def _own(model: ir.Model, feeds: Mapping[str, np.ndarray], fixed: set[str], seed
     trace = Interpreter(model, algebra).run(given)
     outputs = dict(zip((v.name for v in model.graph.outputs), trace.outputs, strict=True))
     classes = {str(name): find(y.cls) for name, y in outputs.items() if isinstance(y, Tensor)}
-    leaves = {("input", name): np.asarray(x, np.float64) for name, x in feeds.items()}
+    leaves = leaves_of(feeds)
     spread = dict.fromkeys((str(name) for name in outputs), 0.0)
     with np.errstate(all="ignore"):
         exact = evaluate(terms, Float64(leaves, bounds=False), list(classes.values()))

@@ -19,6 +19,7 @@ from graphcheck.errors import GraphcheckError
 from graphcheck.files import external, kept
 from graphcheck.files import model as model_
 from graphcheck.interface import inputs as inputs_
+from graphcheck.interface.inputs import leaves_of
 from graphcheck.interface.ports import Interface
 from graphcheck.kernel.interpreter import Trace
 from graphcheck.kernel.ops.algebra import Tensor
@@ -209,7 +210,7 @@ class Search:
         yield from drawn
 
     def _judge(self, arrays: Mapping[str, np.ndarray], thorough: bool = False) -> list[Deviation]:
-        leaves = {("input", name): np.asarray(value, np.float64) for name, value in arrays.items()}
+        leaves = leaves_of(arrays)
         self._seen = None
 
         def executed() -> Executed:
@@ -236,7 +237,7 @@ class Search:
             far |= cls in ranges and bool(((value.value < low) | (value.value > high)).any())
 
         if ranges:
-            leaves = {("input", name): np.asarray(value, np.float64) for name, value in arrays.items()}
+            leaves = leaves_of(arrays)
             with np.errstate(all="ignore"):
                 evaluate(self.pair.terms, Float64(leaves, bounds=False), list(ranges), visit=look)
         return far

@@ -45,10 +45,12 @@ def axis_of(x: Some, axis: int) -> int:
 
 
 class Algebra:
-    """The verbs at tensor level, over one store of terms."""
+    """The verbs at tensor level, over one store of terms; ``observe`` (node, operator sets, types, values) gives the shapes and
+    types of an operator's outputs as a runtime has them, or None.
+    """
 
-    def __init__(self, terms: Terms) -> None:
-        self.terms = terms
+    def __init__(self, terms: Terms, observe: Callable[..., Any] | None = None) -> None:
+        self.terms, self.observe = terms, observe
         self.memo: dict[Any, Any] = {}
         self.assumptions: set[str] = set()
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Untaught
-from graphcheck.kernel.ops import arithmetic, contraction, quantized, reduction
+from graphcheck.kernel.ops import arithmetic, contraction, decoders, quantized, reduction
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 
@@ -211,7 +211,7 @@ OPS: dict[str, Callable[..., Any]] = {
     "SkipSimplifiedLayerNormalization": guarded(skip_simplified, "epsilon"),
     "Attention": guarded(attention, _ATTENTION),
     "MultiHeadAttention": guarded(multi_head_attention, "num_heads scale unidirectional mask_filter_value"),
-    **{name: guarded(op, known) for name, (op, known) in quantized.CONTRIB.items()},
+    **{name: guarded(op, known) for name, (op, known) in {**quantized.CONTRIB, **decoders.CONTRIB}.items()},
 }
 
 

@@ -7,13 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.kernel.ops import arithmetic, contraction, contrib, movement, nchwc, quantized, recurrent, reduction
+from graphcheck.kernel.ops import (
+    arithmetic,
+    contraction,
+    contrib,
+    ml,
+    movement,
+    nchwc,
+    quantized,
+    recurrent,
+    reduction,
+    signals,
+)
 from graphcheck.kernel.ops.node import Node
 
+_STANDARD = (movement, arithmetic, contraction, reduction, recurrent, signals)
 TAUGHT: dict[tuple[str, str], Callable[..., Any]] = {
-    **{("", name): op for part in (movement, arithmetic, contraction, reduction, recurrent) for name, op in part.OPS.items()},
+    **{("", name): op for part in _STANDARD for name, op in part.OPS.items()},
     **{("", name): op for name, op in quantized.STANDARD.items()},
     **{("com.microsoft", name): op for name, op in contrib.OPS.items()},
+    **{(ml.DOMAIN, name): op for name, op in ml.OPS.items()},
     **{(nchwc.DOMAIN, name): op for name, op in nchwc.OPS.items()},
     **{("", name): op for name, op in contrib.IN_ONNX_DOMAIN.items()},
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -55,9 +56,10 @@ def build(
     *,
     affine: str = "",
     contents: Contents | None = None,
+    observe: Callable[..., Any] | None = None,
 ) -> Pair:
     """Trace both models. ``inputs`` maps A's input names to (B's name, shape); ``concrete`` holds integer inputs by A's name."""
-    algebra = Algebra(Terms(AFFINE[affine], contents=contents))
+    algebra = Algebra(Terms(AFFINE[affine], contents=contents), observe)
     algebra.terms.contents.ahead([*weights(a), *weights(b)])
     given_a: dict[str, Value] = {}
     given_b: dict[str, Value] = {}

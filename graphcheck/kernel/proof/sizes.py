@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -71,9 +72,10 @@ class Sizes:
         deadline: float,
         contents: Contents,
         given: inputs.Given | None,
+        observe: Callable[..., Any] | None = None,
     ) -> None:
         self.models, self.interface, self.options, self.given = models, ports, options, given
-        self.deadline, self.contents = deadline, contents
+        self.deadline, self.contents, self.observe = deadline, contents, observe
         self.outputs = [p for p in ports.outputs if p.a is not None and p.b is not None]
         names = [[v.name for v in m.graph.outputs] for m in models]
         self.positions = [(names[0].index(p.a.name), names[1].index(p.b.name)) for p in self.outputs if p.a and p.b]
@@ -247,7 +249,7 @@ class Sizes:
     ) -> Pair:
         partner = {p.key: p.b.name for p in self.interface.inputs if p.b is not None}
         feeds = {key: (partner[key], shape) for key, shape in chosen.items()}
-        return build(*self.models, feeds, values, affine=affine, contents=self.contents)
+        return build(*self.models, feeds, values, affine=affine, contents=self.contents, observe=self.observe)
 
     def roots(self, pair: Pair) -> list[tuple[int, int]]:
         """The classes of the output pairs."""
@@ -294,7 +296,7 @@ class Sizes:
                 feeds[port.name] = (port.name, chosen[pair.key])
                 concrete |= {port.name: values[pair.key]} if pair.key in values else {}
         try:
-            build(self.models[side], self.models[side], feeds, concrete, contents=self.contents)
+            build(self.models[side], self.models[side], feeds, concrete, contents=self.contents, observe=self.observe)
         except Refused:
             return False
         except (Exhausted, Oversized):

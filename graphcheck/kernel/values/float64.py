@@ -73,7 +73,7 @@ class Float64:
 
     def leaf(self, cls: int, key: tuple[Any, ...], size: int) -> Real:
         """The input by its key."""
-        if key == NAN:
+        if key == NAN or self.inputs[key].dtype.kind in "OSUT":
             return Real(np.full(size, np.nan), np.full(size, np.inf))
         value = np.asarray(self.inputs[key], np.float64).reshape(-1)
         return Real(value, _none(value))
