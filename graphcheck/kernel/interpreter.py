@@ -94,9 +94,13 @@ class Interpreter:
             raise UnknownFunction(error.function, op) from error
         except RecursionError:
             raise Undecided("its functions or subgraphs are nested too deeply", model_.node_name(source)) from None
-        except Exception as error:  # a node that breaks the rules of its operator, found by numpy, onnx or us
-            what = (str(error) or type(error).__name__).splitlines()[0][:200]
-            raise Refused(f"{source.op_type} cannot be evaluated: {what}", model_.node_name(source)) from error
+        except MemoryError:
+            raise
+        except Exception as error:  # a node that breaks the rules of its operator, found by numpy or onnx
+            values = [None if v is None else env.get(v) for v in source.inputs]
+            shapes = ", ".join(str(list(v.shape)) for v in values if isinstance(v, (Tensor, np.ndarray)))
+            said = f"{source.op_type} does not take its operands, of the shapes {shapes or 'none'}"
+            raise Refused(said, model_.node_name(source)) from error
 
     def _node(
         self, source: ir.Node, env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]

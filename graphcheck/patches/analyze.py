@@ -60,7 +60,7 @@ def analyzed(model: ir.Model) -> Analyzed:
     runs = tuple(trials(model))
     met = contractions(runs)
     sites: list[Site] = []
-    refusals: list[Refusal] = []
+    refusals = [Refusal(reason, name) for name, reason, limited in runs[0].lost if limited]
     for node in model.graph:
         if node in runs[0].computed:
             unknown = weight_not_constant(Traced(runs[0], node, *runs[0].computed[node]))
@@ -93,8 +93,8 @@ def _site_or_refusal(contraction: Contraction) -> Site | Refusal | None:
         return _site(contraction, contraction.ends)
     except NoWindow as error:
         reason = str(error)
-    except (ValueError, IndexError, ZeroDivisionError) as error:  # what no runtime would take: a stride of 0, say
-        reason = f"it breaks the rules of {contraction.node.op_type}: {error}"
+    except (ValueError, IndexError, ZeroDivisionError):  # what no runtime would take: a stride of 0, say
+        reason = f"its attributes, or the shapes of its operands, break the rules of {contraction.node.op_type}"
     except Oversized as error:
         reason = error.reason
     return Refusal(reason, contraction.name)

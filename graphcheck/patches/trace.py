@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck.errors import Exhausted, Undecided
+from graphcheck.errors import Exhausted, Oversized, Undecided
 from graphcheck.files import model as model_
 from graphcheck.kernel import geometry
 from graphcheck.kernel.interpreter import Env, Interpreter
@@ -59,7 +59,7 @@ class Trial:
     values: Env
     products: Mapping[ir.Node, Given]
     computed: Mapping[ir.Node, Given]
-    lost: tuple[tuple[str, str], ...]
+    lost: tuple[tuple[str, str, bool], ...]
     tracer: _Tracer
 
     def resolved(self, node: ir.Node) -> Node:
@@ -198,7 +198,7 @@ class _Tracer(Interpreter):
         self.env: Env = {}
         self.products: dict[ir.Node, Given] = {}
         self.computed: dict[ir.Node, Given] = {}
-        self.lost: list[tuple[str, str]] = []
+        self.lost: list[tuple[str, str, bool]] = []
         self._fresh: Iterator[int] = itertools.count()
 
     def trace(self, inputs: Mapping[str, Value]) -> None:
@@ -225,10 +225,13 @@ class _Tracer(Interpreter):
         """What one node gives; of the main graph, a contraction gives a free tensor, and so does one that fails."""
         if source.graph is not self.model.graph:
             return super().evaluate(source, env, attributes, opsets)
+        limited = False
         try:
             if any(v is not None and isinstance(self.env.get(v, _LOST), _Lost) for v in source.inputs):
                 return [self._declared(v) for v in source.outputs]
             return self._cut(source, opsets) or self._node(source, self.env, {}, opsets)
+        except (Oversized, MemoryError) as error:
+            limited, reason = True, str(error) or "it needs more memory than there is"
         except RecursionError:
             reason = "its functions or subgraphs are nested too deeply"
         except Exhausted as error:
@@ -238,7 +241,7 @@ class _Tracer(Interpreter):
             reason = error.reason
         except Exception as error:  # a node that breaks the rules of its operator, found by numpy, onnx or us
             reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        self.lost.append((model_.node_name(source), reason))
+        self.lost.append((model_.node_name(source), reason, limited))
         return [self._declared(v) for v in source.outputs]
 
     def _declared(self, value: ir.Value) -> Value:

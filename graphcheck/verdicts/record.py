@@ -41,19 +41,19 @@ def proved(attempts: Sequence[Attempt], sizes: Sizes) -> str:
 
 def _at_samples(attempts: Sequence[Attempt], sizes: Sizes) -> str:
     names, sampled, every = _sampled(attempts, sizes)
-    if not sampled:
+    values = [] if every and sampled else _values(attempts, sizes)
+    if not sampled and not values:
         return _at_defaults(sizes)
     which = "every value" if every else f"{words.plural(sampled, 'sampled value')} alone"
-    values = [] if every else _values(attempts, sizes)
     at = f"{' and '.join(values)} alone" if values else f"{which} of the inputs {names} that steer the graphs"
     return f", at {at}{_at_defaults(sizes)}"
 
 
 def _values(attempts: Sequence[Attempt], sizes: Sizes) -> list[str]:
-    """The samples of the inputs that steer, such as ``sr=16000``; [] where one of them is no single number."""
+    """The values of integer inputs for which it is so, as ``sr=16000``; [] where one of them is no single number."""
     texts: dict[str, None] = {}
     for attempt in attempts:
-        given = {} if attempt.sample is None else sizes.concrete(attempt.shapes, attempt.sample)
+        given = sizes.concrete(attempt.shapes, attempt.sample)
         if any(value.size != 1 for value in given.values()):
             return []
         if given:
@@ -66,6 +66,12 @@ def _sampled(attempts: Sequence[Attempt], sizes: Sizes) -> tuple[str, int, bool]
     sampled = [a for a in attempts if a.sample is not None]
     names = dict.fromkeys(repr(p.key) for a in sampled for p in sizes.steering(a.shapes))
     return ", ".join(names), len(sampled), all(sizes.exhaustive(a.shapes) for a in sampled)
+
+
+def _bound(attempt: Attempt, sizes: Sizes) -> bool:
+    """Whether the ranges leave one value to each of the inputs that steer."""
+    known = sizes.bound(attempt.shapes)
+    return attempt.sample is None or all(pair.key in known for pair in sizes.steering(attempt.shapes))
 
 
 def _at_defaults(sizes: Sizes) -> str:
@@ -136,7 +142,7 @@ def _assumptions(attempts: Sequence[Attempt], sizes: Sizes) -> list[str]:
     pairs = [a.pair for a in attempts if a.pair is not None]
     found = sorted({line for p in pairs for line in p.assumptions})
     names, sampled, every = _sampled(attempts, sizes)
-    if sampled and not every and not all(sizes.fixed(a.shapes) for a in attempts if a.sample is not None):
+    if sampled and not every and not all(_bound(a, sizes) for a in attempts):
         found.append(f"the inputs {names} took {sampled} sampled values (draws by the seed, ones, zeros), not all")
     if sizes.discrete():
         found.append("integer arithmetic of 32 and 64 bits does not overflow")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck import limits
 from graphcheck.errors import Refused, Undecided, Untaught
 from graphcheck.kernel.ops import reference
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
@@ -75,6 +76,7 @@ def _maps(m: Algebra, node: Node, inputs: tuple[Value, ...], data: list[int]) ->
     numbered, at = list(inputs), 1
     for i in data:
         size = math.prod(inputs[i].shape)  # type: ignore[union-attr]
+        limits.current().check_elements(at + size, "what it moves", node.name)
         numbered[i] = np.arange(at, at + size, dtype=np.int64).reshape(inputs[i].shape)  # type: ignore[union-attr]
         at += size
     results = reference.run(node, numbered)

@@ -152,18 +152,22 @@ class Sizes:
         return [self.attempt(chosen, sample) for sample in self._samples(chosen)]
 
     def _samples(self, chosen: dict[str, tuple[int, ...]]) -> range:
-        if self.options.inputs is not None or self.fixed(chosen):
+        if self.options.inputs is not None or all(p.key in self.bound(chosen) for p in self.steering(chosen)):
             return range(1)
         return range(2 ** self._switches(chosen)) if self.exhaustive(chosen) else range(_SAMPLES)
 
     def _switches(self, chosen: dict[str, tuple[int, ...]]) -> int:
         return sum(math.prod(chosen[p.key]) for p in self.steering(chosen))
 
-    def fixed(self, chosen: dict[str, tuple[int, ...]]) -> bool:
-        """Whether the ranges leave one value to each of the steering inputs."""
-        ranges = self.options.ranges
-        bounds = [ranges.get(p.key, ranges.get("", (0.0, 1.0))) for p in self.steering(chosen)]
-        return bool(bounds) and all(low == high for low, high in bounds)
+    def bound(self, chosen: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+        """The integer inputs to which the ranges leave one value, with it; none where inputs are given."""
+        found = {}
+        for pair in self.discrete() if self.given is None else ():
+            named = [self.options.ranges[port.name] for port in pair.ports() if port.name in self.options.ranges]
+            low, high = (*named, self.options.ranges.get("", (0.0, 1.0)))[0]
+            if low == high == int(low) and pair.a is not None:
+                found[pair.key] = np.full(chosen[pair.key], low, pair.a.numpy_dtype())
+        return found
 
     def exhaustive(self, chosen: dict[str, tuple[int, ...]]) -> bool:
         """Whether the samples are all values that the steering inputs can take."""
@@ -258,10 +262,10 @@ class Sizes:
     def concrete(self, chosen: dict[str, tuple[int, ...]], sample: int | None) -> dict[str, np.ndarray]:
         """Values for the integer inputs that steer: none, given ones, all booleans, draws by the seed, ones, zeros."""
         if sample is None or not self.discrete():
-            return {}
+            return self.bound(chosen)
         steering = self.steering(chosen)
         if not self.exhaustive(chosen):
-            return self._values(steering, chosen, sample)
+            return {**self.bound(chosen), **self._values(steering, chosen, sample)}
         bits = np.array([sample >> i & 1 for i in range(self._switches(chosen))], bool)
         ends = np.cumsum([math.prod(chosen[p.key]) for p in steering])[:-1]
         return {p.key: part.reshape(chosen[p.key]) for p, part in zip(steering, np.split(bits, ends), strict=True)}
