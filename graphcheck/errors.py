@@ -55,6 +55,10 @@ class Untaught(Undecided):
     """An operator, or a use of one, that has no taught meaning: it is evaluated as an unknown function of its inputs."""
 
 
+class Endless(Undecided):
+    """A Loop or Scan of more steps than are followed; it may never end."""
+
+
 class Oversized(Undecided):
     """A tensor that would be beyond the memory limit; it was not made."""
 

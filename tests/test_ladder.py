@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 import pytest
 
 from graphcheck.errors import Undecided
@@ -153,7 +154,21 @@ def test_an_interrupt_ends_hashing_and_runs(monkeypatch: pytest.MonkeyPatch) -> 
     ended: list[str] = []
     monkeypatch.setattr("graphcheck.files.contents.Contents.stop", lambda _: ended.append("hashing"))
     monkeypatch.setattr(Executions, "execute", lambda _: time.sleep(0.2))
-    monkeypatch.setattr("graphcheck.runs.child.end_all", lambda: ended.append("runs"))
+    monkeypatch.setattr("graphcheck.runs.child.end_all", lambda _: ended.append("runs"))
     with pytest.raises(KeyboardInterrupt):
         planted(monkeypatch, KeyboardInterrupt(), "structure")
     assert {"hashing", "runs"} == set(ended)
+
+
+ENDLESS = """<ir_version: 8, opset_import: ["" : 18]> g (float[4] x) => (float[4] y) {
+    t = Constant<value = bool {1}>()
+    y = Loop(, t, x)<body = b (int64 i, bool c, float[4] s) => (bool d, float[4] r) { d = Identity(c) r = OP(s) }>
+}"""
+
+
+def test_a_loop_without_an_end_is_not_waited_for() -> None:
+    a, b = (ir.from_onnx_text(ENDLESS.replace("OP", op)) for op in ("Sin", "Cos"))
+    found = compare(a, b, graphs=False, timeout=600.0)
+    assert found.verdict is Verdict.UNDECIDED and "Loop goes on beyond 10000 steps" in found.reason
+    (run,) = found.evidence["numeric"]["runs"]
+    assert all("was ended after" in error and "a loop has no end in sight" in error for error in run["errors"].values())

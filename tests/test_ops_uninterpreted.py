@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from ops_support import float64, model, values
 
+from graphcheck.api import compare
 from graphcheck.kernel.interpreter import Interpreter
 from graphcheck.kernel.ops.algebra import Algebra, Tensor
 from graphcheck.kernel.terms.rules import RULES
@@ -227,3 +228,19 @@ def test_the_same_function_stays_the_same(first: str, second: str) -> None:
     )
     values_ = evaluate(m.terms, Residues(draw_primes(3, 2), seed=3), [one.cls, two.cls])
     assert np.array_equal(values_[m.terms.find(one.cls)], values_[m.terms.find(two.cls)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "u = Unique(x) s = Shape(u) y = Reshape(s, t)",
+        "u = Abs(x) v = NonZero(u) s = Shape(v) z = Gather(s, t) y = Reshape(z, t)",
+        "u = Abs(x) b = Cast<to = 9>(u) v = Compress(x, b) s = Shape(v) y = Reshape(s, t)",
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_a_shape_that_depends_on_values_is_not_taken_from_a_run(text: str, count: int) -> None:
+    head = "g (float[4] x) => (int64[1] y) <int64[1] t = {1}>"
+    constant = f"g (float[4] x) => (int64[1] y) {{ y = Constant<value = int64[1] {{{count}}}>() }}"
+    found = compare(model(f"{head} {{ {text} }}"), model(constant), graphs=False)
+    assert found.verdict in ("undecided", "different") and not found.reason.startswith("PROVED")

@@ -127,6 +127,8 @@ class RemoteSession:
         """End the child; what to say of its end."""
         child, self._child = self._child, None
         code = child.kill() if child is not None else 0
+        if child is not None and child.why:
+            return child.why
         if isinstance(error, MemoryError):
             return "its outputs do not fit into the memory"
         return f"onnxruntime crashed ({processes.ended(code)})"
@@ -148,6 +150,7 @@ class _Child:
 
     def __init__(self) -> None:
         self.process = early.started()
+        self.why = ""  # it was ended, if somebody ended it
         _living.add(self)
 
     def ask(self, task: dict[str, Any], arrays: Mapping[str, Any], timeout: float) -> tuple[dict[str, Any], Arrays]:
@@ -201,9 +204,10 @@ def _take() -> _Child:
     return _Child()
 
 
-def end_all() -> None:
-    """End every child, busy or not: a run in another thread then fails at once."""
+def end_all(why: str = "") -> None:
+    """End every child, busy or not: a run in another thread then fails at once, with the reason ``why``."""
     for child in list(_living):
+        child.why = why
         child.process.kill()
         child.process.wait()
     _idle.clear()

@@ -19,7 +19,8 @@ def of_node(
 ) -> list[Shape] | None:
     """Shape and type of each output of a node on inputs of these ``types``, or of these values; None where it does not run.
 
-    It runs on ones: its shapes are taken to follow from those of its inputs and the values in ``data``.
+    It runs on ones, on zeros and on numbers that all differ: where the shapes do, they depend on values that nobody knows
+    yet, and are None. Else they are taken to follow from those of the inputs and the values in ``data``.
     """
     free = {name: kind for name, kind in types.items() if name not in data}
     graph = onnx.helper.make_graph(
@@ -31,13 +32,19 @@ def of_node(
     )
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
-    feeds = {}
+    ones = {}
     for name, kind in free.items():
         dims = [d.dim_value for d in kind.tensor_type.shape.dim]
-        feeds[name] = np.ones(dims, onnx.helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
+        ones[name] = np.ones(dims, onnx.helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
+    others = {name: np.arange(x.size).reshape(x.shape).astype(x.dtype) for name, x in ones.items()}
+    zeros = {name: np.zeros_like(x) for name, x in ones.items()}
     try:
         with RemoteSession(model.SerializeToString(), optimizations="off", threads=1, timeout=20.0) as session:
-            found = session.run(feeds)
+            found = [_shapes(session.run(feeds), node) for feeds in (ones, zeros, others)]
     except GraphcheckError:
         return None
-    return [(found[name].shape, found[name].dtype) for name in node.output if name]
+    return found[0] if all(each == found[0] for each in found) else None
+
+
+def _shapes(outputs: Mapping[str, np.ndarray], node: onnx.NodeProto) -> list[Shape]:
+    return [(outputs[name].shape, outputs[name].dtype) for name in node.output if name]

@@ -30,6 +30,7 @@ from graphcheck.runs.tolerances import Saved, Tolerances
 _PLAINLY = 2.0**16  # ulps of the output's largest magnitude: such a difference is looked into before a costly proof
 _FAR_BEYOND = 2.0**14  # above which the executions of a proved pair are looked into
 _MOST = 0.5  # of the elements of integer and boolean outputs: a few may well fall on the other side of a threshold
+_PATIENCE = 5.0  # seconds
 _BUG = "a bug of the runtime, or of graphcheck's interpreter. Please report it"
 
 
@@ -53,6 +54,7 @@ class Executions:
         self.given: list[numeric.Given] = [] if given is None else [given, *more]
         self.seconds = self.waited = 0.0  # what the runs took, and how long they were waited for
         self.running: concurrent.futures.Future[None] | None = None
+        self.patience: float | None = None  # in seconds, for each wait
 
     def start(self, pool: concurrent.futures.Executor) -> None:
         """Begin in a thread, where runs were asked for."""
@@ -60,18 +62,26 @@ class Executions:
             self.running = pool.submit(contextvars.copy_context().run, self.execute)
 
     def wait(self) -> None:
-        """Until they are through."""
+        """Until they are through, or patience is."""
         started = time.monotonic()
         try:
             if self.running is not None:
+                concurrent.futures.wait([self.running], self.patience)
+                if not self.running.done():
+                    after = f"{time.monotonic() - started:.0f} s"
+                    self.abort(f"onnxruntime was ended after {after}, since a loop has no end in sight")
                 self.running.result()
         finally:
             self.waited += time.monotonic() - started
 
-    def abort(self) -> None:
-        """End the child processes, also one that is being started."""
+    def hurry(self) -> None:
+        """Have patience for a few seconds only: a model may never come to its end."""
+        self.patience = _PATIENCE
+
+    def abort(self, why: str = "") -> None:
+        """End the child processes, also one that is being started; ``why`` is told of their runs."""
         while self.running is not None and not self.running.done():
-            remote.end_all()
+            remote.end_all(why)
             time.sleep(0.05)
 
     def execute(self) -> None:

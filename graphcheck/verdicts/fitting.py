@@ -110,7 +110,7 @@ def hint(case: Case) -> str:
     """What to give where no sizes were found that the models take."""
     symbols = {key for key, _ in ports.symbols(case.interface).values()}
     usual = ports.shapes(case.interface, case.options.shapes)
-    shown = " ".join(f"--shape {name}={'x'.join(map(str, shape))}" for name, shape in usual.items() if name in symbols)
+    shown = " ".join(f"--shape {words.shapes({name: shape})}" for name, shape in usual.items() if name in symbols)
     if not shown:
         return "give --inputs FILE.npz with values that the models take"
     return f"give {shown} with sizes that the models take in place of these, which fit neither"

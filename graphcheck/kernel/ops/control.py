@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck.errors import Undecided
+from graphcheck.errors import Endless, Undecided
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor
 from graphcheck.kernel.ops.node import Node
 
@@ -46,7 +46,7 @@ def loop(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
     trip = 0
     while trip < limit and bool(go_on.reshape(-1)[0]):
         if trip >= _MAX_TRIPS:
-            raise Undecided(f"Loop goes on beyond {_MAX_TRIPS} steps", node.name)
+            raise Endless(f"Loop goes on beyond {_MAX_TRIPS} steps", node.name)
         go_on, *rest = body(graph, [np.asarray(trip, np.int64), go_on, *state])
         if isinstance(go_on, Tensor):
             raise Undecided("the condition of Loop depends on the inputs", node.name)
@@ -69,7 +69,7 @@ def scan(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
     backwards = node.attr("scan_input_directions") or [0] * count
     trips = data[0].shape[axes[0]]
     if trips > _MAX_TRIPS:
-        raise Undecided(f"Scan goes on beyond {_MAX_TRIPS} steps", node.name)
+        raise Endless(f"Scan goes on beyond {_MAX_TRIPS} steps", node.name)
     scanned: list[list[Some]] = [[] for _ in range(outputs)]
     for trip in range(trips):
         at = [trips - 1 - trip if back else trip for back in backwards]

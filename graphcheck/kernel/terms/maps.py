@@ -14,10 +14,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from graphcheck import limits
+from graphcheck.errors import Oversized
 from graphcheck.kernel.terms import strided
 from graphcheck.kernel.terms.strided import Strided
 
 _KEPT = 1_000_000  # arrays of at most so many elements are kept beside a form
+_INDEXED = 2**62
 
 
 class Map:
@@ -105,6 +107,8 @@ class Maps:
             return self.intern(make())
         found = self._forms.get(form)
         if found is None:
+            if form.size >= _INDEXED:
+                raise Oversized(f"a tensor of {form.size} elements is beyond 64-bit indices")
             alike = self._alike.setdefault((form.size, form.at(_samples(form.size)).tobytes()), [])
             # without guards a form is unique; with them, and against arrays, the elements decide
             others = [m for m in alike if m.form is None or form.guards or m.form.guards]

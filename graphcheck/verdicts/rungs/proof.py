@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from graphcheck.errors import Endless
 from graphcheck.kernel.proof.sizes import Attempt
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts import record
@@ -19,6 +20,8 @@ TOOLS = ("congruence", "rows", "windows")
 def congruence(case: Case, evidence: Evidence) -> Judged | None:
     """``proved`` where both graphs, traced into one store, give the same expressions."""
     evidence.congruence = case.sizes.prove((), TOOLS[:1], case.say)
+    if any(isinstance(attempt.stopped, Endless) for attempt in evidence.congruence):
+        evidence.executions.hurry()
     return proved(case, evidence, evidence.congruence)
 
 
