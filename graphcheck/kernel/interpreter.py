@@ -158,7 +158,7 @@ class Interpreter:
                 raise Untaught(f"{node.op_type} with a flag that is neither 0 nor 1: runtimes differ", node.name)
             if op is not None:
                 result = op(self.m, node, *inputs)
-                self._check_symbols(node, inputs if op not in (movement.move, movement.identity) else (), result)
+                self._check_symbols(node, inputs, result)
                 if node.domain == "" and node.op_type in WRAPPING:
                     result = arithmetic.wrapped(self.m, result)
                 return result if isinstance(result, tuple) else (result,)
@@ -172,8 +172,11 @@ class Interpreter:
     def _check_symbols(self, node: Node, inputs: Sequence[Value], result: Any) -> None:
         """Raise :class:`Undecided` where something is computed of a NaN or +inf: they may be moved, and chosen by Where."""
         nan = self.m.terms.nan
-        given = inputs[:1] if node.op_type == "Where" else (*inputs, *(result if isinstance(result, tuple) else (result,)))
-        if nan and inputs and any(isinstance(x, Tensor) and x.cls in nan for x in given):
+        if not nan or (node.domain == "" and node.op_type in movement.OPS and node.op_type not in ("Resize", "Upsample")):
+            return
+        rows = inputs[:1] if node.op_type == "Where" else inputs, result if isinstance(result, tuple) else (result,)
+        given, made = ({x.cls for x in xs if isinstance(x, Tensor) and x.cls in nan} for xs in rows)
+        if given != made and (given or node.op_type != "Where"):
             raise Undecided(f"a constant that holds NaN or +inf reaches {node.op_type}", node.name)
 
     def _resolve(

@@ -76,9 +76,8 @@ def rotary_embedding(m: Algebra, node: Node, x: Some, positions: Some, cos: Some
         raise Untaught("RotaryEmbedding that is packed, scaled, or of a part of heads that it does not count", node.name)
     y = m.lift(x) if len(x.shape) == 4 else _heads(m, x, heads or x.shape[2] // (2 * cos.shape[1]))
     if math.prod(positions.shape) == 1 and positions.shape != (y.shape[0], y.shape[2]):
-        steps = np.arange(y.shape[2])[None]
         first = positions.reshape(1, 1) if isinstance(positions, np.ndarray) else m.reshape(positions, (1, 1))
-        positions = m.add(first, steps) if isinstance(first, Tensor) else first + steps
+        positions = m.add(first, np.arange(y.shape[2])[None])
     tables = [_rows(m, node, table, positions) for table in (cos, sin)]
     y = rotated(m, y, tables[0], tables[1], bool(node.attr("interleaved", 0)))
     return y if len(x.shape) == 4 else _flat(m, y)

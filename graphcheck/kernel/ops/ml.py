@@ -26,7 +26,7 @@ _COMPARISONS: dict[str, Callable[..., Some]] = {
     "BRANCH_EQ": arithmetic.equal,
     "BRANCH_NEQ": lambda m, node, a, b: arithmetic.not_(m, node, arithmetic.equal(m, node, a, b)),
 }
-_MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ")
+_MODES = tuple(_COMPARISONS)
 _MOST = 2**24  # factors of the leaves of a forest
 
 
@@ -95,8 +95,7 @@ def _labelled(m: Algebra, node: Node, scores: Some, rows: int) -> tuple[Some, So
     labels = node.attr("classlabels_int64s") or node.attr("classlabels_ints")
     if not labels or len(labels) != rows or rows < 2:
         raise Untaught(f"{node.op_type} with labels that are strings, or a score for one of two classes", node.name)
-    key = ("", "label", 1, (tuple(labels),), (True,))
-    label = m.unknown(key, [m.lift(scores)], 0, scores.shape[:1], np.int64)
+    label = m.unknown(("", "label", 1, (tuple(labels),), (True,)), [m.lift(scores)], 0, scores.shape[:1], np.int64)
     return label, _post(m, node, scores)
 
 
@@ -184,22 +183,18 @@ def _forest(m: Algebra, node: Node, x: Some, targets: int) -> Some:
         table[i, : len(way)] = [places[step[:3]] + (0 if step[3] else width) for step in way]
         for target, weight in adds:
             weights[target, i] += weight
-    at = np.arange(1, 1 + math.prod(both.shape)).reshape(both.shape)
-    factors: list[Some] = [m.pick(both, at[table[:, d]], (len(leaves), x.shape[0])) for d in range(table.shape[1])]
+    factors: list[Some] = [m.pick(both, either.reshape(both.shape)[table[:, d]], (len(leaves), x.shape[0])) for d in range(table.shape[1])]
     return m.transpose(m.matmul(weights, functools.reduce(m.mul, factors)), (1, 0))
 
 
 def tree_regressor(m: Algebra, node: Node, x: Some) -> Some:
     """The sum (or the average) over the trees, plus base values."""
-    targets = node.attr("n_targets", 1)
     how = node.attr("aggregate_function", "SUM")
     if how not in ("SUM", "AVERAGE", 0, 1):
         raise Untaught(f"{node.op_type} with {how}", node.name)
-    scores = _forest(m, node, x, targets)
-    if how in ("AVERAGE", 0):
-        trees = len(node.attr("tree_roots") or set(node.attr("nodes_treeids")))
-        scores = m.mul(scores, m.recip(np.asarray(float(trees))))
-    scores = _float(m, scores)
+    scores = _forest(m, node, x, node.attr("n_targets", 1))
+    trees = len(node.attr("tree_roots") or set(node.attr("nodes_treeids"))) if how in ("AVERAGE", 0) else 1
+    scores = _float(m, m.mul(scores, m.recip(np.asarray(float(trees)))))
     return _post(m, node, scores if node.attr("base_values") is None else m.add(scores, _vector(node, "base_values")))
 
 

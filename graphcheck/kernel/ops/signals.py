@@ -57,9 +57,7 @@ def stft(m: Algebra, node: Node, x: Some, step: Some, window: Value = None, leng
     if window is None and length is None:
         raise Refused("STFT has neither a window nor a length", node.name)
     size = _whole(node, length)[0] if length is not None else window.shape[0]  # type: ignore[union-attr]
-    (stride,) = _whole(node, step)
-    x = m.lift(x)
-    starts = np.arange(0, x.shape[1] - size + 1, stride)
+    starts = np.arange(0, x.shape[1] - size + 1, _whole(node, step)[0])
     index = np.arange(1, 1 + math.prod(x.shape)).reshape(x.shape)[:, starts[:, None] + np.arange(size)]
     frames: Some = m.pick(x, index, index.shape)
     frames = frames if window is None else m.mul(frames, m.reshape(window, (size, 1)))
