@@ -301,3 +301,16 @@ def test_each_deviation_is_told_with_the_input_that_shows_it(tmp_path: Path, cap
     show_comparison(Terminal(), compare(left, right, numerics="full", ranges={"x": (-1.0, 0.0)}).to_json())
     (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("  y "))
     assert re.search(r"  \d+: in the ranges asked for, (\w+, |scaled by \S+, )?seed \d(, unoptimized)?$", row), row
+
+
+def test_a_string_is_no_reason_to_refuse() -> None:
+    def proto(strings: str, floats: str) -> onnx.ModelProto:
+        head = '<ir_version: 10, opset_import: ["": 21]> g (string[N] s, float[N] x) => (string[N] t, float[N] y)'
+        return onnx.parser.parse_model(f"{head} <float zero = {{0.0}}> {{ u = Identity(s) t = {strings} y = {floats} }}")
+
+    a = proto("StringConcat(s, s)", "Relu(x)")
+    for numerics in ("quick", "full"):
+        assert compare(a, proto("StringConcat(u, u)", "Max(x, zero)"), numerics=numerics).verdict == "proved"
+    other = compare(a, proto("Identity(s)", "Max(x, zero)"))
+    assert other.verdict == "undecided" and "onnxruntime's outputs 't' differ" in other.reason
+    assert compare(a, proto("StringConcat(u, u)", "Abs(x)")).verdict == "different"

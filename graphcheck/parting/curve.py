@@ -63,7 +63,10 @@ def curve(
     spread = _spread(pair, [row[2].cls for row in chosen], inputs, seed)
     points, absolute = [], {}
     for a, b, tensor, sure in chosen:
-        x, y = (np.asarray(found[str(v.name)], np.float64).reshape(-1) for found, v in zip(seen, (a, b), strict=True))
+        raw = [found[str(v.name)] for found, v in zip(seen, (a, b), strict=True)]
+        if any(value.dtype.kind in "OSUT" for value in raw):
+            continue
+        x, y = (np.asarray(value, np.float64).reshape(-1) for value in raw)
         apart, scale = _largest(x - y), _largest(x)
         if x.size and np.isfinite(apart) and scale > 0 and (sure or not equal or apart < NEAR * scale):
             noise = spread.get(pair.terms.find(tensor.cls))

@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from graphcheck.errors import Exhausted, GraphcheckError, Oversized, Undecided
 from graphcheck.files.model import node_name, op_name
+from graphcheck.interface.inputs import leaves_of
 from graphcheck.kernel.interpreter import Interpreter
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof.pair import Pair
@@ -307,7 +308,7 @@ def located(
 ) -> Divergence | None:
     """The first divergence that is more than rounding at ``inputs`` (by pair key); None if there is none, or one alone."""
     terms = pair.terms
-    leaves = {("input", name): np.asarray(value, np.float64) for name, value in inputs.items()}
+    leaves = leaves_of(inputs)
     outputs = [(pair.a.outputs[i], pair.b.outputs[j]) for i, j in open_outputs]
     roots = [(x.cls, y.cls) for x, y in outputs if isinstance(x, Tensor) and isinstance(y, Tensor)]
     exact = Locator(models, pair)

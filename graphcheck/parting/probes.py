@@ -73,8 +73,9 @@ def constants(terms: Terms, roots: Roots) -> np.ndarray:
     base = np.sort(np.asarray(list(found)[:_MOST]))
     if not base.size:
         return base
-    near = np.float32(base)
-    around = [base, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf)), base + 1, 2 * base]
+    with np.errstate(over="ignore"):  # beside the largest float is infinity
+        near = np.float32(base)
+        around = [base, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf)), base + 1, 2 * base]
     around += [base[:1] / 2, (base[1:] + base[:-1]) / 2, base * (1 + 2.0**-10)]
     whole = np.concatenate([np.asarray(x, np.float64) for x in around])
     return np.concatenate([whole, -whole])

@@ -280,7 +280,7 @@ class Search:
         a, b = results
         found = {}
         for port in self.interface.outputs:
-            if port.a is not None and port.b is not None:
+            if port.a is not None and port.b is not None and a[port.a.name].dtype.kind not in "OSUT":
                 x, y = (np.asarray(v, np.float64) for v in (a[port.a.name], b[port.b.name]))
                 if x.shape == y.shape:
                     found[port.key] = (x, y)
