@@ -175,7 +175,7 @@ def _forest(m: Algebra, node: Node, x: Some, targets: int) -> Some:
     width, flat = 1 + len(steps), [m.transpose(part, (1, 0)) for part in parts]
     sizes = np.cumsum([0, *(math.prod(part.shape) for part in flat)])
     stacked = m.join(flat, np.arange(1, 1 + sizes[-1]), (width, x.shape[0]), np.float32)
-    either = np.arange(1, 1 + 2 * sizes[-1])
+    either = np.arange(1, 1 + 2 * sizes[-1]).reshape(2 * width, -1)
     both = m.join((stacked, m.sub(np.ones((), np.float32), stacked)), either, (2 * width, x.shape[0]), np.float32)
     table = np.zeros((len(leaves), max(depth, 1)), np.int64)
     weights = np.zeros((targets, len(leaves)), np.float64)
@@ -183,7 +183,7 @@ def _forest(m: Algebra, node: Node, x: Some, targets: int) -> Some:
         table[i, : len(way)] = [places[step[:3]] + (0 if step[3] else width) for step in way]
         for target, weight in adds:
             weights[target, i] += weight
-    factors: list[Some] = [m.pick(both, either.reshape(both.shape)[table[:, d]], (len(leaves), x.shape[0])) for d in range(table.shape[1])]
+    factors: list[Some] = [m.pick(both, either[table[:, d]], (len(leaves), x.shape[0])) for d in range(table.shape[1])]
     return m.transpose(m.matmul(weights, functools.reduce(m.mul, factors)), (1, 0))
 
 
