@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
+from graphcheck.kernel.geometry import Window
 from graphcheck.kernel.interpreter import Interpreter
 from graphcheck.kernel.ops.algebra import Algebra, Tensor
 from graphcheck.kernel.terms.rules import PLAIN, RULES
@@ -30,6 +32,23 @@ class Outcome:
     error: np.ndarray
     dtype: np.dtype[Any]
     opaque: bool
+
+
+def im2col_table(shape: Sequence[int], window: Window, groups: int = 1) -> np.ndarray:
+    """What :func:`graphcheck.kernel.geometry.im2col_form` stands for, element by element: int [groups, N * L, C/groups * K]."""
+    batch, channels, *spatial = shape
+    at = window.gather(spatial)
+    positions = math.prod(at.shape[: len(spatial)])
+    at = at.reshape(1, positions, 1, -1)
+    plane = math.prod(spatial)
+    image = np.arange(batch).reshape(-1, 1, 1, 1)
+    columns = []
+    per_group = channels // groups
+    for group in range(groups):
+        channel = np.arange(group * per_group, (group + 1) * per_group).reshape(1, 1, -1, 1)
+        index = np.where(at > 0, at + (image * channels + channel) * plane, 0)
+        columns.append(index.reshape(batch * positions, -1))
+    return np.stack(columns)
 
 
 def model(text: str, version: int = 18) -> onnx.ModelProto:

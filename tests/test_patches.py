@@ -9,14 +9,19 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ops_support import im2col_table
 from patch_cases import IMAGE, PATCHES, SPLIT, TOKENS, conv, dynamic, gathered, graph, ints, patchify, projected
 from patch_table import cases
 
 from graphcheck.kernel.geometry import Window as Geometry
-from graphcheck.kernel.geometry import im2col
+from graphcheck.kernel.geometry import im2col_form
+from graphcheck.kernel.terms.maps import Maps
+from graphcheck.kernel.terms.verbs import Move
+from graphcheck.patches import window
 from graphcheck.patches.analyze import find
 from graphcheck.patches.preparing import analyze_json
-from graphcheck.patches.window import NoWindow, recognise
+from graphcheck.patches.trace import trials
+from graphcheck.patches.window import NoWindow, recognise, recognised
 
 CASES = cases()
 
@@ -286,8 +291,12 @@ def test_im2col_is_recognised_as_the_window_it_came_from(data: st.DataObject) ->
     pads = [data.draw(st.integers(0, e - 1)) for e in extent]
     size = [data.draw(st.integers(e + s, e + 4 * s)) for e, s in zip(extent, stride, strict=True)]
     window = Geometry(kernel, stride, (*pads, *pads), dilation)
-    table = im2col((2, channels, *size), window)[0]
+    table = im2col_table((2, channels, *size), window)[0]
     found = recognise(table, (2, channels, *size))
+    read = recognised(Maps().of(im2col_form((2, channels, *size), window)), table.shape[1], (2, channels, *size))
+    assert read.axes == found.axes  # off the form as off the table
+    for name in ("positions", "offsets", "used"):
+        assert np.array_equal(getattr(read, name), getattr(found, name))
     for axis, k, s, d, p in zip(found.axes[2:], kernel, stride, dilation, pads, strict=True):
         if axis.role == "spatial" and axis.count > 1:
             assert (axis.kernel, axis.stride, axis.origin) == (k, s, -p)
@@ -334,3 +343,19 @@ def test_an_input_of_a_hundred_billion_elements_takes_no_memory_of_its_size(befo
         tracemalloc.stop()
     assert peak < 2**26
     assert [site.kernel_shape for site in analysis.sites] == [(16, 16)] or analysis.refusals
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_window_is_read_off_its_form(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No table of windows is made, but for maps of several pieces: slices side by side, padding behind padding."""
+    made: list[tuple[int, ...]] = []
+    monkeypatch.setattr(window, "recognise", lambda table, shape: made.append(table.shape) or recognise(table, shape))
+    find(CASES[name][0])
+    assert bool(made) == (name in ("focus", "from tokens"))
+
+
+def test_a_pool_without_padding_is_kept_as_its_form() -> None:
+    model = graph("float[1,8,64,64] x", "float[a,b,c,d] y", "y = MaxPool<kernel_shape = [3, 3], strides = [2, 2]>(x)")
+    (trial,) = trials(model)
+    moved = [term.verb.map for term in trial.terms.terms if isinstance(term.verb, Move)]
+    assert len(moved) == 1 and moved[0].form is not None and moved[0]._index is None

@@ -72,6 +72,13 @@ class Window:
         rooms = (n + self.pads[i] + self.pads[i + rank] - extents[i] for i, n in enumerate(spatial))
         return not any(room % stride for room, stride in zip(rooms, self.strides, strict=True))
 
+    def inside(self, spatial: Sequence[int], positions: Sequence[int] | None = None) -> list[np.ndarray]:
+        """For each axis bool [positions, kernel]: whether that element of the window lies on the input."""
+        out = tuple(positions or self.out_shape(spatial))
+        each = zip(out, self.strides, self.kernel_shape, self.dilations, self.pads[: len(out)], strict=True)
+        places = (np.arange(n)[:, None] * s + np.arange(k) * d - p for n, s, k, d, p in each)
+        return [(at >= 0) & (at < size) for at, size in zip(places, spatial, strict=True)]
+
     def gather(self, spatial: Sequence[int], positions: Sequence[int] | None = None) -> np.ndarray:
         """Index map [*positions, *kernel_shape] into the flat spatial axes, 1-based, 0 where the window is on padding.
 
@@ -95,30 +102,12 @@ class Window:
         return np.where(inside, total + 1, 0)
 
 
-def im2col(shape: Sequence[int], window: Window, groups: int = 1) -> np.ndarray:
-    """Index map [groups, N * L, C/groups * K] into an input [N, C, *spatial], 1-based, 0 for padding.
+def im2col_form(shape: Sequence[int], window: Window, groups: int = 1) -> Strided | None:
+    """Map [groups, N * L, C/groups * K] into an input [N, C, *spatial], 0 for padding; None where all of it is padding.
 
     Rows are the window positions (batch first), columns run over (channel within the group, kernel offset): the order
     of a Conv weight [C_out, C/groups, *kernel_shape] flattened.
     """
-    batch, channels, *spatial = shape
-    at = window.gather(spatial)
-    limits.current().check_elements(batch * channels * at.size, "a table of windows")
-    positions = math.prod(at.shape[: len(spatial)])
-    at = at.reshape(1, positions, 1, -1)
-    plane = math.prod(spatial)
-    image = np.arange(batch).reshape(-1, 1, 1, 1)
-    columns = []
-    per_group = channels // groups
-    for group in range(groups):
-        channel = np.arange(group * per_group, (group + 1) * per_group).reshape(1, 1, -1, 1)
-        index = np.where(at > 0, at + (image * channels + channel) * plane, 0)
-        columns.append(index.reshape(batch * positions, -1))
-    return np.stack(columns)
-
-
-def im2col_form(shape: Sequence[int], window: Window, groups: int = 1) -> Strided | None:
-    """What :func:`im2col` is, as a form; None where every window lies on padding."""
     batch, channels, *spatial = shape
     out, rank, each = window.out_shape(spatial), len(spatial), channels // groups
     worth = [math.prod(spatial[i + 1 :]) for i in range(rank)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphcheck import limits
 from graphcheck.errors import Refused, Untaught
-from graphcheck.kernel.geometry import Window, im2col, im2col_form
+from graphcheck.kernel.geometry import Window, im2col_form
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 
@@ -118,11 +118,12 @@ def conv(m: Algebra, node: Node, x: Some, w: Some, b: Value = None) -> Some:
     batch, filters, positions = x.shape[0], w.shape[0], math.prod(out)
     k = math.prod(w.shape[1:])
     limits.current().check_elements(groups * batch * positions * k, "a table of windows")
+    shape = (groups, batch * positions, k)
     columns = m.remembered(
         ("im2col", x.shape, window, groups),
-        lambda: m.terms.maps.of(im2col_form(x.shape, window, groups), lambda: im2col(x.shape, window, groups)),
+        lambda: m.terms.maps.of(im2col_form(x.shape, window, groups), lambda: np.zeros(shape, np.int64)),
     )
-    patches = m.pick(x, columns, (groups, batch * positions, k))
+    patches = m.pick(x, columns, shape)
     y: Some = m.contract(patches, m.reshape(w, (groups, filters // groups, k)))
     if b is not None:
         y = m.add(y, m.reshape(b, (groups, 1, filters // groups)))

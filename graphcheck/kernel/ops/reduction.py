@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck import limits
 from graphcheck.errors import Refused, Undecided, Untaught
-from graphcheck.kernel.geometry import Window
+from graphcheck.kernel.geometry import Window, im2col_form
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.terms.rules.columns import elements
@@ -91,9 +92,9 @@ def arg(fn: str) -> Callable[..., Some]:
     return op
 
 
-def _windows(m: Algebra, node: Node, x: Tensor, once: bool) -> tuple[Tensor, np.ndarray, tuple[int, ...]]:
-    """Windows [N*C*L, K] of a pooling operator, what is inside, and the output's sizes; padding is 0, or with ``once`` another
-    element of the window in its place, which no maximum sees."""
+def _windows(m: Algebra, node: Node, x: Tensor, once: bool) -> tuple[Tensor, list[np.ndarray], tuple[int, ...]]:
+    """Windows [N*C*L, K] of a pooling operator, what of them is inside along each axis, and the output's sizes; padding is 0,
+    or with ``once`` another element of the window in its place, which no maximum sees."""
     spatial = x.shape[2:]
     window = Window.resolve(node.attributes, spatial)
     out = window.out_shape(spatial)
@@ -108,15 +109,19 @@ def _windows(m: Algebra, node: Node, x: Tensor, once: bool) -> tuple[Tensor, np.
         raise _unknown(
             node, window, spatial, f"{node.op_type} with auto_pad SAME and gaps: the standard and the runtimes differ"
         )
-    at = window.gather(spatial).reshape(1, math.prod(out), -1)
-    if not at.any(axis=-1).all() and node.op_type != "LpPool":
+    inside = window.inside(spatial)
+    if not all(axis.any(axis=1).all() for axis in inside) and node.op_type != "LpPool":
         raise _unknown(node, window, spatial, f"{node.op_type} with a window that lies on padding only")
-    plane, images = math.prod(spatial), math.prod(x.shape[:2])
-    inside = at > 0
-    if once and not inside.all():
-        at = elements(np.where(inside, at, at.max(axis=-1, keepdims=True))[0])[None]
-    index = np.where(at > 0, at + np.arange(images).reshape(-1, 1, 1) * plane, 0)
-    return m.pick(x, index, (images * math.prod(out), index.shape[-1])), inside, out
+    images = math.prod(x.shape[:2])
+    shape = (images * math.prod(out), math.prod(window.kernel_shape))
+    limits.current().check_elements(math.prod(shape), "a table of windows")
+    if once and not all(axis.all() for axis in inside):
+        at = window.gather(spatial).reshape(math.prod(out), -1)
+        at = elements(np.where(at > 0, at, at.max(axis=-1, keepdims=True)))
+        index = at + np.arange(images).reshape(-1, 1, 1) * math.prod(spatial)
+        return m.pick(x, index, (shape[0], at.shape[1])), inside, out
+    map_ = m.terms.maps.of(im2col_form((images, 1, *spatial), window), lambda: np.zeros(shape, np.int64))
+    return m.pick(x, map_, shape), inside, out
 
 
 def _unknown(node: Node, window: Window, spatial: Sequence[int], what: str) -> Undecided:
@@ -145,8 +150,8 @@ def average_pool(m: Algebra, node: Node, x: Some) -> Some:
         window = Window.resolve(node.attributes, x.shape[2:])
         begins, ends = window.pads[: len(out)], window.pads[len(out) :]
         sizes = [b + n + e for b, n, e in zip(begins, x.shape[2:], ends, strict=True)]
-        inside = dataclasses.replace(window, pads=(0,) * len(window.pads)).gather(sizes, out) > 0
-    counts = inside.reshape(math.prod(out), -1).sum(axis=-1).reshape(out).astype(np.float64)
+        inside = dataclasses.replace(window, pads=(0,) * len(window.pads)).inside(sizes, out)
+    counts = functools.reduce(np.multiply.outer, [axis.sum(axis=1) for axis in inside]).astype(np.float64)
     total = m.reshape(m.sum(windows, [1], False), (*x.shape[:2], *out))
     return m.div(total, counts)
 
