@@ -13,6 +13,7 @@ from ops_support import im2col_table
 from patch_cases import IMAGE, PATCHES, SPLIT, TOKENS, conv, dynamic, gathered, graph, ints, patchify, projected
 from patch_table import cases
 
+from graphcheck import limits
 from graphcheck.kernel.geometry import Window as Geometry
 from graphcheck.kernel.geometry import im2col_form
 from graphcheck.kernel.terms.maps import Maps
@@ -352,6 +353,16 @@ def test_a_window_is_read_off_its_form(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(window, "recognise", lambda table, shape: made.append(table.shape) or recognise(table, shape))
     find(CASES[name][0])
     assert bool(made) == (name in ("focus", "from tokens"))
+
+
+def test_what_a_conv_transpose_gives_is_taken_without_its_windows() -> None:
+    body = """
+        u = ConvTranspose<strides = [2, 2], pads = [1, 1, 1, 1]>(x, v) r = Relu(u) y = Conv<strides = [4, 4]>(r, w)
+    """
+    model = graph("float[1,64,64,64] x", "float[a,b,c,d] y", body, v=(64, 32, 4, 4), w=(8, 32, 4, 4))
+    with limits.within(memory=2**28):  # an array of its windows alone would be 400 MB
+        (site,) = find(model).sites
+    assert site.axes[2].size == 128 and site.ordinary is False
 
 
 def test_a_pool_without_padding_is_kept_as_its_form() -> None:

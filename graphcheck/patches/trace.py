@@ -259,9 +259,11 @@ class _Tracer(Interpreter):
     def _cut(self, source: ir.Node, opsets: Mapping[str, int]) -> Sequence[Value] | None:
         """A contraction's result as a free tensor; None for any other node, and for one that only moves elements."""
         domain = "" if source.domain == "ai.onnx" else source.domain
+        inputs = [None if v is None else self.env[v] for v in source.inputs]
+        if (domain, source.op_type) == ("", "ConvTranspose"):
+            return self._upward(self._resolve(source, {}, opsets, inputs), *inputs[:2])
         if (domain, source.op_type) not in CONTRACTIONS:
             return None
-        inputs = [None if v is None else self.env[v] for v in source.inputs]
         node = self._resolve(source, {}, opsets, inputs)
         pair = operands(node, inputs)
         if pair is not None and not _one_hot(node, inputs, pair[1]):
@@ -274,6 +276,19 @@ class _Tracer(Interpreter):
         if shape is None or like is None:
             return None
         return [self.free(("product", next(self._fresh)), shape, like.dtype)]
+
+    def _upward(self, node: Node, x: Value, w: Value) -> Sequence[Value] | None:
+        """The result of a ConvTranspose by a dense constant; its shape is that of one channel of one image."""
+        if not isinstance(x, Tensor) or not isinstance(w, np.ndarray) or len(x.shape) < 3 or _is_binary(w):
+            return None
+        groups = node.attr("group", 1)
+        if x.shape[1] != w.shape[0] or x.shape[1] % groups:
+            return None
+        bare = dataclasses.replace(node, n_inputs=2, present_inputs=(True, True), attributes={**node.attributes, "group": 1})
+        one: list[Value] = [self.free(("one", next(self._fresh)), (1, 1, *x_.shape[2:]), x.dtype) for x_ in (x, w)]
+        out = self._taught(bare, one)[0]
+        assert out is not None
+        return [self.free(("product", next(self._fresh)), (x.shape[0], w.shape[1] * groups, *out.shape[2:]), x.dtype)]
 
     def _shape(self, node: Node, inputs: list[Value], pair: tuple[int, int] | None) -> tuple[int, ...] | None:
         x, w = inputs[:2]
@@ -309,7 +324,12 @@ def _one_hot(node: Node, inputs: Sequence[Value], at: int) -> bool:
         table = w if bool(node.attr("transB" if at == 1 else "transA", 0)) == (at == 1) else w.T
     else:
         return False
-    first = w.reshape(-1)[:64]  # a dense weight is told by these: the rest may be gigabytes on disk
-    if table.shape[1] < 2 or not ((first == 0) | (first == 1)).all() or np.count_nonzero(table[0]) != 1:
+    if table.shape[1] < 2 or not _is_binary(w) or np.count_nonzero(table[0]) != 1:
         return False
     return bool((np.count_nonzero(table, axis=1) == 1).all() and (table.max(axis=1) == 1).all())
+
+
+def _is_binary(w: np.ndarray) -> bool:
+    """Whether a weight may consist of zeros and ones: a dense one is told by its first elements, the rest may be gigabytes."""
+    first = w.reshape(-1)[:64]
+    return bool(((first == 0) | (first == 1)).all())
