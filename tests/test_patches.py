@@ -348,7 +348,7 @@ def test_an_input_of_a_hundred_billion_elements_takes_no_memory_of_its_size(befo
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_window_is_read_off_its_form(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No table of windows is made, but for maps of several pieces: slices side by side, padding behind padding."""
+    """No table of windows is made, but for slices side by side, and where the source is an image only once reshaped."""
     made: list[tuple[int, ...]] = []
     monkeypatch.setattr(window, "recognise", lambda table, shape: made.append(table.shape) or recognise(table, shape))
     find(CASES[name][0])
