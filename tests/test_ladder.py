@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import onnx_ir as ir
 import pytest
 
 from graphcheck.errors import Undecided
+from graphcheck.kernel.proof.prover import Prover
 from graphcheck.options import Options
 from graphcheck.verdict import Comparison, Verdict
 from graphcheck.verdicts import judge as judge_
@@ -119,6 +121,29 @@ def test_windows_are_left_out_where_the_runs_are_plainly_apart() -> None:
     assert "windows" not in found and "rows" in found and "witness" in found
     assert "windows" in compare(*pair, graphs=False, run=False).evidence["timings"]
     assert "windows" in compare(model(SOFT), model(SOFT_RELU), graphs=False).evidence["timings"]
+
+
+def test_large_rows_wait_for_the_witness_where_the_runs_are_plainly_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    most: list[float] = []
+    rows = Prover._rows
+    monkeypatch.setattr(Prover, "_rows", lambda prover, limit: most.append(limit) or rows(prover, limit))
+    assert compare(model("y = Tanh(x)"), model("y = Sin(x)"), graphs=False).verdict is Verdict.DIFFERENT
+    assert set(most) == {4e6}
+    most.clear()
+    assert compare(model(SOFT), model(SOFT_RELU), graphs=False).verdict is Verdict.UNDECIDED
+    assert set(most) == {math.inf}
+    most.clear()
+    monkeypatch.setattr(Executions, "plainly_apart", lambda executions: True)  # and no witness shows it
+    assert compare(model(SOFT), model(SOFT_RELU), graphs=False).verdict is Verdict.UNDECIDED
+    assert most[0] == 4e6 and most[-1] == math.inf
+
+
+def test_rows_over_the_limit_are_left_alone() -> None:
+    text = "h = Mul(x, x) y = Add(h, x)", "o = Constant<value_float = 1.0>() h = Add(x, o) y = Mul(h, x)"
+    for limit, met in ((4.0, False), (math.inf, True)):
+        with opened(*map(model, text), Options(graphs=False, run=False)) as case:
+            (attempt,) = case.sizes.prove((), ("congruence",), lambda _: None)
+            assert attempt.prover is not None and attempt.prover.by_rows(limit) is met
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, error: BaseException, at: str = "windows") -> Comparison:

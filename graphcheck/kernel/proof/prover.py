@@ -113,10 +113,10 @@ class Prover:
         """Whether all outputs met, by congruence, by rows, or in near windows; ``tiers`` then says how."""
         return self.by_rows() or self.by_windows()
 
-    def by_rows(self) -> bool:
-        """Whether all outputs met by congruence and row windows (the cheap part)."""
+    def by_rows(self, most: float = math.inf) -> bool:
+        """Whether all outputs met by congruence and row windows (the cheap part), of at most so many elements each."""
         if self.open_pairs():
-            self._rows()
+            self._rows(most)
         return not self.open_pairs()
 
     def by_windows(self) -> bool:
@@ -131,7 +131,7 @@ class Prover:
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
-    def _rows(self) -> None:
+    def _rows(self, most: float) -> None:
         """Rows are looked at in float64 first, on random free tensors: only those that look alike are evaluated exactly."""
         started = time.monotonic()
         tier = Tier("rows", draw_primes(self.seed, min(16, max(8, math.ceil(-math.log2(self.target) / 10) + 4))))
@@ -147,11 +147,13 @@ class Prover:
             for cls in self.unmatched():
                 self._check_time()
                 row = None if self.shared(cls) else reducer.reduce(cls)
-                if row is None or self.terms.size(row) > 2_000_000:
+                if row is None or self.terms.size(row) > _ROW:
+                    continue
+                if most < math.inf and sum(map(self.terms.size, self.terms.order([row], values.__contains__))) > most:
                     continue
                 if row not in values:
                     with np.errstate(all="ignore"):
-                        evaluate(self.terms, probe, [row], values, values.__setitem__)
+                        values |= evaluate(self.terms, probe, [row], values, _keep(values))
                 for other, other_row in lookalikes.of(self.terms.size(cls), values[row].value, (cls, row)):
                     if self.terms.find(other) == self.terms.find(cls):
                         break
@@ -175,7 +177,7 @@ class Prover:
 
     def _row_mark(self, row: int, exact: dict[int, Residue], domain: Residues) -> bytes | None:
         if row not in exact:
-            evaluate(self.terms, domain, [row], exact, exact.__setitem__)
+            exact |= evaluate(self.terms, domain, [row], exact, _keep(exact))
         return domain.fingerprint(exact[row])
 
     def _close(self, tier: Tier, domain: Residues, risk: Risk | None, started: float) -> None:
@@ -330,6 +332,12 @@ class _Drawn(dict[tuple[Any, ...], np.ndarray]):
         return self[key]
 
 
+def _keep(values: dict[int, Any]) -> Callable[[int, Any], None]:
+    """Keeps what an evaluation makes, but for windows larger than any row, which one contraction reads."""
+    return lambda cls, value: values.update({cls: value}) if getattr(value, "raw", value).shape[-1] <= _ROW else None
+
+
+_ROW = 2_000_000  # elements of a row that is evaluated
 _ALIKE = 1e-9  # relative to the sum of magnitudes; a few layers of float64 arithmetic err by far less
 
 

@@ -23,6 +23,7 @@ from graphcheck.options import Options
 
 _SAMPLES = 4  # of integer inputs that steer a graph: two draws by the seed, all ones, all zeros
 _SWITCHES = 4  # so many booleans that steer a graph take all their values
+_SMALL_ROW = 4e6  # elements behind a row
 TARGET_SHARE = 24  # the error probability is shared by up to 4 tiers at up to 6 choices of sizes
 _BATCHES, _LENGTHS = (3, 1), (16, 28, 32, 48, 64)  # tried for a symbolic dim besides its usual size
 
@@ -55,6 +56,7 @@ class Attempt:
 # What may prove an attempt, the cheapest first: each takes it one step further, and says whether all outputs met.
 TOOLS: Mapping[str, Callable[[Prover], bool | None]] = {
     "congruence": lambda prover: not prover.open_pairs(),
+    "small rows": lambda prover: prover.by_rows(_SMALL_ROW),
     "rows": lambda prover: prover.by_rows(),
     "windows": lambda prover: prover.by_windows(),
     "inputs": lambda prover: prover.from_inputs(),

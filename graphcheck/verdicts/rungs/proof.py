@@ -26,8 +26,12 @@ def congruence(case: Case, evidence: Evidence) -> Judged | None:
 
 
 def rows(case: Case, evidence: Evidence) -> Judged | None:
-    """``proved`` where windows that treat all rows alike close what is open: one row stands for all, which is cheap."""
-    evidence.rows = case.sizes.prove(evidence.attempts, TOOLS[:2], case.say)
+    """``proved`` where windows that treat all rows alike close what is open: one row stands for all, which is cheap.
+
+    Where the runs are plainly apart, large rows wait until no witness was found.
+    """
+    tool = "small rows" if evidence.executions.plainly_apart() else TOOLS[1]
+    evidence.rows = case.sizes.prove(evidence.attempts, (*TOOLS[:1], tool), case.say)
     return proved(case, evidence, evidence.rows)
 
 
