@@ -41,6 +41,7 @@ class Locator:
         traces = (pair.a, pair.b)
         self.sides = [Steps(model, trace, pair.algebra) for model, trace in zip(models, traces, strict=True)]
         self._digests: dict[ir.Value, bytes] = {}
+        self._known: dict[int, int] = {}  # classes of B, renewed
         seen = [[self.seen(side, v) for v in self.sides[side].values] for side in (0, 1)]
         self.known = [{row for row in rows if row is not None} for rows in seen]
         self.roots = [{root for root, _ in known} for known in self.known]
@@ -60,8 +61,18 @@ class Locator:
         tensor = self.tensor(side, value)
         if tensor is None or self.terms.find(tensor.cls) in self.terms.arrays:
             return None
-        root, map_ = root_of(self.terms, self.terms.find(tensor.cls))
-        return (self.near.get(root, root) if side else root), map_
+        return root_of(self.terms, self._renewed(tensor.cls) if side and self.near else self.terms.find(tensor.cls))
+
+    def _renewed(self, cls: int) -> int:
+        """The class of B once A's tensors stand in the place of those that only rounding separates from them."""
+        known, find = self._known, self.terms.find
+        for c in self.terms.order([cls], known.__contains__):
+            if c not in known:
+                term = self.terms.terms[c]
+                args = [known[find(a)] for a in term.args]
+                unlike = any(x != find(a) for x, a in zip(args, term.args, strict=True))
+                known[c] = self.near.get(c) or (find(self.terms.make(term, args)) if unlike else c)
+        return known[find(cls)]
 
     def content(self, side: int, value: ir.Value) -> Hashable:
         """What a value is: the same on both sides for the same numbers in the same order."""
