@@ -110,6 +110,17 @@ def test_a_small_fault_does_not_hide_in_what_layers_before_it_have_rounded() -> 
     assert first(a, b)["op_type"] == "LayerNormalization"
 
 
+def test_movement_of_what_was_re_rounded_is_passed_over() -> None:
+    """Columns are picked, some of them twice, behind the folded scale and beside the fault."""
+    text = """g (float[2,4] x) => (float[2,6] y) {
+        i = Constant<value_ints=[0,0,2,3,1,1]>() m = MatMul(x, w) s = Mul(m, scale) p = Gather<axis=1>(s, i)
+        q = MatMul(x, v) y = Mul(p, q) }"""
+    v = np.random.default_rng(9).standard_normal((4, 6)).astype(np.float32)
+    a = model(text, w=W[0], scale=SCALE, v=v)
+    b = model(text.replace("s = Mul(m, scale)", "s = Identity(m)"), w=W[0] * SCALE, v=v[::-1].copy())
+    assert first(a, b)["tensor"] == "q"
+
+
 def test_another_layout_is_passed_over() -> None:
     """B computes in channels-last order and has another function on the way."""
     w = np.random.default_rng(0).standard_normal((3, 3, 1, 1))
