@@ -27,7 +27,9 @@ import onnx  # noqa: E402
 
 from tests.zoo.faults import FAULTS, faulty, located  # noqa: E402
 
-_SIZES = {"yolo_320": {"images": (1, 3, 64, 64)}, "ocr_det": {"x": (1, 3, 64, 64)}, "ocr_cls": {"x": (1, 3, 48, 96)}}
+_IMAGES = {"yolo_320": ("images", (1, 3, 64, 64)), "ocr_det": ("x", (1, 3, 64, 64)), "ocr_cls": ("x", (1, 3, 48, 96))}
+_SIZES = {name: {key: shape} for name, (key, shape) in _IMAGES.items()}
+_SIZES |= {"silero": {"input": (1, 512), "state": (2, 1, 128)}}
 
 
 def pairs(models: Path, optimized: Path | None) -> Iterator[tuple[str, Path, Path]]:

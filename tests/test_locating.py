@@ -180,6 +180,13 @@ def test_where_one_graph_cannot_be_evaluated_the_fault_is_named_all_the_same(rig
     assert first(model(BROKEN), proto)["tensor"] == tensor
 
 
+@pytest.mark.parametrize("branch", ["then_branch", "else_branch"])
+def test_a_node_that_fails_in_a_body_is_told_as_the_node_around_it(branch: str) -> None:
+    wrong = {"then_branch": ("p = Exp(r)", "p = MatMul(r, k)"), "else_branch": ("p2 = Neg(a)", "p2 = MatMul(a, k)")}[branch]
+    place = first(model(IF), model(IF.replace(*wrong).replace("a = Sin(x)", "a = Sin(x) k = Constant<value_floats=[1.0,2.0]>()")))
+    assert place["op_type"] == "If"
+
+
 def test_reduce_writes_the_node_where_movement_departs(tmp_path: Path) -> None:
     b = model(SQUARE.replace("p, q = Split", "q, p = Split"))
     found = compare(model(SQUARE), b, run=False, reduce=tmp_path).evidence["reduced"]

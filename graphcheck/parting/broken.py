@@ -82,7 +82,7 @@ class _AsFar(Interpreter):
     def evaluate(
         self, source: ir.Node, env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
     ) -> Sequence[Value]:
-        if env is not self.env:  # in a body: the node around it fails
+        if source.graph is not self.model.graph:  # in a body: the node around it fails
             return super().evaluate(source, env, attributes, opsets)
         if any(v is not None and v not in env for v in source.inputs):
             return []

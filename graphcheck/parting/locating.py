@@ -141,7 +141,7 @@ class Locator:
 
     def before(self, a: ir.Node | None, b: ir.Node | None) -> Divergence | None:
         """The first divergence on the way to the nodes at which the graphs fail, or these nodes; None if both fail alike."""
-        at = [None if n is None else next(s for s in self.sides[side].order if s.node is n) for side, n in ((0, a), (1, b))]
+        at = [next((s for s in self.sides[side].order if n is not None and s.node is n), None) for side, n in ((0, a), (1, b))]
         if at[1] is None:
             same = None if at[0] is None else self.named[1].get((*at[0].name, at[0].node.op_type))
             return self._told(at[0], same, 0) if at[0] is not None else None
