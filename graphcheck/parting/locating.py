@@ -173,7 +173,7 @@ class Locator:
             made = self.sides[0].made.get(x), self.sides[1].made.get(y)
             if self._same(x, y) and ready[0]:
                 continue
-            return self._above(x, y, _DEPTH) or made
+            return self._above(x, y, _DEPTH) or (ready[0][0] if ready[0] else made[0], made[1])
         return (ready[0][0] if ready[0] else None), None
 
     def settled(self, open_outputs: Sequence[tuple[int, int]]) -> bool:
