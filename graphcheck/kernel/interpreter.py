@@ -85,8 +85,8 @@ class Interpreter:
         """What one node gives; a subclass may replace it, or pass over its failure. Raises :class:`Undecided`."""
         try:
             return self._node(source, env, attributes, opsets)
-        except Undecided as error:
-            if error.node is None:
+        except (Undecided, MemoryError) as error:
+            if isinstance(error, Undecided) and error.node is None:
                 error.node = model_.node_name(source)
             raise
         except UnknownFunction as error:
@@ -94,13 +94,10 @@ class Interpreter:
             raise UnknownFunction(error.function, op) from error
         except RecursionError:
             raise Undecided("its functions or subgraphs are nested too deeply", model_.node_name(source)) from None
-        except MemoryError:
-            raise
         except Exception as error:  # a node that breaks the rules of its operator, found by numpy or onnx
-            values = [None if v is None else env.get(v) for v in source.inputs]
+            values = (env.get(v) for v in source.inputs if v is not None)
             shapes = ", ".join(str(list(v.shape)) for v in values if isinstance(v, (Tensor, np.ndarray)))
-            said = f"{source.op_type} does not take its operands, of the shapes {shapes or 'none'}"
-            raise Refused(said, model_.node_name(source)) from error
+            raise Refused(f"{source.op_type} does not take the shapes {shapes}", model_.node_name(source)) from error
 
     def _node(
         self, source: ir.Node, env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]

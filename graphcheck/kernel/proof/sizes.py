@@ -163,10 +163,9 @@ class Sizes:
 
     def bound(self, chosen: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
         """The integer inputs to which the ranges leave one value, with it; none where inputs are given."""
-        found = {}
+        found, ranges = {}, {"": (0.0, 1.0), **self.options.ranges}
         for pair in self.discrete() if self.given is None else ():
-            named = [self.options.ranges[port.name] for port in pair.ports() if port.name in self.options.ranges]
-            low, high = (*named, self.options.ranges.get("", (0.0, 1.0)))[0]
+            low, high = next((ranges[port.name] for port in pair.ports() if port.name in ranges), ranges[""])
             if low == high == int(low) and pair.a is not None:
                 found[pair.key] = np.full(chosen[pair.key], low, pair.a.numpy_dtype())
         return found
