@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from fractions import Fraction
 
@@ -187,3 +189,20 @@ def test_the_error_probability_asked_for_is_kept_or_the_verdict_is_undecided() -
     _, a, b = read("proved-from-the-inputs")
     assert 0 < compare(a, b, run=False).evidence["proof"]["error_probability"] <= 1e-9
     assert compare(a, b, error_probability=1e-100, run=False).verdict == "undecided"  # a hash has 128 bits
+
+
+def test_poles_by_other_steps_of_the_same_scalars_count_each() -> None:
+    terms = Terms(RULES)
+    x, c = terms.leaf(("x",), 4), terms.const(np.array([3.0]))
+    parts = []
+    for steps in itertools.product(("add", "mul"), repeat=6):  # 64 chains, no two of which are zero at the same place
+        y = x
+        for fn in steps:
+            y = terms.ew(fn, [(y, None), (c, None)], 4)
+        parts.append(terms.ew("recip", [(y, None)], 4))
+    total = functools.reduce(lambda a, b: terms.ew("add", [(a, None), (b, None)], 4), parts)
+    assert Degrees(terms).size(total).degree > 40
+    both = terms.ew("add", [(c, None), (terms.ew("exp", [(x, None)], 4), None)], 4)
+    other = terms.ew("add", [(c, None), (terms.ew("recip", [(terms.ew("exp", [(x, None)], 4), None)], 4), None)], 4)
+    poles = [Degrees(terms).of(terms.ew("recip", [(y, None)], 4)).poles for y in (both, other)]
+    assert poles[0].keys() != poles[1].keys()

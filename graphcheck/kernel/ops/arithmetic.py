@@ -318,7 +318,7 @@ def dequantize(m: Algebra, node: Node, x: Some, scale: Some, zero: Value = None)
     wide = Tensor(m.lift(x).cls, x.shape, scale.dtype)
     if (ends := limits(x.dtype)) is not None:
         m.terms.integers[wide.cls] = ends
-    shifted = wide if zero is None else m.sub(wide, _as(zero, scale.dtype))
+    shifted = wide if zero is None else m.sub(wide, _wide(zero, scale.dtype))
     return m.ew("mul", shifted, scale, dtype=scale.dtype)
 
 
@@ -329,7 +329,7 @@ def quantize(m: Algebra, node: Node, x: Some, scale: Some, zero: Value = None) -
     to = zero.dtype if zero is not None else _numpy_dtype(node.attr("output_dtype") or 2)
     scaled = m.div(m.lift(x), _along(m, node, x, scale))
     scaled = m.ew("round", scaled) if _kind(to) == "i" else scaled
-    shifted = scaled if zero is None else m.add(scaled, _as(_along(m, node, x, zero), scaled.dtype))
+    shifted = scaled if zero is None else m.add(scaled, _wide(_along(m, node, x, zero), scaled.dtype))
     ends = limits(to)
     if ends is None:
         return m.ew(f"saturate:{to.name}", shifted, dtype=to)
@@ -337,8 +337,9 @@ def quantize(m: Algebra, node: Node, x: Some, scale: Some, zero: Value = None) -
     return m.ew("min", m.ew("max", shifted, low), high, dtype=to)
 
 
-def _as(x: Some, dtype: np.dtype[Any]) -> Some:
-    return x.astype(dtype) if isinstance(x, np.ndarray) else Tensor(x.cls, x.shape, dtype)
+def _wide(zero: Some, dtype: np.dtype[Any]) -> Some:
+    """A zero point beside values of the type ``dtype``, which need not hold it: float16 has no 40001."""
+    return Tensor(zero.cls, zero.shape, dtype) if isinstance(zero, Tensor) else zero.astype(np.float64)
 
 
 def _along(m: Algebra, node: Node, x: Some, parameter: Some) -> Some:

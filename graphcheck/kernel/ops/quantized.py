@@ -25,6 +25,8 @@ def _write(m: Algebra, node: Node, y: Some, scale: Some, zero: Value, axis: int 
 
 def _bias(m: Algebra, b: Some, sx: Some, sw: Some) -> Some:
     """An int32 bias has the scale of the products."""
+    if isinstance(b, np.ndarray) and not (np.abs(b.astype(np.int64)) < 2**24).all():
+        b = Tensor(m.lift(b).cls, b.shape, np.dtype(np.float32))  # as it is: float32 does not hold it
     if isinstance(b, np.ndarray) and isinstance(sx, np.ndarray) and isinstance(sw, np.ndarray):
         return np.asarray(b.astype(np.float32) * (sx * sw))
     return m.ew("mul", arithmetic.cast_to(m, b, np.dtype(np.float32)), m.mul(sx, sw))

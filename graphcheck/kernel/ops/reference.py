@@ -107,7 +107,12 @@ def _doubt(node: Node, inputs: Sequence[Any]) -> str | None:
 
 def _broken_length(node: Node, given: Sequence[Any]) -> str | None:
     mode = node.attr("coordinate_transformation_mode", "half_pixel")
-    x, roi, scales = given[:3]
+    x, roi, scales, sizes = given[:4]
+    if mode == "pytorch_half_pixel" and (node.attr("mode") == "cubic" or node.attr("antialias", 0)):
+        lengths = np.asarray([x.shape[axis] for axis in node.attr("axes") or range(x.ndim)])
+        to = sizes if sizes is not None and sizes.size else np.floor(scales * lengths)
+        if bool(((to == 1) & (lengths > 1)).any()):
+            return "to one element by pytorch_half_pixel"  # which is the first, where onnx.reference looks half of one before it
     if scales is None or not scales.size or mode not in ("tf_crop_and_resize", "pytorch_half_pixel"):
         return None
     lengths = scales * np.asarray([x.shape[axis] for axis in node.attr("axes") or range(x.ndim)])

@@ -35,7 +35,7 @@ class Degree:
     """Every element is P / D. P has degree ``num``, coefficients that are multiples of 2**lo, and absolute values of them that
     add to at most 2**hi; lo <= 0 <= hi. D is a product of ``atoms``, what was inverted: class -> (exponent, how many of its
     elements at most; where that is all of them, D holds each with just that exponent). ``poles``: inverted Moebius functions
-    of one symbol, which count as symbols, by their scalars, with the bits of those."""
+    of one symbol, which count as symbols, by their steps and scalars, with the bits of those."""
 
     num: float = 0.0
     lo: float = 0.0
@@ -46,6 +46,7 @@ class Degree:
 
 SYMBOL = Degree(1.0)
 _BY_EXP = (-1,)  # the pole 1 / (1 + Exp) of Tanh and of a Softmax of two: no class is that of its 1
+_STEPS = {"add": -2, "mul": -3, "recip": -4}  # c + c s and c (c + s) have the same scalars, and not the same poles
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ class Degrees:
         return Degree(degree, -a.lo, height - a.lo, {cls: (1.0, 1.0)}, a.poles)
 
     def _pole(self, cls: int) -> tuple[tuple[int, ...], float] | None:
-        """The scalars of a Moebius function of one uninterpreted value and their bits, if the class is one."""
+        """The steps and scalars of a Moebius function of one uninterpreted value and their bits, if the class is one."""
         scalars: list[int] = []
         bits = 0.0
         while True:
@@ -190,6 +191,7 @@ class Degrees:
             computed = [a for a in args if a not in self.terms.arrays]
             if len(computed) != 1 or any(self.terms.size(a) != 1 for a in args if a not in computed):
                 return None
+            scalars.append(_STEPS[verb.fn])
             for a in args:
                 if a != computed[0]:
                     scalar = self._known[a]

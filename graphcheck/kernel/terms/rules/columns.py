@@ -40,8 +40,8 @@ def pick(terms: Terms, operands: Sequence[int], verb: Contract) -> Found | None:
     """Case 2."""
     a, b = operands
     picked = one_hot(terms.arrays.get(b), verb.n, verb.k) if verb.kn and verb.batches[1] == 1 else None
-    if picked is None:
-        return None
+    if picked is None or terms.neginf[a] or a in terms.nan:
+        return None  # 0 times what is not finite is no 0
     return 2, terms.move((a,), terms.maps.picked(max(verb.batches) * verb.m, verb.k, picked))
 
 
@@ -71,7 +71,7 @@ def single(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) ->
     (a,) = operands
     if k == 1 and fn in _UNORDERED:
         return 3, a
-    if k == 1 and fn == "softmax" and not terms.neginf[a]:
+    if k == 1 and fn == "softmax" and not terms.neginf[a] and a not in terms.nan:
         return 3, terms.seen((terms.const(np.ones(1, np.float32)), None), rows)
     return None
 

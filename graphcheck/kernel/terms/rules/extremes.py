@@ -118,16 +118,25 @@ def _clipped(terms: Terms, fn: str, x: Operand, bound: Bound, size: int) -> Appl
 
 def _bare(terms: Terms, x: Operand, low: Bound, high: Bound, size: int) -> int | None:
     """Case 6: s and t taken out of Min(Max(x, low), high) one by one; None where x has none."""
-    for fn in ("add", "mul"):
-        found = scaled(terms, x, fn)
-        if found is None or (fn == "mul" and found[0] <= 0):
-            continue
-        value, inner, cls = found
+    taken: list[tuple[str, int]] = []
+    while (step := _taken(terms, x)) is not None:
+        fn, value, x, cls = step
         undo = terms.ew("recip", [(cls, None)], 1) if fn == "mul" else _made(terms, "mul", -value, cls, -1.0)
-        ends = [_made(terms, fn, n / value if fn == "mul" else n - value, end, undo) for n, end in (low, high)]
-        raised = terms.ew("max", [inner, (ends[0], None)], size)
-        return terms.ew(fn, [(terms.ew("min", [(raised, None), (ends[1], None)], size), None), (cls, None)], size)
-    return None
+        numbers = [n / value if fn == "mul" else n - value for n, _ in (low, high)]
+        low, high = ((n, _made(terms, fn, n, end, undo)) for n, (_, end) in zip(numbers, (low, high), strict=True))
+        taken.append((fn, cls))
+    if not taken:
+        return None
+    found = terms.ew("min", [(terms.ew("max", [x, (low[1], None)], size), None), (high[1], None)], size)
+    for fn, cls in reversed(taken):
+        found = terms.ew(fn, [(found, None), (cls, None)], size)
+    return found
+
+
+def _taken(terms: Terms, x: Operand) -> tuple[str, Fraction, Operand, int] | None:
+    """The offset, or the positive scale, that is the last step to x."""
+    both = ((fn, scaled(terms, x, fn)) for fn in ("add", "mul"))
+    return next(((fn, *found) for fn, found in both if found is not None and (fn == "add" or found[0] > 0)), None)
 
 
 def _made(terms: Terms, fn: str, value: Fraction, cls: int, other: int | float) -> int:

@@ -161,7 +161,7 @@ def _less(terms: Terms, x: int, taken: int, rows: int, k: int) -> int:
 def _with_scalar(terms: Terms, fn: str, value: float, scalar: Operand, other: Operand, size: int) -> Applied | None:
     if (fn, value) in (("add", 0.0), ("mul", 1.0)):
         return 1, terms.seen(other, size)
-    if fn == "mul" and value == 0.0 and not terms.neginf[other[0]]:
+    if fn == "mul" and value == 0.0 and not terms.neginf[other[0]] and other[0] not in terms.nan:
         return 1, terms.seen((scalar[0], None), size)
     if fn == "mul" and value == -1.0:
         inner = negated(terms, other, size)

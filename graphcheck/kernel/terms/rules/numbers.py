@@ -86,12 +86,13 @@ def scaled(terms: Terms, view: Operand, fn: str = "mul") -> tuple[Fraction, Oper
     return None
 
 
-def whole(terms: Terms, cls: int, steps: int = _MOST) -> bool:
-    """Whether every element is known to be an integer."""
-    cls = terms.find(cls)
+def whole(terms: Terms, cls: int, seen: set[int] | None = None) -> bool:
+    """Whether every element is known to be an integer; what was ``seen`` on the way is looked at once."""
+    cls, seen = terms.find(cls), set() if seen is None else seen
     term = terms.terms[cls]
-    if cls in terms.integers or not steps:
-        return cls in terms.integers
+    if cls in terms.integers or cls in seen or len(seen) == _MOST:
+        return cls in terms.integers or cls in seen
+    seen.add(cls)
     if cls in terms.arrays:
         array = terms.arrays[cls]
         return array.dtype.kind in "iu" or (array.size == 1 and float(array[0]).is_integer())
@@ -99,15 +100,17 @@ def whole(terms: Terms, cls: int, steps: int = _MOST) -> bool:
         case Ew("round" | "floor" | "ceil" | "pos"):
             return True
         case Move() | Ew("add" | "mul" | "max" | "min" | "abs"):
-            return all(whole(terms, a, steps - 1) for a in term.args)
+            return all(whole(terms, a, seen) for a in term.args)
     return False
 
 
-def positive(terms: Terms, cls: int, steps: int = _MOST) -> bool:
-    """Whether no element is known to be negative."""
-    term = terms.terms[terms.find(cls)]
-    if not steps:
-        return False
+def positive(terms: Terms, cls: int, seen: set[int] | None = None) -> bool:
+    """Whether no element is known to be negative; what was ``seen`` on the way is looked at once."""
+    cls, seen = terms.find(cls), set() if seen is None else seen
+    term = terms.terms[cls]
+    if cls in seen or len(seen) == _MOST:
+        return cls in seen
+    seen.add(cls)
     if (value := number(terms, cls)) is not None:
         return value >= 0
     match term.verb:
@@ -116,5 +119,5 @@ def positive(terms: Terms, cls: int, steps: int = _MOST) -> bool:
         case Ew("mul", maps) if maps[0] is maps[1] and terms.find(term.args[0]) == terms.find(term.args[1]):
             return True
         case Sum() | Move() | Ew("add" | "mul" | "max" | "min" | "recip"):
-            return all(positive(terms, a, steps - 1) for a in term.args)
+            return all(positive(terms, a, seen) for a in term.args)
     return False
