@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphcheck.kernel.ops.algebra import Algebra, Tensor
-from graphcheck.kernel.terms.rules import RULES
+from graphcheck.kernel.terms.rules import RULES, numbers
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
@@ -116,3 +117,16 @@ def test_softmax_and_log_sum_exp_by_hand(axis: int, shifted: bool) -> None:
     for made, wanted in ((softmax, expected), (log, np.log(expected))):
         assert np.allclose(values[m.terms.find(m.lift(made).cls)].value, wanted.reshape(-1), rtol=1e-12, atol=1e-12)
     assert shifted or m.terms.find(m.lift(softmax).cls) == m.terms.find(m.along("softmax", x, axis).cls)
+
+
+def test_a_number_is_looked_at_once_and_of_few_bits() -> None:
+    terms = Terms(RULES)
+    cls = terms.leaf(("x",), 1)
+    for _ in range(200):  # each the square of the one before: 2**200 ways down
+        cls = terms.ew("mul", [(cls, None), (cls, None)], 1)
+    assert numbers.number(terms, cls) is None
+    square = terms.ew("add", [(terms.const(np.array([3.0]), 0), None), (terms.const(np.array([0.1]), 0), None)], 1)
+    assert numbers.number(terms, square) == Fraction(3) + Fraction(0.1)
+    for _ in range(20):
+        square = terms.ew("mul", [(square, None), (square, None)], 1)
+    assert numbers.number(terms, square) is None

@@ -326,3 +326,14 @@ def test_elements_gathered_from_beyond_a_concrete_axis(index: int) -> None:
     node = Node("", "GatherElements", 13, "n", {"axis": 0}, 2, 1, (True,) * 2, (True,))
     with pytest.raises(Undecided, match="beyond the 3 elements of its axis 0"):
         reference.run(node, [np.arange(3), np.array([0, index])])
+
+
+def test_what_the_standard_leaves_open_is_not_folded_either() -> None:
+    from ops_support import model
+
+    from graphcheck.api import compare
+
+    head = "g (float[1,1,1,2] x) => (float[1,1,1,2] y) <float[1,1,2,4] c = {1,2,3,4,5,6,7,8}, float[4] s = {1,1,0.6,0.6}>"
+    resize = '{ r = Resize<mode = "linear", coordinate_transformation_mode = "align_corners">(c, , s) y = Add(x, r) }'
+    seen = "g (float[1,1,1,2] x) => (float[1,1,1,2] y) <float[1,1,1,2] r = {1, 3.142857074737549}> { y = Add(x, r) }"
+    assert compare(model(f"{head} {resize}"), model(seen), graphs=False, run=False).verdict == "undecided"

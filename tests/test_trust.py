@@ -120,7 +120,7 @@ def departures() -> list[str]:
             raised = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in RAISED
             if isinstance(node, ast.Call) and raised:
                 found += [text for argument in node.args for text in _texts(argument) if re.search(r"standard|runtimes", text)]
-            if isinstance(node, ast.FunctionDef) and node.name in ("_doubt", "_broken_length"):
+            if isinstance(node, ast.FunctionDef) and node.name in ("_doubt", "broken_length"):
                 returned = [child.value for child in ast.walk(node) if isinstance(child, ast.Return) and child.value]
                 found += [text for value in returned for text in _texts(value) if len(text) > 5]
     return found

@@ -255,6 +255,7 @@ class Tape:
         first = signed.argmax(axis=1)
         rooms = np.broadcast_to(self.rooms.of(cls), x.shape).reshape(rows, k)
         rivals = ~(signed + rooms < (signed - rooms).max(axis=1, keepdims=True))  # which may be the largest, or are unknown
+        rivals &= ~self._again(cls, rows, k)
         room = rooms.max(axis=1, initial=0.0, where=rivals)
         near = (room > 0) & (rivals.sum(axis=1) > 1)
         if "arg" in fn:
@@ -263,6 +264,14 @@ class Tape:
         found = np.zeros((rows, k))
         found[np.arange(rows), first] = slope
         return found.reshape(-1)
+
+    def _again(self, cls: int, rows: int, k: int) -> np.ndarray:
+        """Where a row has the element beside it once more, as windows at an edge do: it is no rival of itself."""
+        verb, found = self.terms.terms[cls].verb, np.zeros((rows, k), bool)
+        if isinstance(verb, Move) and verb.map.form is None:
+            table = verb.map.index.reshape(rows, k)
+            found[:, 1:] = table[:, 1:] == table[:, :-1]
+        return found
 
     def _elementwise(
         self, cls: int, slope: np.ndarray, ids: Sequence[int], args: Sequence[np.ndarray], value: np.ndarray

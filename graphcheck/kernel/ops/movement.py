@@ -122,13 +122,8 @@ def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
     if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch" or node.attr("extrapolation_value", 0.0) != 0.0:
         raise Untaught("Resize that keeps the aspect ratio, or puts a value outside of its region", node.name)
     axes = [axis_of(x, a) for a in node.attr("axes") or range(len(x.shape))]
-    scales = next((r for r in rest[1:2] if r is not None and r.size), None)  # type: ignore[union-attr]
-    if node.attr("coordinate_transformation_mode") == "align_corners" and scales is not None:
-        lengths = scales.astype(np.float64) * [x.shape[a] for a in axes]  # type: ignore[union-attr]
-        if bool((np.abs(lengths - np.rint(lengths)) > 1e-4).any()):
-            raise Untaught(
-                "Resize with align_corners to a broken length: the standard and the runtimes differ", node.name
-            )
+    if doubt := reference.broken_length(node, x.shape, *rest):
+        raise Untaught(f"{node.op_type} {doubt}", node.name)
     out = x
     for at, axis in enumerate(axes):
         out = _resize_axis(m, node, out, axis, at, len(axes), rest)

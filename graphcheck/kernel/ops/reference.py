@@ -102,24 +102,25 @@ def _doubt(node: Node, inputs: Sequence[Any]) -> str | None:
         return "with all its attributes"
     if node.op_type == "Unique" and not node.attr("sorted", 1):
         return "in the order of the elements"
-    return _broken_length(node, given) if node.op_type == "Resize" else None
+    return broken_length(node, given[0].shape, *given[1:4]) if node.op_type == "Resize" and given[0] is not None else None
 
 
-def _broken_length(node: Node, given: Sequence[Any]) -> str | None:
+def broken_length(node: Node, shape: Sequence[int], roi: Any = None, scales: Any = None, sizes: Any = None) -> str | None:
+    """Where onnx.reference, the standard and the runtimes do not agree on what Resize makes of a shape; None elsewhere."""
     mode = node.attr("coordinate_transformation_mode", "half_pixel")
-    x, roi, scales, sizes = given[:4]
+    lengths = np.asarray([shape[axis] for axis in node.attr("axes") or range(len(shape))])
     if mode == "pytorch_half_pixel" and (node.attr("mode") == "cubic" or node.attr("antialias", 0)):
-        lengths = np.asarray([x.shape[axis] for axis in node.attr("axes") or range(x.ndim)])
         to = sizes if sizes is not None and sizes.size else np.floor(scales * lengths)
         if bool(((to == 1) & (lengths > 1)).any()):
             return "to one element by pytorch_half_pixel"  # which is the first, where onnx.reference looks half of one before it
-    if scales is None or not scales.size or mode not in ("tf_crop_and_resize", "pytorch_half_pixel"):
+    if scales is None or not scales.size or mode not in ("tf_crop_and_resize", "pytorch_half_pixel", "align_corners"):
         return None
-    lengths = scales * np.asarray([x.shape[axis] for axis in node.attr("axes") or range(x.ndim)])
+    lengths = scales.astype(np.float64) * lengths
     if mode == "pytorch_half_pixel":
         return "to a broken length of one element" if bool(((lengths < 2) & (lengths % 1 != 0)).any()) else None
-    lengths = lengths * (np.subtract(*np.split(roi, 2)[::-1]) if roi is not None and roi.size else 1)
-    return "of a region to a broken length" if bool((np.abs(lengths - np.rint(lengths)) > 1e-4).any()) else None
+    if mode != "align_corners" and roi is not None and roi.size:
+        lengths = lengths * np.subtract(*np.split(roi, 2)[::-1])
+    return "to a broken length" if bool((np.abs(lengths - np.rint(lengths)) > 1e-4).any()) else None
 
 
 def steering(x: Any) -> Any:

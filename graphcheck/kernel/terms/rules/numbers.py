@@ -11,21 +11,31 @@ from graphcheck.kernel.terms.store import Operand, Terms
 from graphcheck.kernel.terms.verbs import Ew, Move, Sum
 
 Form = dict[Operand | None, Fraction]  # a factor for each view; beside None the constant
-_MOST = 64  # steps of one look
+_MOST, _BITS = 64, 4096  # steps of one look, and bits of one number
 
 
-def number(terms: Terms, cls: int) -> Fraction | None:
-    """The exact value of a scalar made of constants by sums, products and reciprocals; None for anything else."""
+def number(terms: Terms, cls: int, known: dict[int, Fraction | None] | None = None) -> Fraction | None:
+    """The exact value of a scalar made of constants by sums, products and reciprocals; None for anything else, and for one
+    of more than 4,096 bits. What is ``known`` is not looked at again."""
+    known = {} if known is None else known
+    if cls not in known:
+        found = _number(terms, cls, known)
+        short = found is not None and max(found.numerator.bit_length(), found.denominator.bit_length()) <= _BITS
+        known[cls] = found if short else None
+    return known[cls]
+
+
+def _number(terms: Terms, cls: int, known: dict[int, Fraction | None]) -> Fraction | None:
     value = terms.scalar(cls)
     term = terms.terms[terms.find(cls)]
     if value is not None:
         array = terms.arrays[terms.find(term.args[0] if isinstance(term.verb, Move) else cls)]
         return Fraction(int(array[0]) if array.dtype.kind in "iu" else value) if math.isfinite(value) else None
-    if term.size != 1 or not (isinstance(term.verb, Ew) and term.verb.fn in ("add", "mul", "recip")):
+    if term.size != 1 or not isinstance(term.verb, Ew) or not terms.constant_like(cls):
         return None
-    if not terms.constant_like(cls):
+    if term.verb.fn not in ("add", "mul", "recip"):
         return None
-    parts = [number(terms, a) for a in term.args]
+    parts = [number(terms, a, known) for a in term.args]
     if None in parts:
         return None
     a, *rest = (part for part in parts if part is not None)
