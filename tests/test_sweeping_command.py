@@ -27,7 +27,8 @@ from tests.patch_cases import patchify
 from tests.sweeping_support import Faked, alive, answer, rows, save_model, script, wait_for
 
 ROOT = Path(__file__).parent.parent
-CODE = """import sys, typer
+CODE = """import signal, sys, typer
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from graphcheck.sweeping.command import sweep
 app = typer.Typer()
 app.command()(sweep)

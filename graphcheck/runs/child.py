@@ -210,7 +210,9 @@ def end_all(why: str = "") -> None:
         child.why = why
         child.process.kill()
         child.process.wait()
-    _idle.clear()
+    with contextlib.suppress(IndexError):
+        while True:
+            _idle.pop().kill()
 
 
 atexit.register(end_all)
