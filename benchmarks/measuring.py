@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import resource
@@ -62,11 +63,9 @@ def _tree(pid: int) -> list[int]:
     while stack:
         current = stack.pop()
         found.append(current)
-        for task in Path(f"/proc/{current}/task").glob("*/children"):
-            try:
+        with contextlib.suppress(OSError):  # it may end at any moment
+            for task in Path(f"/proc/{current}/task").glob("*/children"):
                 stack += [int(child) for child in task.read_text().split()]
-            except OSError:
-                continue
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from pathlib import Path
@@ -124,26 +123,37 @@ def test_windows_are_left_out_where_the_runs_are_plainly_apart() -> None:
 
 
 def test_large_rows_wait_for_the_witness_where_the_runs_are_plainly_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    most: list[float] = []
+    spared: list[bool] = []
     rows = Prover._rows
-    monkeypatch.setattr(Prover, "_rows", lambda prover, limit: most.append(limit) or rows(prover, limit))
+    monkeypatch.setattr(Prover, "_rows", lambda prover, sparing: spared.append(sparing()) or rows(prover, sparing))
     assert compare(model("y = Tanh(x)"), model("y = Sin(x)"), graphs=False).verdict is Verdict.DIFFERENT
-    assert set(most) == {4e6}
-    most.clear()
+    assert set(spared) == {True}
+    spared.clear()
     assert compare(model(SOFT), model(SOFT_RELU), graphs=False).verdict is Verdict.UNDECIDED
-    assert set(most) == {math.inf}
-    most.clear()
+    assert set(spared) == {False}
+    spared.clear()
     monkeypatch.setattr(Executions, "plainly_apart", lambda executions: True)  # and no witness shows it
     assert compare(model(SOFT), model(SOFT_RELU), graphs=False).verdict is Verdict.UNDECIDED
-    assert most[0] == 4e6 and most[-1] == math.inf
+    assert spared[0] and not spared[-1]
 
 
-def test_rows_over_the_limit_are_left_alone() -> None:
+def test_the_runs_are_not_waited_for_where_no_row_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    apart = Executions.plainly_apart
+    monkeypatch.setattr(Executions, "plainly_apart", lambda executions: asked.append(True) or apart(executions))
+    with opened(model(SOFT), model(SOFT_RELU), Options(graphs=False)) as case:
+        evidence = Evidence(Executions(case.sources, case.models, case.interface, case.options, case.given))
+        climb(case, evidence, LADDER[: [rung.name for rung in LADDER].index("rows") + 1])
+    assert evidence.rows and not asked
+
+
+def test_rows_over_the_limit_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "h = Mul(x, x) y = Add(h, x)", "o = Constant<value_float = 1.0>() h = Add(x, o) y = Mul(h, x)"
-    for limit, met in ((4.0, False), (math.inf, True)):
+    monkeypatch.setattr("graphcheck.kernel.proof.prover._LARGE_ROW", 4.0)
+    for sparing, met in ((True, False), (False, True)):
         with opened(*map(model, text), Options(graphs=False, run=False)) as case:
             (attempt,) = case.sizes.prove((), ("congruence",), lambda _: None)
-            assert attempt.prover is not None and attempt.prover.by_rows(limit) is met
+            assert attempt.prover is not None and attempt.prover.by_rows(lambda sparing=sparing: sparing) is met
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, error: BaseException, at: str = "windows") -> Comparison:

@@ -113,10 +113,13 @@ class Prover:
         """Whether all outputs met, by congruence, by rows, or in near windows; ``tiers`` then says how."""
         return self.by_rows() or self.by_windows()
 
-    def by_rows(self, most: float = math.inf) -> bool:
-        """Whether all outputs met by congruence and row windows (the cheap part), of at most so many elements each."""
+    def by_rows(self, sparing: Callable[[], bool] = lambda: False) -> bool:
+        """Whether all outputs met by congruence and row windows (the cheap part).
+
+        ``sparing`` is asked, before the first row with very many elements behind it, whether to leave such rows alone.
+        """
         if self.open_pairs():
-            self._rows(most)
+            self._rows(sparing)
         return not self.open_pairs()
 
     def by_windows(self) -> bool:
@@ -131,7 +134,7 @@ class Prover:
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
-    def _rows(self, most: float) -> None:
+    def _rows(self, sparing: Callable[[], bool]) -> None:
         """Rows are looked at in float64 first, on random free tensors: only those that look alike are evaluated exactly."""
         started = time.monotonic()
         tier = Tier("rows", draw_primes(self.seed, min(16, max(8, math.ceil(-math.log2(self.target) / 10) + 4))))
@@ -149,7 +152,7 @@ class Prover:
                 row = None if self.shared(cls) else reducer.reduce(cls)
                 if row is None or self.terms.size(row) > _ROW:
                     continue
-                if most < math.inf and sum(map(self.terms.size, self.terms.order([row], values.__contains__))) > most:
+                if sum(map(self.terms.size, self.terms.order([row], values.__contains__))) > _LARGE_ROW and sparing():
                     continue
                 if row not in values:
                     with np.errstate(all="ignore"):
@@ -338,6 +341,7 @@ def _keep(values: dict[int, Any]) -> Callable[[int, Any], None]:
 
 
 _ROW = 2_000_000  # elements of a row that is evaluated
+_LARGE_ROW = 4e6  # elements behind a row
 _ALIKE = 1e-9  # relative to the sum of magnitudes; a few layers of float64 arithmetic err by far less
 
 

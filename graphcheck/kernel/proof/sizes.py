@@ -23,7 +23,6 @@ from graphcheck.options import Options
 
 _SAMPLES = 4  # of integer inputs that steer a graph: two draws by the seed, all ones, all zeros
 _SWITCHES = 4  # so many booleans that steer a graph take all their values
-_SMALL_ROW = 4e6  # elements behind a row
 TARGET_SHARE = 24  # the error probability is shared by up to 4 tiers at up to 6 choices of sizes
 _BATCHES, _LENGTHS = (3, 1), (16, 28, 32, 48, 64)  # tried for a symbolic dim besides its usual size
 
@@ -54,12 +53,12 @@ class Attempt:
 
 
 # What may prove an attempt, the cheapest first: each takes it one step further, and says whether all outputs met.
-TOOLS: Mapping[str, Callable[[Prover], bool | None]] = {
-    "congruence": lambda prover: not prover.open_pairs(),
-    "small rows": lambda prover: prover.by_rows(_SMALL_ROW),
-    "rows": lambda prover: prover.by_rows(),
-    "windows": lambda prover: prover.by_windows(),
-    "inputs": lambda prover: prover.from_inputs(),
+# ``sparing`` is asked whether to leave rows alone that are very large.
+TOOLS: Mapping[str, Callable[[Prover, Callable[[], bool]], bool | None]] = {
+    "congruence": lambda prover, _: not prover.open_pairs(),
+    "rows": lambda prover, sparing: prover.by_rows(sparing),
+    "windows": lambda prover, _: prover.by_windows(),
+    "inputs": lambda prover, _: prover.from_inputs(),
 }
 
 
@@ -111,7 +110,13 @@ class Sizes:
         """Integer and boolean inputs."""
         return [p for p in self.interface.inputs if p.a is not None and p.a.numpy_dtype().kind in "iub"]
 
-    def prove(self, known: Sequence[Attempt], tools: Sequence[str], say: Callable[[str], None]) -> tuple[Attempt, ...]:
+    def prove(
+        self,
+        known: Sequence[Attempt],
+        tools: Sequence[str],
+        say: Callable[[str], None],
+        sparing: Callable[[], bool] = lambda: False,
+    ) -> tuple[Attempt, ...]:
         """The attempts at one choice of sizes after the other; it ends with the first choice where one stays open.
 
         ``known`` is how far all of ``tools`` (keys of :data:`TOOLS`) but the last have come: the last takes up what is open
@@ -128,17 +133,17 @@ class Sizes:
                 places = [i for i, attempt in enumerate(found) if attempt.shapes == chosen]
             for i in places:
                 for tool in tools if i >= len(known) else tools[-1:]:
-                    found[i] = self._step(found[i], tool, [*found[:i], *found[i + 1 :]])
+                    found[i] = self._step(found[i], tool, [*found[:i], *found[i + 1 :]], sparing)
             if any(not found[i].proved or self.unequal_shapes(found[i]) for i in places):
                 break
         return tuple(found)
 
-    def _step(self, attempt: Attempt, tool: str, others: Sequence[Attempt]) -> Attempt:
+    def _step(self, attempt: Attempt, tool: str, others: Sequence[Attempt], sparing: Callable[[], bool]) -> Attempt:
         """The attempt after one step more; ``others`` have their shares of the error probability."""
         if attempt.proved or attempt.prover is None or (attempt.stopped is not None and tool != "inputs"):
             return attempt
         try:
-            proved = bool(TOOLS[tool](attempt.prover))
+            proved = bool(TOOLS[tool](attempt.prover, sparing))
             spent = sum(2.0 ** a.prover.log2_error() for a in (attempt, *others) if a.prover is not None)
             if proved and spent > self.options.error_probability:
                 raise Undecided(f"the error probability would be {spent:.1e}, above the target")

@@ -30,8 +30,7 @@ def rows(case: Case, evidence: Evidence) -> Judged | None:
 
     Where the runs are plainly apart, large rows wait until no witness was found.
     """
-    tool = "small rows" if evidence.executions.plainly_apart() else TOOLS[1]
-    evidence.rows = case.sizes.prove(evidence.attempts, (*TOOLS[:1], tool), case.say)
+    evidence.rows = case.sizes.prove(evidence.attempts, TOOLS[:2], case.say, evidence.executions.plainly_apart)
     return proved(case, evidence, evidence.rows)
 
 
