@@ -288,7 +288,7 @@ def told(name: str) -> Comparison:
 
 
 def _rows() -> list[Any]:
-    marks = {name: pytest.mark.xfail(reason=r.missing, strict=False) for name, r in REPORTS.items() if r.missing}
+    marks = {name: pytest.mark.xfail(reason=r.missing, strict=True) for name, r in REPORTS.items() if r.missing}
     return [pytest.param(name, marks=[marks[name]] if name in marks else []) for name in REPORTS]
 
 
