@@ -124,16 +124,19 @@ class Locator:
 
     def _ready(self, side: int, apart: list[Step]) -> list[Step]:
         """Those that read only what has partners."""
-        ready = [s for s in apart if all(self.aligned(side, v) for v in s.reads())]
-        return ready or apart[:1]
+        return [s for s in apart if all(self.aligned(side, v) for v in s.reads())]
 
     # -- the first divergence ------------------------------------------------------------------------------------
 
+    def _parting(self, open_outputs: Sequence[tuple[int, int]]) -> tuple[list[list[Step]], Step | None, Step | None]:
+        """Each side's nodes without partner, and the first of A and of B."""
+        apart = [self.apart(side, [row[side] for row in open_outputs]) for side in (0, 1)]
+        ready = [self._ready(side, apart[side]) or apart[side][:1] for side in (0, 1)]
+        return apart, *self._first(ready, open_outputs)
+
     def divergence(self, open_outputs: Sequence[tuple[int, int]]) -> Divergence | None:
         """The first divergence behind the outputs (positions in A and B) that have not met; None if there is none to name."""
-        apart = [self.apart(side, [row[side] for row in open_outputs]) for side in (0, 1)]
-        ready = [self._ready(side, apart[side]) for side in (0, 1)]
-        a, b = self._first(ready, open_outputs)
+        apart, a, b = self._parting(open_outputs)
         if a is None and b is None:
             return None
         followers = sum(map(len, apart)) - (a in apart[0]) - (b in apart[1])
@@ -146,10 +149,10 @@ class Locator:
             same = None if at[0] is None else self.named[1].get((*at[0].name, at[0].node.op_type))
             return self._told(at[0], same, 0) if at[0] is not None else None
         apart = [self._above_all(1, at[1].reads()), []]
-        ready = [s for s in apart[0] if all(self.aligned(1, v) for v in s.reads())]
+        ready = self._ready(1, apart[0])
         other = self.namesake(at[1])
         apart[1] = [] if other is None else self._above_all(0, other.reads())
-        behind = [s for s in apart[1] if all(self.aligned(0, v) for v in s.reads())]
+        behind = self._ready(0, apart[1])
         if not ready and at[0] is not None and other is at[0]:
             return None
         found = self._first([behind, ready or [at[1]]], ())
@@ -178,8 +181,7 @@ class Locator:
 
     def settled(self, open_outputs: Sequence[tuple[int, int]]) -> bool:
         """Whether the first divergence is all that is different on the way to the open outputs, as the nodes are written."""
-        apart = [self.apart(side, [row[side] for row in open_outputs]) for side in (0, 1)]
-        a, b = self._first([self._ready(side, apart[side]) for side in (0, 1)], open_outputs)
+        apart, a, b = self._parting(open_outputs)
         return all(step is b or self._as_written(step, a, b) for step in apart[1])
 
     def _as_written(self, step: Step, a: Step | None, b: Step | None) -> bool:

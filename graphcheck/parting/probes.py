@@ -138,12 +138,8 @@ def _apart(terms: Terms, roots: Roots, arrays: Mapping[str, np.ndarray]) -> floa
 
 def _values(terms: Terms, classes: Sequence[int], arrays: Mapping[str, np.ndarray]) -> dict[int, np.ndarray]:
     with np.errstate(all="ignore"):
-        found = evaluate(terms, Float64(_leaves(arrays), bounds=False), classes)
+        found = evaluate(terms, Float64(leaves_of(arrays), bounds=False), classes)
     return {cls: value.value for cls, value in found.items()}
-
-
-def _leaves(arrays: Mapping[str, np.ndarray]) -> dict[tuple[Any, ...], np.ndarray]:
-    return leaves_of(arrays)
 
 
 def _grid() -> np.ndarray:
@@ -219,7 +215,7 @@ def _solved(terms: Terms, cls: int, start: Arrays, behind: float, rng: np.random
         for sign, arg, map_ in zip((1.0, -1.0), args, [m for _, m in term.views], strict=False):
             place = (int(map_.index[at]) - 1) if map_ is not None else at if terms.size(arg) > 1 else 0
             total += sign * float(values[arg][place])
-            for key, towards in derivatives(terms, _leaves(current), arg, place).items():
+            for key, towards in derivatives(terms, leaves_of(current), arg, place).items():
                 slopes[key] = sign * towards + slopes.get(key, np.zeros(1))
         gap = float(edge(total)) + behind - total
         found = _coordinate(slopes, current)
