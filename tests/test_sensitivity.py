@@ -18,9 +18,11 @@ from test_real import CONTEXT, LAYER, Exact
 from graphcheck.kernel.terms.functions import FUNCTIONS
 from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Contract
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
 from graphcheck.parting import slopes as sensitivity
+from graphcheck.parting.rooms import Rooms
 from graphcheck.parting.slopes import derivatives, element_bound
 
 
@@ -151,7 +153,31 @@ def test_pieces_of_a_tape_give_the_same_bound(monkeypatch: pytest.MonkeyPatch) -
     inputs = {(n,): x for n, x in feeds.items()}
     whole = element_bound(m.terms, inputs, y.cls, 9)
     monkeypatch.setattr(sensitivity, "_HELD", 100)
-    assert element_bound(m.terms, inputs, y.cls, 9) == whole
+    monkeypatch.setattr(sensitivity, "_COSTLY", 16)
+    products = sum(isinstance(m.terms.terms[c].verb, Contract) for c in m.terms.order([y.cls]))
+    made: list[int] = []
+    contract = Float64.contract
+    monkeypatch.setattr(Float64, "contract", lambda self, *args: made.append(args[3]) or contract(self, *args))
+    for kept, again in ((0, products), (4 * 16, products - 1), (10**6, 1)):  # elements; the scores sum over 4 alone
+        made.clear()
+        monkeypatch.setattr(sensitivity, "_PRODUCTS", kept)
+        assert element_bound(m.terms, inputs, y.cls, 9) == whole
+        assert len(made) == products + again
+
+
+def test_rooms_are_followed_where_something_is_near_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    of = Rooms.of
+    monkeypatch.setattr(Rooms, "of", lambda self, *place: asked.append(place[0]) or of(self, *place))
+    far, near = {("x",): np.array([3.0, 0.0])}, {("x",): np.array([9.9e3, 0.0])}
+    for inputs in (far, near):  # 1 / (1/2 + x * x), beside a large number of the same tensor
+        terms = Terms(RULES)
+        x = terms.leaf(("x",), 2)
+        square = terms.ew("mul", [(x, None), (x, None)], 2)
+        root = terms.ew("recip", [(terms.ew("add", [(square, None), (terms.const(np.full(1, 0.5)), None)], 2), None)], 2)
+        asked.clear()
+        assert math.isfinite(element_bound(terms, inputs, root, 1)[1])
+        assert bool(asked) is (inputs is near)
 
 
 def test_an_unknown_function_has_no_bound() -> None:

@@ -63,12 +63,29 @@ def test_no_windows_are_made_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made and max(made) <= 200 * 2
 
 
-@given(st.lists(st.tuples(st.integers(1, 4), st.integers(-4, 4)), min_size=1, max_size=4))
-def test_what_was_read_is_added_where_it_was_read(digits: list[tuple[int, int]]) -> None:
-    start = -sum(min(0, stride * (count - 1)) for count, stride in digits)
-    span = start + 1 + sum(max(0, stride * (count - 1)) for count, stride in digits)
-    form = windows.normal([n for n, _ in digits], start, [s for _, s in digits])
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(-4, 4), st.integers(-2, 2)), min_size=1, max_size=4),
+    st.none() | st.tuples(st.integers(-4, 2), st.integers(0, 6)),
+)
+def test_what_was_read_is_added_where_it_was_read(
+    digits: list[tuple[int, int, int]], guard: tuple[int, int] | None
+) -> None:
+    start = -sum(min(0, stride * (count - 1)) for count, stride, _ in digits)
+    span = start + 1 + sum(max(0, stride * (count - 1)) for count, stride, _ in digits)
+    guards = [] if guard is None else [(tuple(c for _, _, c in digits), guard[0], guard[0] + guard[1])]
+    form = windows.normal([n for n, _, _ in digits], start, [s for _, s, _ in digits], guards)
+    if form is not None:
+        slope = np.arange(1.0, 1 + form.size)
+        (found,) = windows.pulled(Maps().of(form), slope, [span])
+        assert np.array_equal(found, np.bincount(form.index(), slope, 1 + span)[1:])
+
+
+@pytest.mark.parametrize("strides", [(0, 1), (1, 0)])
+def test_what_is_read_often_is_summed_before_it_is_added(strides: tuple[int, int]) -> None:
+    """However often an element is read, it is one box."""
+    form = windows.normal((2 * windows.PIECES, 2 * windows.PIECES + 1), 3, strides)
     assert form is not None
-    slope = np.arange(1.0, 1 + form.size)
-    (found,) = windows.pulled(Maps().of(form), slope, [span])
-    assert np.array_equal(found, np.bincount(form.index(), slope, 1 + span)[1:])
+    total = np.zeros(2 * windows.PIECES + 5)
+    assert windows.added(total, form, np.ones(form.size))
+    read = form.box[strides.index(1)]
+    assert set(total[3 : 3 + read]) == {float(form.size // read)} and not total[:3].any() and not total[3 + read :].any()

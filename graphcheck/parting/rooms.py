@@ -36,8 +36,11 @@ class Rooms:
 
     def of(self, cls: int, map_: Map | None = None) -> np.ndarray:
         """One number for each element of a class, seen through a map; or one for all."""
-        room = self._room(cls, _DEPTH)
-        return room if map_ is None or room.size == 1 else room[map_.index - 1]
+        return _seen(self._room(cls, _DEPTH), map_)
+
+    def assumed(self, cls: int, map_: Map | None = None) -> np.ndarray:
+        """The same by the assumption alone, which is more, and told sooner."""
+        return _seen(self._room(cls, 0), map_)
 
     def _room(self, cls: int, depth: int) -> np.ndarray:
         if cls in self.exact:
@@ -87,6 +90,10 @@ class Rooms:
             for v, r, m in zip(values, rooms, maps, strict=True)
         ]
         return np.broadcast_to(function(fn).bound(*(part for pair in seen for part in pair))[1], (term.size,))
+
+
+def _seen(room: np.ndarray, map_: Map | None) -> np.ndarray:
+    return room if map_ is None or room.size == 1 else room[map_.index - 1]
 
 
 def _is_carried(verb: Verb) -> bool:

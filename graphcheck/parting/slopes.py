@@ -26,17 +26,19 @@ import numpy as np
 from graphcheck.kernel.terms.functions import chosen, function, nowhere
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
-from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum
+from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum, Verb
 from graphcheck.kernel.values.bounds import TINY, U
 from graphcheck.kernel.values.domain import apply
 from graphcheck.kernel.values.float64 import Float64, Real, gamma
 from graphcheck.parting.budget import work
 from graphcheck.parting.rooms import Rooms
-from graphcheck.parting.windows import Late, added, contracts, is_late, parts, pulled
+from graphcheck.parting.windows import Late, contracted_back, contracts, is_late, pulled, squares
 
 Kept = np.ndarray | Late
+Place = tuple[int, Map | None]  # a class, and how it is seen
 MARGIN = 2.0
-_HELD = 4_000_000  # elements kept at a time; all others are computed again on the way back
+_HELD = 4_000_000  # elements kept at a time; all others are computed again on the way back, but for
+_COSTLY, _PRODUCTS = 512, 12_000_000  # sums of so many products, of which so many elements are kept
 _NOTHING = np.zeros(1)
 
 
@@ -77,10 +79,14 @@ class Tape:
         self.parts = self._parts(order, last)
         self.starts: list[dict[int, Kept]] = []
         values: dict[int, Kept] = {}
+        room = _PRODUCTS
         for part in self.parts:
-            self.starts.append(dict(values))
+            self.starts.append(start := dict(values))
             for cls in part:
-                values[cls] = self._apply(cls, values)
+                value = values[cls] = self._apply(cls, values)
+                if isinstance(value, np.ndarray) and _is_costly(terms.terms[cls].verb) and value.size <= room:
+                    start[cls] = value
+                    room -= value.size
                 for arg in self._args(cls):
                     if last[arg] == cls and arg not in kept:
                         values.pop(arg, None)
@@ -125,7 +131,8 @@ class Tape:
                 continue
             values = dict(start)
             for cls in part:
-                values[cls] = self._apply(cls, values)
+                if cls not in values:
+                    values[cls] = self._apply(cls, values)
             self.rooms = Rooms(self.terms, self.exact, values)
             for cls in reversed(part):
                 slope = slopes.pop(cls, None)
@@ -176,13 +183,12 @@ class Tape:
         term = self.terms.terms[cls]
         match term.verb:
             case Contract(batches, m, n, k, kn):  # sum |a_k b_k| <= |a| |b|, in Euclidean norms
-                rows = np.sqrt(_squares(args[0], k)).reshape(batches[0], m)
-                table = np.square(args[1]).reshape(batches[1], *((k, n) if kn else (n, k)))
-                columns = np.sqrt(table.sum(axis=1 if kn else 2))
-                both = np.einsum(
-                    "bmn,bn->bm", np.abs(slope).reshape(-1, m, n), np.broadcast_to(columns, (max(batches), n))
-                )
-                return float(gamma(k) * (rows * both).sum() + k * TINY * np.abs(slope).sum())
+                rows = np.sqrt(squares(args[0], k)).reshape(batches[0], m)
+                table = args[1].reshape(batches[1], *((k, n) if kn else (n, k)))
+                columns = np.sqrt(np.einsum("bkn,bkn->bn" if kn else "bnk,bnk->bn", table, table))
+                size = np.abs(slope)
+                both = (size.reshape(-1, m, n) @ columns[:, :, None])[..., 0]
+                return float(gamma(k) * (rows * both).sum() + k * TINY * size.sum())
             case Ew(fn) if not (rounding := function(fn).rounding).exact:
                 size = np.abs(slope)
                 total = float(rounding.relative * (size @ np.abs(value)) + (16 * TINY + rounding.absolute) * size.sum())
@@ -219,6 +225,14 @@ class Tape:
         if exact and self.exact.issuperset(self._args(cls)):
             self.exact.add(cls)
 
+    def _near(
+        self, places: Sequence[Place], told: Callable[..., tuple[np.ndarray, np.ndarray]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What is ``told`` of rooms (where something is near, and by how much): of those that are assumed, and where something
+        is near then, of those that follow."""
+        found = told(*(self.rooms.assumed(*place) for place in places))
+        return told(*(self.rooms.of(*place) for place in places)) if np.any(found[0]) else found
+
     def _kink(self, slope: np.ndarray, near: np.ndarray, room: np.ndarray) -> None:
         """Where a kink is near, the derivative may be wrong for as far as the value may err."""
         self.kinks += 2 * float(np.sum(np.abs(slope) * room, where=np.broadcast_to(near, slope.shape)))
@@ -235,7 +249,7 @@ class Tape:
             case Ew():
                 return self._elementwise(cls, slope, ids, args, value)
             case Contract() as verb:
-                return _contract(verb, slope, args, fixed)
+                return contracted_back(verb, slope, args, fixed)
             case Sum(_, k):
                 return [np.repeat(slope, k)]
             case Rows() as verb:
@@ -253,11 +267,16 @@ class Tape:
             return np.asarray(p * (up - (up * p).sum(axis=1, keepdims=True))).reshape(-1)
         signed = -table if "min" in fn else table
         first = signed.argmax(axis=1)
-        rooms = np.broadcast_to(self.rooms.of(cls), x.shape).reshape(rows, k)
-        rivals = ~(signed + rooms < (signed - rooms).max(axis=1, keepdims=True))  # which may be the largest, or are unknown
-        rivals &= ~self._again(cls, rows, k)
-        room = rooms.max(axis=1, initial=0.0, where=rivals)
-        near = (room > 0) & (rivals.sum(axis=1) > 1)
+        again = self._again(cls, rows, k)
+
+        def rivals(room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            rooms = np.broadcast_to(room, x.shape).reshape(rows, k)
+            found = ~(signed + rooms < (signed - rooms).max(axis=1, keepdims=True))  # may be the largest, or are unknown
+            found &= ~again
+            room = rooms.max(axis=1, initial=0.0, where=found)
+            return (room > 0) & (found.sum(axis=1) > 1), room
+
+        near, room = self._near([(cls, None)], rivals)
         if "arg" in fn:
             return np.repeat(np.where((slope != 0) & near, np.nan, 0.0), k)
         self._kink(slope, near, room)
@@ -282,26 +301,29 @@ class Tape:
         record = function(fn)
         rule, edge = record.slope, record.edge
         seen = [a if map_ is None else a[map_.index - 1] for a, map_ in zip(args, maps, strict=True)]
-        plain = rule is not None and rule.pole is nowhere and not rule.bends
-        rooms = [_NOTHING if plain else self.rooms.of(c, map_) for c, map_ in zip(ids, maps, strict=True)]
+        places = list(zip(ids, maps, strict=True))
         if fn in ("max", "min"):
-            partials = self._extremes(fn, slope, seen, rooms, value)
+            partials = self._extremes(fn, slope, seen, places, value)
         elif fn == "mul":
             partials = self._product(slope, ids, maps, seen)
         elif rule is None or (rule.bends and edge is None):
             partials = [np.full(s.shape, np.nan) for s in seen]
         else:
             partials = list(rule.partials(value, *seen))
-            unsafe = rule.pole(rooms[0], *seen)
-            partials = [np.where(unsafe, np.nan, p) for p in partials] if np.any(unsafe) else partials
+            if rule.pole is not nowhere:
+                unsafe, _ = self._near(places[:1], lambda room: (rule.pole(room, *seen), room))
+                partials = [np.where(unsafe, np.nan, p) for p in partials] if np.any(unsafe) else partials
             if rule.bends and edge is not None:
-                self._kink(slope, (rooms[0] > 0) & (np.abs(seen[0] - edge(seen[0])) <= rooms[0]), rooms[0])
+                far = np.abs(seen[0] - edge(seen[0]))
+                self._kink(slope, *self._near(places[:1], lambda room: ((room > 0) & (far <= room), room)))
         result: list[np.ndarray | None] = []
         for c, partial, arg, map_ in zip(ids, partials, args, maps, strict=True):
             if self._is_constant(c):
                 result.append(None)
                 continue
-            flow = np.where(slope == 0, 0.0, slope * partial)
+            flow = slope * partial
+            if not math.isfinite(float(np.add.reduce(flow, axis=None))):  # what nothing depends on is no matter
+                flow = np.where(slope == 0, 0.0, flow)
             if map_ is not None:
                 (flow,) = pulled(map_, np.broadcast_to(flow, (map_.size,)), [arg.size])
             elif arg.size == 1:
@@ -310,17 +332,21 @@ class Tape:
         return result
 
     def _extremes(
-        self, fn: str, slope: np.ndarray, seen: Sequence[np.ndarray], rooms: Sequence[np.ndarray], value: np.ndarray
+        self, fn: str, slope: np.ndarray, seen: Sequence[np.ndarray], places: Sequence[Place], value: np.ndarray
     ) -> list[np.ndarray]:
         """Max or min: the first operand that is the result; one that is as large but for rounding may be it instead."""
         sign = 1.0 if fn == "max" else -1.0
-        surely = np.maximum.reduce(np.broadcast_arrays(*(sign * s - r for s, r in zip(seen, rooms, strict=True))))
-        rivals, room = np.zeros(value.shape, np.int64), np.zeros(value.shape)
-        for s, r in zip(seen, rooms, strict=True):
-            rival = ~(sign * s + r < surely)
-            rivals += rival
-            room = np.where(rival, np.maximum(room, r), room)
-        self._kink(slope, (room > 0) & (rivals > 1), room)
+
+        def rivals(*rooms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            surely = np.maximum.reduce(np.broadcast_arrays(*(sign * s - r for s, r in zip(seen, rooms, strict=True))))
+            found, room = np.zeros(value.shape, np.int64), np.zeros(value.shape)
+            for s, r in zip(seen, rooms, strict=True):
+                rival = ~(sign * s + r < surely)
+                found += rival
+                room = np.where(rival, np.maximum(room, r), room)
+            return (room > 0) & (found > 1), room
+
+        self._kink(slope, *self._near(places, rivals))
         return list(chosen(value, *seen))
 
     def _product(
@@ -337,12 +363,18 @@ class Tape:
             if isinstance(term.verb, Ew) and term.verb.fn == "pos":
                 relu = self._args(ids[step]) == [ids[x]] and term.verb.maps == (None,) and maps[0] is maps[1]
                 if relu:
-                    room = self.rooms.of(ids[x], maps[x])
-                    self._kink(slope, (room > 0) & (np.abs(seen[x]) <= room), room)
+                    far = np.abs(seen[x])
+                    place = [(ids[x], maps[x])]
+                    self._kink(slope, *self._near(place, lambda room, far=far: ((room > 0) & (far <= room), room)))
                     partials[step] = np.zeros(1)
                 elif ids[x] not in self.exact:  # where the factor is 0 only by rounding, the step matters all the same
                     partials[step] = np.where(seen[x] == 0, 1e-300, seen[x])
         return partials
+
+
+def _is_costly(verb: Verb) -> bool:
+    """Whether a value is better kept than computed again."""
+    return isinstance(verb, Contract) and verb.k >= _COSTLY
 
 
 def _dense(value: Kept) -> np.ndarray:
@@ -352,42 +384,3 @@ def _dense(value: Kept) -> np.ndarray:
 
 def _real(value: np.ndarray) -> Real:
     return Real(value.reshape(-1), np.broadcast_to(_NOTHING, (value.size,)))
-
-
-def _squares(windows: Any, k: int) -> np.ndarray:
-    """The sum of the squares of each row."""
-    if not isinstance(windows, Late):
-        return np.asarray(np.square(windows).reshape(-1, k).sum(axis=1))
-    return np.concatenate([np.square(rows).sum(axis=1) for _, rows in windows.rows(k)])
-
-
-def _through_windows(verb: Contract, slope: np.ndarray, windows: Late, b: np.ndarray, fixed: bool) -> list[np.ndarray | None]:
-    """The derivatives towards the source of the windows, and towards the other operand."""
-    form, up = windows.map.form, slope.reshape(verb.m, verb.n)
-    assert form is not None
-    table = b.reshape((verb.k, verb.n) if verb.kn else (verb.n, verb.k))
-    total, to_b = np.zeros(windows.source.size), np.zeros(table.shape)
-    for at, part in parts(form, verb.k):
-        towards = up[at] @ (table.T if verb.kn else table)
-        if part is not None and not added(total, part, towards):
-            total += np.bincount(Map(part, None, b"").index, towards.reshape(-1), 1 + total.size)[1:]
-    for at, rows in () if fixed else windows.rows(verb.k):
-        to_b += rows.T @ up[at] if verb.kn else up[at].T @ rows
-    return [total, None if fixed else to_b.reshape(-1)]
-
-
-def _contract(verb: Contract, slope: np.ndarray, args: Sequence[Any], fixed: Sequence[bool]) -> list[np.ndarray | None]:
-    if isinstance(args[0], Late):
-        return _through_windows(verb, slope, args[0], args[1], fixed[1])
-    batches, m, n, k, kn = verb.batches, verb.m, verb.n, verb.k, verb.kn
-    up = slope.reshape(-1, m, n)
-    a = args[0].reshape(batches[0], m, k)
-    b = args[1].reshape(batches[1], *((k, n) if kn else (n, k)))
-    result: list[np.ndarray | None] = [None, None]
-    if not fixed[0]:
-        to_a = up @ (b.swapaxes(1, 2) if kn else b)
-        result[0] = (to_a.sum(axis=0) if batches[0] == 1 else to_a).reshape(-1)
-    if not fixed[1]:
-        to_b = a.swapaxes(1, 2) @ up if kn else up.swapaxes(1, 2) @ a
-        result[1] = (to_b.sum(axis=0) if batches[1] == 1 else to_b).reshape(-1)
-    return result

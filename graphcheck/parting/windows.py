@@ -1,10 +1,10 @@
-"""Large windows of a Conv that are made a few rows at a time, where a contraction reads them, and summed back likewise."""
+"""Large windows of a Conv, made a few rows at a time where a contraction reads them; what movement and products carry back."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,16 +78,19 @@ def parts(form: Strided, width: int) -> Iterator[tuple[slice, Strided | None]]:
 
 def added(total: np.ndarray, form: Strided, values: np.ndarray) -> bool:
     """Add values at the places that a form reads them from; False, and nothing done, where that takes too many boxes."""
+    guarded = [any(row) for row in zip(*(c for c, _, _ in form.guards), strict=True)] or [False] * len(form.box)
+    again = tuple(j for j, stride in enumerate(form.strides) if not stride and not guarded[j])  # one element, read often
+    table = values.reshape(form.box).sum(axis=again, keepdims=True)
+    form = dataclasses.replace(form, box=table.shape)
     fixed = fixed_digits(form.box, form.guards)
     span = 0
     for j in sorted((j for j in range(len(form.box)) if j not in fixed), key=lambda j: abs(form.strides[j])):
-        if abs(form.strides[j]) <= span:  # two of them would meet
-            fixed.append(j)
-        else:
+        if form.box[j] == 1 or abs(form.strides[j]) > span:
             span += abs(form.strides[j]) * (form.box[j] - 1)
+        else:  # two of them would meet
+            fixed.append(j)
     if math.prod(form.box[j] for j in fixed) > PIECES:
         return False
-    table = values.reshape(form.box)
     for places, start, box in boxes(form, fixed):
         view(total, start, box, form.strides, writeable=True)[...] += table[places]
     return True
@@ -99,3 +102,43 @@ def pulled(map_: Map, slope: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
     if map_.form is None or not added(total, map_.form, slope):
         total = np.bincount(map_.index, slope, 1 + total.size)[1:]
     return list(np.split(total, np.cumsum(sizes)[:-1]))
+
+
+def squares(windows: Any, k: int) -> np.ndarray:
+    """The sum of the squares of each row."""
+    if not isinstance(windows, Late):
+        return np.asarray(np.square(windows).reshape(-1, k).sum(axis=1))
+    return np.concatenate([np.square(rows).sum(axis=1) for _, rows in windows.rows(k)])
+
+
+def _through_windows(verb: Contract, slope: np.ndarray, windows: Late, b: np.ndarray, fixed: bool) -> list[np.ndarray | None]:
+    """The derivatives towards the source of the windows, and towards the other operand."""
+    form, up = windows.map.form, slope.reshape(verb.m, verb.n)
+    assert form is not None
+    table = b.reshape((verb.k, verb.n) if verb.kn else (verb.n, verb.k))
+    total, to_b = np.zeros(windows.source.size), np.zeros(table.shape)
+    for at, part in parts(form, verb.k):
+        towards = up[at] @ (table.T if verb.kn else table)
+        if part is not None and not added(total, part, towards):
+            total += np.bincount(Map(part, None, b"").index, towards.reshape(-1), 1 + total.size)[1:]
+    for at, rows in () if fixed else windows.rows(verb.k):
+        to_b += rows.T @ up[at] if verb.kn else up[at].T @ rows
+    return [total, None if fixed else to_b.reshape(-1)]
+
+
+def contracted_back(verb: Contract, slope: np.ndarray, args: Sequence[Any], fixed: Sequence[bool]) -> list[np.ndarray | None]:
+    """The derivatives towards both operands of products (None: a constant), given those towards their results."""
+    if isinstance(args[0], Late):
+        return _through_windows(verb, slope, args[0], args[1], fixed[1])
+    batches, m, n, k, kn = verb.batches, verb.m, verb.n, verb.k, verb.kn
+    up = slope.reshape(-1, m, n)
+    a = args[0].reshape(batches[0], m, k)
+    b = args[1].reshape(batches[1], *((k, n) if kn else (n, k)))
+    result: list[np.ndarray | None] = [None, None]
+    if not fixed[0]:
+        to_a = up @ (b.swapaxes(1, 2) if kn else b)
+        result[0] = (to_a.sum(axis=0) if batches[0] == 1 else to_a).reshape(-1)
+    if not fixed[1]:
+        to_b = a.swapaxes(1, 2) @ up if kn else up.swapaxes(1, 2) @ a
+        result[1] = (to_b.sum(axis=0) if batches[1] == 1 else to_b).reshape(-1)
+    return result

@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 _STEP, _END, _ORDER = 1 / 64, 6.0, 9  # erf(6) is 1 in float64
+_BLOCK = 2**14  # elements at a time, which a cache holds
 
 
 @functools.cache
@@ -29,10 +30,14 @@ def _erf_table() -> np.ndarray:
 
 def erf(x: np.ndarray) -> np.ndarray:
     """The error function, elementwise; float64, within a few ulps of 1."""
-    size = np.minimum(np.abs(x), _END)
-    nearest = np.rint(size / _STEP)
-    table, at, offset = _erf_table(), np.nan_to_num(nearest).astype(np.int64), size - nearest * _STEP
-    total = np.take(table[:, _ORDER], at)
-    for k in range(_ORDER - 1, -1, -1):
-        total = total * offset + np.take(table[:, k], at)
-    return np.asarray(np.copysign(total, x))
+    flat, found, columns = np.ravel(x), np.empty(np.size(x)), np.ascontiguousarray(_erf_table().T)
+    for part, to in ((a[i : i + _BLOCK] for a in (flat, found)) for i in range(0, flat.size, _BLOCK)):
+        offset = np.minimum(np.abs(part), _END)
+        at = np.nan_to_num(np.rint(offset / _STEP)).astype(np.intp)
+        offset -= at * _STEP
+        total = columns[_ORDER].take(at)
+        for column in columns[_ORDER - 1 :: -1]:
+            total *= offset
+            total += column.take(at)
+        np.copysign(total, part, out=to)
+    return found.reshape(np.shape(x))
