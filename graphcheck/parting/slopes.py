@@ -38,7 +38,7 @@ Kept = np.ndarray | Late
 Place = tuple[int, Map | None]  # a class, and how it is seen
 MARGIN = 2.0
 _HELD = 4_000_000  # elements kept at a time; all others are computed again on the way back, but for
-_COSTLY, _PRODUCTS = 512, 12_000_000  # sums of so many products, of which so many elements are kept
+_COSTLY, _PRODUCTS = 512, 6_000_000  # sums of so many products, of which so many elements are kept
 _NOTHING = np.zeros(1)
 
 
