@@ -50,6 +50,24 @@ def test_seed_replays_and_other_seed_differs() -> None:
     assert two["x"].tobytes() == a.tobytes(), "one more input changes no other"
 
 
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [("uint8", "float16"), ("float16", "uint8"), ("int64", "bfloat16"), ("float", "int8"), ("bool", "float"),
+     ("float", "bool"), ("int32", "bool"), ("float", "complex64"), ("complex64", "float16"), ("float8e4m3fn", "int64")],
+)  # fmt: skip
+def test_two_types_get_values_that_both_hold(a: str, b: str, wide: bool) -> None:
+    pair = interface(f"{a}[50,40] x", f"{b}[50,40] x")
+    x = generate(pair, X, InputSpec(integers="wide" if wide else "small"))
+    first, second = (side["x"].astype(np.complex128) for side in side_inputs(pair, x))
+    assert (first == second).all() and np.unique(first).size > 1
+
+
+def test_no_value_is_both_a_string_and_a_number() -> None:
+    with pytest.raises(UsageError, match=r"^input 'x' is float in A and string in B: no value is both$"):
+        generate(interface("float[50,40] x", "string[50,40] x"), X, InputSpec())
+
+
 def test_distributions() -> None:
     uniform = draw(distribution="uniform", scale=4.0)
     assert uniform.min() > 0 and 3 < uniform.max() < 4

@@ -112,8 +112,9 @@ def side_inputs(interface: Interface, inputs: Mapping[str, Array]) -> tuple[Arra
     for pair in interface.inputs:
         for feed, port in zip(sides, (pair.a, pair.b), strict=True):
             if port is not None:
-                array = inputs[pair.key]
-                feed[port.name] = array if array.dtype.kind in "OSUT" else array.astype(port.numpy_dtype(), copy=False)
+                array, dtype = inputs[pair.key], port.numpy_dtype()
+                array = array.real if array.dtype.kind == "c" != dtype.kind else array  # drawn so that nothing is lost
+                feed[port.name] = array if array.dtype.kind in "OSUT" else array.astype(dtype, copy=False)
     return sides
 
 
@@ -209,19 +210,21 @@ def _draw(pair: PortPair, shape: tuple[int, ...], spec: InputSpec, rng: np.rando
     dtypes = [port.numpy_dtype() for port in ports]
     by_name = {name: (low, high) for name, low, high in spec.ranges}
     bounds = next((by_name[port.name] for port in ports if port.name in by_name), by_name.get(""))
-    if dtypes[0].kind == "b":
-        return rng.integers(0, 2, shape).astype(bool)
-    if dtypes[0].kind == "O":
+    if any(dtype.kind == "O" for dtype in dtypes):
+        if dtypes[0] != dtypes[-1]:
+            raise UsageError(f"input {pair.key!r} is {ports[0].dtype} in A and {ports[-1].dtype} in B: no value is both")
         return np.asarray(rng.choice(np.asarray(WORDS, object), shape), object)
-    if _is_integer(dtypes[0]):
+    if any(dtype.kind == "b" for dtype in dtypes):
+        return rng.integers(0, 2, shape).astype(dtypes[0])
+    if any(map(_is_integer, dtypes)):  # a float beside it gets whole numbers, as many as it holds
         return _integers(pair, shape, spec, rng, bounds).astype(dtypes[0])
     values = _floats(shape, spec, rng, bounds)
-    if dtypes[0].kind == "c":
+    if all(dtype.kind == "c" for dtype in dtypes):
         values = values + 1j * _floats(shape, spec, rng, bounds)
         return values.astype(dtypes[0])
     largest = min(_largest(dtype) for dtype in dtypes)
     values = np.clip(values, -largest, largest)
-    for dtype in sorted(set(dtypes), key=lambda dtype: dtype.itemsize, reverse=True):
+    for dtype in sorted({dtype for dtype in dtypes if dtype.kind != "c"}, key=lambda dtype: dtype.itemsize, reverse=True):
         values = values.astype(dtype)  # through every dtype, the narrowest last: then each side gets the same numbers
     if not spec.zeros and bounds is None and spec.distribution != "one-hot":
         values = np.where(
@@ -284,9 +287,13 @@ def _integers(
 
 def reach(*dtypes: np.dtype[Any]) -> tuple[int, int]:
     """The least and the largest integer of all the types. Of int32 and int64 it is what can be multiplied without leaving
-    the type, since proofs take those as unbounded; of uint64 what float64 holds."""
+    the type, since proofs take those as unbounded; of uint64 what float64 holds; of a float its whole numbers without gaps."""
     ends = []
     for dtype in dtypes:
+        if not _is_integer(dtype):
+            high = min(2 ** (ml_dtypes.finfo(dtype).nmant + 1), int(_largest(dtype)))  # type: ignore[no-untyped-call]
+            ends.append((-high, high))
+            continue
         info = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
         low, high = int(info.min), int(info.max)
         if dtype.itemsize >= 4 and dtype.name != "uint32":
