@@ -130,3 +130,20 @@ def test_a_number_is_looked_at_once_and_of_few_bits() -> None:
     for _ in range(20):
         square = terms.ew("mul", [(square, None), (square, None)], 1)
     assert numbers.number(terms, square) is None
+
+
+def test_a_maximum_behind_hundreds_of_functions() -> None:
+    """Rows are taken through them in a loop, not by recursion: against numpy, and against the maximum of x itself."""
+    m, value = Algebra(Terms(RULES)), np.random.default_rng(2).standard_normal(SHAPE)
+    x = Tensor(m.terms.leaf(("x",), 12), SHAPE, np.dtype(np.float32))
+    deep, least, expected = x, m.extreme("min", x, [1]), value
+    for _ in range(401):
+        for fn, number in (("add", 0.25), ("max", -3.0), ("mul", -1.0)):
+            deep, expected = with_number(m, fn, deep, number), WITH_NUMBER[fn](expected, number)
+    found = m.lift(m.extreme("max", deep, [1]))
+    assert np.allclose(
+        evaluate(m.terms, Float64({("x",): value.reshape(-1)}, bounds=False), [found.cls])[m.terms.find(found.cls)].value,
+        expected.max(axis=1),
+    )
+    below = {m.terms.find(m.lift(least).cls)}
+    assert below <= set(m.terms.order([found.cls])), "the minimum of x is what is left of the rows"

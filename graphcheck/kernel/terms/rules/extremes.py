@@ -34,7 +34,7 @@ def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Foun
     if all(view is not None for view in inner) and not (fn == "max" and bound is not None and not bound[0]):
         flipped = [view for view in inner if view is not None]
         flipped += [] if bound is None else [(_made(terms, "mul", -bound[0], bound[1], -1.0), None)]
-        return 2, _negative(terms, terms.ew(OPPOSITE[fn], flipped, size), size)
+        return 2, negative(terms, terms.ew(OPPOSITE[fn], flipped, size), size)
     if bound is not None and len(rest) == 1:
         found = _clipped(terms, fn, rest[0], bound, size)
         if found is not None:
@@ -112,7 +112,7 @@ def _clipped(terms: Terms, fn: str, x: Operand, bound: Bound, size: int) -> Appl
     positive = x if fn == "min" or inner is None else inner
     relu = terms.ew("mul", [positive, (terms.ew("pos", [positive], size), None)], size)
     if fn == "min":
-        relu = _negative(terms, relu, size)
+        relu = negative(terms, relu, size)
     return 4, relu if positive == x and fn == "max" else terms.ew("add", [x, (relu, None)], size)
 
 
@@ -159,9 +159,9 @@ def _sloped(terms: Terms, fn: str, x: Operand, y: Operand, size: int) -> int | N
             continue
         if slope == -1:
             size_of = terms.ew("abs", [x], size)
-            return size_of if fn == "max" else _negative(terms, size_of, size)
+            return size_of if fn == "max" else negative(terms, size_of, size)
         above = (terms.ew("pos", [x], size), None)
-        below = (terms.ew("add", [_scalar(terms, 1.0), (_negative(terms, above[0], size), None)], size), None)
+        below = (terms.ew("add", [_scalar(terms, 1.0), (negative(terms, above[0], size), None)], size), None)
         steep = (slope > 1) == (fn == "max")  # whether s x is taken where x > 0
         scaled = (terms.ew("mul", [(terms.find(s), None), above if steep else below], size), None)
         factor = terms.ew("add", [scaled, below if steep else above], size)
@@ -173,5 +173,6 @@ def _scalar(terms: Terms, value: float) -> Operand:
     return terms.const(np.array([value]), 0), None
 
 
-def _negative(terms: Terms, cls: int, size: int) -> int:
+def negative(terms: Terms, cls: int, size: int) -> int:
+    """-x."""
     return terms.ew("mul", [_scalar(terms, -1.0), (cls, None)], size)

@@ -16,7 +16,7 @@ from fractions import Fraction
 import numpy as np
 
 from graphcheck.kernel.terms.rules.columns import elements
-from graphcheck.kernel.terms.rules.extremes import OPPOSITE
+from graphcheck.kernel.terms.rules.extremes import OPPOSITE, negative
 from graphcheck.kernel.terms.rules.identities import is_step
 from graphcheck.kernel.terms.rules.numbers import linear, number, through
 from graphcheck.kernel.terms.store import Found, Operand, Terms
@@ -77,32 +77,33 @@ def _repeats(table: np.ndarray, blocks: int, step: int) -> bool:
 def monotone(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) -> Found | None:
     """Cases 2 and 3."""
     (a,) = operands
-    term = terms.terms[a]
     if fn.startswith("argmin"):
-        minus = terms.ew("mul", [(terms.const(np.array([-1.0]), 0), None), (a, None)], rows * k)
-        return 3, terms.rows(fn.replace("min", "max"), minus, rows, k)
-    if fn not in OPPOSITE or terms.neginf[a]:
-        return None
+        return 3, terms.rows(fn.replace("min", "max"), negative(terms, a, rows * k), rows, k)
+    layers: list[tuple[str, Operand]] = []
+    while fn in OPPOSITE and (layer := _outermost(terms, a, fn, rows * k)):
+        a, fn, of, other = layer
+        layers.append((of, other))
+    found = terms.rows(fn, a, rows, k) if layers else a
+    for of, other in reversed(layers):  # in a loop: they may be hundreds
+        found = terms.ew(of, [(found, None), other], rows)
+    return (2, found) if layers else None
+
+
+def _outermost(terms: Terms, a: int, by: str, size: int) -> tuple[int, str, str, Operand] | None:
+    """(x, max or min of it, function, its other operand): the outermost function of case 2 at ``a``."""
+    term = terms.terms[a]
     map_ = term.verb.map if isinstance(term.verb, Move) and len(term.args) == 1 and not term.verb.map.has_zero else None
     term = term if map_ is None else terms.terms[terms.find(term.args[0])]
-    if not isinstance(term.verb, Ew) or term.verb.fn not in ("add", "mul", "max", "min") or (map_ is None and term.size == 1):
+    if not isinstance(term.verb, Ew) or term.verb.fn not in ("add", "mul", "max", "min") or terms.neginf[a]:
         return None
-    views = [(terms.find(c), m) for c, m in term.views]
-    known = [number(terms, c) if m is None and terms.size(c) == 1 else None for c, m in views]
-    free = [view for view, value in zip(views, known, strict=True) if value is None]
-    values = [value for value in known if value is not None]
-
-    def best(x: Operand, by: str) -> Operand:
-        return terms.rows(by, terms.seen(through(terms, *x, map_), rows * k), rows, k), None
-
-    if len(free) == 1 and values and (term.verb.fn != "mul" or values[0]):
-        by = OPPOSITE[fn] if term.verb.fn == "mul" and values[0] < 0 else fn
-        beside = [view for view, value in zip(views, known, strict=True) if value is not None]
-        return 2, terms.ew(term.verb.fn, [best(free[0], by), *beside], rows)
-    if term.verb.fn == "mul":
-        for x, step in (views, views[::-1]):
-            if x[1] is None and is_step(terms, step, x):
-                return 2, terms.ew("max", [best(x, fn), (terms.const(np.zeros(1), 0), None)], rows)
+    of, views = term.verb.fn, [(terms.find(c), m) for c, m in term.views]
+    for x, other in (views, views[::-1]):
+        value = number(terms, other[0]) if other[1] is None and terms.size(other[0]) == 1 else None
+        if of == "mul" and x[1] is None and is_step(terms, other, x):
+            of, other, value = "max", (terms.const(np.zeros(1), 0), None), Fraction(0)
+        if value is not None and (of != "mul" or value):
+            by = OPPOSITE[by] if of == "mul" and value < 0 else by
+            return terms.seen(through(terms, *x, map_), size), by, of, other
     return None
 
 
