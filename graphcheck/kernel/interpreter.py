@@ -188,19 +188,9 @@ class Interpreter:
             else:
                 plain[name] = attribute.value
         version = opsets.get(domain, opsets.get("ai.onnx", 1) if domain == "" else 1)
-        outputs = source.outputs
-        return Node(
-            domain,
-            source.op_type,
-            version,
-            model_.node_name(source),
-            plain,
-            len(inputs),
-            len(outputs),
-            tuple(x is not None for x in inputs),
-            tuple(v.name != "" for v in outputs),
-            source,
-        )
+        given, made = tuple(x is not None for x in inputs), tuple(v.name != "" for v in source.outputs)
+        label = model_.node_name(source)
+        return Node(domain, source.op_type, version, label, plain, len(given), len(made), given, made, source)
 
     def _given(self, function: ir.Function, node: Node) -> dict[str, Any]:
         defaults = {name: a.value for name, a in function.attributes.items() if a is not None and a.value is not None}

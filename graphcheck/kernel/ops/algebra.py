@@ -44,6 +44,11 @@ def axis_of(x: Some, axis: int) -> int:
     return axis % rank
 
 
+def holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether a type rounds a number to one near it: float16 does not below its normal numbers and beyond its largest."""
+    return dtype != np.float16 or value == 0 or 2.0**-14 <= abs(value) <= 65504
+
+
 class Algebra:
     """The verbs at tensor level, over one store of terms; ``observe`` (node, operator sets, types, values) gives the shapes and
     types of an operator's outputs as a runtime has them, or None.
@@ -144,8 +149,12 @@ class Algebra:
         return Tensor(self.terms.ew(fn, operands, size), shape, out_dtype)
 
     def scalar(self, value: float, like: Some) -> np.ndarray:
-        """A constant of the type of ``like``: constants of expanded operators are what a runtime would store."""
-        return np.asarray(value, like.dtype)
+        """A constant of the type of ``like``: constants of expanded operators are what a runtime would store.
+
+        An attribute below float16's normal numbers or beyond its largest stays what it is: onnxruntime computes with it in
+        float32, where ONNX's function bodies make it 0, one of few bits, or infinite.
+        """
+        return np.asarray(value, like.dtype if holds(like.dtype, value) else np.float32)
 
     def add(self, a: Some, b: Some) -> Some:
         """a + b."""

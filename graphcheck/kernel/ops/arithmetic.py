@@ -107,7 +107,7 @@ def _bound(m: Algebra, x: Some, bound: Value, sign: int) -> Value:
     if not (wide >= float(ml_dtypes.finfo(x.dtype).max)).all():  # type: ignore[no-untyped-call]
         return bound
     if not np.isinf(wide).all():
-        m.assumptions.add(_FINITE)
+        m.assumptions.add(FINITE)
     return None
 
 
@@ -115,7 +115,7 @@ def _infinite(m: Algebra, compare: Callable[..., Any], a: Some, b: Some) -> np.n
     """A comparison with a constant that is infinite throughout: the other is so only where a mask put -inf."""
     if not any(isinstance(x, np.ndarray) and x.size and np.isinf(x.astype(np.float64)).all() for x in (a, b)):
         return None
-    m.assumptions.add(_FINITE)
+    m.assumptions.add(FINITE)
     stand_in = [x if isinstance(x, np.ndarray) else np.where(m.masked(x), -np.inf, 0) for x in (a, b)]
     return np.asarray(compare(*stand_in))
 
@@ -177,20 +177,20 @@ def where(m: Algebra, node: Node, c: Some, x: Some, y: Some) -> Some:
     return m.where(c, x, y)
 
 
-_FINITE = (
+FINITE = (
     "inputs and what is computed from them are finite and no softmax row is fully masked, so IsNaN and IsInf are false"
 )
 
 
 def isnan(m: Algebra, node: Node, x: Some) -> Some:
     """False: inputs are taken as finite and no row as fully masked; the verdict prints that assumption."""
-    m.assumptions.add(_FINITE)
+    m.assumptions.add(FINITE)
     return np.zeros(x.shape, bool)
 
 
 def isinf(m: Algebra, node: Node, x: Some) -> Some:
     """True where a mask put -inf, under the same assumption."""
-    m.assumptions.add(_FINITE)
+    m.assumptions.add(FINITE)
     return m.masked(x) if node.attr("detect_negative", 1) else np.zeros(x.shape, bool)
 
 
@@ -241,6 +241,12 @@ def gelu(m: Algebra, node: Node, x: Some) -> Some:
         return m.mul(m.mul(half, x), m.add(one, m.ew("tanh", m.mul(factor, m.add(x, cubic)))))
     root = np.sqrt(m.scalar(2, x)).astype(x.dtype)
     return m.mul(x, m.mul(half, m.add(one, m.ew("erf", m.div(x, root)))))
+
+
+def hard_sigmoid(m: Algebra, node: Node, x: Some) -> Some:
+    """Max(Min(alpha x + beta, 1), 0)."""
+    line = m.add(m.mul(x, m.scalar(node.attr("alpha", 0.2), x)), m.scalar(node.attr("beta", 0.5), x))
+    return m.ew("max", m.ew("min", line, m.scalar(1.0, x)), m.scalar(0.0, x))
 
 
 def swish(m: Algebra, node: Node, x: Some) -> Some:
@@ -395,6 +401,7 @@ OPS: dict[str, Callable[..., Any]] = {
     "Softplus": softplus,
     "Gelu": gelu,
     "Swish": swish,
+    "HardSigmoid": hard_sigmoid,
     "Cast": cast,
     "CastLike": cast_like,
     "DequantizeLinear": dequantize,

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphcheck.kernel.ops.algebra import Value
+from graphcheck.errors import Untaught
+from graphcheck.kernel.ops.algebra import Value, holds
 from graphcheck.kernel.ops.node import Node
 
 # Bodies of operators without a schema in ONNX. Source: onnxruntime/core/graph/contrib_ops/quantization_defs.cc
@@ -21,6 +22,8 @@ WRITTEN = {
           y = com.microsoft.MatMulIntegerToFloat(q, b, a_scale, b_scale, a_zero, b_zero, bias)
         }"""
 }
+
+_NUMBERS = ("alpha", "beta", "gamma", "lambd")  # attributes that a body casts to the type of the input
 
 
 def types_of(inputs: Sequence[Value]) -> list[onnx.TypeProto]:
@@ -48,6 +51,8 @@ def function_body(
         schema = onnx.defs.get_schema(node.op_type, node.version, node.domain)
     except onnx.defs.SchemaError:
         return None
+    if not all(holds(x.dtype, node.attr(name, 0.0)) for x in inputs if x is not None for name in _NUMBERS):
+        raise Untaught(f"{node.op_type} with a number that float16 does not hold: the runtimes do not round it", node.name)
     proto = _proto(schema, node, inputs)
     if proto is None:
         return None

@@ -33,7 +33,7 @@ def scaled(m: Algebra, x: Some, factor: float) -> Some:
     """``factor`` * x; nothing where the factor is one. Of integers it has to be one as well."""
     if x.dtype.kind in "iu" and factor != int(factor):
         raise Untaught(f"integers times {factor:g}")
-    return x if factor == 1.0 else m.mul(np.asarray(factor, np.float32).astype(x.dtype), x)
+    return x if factor == 1.0 else m.mul(x, m.scalar(factor, x))
 
 
 def einsum(m: Algebra, node: Node, *xs: Some) -> Some:

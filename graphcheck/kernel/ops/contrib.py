@@ -45,8 +45,6 @@ def activation(m: Algebra, node: Node, y: Some) -> Some:
     given = node.attr("activation_params") or [value for value in apart if value is not None]
     names = _PARAMETERS.get(name, ())
     alone = dataclasses.replace(node, op_type=name, attributes=dict(zip(names, given, strict=False)))
-    if name == "HardSigmoid" and len(given) == 2:
-        return hard_sigmoid(m, y, *given)
     if name not in arithmetic.OPS or len(given) > len(names):
         m.assumptions.add(f"the activation {name} of {node.op_type} is taken as an unknown function")
         y = m.lift(y)
@@ -54,12 +52,6 @@ def activation(m: Algebra, node: Node, y: Some) -> Some:
         alone = Node("com.microsoft", name, 1, node.name, whole, 1, 1, (True,), (True,))
         return m.unknown(alone.key(), [y], 0, y.shape, y.dtype)
     return arithmetic.OPS[name](m, alone, y)  # type: ignore[no-any-return]
-
-
-def hard_sigmoid(m: Algebra, x: Some, alpha: float, beta: float) -> Some:
-    """Max(Min(alpha x + beta, 1), 0)."""
-    line = m.add(m.mul(x, m.scalar(alpha, x)), m.scalar(beta, x))
-    return m.ew("max", m.ew("min", line, m.scalar(1.0, x)), m.scalar(0.0, x))
 
 
 def fused_conv(m: Algebra, node: Node, x: Some, w: Some, b: Value = None, z: Value = None) -> Some:
@@ -228,13 +220,13 @@ def _old(op: Callable[..., Any], known: str) -> Callable[..., Any]:
 
 def affine(m: Algebra, node: Node, x: Some) -> Some:
     """alpha x + beta."""
-    return m.add(m.mul(m.scalar(node.attr("alpha", 1.0), x), x), m.scalar(node.attr("beta", 0.0), x))
+    return m.add(m.mul(x, m.scalar(node.attr("alpha", 1.0), x)), m.scalar(node.attr("beta", 0.0), x))
 
 
 def scaled_tanh(m: Algebra, node: Node, x: Some) -> Some:
     """alpha Tanh(beta x)."""
-    inner = m.ew("tanh", m.mul(m.scalar(node.attr("beta"), x), x))
-    return m.mul(m.scalar(node.attr("alpha"), x), inner)
+    inner = m.ew("tanh", m.mul(x, m.scalar(node.attr("beta"), x)))
+    return m.mul(inner, m.scalar(node.attr("alpha"), x))
 
 
 def thresholded_relu(m: Algebra, node: Node, x: Some) -> Some:
