@@ -251,7 +251,6 @@ REPORTS = {
     ),
     "25 a forest with another threshold": Report(
         "sklearn-onnx#881", lambda: (_forest((0, 1, 2)), _forest((0, 1, 2), -0.25)), Verdict.DIFFERENT, run=True,
-        missing="the search does not look between two thresholds of a forest",
     ),
     "28 fold is a rearrangement": Report(
         "unfoldNd#29", lambda: (_folded(False), _folded(True)), Verdict.PROVED

@@ -7,7 +7,8 @@ value deep inside stands at its jump.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,10 @@ from graphcheck.parting.slopes import derivatives
 Roots = Sequence[tuple[int, int]]
 Bounds = Callable[[str, np.ndarray], np.ndarray]
 
-_SMALL, _MOST = 16, 48  # constants of at most so many elements are looked at, and so many numbers of them kept
-_STEERED, _WORK = 8, 2_000_000  # jumps that inputs are steered to, in graphs of at most so many elements
+_SMALL, _MOST = 16, 48  # constants of at most so many elements are looked at, and so many numbers of them kept;
+_TABLE = 2**16  # those that one graph alone has are looked for in larger ones, too: the thresholds of a forest
+_STEERED, _PLACES = 8, 32  # jumps, and elements of each that stand out, which inputs are steered to
+_WORK = 2_000_000  # jumps that inputs are steered to, in graphs of at most so many elements
 _STEERING = 1.2e8  # work (see budget.py) for steering
 _SOLVING = 15.0  # evaluations that one solution takes: values and derivatives, three times
 _SIDES = (0.0, 2.0**-8, -(2.0**-8), 1.0, -1.0)  # how far behind a jump: at it, close to it, beyond it
@@ -63,13 +66,11 @@ def probes(
 
 def constants(terms: Terms, roots: Roots) -> np.ndarray:
     """Numbers at and around the small constants of both graphs; those of one graph alone come first."""
-    a, b = (set(terms.order([row[side] for row in roots])) for side in (0, 1))
-    found: dict[float, None] = {}
-    for cls in sorted((a | b) & terms.arrays.keys(), key=lambda c: ((c in a) == (c in b), c)):
-        array = terms.arrays[cls]
-        if array.size <= _SMALL and array.dtype.kind not in "bOSU":
-            values = array.astype(np.float64)
-            found |= dict.fromkeys(v for v in np.abs(values[np.isfinite(values)]).tolist() if v)
+    a, b = (set(terms.order([row[side] for row in roots])) & terms.arrays.keys() for side in (0, 1))
+    alone = np.setxor1d(_sizes(terms, a - b, _TABLE), _sizes(terms, b - a, _TABLE))
+    found = dict.fromkeys(alone.tolist() if alone.size <= _MOST else [])
+    for cls in sorted(a | b, key=lambda c: ((c in a) == (c in b), c)):
+        found |= dict.fromkeys(_sizes(terms, [cls], _SMALL).tolist())
     base = np.sort(np.asarray(list(found)[:_MOST]))
     if not base.size:
         return base
@@ -79,6 +80,14 @@ def constants(terms: Terms, roots: Roots) -> np.ndarray:
     around += [base[:1] / 2, (base[1:] + base[:-1]) / 2, base * (1 + 2.0**-10)]
     whole = np.concatenate([np.asarray(x, np.float64) for x in around])
     return np.concatenate([whole, -whole])
+
+
+def _sizes(terms: Terms, classes: Iterable[int], most: int) -> np.ndarray:
+    """The sizes of the numbers but 0 in constants of at most ``most`` elements."""
+    arrays = [terms.arrays[cls] for cls in classes]
+    flat = [x.reshape(-1).astype(np.float64) for x in arrays if x.size <= most and x.dtype.kind not in "bOSU"]
+    values = np.abs(np.concatenate([np.zeros(0), *flat]))
+    return np.unique(values[np.isfinite(values) & (values > 0)])
 
 
 def climb(
@@ -181,19 +190,42 @@ def _steered(
     """Inputs at which a value that only one graph computes stands at its jump: one coordinate is solved for."""
     terms = pair.terms
     a, b = (set(terms.order([row[side] for row in roots])) for side in (0, 1))
-    jumps = [c for c in sorted(a ^ b) if _edge(terms, c) is not None]
+    jumps = [[c for c in sorted(side) if _edge(terms, c) is not None] for side in (a, b)]
     over = budget.until(_STEERING)
-    for cls in jumps[:_STEERED]:
+    alone = sorted(set(jumps[0]) ^ set(jumps[1]))[:_STEERED]
+    for number, cls in itertools.product(range(_PLACES), alone):
         start = _drawn(pair, interface, _grid(), rng)
+        places = _standing_out(terms, cls, jumps[cls in a], start)
+        if number and not places.size:
+            continue
+        at = int(rng.choice(places if places.size else terms.size(cls)))
         once = _SOLVING * _cost(terms, [cls])
-        for behind in _SIDES:
+        for behind in _SIDES[: 3 if number else None]:
             check()
             if over():
                 return
             budget.take(once)
-            moved = _solved(terms, cls, start, behind, rng)
+            moved = _solved(terms, cls, at, start, behind)
             if moved is not None:
                 yield "steered to a jump", moved
+
+
+def _standing_out(terms: Terms, cls: int, others: Sequence[int], start: Arrays) -> np.ndarray:
+    """The elements of a jump that no jump of the other graph has, where those are few: a threshold that was changed."""
+    same = [c for c in others if terms.terms[c].verb == terms.terms[cls].verb or terms.size(c) == terms.size(cls)]
+    values = _values(terms, [arg for c in (cls, *same) for arg in terms.terms[c].args], start)
+    mine, *theirs = (_operands(terms, c, values) for c in (cls, *same))
+    alone = np.flatnonzero(~np.isin(mine, np.concatenate(theirs))) if theirs else np.zeros(0, int)
+    return alone if 2 * alone.size <= terms.size(cls) else alone[:0]
+
+
+def _operands(terms: Terms, cls: int, values: Mapping[int, np.ndarray]) -> np.ndarray:
+    """The operand of a jump; of a function of two the difference."""
+    term, total = terms.terms[cls], np.zeros(terms.size(cls))
+    for sign, (arg, map_) in zip((1.0, -1.0), term.views, strict=False):
+        value = values[terms.find(arg)]
+        total = total + sign * (value if map_ is None else np.concatenate([[0.0], value])[map_.index])
+    return total
 
 
 def _edge(terms: Terms, cls: int) -> Callable[[Any], Any] | None:
@@ -202,11 +234,10 @@ def _edge(terms: Terms, cls: int) -> Callable[[Any], Any] | None:
     return function(verb.fn).edge if isinstance(verb, Ew) else None
 
 
-def _solved(terms: Terms, cls: int, start: Arrays, behind: float, rng: np.random.Generator) -> Arrays | None:
-    """The start with one element changed so that an operand of the jump stands there, ``behind`` beyond it."""
+def _solved(terms: Terms, cls: int, at: int, start: Arrays, behind: float) -> Arrays | None:
+    """The start with one element changed so that element ``at`` of the jump's operand stands there, ``behind`` beyond."""
     term, current, edge = terms.terms[cls], dict(start), _edge(terms, cls)
     assert edge is not None
-    at = int(rng.integers(terms.size(cls)))
     args = [terms.find(c) for c in term.args]
     for _ in range(3):  # exact at once where the way there is linear
         values = _values(terms, args, current)

@@ -157,6 +157,8 @@ def _branches_of_five(node: Node) -> Iterator[tuple[list[tuple[Any, ...]], list[
 def _forest(m: Algebra, node: Node, x: Some, targets: int) -> Some:
     """Scores [N, targets]: for each leaf the product of the comparisons on its way, times what it adds, summed."""
     leaves = list(_branches(node))
+    if any(node.attr("nodes_missing_value_tracks_true", ())):
+        m.assumptions.add(arithmetic.FINITE)
     depth = max((len(way) for way, _ in leaves), default=0)
     if len(leaves) * max(depth, 1) * x.shape[0] > _MOST:
         raise Untaught(f"{node.op_type} with {len(leaves)} leaves", node.name)
