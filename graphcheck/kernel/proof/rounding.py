@@ -32,6 +32,7 @@ from graphcheck.kernel.values.float64 import Float64, Real
 _IDLE = 4  # rounds in a row that replace nothing
 _SKETCHED = 256  # elements of a constant that are looked at first
 _MOST = 2000  # constants replaced before it counts as another graph
+_LEAST = {2.0**-24: 2.0**-149, 2.0**-11: 2.0**-24}  # unit roundoff -> the least number of its type, an ulp of what is near 0
 
 
 class _Rounded(Float64):
@@ -46,7 +47,7 @@ class _Rounded(Float64):
         self.ulp, self.unit_of_sums, self.wide = 2 * unit, min(unit, 2.0**-24), wide
 
     def _more(self, x: Real, error: Any) -> Real:
-        return Real(x.value, x.error + self.ulp * error)
+        return Real(x.value, x.error + self.ulp * error + _LEAST.get(self.ulp / 2, 0.0))
 
     def _summed(self, x: Real, room: np.ndarray) -> Real:
         return self._more(Real(x.value, x.error + self.unit_of_sums * room.reshape(-1)), np.abs(x.value))
@@ -274,9 +275,7 @@ def _near(terms: Terms, prover: Prover) -> list[_Facing]:
         for b in sorted(frontier[2] - frontier[1]):
             if b in used or terms.size(a) != terms.size(b) or not (a in terms.arrays or b in terms.arrays):
                 continue
-            if sketches.apart(a, b):
-                continue
-            if _apart(terms, a, b, wide=True)["within"] and _apart(terms, a, b)["within"]:
+            if not sketches.apart(a, b) and _apart(terms, a, b, wide=True)["within"] and _apart(terms, a, b)["within"]:
                 found.append(_Facing((((a, None), (b, None), terms.size(a)),), (a, b)))
                 used.add(b)
                 break
@@ -323,7 +322,8 @@ def _is_whole(terms: Terms, a: int, b: int) -> bool:
 
 def _room(x: np.ndarray, y: np.ndarray, errors: np.ndarray | None, unit: float) -> np.ndarray:
     """How far apart values may lie: by the ``errors`` of both, or by a rounding of each where nothing was computed."""
-    room = 2 * unit * np.maximum(np.abs(x), np.abs(y)) if errors is None else errors
+    ulp = np.maximum(2 * unit * np.maximum(np.abs(x), np.abs(y)), _LEAST.get(unit, 0.0))
+    room = ulp if errors is None else errors
     return np.where(np.isfinite(room) & (unit > 0), room, 0.0)
 
 
