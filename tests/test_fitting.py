@@ -103,3 +103,14 @@ def test_where_nothing_fits_the_last_line_says_what_to_give(tmp_path: Path, caps
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "next: give --shape x=1x2 with sizes that the models take in place of these, which fit neither"
     assert main(["compare", *files, "--shape", "x=1x7063"]) == 1
+
+
+def test_a_state_has_a_row_for_each_of_the_input(tmp_path: Path) -> None:
+    """One dim is the length and another the batch again: neither the usual sizes nor equal ones fit."""
+    graph = """(float[b,n] x, float[1,p,2] h) => (float[1,q,2] y)
+      <float v = {{0.1}}, int64[3] i = {{1, 2, 256}}, int64[3] j = {{1, 2, 2}}, int64[3] s = {{2, -1, 256}}>
+      {{ w = Expand (v, i) r = Expand (v, j) t = Reshape (x, s) c, d = RNN <hidden_size = 2> (t, w, r, , , h) {body} }}"""
+    bodies = ("y = Abs (d)", "n = Neg (d) y = Abs (n)")
+    found = judged([saved(graph.format(body=body), tmp_path / f"{i}.onnx") for i, body in enumerate(bodies)])
+    assert found.verdict is Verdict.PROVED and "x=2x512, h=1x2x2" in found.reason
+    assert not found.evidence["numeric"]["warnings"]

@@ -10,6 +10,7 @@ import pytest
 from ops_support import assert_agrees, float64, node_model, values
 
 from graphcheck.api import compare
+from graphcheck.errors import Refused
 from graphcheck.verdict import Verdict
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -98,3 +99,13 @@ def test_no_initial_state_is_zero(op: str) -> None:
 def test_another_attribute_is_another_function(op: str, one: dict[str, Any], two: dict[str, Any]) -> None:
     (a, _), (b, _) = made(op, one), made(op, two)
     assert verdict(a, b) not in (Verdict.IDENTICAL, Verdict.PROVED, Verdict.WITHIN_ROUNDING)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_a_state_of_another_batch_fits_nothing(op: str) -> None:
+    """It would be broadcast, and what no runtime runs be proved."""
+    proto, feeds = made(op, {}, 2 if op == "LSTM" else 1)
+    state = proto.graph.initializer[-1]
+    state.CopyFrom(type(state)(name=state.name, data_type=1, dims=[state.dims[0], 1, state.dims[2]], raw_data=bytes(20)))
+    with pytest.raises(Refused, match="does not begin with a state for each of its rows"):
+        float64(proto, feeds)

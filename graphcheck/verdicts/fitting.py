@@ -185,16 +185,18 @@ def _fit(case: Case, values: dict[str, int], deadline: float) -> Fit | None:
 
 
 def _candidates(case: Case) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Shapes to try: all dims of one size besides the batch, then one dim after the other."""
+    """Shapes to try, one length after the other: of all dims besides the batch; of one, the others of the batch's size (a
+    state has a row for each row of the input), or of the usual ones."""
     symbols = ports.symbols(case.interface)
     batches = [name for name, (_, axis) in symbols.items() if axis == 0]
     others = [name for name in symbols if name not in batches]
     lengths = list(dict.fromkeys((*_LENGTHS, *_constants(case), *_RARE))) if others else [0]
-    together = [others] if len(others) < 2 else [others, *([name] for name in others)]
+    alone = [([name], rest) for rest in (others, []) for name in others] if len(others) > 1 else []
+    together: list[tuple[list[str], list[str]]] = [(others, []), *alone]
     seen = []
-    for batch, chosen, length in itertools.product(_BATCHES if batches else (1,), together, lengths):
+    for length, (chosen, rest), batch in itertools.product(lengths, together, _BATCHES):
         try:
-            sizes = dict.fromkeys(batches, batch) | dict.fromkeys(chosen, length)
+            sizes = dict.fromkeys((*batches, *rest), batch) | dict.fromkeys(chosen, length)
             shapes = ports.shapes(case.interface, case.options.shapes, sizes)
         except UsageError:
             continue  # --shape fixes it

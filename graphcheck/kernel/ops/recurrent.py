@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.errors import Untaught
+from graphcheck.errors import Refused, Untaught
 from graphcheck.kernel.ops import arithmetic
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.kernel.ops.node import Node
@@ -148,6 +148,8 @@ def _run(
         projected = m.reshape(m.add(whole_input, d.wb), (steps, batch, gates * d.hidden))
         zero = np.zeros((batch, d.hidden), x.dtype)
         start = [None if s is None else m.transpose(s, (1, 0, 2)) if behind else s for s in initial]
+        if any(s is not None and s.shape != (len(ways), batch, d.hidden) for s in start):
+            raise Refused(f"{node.op_type} of {list(x.shape)} does not begin with a state for each of its rows", node.name)
         state: State = tuple(zero if s is None else _part(m, s, at) for s in start)
         run, seen = step(d), []
         for t in reversed(range(steps)) if backward else range(steps):
@@ -160,25 +162,22 @@ def _run(
     return (y, *(m.transpose(e, (1, 0, 2)) if behind else e for e in ends))[: node.n_outputs]
 
 
-def _part(m: Algebra, x: Some, at: int) -> Some:
+def _part(m: Algebra, x: Some, at: Any) -> Some:
     """x[at]."""
-    return x[at] if isinstance(x, np.ndarray) else m.reshape(_rows(m, x, at, 1), x.shape[1:])
+    if isinstance(x, np.ndarray):
+        return np.asarray(x[at])
+    index = np.ascontiguousarray(np.arange(1, 1 + int(np.prod(x.shape))).reshape(x.shape)[at])
+    return m.pick(x, index, index.shape)
 
 
 def _rows(m: Algebra, x: Some, start: int, size: int) -> Some:
     """x[start : start + size]."""
-    if isinstance(x, np.ndarray):
-        return x[start : start + size]
-    index = np.arange(1, 1 + int(np.prod(x.shape))).reshape(x.shape)[start : start + size]
-    return m.pick(x, np.ascontiguousarray(index), index.shape)
+    return _part(m, x, np.s_[start : start + size])
 
 
 def _cut(m: Algebra, x: Some, start: int, size: int) -> Some:
     """x[..., start : start + size]."""
-    if isinstance(x, np.ndarray):
-        return x[..., start : start + size]
-    index = np.arange(1, 1 + int(np.prod(x.shape))).reshape(x.shape)[..., start : start + size]
-    return m.pick(x, np.ascontiguousarray(index), index.shape)
+    return _part(m, x, np.s_[..., start : start + size])
 
 
 def _stack(m: Algebra, parts: Sequence[Some]) -> Tensor:
