@@ -74,7 +74,7 @@ def rewrite(model: Model, rewriting: Rewriting, told: Told, options: Options) ->
     proofs: list[tuple[Any, Any, Comparison]] = []
 
     def prove(original: Any, rewritten: Any) -> Comparison:
-        found = _compared(terminal, original, rewritten, dataclasses.replace(options, graphs=False))
+        found = _compared(terminal, original, rewritten, dataclasses.replace(options, graphs=bool(told.json or told.report)))
         proofs.append((original, rewritten, found))
         return found
 

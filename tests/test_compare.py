@@ -46,6 +46,14 @@ def verdict(a: ir.Model, b: ir.Model, **options: Any) -> Comparison:
     return compare(a, b, graphs=False, **options)
 
 
+@pytest.mark.parametrize("graphs", [False, True])
+def test_partners_of_nodes_are_told_with_the_graphs(graphs: bool) -> None:
+    told = compare(model("y = Relu(x)"), model("z = Identity(x) y = Relu(z)"), run=False, graphs=graphs)
+    assert told.verdict is Verdict.PROVED
+    given = told.evidence["graphs"], told.evidence["structure"], told.evidence["alignment"]
+    assert all(given) if graphs else given == (None, None, [])
+
+
 def test_identical_up_to_names() -> None:
     c = conv_constants()
     a = model("y = Conv <strides = [4,4]> (x, w, bias)", outputs="float[b,5,2,2] y", **c)

@@ -27,6 +27,17 @@ from tests.hostile.external import tensor
 DATA = "weights/all.bin"
 
 
+def test_a_model_without_external_data_is_not_searched_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def searched(*_: object) -> None:
+        raise AssertionError("every node was looked at")
+
+    monkeypatch.setattr(ir.external_data, "set_base_dir", searched)
+    onnx.save(ir.to_proto(conv("kernel_shape = [4, 4], strides = [4, 4]", (8, 3, 4, 4))), tmp_path / "inline.onnx")
+    assert model_.read(tmp_path / "inline.onnx").graph.initializers
+    with pytest.raises(AssertionError):
+        model_.read(saved(tmp_path / "beside"))
+
+
 def saved(folder: Path) -> Path:
     """A patch embedding and a head behind it, their weights (one of each) in a data file; small ones inline."""
     folder.mkdir(parents=True)

@@ -12,6 +12,7 @@ import pytest
 
 from graphcheck.errors import ModelError
 from graphcheck.files.contents import Contents
+from graphcheck.graphs import structure
 from graphcheck.graphs.canonical import content_of
 from graphcheck.graphs.structure import compare_structure, graph_json
 
@@ -256,6 +257,14 @@ def test_cycles_and_dangling_operands_are_told() -> None:
         compare_structure(model, read(BASE))
     with pytest.raises(ModelError, match=r"node Add\(h\): nothing produces its operand 'v'"):
         compare_structure(read(BASE.replace("Add(x, w)", "Add(x, v)")), read(BASE))
+
+
+def test_partners_are_looked_for_once_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(structure, "_match", lambda left, right, walked: asked.append("partners") or dict(walked))
+    result = compare_structure(read(BASE), read(DIFFERENT["an extra node"]))
+    assert not result.identical and result.reason and asked == []
+    assert result.pairs and result.only_b and asked == ["partners"]
 
 
 def test_recursion_free_and_linear() -> None:

@@ -59,7 +59,7 @@ def without_maps(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[tuple[in
 
 def left_out(values: Sequence[tuple[int, onnx.ValueInfoProto]], proto: onnx.ModelProto) -> list[str]:
     """A note on each output that :func:`without_maps` took away."""
-    makers = {name: node.op_type for node in proto.graph.node for name in node.output}
+    makers = {name: node.op_type for node in proto.graph.node for name in node.output} if values else {}
     return [
         f"output {value.name!r} is left out: {makers.get(value.name, 'the graph')} gives a map, "
         "and tensors alone are compared"

@@ -97,7 +97,7 @@ def _from_proto(proto: onnx.ModelProto, path: Path) -> ir.Model:
     for value in (*result.graph.inputs, *result.graph.outputs):
         if value.dtype == ir.DataType.UNDEFINED:
             raise ModelError(path, f"{value.name!r} has no element type")
-    if proto.graph.initializer:
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
         ir.external_data.set_base_dir(result.graph, str(path.parent.resolve()))
         external.share(result)
     return result

@@ -19,7 +19,11 @@ _FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data
 
 def elsewhere(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Every tensor whose data is external: initializers, and attributes of all nodes in graphs and functions."""
-    return (tensor for tensor in _all(proto) if tensor.data_location == onnx.TensorProto.EXTERNAL)
+    return (tensor for tensor in _all(proto) if _is_elsewhere(tensor))
+
+
+def _is_elsewhere(tensor: onnx.TensorProto) -> bool:
+    return bool(tensor.data_location == onnx.TensorProto.EXTERNAL)
 
 
 def check(proto: onnx.ModelProto, path: Path, mapped: frozenset[str] | set[str] = frozenset()) -> None:
@@ -30,7 +34,8 @@ def check(proto: onnx.ModelProto, path: Path, mapped: frozenset[str] | set[str] 
     graph's initializers, which is rare and small, is read into ``proto``.
     """
     own = {id(tensor): tensor for tensor in proto.graph.initializer}
-    for graph in (proto.graph, *_subgraphs(proto.graph)):
+    tensors, graphs = _inside([proto.graph])
+    for graph in graphs:
         if graph.sparse_initializer:
             name = graph.sparse_initializer[0].values.name
             raise ModelError(path, f"initializer {name!r} is sparse, which is not read")
@@ -42,10 +47,11 @@ def check(proto: onnx.ModelProto, path: Path, mapped: frozenset[str] | set[str] 
             or any(len(getattr(tensor, field)) for field in _FIELDS)
         ):
             raise ModelError(path, f"initializer {tensor.name!r} holds its data in more than one way")
-    for tensor in _all(proto):
-        if tensor.data_location != onnx.TensorProto.EXTERNAL and not (id(tensor) in own and tensor.name in mapped):
+    tensors += _beside(proto)
+    for tensor in tensors:
+        if not _is_elsewhere(tensor) and not (id(tensor) in own and tensor.name in mapped):
             _check_count(tensor, path)
-    for tensor in elsewhere(proto):
+    for tensor in filter(_is_elsewhere, tensors):
         source, offset, length = _place(tensor, path)
         if id(tensor) not in own:
             with open(source, "rb") as file:
@@ -132,42 +138,32 @@ def _number(text: str | None, default: int) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
-def _all(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    graphs = [proto.graph, *_subgraphs(proto.graph)]
-    for info in proto.training_info:
-        for graph in (info.initialization, info.algorithm):
-            graphs += [graph, *_subgraphs(graph)]
-    for function in proto.functions:
-        yield from _attribute_tensors(function)
-        graphs += _subgraphs(function)
-    for graph in graphs:
-        yield from graph.initializer
-        for sparse in graph.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
-        yield from _attribute_tensors(graph)
+def _all(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+    return _inside([proto.graph])[0] + _beside(proto)
 
 
-def _attributes(holder: Any) -> Iterator[onnx.AttributeProto]:
-    for node in holder.node:
-        yield from node.attribute
-    yield from getattr(holder, "attribute_proto", ())
+def _beside(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """The tensors that are not in the main graph."""
+    training = [graph for info in proto.training_info for graph in (info.initialization, info.algorithm)]
+    return _inside([*training, *proto.functions])[0]
 
 
-def _attribute_tensors(holder: Any) -> Iterator[onnx.TensorProto]:
-    for attribute in _attributes(holder):
-        if attribute.HasField("t"):
-            yield attribute.t
-        yield from attribute.tensors
-        for sparse in (
-            *((attribute.sparse_tensor,) if attribute.HasField("sparse_tensor") else ()),
-            *attribute.sparse_tensors,
-        ):
-            yield from (sparse.values, sparse.indices)
-
-
-def _subgraphs(holder: Any) -> Iterator[onnx.GraphProto]:
-    """The graphs in the attributes of a graph or function, at any depth (which protobuf bounds by 100)."""
-    for attribute in _attributes(holder):
-        for graph in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
-            yield graph
-            yield from _subgraphs(graph)
+def _inside(holders: list[Any]) -> tuple[list[onnx.TensorProto], list[onnx.GraphProto]]:
+    """The tensors of graphs and functions, in the attributes of their nodes too, and the graphs at any depth."""
+    tensors: list[onnx.TensorProto] = []
+    graphs: list[onnx.GraphProto] = []
+    while holders:
+        holder = holders.pop()
+        sparse: list[onnx.SparseTensorProto] = []
+        if isinstance(holder, onnx.GraphProto):
+            graphs.append(holder)
+            tensors += holder.initializer
+            sparse += holder.sparse_initializer
+        attributes = [attribute for node in holder.node for attribute in node.attribute]
+        for attribute in (*attributes, *getattr(holder, "attribute_proto", ())):
+            tensors += (*((attribute.t,) if attribute.HasField("t") else ()), *attribute.tensors)
+            sparse += attribute.sparse_tensors
+            sparse += (attribute.sparse_tensor,) if attribute.HasField("sparse_tensor") else ()
+            holders += (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs)
+        tensors += (part for each in sparse for part in (each.values, each.indices))
+    return tensors, graphs

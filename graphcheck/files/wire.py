@@ -161,12 +161,12 @@ def _strip(data: memoryview) -> tuple[bytes, Spans]:
             parts.append(bytes(data[begin:end]))
             continue
         graph: list[bytes] = []
+        kept = content  # from here on as it is
         for field, kind, first, inner, last in _fields(data, content, end):
-            piece = bytes(data[first:last]) if last - first < MAPPED_BYTES else None
-            if piece is None and field == _INITIALIZER and kind == 2:
-                piece = _strip_tensor(data, inner, last, raw)
-            graph.append(piece if piece is not None else bytes(data[first:last]))
-        body = b"".join(graph)
+            if last - first >= MAPPED_BYTES and field == _INITIALIZER and kind == 2:
+                graph += bytes(data[kept:first]), _strip_tensor(data, inner, last, raw)
+                kept = last
+        body = b"".join((*graph, data[kept:end]))
         parts += [_encode(_GRAPH << 3 | 2), _encode(len(body)), body]
     return b"".join(parts), raw
 

@@ -9,9 +9,8 @@ or compares names of inner values.
 from __future__ import annotations
 
 import functools
-import graphlib
 import struct
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,12 +71,20 @@ class FlatGraph:
         self._opsets: dict[ir.Node, dict[str, int]] = {}
         tensors: dict[ir.Value, ir.TensorProtocol] = {}
         everything = self._collect(tensors)
-        self.nodes = self._live(everything)
+        self.nodes = self._live(everything, tensors)
         self._number_constants(tensors)
         for node in self.nodes:
             self.keys[node] = self._key(node)
-        self.exact = self._numbered({**self.constants, **self.leaves})
-        self.skeleton = self._numbered({**self.shapes, **self.leaves})
+
+    @functools.cached_property
+    def exact(self) -> dict[ir.Node, int]:
+        """A number for each live node, equal for equal expressions of equal constants."""
+        return self._numbered({**self.constants, **self.leaves})
+
+    @functools.cached_property
+    def skeleton(self) -> dict[ir.Node, int]:
+        """The same, of constants only dtype and shape."""
+        return self._numbered({**self.shapes, **self.leaves})
 
     def used_constants(self) -> Iterable[tuple[ir.Value, int]]:
         """Each constant that a live node or an output needs, with its number."""
@@ -125,29 +132,31 @@ class FlatGraph:
             else:
                 tensors[value] = value.const_value
 
-    def _live(self, nodes: list[ir.Node]) -> list[ir.Node]:
-        index = {node: i for i, node in enumerate(nodes)}
-
-        def producers(values: Iterable[ir.Value | None]) -> Iterator[int]:
-            for value in values:
-                producer = index.get(value.producer()) if value is not None else None  # type: ignore[arg-type]
-                if producer is not None:
-                    yield producer
-
-        needs = {
-            i: [*producers(node.inputs), *(p for body in self.bodies.get(node, ()) for p in producers(body.outputs))]
-            for i, node in enumerate(nodes)
-        }
-        live, stack = set[int](), [*producers(self.model.graph.outputs)]
+    def _live(self, nodes: list[ir.Node], tensors: Mapping[ir.Value, ir.TensorProtocol]) -> list[ir.Node]:
+        """The nodes that the outputs need, each behind those that it needs."""
+        of_graph, order = set(nodes), list[ir.Node]()
+        known: dict[ir.Node, bool] = {}  # met on the way: whether it is in the order yet
+        stack = [p for value in self.model.graph.outputs if (p := value.producer()) is not None and p in of_graph]
         while stack:
-            if (i := stack.pop()) not in live:
-                live.add(i)
-                stack += needs[i]
-        try:
-            return [nodes[i] for i in graphlib.TopologicalSorter(needs).static_order() if i in live]
-        except graphlib.CycleError as error:
-            first = nodes[error.args[1][0]]
-            raise ModelError(path_of(self.model) or "model", "the graph has a cycle", node_name(first)) from None
+            node = stack[-1]
+            if node in known:
+                stack.pop()
+                if not known[node]:
+                    known[node] = True
+                    order.append(node)
+                continue
+            known[node] = False
+            for value in (*strip(node.inputs), *(v for body in self.bodies.get(node, ()) for v in body.outputs)):
+                producer = value.producer() if value is not None else None
+                if producer is not None and producer in of_graph:
+                    if producer not in known:
+                        stack.append(producer)
+                    elif not known[producer]:
+                        raise ModelError(path_of(self.model) or "model", "the graph has a cycle", node_name(node))
+                elif value is not None and value not in tensors and value not in self.leaves:
+                    cause = f"nothing produces its operand {value.name!r}"
+                    raise ModelError(path_of(self.model) or "model", cause, node_name(node))
+        return order
 
     def _number_constants(self, tensors: dict[ir.Value, ir.TensorProtocol]) -> None:
         numbers = [t for t in tensors.values() if t.dtype != ir.DataType.STRING and t.dtype.bitwidth >= 8]
@@ -187,13 +196,8 @@ class FlatGraph:
     def _numbered(self, known: dict[ir.Value, int]) -> dict[ir.Node, int]:
         values, result, number = dict(known), {}, self.numbers.of
         for node in self.nodes:
-            try:
-                operands = tuple([None if value is None else values[value] for value in strip(node.inputs)])
-                bodies = self.bodies.get(node, ())
-                inner = tuple([values[value] for body in bodies for value in body.outputs])
-            except KeyError as error:
-                cause = f"nothing produces its operand {error.args[0].name!r}"
-                raise ModelError(path_of(self.model) or "model", cause, node_name(node)) from None
+            operands = tuple([None if value is None else values[value] for value in strip(node.inputs)])
+            inner = tuple([values[value] for body in self.bodies.get(node, ()) for value in body.outputs])
             result[node] = first = number("result", self.keys[node], operands, inner)
             for index, value in enumerate(node.outputs):
                 values[value] = first if index == 0 else number("output", first, index)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 from collections import Counter, defaultdict, deque
 from typing import Any
 
@@ -22,32 +23,76 @@ _SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's dynamo exporter writes t
 _LONGEST_ATTRIBUTE = 80
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Structure:
     """How two graphs compare as graphs. Dead nodes count on neither side, Constant nodes as constants.
 
-    ``pairs`` are matched nodes in A's order: all of them if ``identical``, otherwise those with equal ancestors
-    (constants' values aside) and those with equal descendants; ``reason`` says what first stood against ``identical``.
+    ``reason`` says what first stood against ``identical``; ``walked`` are the nodes that the outputs force to be partners.
+    What else there is to say is worked out once it is asked for.
     """
 
     identical: bool
     reason: str | None
-    pairs: tuple[tuple[ir.Node, ir.Node], ...]
-    only_a: tuple[ir.Node, ...]
-    only_b: tuple[ir.Node, ...]
-    ops: dict[str, tuple[int, int]]
-    constants_equal: int
-    constants_only_a: tuple[str, ...]
-    constants_only_b: tuple[str, ...]
+    left: FlatGraph
+    right: FlatGraph
+    walked: dict[ir.Node, ir.Node]
+
+    @functools.cached_property
+    def _matched(self) -> dict[ir.Node, ir.Node]:
+        return dict(self.walked) if self.identical else _match(self.left, self.right, self.walked)
+
+    @property
+    def pairs(self) -> tuple[tuple[ir.Node, ir.Node], ...]:
+        """Matched nodes in A's order: all of them if ``identical``, otherwise those with equal ancestors (constants' values
+        aside) and those with equal descendants."""
+        return tuple((node, self._matched[node]) for node in self.left.nodes if node in self._matched)
+
+    @property
+    def only_a(self) -> tuple[ir.Node, ...]:
+        """A's nodes without a partner."""
+        return tuple(node for node in self.left.nodes if node not in self._matched)
+
+    @property
+    def only_b(self) -> tuple[ir.Node, ...]:
+        """B's nodes without a partner."""
+        partners = set(self._matched.values())
+        return tuple(node for node in self.right.nodes if node not in partners)
+
+    @property
+    def ops(self) -> dict[str, tuple[int, int]]:
+        """How many nodes of each operator A and B have."""
+        a, b = (Counter(op_name(node) for node in flat.nodes) for flat in (self.left, self.right))
+        return {op: (a[op], b[op]) for op in sorted(a.keys() | b.keys())}
+
+    @functools.cached_property
+    def _constants(self) -> list[dict[int, str]]:
+        """The constants of A and B by their numbers."""
+        return [{number: value.name or "" for value, number in f.used_constants()} for f in (self.left, self.right)]
+
+    @property
+    def constants_equal(self) -> int:
+        """How many constants both have."""
+        return len(self._constants[0].keys() & self._constants[1].keys())
+
+    @property
+    def constants_only_a(self) -> tuple[str, ...]:
+        """Those that A alone has."""
+        return tuple(name for number, name in self._constants[0].items() if number not in self._constants[1])
+
+    @property
+    def constants_only_b(self) -> tuple[str, ...]:
+        """Those that B alone has."""
+        return tuple(name for number, name in self._constants[1].items() if number not in self._constants[0])
 
     def to_json(self) -> dict[str, Any]:
         """The ``structure`` key of the comparison."""
+        pairs = self.pairs
         return {
             "identical": self.identical,
             "reason": self.reason,
-            "matched_nodes": len(self.pairs),
-            "nodes_a": len(self.pairs) + len(self.only_a),
-            "nodes_b": len(self.pairs) + len(self.only_b),
+            "matched_nodes": len(pairs),
+            "nodes_a": len(self.left.nodes),
+            "nodes_b": len(self.right.nodes),
             "ops": {op: list(counts) for op, counts in self.ops.items()},
             "only_a": [_describe(node) for node in self.only_a],
             "only_b": [_describe(node) for node in self.only_b],
@@ -56,7 +101,7 @@ class Structure:
                 "only_a": list(self.constants_only_a),
                 "only_b": list(self.constants_only_b),
             },
-            "mapping": [[node_name(a), node_name(b)] for a, b in self.pairs],
+            "mapping": [[node_name(a), node_name(b)] for a, b in pairs],
         }
 
 
@@ -69,21 +114,7 @@ def compare_structure(a: ir.Model, b: ir.Model, contents: Contents | None = None
     numbers = Numbers()
     left, right = FlatGraph(a, contents, numbers), FlatGraph(b, contents, numbers)
     walked, reason = _walk(left, right)
-    matched = dict(walked) if reason is None else _match(left, right, walked)
-    partners = set(matched.values())
-    counts = [Counter(op_name(node) for node in flat.nodes) for flat in (left, right)]
-    names = [{number: value.name or "" for value, number in flat.used_constants()} for flat in (left, right)]
-    return Structure(
-        identical=reason is None,
-        reason=reason,
-        pairs=tuple((node, matched[node]) for node in left.nodes if node in matched),
-        only_a=tuple(node for node in left.nodes if node not in matched),
-        only_b=tuple(node for node in right.nodes if node not in partners),
-        ops={op: (counts[0][op], counts[1][op]) for op in sorted(counts[0].keys() | counts[1].keys())},
-        constants_equal=len(names[0].keys() & names[1].keys()),
-        constants_only_a=tuple(name for number, name in names[0].items() if number not in names[1]),
-        constants_only_b=tuple(name for number, name in names[1].items() if number not in names[0]),
-    )
+    return Structure(reason is None, reason, left, right, walked)
 
 
 def _walk(left: FlatGraph, right: FlatGraph) -> tuple[dict[ir.Node, ir.Node], str | None]:

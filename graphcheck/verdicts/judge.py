@@ -89,7 +89,7 @@ def _complete(case: Case, evidence: Evidence, verdict: Verdict) -> None:
     holds, the two small models."""
     traced = [a.pair for a in evidence.attempts if a.pair is not None]
     alignment = evidence.witness.alignment if evidence.witness is not None else None
-    if alignment is None and traced:
+    if alignment is None and traced and case.options.graphs:
         alignment = Alignment(*case.models, traced[-1])
     evidence.alignment = alignment
     if evidence.executions.numbers and case.options.numerics == "full":
