@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from graphcheck import compare
+from graphcheck.kernel.interpreter import Interpreter
+from graphcheck.kernel.ops.algebra import Algebra
 from graphcheck.kernel.proof import rounding, summation
 from graphcheck.kernel.proof.rounding import _apart, _met
 from graphcheck.kernel.terms.renewal import anew
@@ -49,6 +52,26 @@ def test_few_elements_tell_most_constants_apart(monkeypatch: pytest.MonkeyPatch)
     assert compare(chain(5, 0), chain(5, 3), run=False).verdict is Verdict.UNDECIDED
     assert len(seen) == 5  # for the record: none with the constants of other layers
     assert compare(chain(5, 0), chain(5, 1), run=False).verdict is Verdict.WITHIN_ROUNDING
+
+
+def test_two_stored_constants_are_told_apart_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, apart = [], rounding._Sketches.apart
+    monkeypatch.setattr(rounding._Sketches, "apart", lambda *known: seen.append(known[1:]) or apart(*known))
+    assert compare(chain(8, 0), chain(8, 3), run=False).verdict is Verdict.UNDECIDED
+    assert len(seen) == 8 * 8  # not again for each layer that was replaced
+
+
+def test_a_constant_is_named_by_its_elements_in_any_layout() -> None:
+    model = chain(3, 0)
+    trace = Interpreter(ir.from_proto(model), Algebra(Terms(PUSH))).run({"x": np.ones((2, 4), np.float32)})
+    names = rounding._Names(trace)
+    one = numpy_helper.to_array(model.graph.initializer[1])
+    assert names.of(one.T.astype(np.float64)) == "c1"
+    assert names.of(np.nextafter(one, np.float32(np.inf))) is None
+    swapped = one.astype(np.float64)
+    swapped[0, 0] += 0.5
+    swapped[0, 1] -= 0.5  # the same sum
+    assert names.of(swapped) is None
 
 
 def chain(layers: int, ulps: int) -> onnx.ModelProto:

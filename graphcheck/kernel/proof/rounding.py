@@ -106,6 +106,7 @@ def substitute(
     replaced: list[dict[str, Any]] = []
     stages: list[tuple[Terms, dict[int, int]]] = []
     left, right = [a for a, _ in roots], [b for _, b in roots]
+    names = [_Names(trace) for trace in (pair.a, pair.b)]
     while True:
         # a store and a prover of its own for every round: what was merged gave the graphs new classes
         fresh, known = anew(terms, [*left, *right])
@@ -117,14 +118,15 @@ def substitute(
         error += 2.0 ** prover.log2_error()
         if proved:
             return Substitution(replaced, error, tuple(stages))
-        found = _near(terms, prover) or _facing(terms, prover)
+        apart: set[tuple[int, int]] = set()
+        found = _near(terms, prover, apart) or _facing(terms, prover)
         idle = 0 if found else idle + 1  # merges alone may bring constants face to face in the next store
         if (idle and not terms.joins) or idle > _IDLE or len(replaced) > _MOST:
             return None
         while found:  # layer after layer: what met brings the next constants face to face
             for facing in found:
-                _replace(terms, (pair.a, pair.b), facing, replaced)
-            found = (_near(terms, prover) or _facing(terms, prover)) if prover.open_pairs() else []
+                _replace(terms, names, facing, replaced)
+            found = (_near(terms, prover, apart) or _facing(terms, prover)) if prover.open_pairs() else []
             found = [f for f in found if terms.find(f.joined[0]) != terms.find(f.joined[1])]
 
 
@@ -139,12 +141,12 @@ class _Facing:
     joined: tuple[int, int]
 
 
-def _replace(terms: Terms, traces: tuple[Trace, Trace], facing: _Facing, replaced: list[dict[str, Any]]) -> None:
+def _replace(terms: Terms, known: Sequence[_Names], facing: _Facing, replaced: list[dict[str, Any]]) -> None:
     if terms.find(facing.joined[0]) == terms.find(facing.joined[1]):
         return
     names = []
     for pair in facing.pairs:
-        found = _described(terms, traces, *pair)
+        found = _described(terms, known, *pair)
         names.append((found["a"], found["b"]))
         if found not in replaced:
             replaced.append(found)
@@ -259,26 +261,31 @@ def _as_kn(terms: Terms, term: Term, constant: int) -> int:
     return constant
 
 
-def _near(terms: Terms, prover: Prover) -> list[_Facing]:
-    """Constants of one side that stand within the roundings of the other's, wherever they stand."""
+def _near(terms: Terms, prover: Prover, known: set[tuple[int, int]]) -> list[_Facing]:
+    """Constants of one side that stand within the roundings of the other's, wherever they stand.
+
+    ``known`` are stored constants that do not; more are added. An expression may change with what is merged below it.
+    """
     frontier: dict[int, set[int]] = {1: set(), 2: set()}
     for side, bit in (("a", 1), ("b", 2)):
         for cls in prover.nodes[side]:
             if not terms.constant_like(cls):
-                frontier[bit] |= {
-                    _root(terms, terms.find(a)) for a in terms.terms[cls].args if _alone(terms, prover, a, bit)
-                }
+                own = [a for a in terms.terms[cls].args if _alone(terms, prover, a, bit)]
+                frontier[bit] |= {_root(terms, terms.find(a)) for a in own}
     found: list[_Facing] = []
     used: set[int] = set()
     sketches = _Sketches(terms)
     for a in sorted(frontier[1] - frontier[2]):
         for b in sorted(frontier[2] - frontier[1]):
-            if b in used or terms.size(a) != terms.size(b) or not (a in terms.arrays or b in terms.arrays):
+            stored = [c in terms.arrays for c in (a, b)]
+            if b in used or terms.size(a) != terms.size(b) or not any(stored) or (a, b) in known:
                 continue
             if not sketches.apart(a, b) and _apart(terms, a, b, wide=True)["within"] and _apart(terms, a, b)["within"]:
                 found.append(_Facing((((a, None), (b, None), terms.size(a)),), (a, b)))
                 used.add(b)
                 break
+            if all(stored):
+                known.add((a, b))
     return found
 
 
@@ -288,7 +295,6 @@ class _Sketches:
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
         self._known: dict[tuple[int, float], tuple[np.ndarray, np.ndarray]] = {}
-        self._roundings: dict[int, int] = {}
 
     def apart(self, a: int, b: int) -> bool:
         """Whether an element of two classes of one size lies farther apart than the widest room of both."""
@@ -297,13 +303,8 @@ class _Sketches:
         unit = _unit_of_two(self.terms, a, b)
         (x, left), (y, right) = (self._elements(c, unit) for c in (a, b))
         with np.errstate(all="ignore"):
-            rounds = self._rounds(a) or self._rounds(b)
+            rounds = any(c not in self.terms.arrays and _operations(self.terms, c) for c in (a, b))
             return not _lie_within(x, y, _room(x, y, left + right if rounds else None, unit))
-
-    def _rounds(self, cls: int) -> int:
-        if cls not in self._roundings:
-            self._roundings[cls] = _operations(self.terms, cls)
-        return self._roundings[cls]
 
     def _elements(self, cls: int, unit: float) -> tuple[np.ndarray, np.ndarray]:
         if (cls, unit) not in self._known:
@@ -411,9 +412,10 @@ def _power_of_two(array: np.ndarray) -> bool:
     return array.size == 1 and abs(math.frexp(float(array[0]))[0]) in (0.0, 0.5)
 
 
-def _described(terms: Terms, traces: tuple[Trace, Trace], a: Operand, b: Operand, size: int) -> dict[str, Any]:
+def _described(terms: Terms, known: Sequence[_Names], a: Operand, b: Operand, size: int) -> dict[str, Any]:
     roots = [_root(terms, terms.find(c)) for c, _ in (a, b)]
-    names = [_name(terms, trace, cls) for trace, cls in zip(traces, roots, strict=True)]
+    found = [(each, terms.arrays.get(root)) for each, root in zip(known, roots, strict=True)]
+    names = [None if array is None else each.of(array) for each, array in found]  # an expression of several has none
     one, two = _met(terms, a, b, size)
     return {
         "name": names[1] or names[0] or "constant",
@@ -435,14 +437,22 @@ def _met(terms: Terms, a: Operand, b: Operand, size: int) -> tuple[int, int]:
     return one, two
 
 
-def _name(terms: Terms, trace: Trace, cls: int) -> str | None:
-    """The graph's name for a constant, in any layout; None for an expression of several."""
-    array = terms.arrays.get(terms.find(cls))
-    if array is None:
-        return None
-    ordered = np.sort(array.astype(np.float64))
-    for value, held in trace.values.items():
-        same_size = isinstance(held, np.ndarray) and held.size == array.size and held.dtype.kind not in "OUSb"
-        if same_size and np.array_equal(np.sort(held.astype(np.float64).reshape(-1)), ordered):  # type: ignore[union-attr]
-            return str(value.name)
-    return None
+class _Names:
+    """A graph's names for its constants, found by their elements in any order."""
+
+    def __init__(self, trace: Trace) -> None:
+        named = [(str(v.name), held) for v, held in trace.values.items() if isinstance(held, np.ndarray)]
+        self._held = [(name, held) for name, held in named if held.dtype.kind not in "OUSb"]
+        self._known: dict[int, dict[tuple[int, int], str]] = {}
+
+    def of(self, array: np.ndarray) -> str | None:
+        """The first name of the elements."""
+        if array.size not in self._known:
+            self._known[array.size] = {_mark(held): n for n, held in reversed(self._held) if held.size == array.size}
+        return self._known[array.size].get(_mark(array))
+
+
+def _mark(array: np.ndarray) -> tuple[int, int]:
+    """The same for the same numbers in any order: sums of two functions of their bits."""
+    bits = (array.reshape(-1).astype(np.float64) + 0.0).view(np.uint64)
+    return int(bits.sum()), int((bits * (bits ^ bits >> np.uint64(29))).sum())
