@@ -74,6 +74,25 @@ def test_a_constant_is_named_by_its_elements_in_any_layout() -> None:
     assert names.of(swapped) is None
 
 
+def test_of_several_constants_at_one_place_each_faces_the_nearest() -> None:
+    """HardSwish has x W + b, and (x W + b) / 6 + 1/2: a weight does not face the sixth of the other, nor a bias that sum."""
+    rng = np.random.default_rng(0)
+    weight, bias = rng.standard_normal((8, 3, 3, 3)).astype(np.float32), rng.standard_normal(8).astype(np.float32)
+
+    def net(ulps: int) -> onnx.ModelProto:
+        text = "g (float[1,3,9,9] x) => (float[1,8,7,7] y) { c = Conv(x, w, b) y = HardSwish(c) }"
+        model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20]> {text}')
+        for name, held in (("w", weight), ("b", bias)):
+            moved = (held.view(np.int32) + ulps).view(np.float32)
+            model.graph.initializer.append(numpy_helper.from_array(moved, name))
+        return model
+
+    found = compare(net(0), net(3), run=False)
+    assert found.verdict is Verdict.UNDECIDED and "the same but for 2 constants" in found.reason
+    assert sorted(c["a"] for c in found.evidence["constants"]) == ["b", "w"]
+    assert all(c["ulps"] == 3 for c in found.evidence["constants"])
+
+
 def chain(layers: int, ulps: int) -> onnx.ModelProto:
     """Sigmoids of products with weights, each so many ulps from what it is at 0."""
     constants = []

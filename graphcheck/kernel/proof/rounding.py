@@ -31,6 +31,7 @@ from graphcheck.kernel.values.float64 import Float64, Real
 
 _IDLE = 4  # rounds in a row that replace nothing
 _SKETCHED = 256  # elements of a constant that are looked at first
+_ALIKE = 1e-2  # how near to one constant another may be, relatively, of several that face it
 _MOST = 2000  # constants replaced before it counts as another graph
 _LEAST = {2.0**-24: 2.0**-149, 2.0**-11: 2.0**-24}  # unit roundoff -> the least number of its type, an ulp of what is near 0
 
@@ -159,9 +160,11 @@ def _alone(terms: Terms, prover: Prover, cls: int, bit: int) -> bool:
 
 
 def _facing(terms: Terms, prover: Prover) -> list[_Facing]:
-    """Constants that face each other: the same operator on the same computed operands, one constant operand apart."""
-    waiting: dict[Any, tuple[int, int, Map | None]] = {}
-    found: list[_Facing] = []
+    """Constants that face each other: the same operator on the same computed operands, one constant operand apart.
+
+    Where several do (x times W and times W / 6, as in a HardSwish), each faces the nearest, which faces it or is near.
+    """
+    places: dict[Any, tuple[list[_Place], list[_Place]]] = {}
     for side, bit in (("a", 1), ("b", 2)):
         for cls in prover.nodes[side]:
             if prover.shared(cls) or terms.constant_like(cls):
@@ -177,17 +180,29 @@ def _facing(terms: Terms, prover: Prover) -> list[_Facing]:
             place = -1 if ew is not None and function(ew.fn).commutative else at[0]
             key: tuple[Any, ...] = (_without_views(term.verb), place, tuple(sorted(rest)), term.size)
             key += () if ew is not None else (terms.size(constant),)
-            constant = _as_kn(terms, term, constant)
-            if bit == 1:
-                waiting.setdefault(key, (cls, constant, map_))
-            elif key in waiting:
-                user, other, seen = waiting[key]
-                places = term.size if ew is not None else terms.size(constant)
-                pairs = _unlike(terms, (other, seen), (constant, map_), places, {})
-                whole = pairs == [((other, seen), (constant, map_), places)] and seen is map_
-                joined = (other, constant) if whole and terms.size(other) == terms.size(constant) else (user, cls)
-                found += [_Facing(tuple(pairs), joined)] if pairs else []
-    return found
+            places.setdefault(key, ([], []))[bit - 1].append((cls, _as_kn(terms, term, constant), map_))
+    met = (pair for ones, twos in places.values() for pair in _paired(_Sketches(terms), ones, twos))
+    return [facing for one, two in met if (facing := _met_at(terms, one, two))]
+
+
+_Place = tuple[int, int, Map | None]  # the class of an operator, its constant operand, and how that is seen
+
+
+def _paired(sketches: _Sketches, ones: list[_Place], twos: list[_Place]) -> list[tuple[_Place, _Place]]:
+    if len(ones) < 2 and len(twos) < 2:
+        return list(zip(ones, twos, strict=False))
+    far = np.array([[sketches.distance(a, b) for _, b, _ in twos] for _, a, _ in ones]).reshape(len(ones), -1)
+    nearest = far.argmin(axis=0) if ones else []
+    return [(ones[i], twos[j]) for j, i in enumerate(nearest) if far[i].argmin() == j or far[i, j] < _ALIKE]
+
+
+def _met_at(terms: Terms, one: _Place, two: _Place) -> _Facing | None:
+    (user, other, seen), (cls, constant, map_) = one, two
+    places = terms.size(cls) if isinstance(terms.terms[cls].verb, Ew) else terms.size(constant)
+    pairs = _unlike(terms, (other, seen), (constant, map_), places, {})
+    whole = pairs == [((other, seen), (constant, map_), places)] and seen is map_
+    joined = (other, constant) if whole and terms.size(other) == terms.size(constant) else (user, cls)
+    return _Facing(tuple(pairs), joined) if pairs else None
 
 
 def _without_views(verb: Verb) -> Any:
@@ -305,6 +320,14 @@ class _Sketches:
         with np.errstate(all="ignore"):
             rounds = any(c not in self.terms.arrays and _operations(self.terms, c) for c in (a, b))
             return not _lie_within(x, y, _room(x, y, left + right if rounds else None, unit))
+
+    def distance(self, a: int, b: int) -> float:
+        """How far elements of two classes lie apart, beside what they are; infinite where their sizes are not the same."""
+        if self.terms.size(a) != self.terms.size(b):
+            return math.inf
+        (x, _), (y, _) = (self._elements(c, _unit_of_two(self.terms, a, b)) for c in (a, b))
+        with np.errstate(all="ignore"):
+            return float(np.nan_to_num(np.abs(x - y).sum() / np.abs(x).sum(), nan=math.inf))
 
     def _elements(self, cls: int, unit: float) -> tuple[np.ndarray, np.ndarray]:
         if (cls, unit) not in self._known:
