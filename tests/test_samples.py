@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from graphcheck.interface.inputs import InputSpec
+from graphcheck.interface.inputs import Arrays, InputSpec
 from graphcheck.interface.ports import pair_interfaces
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof import pair as pairs
@@ -42,6 +42,28 @@ def test_integers_that_alone_compute_an_operand_of_an_unknown_function(text: str
         drawn = np.stack([values[name] for values in seen])
         assert drawn.min() >= 0 and drawn.max() < (count or 4) and not drawn[-1].any()
         assert count is None or drawn.max() > 3
+
+
+def test_given_integers_are_tried_first_and_alone_choose_the_branch() -> None:
+    """What ``--replay`` gives again is looked at in the branch that it chose at first, before anything is drawn."""
+    text = """(float[2] x, int64 sr) => (float[2] y) <int64 k = {8}> { c = Equal(sr, k)
+      y = If(c) <then_branch = t () => (float[2] u) { u = Tanh(x) }, else_branch = e () => (float[2] v) { v = Exp(x) }> }"""
+    model = ir.from_proto(onnx.parser.parse_model(HEADER + text))
+    interface, shapes = pair_interfaces(model, model), {"x": (2,), "sr": ()}
+    feeds = {name: (name, shape) for name, shape in shapes.items()}
+
+    def build(values: Arrays) -> pairs.Pair:
+        return pairs.build(model, model, feeds, values)
+
+    free, given = build({}), {"x": np.zeros(2, np.float32), "sr": np.asarray(8)}
+    def tried(pair: pairs.Pair, given: Arrays | None) -> list[pairs.Pair]:
+        roots = [(x.cls, x.cls) for x in pair.a.outputs if isinstance(x, Tensor)]
+        return list(samples.pairs(pair, interface, roots, InputSpec(0), given, build))
+
+    assert tried(free, None) == [free]
+    first, second = tried(free, given)
+    assert first.concrete == {"sr": 8} and second is free
+    assert tried(first, given) == [first]
 
 
 def test_asked_ranges_and_masks_are_kept() -> None:

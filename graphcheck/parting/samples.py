@@ -30,12 +30,12 @@ def pairs(
     given: Mapping[str, np.ndarray] | None,
     build: Callable[[Arrays], Pair],
 ) -> Iterator[Pair]:
-    """The pair as it is where no such integer is free; else traced again by ``build`` at the ``given`` values of those
-    integers, if there are any, and at a few more. The pair itself where none of them can be traced."""
+    """The pair traced again by ``build`` at the ``given`` values of all integers, if there are any; then as it is where no
+    such integer is free, else traced at a few values of those. The pair itself where none of them can be traced."""
     counts = needed(pair.terms, [c for row in roots for c in row], interface)
-    own = [] if given is None else [{name: given[name] for name in counts}]
+    own = {name: given[name] for name in _whole(interface) if name not in pair.concrete} if given is not None else {}
     found = False
-    for values in itertools.chain(own, drawn(counts, interface, pair.shapes, spec)) if counts else ():
+    for values in itertools.chain([own] if own else [], drawn(counts, interface, pair.shapes, spec) if counts else ()):
         try:
             traced = build(values)
         except (Exhausted, Oversized):
@@ -44,14 +44,14 @@ def pairs(
             continue
         found = True
         yield traced
-    if not found:
+    if not found or not counts:
         yield pair
 
 
 def needed(terms: Terms, roots: Sequence[int], interface: Interface) -> dict[str, int | None]:
     """The integer inputs that alone compute an operand of an unknown function below the roots. Each comes with the number
     of values from 0 on that are legal (the length of the axis that a Gather picks from), or None."""
-    whole = {("input", p.key) for p in interface.inputs if all(q.numpy_dtype().kind in "iub" for q in p.ports())}
+    whole = {("input", name) for name in _whole(interface)}
     below: dict[int, frozenset[Any]] = {}
     found: dict[str, int | None] = {}
     for cls in terms.order(roots):
@@ -68,6 +68,11 @@ def needed(terms: Terms, roots: Sequence[int], interface: Interface) -> dict[str
                 if name is not None and count is not None:
                     found[name] = min(count, found[name] or count)
     return found
+
+
+def _whole(interface: Interface) -> list[str]:
+    """The inputs of integers and booleans."""
+    return [p.key for p in interface.inputs if all(q.numpy_dtype().kind in "iub" for q in p.ports())]
 
 
 def _leaf(terms: Terms, cls: int) -> str | None:

@@ -135,6 +135,9 @@ def _search(case: Case, pair: Pair, prover: Prover, parting: Parting) -> tuple[J
             if found or _units(search.deviations) > _units(parting.deviations):
                 parting = dataclasses.replace(parting, deviations=tuple(search.deviations))
             if found is not None:
+                if found.kind == "given" and each is not pair:  # in the branch that it chooses
+                    divergence = Locator(case.models, each).divergence(_opened(case, prover))
+                    parting = dataclasses.replace(parting, divergence=divergence)
                 parting = beyond_rounding(case, parting, each, dict(found.inputs))
                 saved = found.save(case.models, options)
                 return (Verdict.DIFFERENT, saved.reason), dataclasses.replace(parting, witness=saved.to_json())
