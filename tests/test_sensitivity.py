@@ -23,13 +23,19 @@ from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
 from graphcheck.parting import slopes as sensitivity
 from graphcheck.parting.rooms import Rooms
-from graphcheck.parting.slopes import derivatives, element_bound
+from graphcheck.parting.slopes import Tape, derivatives
 
 
 @pytest.fixture(autouse=True, scope="module")
 def sixty_digits() -> Iterator[None]:
     with decimal.localcontext(CONTEXT):
         yield
+
+
+def element_bound(terms: Terms, inputs: dict[tuple[Any, ...], np.ndarray], root: int, index: int) -> tuple[float, float]:
+    """(value, first-order error bound) of one element of a class; inf where no derivative is known."""
+    tape = Tape(terms, inputs, [root])
+    return float(tape.value(root)[index]), tape.bound(root, index)
 
 
 def assert_derivatives(terms: Terms, root: int, inputs: dict[tuple[Any, ...], np.ndarray], index: int) -> None:

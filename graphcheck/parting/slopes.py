@@ -42,14 +42,6 @@ _COSTLY, _PRODUCTS = 512, 6_000_000  # sums of so many products, of which so man
 _NOTHING = np.zeros(1)
 
 
-def element_bound(
-    terms: Terms, inputs: Mapping[tuple[Any, ...], np.ndarray], root: int, index: int
-) -> tuple[float, float]:
-    """(value, first-order error bound) of element ``index`` of a class; inf where no derivative is known."""
-    tape = Tape(terms, inputs, [root])
-    return float(tape.value(root)[index]), tape.bound(root, index)
-
-
 def derivatives(
     terms: Terms, inputs: Mapping[tuple[Any, ...], np.ndarray], root: int, index: int
 ) -> dict[tuple[Any, ...], np.ndarray]:
