@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from graphcheck import words
 from graphcheck.errors import Undecided
-from graphcheck.interface import inputs
+from graphcheck.interface import inputs, ports
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.prover import Prover
@@ -112,10 +112,13 @@ def _refusal(case: Case, parting: Parting) -> tuple[Judged, Parting] | None:
     """One model runs at these sizes and the other does not: a witness, once onnxruntime shows it."""
     if not case.options.run:
         return None
-    shown = witness.refusal(case.sources, case.models, case.interface, parting.attempt.shapes, case.options)
+    attempt = parting.attempt
+    stated = {"a": 0, "b": 1}.get(attempt.refused or "") if not ports.symbols(case.interface) else None
+    shown = witness.refusal(case.sources, case.models, case.interface, attempt.shapes, case.options, stated)
     if shown is None:
         return None
-    return (Verdict.DIFFERENT, shown.reason), dataclasses.replace(parting, witness=shown.to_json())
+    defined = "" if stated is None else f"; by the operators' definitions, {attempt.stopped}"
+    return (Verdict.DIFFERENT, shown.reason + defined), dataclasses.replace(parting, witness=shown.to_json())
 
 
 def _search(case: Case, pair: Pair, prover: Prover, parting: Parting) -> tuple[Judged | None, Parting]:
