@@ -44,6 +44,7 @@ def compare(a: SideA, b: SideB, required: Required, told: Told, options: Options
         numerics=options.numerics or ("full" if told.report else "quick"),
         witness=options.witness or kept.writable(),
         graphs=bool(told.json or told.report),
+        partners=bool(told.json or told.report),
     )
     terminal = Terminal(quiet=told.json == "-" or any(file is None for _, file in wanted))
     with early.begun(options.run):
@@ -72,9 +73,10 @@ def rewrite(model: Model, rewriting: Rewriting, told: Told, options: Options) ->
     begin(options)
     terminal = Terminal(quiet=told.json == "-")
     proofs: list[tuple[Any, Any, Comparison]] = []
+    recorded = bool(told.json or told.report)
 
     def prove(original: Any, rewritten: Any) -> Comparison:
-        found = _compared(terminal, original, rewritten, dataclasses.replace(options, graphs=bool(told.json or told.report)))
+        found = _compared(terminal, original, rewritten, dataclasses.replace(options, graphs=False, partners=recorded))
         proofs.append((original, rewritten, found))
         return found
 
@@ -90,7 +92,7 @@ def rewrite(model: Model, rewriting: Rewriting, told: Told, options: Options) ->
     notes = _write(result, model, written, rewriting.external_data)
     data = result.to_json() | {"output": written and str(written), "command": _command(), "versions": _versions()}
     data |= {"notes": [*data["model"]["notes"], *notes]}
-    if told.json or told.report:
+    if recorded:
         timer = _timer(rewriting, options, runs=9, warm_up=1) if told.report and options.run else None
         data |= _evidence(result, proofs, timer)
     if rewriting.explain:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from graphcheck import demo
@@ -87,6 +88,14 @@ def test_only_a_difference_or_a_failed_check_fails_the_demo(
     assert f"article-x: conv = unfold (1 {verdict})" in out and "conv 2 ms, unfold 1.5x" in out
     assert "not exported: c: out of \\x1b luck" in out and "left out: keras" in out
     assert out.endswith("open the report: reports/index.html\n")
+
+
+def test_a_pair_is_aligned_for_the_report(tmp_path: Path) -> None:
+    for name, body in (("a", "y = Relu(x)"), ("b", "z = Identity(x) y = Relu(z)")):
+        text = f'<ir_version: 9, opset_import: ["" : 18]> g (float[2] x) => (float[2] y) {{ {body} }}'
+        onnx.save(onnx.parser.parse_model(text), tmp_path / f"{name}.onnx")
+    found = demo.compare_files(str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"), 0)
+    assert found["alignment"] == [[0, 1, "same"]] and found["structure"]["mapping"] == [] and found["graphs"] is None
 
 
 @pytest.mark.torch

@@ -164,7 +164,8 @@ class Options(Group):
         help="save the outputs of the first run, as a/NAME and b/NAME",
         doc="An .npz to save the outputs of the first run in, as ``a/NAME`` and ``b/NAME``.",
     )
-    graphs: bool = option(True, doc="False leaves the graphs, and which of their nodes are partners, out of the evidence.")
+    graphs: bool = option(True, doc="False leaves the graphs out of the evidence.")
+    partners: bool = option(True, doc="False leaves ``structure`` and ``alignment`` out of the evidence.")
     progress: Callable[[str], None] | None = option(None, doc="Called with a few words at each step.")
 
     def __post_init__(self) -> None:

@@ -182,7 +182,7 @@ class Evidence:
             "a": self._summary(case, 0),
             "b": self._summary(case, 1),
             "interface": case.interface.to_json(),
-            "structure": self.structure.to_json() if self.structure is not None and case.options.graphs else None,
+            "structure": self.structure.to_json() if self.structure is not None and case.options.partners else None,
             "numeric": self._numeric(case),
             "constants": self.constants,
             "float64": [d.to_json() for d in self.deviations],
@@ -191,7 +191,7 @@ class Evidence:
             "witness": self.witness and self.witness.witness,
             "reduced": self.reduced,
             "graphs": record.drawn(case.models, first) if case.options.graphs else None,
-            "alignment": self.alignment.nodes() if self.alignment is not None and case.options.graphs else [],
+            "alignment": self.alignment.nodes() if self.alignment is not None and case.options.partners else [],
             "seed": case.options.seed,
             "versions": record.versions(),
             "timings": {

@@ -89,7 +89,7 @@ def _complete(case: Case, evidence: Evidence, verdict: Verdict) -> None:
     holds, the two small models."""
     traced = [a.pair for a in evidence.attempts if a.pair is not None]
     alignment = evidence.witness.alignment if evidence.witness is not None else None
-    if alignment is None and traced and case.options.graphs:
+    if alignment is None and traced and case.options.partners:
         alignment = Alignment(*case.models, traced[-1])
     evidence.alignment = alignment
     if evidence.executions.numbers and case.options.numerics == "full":
@@ -120,6 +120,6 @@ def _reduced(case: Case, evidence: Evidence, verdict: Verdict, folder: Path) -> 
 
     def again(a: str, b: str) -> Comparison:
         with limits.within(None, _AGAIN):
-            return judge(a, b, Options(seed=case.options.seed, timeout=_AGAIN, graphs=False, progress=case.say))
+            return judge(a, b, Options(seed=case.options.seed, timeout=_AGAIN, graphs=False, partners=False, progress=case.say))
 
     return reduction.write(case.models, parting.attempt.pair, parting.alignment, parting.divergence, folder, again)
