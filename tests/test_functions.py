@@ -63,6 +63,7 @@ TRUTH: dict[str, Callable[..., Number]] = {
     "max": max,
     "min": min,
     "pos": lambda a: int(a > 0),
+    "masking": lambda a: 0 if a > 0.5 else -mpmath.inf,
     "floor": mpmath.floor,
     "ceil": mpmath.ceil,
     "round": mpmath.nint,
@@ -94,6 +95,7 @@ PLACES: dict[str, tuple[tuple[float, ...], ...]] = {
     **dict.fromkeys(("wrap:uint8", "wrap:int4"), (_WHOLE,)),
     "cast:bfloat16": ((*(x for x in _LINE if x), 1 + 2.0**-8, 1 - 3 * 2.0**-9),),  # it has steps of 2**-133 at 0
     "acosh": ((1.001, 1.5, 4.0),),
+    "masking": ((0.75, 1.0),),  # -inf below
     "recip": (tuple(x for x in _LINE if x),),
     "pow": (_ABOVE, (-1.5, 0.0, 0.5, 2.0, 3.0)),
 }

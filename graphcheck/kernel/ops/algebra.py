@@ -207,7 +207,7 @@ class Algebra:
         return self.ew("max", x, np.zeros((), x.dtype))
 
     def where(self, c: Some, x: Some, y: Some) -> Some:
-        """``c`` ? x : y; a selection where ``c`` is concrete, c * x + (1 - c) * y otherwise."""
+        """``c`` ? x : y; a selection where ``c`` is concrete, otherwise c * x + (1 - c) * y, or a sum with a mask of -inf."""
         if isinstance(c, np.ndarray):
             shape = np.broadcast_shapes(c.shape, x.shape, y.shape)
             size = math.prod(shape)
@@ -218,10 +218,14 @@ class Algebra:
         fn = by_comparison(self.terms, self.expand(c, shape).cls, self.expand(x, shape).cls, self.expand(y, shape).cls)
         if fn is not None:
             return self.expand(self.ew(fn, x, y, dtype=x.dtype), shape)
-        finite = isinstance(y, Tensor) or np.isfinite(y.astype(np.float64)).all()
-        if isinstance(x, np.ndarray) and not x.any() and finite:
-            return self.add(y, self.mul(c, self.neg(y)))
+        finite = [isinstance(z, Tensor) or bool(np.isfinite(z.astype(np.float64)).all()) for z in (x, y)]
         rest = self.sub(self.scalar(1, x), c)
+        for i, kept in ((0, rest), (1, c)):
+            if not finite[i] and finite[1 - i] and self.masked((x, y)[i]).all():
+                self.assumptions.add("no row of a Softmax is masked as a whole")
+                return self.add((y, x)[i], self.expand(self.ew("masking", kept, dtype=x.dtype), shape))
+        if isinstance(x, np.ndarray) and not x.any() and finite[1]:
+            return self.add(y, self.mul(c, self.neg(y)))
         return self.ew("add", self.ew("mul", c, x, dtype=x.dtype), self.ew("mul", rest, y, dtype=y.dtype))
 
     def masked(self, x: Some) -> np.ndarray:

@@ -306,6 +306,10 @@ _RECORDS = (
         "acosh", np.arccosh, lambda a, ea: a + ea < 1, lambda v, a: (1 / np.sqrt(a * a - 1),),
         lambda r, a: a - 1 <= _POLE * r,
     ),
+    Function(
+        name="masking", arity=1, value=lambda a: bounds.masking(a, 0.0)[0], bound=bounds.masking, rounding=EXACTLY,
+        slope=_flat(bounds.masking), reach=PARTIAL,
+    ),
     _whole("mod", np.mod, Rounding(0, FN)),
     _whole("fmod", np.fmod, Rounding(0, FN)),
     _whole("intdiv", lambda a, b: np.trunc(a / b), NEARLY),

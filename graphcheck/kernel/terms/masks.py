@@ -1,6 +1,7 @@
-"""Where -inf stands: constant masks put it, sums and positive factors keep it, Exp and maxima get rid of it.
+"""Where -inf stands: masks put it, sums and positive factors keep it, Exp and maxima get rid of it.
 
-Everything that is computed from the inputs is taken as finite, so the places depend on constants alone.
+Everything that is computed from the inputs is taken as finite, so the places depend on constants alone, but for those of a
+mask that is computed itself (the function ``masking``): they are not known, and no row of a Softmax is taken as all masked.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Const, Ew, Move, Opaque, Rows, Verb
 
 
-def masked(terms: Terms, cls: int) -> np.ndarray:
-    """Where the flat values of a class are -inf, as booleans."""
+def masked(terms: Terms, cls: int, computed: bool | None = None) -> np.ndarray:
+    """Where the flat values of a class are -inf, as booleans; raises :class:`Undecided` where a computed mask puts it, if it
+    is not said what to take for that."""
     at: dict[int, np.ndarray] = {}
     for c in terms.order([cls], lambda c: not terms.neginf[c]):
         term = terms.term(c)
         if terms.neginf[c]:
-            at[c] = _places(terms, c, term.verb, term.args, term.size, at)
+            known = not _is_computed(term.verb) or computed is None
+            at[c] = _places(terms, c, term.verb, term.args, term.size, at) if known else np.full(term.size, computed)
         else:
             at[c] = np.zeros(term.size, bool)
     return at[terms.find(cls)]
@@ -29,8 +32,8 @@ def masked(terms: Terms, cls: int) -> np.ndarray:
 
 def may_be_neginf(terms: Terms, verb: Verb, args: tuple[int, ...], size: int) -> bool:
     """Whether -inf stands in the result of a verb; raises :class:`Undecided` where its meaning depends on signs."""
-    if not any(terms.neginf[a] for a in args):
-        return False
+    if _is_computed(verb) or not any(terms.neginf[a] for a in args):
+        return _is_computed(verb)
     mask = function(verb.fn).mask if isinstance(verb, Ew) else ""
     if isinstance(verb, (Move, Opaque)) or mask == "any":
         return True
@@ -42,7 +45,7 @@ def may_be_neginf(terms: Terms, verb: Verb, args: tuple[int, ...], size: int) ->
             return True
     match verb:
         case Rows("softmax", rows, k):
-            if masked(terms, args[0]).reshape(rows, k).all(axis=1).any():
+            if masked(terms, args[0], False).reshape(rows, k).all(axis=1).any():
                 raise Refused("every entry of a softmax row is masked by -inf")
             return False
         case Rows("max"):
@@ -51,6 +54,10 @@ def may_be_neginf(terms: Terms, verb: Verb, args: tuple[int, ...], size: int) ->
         return bool(_places(terms, -1, verb, args, size, {a: masked(terms, a) for a in args}).any())
     name = verb.fn if isinstance(verb, (Ew, Rows)) else type(verb).__name__.lower()
     raise Undecided(f"a -inf constant reaches {name}, where its meaning depends on signs")
+
+
+def _is_computed(verb: Verb) -> bool:
+    return isinstance(verb, Ew) and verb.fn == "masking"
 
 
 def _places(

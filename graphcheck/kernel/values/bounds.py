@@ -132,6 +132,11 @@ def piecewise(f: Callable[[Any], Any]) -> Bound:
     return op
 
 
+def masking(a: Any, ea: Any) -> tuple[Any, Any]:
+    """0 where the operand is 1, -inf where it is 0: exact unless the error reaches between them."""
+    return np.where(a > 0.5, 0.0, -np.inf), np.where(np.abs(a - 0.5) <= ea, np.inf, 0.0)
+
+
 def either(f: Callable[..., Any]) -> Bound:
     """Max or min of any number of operands: the error is at most the largest operand's."""
 
