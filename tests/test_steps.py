@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from graphcheck.cli import main
 from graphcheck.graphs.repeats import repetition
 from graphcheck.kernel.ops import movement
 from graphcheck.kernel.terms.rules import RULES, identities
-from graphcheck.kernel.terms.store import Operand, Terms
+from graphcheck.kernel.terms.store import Operand, Rule, Terms
 from graphcheck.kernel.terms.verbs import Ew
 from graphcheck.kernel.terms.why import Congruence, Window
 from graphcheck.verdict import Comparison, Verdict
@@ -266,6 +267,26 @@ def test_a_merge_keeps_its_reason_and_those_that_follow_from_it() -> None:
     terms.merge(x, y, window)
     assert terms.joins == [(x, y, window), (one, two, Congruence(((x, y), (y, x))))]
     assert terms.find(one) == terms.find(two)
+
+
+def test_what_was_asked_once_is_remembered_with_its_rules_until_a_merge() -> None:
+    looks: list[str] = []
+
+    def counted(rule: Rule) -> Rule:
+        return dataclasses.replace(rule, find=lambda *args: looks.append(rule.name) or rule.find(*args))
+
+    terms = Terms(dataclasses.replace(RULES, ew=tuple(map(counted, RULES.ew))))
+    x, y, zero = terms.leaf(("x",), 4), terms.leaf(("y",), 4), terms.const(np.zeros(1))
+    relu = terms.ew("max", [(x, None), (zero, None)], 4)
+    applied, once = list(terms.applied), len(looks)
+    assert applied == ["extremes 4"] and once
+    assert terms.ew("max", [(x, None), (zero, None)], 4) == relu
+    assert terms.applied == 2 * applied and len(looks) == once
+    other = terms.ew("max", [(y, None), (zero, None)], 4)
+    terms.merge(x, y, Window("near", 0, 24, -90.0))
+    before = len(looks)
+    assert terms.ew("max", [(y, None), (zero, None)], 4) == terms.find(relu) == terms.find(other)
+    assert len(looks) > before, "what is known of an operand has changed"
 
 
 def test_rules_are_noted_as_they_are_applied() -> None:

@@ -28,6 +28,7 @@ from graphcheck.kernel.terms.why import distinct
 Env = dict[ir.Value, Value]
 
 _FLAGS = ("keepdims", "exclusive", "reverse", "select_last_index", "count_include_pad", "noop_with_empty_axes")
+_COMPUTED = frozenset((Tensor, list))  # types of values that depend on inputs, or may: a list is a sequence
 _OLDEST = 7  # before it, operators broadcast by their own attributes
 
 
@@ -45,7 +46,7 @@ class Interpreter:
     """Evaluates graphs into the store behind ``algebra``."""
 
     def __init__(self, model: ir.Model, algebra: Algebra) -> None:
-        self.model, self.m = model, algebra
+        self.model, self.m, self.functions = model, algebra, model.functions
         self.opaque: list[str] = []
         self.rules: dict[ir.Node, tuple[str, ...]] = {}
         self.limits = limits.current()
@@ -73,11 +74,12 @@ class Interpreter:
     def _nodes(
         self, nodes: Iterable[ir.Node], env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
     ) -> None:
+        applied = self.m.terms.applied
         for source in nodes:
-            before = len(self.m.terms.applied)
+            before = len(applied)
             env.update(zip(source.outputs, self.evaluate(source, env, attributes, opsets), strict=False))
-            if len(self.m.terms.applied) > before:
-                self.rules[source] = distinct([*self.rules.get(source, ()), *self.m.terms.applied[before:]])
+            if len(applied) > before:
+                self.rules[source] = distinct([*self.rules.get(source, ()), *applied[before:]])
 
     def evaluate(
         self, source: ir.Node, env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
@@ -108,8 +110,7 @@ class Interpreter:
             inputs.pop()
         node = self._resolve(source, attributes, opsets, inputs)
         key = (source.domain, source.op_type, source.overload)
-        if key in self.model.functions:
-            function = self.model.functions[key]
+        if self.functions and (function := self.functions.get(key)) is not None:
             return self._call(function, inputs, self._given(function, node), function.opset_imports)
         if is_random(node, inputs):
             raise Undecided(f"{node.op_type} is random", node.name)
@@ -126,9 +127,9 @@ class Interpreter:
                 )
             if node.op_type in sequence.OPS:
                 return sequence.OPS[node.op_type](self.m, node, inputs)
-            if all(x is None or isinstance(x, np.ndarray) for x in inputs) and not _sums_floats(node, inputs):
+            if _COMPUTED.isdisjoint(map(type, inputs)) and not _sums_floats(node, inputs):
                 return self._fold(node, inputs)
-        if any(isinstance(x, list) for x in inputs):
+        if list in map(type, inputs):
             raise Undecided(f"{node.op_type} on a sequence is not evaluated", node.name)
         if node.op_type in contraction.OPS or node.op_type in reduction.OPS or node.op_type in ("Resize", "Upsample"):
             self._check_size(node, inputs)
@@ -151,7 +152,7 @@ class Interpreter:
     def _taught(self, node: Node, inputs: list[Value]) -> Sequence[Value]:
         op = TAUGHT.get((node.domain, node.op_type))
         try:
-            if any(node.attr(name, 0) not in (0, 1) for name in _FLAGS):
+            if node.attributes and any(node.attr(name, 0) not in (0, 1) for name in _FLAGS):
                 raise Untaught(f"{node.op_type} with a flag that is neither 0 nor 1: runtimes differ", node.name)
             if op is not None:
                 result = op(self.m, node, *inputs)
@@ -188,7 +189,7 @@ class Interpreter:
             else:
                 plain[name] = attribute.value
         version = opsets.get(domain, opsets.get("ai.onnx", 1) if domain == "" else 1)
-        given, made = tuple(x is not None for x in inputs), tuple(v.name != "" for v in source.outputs)
+        given, made = tuple([x is not None for x in inputs]), tuple([v.name != "" for v in source.outputs])
         label = model_.node_name(source)
         return Node(domain, source.op_type, version, label, plain, len(given), len(made), given, made, source)
 

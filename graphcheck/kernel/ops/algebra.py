@@ -7,6 +7,7 @@ folds it), a :class:`Tensor`, or None for an omitted input.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,6 +37,10 @@ class Tensor:
 Value = np.ndarray | Tensor | None
 Some = np.ndarray | Tensor
 
+_LIFTED, _SMALL = 10_000, 64  # so many arrays are remembered as they were lifted, of so many elements at most
+_broadcast = functools.lru_cache(4096)(np.broadcast_shapes)
+
+
 def axis_of(x: Some, axis: int) -> int:
     """An axis counted from the front; raises :class:`Undecided` if ``x`` has none such."""
     rank = len(x.shape)
@@ -57,6 +62,7 @@ class Algebra:
     def __init__(self, terms: Terms, observe: Callable[..., Any] | None = None) -> None:
         self.terms, self.observe = terms, observe
         self.memo: dict[Any, Any] = {}
+        self._lifted: dict[int, tuple[np.ndarray, Tensor]] = {}  # small arrays by identity, which most nodes share
         self.assumptions: set[str] = set()
 
     # -- plumbing ------------------------------------------------------------------------------------------------
@@ -65,9 +71,15 @@ class Algebra:
         """A concrete array as a constant tensor."""
         if isinstance(x, Tensor):
             return x
+        known = self._lifted.get(id(x))
+        if known is not None and known[0] is x:
+            return known[1]
         if x.dtype.kind in "OUSc":
             raise Undecided(f"{'complex numbers' if x.dtype.kind == 'c' else 'strings'} are not evaluated")
-        return Tensor(self.terms.const(x), x.shape, x.dtype)
+        found = Tensor(self.terms.const(x), x.shape, x.dtype)
+        if len(self._lifted) < _LIFTED and x.size <= _SMALL:
+            self._lifted[id(x)] = x, found
+        return found
 
     def lower(self, x: Value) -> Value:
         """A constant tensor as a concrete array; anything else as it is."""
@@ -110,11 +122,11 @@ class Algebra:
         map_ = index if isinstance(index, Map) else self.terms.maps.intern(index)
         return Tensor(self.terms.move((x.cls,), map_), tuple(shape), x.dtype)
 
-    def remembered(self, key: tuple[Any, ...], make: Callable[[], Map]) -> Map:
-        """The map that ``make`` builds, built once per key."""
+    def remembered(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """The map or the array that ``make`` builds, built once per key."""
         if key not in self.memo:
             self.memo[key] = make()
-        return self.memo[key]  # type: ignore[no-any-return]
+        return self.memo[key]
 
     def join(self, parts: Sequence[Some], index: np.ndarray, shape: Sequence[int], dtype: Any) -> Tensor:
         """Elements of several tensors laid end to end, by a 1-based index map."""
@@ -137,15 +149,15 @@ class Algebra:
         """Elementwise ``fn`` with numpy broadcasting; folded in the declared type where everything is concrete."""
         out_dtype = np.dtype(dtype) if dtype is not None else xs[0].dtype
         record = function(fn)
-        if all(isinstance(x, np.ndarray) for x in xs) and record.folds:
+        if record.folds and Tensor not in map(type, xs):
             with np.errstate(all="ignore"):
                 return np.asarray(record.value(*xs)).astype(out_dtype)
-        shape = np.broadcast_shapes(*(x.shape for x in xs))
+        shape = _broadcast(*[x.shape for x in xs])
         size = math.prod(shape)
         operands: list[Operand] = []
         for x in map(self.lift, xs):
-            map_ = self.terms.maps.broadcast(x.shape, shape) if math.prod(x.shape) != 1 else None
-            operands.append((x.cls, map_))
+            as_is = x.shape == shape or math.prod(x.shape) == 1
+            operands.append((x.cls, None if as_is else self.terms.maps.broadcast(x.shape, shape)))
         return Tensor(self.terms.ew(fn, operands, size), shape, out_dtype)
 
     def scalar(self, value: float, like: Some) -> np.ndarray:
@@ -204,7 +216,7 @@ class Algebra:
 
     def relu(self, x: Some) -> Some:
         """Max(x, 0), which is x * pos(x)."""
-        return self.ew("max", x, np.zeros((), x.dtype))
+        return self.ew("max", x, self.remembered(("zero", x.dtype), lambda: np.zeros((), x.dtype)))
 
     def where(self, c: Some, x: Some, y: Some) -> Some:
         """``c`` ? x : y; a selection where ``c`` is concrete, otherwise c * x + (1 - c) * y, or a sum with a mask of -inf."""

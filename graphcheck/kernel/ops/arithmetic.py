@@ -23,9 +23,9 @@ def _numpy_dtype(code: int) -> np.dtype[Any]:
 
 def _kind(dtype: np.dtype[Any]) -> str:
     """ "f" for floats (the small ones of ml_dtypes too), "i" for integers, "b" for bool."""
-    if dtype.kind in "iub":
-        return "b" if dtype.kind == "b" else "i"
-    return "i" if dtype.name.startswith(("int", "uint")) else "f"
+    if dtype.kind in "bf":
+        return dtype.kind
+    return "i" if dtype.kind in "iu" or dtype.name.startswith(("int", "uint")) else "f"
 
 
 def binary(fn: str) -> Callable[..., Some]:

@@ -65,6 +65,10 @@ class Rules:
         return function(fn), ew, placed
 
 
+def _place(view: Operand) -> tuple[int, bytes]:
+    return view[0], view[1].key if view[1] else b""
+
+
 class Terms:
     """The store of classes, under the ``rules`` it is given."""
 
@@ -81,6 +85,7 @@ class Terms:
         self.nan: set[int] = set()  # classes in which a NaN or +inf of a constant stands
         self.integers: dict[int, tuple[float, float]] = {}  # classes of integers of a type, with its ends
         self._keys: dict[tuple[Any, ...], int] = {}
+        self._asked: dict[tuple[Any, ...], tuple[int, tuple[str, ...]]] = {}  # what ew gave since the last merge, by which rules
         self._parent: list[int] = []
         self._users: list[list[int]] = []
         self._constant_like: dict[int, bool] = {}
@@ -102,7 +107,8 @@ class Terms:
     def term(self, cls: int) -> Term:
         """What computes the class, operands up to date."""
         term = self.terms[self.find(cls)]
-        return dataclasses.replace(term, args=tuple(self.find(a) for a in term.args))
+        args = tuple([self.find(a) for a in term.args])
+        return term if args == term.args else Term(term.verb, args, term.size)
 
     def size(self, cls: int) -> int:
         """Number of elements of a class."""
@@ -118,11 +124,11 @@ class Terms:
         self.terms.append(Term(verb, args, size))
         self._parent.append(cls)
         self._users.append([])
-        below = [self.depth[a] for a in args]
-        contractions = max((d[0] for d in below), default=0) + isinstance(verb, Contract)
-        self.depth.append((contractions, max((d[1] for d in below), default=0) + 1))
-        self.neginf.append(self.rules.neginf(self, verb, args, size))
-        if key[:2] == (Leaf, (NAN,)) or (self.nan and any(a in self.nan for a in args)):
+        below = [self.depth[a] for a in args] or [(0, 0)]
+        contractions = max([d[0] for d in below]) + isinstance(verb, Contract)
+        self.depth.append((contractions, max([d[1] for d in below]) + 1))
+        self.neginf.append(any(map(self.neginf.__getitem__, args)) and self.rules.neginf(self, verb, args, size))
+        if (make is Leaf and params == (NAN,)) or (self.nan and any(a in self.nan for a in args)):
             self.nan.add(cls)
         for arg in set(args):
             self._users[arg].append(cls)
@@ -140,6 +146,7 @@ class Terms:
             if self._rank(b) < self._rank(a):
                 a, b = b, a
             self._parent[b] = a
+            self._asked.clear()  # what is known of operands has changed
             users, self._users[b] = self._users[b], []
             if self._becomes_move(a, b):
                 self.replaced.setdefault(a, self.terms[a])
@@ -255,12 +262,22 @@ class Terms:
 
         Raises :class:`graphcheck.errors.UnknownFunction` for a function that has no record.
         """
+        key = (fn, size, *operands)
+        if key not in self._asked:
+            before = len(self.applied)
+            self._asked[key] = self._ew(fn, operands, size), tuple(self.applied[before:])
+            return self._asked[key][0]
+        cls, rules = self._asked[key]
+        self.applied += rules
+        return self.find(cls)
+
+    def _ew(self, fn: str, operands: Sequence[Operand], size: int) -> int:
         if fn not in self._of:
             self._of[fn] = self.rules.of(fn)
         record, rules, _ = self._of[fn]
         assert record.arity in (0, len(operands))
         views = [self._view(cls, map_, size) for cls, map_ in operands]
-        assert all(self.size(c) in (1, size) if m is None else m.size == size for c, m in views)
+        assert all(self.terms[c].size in (1, size) if m is None else m.size == size for c, m in views)
         found = self._ruled(rules, views, fn, size)
         return found if isinstance(found, int) else self.placed(fn, found, size)
 
@@ -283,6 +300,8 @@ class Terms:
         cls = self.find(cls)
         term = self.terms[cls]
         moved = term.verb if isinstance(term.verb, Move) else None
+        if map_ is None and moved is None:
+            return cls, None
         if map_ is None and self.size(cls) == 1 < size and moved is not None:
             map_ = self.maps.spread(size)  # a scalar picked from a tensor is seen at every place
         if moved is not None and len(term.args) == 1:
@@ -306,7 +325,7 @@ class Terms:
         if isinstance(views, int):
             return views
         if record.commutative:
-            views = sorted(views, key=lambda v: (v[0], v[1].key if v[1] else b""))
+            views = sorted(views, key=_place)
         return self._intern(Ew, (fn, tuple(m for _, m in views)), tuple(c for c, _ in views), size)
 
     def constant_like(self, cls: int) -> bool:

@@ -25,6 +25,7 @@ from graphcheck.kernel.terms.store import Operand, Terms
 from graphcheck.kernel.terms.verbs import Ew, Move, Rows, Sum
 
 _PAIRS = ((0, 1), (1, 0))
+_RECIP = Ew("recip", (None,))
 
 
 Applied = tuple[int, int]  # the number of an identity, and the class that it gives
@@ -74,7 +75,7 @@ def _undone(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> Appli
         if first is not None and last is not None and (first[0] * last == 1 if fn == "mul" else first[0] + last == 0):
             return 10, terms.seen(first[1], size)
         term, recip = terms.terms[inner[0]], terms.terms[d[0]]
-        if fn == "add" or recip.verb != Ew("recip", (None,)) or not (isinstance(term.verb, Ew) and term.verb.fn == fn):
+        if fn == "add" or recip.verb != _RECIP or not (isinstance(term.verb, Ew) and term.verb.fn == fn):
             continue
         y = through(terms, recip.args[0], None, d[1])
         parts = [through(terms, c, m, inner[1]) for c, m in term.views]
@@ -185,7 +186,7 @@ def _softmax(terms: Terms, power: Operand, inverse: Operand, size: int) -> int |
     e, r = terms.terms[power[0]], terms.terms[inverse[0]]
     if power[1] is not None or not (isinstance(e.verb, Ew) and e.verb.fn == "exp"):
         return None
-    total = terms.terms[terms.find(r.args[0])] if r.verb == Ew("recip", (None,)) else None
+    total = terms.terms[terms.find(r.args[0])] if r.verb == _RECIP else None
     if total is None or not isinstance(total.verb, Sum):
         return None
     rows, k, along = total.verb.rows, total.verb.k, inverse[1]

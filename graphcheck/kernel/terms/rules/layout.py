@@ -9,7 +9,9 @@ from graphcheck.kernel.terms.store import Found, Operand, Terms
 
 def arrange(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Found | None:
     """``fn`` of the operands as they are before a movement that is behind it then; None where there is none such."""
-    wide = [(c, m) for c, m in views if terms.size(c) > 1 or m is not None]
+    wide = [(c, m) for c, m in views if m is not None or terms.size(c) > 1]
+    if {m for _, m in wide} == {None}:
+        return None
     if not wide:
         return None if size == 1 else (0, terms.seen((terms.placed(fn, views, 1), None), size))
     first = wide[0]
