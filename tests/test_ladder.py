@@ -122,6 +122,22 @@ def test_windows_are_left_out_where_the_runs_are_plainly_apart() -> None:
     assert "windows" in compare(model(SOFT), model(SOFT_RELU), graphs=False).evidence["timings"]
 
 
+def test_rerounded_constants_come_before_a_costly_search_where_the_runs_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"c = Constant<value_float = {v}>() s = Sin(x) y = Mul(s, c)" for v in (0.3, 0.30000003, 0.301, 0.300001)]
+    a, ulp, apart, ulps = map(model, texts)
+
+    def rungs(b: onnx.ModelProto, **options: Any) -> tuple[Verdict, list[str]]:
+        found = compare(a, b, graphs=False, **options)
+        return found.verdict, [key for key in found.evidence["timings"] if key in ("witness", "rounding", "inputs")]
+
+    assert rungs(ulp) == (Verdict.WITHIN_ROUNDING, ["witness", "rounding"])  # a small graph is evaluated soon
+    monkeypatch.setattr("graphcheck.verdicts.ladder._LARGE", 0)
+    assert rungs(ulp) == (Verdict.WITHIN_ROUNDING, ["rounding"])
+    assert rungs(ulp, run=False) == (Verdict.WITHIN_ROUNDING, ["witness", "rounding"])
+    assert rungs(apart) == (Verdict.DIFFERENT, ["witness"])
+    assert rungs(ulps) == (Verdict.DIFFERENT, ["rounding", "witness"])  # the runs alone do not tell
+
+
 def test_large_rows_wait_for_the_witness_where_the_runs_are_plainly_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     spared: list[bool] = []
     rows = Prover._rows

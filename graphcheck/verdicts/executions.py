@@ -30,6 +30,7 @@ from graphcheck.runs.tolerances import Saved, Tolerances
 _PLAINLY = 2.0**16  # ulps of the output's largest magnitude: such a difference is looked into before a costly proof
 _FAR_BEYOND = 2.0**14  # above which the executions of a proved pair are looked into
 _MOST = 0.5  # of the elements of integer and boolean outputs: a few may well fall on the other side of a threshold
+_CLOSE = 2.0**8  # ulps of the output's largest magnitude, below which deep networks that only rounding separates stay
 _PATIENCE = 5.0  # seconds
 _BUG = "a bug of the runtime, or of graphcheck's interpreter. Please report it"
 
@@ -127,6 +128,12 @@ class Executions:
         self.wait()
         return any((row.get("scale_ulp") or 0) > _PLAINLY for row in self.rows())
 
+    def agree(self) -> bool:
+        """Whether they ran, and show no more than a little rounding."""
+        self.wait()
+        rows = self.rows()
+        return bool(rows) and all(row["shape"] == row["shape_b"] and _is_close(row) for row in rows)
+
     def contradiction(self, pairs: Sequence[Pair]) -> str | None:
         """What to say of a proved pair whose outputs differ far beyond rounding: a bug of the runtime or of graphcheck."""
         for row in self.rows():
@@ -165,6 +172,12 @@ class Executions:
             return {}
         arrays = self.given[run.place]() if self.given else run.inputs
         return spread_of(self.models, self.interface, pair, arrays, self.options.seed)
+
+
+def _is_close(row: Mapping[str, Any]) -> bool:
+    """Whether the outputs of a run differ by a few roundings at most; integers by none."""
+    ulps = row.get("scale_ulp")
+    return bool(ulps <= _CLOSE) if ulps is not None else row.get("unequal") == 0 and row["nan_a"] == row["nan_b"]
 
 
 def _ulps(row: Mapping[str, Any]) -> float:

@@ -10,10 +10,13 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
+from graphcheck.parting.budget import work
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged
 from graphcheck.verdicts.rungs import inputs, interface, proof, rounding, structure, witness
+
+_LARGE = 5e7  # work (see graphcheck/parting/budget.py) of evaluating both graphs once, most of a second
 
 
 def never(case: Case, evidence: Evidence) -> bool:
@@ -26,17 +29,28 @@ def plainly_apart(case: Case, evidence: Evidence) -> bool:
     return evidence.executions.plainly_apart()
 
 
+def agree_and_are_large(case: Case, evidence: Evidence) -> bool:
+    """Whether the runs agree but for a little rounding, and evaluating both graphs would take long: no witness is likely then,
+    and re-rounded constants are told without any evaluation."""
+    pair = next((attempt.pair for attempt in evidence.open if attempt.pair is not None), None)
+    if pair is None:
+        return False
+    terms, roots = pair.terms, [cls for both in case.sizes.roots(pair) for cls in both]
+    return sum(work(terms.terms[cls]) for cls in terms.order(roots)) > _LARGE and evidence.executions.agree()
+
+
 @dataclasses.dataclass(frozen=True)
 class Rung:
     """``name`` is a field of the evidence and a key of ``timings``; ``words`` say what is being done.
 
-    It is left out where ``unless`` holds.
+    It is left out where ``unless`` holds, and changes places with the one before it where ``early`` does.
     """
 
     name: str
     words: str
     look: Callable[[Case, Evidence], Judged | None]
     unless: Callable[[Case, Evidence], bool] = never
+    early: Callable[[Case, Evidence], bool] = never
 
 
 LADDER = (
@@ -46,14 +60,18 @@ LADDER = (
     Rung("rows", "proving by rows", proof.rows),
     Rung("windows", "proving by windows", proof.windows, unless=plainly_apart),
     Rung("witness", "looking for an input that shows a difference", witness.look),
-    Rung("rounding", "replacing re-rounded constants", rounding.look),
+    Rung("rounding", "replacing re-rounded constants", rounding.look, early=agree_and_are_large),
     Rung("inputs", "evaluating both from the inputs", inputs.look),
 )
 
 
 def climb(case: Case, evidence: Evidence, ladder: Sequence[Rung] = LADDER) -> Judged:
     """The first verdict that a rung gives. Raises :class:`graphcheck.errors.Undecided` where a limit is reached."""
-    for rung in ladder:
+    rest = list(ladder)
+    while rest:
+        if len(rest) > 1 and rest[1].early(case, evidence):
+            rest[:2] = rest[1::-1]
+        rung = rest.pop(0)
         if rung.unless(case, evidence):
             continue
         case.say(rung.words)
