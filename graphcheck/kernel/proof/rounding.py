@@ -189,11 +189,11 @@ _Place = tuple[int, int, Map | None]  # the class of an operator, its constant o
 
 
 def _paired(sketches: _Sketches, ones: list[_Place], twos: list[_Place]) -> list[tuple[_Place, _Place]]:
-    if len(ones) < 2 and len(twos) < 2:
+    if not ones or not twos or len(ones) == len(twos) == 1:
         return list(zip(ones, twos, strict=False))
-    far = np.array([[sketches.distance(a, b) for _, b, _ in twos] for _, a, _ in ones]).reshape(len(ones), -1)
-    nearest = far.argmin(axis=0) if ones else []
-    return [(ones[i], twos[j]) for j, i in enumerate(nearest) if far[i].argmin() == j or far[i, j] < _ALIKE]
+    far = np.array([[sketches.distance(a, b) for _, b, _ in twos] for _, a, _ in ones])
+    nearest = enumerate(far.argmin(axis=0))
+    return [(ones[i], twos[j]) for j, i in nearest if far[i].argmin() == j or far[i, j] < _ALIKE]
 
 
 def _met_at(terms: Terms, one: _Place, two: _Place) -> _Facing | None:

@@ -127,7 +127,7 @@ class Terms:
         below = [self.depth[a] for a in args] or [(0, 0)]
         contractions = max([d[0] for d in below]) + isinstance(verb, Contract)
         self.depth.append((contractions, max([d[1] for d in below]) + 1))
-        self.neginf.append(any(map(self.neginf.__getitem__, args)) and self.rules.neginf(self, verb, args, size))
+        self.neginf.append(self.rules.neginf(self, verb, args, size))
         if (make is Leaf and params == (NAN,)) or (self.nan and any(a in self.nan for a in args)):
             self.nan.add(cls)
         for arg in set(args):
