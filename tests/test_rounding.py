@@ -15,8 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from graphcheck import compare
 from graphcheck.kernel.interpreter import Interpreter
 from graphcheck.kernel.ops.algebra import Algebra
-from graphcheck.kernel.proof import rounding, summation
-from graphcheck.kernel.proof.rounding import _apart, _met
+from graphcheck.kernel.proof import facing, room, rounding, summation
+from graphcheck.kernel.proof.room import apart
+from graphcheck.kernel.proof.rounding import _met
 from graphcheck.kernel.terms.renewal import anew
 from graphcheck.kernel.terms.rules import PUSH
 from graphcheck.kernel.terms.store import Terms
@@ -48,15 +49,16 @@ def test_layers_that_differ_in_their_constants_are_replaced_in_one_store(monkeyp
 
 def test_few_elements_tell_most_constants_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(rounding, "_apart", lambda *pair, **options: seen.append(pair) or _apart(*pair, **options))
+    for place in (rounding, facing):
+        monkeypatch.setattr(place, "apart", lambda *pair, **options: seen.append(pair) or apart(*pair, **options))
     assert compare(chain(5, 0), chain(5, 3), run=False).verdict is Verdict.UNDECIDED
     assert len(seen) == 5  # for the record: none with the constants of other layers
     assert compare(chain(5, 0), chain(5, 1), run=False).verdict is Verdict.WITHIN_ROUNDING
 
 
 def test_two_stored_constants_are_told_apart_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, apart = [], rounding._Sketches.apart
-    monkeypatch.setattr(rounding._Sketches, "apart", lambda *known: seen.append(known[1:]) or apart(*known))
+    seen, told = [], room.Sketches.apart
+    monkeypatch.setattr(room.Sketches, "apart", lambda *known: seen.append(known[1:]) or told(*known))
     assert compare(chain(8, 0), chain(8, 3), run=False).verdict is Verdict.UNDECIDED
     assert len(seen) == 8 * 8  # not again for each layer that was replaced
 
@@ -198,5 +200,5 @@ def test_a_float32_that_no_float16_holds_has_no_room_of_a_float16() -> None:
         terms = Terms(PUSH)
         expression = terms.ew("mul", [(terms.const(w), None), (terms.const(s), None)], 20)
         both = (expression, terms.const(stored))
-        within.append([_apart(terms, *pair)["within"] for pair in (both, both[::-1])])
+        within.append([apart(terms, *pair)["within"] for pair in (both, both[::-1])])
     assert within == [[True, True], [False, False], [True, True], [True, True]]

@@ -1,0 +1,177 @@
+"""Constants that face each other: one of each graph at the same place, or near to each other wherever they stand."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from graphcheck.kernel.proof.prover import Prover
+from graphcheck.kernel.proof.room import Sketches, apart, unit_of, unmoved
+from graphcheck.kernel.terms.functions import function
+from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.store import Operand, Terms
+from graphcheck.kernel.terms.verbs import Contract, Ew, Term, Verb
+
+_ALIKE = 1e-2  # how near to one constant another may be, relatively, of several that face it
+
+Views = tuple[Operand, Operand, int]  # of a constant of each side, at so many places
+
+
+@dataclasses.dataclass(frozen=True)
+class Facing:
+    """Constants that face each other, as pairs, and what is the same once they are: they themselves, or what uses them."""
+
+    pairs: tuple[Views, ...]
+    joined: tuple[int, int]
+
+
+def _alone(terms: Terms, prover: Prover, cls: int, bit: int) -> bool:
+    """Whether a class is made of constants and one graph alone has it."""
+    return terms.constant_like(cls) and prover.sides.get(unmoved(terms, terms.find(cls)), bit) == bit
+
+
+def face_to_face(terms: Terms, prover: Prover) -> list[Facing]:
+    """Constants that face each other: the same operator on the same computed operands, one constant operand apart.
+
+    Where several do (x times W and times W / 6, as in a HardSwish), each faces the nearest, which faces it or is near.
+    """
+    places: dict[Any, tuple[list[_Place], list[_Place]]] = {}
+    for side, bit in (("a", 1), ("b", 2)):
+        for cls in prover.nodes[side]:
+            if prover.shared(cls) or terms.constant_like(cls):
+                continue
+            term = terms.terms[cls]
+            ew = term.verb if isinstance(term.verb, Ew) else None
+            views = [(terms.find(a), m) for a, m in term.views]
+            at = [i for i, (a, _) in enumerate(views) if _alone(terms, prover, a, bit)]
+            rest = [(a, m.key if m else b"") for i, (a, m) in enumerate(views) if i not in at]
+            if len(at) != 1 or not all(prover.shared(a) or terms.constant_like(a) for a, _ in rest):
+                continue
+            constant, map_ = views[at[0]]
+            place = -1 if ew is not None and function(ew.fn).commutative else at[0]
+            key: tuple[Any, ...] = (_without_views(term.verb), place, tuple(sorted(rest)), term.size)
+            key += () if ew is not None else (terms.size(constant),)
+            places.setdefault(key, ([], []))[bit - 1].append((cls, _as_kn(terms, term, constant), map_))
+    met = (pair for ones, twos in places.values() for pair in _paired(Sketches(terms), ones, twos))
+    return [facing for one, two in met if (facing := _met_at(terms, one, two))]
+
+
+_Place = tuple[int, int, Map | None]  # the class of an operator, its constant operand, and how that is seen
+
+
+def _paired(sketches: Sketches, ones: list[_Place], twos: list[_Place]) -> list[tuple[_Place, _Place]]:
+    if not ones or not twos or len(ones) == len(twos) == 1:
+        return list(zip(ones, twos, strict=False))
+    far = np.array([[sketches.distance(a, b) for _, b, _ in twos] for _, a, _ in ones])
+    nearest = enumerate(far.argmin(axis=0))
+    return [(ones[i], twos[j]) for j, i in nearest if far[i].argmin() == j or far[i, j] < _ALIKE]
+
+
+def _met_at(terms: Terms, one: _Place, two: _Place) -> Facing | None:
+    (user, other, seen), (cls, constant, map_) = one, two
+    places = terms.size(cls) if isinstance(terms.terms[cls].verb, Ew) else terms.size(constant)
+    pairs = _unlike(terms, (other, seen), (constant, map_), places, {})
+    whole = pairs == [((other, seen), (constant, map_), places)] and seen is map_
+    joined = (other, constant) if whole and terms.size(other) == terms.size(constant) else (user, cls)
+    return Facing(tuple(pairs), joined) if pairs else None
+
+
+def _without_views(verb: Verb) -> Any:
+    if isinstance(verb, Contract):
+        return dataclasses.replace(verb, kn=False)  # it only says how a constant is stored
+    return (Ew, verb.fn) if isinstance(verb, Ew) else verb
+
+
+def _is_stored(terms: Terms, cls: int) -> bool:
+    return unmoved(terms, terms.find(cls)) in terms.arrays
+
+
+def _unlike(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any]) -> list[Views] | None:
+    """Where two expressions of constants part: the views that face each other, one of each pair a stored constant.
+
+    None where they are different expressions: nobody rounded those, however close they are. ``known`` remembers.
+    """
+    key = (a, b, size)
+    if key not in known:
+        known[key] = [] if a == b else _parts(terms, a, b, size, known)
+    return known[key]  # type: ignore[no-any-return]
+
+
+def _parts(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any]) -> list[Views] | None:
+    if _is_stored(terms, a[0]) or _is_stored(terms, b[0]):
+        sizes = [terms.size(c) for c, m in (a, b) if m is None]
+        return [(a, b, size)] if all(n in (1, size) for n in sizes) else None
+    one, two = (terms.terms[terms.find(c)] for c, _ in (a, b))
+    for term, x, y in ((one, a, b), (two, b, a)):
+        if term.verb == Ew("recip", (None,)) and _is_stored(terms, term.args[0]) and unit_of(terms, x[0]):  # c faces 1 / y
+            views = _through(terms, term.args[0], None, x[1]), (terms.ew("recip", [(y[0], None)], terms.size(y[0])), y[1])
+            return [(*(views if x == a else views[::-1]), size)]
+    if len(one.args) != len(two.args):
+        return None
+    ew = one.verb if isinstance(one.verb, Ew) else None
+    if ew is not None and isinstance(two.verb, Ew) and ew.fn == two.verb.fn:
+        left, right = (
+            [_through(terms, cls, m, outer) for cls, m in term.views] for term, (_, outer) in ((one, a), (two, b))
+        )
+        size_of = dict.fromkeys(left, size)
+    elif ew is None and one.verb == two.verb and a[1] is b[1]:
+        left, right = ([_through(terms, c, None, None) for c in term.args] for term in (one, two))
+        size_of = {view: terms.size(view[0]) for view in left}
+    else:
+        return None
+    swaps = ew is not None and function(ew.fn).commutative
+    ways = []
+    for other in (right, right[::-1]) if swaps else (right,):
+        found = [_unlike(terms, x, y, size_of[x], known) for x, y in zip(left, other, strict=True)]
+        if None not in found:
+            ways.append(list(dict.fromkeys(pair for part in found for pair in part or [])))
+    return min(ways, key=lambda pairs: (sum(_mixed(terms, *pair) for pair in pairs), len(pairs)), default=None)
+
+
+def _mixed(terms: Terms, a: Operand, b: Operand, size: int) -> bool:
+    """Whether a stored constant faces an expression: where operands may be swapped, like rather faces like."""
+    return _is_stored(terms, a[0]) != _is_stored(terms, b[0])
+
+
+def _through(terms: Terms, cls: int, inner: Map | None, outer: Map | None) -> Operand:
+    """An operand of a view, seen at the view's places."""
+    scalar = inner is None and terms.size(cls) == 1
+    return terms.find(cls), None if scalar else terms.maps.compose(inner, outer)
+
+
+def _as_kn(terms: Terms, term: Term, constant: int) -> int:
+    """A weight in the order [k, n] in which constants are kept, so that an expression and a stored constant can meet."""
+    match term.verb:
+        case Contract(batches, _, n, k, kn=False) if terms.find(term.args[1]) == constant:
+            return terms.move((constant,), terms.maps.transpose((batches[1], n, k), (0, 2, 1)))
+    return constant
+
+
+def near_each_other(terms: Terms, prover: Prover, known: set[tuple[int, int]]) -> list[Facing]:
+    """Constants of one side that stand within the roundings of the other's, wherever they stand.
+
+    ``known`` are stored constants that do not; more are added. An expression may change with what is merged below it.
+    """
+    frontier: dict[int, set[int]] = {1: set(), 2: set()}
+    for side, bit in (("a", 1), ("b", 2)):
+        for cls in prover.nodes[side]:
+            if not terms.constant_like(cls):
+                own = [a for a in terms.terms[cls].args if _alone(terms, prover, a, bit)]
+                frontier[bit] |= {unmoved(terms, terms.find(a)) for a in own}
+    found: list[Facing] = []
+    used: set[int] = set()
+    sketches = Sketches(terms)
+    for a in sorted(frontier[1] - frontier[2]):
+        for b in sorted(frontier[2] - frontier[1]):
+            stored = [c in terms.arrays for c in (a, b)]
+            if b in used or terms.size(a) != terms.size(b) or not any(stored) or (a, b) in known:
+                continue
+            if not sketches.apart(a, b) and apart(terms, a, b, wide=True)["within"] and apart(terms, a, b)["within"]:
+                found.append(Facing((((a, None), (b, None), terms.size(a)),), (a, b)))
+                used.add(b)
+                break
+            if all(stored):
+                known.add((a, b))
+    return found

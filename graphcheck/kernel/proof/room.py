@@ -1,0 +1,190 @@
+"""How far apart constants may lie that one rounding or many made of the same numbers: values, running errors and ulps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphcheck.kernel.proof.summation import LAMBDA, room_of_products, room_of_sums
+from graphcheck.kernel.terms.functions import function
+from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Rows, Sum, reduces
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64, Real
+
+_SKETCHED = 256  # elements of a constant that are looked at first
+_LEAST = {2.0**-24: 2.0**-149, 2.0**-11: 2.0**-24}  # unit roundoff -> the least number of its type, an ulp of what is near 0
+
+
+class Roundings(Float64):
+    """Exact expressions with a bound on how far the roundings of a type may carry them (a running error bound): an ulp for
+    every operation, and for a sum what its order may do in float32 at least, in which runtimes add up narrower floats.
+
+    ``wide`` takes the worst case of every sum, which is quickly told.
+    """
+
+    def __init__(self, unit: float, wide: bool) -> None:
+        super().__init__({})
+        self.ulp, self.unit_of_sums, self.wide = 2 * unit, min(unit, 2.0**-24), wide
+
+    def _more(self, x: Real, error: Any) -> Real:
+        return Real(x.value, x.error + self.ulp * error + _LEAST.get(self.ulp / 2, 0.0))
+
+    def _summed(self, x: Real, room: np.ndarray) -> Real:
+        return self._more(Real(x.value, x.error + self.unit_of_sums * room.reshape(-1)), np.abs(x.value))
+
+    def ew(self, fn: str, values: Sequence[Real], maps: Sequence[Map | None], size: int) -> Real:
+        found = super().ew(fn, values, maps, size)
+        ulps = function(fn).rounding.ulps
+        return self._more(found, ulps * np.abs(found.value)) if ulps else found
+
+    def contract(self, a: Real, b: Real, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> Real:
+        one, two = a.value.reshape(batches[0], m, k), b.value.reshape(batches[1], *((k, n) if kn else (n, k)))
+        two = two if kn else two.swapaxes(1, 2)
+        room = k * (np.abs(one) @ np.abs(two)) if self.wide else room_of_products(one, two)
+        return self._summed(super().contract(a, b, batches, m, n, k, kn), room)
+
+    def sum(self, a: Real, rows: int, k: int) -> Real:
+        table = a.value.reshape(rows, k)
+        room = k * np.abs(table).sum(axis=1) if self.wide else room_of_sums(table)
+        return self._summed(super().sum(a, rows, k), room)
+
+    def rows(self, fn: str, a: Real, rows: int, k: int, size: int) -> Real:
+        found = super().rows(fn, a, rows, k, size)
+        terms = k if self.wide else min(k, LAMBDA * math.sqrt(k))  # the sum of the exponentials, all of them positive
+        return found if reduces(fn) else self._more(found, (terms + 8) * np.abs(found.value))
+
+
+class Sketches:
+    """A few elements of classes of constants, by which most of those that lie beyond their roundings are told."""
+
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self._known: dict[tuple[int, float], tuple[np.ndarray, np.ndarray]] = {}
+
+    def apart(self, a: int, b: int) -> bool:
+        """Whether an element of two classes of one size lies farther apart than the widest room of both."""
+        if is_whole(self.terms, a, b):
+            return False
+        unit = unit_of_two(self.terms, a, b)
+        (x, left), (y, right) = (self._elements(c, unit) for c in (a, b))
+        with np.errstate(all="ignore"):
+            rounds = any(c not in self.terms.arrays and _operations(self.terms, c) for c in (a, b))
+            return not _lie_within(x, y, _room(x, y, left + right if rounds else None, unit))
+
+    def distance(self, a: int, b: int) -> float:
+        """How far elements of two classes lie apart, beside what they are; infinite where their sizes are not the same."""
+        if self.terms.size(a) != self.terms.size(b):
+            return math.inf
+        (x, _), (y, _) = (self._elements(c, unit_of_two(self.terms, a, b)) for c in (a, b))
+        with np.errstate(all="ignore"):
+            return float(np.nan_to_num(np.abs(x - y).sum() / np.abs(x).sum(), nan=math.inf))
+
+    def _elements(self, cls: int, unit: float) -> tuple[np.ndarray, np.ndarray]:
+        if (cls, unit) not in self._known:
+            size = self.terms.size(cls)
+            places = np.unique(np.linspace(0, size - 1, _SKETCHED).astype(np.int64)) if size else np.zeros(0, np.int64)
+            with np.errstate(all="ignore"):
+                value = evaluate(self.terms, Roundings(unit, True), [cls])[self.terms.find(cls)]
+            self._known[cls, unit] = value.raw[places].astype(np.float64), value.error[places]
+        return self._known[cls, unit]
+
+
+def is_whole(terms: Terms, a: int, b: int) -> bool:
+    """Whether one of two constants is of integers or as wide: nothing of it was rounded."""
+    return any(terms.precision.get(unmoved(terms, terms.find(c)), 0) >= 64 for c in (a, b))
+
+
+def _room(x: np.ndarray, y: np.ndarray, errors: np.ndarray | None, unit: float) -> np.ndarray:
+    """How far apart values may lie: by the ``errors`` of both, or by a rounding of each where nothing was computed."""
+    ulp = np.maximum(2 * unit * np.maximum(np.abs(x), np.abs(y)), _LEAST.get(unit, 0.0))
+    room = ulp if errors is None else errors
+    return np.where(np.isfinite(room) & (unit > 0), room, 0.0)
+
+
+def _lie_within(x: np.ndarray, y: np.ndarray, room: np.ndarray) -> bool:
+    return bool((np.where(x == y, 0.0, np.abs(x - y)) <= room).all() and np.isfinite(x).all())
+
+
+def apart(terms: Terms, a: int, b: int, *, wide: bool = False) -> dict[str, Any]:
+    """How far apart two classes of constants are, in ulps, and whether that is within their roundings, the room; ``values``
+    and ``room`` are those of the element that leaves it farthest, or comes nearest to that."""
+    whole = is_whole(terms, a, b)
+    unit = 0.0 if whole else unit_of_two(terms, a, b)
+    with np.errstate(all="ignore"):
+        values = evaluate(terms, Roundings(unit, wide), [a, b])
+        a, b = terms.find(a), terms.find(b)
+        x, y = values[a].value, values[b].value
+        apart = np.where(x == y, 0.0, np.abs(x - y))
+        roundings = _operations(terms, a) + _operations(terms, b)
+        room = _room(x, y, values[a].error + values[b].error if roundings else None, unit)
+        spacing = 2 * (unit or 2.0**-53) * np.exp2(np.floor(np.log2(np.maximum(np.abs(x), 1e-300))))
+        ulps = apart / np.maximum(spacing, 2.0**-126 * (unit or 2.0**-53))
+        share = np.where(apart == 0, 0.0, apart / room)
+    exact = (x == y).all() and (np.abs(x) < 2.0**53).all()
+    worst = int(np.argmax(np.where(np.isnan(share), np.inf, share))) if share.size else 0
+    return {
+        "ulps": float(np.max(np.where(np.isfinite(ulps), ulps, np.inf), initial=0.0)),
+        "values": [float(v[worst]) for v in (x, y)] if ulps.size else [],
+        "room": float(room[worst]) if room.size else 0.0,
+        "roundings": roundings or 1,
+        "within": bool(exact) if whole else _lie_within(x, y, room),
+    }
+
+
+def unmoved(terms: Terms, cls: int) -> int:
+    """The class behind a rearrangement."""
+    term = terms.terms[cls]
+    while isinstance(term.verb, Move) and len(term.args) == 1 and _keeps_all(terms, term.verb.map, term.args[0]):
+        cls = terms.find(term.args[0])
+        term = terms.terms[cls]
+    return cls
+
+
+def _keeps_all(terms: Terms, map_: Map, source: int) -> bool:
+    return map_.size == terms.size(source) and terms.maps.inverse(map_) is not None
+
+
+def _operations(terms: Terms, cls: int) -> int:
+    """How many roundings an expression of constants has, a sum of K products counting 2 K."""
+    total = 0
+    for c in terms.order([cls]):
+        match terms.terms[c].verb:
+            case Ew():
+                total += 1
+            case Contract(k=k):
+                total += 2 * k
+            case Sum(k=k) | Rows(k=k):
+                total += k
+    return total
+
+
+def unit_of_two(terms: Terms, a: int, b: int) -> float:
+    """The coarsest unit roundoff of both; but a stored constant that a narrow type does not hold was not rounded to it, however
+    narrow the constants of the expression are that it faces (a float16 weight, cast and scaled in float32)."""
+    unit = max(unit_of(terms, a), unit_of(terms, b))
+    stored = [root for root in (unmoved(terms, terms.find(c)) for c in (a, b)) if root in terms.arrays]
+    if len(stored) == 1 and unit_of(terms, stored[0]) < unit:
+        part = np.frexp(terms.arrays[stored[0]].astype(np.float64))[0] / unit
+        if (part != np.rint(part)).any():
+            return unit_of(terms, stored[0])
+    return unit
+
+
+def unit_of(terms: Terms, cls: int) -> float:
+    """The unit roundoff of the coarsest floats among the constants that a class is made of; 0 where there are none."""
+    units = [0.0]
+    for c in terms.order([cls]):
+        bits = terms.precision.get(c, 0) if c in terms.arrays else 0
+        if 0 < bits < 64 and not _power_of_two(terms.arrays[c]):
+            units.append(2.0**-bits)
+    return max(units)
+
+
+def _power_of_two(array: np.ndarray) -> bool:
+    """Whether a constant is a scalar that rounds nothing: any type holds it, and so says nothing of the model's."""
+    return array.size == 1 and abs(math.frexp(float(array[0]))[0]) in (0.0, 0.5)
