@@ -6,13 +6,15 @@ import functools
 import itertools
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from graphcheck.kernel.proof.odds import Degrees, Risk
-from graphcheck.kernel.proof.prover import Prover
+from graphcheck.kernel.proof.prover import Prover, _Lookalikes
 from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.residues import LOW, PRIME_COUNT
@@ -206,3 +208,50 @@ def test_poles_by_other_steps_of_the_same_scalars_count_each() -> None:
     other = terms.ew("add", [(c, None), (terms.ew("recip", [(terms.ew("exp", [(x, None)], 4), None)], 4), None)], 4)
     poles = [Degrees(terms).of(terms.ew("recip", [(y, None)], 4)).poles for y in (both, other)]
     assert poles[0].keys() != poles[1].keys()
+
+
+def loops(trips: int) -> tuple[list[int], int]:
+    """The classes that the rows of two loops whose values vanish have evaluated exactly, and how many were walked over."""
+    walked, seen = 0, list[int]()
+
+    def order(self: Terms, *what: Any) -> list[int]:
+        nonlocal walked
+        walked += len(found := ordered(self, *what))
+        return found
+
+    terms = Terms(RULES)
+    half, roots = terms.const(np.full(1, 0.5)), []
+    for fn in ("tanh", "sin"):
+        x = terms.leaf(("input", "x"), 8)
+        for _ in range(trips):
+            x = terms.ew("mul", [(terms.ew(fn, [(x, None)], 8), None), (half, None)], 8)
+        roots.append([x])
+    ordered = Terms.order
+    with pytest.MonkeyPatch.context() as patched:
+        evaluated = Risk.evaluated
+        patched.setattr(Risk, "evaluated", lambda self, classes: evaluated(self, (c for c in classes if not seen.append(c))))
+        prover = Prover(terms, *roots, [2], seed=0, target=2.0**-40)
+        patched.setattr(Terms, "order", order)
+        assert not prover.by_rows()
+    return seen, walked
+
+
+def test_rows_walk_over_what_is_evaluated_once() -> None:
+    (few, short), (many, long) = loops(60), loops(120)
+    assert len(set(many)) > 1.5 * len(set(few)) > 60, "tanh(x) looks like x once x is small"
+    assert long < 2.3 * short
+
+
+SKETCHED = st.floats(-2, 2) | st.just(math.nan) | st.just(math.inf) | st.sampled_from([1.0, 1.0 + 1e-9, 1.0 + 1e-8, 0.0])
+
+
+@given(st.lists(SKETCHED, max_size=12))
+def test_lookalikes_are_those_within_rounding_in_the_order_they_came(numbers: list[float]) -> None:
+    found, weight = _Lookalikes(), math.cos(0.5)
+    for i, number in enumerate(numbers):
+        near = 1e-9 * abs(number)
+        alike = [
+            (j, 0) for j, other in enumerate(numbers[:i])
+            if not (math.isfinite(number) and math.isfinite(other)) or abs(weight * other - weight * number) <= near
+        ]  # fmt: skip
+        assert found.of(1, np.array([number]), (i, 0)) == alike

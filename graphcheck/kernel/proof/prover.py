@@ -10,9 +10,11 @@ inputs   everything, from the graph inputs; one prime first, since inequality mo
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import functools
 import hashlib
+import itertools
 import math
 import time
 from collections import Counter
@@ -147,6 +149,7 @@ class Prover:
             lookalikes = _Lookalikes()
             values: dict[int, Real] = {}
             exact: dict[int, Residue] = {}
+            known: dict[int, bytes | None] = {}  # fingerprints
             for cls in self.unmatched():
                 self._check_time()
                 row = None if self.shared(cls) else reducer.reduce(cls)
@@ -161,9 +164,8 @@ class Prover:
                     if self.terms.find(other) == self.terms.find(cls):
                         break
                     pair = [row, other_row]
-                    marks = [self._row_mark(r, exact, domain) for r in pair]
+                    marks = [self._row_mark(r, exact, known, domain, risk) for r in pair]
                     tier.fingerprints += 2
-                    risk.evaluated(self.terms.order(pair))
                     risk.compared(*pair, among=tier.fingerprints)
                     if marks[0] is not None and marks[0] == marks[1] and risk.so_far <= self.target:
                         tier.log2_error = math.log2(risk.so_far)
@@ -178,10 +180,14 @@ class Prover:
         """Elements of a free tensor of a row window (see :class:`RowReducer`)."""
         return self.terms.size(key[1]) // (key[2] if key[0] == "row" else 1)
 
-    def _row_mark(self, row: int, exact: dict[int, Residue], domain: Residues) -> bytes | None:
-        if row not in exact:
+    def _row_mark(
+        self, row: int, exact: dict[int, Residue], known: dict[int, bytes | None], domain: Residues, risk: Risk
+    ) -> bytes | None:
+        if row not in known:
+            risk.evaluated(self.terms.order([row], exact.__contains__))
             exact |= evaluate(self.terms, domain, [row], exact, _keep(exact))
-        return domain.fingerprint(exact[row])
+            known[row] = domain.fingerprint(exact[row])
+        return known[row]
 
     def _close(self, tier: Tier, domain: Residues, risk: Risk | None, started: float) -> None:
         tier.hashed, tier.undefined = domain.hashed, domain.undefined
@@ -345,24 +351,33 @@ _LARGE_ROW = 4e6  # elements behind a row
 _ALIKE = 1e-9  # relative to the sum of magnitudes; a few layers of float64 arithmetic err by far less
 
 
+_Entry = tuple[int, tuple[int, int]]  # when it came, its class and its row
+
+
 class _Lookalikes:
     """Tensors by a float64 sketch: what lies closer than float64 rounding may explain may be equal. A filter, never a proof."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[int, int], list[tuple[float, tuple[int, int]]]] = {}
+        self._seen: dict[tuple[int, int], tuple[list[float], list[_Entry], list[_Entry]]] = {}  # sketches in order
+        self._count = itertools.count()
 
     def of(self, size: int, value: np.ndarray, entry: tuple[int, int]) -> list[tuple[int, int]]:
         """Earlier entries that look alike; the new one is added."""
         weights = np.cos(np.arange(value.size) * 1.2345 + 0.5)
         with np.errstate(all="ignore"):
             sketch, scale = float(np.dot(weights, value)), float(np.abs(value).sum())
-        same = self._seen.setdefault((size, value.size), [])
-        if not math.isfinite(sketch):
-            found = [e for _, e in same]  # nothing can be told: the exact evaluation has to
+        sketches, entries, untold = self._seen.setdefault((size, value.size), ([], [], []))
+        new = next(self._count), entry
+        if not math.isfinite(sketch):  # nothing can be told: the exact evaluation has to
+            found = [*entries, *untold]
+            untold.append(new)
         else:
-            found = [e for other, e in same if not abs(other - sketch) > _ALIKE * scale]
-        same.append((sketch, entry))
-        return found
+            near, at = _ALIKE * scale, bisect.bisect(sketches, sketch)
+            low, high = bisect.bisect_left(sketches, sketch - near), bisect.bisect(sketches, sketch + near)
+            found = [*entries[low:high], *untold]
+            sketches.insert(at, sketch)
+            entries.insert(at, new)
+        return [e for _, e in sorted(found)]
 
 
 def _flops(terms: Terms, cls: int) -> float:
