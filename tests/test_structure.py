@@ -14,6 +14,7 @@ from graphcheck.errors import ModelError
 from graphcheck.files.contents import Contents
 from graphcheck.graphs import structure
 from graphcheck.graphs.canonical import content_of
+from graphcheck.graphs.changed import changed
 from graphcheck.graphs.structure import compare_structure, graph_json
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
@@ -320,3 +321,26 @@ def test_graph_json() -> None:
     assert graph_json(read(IF.format(then="o = Relu(h)", other="p = Neg(h)")))["nodes"][1]["attributes"] == {
         "then_branch": "graph of 1 nodes", "else_branch": "graph of 1 nodes",
     }  # fmt: skip
+
+
+def changes(a: str, b: str) -> list[dict[str, object]]:
+    return changed(compare_structure(read(a), read(b)))
+
+
+def test_the_constants_that_alone_separate_two_graphs() -> None:
+    other = BASE.replace("2.0, 3.0", "2.5, 7.0")
+    assert changes(BASE, other) == [
+        {"a": "w", "b": "w", "unequal": 2, "max_abs": 4.0, "shape_a": [3], "shape_b": [3]}
+    ], "once, though two nodes take it"
+    two = "g (float[N,3] x) => (float[N,3] y) <float[1,3] v = {1,2,3}, float w = {4}> { h = Add(x, v) y = Mul(h, w) }"
+    found = changes(two, two.replace("[1,3] v = {1,2,3}", "[3] u = {1,2,3}").replace("x, v", "x, u").replace("4", "5"))
+    assert [(row["a"], row["b"], row["unequal"], row["shape_b"]) for row in found] == [
+        ("v", "u", None, [3]), ("w", "w", 1, [])
+    ]  # fmt: skip
+    nan = BASE.replace("1.0, 2.0, 3.0", "1.0, nan, 3.0"), BASE.replace("1.0, 2.0, 3.0", "1.5, nan, inf")
+    assert [(row["unequal"], row["max_abs"]) for row in changes(*nan)] == [(2, 0.5)]
+
+
+@pytest.mark.parametrize("b", [BASE, BASE.replace("Relu", "Abs"), BASE.replace("Relu", "Abs").replace("3.0}", "4.0}")])
+def test_where_more_than_constants_differ_none_are_listed(b: str) -> None:
+    assert changes(BASE, b) == []

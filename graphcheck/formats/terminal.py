@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from graphcheck.formats.console import Cell, Terminal
@@ -77,6 +78,8 @@ def show_comparison(
         _show_witness(terminal, result["witness"])
     if result.get("divergence"):
         terminal.say(f"  first divergence: {divergence(result['divergence'])}")
+    if result["verdict"] in ("different", "undecided"):
+        _show_changed(terminal, result.get("changed") or [])
     if reduced := result.get("reduced"):
         where = (
             f"{safe(reduced['a'])} and {safe(reduced['b'])} are {safe(reduced['verdict'])}" if reduced["a"] else "none"
@@ -84,6 +87,21 @@ def show_comparison(
         terminal.say(f"  reduced: {where}: {safe(reduced['reason'])}")
         if result["verdict"] == "undecided" and reduced["verdict"] == "different":
             terminal.say("  note: their inputs are free, so that they may differ where the whole models do not", "dim")
+
+
+def _show_changed(terminal: Terminal, rows: list[dict[str, Any]]) -> None:
+    """The constants that alone separate the graphs."""
+    texts = []
+    for row in rows[:8]:
+        name = short(row["a"], 40) if row["a"] == row["b"] else f"{short(row['a'], 24)} / {short(row['b'], 24)}"
+        by = f", at most {number(row['max_abs'])} apart" if row["max_abs"] is not None else ""
+        of = plural(math.prod(row["shape_a"]), "element")
+        count = f"{row['unequal']:,} of {of}{by}" if row["unequal"] is not None else ""
+        shapes = f"{dims(row['shape_a'])} and {dims(row['shape_b'])}" if row["shape_a"] != row["shape_b"] else ""
+        texts.append(f"{name} ({shapes or count or dims(row['shape_a'])})")
+    if texts:
+        more = f", and {len(rows) - 8:,} more" if len(rows) > 8 else ""
+        terminal.say(f"  the graphs differ by {plural(len(rows), 'constant')} alone: {', '.join(texts)}{more}")
 
 
 def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> None:

@@ -27,7 +27,8 @@ _LONGEST_ATTRIBUTE = 80
 class Structure:
     """How two graphs compare as graphs. Dead nodes count on neither side, Constant nodes as constants.
 
-    ``reason`` says what first stood against ``identical``; ``walked`` are the nodes that the outputs force to be partners.
+    ``reason`` says what first stood against ``identical``; ``walked`` are the nodes that the outputs force to be partners,
+    ``changed`` the constants that alone stand against it.
     What else there is to say is worked out once it is asked for.
     """
 
@@ -36,6 +37,7 @@ class Structure:
     left: FlatGraph
     right: FlatGraph
     walked: dict[ir.Node, ir.Node]
+    changed: tuple[tuple[ir.Value, ir.Value], ...] = ()
 
     @functools.cached_property
     def _matched(self) -> dict[ir.Node, ir.Node]:
@@ -113,12 +115,15 @@ def compare_structure(a: ir.Model, b: ir.Model, contents: Contents | None = None
     contents = contents or Contents()
     numbers = Numbers()
     left, right = FlatGraph(a, contents, numbers), FlatGraph(b, contents, numbers)
-    walked, reason = _walk(left, right)
-    return Structure(reason is None, reason, left, right, walked)
+    walked, reason, changed = _walk(left, right)
+    return Structure(reason is None, reason, left, right, walked, changed)
 
 
-def _walk(left: FlatGraph, right: FlatGraph) -> tuple[dict[ir.Node, ir.Node], str | None]:
-    """The node mapping that the outputs force, as far as it goes, and the first thing that stops it (None: nothing).
+def _walk(
+    left: FlatGraph, right: FlatGraph
+) -> tuple[dict[ir.Node, ir.Node], str | None, tuple[tuple[ir.Value, ir.Value], ...]]:
+    """The node mapping that the outputs force, as far as it goes, the first thing that stops it (None: nothing), and the
+    constants that do, where nothing else does.
 
     Values of A and B correspond one to one (constants may be stored once or often), so a node computed once on one side
     and twice on the other stops it too: for random operators that is another function.
@@ -126,6 +131,7 @@ def _walk(left: FlatGraph, right: FlatGraph) -> tuple[dict[ir.Node, ir.Node], st
     forward, backward = dict[ir.Value, ir.Value](), dict[ir.Value, ir.Value]()
     nodes, partners = dict[ir.Node, ir.Node](), dict[ir.Node, ir.Node]()
     causes: list[str] = []
+    changed: dict[tuple[ir.Value, ir.Value], str] = {}
     (inputs_a, outputs_a), (inputs_b, outputs_b) = signature(left.model), signature(right.model)
     if inputs_a != inputs_b or outputs_a != outputs_b:
         causes.append("the inputs or outputs are not declared alike")
@@ -140,7 +146,7 @@ def _walk(left: FlatGraph, right: FlatGraph) -> tuple[dict[ir.Node, ir.Node], st
                 constant, other = ("B", "A") if a not in left.constants else ("A", "B")
                 causes.append(f"{a.name!r} of A and {b.name!r} of B: a constant in {constant}, computed in {other}")
             elif left.constants[a] != right.constants[b]:
-                causes.append(f"constant {a.name!r} of A is not {b.name!r} of B")
+                changed.setdefault((a, b), f"constant {a.name!r} of A is not {b.name!r} of B")
         elif a in forward or b in backward:
             if forward.get(a) is not b:
                 causes.append(f"{a.name!r} of A and {b.name!r} of B are shared differently by their users")
@@ -157,7 +163,8 @@ def _walk(left: FlatGraph, right: FlatGraph) -> tuple[dict[ir.Node, ir.Node], st
             elif x not in nodes:
                 nodes[x], partners[y] = y, x
                 stack += _operands(left, right, x, y, forward, backward)
-    return nodes, causes[0] if causes else None
+    alone = tuple(reversed(changed)) if not causes else ()  # in the order of the nodes: operands are on a stack
+    return nodes, [*causes, *changed.values()][0] if causes or changed else None, alone
 
 
 def _operands(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from graphcheck.files import model as model_
+from graphcheck.graphs.changed import changed
 from graphcheck.graphs.structure import Structure
 from graphcheck.interface.ports import Mismatch
 from graphcheck.kernel.proof.sizes import Attempt
@@ -185,6 +186,7 @@ class Evidence:
             "structure": self.structure.to_json() if self.structure is not None and case.options.partners else None,
             "numeric": self._numeric(case),
             "constants": self.constants,
+            "changed": changed(self.structure) if self.structure is not None else [],
             "float64": [d.to_json() for d in self.deviations],
             "proof": record.proof(self.attempts, case.sizes, self.constants, error, self.steps) if shown else None,
             "divergence": self.divergence and self.divergence.to_json(),
