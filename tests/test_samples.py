@@ -73,3 +73,18 @@ def test_asked_ranges_and_masks_are_kept() -> None:
     spec = InputSpec(0, ranges=(("ids", 5.0, 6.0),))
     for values in samples.drawn({"ids": 7, "mask": 7}, interface, {"ids": (8,), "mask": (8,)}, spec):
         assert set(values["ids"].tolist()) <= {5, 6} and set(values["mask"].tolist()) <= {0, 1}
+
+
+@pytest.mark.parametrize(("axis", "rows"), [(0, [4, 1]), (1, [0, 1])])
+def test_the_rows_in_which_two_tables_differ_are_tried_first(axis: int, rows: list[int]) -> None:
+    """The farther one first; none where a range is asked for."""
+    change = "<float[7,2] c = {0,0, 0,1, 0,0, 0,0, 3,0, 0,0, 0,0}, "
+    body = f"u = Add (table, c) y = Gather <axis = {axis}> (table, ids) z = Gather <axis = {axis}> (u, ids)"
+    text = f"(int64[4] ids) => (float[a,b] y, float[a,b] z) {change}{TABLE[1:]} {{ {body} }}"
+    model = ir.from_proto(onnx.parser.parse_model(HEADER + text))
+    found = pairs.build(model, model, {"ids": ("ids", (4,))}, {})
+    roots = [x.cls for x in found.a.outputs if isinstance(x, Tensor)]
+    draws = [{"ids": np.arange(4)}]
+    first, second = samples.telling(found, roots, {"ids"}, iter(draws))
+    assert first["ids"].tolist() == 2 * rows and second is draws[0]
+    assert list(samples.telling(found, roots, set(), iter(draws))) == draws

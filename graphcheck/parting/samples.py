@@ -18,7 +18,11 @@ from graphcheck.interface.ports import Interface, Shapes
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Ew, Leaf, Move, Opaque
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64
+from graphcheck.parting.budget import work
 
+_TABLES = 1e8  # work (see budget.py) for comparing two tables that are looked up
 _DRAWS = 4  # small numbers, numbers from all the legal ones (twice), and zeros
 
 
@@ -35,7 +39,9 @@ def pairs(
     counts = needed(pair.terms, [c for row in roots for c in row], interface)
     own = {name: given[name] for name in _whole(interface) if name not in pair.concrete} if given is not None else {}
     found = False
-    for values in itertools.chain([own] if own else [], drawn(counts, interface, pair.shapes, spec) if counts else ()):
+    free = set(counts) - _asked(interface, spec)
+    made = telling(pair, [c for row in roots for c in row], free, drawn(counts, interface, pair.shapes, spec))
+    for values in itertools.chain([own] if own else [], made if counts else ()):
         try:
             traced = build(values)
         except (Exhausted, Oversized):
@@ -75,6 +81,44 @@ def _whole(interface: Interface) -> list[str]:
     return [p.key for p in interface.inputs if all(q.numpy_dtype().kind in "iub" for q in p.ports())]
 
 
+def _asked(interface: Interface, spec: InputSpec) -> set[str]:
+    """The inputs that have a range of their own."""
+    asked = {name for name, _, _ in spec.ranges}
+    return {pair.key for pair in interface.inputs if asked & {"", *(port.name for port in pair.ports())}}
+
+
+def telling(pair: Pair, roots: Sequence[int], free: set[str], draws: Iterator[Arrays]) -> Iterator[Arrays]:
+    """The draws; before them the first one with the rows in which two constant tables differ most, where there are such: an
+    element of an embedding that was damaged is met by one draw in thousands."""
+    first = next(draws, None)
+    if first is None:
+        return
+    rows = {name: found for name in sorted(free) if (found := _unequal_rows(pair.terms, roots, name)).size}
+    if rows:
+        yield first | {n: np.resize(found, first[n].shape).astype(first[n].dtype) for n, found in rows.items()}
+    yield from itertools.chain([first], draws)
+
+
+def _unequal_rows(terms: Terms, roots: Sequence[int], name: str) -> np.ndarray:
+    """The rows, the farthest first, in which two constant tables differ that Gathers of one kind look up by an input."""
+    tables: dict[Any, list[int]] = {}
+    for cls in terms.order(roots):
+        verb, args = terms.terms[cls].verb, terms.terms[cls].args
+        if isinstance(verb, Opaque) and _count(verb.key, 1) is not None and _leaf(terms, args[1]) == name:
+            tables.setdefault((verb.key[0], verb.key[2][0][0]), []).append(terms.find(args[0]))
+    for (node, shape), found in tables.items():
+        below = terms.order(found)
+        constant = not any(isinstance(terms.terms[c].verb, Leaf | Opaque) for c in below)
+        if len(set(found)) != 2 or not constant or sum(work(terms.terms[c]) for c in below) > _TABLES or node[1] != "Gather":
+            continue
+        values = evaluate(terms, Float64({}, bounds=False), found)
+        x, y = (values[cls].value.reshape(shape) for cls in sorted(set(found)))
+        axis = dict(node[3]).get("axis", 0) % len(shape)
+        apart = np.abs(x - y).max(axis=tuple(i for i in range(len(shape)) if i != axis))
+        return np.argsort(-apart, kind="stable")[: np.count_nonzero(apart)]
+    return np.zeros(0, np.int64)
+
+
 def _leaf(terms: Terms, cls: int) -> str | None:
     """The input that a class is, but for movement and casts."""
     term = terms.terms[cls]
@@ -98,13 +142,13 @@ def drawn(
     counts: Mapping[str, int | None], interface: Interface, shapes: Shapes, spec: InputSpec
 ) -> Iterator[Arrays]:
     """Values for the inputs of :func:`needed`, the likeliest to be legal first; asked ranges and masks (0 and 1) are kept."""
-    asked = {name for name, _, _ in spec.ranges}
+    asked = _asked(interface, spec)
     for number in range(_DRAWS):
         arrays = generate(interface, shapes, InputSpec(spec.seed + number, ranges=spec.ranges))
         values = {name: arrays[name] for name in counts}
         for position, port in enumerate(interface.inputs):
-            names = {p.name for p in port.ports()}
-            if port.key not in counts or asked & {"", *names} or any("mask" in n.lower() for n in names):
+            mask = any("mask" in p.name.lower() for p in port.ports())
+            if port.key not in counts or port.key in asked or mask:
                 continue
             count, old = counts[port.key], values[port.key]
             if number == _DRAWS - 1:
