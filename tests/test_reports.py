@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ import onnx
 import pytest
 
 from graphcheck import analyze, compare, rewrite
+from graphcheck.errors import UsageError
 from graphcheck.verdict import Comparison, Verdict
 
 Ranges = dict[str, tuple[float, float]]
@@ -212,6 +214,10 @@ def _by_rate(weight: float) -> onnx.ModelProto:
 
 def _at_one_rate() -> onnx.ModelProto:
     return text("(float[1,4] x) => (float[1,4] y) { t1 = Relu (x) t2 = Tanh (t1) y = Neg (t2) }")
+
+
+def _worded() -> onnx.ModelProto:
+    return text("(float[1,4] x, string[1] words) => (float[1,4] y, string[1] z) { y = Neg (x) z = Identity (words) }")
 
 
 # -- 16: onnxconverter-common#323, #299, onnxruntime#11384: where does float16 give NaN? -------------------------------
@@ -464,6 +470,33 @@ def test_22_an_output_that_contradicts_its_declaration_at_batch_2_is_no_proof() 
     """onnx/models#537: with a free batch, the wrong Reshape moves all rows into one."""
     free, wrong = _batched("N", [-1, 16, 2]), _batched("N", [1, -1, 2])
     assert judged(free, wrong).verdict is Verdict.DIFFERENT
+
+
+def test_02_a_file_of_one_sampling_rate_is_compared_with_fix() -> None:
+    """silero-vad#680: the rate is held at a number where a model takes it, and one that does not is its partner."""
+    a, b = _branched([1, 2, 3, 4]), _at_one_rate()
+    for first, second, side in ((a, b, "A"), (b, a, "B")):
+        found = judged(first, second, fix={"sr": 16000})
+        assert found.verdict is Verdict.PROVED, found.reason
+        assert ", with sr held at 16000, " in found.reason
+        assert f"input 'sr' of {side} is held at 16000, as asked" in found.evidence["interface"]["notes"]
+        assert judged(first, second, fix={"sr": 8000}, run=True).verdict is Verdict.DIFFERENT
+    assert [value.name for value in a.graph.input] == ["x", "sr"], "what was given stays as it was"
+    assert judged(a, a, fix={"sr": 16000}).verdict is Verdict.IDENTICAL
+
+
+@pytest.mark.parametrize(
+    ("fix", "error"),
+    [
+        ({"rate": 1}, "no input is named 'rate'; there are sr, x"),
+        ({"sr": 0.5}, "input 'sr' is int64, and cannot be 0.5"),
+        ({"words": 1}, "input 'words' cannot be held at 1: its type is string"),
+        ({"sr": float("nan")}, "fix takes finite numbers, not nan"),
+    ],
+)
+def test_02_an_input_that_cannot_be_held(fix: dict[str, float], error: str) -> None:
+    with pytest.raises(UsageError, match=f"{re.escape(error)}$"):
+        judged(_branched([1, 2, 3, 4]), _worded() if "words" in fix else _at_one_rate(), fix=fix)
 
 
 def test_20_the_parameters_that_changed_are_listed() -> None:

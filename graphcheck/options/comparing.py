@@ -45,6 +45,12 @@ class Options(Group):
         help="the values that an input (or, without NAME=, every input) takes: restricts the claim; repeatable",
         doc='(low, high) by input name, ``""`` for every input: what is claimed, and where a witness may lie.',
     )
+    fix: Mapping[str, float] = option(
+        {}, "--fix", of="compare", panel=CLAIM, metavar="NAME=NUMBER", takes=str, repeatable=True,
+        parse=values.parse_numbers, check=values.numbers,
+        help="hold an input at one number, in the models that have it: restricts the claim; repeatable",
+        doc="Numbers by input name: the input is a constant then, and needs no partner in the other model.",
+    )
     inputs: File | None = option(
         None, "--inputs", "--load-inputs", of="compare", panel=RUN, metavar="FILE.npz", takes=Path,
         help="own inputs, by name",

@@ -44,6 +44,20 @@ def parse_ranges(name: str, texts: Iterable[str]) -> dict[str, tuple[float, floa
     return {key: (low, high) for key, low, high in map(parse_range, texts)}
 
 
+def parse_numbers(name: str, texts: Iterable[str]) -> dict[str, float]:
+    """A number by the name of an input, from ``sr=16000``."""
+    found = {}
+    for text in texts:
+        key, _, value = text.rpartition("=")
+        try:
+            found[key] = float(value)
+        except ValueError:
+            key = ""
+        if not key or not math.isfinite(found[key]):
+            raise UsageError(f"{name} takes NAME=NUMBER such as sr=16000, not {text!r}")
+    return found
+
+
 def parse_tolerances(name: str, texts: Iterable[str]) -> dict[str, float]:
     """Tolerances by the name of an output, from ``1e-3`` (name ``""``) and ``tokens:1e-3``."""
     found: dict[str, float] = {}
@@ -77,6 +91,14 @@ def parse_int(name: str, text: str) -> int:
 def mapping(name: str, value: Mapping[str, Iterable[Any]]) -> dict[str, tuple[Any, ...]]:
     """Tuples by name."""
     return {key: tuple(numbers) for key, numbers in dict(value).items()}
+
+
+def numbers(name: str, value: Mapping[str, float]) -> dict[str, float]:
+    """Finite numbers by name."""
+    found = {key: float(number) for key, number in dict(value).items()}
+    if odd := [number for number in found.values() if not math.isfinite(number)]:
+        raise UsageError(f"{name} takes finite numbers, not {odd[0]}")
+    return found
 
 
 def names(name: str, value: Iterable[Any]) -> tuple[Any, ...]:

@@ -81,6 +81,7 @@ class Witness:
         files = [model_.path_of(model) for model in models]
         words_ = ["graphcheck", "compare", *map(str, files), *(("--replay", name) if known else ("--inputs", str(path)))]
         words_ += [word for output in options.ignore_outputs for word in ("--ignore-output", output)]
+        words_ += [word for key, value in options.fix.items() for word in ("--fix", f"{key}={value:.17g}")]
         words_ += [] if options.run else ["--no-run"]
         reason = f"{self.reason}; the input is {f'kept as {name}' if known else f'in {path}'}"
         replay = None if None in files else shlex.join(words_)

@@ -14,7 +14,7 @@ from graphcheck.errors import Undecided
 from graphcheck.files import kept
 from graphcheck.files import model as model_
 from graphcheck.files.contents import Contents
-from graphcheck.interface import inputs
+from graphcheck.interface import fixing, inputs
 from graphcheck.interface import ports as ports_
 from graphcheck.kernel.proof.sizes import Sizes
 from graphcheck.options import Options
@@ -88,8 +88,11 @@ def opened(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Iterat
         options = dataclasses.replace(options, inputs=kept.find(options.replay), replay=None)
     sides = Side(a, model_.read(a)), Side(b, model_.read(b))
     seconds = time.monotonic() - started
+    held = fixing.notes((sides[0].model, sides[1].model), options.fix)
+    sides = _held(sides[0], options), _held(sides[1], options)
     models = (sides[0].model, sides[1].model)
     interface = ports_.pair_interfaces(*models, options.ignore_outputs)
+    interface = dataclasses.replace(interface, notes=(*held, *interface.notes))
     inputs.check_ranges(interface, options.ranges)
     contents, deadline = Contents(), started + options.timeout
     given = None if options.inputs is None else inputs.Given(options.inputs, interface)
@@ -98,6 +101,12 @@ def opened(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Iterat
     with concurrent.futures.ThreadPoolExecutor(2) as threads:  # onnxruntime is waited for in one of them
         say = options.progress or _silent
         yield Case(*sides, interface, options, contents, sizes, given, threads, say, started, deadline, seconds)
+
+
+def _held(side: Side, options: Options) -> Side:
+    """The side with the inputs that are held as constants: it is then run as it is in memory."""
+    model = fixing.fixed(side.model, options.fix)
+    return side if model is side.model else Side(model, model)
 
 
 def _silent(text: str) -> None:

@@ -75,9 +75,11 @@ def _bound(attempt: Attempt, sizes: Sizes) -> bool:
 
 
 def _at_defaults(sizes: Sizes) -> str:
-    """Inputs that a caller may override keep their defaults: it is said."""
+    """Inputs that a caller may override keep their defaults, and others are held: it is said."""
+    held = [f"{name} held at {value:.10g}" for name, value in sizes.options.fix.items()]
+    also = f", with {', '.join(held)}" if held else ""
     names = dict.fromkeys(repr(v.name) for m in sizes.models for v in m.graph.inputs if v.name in m.graph.initializers)
-    return f", with {', '.join(names)} at {'its' if len(names) == 1 else 'their'} default" if names else ""
+    return also + (f", with {', '.join(names)} at {'its' if len(names) == 1 else 'their'} default" if names else "")
 
 
 def within_rounding(constants: Sequence[dict[str, Any]], attempts: Sequence[Attempt], sizes: Sizes) -> str:
