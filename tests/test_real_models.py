@@ -166,6 +166,20 @@ def test_a_table_in_slices(real: ModuleType, tmp_path: Path, monkeypatch: pytest
     assert "keeps the function: 2 of 2" in (tmp_path / "real.md").read_text()
 
 
+def test_what_an_optimizer_writes_may_be_no_model(
+    real: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.zoo import optimizers
+
+    def broken(model: onnx.ModelProto) -> onnx.ModelProto:
+        model.graph.node[1].attribute.append(onnx.helper.make_attribute("allowzero", 1))
+        return model
+
+    monkeypatch.setitem(optimizers.OPTIMIZERS, "onnxscript", broken)
+    said = real.make("onnxscript", net(tmp_path), tmp_path / "made.onnx", 0)["skipped"]
+    assert said.startswith("the optimizer writes what is no model: ") and "Unrecognized attribute: allowzero" in said
+
+
 @pytest.mark.slow
 def test_the_table_of_made_models(real: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From files to the table: a model with labels that are right, and one with labels that are not."""
