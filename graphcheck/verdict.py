@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from importlib import metadata
 from typing import Any
 
@@ -68,6 +69,7 @@ class Comparison:
         return {"schema": SCHEMA, "verdict": str(self.verdict), "reason": self.reason, **self.evidence}
 
 
+@functools.cache
 def version(name: str) -> str | None:
     """The installed version of a package; None if it is not installed."""
     try:

@@ -176,6 +176,15 @@ def test_paths_go_and_module_names_stay(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert b"someone" not in content and b"name_scopes" in content and b"['', 'relu']" in content
 
 
+def test_what_is_installed_is_asked_once_for_all_variants(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+    fake_exporter(monkeypatch, GOOD)
+    monkeypatch.setattr(run, "_versions", lambda variant: asked.append(variant.name) or (("exporter", "1"),))
+    made = export([NAME, NAME.replace("conv-", "unfold-")], tmp_path)
+    assert len(made.models) + len(made.failures) == 2 and len(asked) == 1
+    assert made.versions == (("exporter", "1"),)
+
+
 def test_manifest_merges_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     other = NAME.replace("conv-", "unfold-")
     fake_exporter(monkeypatch, GOOD)

@@ -85,10 +85,13 @@ def export_variants(
     except OSError as error:
         raise GraphcheckError(f"{folder}: cannot be made a folder of models ({error.strerror})") from error
     before, written = read_manifest(folder), Manifest()
+    versions: dict[str, tuple[tuple[str, str], ...]] = {}  # by extra: to ask means to look through all that is installed
     for number, variant in enumerate(variants, 1):
         entry = _export(variant, folder)
         models, failures = ((entry,), ()) if isinstance(entry, Exported) else ((), (entry,))
-        written = written.merged(Manifest(models, failures, _versions(variant)))
+        if variant.requires not in versions:
+            versions[variant.requires] = _versions(variant)
+        written = written.merged(Manifest(models, failures, versions[variant.requires]))
         # after each model, so that an interrupted run leaves a manifest that is true
         write_manifest(folder, before.merged(written))
         if progress:
