@@ -22,6 +22,9 @@ from graphcheck.kernel.terms.strided import Strided
 unshrunk = settings(phases=[Phase.generate])  # every example is small, and planted errors make many fail
 
 
+LARGE = st.integers(-(2**33), 2**33)
+
+
 def table(box: tuple[int, ...], start: int, strides: tuple[int, ...], guards: list[strided.Guard]) -> np.ndarray:
     """The map, element by element, as the docstring of the module says it."""
     found = []
@@ -60,6 +63,24 @@ def test_the_normal_form_is_the_same_map(map_: tuple[tuple[int, ...], int, tuple
     assert bool(found.guards) == bool((wanted == 0).any())
     again = strided.normal(found.box, found.start, found.strides, found.guards)
     assert again == found
+
+
+@unshrunk
+@given(st.integers(0, 2**33), st.lists(st.tuples(st.integers(1, 3), LARGE, LARGE), max_size=3), LARGE)
+def test_a_table_holds_what_single_places_do_however_large(start: int, digits: list[tuple[int, int, int]], low: int) -> None:
+    box, strides, weights = ([d[i] for d in digits] for i in range(3))
+    for unit in (1, 2**10, 2**20, 2**30):  # numbers that 32 bits hold, and others
+        guards = [(tuple(w // unit for w in weights), low // unit, low // unit + 2**30)]
+        form = Strided(tuple(box), start // unit, tuple(s // unit for s in strides), tuple(guards))
+        every = form.index()
+        assert np.array_equal(every, form.at(np.arange(form.size)))
+        assert every.dtype == np.int64 or np.abs(every.astype(np.int64)).max(initial=0) < 2**31
+
+
+def test_a_table_of_small_numbers_takes_32_bits() -> None:
+    assert Strided((3, 4), 2, (4, 1)).index().dtype == np.int32
+    assert Strided((3, 4), 2, (2**30, 1)).index().dtype == np.int64
+    assert Strided((3, 4), 2, (4, 1), (((2**30, 1), 0, 7),)).index().dtype == np.int64
 
 
 @unshrunk

@@ -133,8 +133,8 @@ def _read(form: Strided, rows: int, shape: Sequence[int]) -> tuple[np.ndarray, n
     while math.prod(box[at:]) * rows < form.size:
         at -= 1
     box = tuple(box)
-    origins = np.stack([Strided(box[:at], offset, tuple(row[:at])).index() - 1 for offset, row in axes])
-    offsets = np.stack([Strided(box[at:], 0, tuple(row[at:])).index() - 1 for _, row in axes])
+    origins = np.stack([Strided(box[:at], offset, tuple(row[:at])).index() - 1 for offset, row in axes], dtype=np.int64)
+    offsets = np.stack([Strided(box[at:], 0, tuple(row[at:])).index() - 1 for _, row in axes], dtype=np.int64)
     least = offsets.min(axis=1, keepdims=True)
     offsets, origins = offsets - least, origins + least
     if guards:

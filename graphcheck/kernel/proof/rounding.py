@@ -88,13 +88,9 @@ def substitute(
 def _replace(terms: Terms, known: Sequence[_Names], facing: Facing, replaced: list[dict[str, Any]]) -> None:
     if terms.find(facing.joined[0]) == terms.find(facing.joined[1]):
         return
-    names = []
-    for pair in facing.pairs:
-        found = _described(terms, known, *pair)
-        names.append((found["a"], found["b"]))
-        if found not in replaced:
-            replaced.append(found)
-    terms.merge(*facing.joined, Rounded(tuple(names)))
+    found = [_described(terms, known, *pair) for pair in facing.pairs]
+    replaced += [each for i, each in enumerate(found) if each not in (*replaced, *found[:i])]
+    terms.merge(*facing.joined, Rounded(tuple((each["a"], each["b"]) for each in found)))
 
 
 def _described(terms: Terms, known: Sequence[_Names], a: Operand, b: Operand, size: int) -> dict[str, Any]:

@@ -48,12 +48,14 @@ class Strided:
 
     def index(self) -> np.ndarray:
         """The whole map as a flat array of 1-based source indices, 0 where a guard fails."""
-        rank = len(self.box)
-        digits = [np.arange(n).reshape((1,) * i + (n,) + (1,) * (rank - 1 - i)) for i, n in enumerate(self.box)]
+        rank, sums = len(self.box), (self.strides, *(coefficients for coefficients, _, _ in self.guards))
+        most = abs(self.start) + max(sum(abs(c) * n for c, n in zip(row, self.box, strict=True)) for row in sums)
+        dtype = np.int32 if most < 2**31 - 1 else np.int64  # half the memory, where no sum on the way is larger
+        digits = [np.arange(n, dtype=dtype).reshape((1,) * i + (n,) + (1,) * (rank - 1 - i)) for i, n in enumerate(self.box)]
         return self._of(digits, self.box).reshape(-1)
 
     def _of(self, digits: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-        total = np.full(shape, self.start + 1, np.int64)
+        total = np.full(shape, self.start + 1, digits[0].dtype if digits else np.int64)
         for stride, digit in zip(self.strides, digits, strict=True):
             if stride:
                 total += stride * digit
