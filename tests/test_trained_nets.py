@@ -123,7 +123,7 @@ def test_a_gross_fault_is_different(name: str, damage: str, bounds: str, tmp_pat
     assert found.verdict is Verdict.DIFFERENT, found.reason
     replayed = compare(tmp_path / "a.onnx", tmp_path / "b.onnx", inputs=found.evidence["witness"]["path"], timeout=60.0)
     assert replayed.verdict is Verdict.DIFFERENT and replayed.evidence["witness"]["kind"] == "given", replayed.reason
-    assert found.evidence["float64"][0]["kind"] == "first-order" or bounds == "any bound"
+    assert found.evidence["float64"][0]["kind"] in ("first-order", "redrawn") or bounds == "any bound"
 
 
 @pytest.mark.parametrize("name", NETS)

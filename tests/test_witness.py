@@ -303,7 +303,7 @@ def test_a_search_needs_both_bound_and_spread() -> None:
     assert sure.gross and sure.certain
     assert not difference.Deviation("y", 1.0, 2.0, 1e-3, "running").gross
     assert not difference.Deviation("y", 1.0, 1e-3, 0.5, "running").gross
-    assert set(witness._BOUNDS) == {"running", "first-order", "undefined", "none"}
+    assert set(witness._BOUNDS) == {"running", "first-order", "redrawn", "undefined", "none"}
 
 
 @pytest.mark.parametrize("name", ["a narrow band of sums", "clip farther away", "ties of quantization"])

@@ -6,7 +6,8 @@ deviation   the largest |A - B| in float64
 bound       how far float64 rounding could have moved the two apart: the running error bound of
             :mod:`graphcheck.kernel.values.float64` where it is small enough, a bound in the strict sense; else, since that one
             grows with the product of the layers' norms, the first-order bound of :mod:`graphcheck.parting.slopes`
-            at the element that deviates most, with the assumption that is stated there
+            at the element that deviates most, with the assumption that is stated there; and where none is to be had, what
+            enlarged roundings move that element by (:mod:`graphcheck.parting.redrawn`), where onnxruntime shows the same
 spread      the largest deviation that seeded noise on the scale of the declared type's rounding causes
 
 An element that certainly has no value on one side (the logarithm of -1, 1/0), and one on the other, is a difference too,
@@ -31,6 +32,7 @@ from graphcheck.kernel.values.bounds import LEAST, U
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 from graphcheck.parting.budget import work
+from graphcheck.parting.redrawn import PAIRS, moved
 from graphcheck.parting.rooms import NEAR
 from graphcheck.parting.slopes import Tape
 
@@ -41,6 +43,9 @@ _NOISE_RUNS, _LEAST = 2, 3.0  # runs, and the unit roundoffs that one of many op
 _BOUNDED, _NOISY = 4.0, 2.0  # what an evaluation with bounds, or with noise, costs in plain ones
 _RIGOROUS_ELEMENTS = 5_000_000  # the running bound costs three more products a contraction; tried up to this size
 _SAME = 1e-2  # how near onnxruntime must come to a defined element beside an undefined one, relatively
+SURE = 1000.0  # a deviation must be so many times what enlarged roundings move the element by,
+_SEEN_SAME = 1e-2  # and onnxruntime come as near to either side, in deviations
+_DOUBTED = 4.0  # and where a first-order bound is there besides, so many times what one pair of draws moves it by
 
 Inputs = Mapping[tuple[Any, ...], np.ndarray]
 Executed = Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -50,8 +55,8 @@ Outputs = Sequence[tuple[str, int, int]]
 @dataclasses.dataclass(frozen=True)
 class Deviation:
     """One output pair at one input: |A - B| at the element that tells most, what float64 could explain of it (``bound``;
-    infinite where it was not looked into), what the declared types could (``spread``), and the kind of the bound:
-    ``running``, ``first-order``, ``undefined`` (one side has no value there), or ``none``."""
+    infinite where it was not looked into), what the declared types could (``spread``), the kind of the bound: ``running``,
+    ``first-order``, ``redrawn``, ``undefined`` (one side has no value there), or ``none``, and the place of the element."""
 
     output: str
     deviation: float
@@ -59,6 +64,7 @@ class Deviation:
     spread: float
     kind: str = "none"
     sides: tuple[float, float] = (0.0, 0.0)
+    at: int | None = None
 
     @property
     def certain(self) -> bool:
@@ -83,7 +89,7 @@ class Deviation:
     def to_json(self) -> dict[str, Any]:
         """Plain data; null for what is infinite."""
         row = {**dataclasses.asdict(self), "units": self.units, "certain": self.certain, "rigorous": self.rigorous}
-        del row["sides"]
+        del row["sides"], row["at"]
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
@@ -97,15 +103,17 @@ def judge(
     executed: Callable[[], Executed] = dict,
     tick: Callable[[float], None] = lambda _: None,
     thorough: bool = True,
+    redraw: bool = False,
 ) -> list[Deviation]:
     """Deviations of the ``outputs`` (name, class in A, class in B) on ``inputs`` by leaf key; ``unit`` is the unit roundoff.
 
     ``executed`` gives what onnxruntime computed of the outputs at this input, if that is to be had: its distance from float64
     shows the spread without noise runs where a difference is far above it, or below it. What is smaller than a few roundings
     of the output is not judged further (its spread is given as those). Unless ``thorough``, the costly bound is left
-    out where the spread explains the deviation anyhow.
+    out where the spread explains the deviation anyhow. With ``redraw`` roundings are drawn anew: where there is no other bound,
+    and to hold a first-order one against.
     """
-    return _Judge(terms, outputs, inputs, unit, seed, tick).run(executed, thorough)
+    return _Judge(terms, outputs, inputs, unit, seed, tick).run(executed, thorough, redraw)
 
 
 class _Judge:
@@ -120,7 +128,7 @@ class _Judge:
         self.tapes = self._both(lambda side: Tape(terms, inputs, sides[side], tick))
         self.values = {name: (self.tapes[0].value(a), self.tapes[1].value(b)) for name, a, b in outputs}
 
-    def run(self, executed: Callable[[], Executed], thorough: bool) -> list[Deviation]:
+    def run(self, executed: Callable[[], Executed], thorough: bool, redraw: bool) -> list[Deviation]:
         found: dict[str, Deviation] = {}
         open_: dict[str, float] = {}  # by output, the deviation
         for name, pair in self.values.items():
@@ -136,12 +144,17 @@ class _Judge:
             plain = not stepped and math.inf > apart > _PLAIN * _SEEN_FACTOR * once
             lost = apart <= SPREAD_FACTOR * once < math.inf
             if plain or lost:  # far above what execution shows of rounding, or below it: no noise run would change that
-                found[name] = dataclasses.replace(found[name], spread=(_SEEN_FACTOR if plain else 1.0) * once)
+                spread = max((_SEEN_FACTOR if plain else 1.0) * once, self._floor(name))
+                found[name] = dataclasses.replace(found[name], spread=spread)
             else:
                 noisy.append(name)
         if noisy:
             self._spreads(noisy, found, stepped)
         self._bounds([found[name] for name in open_], found, shown, thorough)
+        for name in sorted(open_, key=lambda name: -found[name].units) if redraw else ():
+            found[name] = self._redrawn(found[name], shown)
+            if found[name].gross:
+                break
         return list(found.values())
 
     def _spreads(self, names: Sequence[str], found: dict[str, Deviation], stepped: bool) -> None:
@@ -197,7 +210,28 @@ class _Judge:
 
     def _at(self, d: Deviation, at: int, deviation: float, bound: float, kind: str) -> Deviation:
         x, y = self.values[d.output]
-        return dataclasses.replace(d, deviation=deviation, bound=bound, kind=kind, sides=(float(x[at]), float(y[at])))
+        sides = float(x[at]), float(y[at])
+        return dataclasses.replace(d, deviation=deviation, bound=bound, kind=kind, sides=sides, at=at)
+
+    def _redrawn(self, d: Deviation, shown: Executed) -> Deviation:
+        """A deviation beyond rounding by what redrawn roundings say of its element: of both sides, beside onnxruntime's values
+        where there is no other bound."""
+        at = d.at
+        if d.kind != "first-order" or at is None or d.units <= SPREAD_FACTOR:
+            return d
+        if not d.certain:
+            seen = [x.reshape(-1)[at] for x in shown.get(d.output, ())]
+            if not seen or not all(abs(x - y) <= _SEEN_SAME * d.deviation for x, y in zip(seen, d.sides, strict=True)):
+                return d
+        pairs, times = (1, _DOUBTED) if d.certain else (PAIRS, SURE)
+        roots = next((a, b) for name, a, b in self.outputs if name == d.output)
+        total = 0.0
+        for root in roots:
+            enough = d.deviation / times - total
+            total += moved(self.terms, self.inputs, root, at, self.seed, pairs=pairs, enough=enough, tick=self.tick)
+            if not math.isfinite(total):
+                return dataclasses.replace(d, bound=math.inf)
+        return d if d.certain else dataclasses.replace(d, bound=times * total, kind="redrawn")
 
     def _floor(self, name: str) -> float:
         """The least spread: what noise on the output alone would show, also where nothing is rounded (a constant that is, is no

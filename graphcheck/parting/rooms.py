@@ -22,7 +22,7 @@ from graphcheck.kernel.values.domain import apply
 from graphcheck.kernel.values.float64 import Float64, Real
 
 NEAR = 1e-11
-_MASK = 1e8  # larger numbers are masks: they say nothing of the size of a tensor
+MASK = 1e8  # larger numbers are masks: they say nothing of the size of a tensor
 _DEPTH = 8  # verbs that are looked through; Softplus of a sum is five
 _NOTHING = np.zeros(1)
 
@@ -60,7 +60,7 @@ class Rooms:
     def _assumed(self, cls: int) -> np.ndarray:
         x = self._value(cls)
         size = np.abs(x)
-        room = np.asarray(NEAR * np.maximum(size, size.max(initial=1.0, where=size < _MASK)))
+        room = np.asarray(NEAR * np.maximum(size, size.max(initial=1.0, where=size < MASK)))
         return np.where(self._masked(cls), 0.0, room) if self.terms.neginf[cls] else room
 
     def _masked(self, cls: int) -> np.ndarray:

@@ -114,11 +114,11 @@ class Float64:
         error = None
         if self.bounds:
             ae, be = a.error.reshape(av.shape), right(b.error)
-            exact = _exact_sum(k, (av, bv), U)
+            exact = exact_sum(k, (av, bv), U)
             rounding = 0.0 if exact else np.abs(bv) * gamma(k)
             absolute = np.abs(av) @ (rounding + be) + (0 if exact else k * TINY)
             error = (absolute + ae @ (np.abs(bv) + be)).reshape(-1) if ae.any() else absolute.reshape(-1)
-        rounds = self.unit and not _exact_sum(k, (av, bv), self.unit)
+        rounds = self.unit and not exact_sum(k, (av, bv), self.unit)
         scale = np.sqrt((av * av) @ (bv * bv)).reshape(-1) if rounds else None
         return self._finish(value, error, scale)
 
@@ -129,9 +129,9 @@ class Float64:
         value = table.sum(axis=1)
         error = None
         if self.bounds:
-            rounding = 0.0 if _exact_sum(k, (table,), U) else gamma(k) * np.abs(table).sum(axis=1)
+            rounding = 0.0 if exact_sum(k, (table,), U) else gamma(k) * np.abs(table).sum(axis=1)
             error = a.error.reshape(rows, k).sum(axis=1) + rounding
-        rounds = self.unit and not _exact_sum(k, (table,), self.unit)
+        rounds = self.unit and not exact_sum(k, (table,), self.unit)
         scale = np.sqrt((table * table).sum(axis=1)) if rounds else None
         return self._finish(value, error, scale)
 
@@ -184,7 +184,7 @@ class Float64:
 
     def _finish(self, value: np.ndarray, error: np.ndarray | None, scale: np.ndarray | None) -> Real:
         if self.unit and scale is not None:
-            value = value + self.unit * scale * self.random.standard_normal(value.shape)
+            value = value + self.unit * np.where(np.isinf(scale), 0.0, scale) * self.random.standard_normal(value.shape)
         if not self.bounds:
             return Real(value, _none(value))
         assert error is not None
@@ -195,7 +195,7 @@ class Float64:
         return Real(value, error)
 
 
-def _exact_sum(k: int, operands: Sequence[np.ndarray], unit: float) -> bool:
+def exact_sum(k: int, operands: Sequence[np.ndarray], unit: float) -> bool:
     """Whether sums of ``k`` products of the operands' elements round in no order: all are multiples of one power of 2, few
     enough for a type of this unit roundoff."""
     for seen in ([x.reshape(-1)[:64] for x in operands], operands):  # most are told by their first elements
