@@ -78,10 +78,12 @@ def _contrary(case: Case, evidence: Evidence) -> str | None:
         return None
     parting = evidence.witness
     pair = parting.attempt.pair if parting is not None else None
-    order = [] if pair is None else pair.terms.order([c for row in case.sizes.roots(pair) for c in row])
-    verbs = [] if pair is None else [pair.terms.terms[c].verb for c in order]
+    roots = [] if pair is None else [c for row in case.sizes.roots(pair) for c in row]
+    verbs = [] if pair is None else [pair.terms.terms[c].verb for c in pair.terms.order(roots)]
     unknown = sorted({str(verb.key[0][1]) for verb in verbs if isinstance(verb, Opaque)})
-    return contrary.sentence(evidence.executions.rows(), parting.deviations if parting is not None else (), unknown)
+    steps = [] if pair is None else contrary.rounding_steps(pair, roots)
+    deviations = parting.deviations if parting is not None else ()
+    return contrary.sentence(evidence.executions.rows(), deviations, unknown, steps)
 
 
 def _complete(case: Case, evidence: Evidence, verdict: Verdict) -> None:

@@ -107,9 +107,8 @@ def known(constants: Sequence[dict[str, Any]], deviations: Sequence[Deviation]) 
     if not deviations:
         return ""
     far = max(deviations, key=lambda d: d.units)
-    sentence = (
-        f"in float64 they differ by {far.deviation:.3g} at {far.output!r}, where rounding explains {far.spread:.3g}"
-    )
+    explained = f"rounding explains {far.spread:.3g}" if math.isfinite(far.spread) else "it is not known what rounding explains"
+    sentence = f"in float64 they differ by {far.deviation:.3g} at {far.output!r}, where {explained}"
     return sentence + (" (certain over the reals, but below the spread)" if far.certain and not far.gross else "")
 
 
