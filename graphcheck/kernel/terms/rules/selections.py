@@ -96,6 +96,8 @@ def _outermost(terms: Terms, a: int, by: str, size: int) -> tuple[int, str, str,
     term = term if map_ is None else terms.terms[terms.find(term.args[0])]
     if not isinstance(term.verb, Ew) or term.verb.fn not in ("add", "mul", "max", "min") or terms.neginf[a]:
         return None
+    if len(term.args) != 2:
+        return None  # a maximum of several
     of, views = term.verb.fn, [(terms.find(c), m) for c, m in term.views]
     for x, other in (views, views[::-1]):
         value = number(terms, other[0]) if other[1] is None and terms.size(other[0]) == 1 else None
