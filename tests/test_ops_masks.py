@@ -7,6 +7,9 @@ import pytest
 from ops_support import assert_agrees, float64, model, values
 
 from graphcheck.errors import Undecided
+from graphcheck.kernel.ops.algebra import Algebra, Tensor
+from graphcheck.kernel.terms.rules import RULES
+from graphcheck.kernel.terms.store import Terms
 
 FEEDS = {"x": values((3, 4))}
 
@@ -73,3 +76,14 @@ def test_two_masks_are_told_apart() -> None:
     other = graph("s = Add(x, m) y = Softmax(s)").replace("0,1,0,0,", "0,0,1,0,")
     one, two = (float64(model(text, 13), FEEDS)[0].value for text in (graph("s = Add(x, m) y = Softmax(s)"), other))
     assert np.abs(one - two).max() > 0.01
+
+
+def test_what_has_no_meaning_stops_a_proof_each_time_that_it_is_asked_for() -> None:
+    m = Algebra(Terms(RULES))
+    x = Tensor(m.terms.leaf(("x",), 2), (2,), np.dtype(np.float32))
+    masked = m.add(x, np.array([-np.inf, 0], np.float32))
+    for _ in range(2):
+        with pytest.raises(Undecided, match="depends on signs"):
+            m.neg(masked)
+    assert isinstance(later := m.exp(x), Tensor) and m.masked(masked).tolist() == [True, False]
+    assert len(m.terms.neginf) == len(m.terms.terms) and not m.masked(later).any()

@@ -119,15 +119,15 @@ class Terms:
         found = self._keys.get(key)
         if found is not None:
             return self.find(found)
-        cls = len(self.terms)
-        self._keys[key], verb = cls, make(*params)
+        cls, verb = len(self.terms), make(*params)
+        self.neginf.append(self.rules.neginf(self, verb, args, size))  # first: where it is not known there is no class
+        self._keys[key] = cls
         self.terms.append(Term(verb, args, size))
         self._parent.append(cls)
         self._users.append([])
         below = [self.depth[a] for a in args] or [(0, 0)]
         contractions = max([d[0] for d in below]) + isinstance(verb, Contract)
         self.depth.append((contractions, max([d[1] for d in below]) + 1))
-        self.neginf.append(self.rules.neginf(self, verb, args, size))
         if (make is Leaf and params == (NAN,)) or (self.nan and any(a in self.nan for a in args)):
             self.nan.add(cls)
         for arg in set(args):
