@@ -202,3 +202,15 @@ def test_a_float32_that_no_float16_holds_has_no_room_of_a_float16() -> None:
         both = (expression, terms.const(stored))
         within.append([apart(terms, *pair)["within"] for pair in (both, both[::-1])])
     assert within == [[True, True], [False, False], [True, True], [True, True]]
+
+
+@pytest.mark.parametrize(("scale", "factor"), [(2.0**-22, 1 + 2**-5), (2.0**20, 1 + 2**-10)])
+def test_a_float32_of_few_bits_beyond_the_range_of_float16_has_no_room_of_a_float16(scale: float, factor: float) -> None:
+    w, s = np.array([1, 2, 3, 4], np.float16), np.full(1, scale, np.float32)
+    honest = w.astype(np.float32) * s
+    within = []
+    for stored in (honest, honest * np.array([factor, 1, 1, 1], np.float32)):
+        terms = Terms(PUSH)
+        expression = terms.ew("mul", [(terms.const(w), None), (terms.const(s), None)], 4)
+        within.append(apart(terms, expression, terms.const(stored))["within"])
+    assert within == [True, False]

@@ -13,6 +13,7 @@ from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Rows, Sum, reduces
+from graphcheck.kernel.values.bounds import held
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 
@@ -169,8 +170,10 @@ def unit_of_two(terms: Terms, a: int, b: int) -> float:
     unit = max(unit_of(terms, a), unit_of(terms, b))
     stored = [root for root in (unmoved(terms, terms.find(c)) for c in (a, b)) if root in terms.arrays]
     if len(stored) == 1 and unit_of(terms, stored[0]) < unit:
-        part = np.frexp(terms.arrays[stored[0]].astype(np.float64))[0] / unit
-        if (part != np.rint(part)).any():
+        values = terms.arrays[stored[0]].astype(np.float64)
+        with np.errstate(over="ignore"):
+            known = values.astype(np.float16) == values if unit == 2.0**-11 else held(values, unit)
+        if not known.all():
             return unit_of(terms, stored[0])
     return unit
 
