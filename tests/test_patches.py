@@ -78,6 +78,16 @@ def refused(model: ir.Model) -> tuple[str, str]:
     return refusal.reason, refusal.node
 
 
+def test_windows_over_several_tensors_are_told_by_their_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = "c = Concat<axis = 1>(x, z) y = Conv<pads = [1, 1, 1, 1]>(c, w)"
+    model = graph("float[1,4,9,9] x, float[1,4,9,9] z", "float[a,b,c,d] y", body, w=(5, 8, 3, 3))
+    made: list[int] = []
+    compose = Maps.compose
+    monkeypatch.setattr(Maps, "compose", lambda maps, a, b: made.append(b.size if b else 0) or compose(maps, a, b))
+    assert refused(model) == ("the moved data come from several tensors", "Conv(y)")
+    assert max(made, default=0) < 9 * 9 * 8 * 3 * 3  # and not all of them
+
+
 NORM = """
     u = ReduceMean(m, ax) d = Sub(m, u) q = Mul(d, d) v = ReduceMean(q, ax) s = Sqrt(v) n = Div(d, s) h = Mul(n, g)
     l = Add(h, k) y = MatMul(l, w)"""

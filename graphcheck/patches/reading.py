@@ -90,12 +90,19 @@ def _check_many(found: Product, traced: Traced) -> None:
     term = terms.terms[traced.data.cls]
     ends = np.cumsum([terms.size(a) for a in term.args])
     assert isinstance(term.verb, Move)
-    at, width = terms.maps.compose(term.verb.map, found.columns), found.shape[2]
-    assert at is not None
-    for rows in (at.at(np.arange(width)).reshape(1, -1), at.index.reshape(-1, width)):  # most are told by the first row
+    for rows in _tables(terms.maps, term.verb.map, found.columns, found.shape[2]):
         which = np.searchsorted(ends, rows, side="left")
         if not bool((which == which[:, :1]).all()) or not bool((np.diff(rows) == np.diff(rows[:1])).all()):
             raise NoWindow("the moved data come from several tensors")
+
+
+def _tables(maps: Maps, moved: Map, columns: Map, width: int) -> Iterator[np.ndarray]:
+    """The first of the rows that ``columns`` make of movement, [1, width], which tells most; then all of them."""
+    places = columns.at(np.arange(width)) - 1
+    yield np.where(places < 0, 0, moved.at(np.maximum(places, 0)))[None]
+    whole = maps.compose(moved, columns)
+    assert whole is not None
+    yield whole.index.reshape(-1, width)
 
 
 def _indirect(found: Product, traced: Traced) -> Reading | None:
