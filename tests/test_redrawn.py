@@ -189,7 +189,7 @@ def test_an_element_is_lost_where_a_decision_or_a_value_is_in_doubt(body: str, c
     text = body.replace("y = Equal", "z = Equal") + (" y = Cast<to = 1>(z)" if "Equal" in body else "")
     pair, (left, _) = traced(graph(text), graph("y = Identity(x)"))
     x = np.full(8, 0.7, np.float32)
-    found = redrawn.moved(pair.terms, leaves_of({"x": x}), left, 0, 0)
+    found = redrawn.moved(pair.terms, leaves_of({"x": x}), [left], 0, 0)
     assert found < 1e-9 if certain else found > 0.5, found
 
 
@@ -205,6 +205,6 @@ def test_draws_are_made_in_groups_that_fit_into_memory(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(redrawn, "Redrawn", counted)
     monkeypatch.setattr(redrawn, "_HELD", 48)
-    assert 0 < redrawn.moved(pair.terms, leaves, left, 0, 0) < 1e-12
+    assert 0 < redrawn.moved(pair.terms, leaves, [left], 0, 0) < 1e-12
     assert made == [1, 3, 3, 1]
-    assert redrawn.moved(pair.terms, leaves, left, 0, 0, enough=0.0) == math.inf and made[4:] == [1]
+    assert redrawn.moved(pair.terms, leaves, [left], 0, 0, enough=0.0) == math.inf and made[4:] == [1]

@@ -225,12 +225,10 @@ class _Judge:
                 return d
         pairs, times = (1, _DOUBTED) if d.certain else (PAIRS, SURE)
         roots = next((a, b) for name, a, b in self.outputs if name == d.output)
-        total = 0.0
-        for root in roots:
-            enough = d.deviation / times - total
-            total += moved(self.terms, self.inputs, root, at, self.seed, pairs=pairs, enough=enough, tick=self.tick)
-            if not math.isfinite(total):
-                return dataclasses.replace(d, bound=math.inf)
+        known, enough = (self.terms, self.inputs, roots, at, self.seed), d.deviation / times
+        total = moved(*known, pairs=pairs, enough=enough, tick=self.tick)
+        if math.isinf(total):
+            return dataclasses.replace(d, bound=math.inf)
         return d if d.certain else dataclasses.replace(d, bound=times * total, kind="redrawn")
 
     def _floor(self, name: str) -> float:

@@ -56,7 +56,7 @@ class Power(tuple[np.ndarray, ...]):
 def moved(
     terms: Terms,
     inputs: Mapping[tuple[Any, ...], np.ndarray],
-    root: int,
+    roots: Sequence[int],
     at: int,
     seed: int,
     *,
@@ -64,24 +64,25 @@ def moved(
     enough: float = math.inf,
     tick: Callable[[float], None] = lambda _: None,
 ) -> float:
-    """The largest distance of an element of ``root`` in the draws from its plain value; inf where it is in doubt, or more than
-    ``enough``. The first pair is drawn alone, since it tells most."""
-    largest = max(map(terms.size, terms.order([root])))
-    found, done = 0.0, 0
+    """The largest distance of an element of each of the ``roots`` in the draws from its plain value, as a sum; inf where it is
+    in doubt, or more than ``enough``. The first pair is drawn alone, since it tells most."""
+    largest = max(map(terms.size, terms.order(roots)))
+    found, done = dict.fromkeys(map(terms.find, roots), 0.0), 0
+
+    def visit(cls: int, value: Rows) -> None:
+        tick(0.0 if isinstance(terms.terms[cls].verb, Const) else len(value) * work(terms.terms[cls]))
+
     while done < pairs:
         count = 1 if not done else min(max(1, _HELD // (2 * max(1, largest))), pairs - done)
-        domain = Redrawn(inputs, count, seed + done)
-
-        def visit(cls: int, value: Rows) -> None:
-            tick(0.0 if isinstance(terms.terms[cls].verb, Const) else len(value) * work(terms.terms[cls]))
-
         with np.errstate(all="ignore"):
-            rows = evaluate(terms, domain, [root], visit=visit)[terms.find(root)]
-        apart = [abs(float(row[at]) - float(rows[0][at])) for row in rows]
-        if not all(x <= enough for x in apart):  # a NaN is no more than anything
+            made = evaluate(terms, Redrawn(inputs, count, seed + done), roots, visit=visit)
+        for root, rows in made.items():
+            apart = [abs(float(row[at]) - float(rows[0][at])) for row in rows]
+            found[root] = max(found[root], *apart) if all(map(math.isfinite, apart)) else math.inf
+        if not sum(found.values()) <= enough:
             return math.inf
-        found, done = max(found, *apart), done + count
-    return found
+        done += count
+    return sum(found.values())
 
 
 class Redrawn:
