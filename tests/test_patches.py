@@ -294,6 +294,31 @@ def test_padding_where_the_tensor_has_elements_is_no_window() -> None:
         recognise(table, (8,))
 
 
+def test_a_table_that_is_no_window_is_told_by_a_few_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, width = 5000, 8
+    random = np.random.default_rng(0).permutation(rows * width).reshape(rows, width) + 1
+    far = np.arange(1, width + 1) + np.arange(rows)[:, None]  # windows of a line, but for one row between those looked at
+    at = next(row for row in range(rows) if row not in np.arange(64) * 0x9E3779B1 % rows)
+    far[at] = far[at][::-1]
+    looked: list[int] = []
+    monkeypatch.setattr(window, "recognise", lambda table, shape: looked.append(len(table)) or recognise(table, shape))
+    for table, whole in ((random, []), (far, [rows])):
+        looked.clear()
+        with pytest.raises(NoWindow, match="the offsets are not the same in every row"):
+            recognised(Maps().intern(table), width, (rows * width,))
+        assert looked == whole
+
+
+def test_rows_that_only_the_others_link_are_a_window_all_the_same() -> None:
+    rows, width = 4000, 4  # half of the rows have the left columns alone, and half the right ones, but for one with all
+    table = np.arange(1, width + 1) + np.arange(rows)[:, None] * width
+    table[::2, 2:] = table[1::2, :2] = 0
+    at = next(row for row in range(rows) if row not in np.arange(64) * 0x9E3779B1 % rows)
+    table[at] = np.arange(1, width + 1) + at * width
+    with pytest.raises(NoWindow, match="zeros where the window lies"):  # and not: the rows share no offsets
+        recognised(Maps().intern(table), width, (rows * width,))
+
+
 @given(st.data())
 def test_im2col_is_recognised_as_the_window_it_came_from(data: st.DataObject) -> None:
     kernel, stride, dilation = (data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3))) for _ in range(3))

@@ -138,7 +138,7 @@ def _recognise(table: Map, sizes: tuple[int, int, int], value: ir.Value, traced:
     key = ("window", table.key, sizes, shape)
     if key not in memo:
         try:
-            rows = maps.compose(table, maps.transpose(sizes, (1, 0, 2)))
+            rows = table if sizes[0] == 1 else maps.compose(table, maps.transpose(sizes, (1, 0, 2)))
             assert rows is not None
             memo[key] = recognised(rows, sizes[0] * sizes[2], shape)
         except NoWindow as error:
@@ -170,12 +170,11 @@ def _into(moved: Map, table: Map, size: int, maps: Maps) -> Map | None:
     if back is not None:
         return maps.compose(back, table)
     index, wanted = moved.index, table.index
-    where = np.zeros(size + 1, np.int64)
+    where = np.zeros(size + 1, np.int32 if index.size < 2**31 else np.int64)
     where[index] = np.arange(1, index.size + 1)
     where[0] = 0
-    if not distinct(index[index > 0]) or not bool((where[wanted[wanted > 0]] > 0).all()):
-        return None
-    return maps.intern(where[wanted])
+    found = where[wanted] if distinct(index[index > 0]) else None
+    return maps.intern(found) if found is not None and np.count_nonzero(found) == np.count_nonzero(wanted) else None
 
 
 def _reading(value: ir.Value, window: WindowMap, found: Product, traced: Traced) -> Reading | None:

@@ -6,9 +6,11 @@ coordinates of every row, minus the row's origin, are the same offsets, and the 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from graphcheck import limits
 from graphcheck.kernel.terms import strided
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.strided import Strided
+
+_FEW = 64  # rows of a table that are looked at first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +80,20 @@ class NoWindow(Exception):
     """Why a map is no window; the message is a refusal's reason."""
 
 
+class _Unlinked(NoWindow):
+    """Rows that share no offsets, of which more rows may tell."""
+
+
 def recognised(map_: Map, width: int, shape: Sequence[int]) -> WindowMap:
     """The window of a map of rows of ``width`` elements into a tensor of ``shape``: read off its form, or off its elements."""
     read = _read(map_.form, map_.size // width, shape) if shape and map_.form is not None else None
     if read is not None:
         return _window(*read, np.ones(width, bool), shape)
+    rows = map_.size // max(width, 1)
+    if rows > _FEW and shape:  # most tables that are no window are none in a few rows, and coordinates of all rows are large
+        some = np.unique(np.arange(_FEW) * 0x9E3779B1 % rows)[:, None] * width + np.arange(width)
+        with contextlib.suppress(_Unlinked):  # which the rows between may link
+            _fitted(map_.at(some), shape)
     return recognise(map_.index.reshape(-1, width), shape)
 
 
@@ -91,26 +104,33 @@ def recognise(table: np.ndarray, shape: Sequence[int]) -> WindowMap:
     :class:`NoWindow` if the offsets differ between rows, if the origins are no regular grid, or if the map has zeros
     where the window lies on the tensor. A plain projection's rows need not be a grid, so they are not checked.
     """
+    return _window(*_fitted(table, shape), shape)
+
+
+def _fitted(table: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Offsets and origins of a map, and which columns are known; raises :class:`NoWindow` where it has none."""
     if not table.size or not shape:
         raise NoWindow("the data are empty")
     bounds = limits.current()
     bounds.check_elements(8 * table.size, "a table of windows")
     bounds.check_time()
     valid = table > 0
-    coordinates = np.stack(np.unravel_index(np.maximum(table - 1, 0), tuple(shape)))
-    offsets, origins, used = _origins_and_offsets(coordinates, valid)
+    offsets, origins, used = _origins_and_offsets(table, valid, shape)
     if not bool(used.all()):
-        coordinates, valid, offsets = coordinates[:, :, used], valid[:, used], offsets[:, used]
+        table, valid, offsets = table[:, used], valid[:, used], offsets[:, used]
     inside = np.ones(valid.shape, bool)
     for axis, size in enumerate(shape):
+        if size == 1:  # there is one place, and all are there
+            continue
         bounds.check_time()
         at = origins[axis][:, None] + offsets[axis][None, :]
-        if bool((valid & (at != coordinates[axis])).any()):
+        seen = (table - 1) // math.prod(shape[axis + 1 :]) % size  # one axis at a time: all would be much larger than the table
+        if bool((valid & (at != seen)).any()):
             raise NoWindow("the offsets are not the same in every row")
         inside &= (at >= 0) & (at < size)
     if not bool((inside == valid).all()):
         raise NoWindow("the map gives zeros where the window lies on the tensor")
-    return _window(offsets, origins, used, shape)
+    return offsets, origins, used
 
 
 def _read(form: Strided, rows: int, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -168,33 +188,39 @@ def _window(offsets: np.ndarray, origins: np.ndarray, used: np.ndarray, shape: S
     return window
 
 
-def _origins_and_offsets(coordinates: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _origins_and_offsets(
+    table: np.ndarray, valid: np.ndarray, shape: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Origins [axes, rows], offsets [axes, columns] relative to them (least offset 0), and which columns are known.
 
     A row without padding gives all offsets at once; otherwise rows and columns are linked through what they share.
     """
-    rank, rows, columns = coordinates.shape
+    (rows, columns), rank = table.shape, len(shape)
+
+    def coordinates(row: Any, column: Any) -> np.ndarray:
+        return np.stack(np.unravel_index(table[row, column] - 1, tuple(shape)))
+
     if not bool(valid.any(axis=1).all()):
         raise NoWindow("a row consists of padding alone")
     offsets, origins = np.zeros((rank, columns), np.int64), np.zeros((rank, rows), np.int64)
     start = int(np.argmax(valid.sum(axis=1)))
     known, reached = valid[start].copy(), np.zeros(rows, bool)
-    offsets[:, known] = coordinates[:, start, known]
+    offsets[:, known] = coordinates(start, known)
     while True:
         limits.current().check_time()
         new = ~reached & (valid & known).any(axis=1)
         if not bool(new.any()):
             break
         pick = (valid & known)[new].argmax(axis=1)
-        origins[:, new] = coordinates[:, np.flatnonzero(new), pick] - offsets[:, pick]
+        origins[:, new] = coordinates(np.flatnonzero(new), pick) - offsets[:, pick]
         reached |= new
         more = ~known & valid[new].any(axis=0)
         if bool(more.any()):
             row = np.flatnonzero(new)[valid[new][:, more].argmax(axis=0)]
-            offsets[:, more] = coordinates[:, row, np.flatnonzero(more)] - origins[:, row]
+            offsets[:, more] = coordinates(row, np.flatnonzero(more)) - origins[:, row]
             known |= more
     if not bool(reached.all()):
-        raise NoWindow("the rows share no offsets")
+        raise _Unlinked("the rows share no offsets")
     least = offsets[:, known].min(axis=1)
     offsets[:, known] -= least[:, None]
     return offsets, origins + least[:, None], known
