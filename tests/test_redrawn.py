@@ -67,8 +67,8 @@ TAILS = {
 }
 CHAOS = {
     f"{name} {count} times, {tail}": (f"h0 = Sigmoid(x) {{}} h = Identity(h{count}) {TAILS[tail]}", steps, count)
-    for name, steps, count in (("logistic", LOGISTIC, 60), ("square", SQUARE, 80))
-    for tail in TAILS
+    for name, steps, count in (("logistic", LOGISTIC, 60), ("logistic", LOGISTIC, 200), ("square", SQUARE, 80))
+    for tail in (TAILS if count < 200 else ("nothing", "a steep Tanh"))
 }
 AT_AN_EDGE = {
     "== 0": "g = Equal(s, zero) y = Cast<to = 1>(g)",

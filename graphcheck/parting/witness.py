@@ -47,7 +47,7 @@ _BOUNDS = {
     "running": "running error bound",
     "first-order": f"first-order error bound, if no value errs by more than {NEAR:g} of its tensor's size",
     "redrawn": f"{SURE:g} times what {2 * PAIRS} draws of roundings enlarged {ENLARGED:g} times move it by, as onnxruntime shows "
-    "it too, if the roundings of float64 are no worse than drawn ones",
+    "it too, if float64 rounds as mildly as the draws do",
     "undefined": "defined on one side alone",
     "none": "none",
 }
