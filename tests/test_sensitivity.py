@@ -63,7 +63,7 @@ def test_derivatives_of_functions(fn: str) -> None:
     other = terms.leaf(("b",), 1)
     operands = [(leaf, None), (other, None)] if fn in ("add", "mul", "pow") else [(leaf, None)]
     y = terms.ew(fn, operands, 8)
-    for index in (0, 5):
+    for index in (0, 5) if fn != "masking" else (5,):  # it is -inf below a half
         assert_derivatives(terms, y, {("a",): a, ("b",): np.asarray([1.7])}, index)
 
 
