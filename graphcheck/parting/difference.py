@@ -35,6 +35,7 @@ from graphcheck.parting.budget import work
 from graphcheck.parting.redrawn import PAIRS, moved
 from graphcheck.parting.rooms import NEAR
 from graphcheck.parting.slopes import Tape
+from graphcheck.parting.tangents import Tangents
 
 SPREAD_FACTOR = 4.0  # a deviation counts as more than rounding above this many spreads
 _SEEN_FACTOR = 8.0  # what one execution in the declared types shows of the spread is taken times this,
@@ -113,19 +114,27 @@ def judge(
     out where the spread explains the deviation anyhow. With ``redraw`` roundings are drawn anew: where there is no other bound,
     and to hold a first-order one against.
     """
-    return _Judge(terms, outputs, inputs, unit, seed, tick).run(executed, thorough, redraw)
+    return _Judge(terms, outputs, inputs, unit, seed, tick, redraw).run(executed, thorough, redraw)
 
 
 class _Judge:
     def __init__(
-        self, terms: Terms, outputs: Outputs, inputs: Inputs, unit: float, seed: int, tick: Callable[[float], None]
+        self,
+        terms: Terms,
+        outputs: Outputs,
+        inputs: Inputs,
+        unit: float,
+        seed: int,
+        tick: Callable[[float], None],
+        redraw: bool,
     ) -> None:
         self.terms, self.outputs, self.inputs = terms, outputs, inputs
         self.unit, self.seed, self.tick = unit, seed, tick
         self.roots = [c for _, a, b in outputs for c in (a, b)]
         self.small = sum(terms.size(c) for c in terms.order(self.roots)) <= _RIGOROUS_ELEMENTS
         sides = ([a for _, a, _ in outputs], [b for _, _, b in outputs])
-        self.tapes = self._both(lambda side: Tape(terms, inputs, sides[side], tick))
+        draws = [None if self.small or not redraw else Tangents(terms, seed) for _ in sides]
+        self.tapes = self._both(lambda side: Tape(terms, inputs, sides[side], tick, draws[side]))
         self.values = {name: (self.tapes[0].value(a), self.tapes[1].value(b)) for name, a, b in outputs}
 
     def run(self, executed: Callable[[], Executed], thorough: bool, redraw: bool) -> list[Deviation]:
@@ -218,6 +227,8 @@ class _Judge:
         where there is no other bound."""
         at = d.at
         if d.kind != "first-order" or at is None or d.units <= SPREAD_FACTOR:
+            return d
+        if d.certain and all(tape.tangents is not None and not tape.tangents.doubtful for tape in self.tapes):
             return d
         if not d.certain:
             seen = [x.reshape(-1)[at] for x in shown.get(d.output, ())]

@@ -39,7 +39,7 @@ from graphcheck.parting.rooms import MASK
 PAIRS, ENLARGED = 8, 256.0  # pairs of draws, and what a rounding is enlarged by in them
 DOUBT = 1e-9  # the largest room of a value, relatively
 _FAR = 4.0  # rooms that a jump or a pole must be away,
-_ZERO = 0.25  # and the share of a value that makes it no larger than its room; one draw of so many takes it for 0
+ZERO = 0.25  # and the share of a value that makes it no larger than its room; one draw of so many takes it for 0
 _EACH = 4
 _HELD = 2**25  # elements of a tensor in all draws that are made at a time
 _NOTHING, _LEAST = np.zeros(1), 1 / np.finfo(np.float64).max
@@ -116,7 +116,7 @@ class Redrawn:
             for v, m in zip(values, maps, strict=True)
         ]
         read = functools.reduce(np.logical_or, endless)
-        lost = _unsure(fn, values, maps) | (read if fn not in ("add", "recip") else False)
+        lost = unsure(fn, values, maps) | (read if fn not in ("add", "recip") else False)
         ends = np.isposinf(own.raw)
         lost = lost | (ends & ~read & (fn != "exp"))
         if ends.any() or read.any():
@@ -174,7 +174,7 @@ class Redrawn:
         lost = ~(room <= DOUBT * np.maximum(size, size.max(initial=1.0, where=size < MASK))) | np.isinf(room) | unsure
         if lost.any():
             made = [np.where(lost, np.nan, row) for row in made]
-        nothing = (room > 0) & (room >= _ZERO * size)
+        nothing = (room > 0) & (room >= ZERO * size)
         if nothing.any():
             made = [row if at % _EACH != 1 else np.where(nothing & ~lost, 0.0, row) for at, row in enumerate(made)]
         return tuple(made)
@@ -200,7 +200,7 @@ def _room(rows: Sequence[np.ndarray]) -> np.ndarray:
     return np.where(np.isnan(rows[0]), np.nan, room) if rows[0].dtype.kind == "f" else room
 
 
-def _unsure(fn: str, values: Sequence[Rows], maps: Sequence[Map | None]) -> Any:
+def unsure(fn: str, values: Sequence[Rows], maps: Sequence[Map | None]) -> Any:
     """Where a jump, a pole or the end of a domain is no farther than a few rooms of the operands."""
     record = function(fn)
     poles = record.slope is not None and record.slope.pole is not nowhere

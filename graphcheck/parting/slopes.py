@@ -32,13 +32,14 @@ from graphcheck.kernel.values.domain import apply
 from graphcheck.kernel.values.float64 import Float64, Real, gamma
 from graphcheck.parting.budget import work
 from graphcheck.parting.rooms import Rooms
+from graphcheck.parting.tangents import Tangents
 from graphcheck.parting.windows import Late, contracted_back, contracts, is_late, pulled, squares
 
 Kept = np.ndarray | Late
 Place = tuple[int, Map | None]  # a class, and how it is seen
 MARGIN = 2.0
 _HELD = 4_000_000  # elements kept at a time; all others are computed again on the way back, but for
-_COSTLY, _PRODUCTS = 512, 6_000_000  # sums of so many products, of which so many elements are kept
+_COSTLY, _PRODUCTS = 512, 4_000_000  # sums of so many products, of which so many elements are kept
 _NOTHING = np.zeros(1)
 
 
@@ -59,8 +60,9 @@ class Tape:
         inputs: Mapping[tuple[Any, ...], np.ndarray],
         roots: Sequence[int],
         tick: Callable[[float], None] = lambda _: None,
+        tangents: Tangents | None = None,
     ) -> None:
-        self.terms, self.tick, self.kinks = terms, tick, 0.0
+        self.terms, self.tick, self.kinks, self.tangents = terms, tick, 0.0, tangents
         self.domain = Float64(inputs, bounds=False)
         self.exact: set[int] = set()
         kept = {terms.find(r) for r in roots}
@@ -79,9 +81,13 @@ class Tape:
                 if isinstance(value, np.ndarray) and _is_costly(terms.terms[cls].verb) and value.size <= room:
                     start[cls] = value
                     room -= value.size
+                if tangents is not None:
+                    tangents.follow(cls, values)
                 for arg in self._args(cls):
                     if last[arg] == cls and arg not in kept:
                         values.pop(arg, None)
+                        if tangents is not None:
+                            tangents.known.pop(arg, None)
         self.ends = {cls: _dense(values[cls]) for cls in kept}
 
     def _parts(self, order: Sequence[int], last: Mapping[int, int]) -> list[list[int]]:

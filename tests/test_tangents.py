@@ -1,0 +1,100 @@
+"""One draw of the roundings, carried by derivatives: what it is, that it doubts what is chaotic, and nothing of a layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ops_support import model, trace, values
+from test_real import LAYER
+from test_redrawn import AT_AN_EDGE, CHAOS, GROW, RESIDUE, graph, repeated, traced
+from test_sensitivity import derivatives
+
+from graphcheck.interface.inputs import leaves_of
+from graphcheck.kernel.terms.rules import RULES
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Leaf, Term
+from graphcheck.parting.slopes import Tape
+from graphcheck.parting.tangents import Tangent, Tangents
+
+SHAPES = {"x": (4, 16), "q": (16, 16), "k": (16, 16), "v": (16, 16), "up": (16, 32), "down": (32, 16)}
+NETS = {
+    "layer": (LAYER, SHAPES),
+    "conv": (
+        "g (float[1,2,5,5] x, float[3,2,3,3] w) => (float[1,3] y) { c = Conv<pads=[1,1,1,1]>(x, w) r = Sigmoid(c) "
+        "a = Constant<value_ints=[2,3]>() y = ReduceMax<keepdims=0>(r, a) }",
+        {"x": (1, 2, 5, 5), "w": (3, 2, 3, 3)},
+    ),
+}
+
+
+def net(name: str) -> tuple[Terms, int, dict[tuple[str], np.ndarray]]:
+    text, shapes = NETS[name]
+    feeds = {n: 0.3 * values(s, i) for i, (n, s) in enumerate(shapes.items())}  # no Gelu is saturated to a 0
+    m, (y,) = trace(model(text, 20), feeds)
+    return m.terms, y.cls, {(n,): x for n, x in feeds.items()}
+
+
+def doubts(terms: Terms, root: int, inputs: dict[tuple[str], np.ndarray], seed: int = 0) -> bool:
+    tangents = Tangents(terms, seed)
+    Tape(terms, inputs, [root], tangents=tangents)
+    return tangents.doubtful
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_tangent_is_the_derivative_along_a_direction(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terms, root, inputs = net(name)
+    rng, made = np.random.default_rng(0), Tangents._made
+    along = {key: rng.standard_normal(x.size).astype(np.float32) for key, x in inputs.items()}
+
+    def started(self: Tangents, term: Term, *rest: object) -> Tangent:
+        return along[term.verb.key] if isinstance(term.verb, Leaf) else made(self, term, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Tangents, "_made", started)
+    monkeypatch.setattr(Tangents, "_drawn", lambda self, count: np.zeros(count, np.float32))
+    tangents = Tangents(terms, 0)
+    Tape(terms, inputs, [root], tangents=tangents)
+    found = tangents.known[terms.find(root)]
+    assert found is not None and not tangents.doubtful
+    for index in (0, found.size - 1):
+        slopes = derivatives(terms, inputs, root, index)
+        wanted = sum(float(slopes[key] @ along[key]) for key in slopes)
+        assert abs(found[index] - wanted) <= 1e-4 * max(1.0, abs(wanted))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_nothing_is_in_doubt_in_a_layer(name: str) -> None:
+    terms, root, inputs = net(name)
+    assert not any(doubts(terms, root, inputs, seed) for seed in range(20))
+
+
+@pytest.mark.parametrize("name", CHAOS)
+def test_what_is_chaotic_is_in_doubt_whatever_stands_behind_it(name: str) -> None:
+    body, steps, count = CHAOS[name]
+    pair, roots = traced(*(graph(body.format(repeated(step, count))) for step in steps.values()))
+    x = leaves_of({"x": np.random.default_rng(0).standard_normal(8).astype(np.float32)})
+    assert all(doubts(pair.terms, root, x, seed) for root in roots for seed in range(3))
+
+
+@pytest.mark.parametrize("name", AT_AN_EDGE)
+def test_what_is_0_but_for_rounding_is_in_doubt(name: str) -> None:
+    tail = AT_AN_EDGE[name].replace("{doubled}", repeated("t{j} = Add(t{i}, t{i})", 80))
+    pair, roots = traced(*(graph(f"{residue} {tail}") for residue in RESIDUE.values()))
+    x = leaves_of({"x": np.random.default_rng(0).standard_normal(8).astype(np.float32)})
+    assert all(doubts(pair.terms, roots[0], x, seed) for seed in range(3))
+
+
+@pytest.mark.parametrize("step", GROW)
+def test_an_unstable_0_is_in_doubt_where_its_derivative_is_gone(step: str) -> None:
+    body = f"{RESIDUE['products']} h0 = Abs(s) {repeated(GROW[step], 80)} y = Mul(h80, vast)"
+    pair, roots = traced(graph(body), graph("y = Identity(x)"))
+    x = leaves_of({"x": np.random.default_rng(0).standard_normal(8).astype(np.float32)})
+    assert all(doubts(pair.terms, roots[0], x, seed) for seed in range(3))
+
+
+def test_what_is_not_followed_is_in_doubt() -> None:
+    terms = Terms(RULES)
+    x = terms.leaf(("x",), 4)
+    root = terms.rows("argmax", terms.ew("exp", [(x, None)], 4), 1, 4)
+    inputs = {("x",): np.array([0.1, 0.7, 0.3, 0.2])}
+    assert doubts(terms, root, inputs)
+    assert not doubts(terms, terms.ew("exp", [(x, None)], 4), inputs)
