@@ -193,13 +193,21 @@ def test_an_element_is_lost_where_a_decision_or_a_value_is_in_doubt(body: str, c
     assert found < 1e-9 if certain else found > 0.5, found
 
 
+def test_a_first_order_bound_stands_beside_a_value_that_errs_by_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A root of 10^12 and a square loses ten digits, which is nothing beside a difference of the size of x."""
+    root = "b = Mul(x, x) c = Add(b, vast) d = Sqrt(c) f = Sub(d, big)"
+    a, b = graph(f"{root} y = Add(f, x)"), graph(f"{root} y = Sub(f, x)")
+    found = judged(a, b, np.linspace(3, 10, 8).astype(np.float32), monkeypatch)
+    assert found.kind == "first-order" and found.gross and found.bound < 1e-8
+
+
 def test_draws_are_made_in_groups_that_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     pair, (left, _) = traced(graph("t = Mul(x, tenth) y = Tanh(t)"), graph("y = Identity(x)"))
     leaves = leaves_of({"x": np.full(8, 1.7, np.float32)})
     made: list[int] = []
     plain = redrawn.Redrawn
 
-    def counted(inputs: object, pairs: int, seed: int) -> redrawn.Redrawn:
+    def counted(inputs: object, pairs: int, seed: int, doubt: float) -> redrawn.Redrawn:
         made.append(pairs)
         return plain(leaves, pairs, seed)
 

@@ -32,7 +32,7 @@ from graphcheck.kernel.values.bounds import LEAST, U
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 from graphcheck.parting.budget import work
-from graphcheck.parting.redrawn import PAIRS, moved
+from graphcheck.parting.redrawn import BESIDE, DOUBT, PAIRS, moved
 from graphcheck.parting.rooms import NEAR
 from graphcheck.parting.slopes import Tape
 from graphcheck.parting.tangents import Tangents
@@ -234,10 +234,10 @@ class _Judge:
             seen = [x.reshape(-1)[at] for x in shown.get(d.output, ())]
             if not seen or not all(abs(x - y) <= _SEEN_SAME * d.deviation for x, y in zip(seen, d.sides, strict=True)):
                 return d
-        pairs, times = (1, _DOUBTED) if d.certain else (PAIRS, SURE)
+        pairs, times, doubt = (1, _DOUBTED, BESIDE) if d.certain else (PAIRS, SURE, DOUBT)
         roots = next((a, b) for name, a, b in self.outputs if name == d.output)
         known, enough = (self.terms, self.inputs, roots, at, self.seed), d.deviation / times
-        total = moved(*known, pairs=pairs, enough=enough, tick=self.tick)
+        total = moved(*known, pairs=pairs, enough=enough, doubt=doubt, tick=self.tick)
         if math.isinf(total):
             return dataclasses.replace(d, bound=math.inf)
         return d if d.certain else dataclasses.replace(d, bound=times * total, kind="redrawn")

@@ -37,7 +37,7 @@ from graphcheck.parting.budget import work
 from graphcheck.parting.rooms import MASK
 
 PAIRS, ENLARGED = 8, 256.0  # pairs of draws, and what a rounding is enlarged by in them
-DOUBT = 1e-9  # the largest room of a value, relatively
+DOUBT, BESIDE = 1e-9, 1e-6  # the largest room of a value, relatively; and where a first-order bound is there besides
 _FAR = 4.0  # rooms that a jump or a pole must be away,
 ZERO = 0.25  # and the share of a value that makes it no larger than its room; one draw of so many takes it for 0
 _EACH = 4
@@ -62,6 +62,7 @@ def moved(
     *,
     pairs: int = PAIRS,
     enough: float = math.inf,
+    doubt: float = DOUBT,
     tick: Callable[[float], None] = lambda _: None,
 ) -> float:
     """The largest distance of an element of each of the ``roots`` in the draws from its plain value, as a sum; inf where it is
@@ -75,7 +76,7 @@ def moved(
     while done < pairs:
         count = 1 if not done else min(max(1, _HELD // (2 * max(1, largest))), pairs - done)
         with np.errstate(all="ignore"):
-            made = evaluate(terms, Redrawn(inputs, count, seed + done), roots, visit=visit)
+            made = evaluate(terms, Redrawn(inputs, count, seed + done, doubt), roots, visit=visit)
         for root, rows in made.items():
             apart = [abs(float(row[at]) - float(rows[0][at])) for row in rows]
             found[root] = max(found[root], *apart) if all(map(math.isfinite, apart)) else math.inf
@@ -88,8 +89,10 @@ def moved(
 class Redrawn:
     """A domain whose values are rows: a plain evaluation, and ``pairs`` of draws with opposite roundings."""
 
-    def __init__(self, inputs: Mapping[tuple[Any, ...], np.ndarray], pairs: int, seed: int) -> None:
-        self.pairs = pairs
+    def __init__(
+        self, inputs: Mapping[tuple[Any, ...], np.ndarray], pairs: int, seed: int, doubt: float = DOUBT
+    ) -> None:
+        self.pairs, self.doubt = pairs, doubt
         self.plain, self.strict = Float64(inputs, bounds=False), Float64(inputs)
         self.random = np.random.default_rng([seed, 79])
 
@@ -171,7 +174,7 @@ class Redrawn:
             for sign, at in ((1.0, 1 + 2 * number), (-1.0, 2 + 2 * number)):
                 made.append(rows[min(at, len(rows) - 1)].value + sign * noise)
         room, size = _room(made), np.abs(plain)
-        lost = ~(room <= DOUBT * np.maximum(size, size.max(initial=1.0, where=size < MASK))) | np.isinf(room) | unsure
+        lost = ~(room <= self.doubt * np.maximum(size, size.max(initial=1.0, where=size < MASK))) | np.isinf(room) | unsure
         if lost.any():
             made = [np.where(lost, np.nan, row) for row in made]
         nothing = (room > 0) & (room >= ZERO * size)

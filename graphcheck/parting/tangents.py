@@ -20,7 +20,7 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Rows, Sum, Term
 from graphcheck.kernel.values.bounds import U
 from graphcheck.kernel.values.gather import picked
-from graphcheck.parting.redrawn import DOUBT, ENLARGED, ZERO, unsure
+from graphcheck.parting.redrawn import BESIDE, ENLARGED, ZERO, unsure
 from graphcheck.parting.rooms import MASK
 from graphcheck.parting.windows import Late
 
@@ -122,11 +122,12 @@ class Tangents:
 
 
 def _in_doubt(t: np.ndarray, x: np.ndarray) -> bool:
-    """Whether a value errs by much beside its tensor, or may be an exact 0 over the reals."""
+    """Whether a value errs by much beside its tensor, or may be an exact 0 over the reals: what is one in float64 as well
+    grows on the way, if anything does."""
     size, room = np.abs(x), np.abs(t) * (ENLARGED * U)
-    if not (most := float(room.max(initial=0.0))) <= DOUBT:
-        return bool(not most <= DOUBT * float(size.max(initial=0.0, where=size < MASK)) or not np.isfinite(size).all())
-    return bool(((t != 0) & (room >= ZERO * size)).any())
+    if not (most := float(room.max(initial=0.0))) <= BESIDE:
+        return bool(not most <= BESIDE * float(size.max(initial=0.0, where=size < MASK)) or not np.isfinite(size).all())
+    return bool(((t != 0) & (x != 0) & (room >= ZERO * size)).any())
 
 
 def _or_zeros(t: Tangent, x: np.ndarray) -> np.ndarray:
