@@ -14,7 +14,7 @@ from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Leaf, Term
 from graphcheck.parting.slopes import Tape
-from graphcheck.parting.tangents import Tangent, Tangents
+from graphcheck.parting.tangents import Tangent, Tangents, _in_doubt
 
 SHAPES = {"x": (4, 16), "q": (16, 16), "k": (16, 16), "v": (16, 16), "up": (16, 32), "down": (32, 16)}
 NETS = {
@@ -98,3 +98,10 @@ def test_what_is_not_followed_is_in_doubt() -> None:
     inputs = {("x",): np.array([0.1, 0.7, 0.3, 0.2])}
     assert doubts(terms, root, inputs)
     assert not doubts(terms, terms.ew("exp", [(x, None)], 4), inputs)
+    assert doubts(terms, terms.opaque(("Unknown",), (x,), 4), inputs)
+
+
+def test_what_may_be_0_is_in_doubt_beside_large_numbers_too() -> None:
+    x = np.array([2.0**20, 2.0**-16, 3.0])
+    assert not _in_doubt(np.array([2.0**29, 0.0, 0.0], np.float32), x)
+    assert _in_doubt(np.array([2.0**29, 2.0**29, 0.0], np.float32), x)

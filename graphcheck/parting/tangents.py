@@ -77,8 +77,8 @@ class Tangents:
                 table = xs[0].reshape(rows_, k)
                 at = (table if fn == "max" else -table).argmax(axis=1)
                 return None if ts[0] is None else ts[0].reshape(rows_, k)[np.arange(rows_), at]
-            case _:
-                self.doubtful = self.doubtful or not free
+            case verb:  # the place of an extreme of exact numbers is exact
+                self.doubtful = self.doubtful or not (free and isinstance(verb, Rows))
                 return None
 
     def _product(self, verb: Contract, xs: Sequence[np.ndarray], ts: Sequence[Tangent]) -> Tangent:
@@ -125,8 +125,11 @@ def _in_doubt(t: np.ndarray, x: np.ndarray) -> bool:
     """Whether a value errs by much beside its tensor, or may be an exact 0 over the reals: what is one in float64 as well
     grows on the way, if anything does."""
     size, room = np.abs(x), np.abs(t) * (ENLARGED * U)
-    if not (most := float(room.max(initial=0.0))) <= BESIDE:
-        return bool(not most <= BESIDE * float(size.max(initial=0.0, where=size < MASK)) or not np.isfinite(size).all())
+    most = float(room.max(initial=0.0))
+    if not most <= BESIDE:
+        largest = float(size.max(initial=0.0, where=size < MASK))
+        if not most <= BESIDE * largest or not np.isfinite(size).all():
+            return True
     return bool(((t != 0) & (x != 0) & (room >= ZERO * size)).any())
 
 
