@@ -114,7 +114,7 @@ def judge(
     out where the spread explains the deviation anyhow. With ``redraw`` roundings are drawn anew: where there is no other bound,
     and to hold a first-order one against.
     """
-    return _Judge(terms, outputs, inputs, unit, seed, tick, redraw).run(executed, thorough, redraw)
+    return _Judge(terms, outputs, inputs, unit, seed, tick, redraw).run(executed, thorough)
 
 
 class _Judge:
@@ -129,7 +129,7 @@ class _Judge:
         redraw: bool,
     ) -> None:
         self.terms, self.outputs, self.inputs = terms, outputs, inputs
-        self.unit, self.seed, self.tick = unit, seed, tick
+        self.unit, self.seed, self.tick, self.redraw = unit, seed, tick, redraw
         self.roots = [c for _, a, b in outputs for c in (a, b)]
         self.small = sum(terms.size(c) for c in terms.order(self.roots)) <= _RIGOROUS_ELEMENTS
         sides = ([a for _, a, _ in outputs], [b for _, _, b in outputs])
@@ -137,7 +137,7 @@ class _Judge:
         self.tapes = self._both(lambda side: Tape(terms, inputs, sides[side], tick, draws[side]))
         self.values = {name: (self.tapes[0].value(a), self.tapes[1].value(b)) for name, a, b in outputs}
 
-    def run(self, executed: Callable[[], Executed], thorough: bool, redraw: bool) -> list[Deviation]:
+    def run(self, executed: Callable[[], Executed], thorough: bool) -> list[Deviation]:
         found: dict[str, Deviation] = {}
         open_: dict[str, float] = {}  # by output, the deviation
         for name, pair in self.values.items():
@@ -160,7 +160,7 @@ class _Judge:
         if noisy:
             self._spreads(noisy, found, stepped)
         self._bounds([found[name] for name in open_], found, shown, thorough)
-        for name in sorted(open_, key=lambda name: -found[name].units) if redraw else ():
+        for name in sorted(open_, key=lambda name: -found[name].units) if self.redraw else ():
             found[name] = self._redrawn(found[name], shown)
             if found[name].gross:
                 break

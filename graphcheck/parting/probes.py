@@ -21,6 +21,7 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Ew
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
+from graphcheck.kernel.values.gather import picked
 from graphcheck.parting.budget import Budget, work
 from graphcheck.parting.slopes import derivatives
 
@@ -30,7 +31,7 @@ Bounds = Callable[[str, np.ndarray], np.ndarray]
 _SMALL, _MOST = 16, 48  # constants of at most so many elements are looked at, and so many numbers of them kept;
 _TABLE = 2**16  # those that one graph alone has are looked for in larger ones, too: the thresholds of a forest
 _STEERED, _PLACES = 8, 32  # jumps, and elements of each that stand out, which inputs are steered to
-_WORK = 2_000_000  # jumps that inputs are steered to, in graphs of at most so many elements
+_WORK = 2_000_000  # in graphs of at most so many elements
 _STEERING = 1.2e8  # work (see budget.py) for steering
 _SOLVING = 15.0  # evaluations that one solution takes: values and derivatives, three times
 _SIDES = (0.0, 2.0**-8, -(2.0**-8), 1.0, -1.0)  # how far behind a jump: at it, close to it, beyond it
@@ -224,7 +225,7 @@ def _operands(terms: Terms, cls: int, values: Mapping[int, np.ndarray]) -> np.nd
     term, total = terms.terms[cls], np.zeros(terms.size(cls))
     for sign, (arg, map_) in zip((1.0, -1.0), term.views, strict=False):
         value = values[terms.find(arg)]
-        total = total + sign * (value if map_ is None else np.concatenate([[0.0], value])[map_.index])
+        total = total + sign * (value if map_ is None else picked([value], map_))
     return total
 
 

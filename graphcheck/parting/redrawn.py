@@ -28,13 +28,14 @@ import numpy as np
 from graphcheck.kernel.terms.functions import function, nowhere
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
-from graphcheck.kernel.terms.verbs import Const
+from graphcheck.kernel.terms.verbs import Const, Contract
 from graphcheck.kernel.values.bounds import TINY, U
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real, exact_sum
 from graphcheck.kernel.values.gather import picked
 from graphcheck.parting.budget import work
 from graphcheck.parting.rooms import MASK
+from graphcheck.parting.windows import lengths
 
 PAIRS, ENLARGED = 8, 256.0  # pairs of draws, and what a rounding is enlarged by in them
 DOUBT, BESIDE = 1e-9, 1e-6  # the largest room of a value, relatively; and where a first-order bound is there besides
@@ -138,8 +139,8 @@ class Redrawn:
         right = b[0].astype(np.float64, copy=False).reshape(batches[1], *((k, n) if kn else (n, k)))
         own = np.zeros(1)
         if not exact_sum(k, (left, right), U):
-            lengths = np.sqrt(np.square(left).sum(axis=2)), np.sqrt(np.square(right).sum(axis=1 if kn else 2))
-            own = U * (lengths[0][:, :, None] * lengths[1][:, None, :]).reshape(-1) + TINY
+            rows_, columns = lengths(Contract(batches, m, n, k, kn), left, right)
+            own = U * (rows_[:, :, None] * columns[:, None, :]).reshape(-1) + TINY
         lost = ~np.isfinite(rows[0].raw)
         return self._rounded([Real(rows[0].raw, np.broadcast_to(own, rows[0].raw.shape)), *rows[1:]], lost)
 

@@ -20,6 +20,7 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Ew, Move, Rows, Sum, Verb
 from graphcheck.kernel.values.domain import apply
 from graphcheck.kernel.values.float64 import Float64, Real
+from graphcheck.kernel.values.gather import picked
 
 NEAR = 1e-11
 MASK = 1e8  # larger numbers are masks: they say nothing of the size of a tensor
@@ -79,7 +80,7 @@ class Rooms:
             return None
         rooms = [np.broadcast_to(self._room(a, depth), (self.terms.size(a),)) for a in ids]
         if isinstance(term.verb, Move):
-            return np.asarray(np.concatenate([_NOTHING, *rooms])[term.verb.map.index])
+            return picked(rooms, term.verb.map)
         values = [self._value(a) for a in ids]
         if isinstance(term.verb, (Sum, Rows)):
             return apply(self.terms, Float64({}), cls, [Real(values[0], rooms[0])]).error

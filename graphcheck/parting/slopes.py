@@ -33,7 +33,7 @@ from graphcheck.kernel.values.float64 import Float64, Real, gamma
 from graphcheck.parting.budget import work
 from graphcheck.parting.rooms import Rooms
 from graphcheck.parting.tangents import Tangents
-from graphcheck.parting.windows import Late, contracted_back, contracts, is_late, pulled, squares
+from graphcheck.parting.windows import Late, contracted_back, contracts, is_late, lengths, pulled
 
 Kept = np.ndarray | Late
 Place = tuple[int, Map | None]  # a class, and how it is seen
@@ -180,10 +180,8 @@ class Tape:
         """The sum of |derivative| * rounding over the elements of one step."""
         term = self.terms.terms[cls]
         match term.verb:
-            case Contract(batches, m, n, k, kn):  # sum |a_k b_k| <= |a| |b|, in Euclidean norms
-                rows = np.sqrt(squares(args[0], k)).reshape(batches[0], m)
-                table = args[1].reshape(batches[1], *((k, n) if kn else (n, k)))
-                columns = np.sqrt(np.einsum("bkn,bkn->bn" if kn else "bnk,bnk->bn", table, table))
+            case Contract(m=m, n=n, k=k):  # sum |a_k b_k| <= |a| |b|, in Euclidean norms
+                rows, columns = lengths(term.verb, args[0], args[1])
                 size = np.abs(slope)
                 both = (size.reshape(-1, m, n) @ columns[:, :, None])[..., 0]
                 return float(gamma(k) * (rows * both).sum() + k * TINY * size.sum())

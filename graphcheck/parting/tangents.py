@@ -22,7 +22,7 @@ from graphcheck.kernel.values.bounds import U
 from graphcheck.kernel.values.gather import picked
 from graphcheck.parting.redrawn import BESIDE, ENLARGED, ZERO, unsure
 from graphcheck.parting.rooms import MASK
-from graphcheck.parting.windows import Late
+from graphcheck.parting.windows import Late, lengths
 
 _NOISE = 2**20  # random numbers that are used again and again
 Tangent = np.ndarray | None  # None: no rounding on the way
@@ -82,19 +82,18 @@ class Tangents:
                 return None
 
     def _product(self, verb: Contract, xs: Sequence[np.ndarray], ts: Sequence[Tangent]) -> Tangent:
-        a = xs[0].reshape(verb.batches[0], verb.m, verb.k)
-        shape = (verb.batches[1], *((verb.k, verb.n) if verb.kn else (verb.n, verb.k)))
-        b, (s, t) = xs[1].reshape(shape), ts
-        rows = np.sqrt(np.einsum("bmk,bmk->bm", a, a)).astype(np.float32)
-        columns = np.sqrt(np.einsum("bkn,bkn->bn" if verb.kn else "bnk,bnk->bn", b, b)).astype(np.float32)
+        def left(x: np.ndarray) -> np.ndarray:
+            return x.reshape(verb.batches[0], verb.m, verb.k).astype(np.float32, copy=False)
+
+        def right(x: np.ndarray) -> np.ndarray:
+            table = x.reshape(verb.batches[1], *((verb.k, verb.n) if verb.kn else (verb.n, verb.k)))
+            return (table if verb.kn else table.swapaxes(1, 2)).astype(np.float32, copy=False)
+
+        rows, columns = (size.astype(np.float32) for size in lengths(verb, *xs))
         total = rows[:, :, None] * columns[:, None, :]
         total *= self._drawn(total.size).reshape(total.shape)
-        if s is not None:
-            other = b.astype(np.float32, copy=False)
-            total += s.reshape(a.shape) @ (other if verb.kn else other.swapaxes(1, 2))
-        if t is not None:
-            other = t.reshape(shape)
-            total += a.astype(np.float32, copy=False) @ (other if verb.kn else other.swapaxes(1, 2))
+        total += 0 if ts[0] is None else left(ts[0]) @ right(xs[1])
+        total += 0 if ts[1] is None else left(xs[0]) @ right(ts[1])
         return np.asarray(total)
 
     def _elementwise(
