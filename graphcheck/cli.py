@@ -79,9 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
     except (BrokenPipeError, SystemExit):  # typer makes an exit with 1 of a closed pipe; 1 means something else here
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()
         return _BROKEN_PIPE
     except OSError as error:
+        if error.filename is None:
+            _drop_output()
         return _trouble(f"{error.filename or 'standard output'}: {error.strerror or error}")
     except Exception as error:
         if os.environ.get("GRAPHCHECK_TRACEBACK"):
@@ -92,6 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _trouble(
             f"graphcheck itself failed ({kind}: {error}); please report it, with what GRAPHCHECK_TRACEBACK=1 shows"
         )
+
+
+def _drop_output() -> None:
+    """What could not be printed is not tried again when Python ends, which would make the exit code 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 @contextlib.contextmanager

@@ -331,9 +331,13 @@ def test_a_closed_pipe_is_no_difference(conv: Path) -> None:
 
 def test_what_cannot_be_printed_is_trouble_and_no_traceback(conv: Path) -> None:
     command = [sys.executable, "-m", "graphcheck", "analyze", str(conv)]
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, check=False)
-    assert (done.returncode, done.stderr) == (2, b"graphcheck: standard output: No space left on device\n")
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    for environment in (buffered, buffered | {"PYTHONUNBUFFERED": "1"}):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, stdout=full, stderr=subprocess.PIPE, check=False
+            )
+        assert (done.returncode, done.stderr) == (2, b"graphcheck: standard output: No space left on device\n")
     closed = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], cwd=ROOT, capture_output=True, check=False)
     assert (closed.returncode, closed.stderr) == (0, b"")
 
