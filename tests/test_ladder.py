@@ -21,6 +21,7 @@ from graphcheck.verdicts.compare import compare
 from graphcheck.verdicts.evidence import BESIDES, Evidence, Judged
 from graphcheck.verdicts.executions import Executions
 from graphcheck.verdicts.ladder import LADDER, Rung, climb
+from graphcheck.verdicts.rungs import rounding
 
 DOCS = Path(__file__).parent.parent / "docs"
 NAMES = tuple(rung.name for rung in LADDER)
@@ -223,3 +224,28 @@ def test_a_loop_without_an_end_is_not_waited_for() -> None:
     assert found.verdict is Verdict.UNDECIDED and "Loop goes on beyond 10000 steps" in found.reason
     (run,) = found.evidence["numeric"]["runs"]
     assert all("was ended after" in error and "a loop has no end in sight" in error for error in run["errors"].values())
+
+
+def test_constants_are_gathered_first_in_the_way_that_found_them_at_the_size_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three sizes of two samples each, at which pulling finds them: pushing is tried once a sample of the first."""
+
+    class Sizes:
+        def choices(self) -> list[dict[str, Any]]:
+            return [{"x": (n,)} for n in (1, 2, 3)]
+
+        def pairs(self, chosen: Any, *, affine: str) -> Any:
+            return ((sample, affine) for sample in (0, 1))
+
+    case: Any = type("Case", (), {"sizes": Sizes()})()
+    tried: list[str] = []
+
+    def substitute(_: Any, way: str) -> str | None:
+        tried.append(way)
+        return "found" if way == "pull" else None
+
+    monkeypatch.setattr(rounding, "_substitute", substitute)
+    found = list(rounding._substituted(case))
+    assert [(each.shapes["x"], each.sample, way) for each, way, _ in found] == [
+        ((n,), sample, "pull") for n in (1, 2, 3) for sample in (0, 1)
+    ]
+    assert tried == ["push", "pull", "push", "pull", "pull", "pull", "pull", "pull"]

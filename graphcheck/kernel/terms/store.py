@@ -89,6 +89,8 @@ class Terms:
         self._parent: list[int] = []
         self._users: list[list[int]] = []
         self._constant_like: dict[int, bool] = {}
+        self.joined: list[int] = []  # 1: joined of several, or padded; n + 1: n elementwise functions behind that; 0: no such
+        self.unjoined: dict[tuple[int, Map], int | None] = {}  # what movement of these is inside of them (rules/layout.py)
         self.centred: set[int] = set()  # classes that had the mean of each row taken off, by an identity
         self.applied: list[str] = []  # rules, as they were applied
         self.joins: list[tuple[int, int, Why]] = []  # merges, as they were asked for, with their reasons
@@ -125,6 +127,8 @@ class Terms:
         self.terms.append(Term(verb, args, size))
         self._parent.append(cls)
         self._users.append([])
+        joins = max([self.joined[a] for a in args], default=0) if make in (Move, Ew) else 0
+        self.joined.append(1 if make is Move and (len(args) > 1 or params[0].has_zero) else joins + (make is Ew and joins > 0))
         below = [self.depth[a] for a in args] or [(0, 0)]
         contractions = max([d[0] for d in below]) + isinstance(verb, Contract)
         self.depth.append((contractions, max([d[1] for d in below]) + 1))

@@ -40,14 +40,20 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
 
 
 def _substituted(case: Case) -> Iterator[tuple[Attempt, Pair, rounding.Substitution | None]]:
-    """The constants that keep the graphs apart, at one choice of sizes and samples after the other."""
+    """The constants that keep the graphs apart, at one choice of sizes and samples after the other.
+
+    Constant factors are gathered in two ways, and the one that found the constants is the first at the next.
+    """
+    ways = ["push", "pull"]
     for chosen in case.sizes.choices():
-        pushed, pulled = (case.sizes.pairs(chosen, affine=affine) for affine in ("push", "pull"))
-        for sample, pair in pushed:
+        order = ways
+        first, second = (case.sizes.pairs(chosen, affine=way) for way in order)
+        for sample, pair in first:
             found = _substitute(case, pair)
             if found is None:
-                pair = next(p for s, p in pulled if s == sample)
+                pair = next(p for s, p in second if s == sample)
                 found = _substitute(case, pair)
+                ways = order if found is None else order[::-1]
             yield Attempt(chosen, sample), pair, found
 
 

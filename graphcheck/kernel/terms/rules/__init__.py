@@ -20,6 +20,7 @@ PLAIN = Rules(
 _SWAP, _SORT = Rule("columns", columns.swap), Rule("columns", columns.sort)
 RULES = dataclasses.replace(
     PLAIN,
+    flatten=layout.unjoined,
     ew=(
         *PLAIN.ew,
         Rule("identities", identities.simplify, ("abs", "add", "exp", "log", "mul", "pos", "round", "sqrt")),

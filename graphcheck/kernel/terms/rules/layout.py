@@ -1,10 +1,16 @@
-"""The layout of elementwise functions in normal form: movement that all operands share stands outside."""
+"""The layout of elementwise functions in normal form: movement that all operands share stands outside, but what leaves out
+all that they were joined with or padded by stands inside: the first channels of Relu(Concat(x, 0)) are Relu(x)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.rules.flattening import flatten
 from graphcheck.kernel.terms.store import Found, Operand, Terms
+from graphcheck.kernel.terms.verbs import Ew
+
+_DEEP = 64  # elementwise functions behind what is joined, at most
 
 
 def arrange(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Found | None:
@@ -37,3 +43,30 @@ def _pivoted(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Foun
             ]
             return 0, terms.move((terms.placed(fn, moved, size),), map_)
     return None
+
+
+def unjoined(terms: Terms, sources: tuple[int, ...], map_: Map) -> tuple[tuple[int, ...], Map]:
+    """Movement in normal form, moved inside of an elementwise function where no operand is joined any more by that."""
+    sources, map_ = flatten(terms, sources, map_)
+    if len(sources) == 1 and 1 < terms.joined[sources[0]] <= _DEEP and map_.size and not map_.has_zero:
+        key = sources[0], map_
+        if key not in terms.unjoined:
+            terms.unjoined[key] = _inside(terms, *key)
+        if (found := terms.unjoined[key]) is not None:
+            return flatten(terms, (terms.find(found),), terms.maps.whole(map_.size))
+    return sources, map_
+
+
+def _inside(terms: Terms, cls: int, map_: Map) -> int | None:
+    term, views = terms.term(cls), []
+    if not isinstance(term.verb, Ew):
+        return None
+    for arg, inner in zip(term.args, term.verb.maps, strict=True):
+        scalar = inner is None and terms.size(arg) == 1 < term.size
+        view: Operand = arg, None if scalar else terms.maps.compose(inner, map_)
+        if terms.joined[arg]:
+            view = terms.seen(view, map_.size), None
+        if terms.joined[view[0]]:
+            return None
+        views.append(view)
+    return terms.ew(term.verb.fn, views, map_.size)
