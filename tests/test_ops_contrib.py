@@ -9,10 +9,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from ops_support import assert_agrees, float64, floats, model, node_model, run, values
 
 import graphcheck
+from graphcheck.kernel.ops.algebra import Tensor
+from graphcheck.kernel.proof.pair import build
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64
 
 DOMAIN = "com.microsoft"
 ROW = values((1, 8), 7).reshape(8)
@@ -284,6 +289,35 @@ def test_quantized_lstm_is_an_unknown_function_of_known_shapes() -> None:
     others = quantized_lstm(', direction = "reverse"'), quantized_lstm("", "z = Neg(x)"), quantized_lstm("", weight=4)
     for other in others:
         assert graphcheck.compare(a, other, run=False).verdict == "undecided"
+
+
+def one_row(proto: Any) -> Any:
+    """The model at a batch of 1, where one scale is that of all rows whatever the threads do."""
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
+    return proto
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_a_quantized_lstm_of_one_row_is_spelled_out_where_graphs_part(direction: str) -> None:
+    proto = one_row(quantized_lstm(f', direction = "{direction}"'))
+    both, feeds = ir.from_proto(proto), {"x": values((3, 1, 4))}
+    pair = build(both, both, {"x": ("x", (3, 1, 4))}, {}, spells=True)
+    outputs = [y for y in pair.a.outputs if isinstance(y, Tensor)]
+    found = evaluate(pair.terms, Float64({("input", "x"): feeds["x"]}), [y.cls for y in outputs])
+    for y, shown in zip(outputs, run(proto, feeds), strict=True):
+        real = found[pair.terms.find(y.cls)]
+        assert np.abs(real.value.reshape(y.shape) - shown).max() < 1e-6 * np.abs(shown).max()
+        assert real.error.max() < 1e-12
+
+
+def test_quantized_lstms_of_one_row_are_told_apart_and_proved_as_unknown_functions() -> None:
+    a, same = one_row(quantized_lstm("")), one_row(quantized_lstm("", "n = Neg(x) z = Neg(n)"))
+    proved = graphcheck.compare(a, same)
+    assert proved.verdict == "proved"
+    assert "DynamicQuantizeLSTM is taken as an unknown function" in proved.to_json()["proof"]["assumptions"]
+    for other in (quantized_lstm("", weight=4), quantized_lstm("", "z = Neg(x)")):
+        assert graphcheck.compare(a, one_row(other)).verdict == "different"
+    assert graphcheck.compare(quantized_lstm(""), quantized_lstm("", weight=4)).verdict == "undecided"  # threads decide there
 
 
 @pytest.mark.parametrize("lstm", [True, False])

@@ -56,11 +56,12 @@ def holds(dtype: np.dtype[Any], value: float) -> bool:
 
 class Algebra:
     """The verbs at tensor level, over one store of terms; ``observe`` (node, operator sets, types, values) gives the shapes and
-    types of an operator's outputs as a runtime has them, or None.
+    types of an operator's outputs as a runtime has them, or None. With ``spells`` operators that are unknown functions for a
+    proof are spelled out where that can be done; without, ``spelling`` tells that there was such a one.
     """
 
-    def __init__(self, terms: Terms, observe: Callable[..., Any] | None = None) -> None:
-        self.terms, self.observe = terms, observe
+    def __init__(self, terms: Terms, observe: Callable[..., Any] | None = None, *, spells: bool = False) -> None:
+        self.terms, self.observe, self.spells, self.spelling = terms, observe, spells, False
         self.memo: dict[Any, Any] = {}
         self._lifted: dict[int, tuple[np.ndarray, Tensor]] = {}  # small arrays by identity, which most nodes share
         self.assumptions: set[str] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Refused, Untaught
-from graphcheck.kernel.ops import arithmetic, contraction, reduction
+from graphcheck.kernel.ops import arithmetic, contraction, recurrent, reduction
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 
@@ -98,18 +99,55 @@ _LSTM = {"direction": "forward", "activations": [], "activation_alpha": [], "act
 def lstm(m: Algebra, node: Node, *xs: Value) -> tuple[Tensor, ...]:
     """DynamicQuantizeLSTM's Y [S, D, B, H], Y_h and Y_c [D, B, H] of x [S, B, I] and w [D, I, 4H]: an unknown function.
 
-    How many rows are quantized with one scale depends on the threads of the runtime.
-    Source: onnxruntime/contrib_ops/cpu/quantization/dynamic_quantize_lstm.cc
+    How many rows are quantized with one scale depends on the threads of the runtime, but for few rows of many columns: there
+    the operator is spelled out in a store that asks for it.
+    Source: onnxruntime/contrib_ops/cpu/quantization/dynamic_quantize_lstm.cc, and SetNumThreads in
+    onnxruntime/core/providers/cpu/rnn/uni_directional_lstm.cc
     """
     assert xs[0] is not None and xs[1] is not None
     (steps, batch, size), (ways, inputs, gates) = xs[0].shape, xs[1].shape
     if size != inputs or gates % 4:
         raise Refused(f"{node.op_type} of {list(xs[0].shape)} by {list(xs[1].shape)} is not defined", node.name)
+    if (batch == 1 or (batch <= 4 and gates > 4 * 256)) and not any(isinstance(x, Tensor) for x in xs[1:5] + xs[7:]):
+        if m.spells:
+            with contextlib.suppress(Untaught):
+                return _spelled(m, node, *xs)
+        m.spelling = True
     m.assumptions.add(f"{node.op_type} is taken as an unknown function")
     key = dataclasses.replace(node, attributes={name: node.attr(name, default) for name, default in _LSTM.items()}).key()
     args, last = [m.lift(x) for x in xs if x is not None], (ways, batch, gates // 4)
     shapes = [(steps, *last), last, last][: node.n_outputs]
     return tuple(m.unknown(key, args, i, shape, xs[0].dtype) for i, shape in enumerate(shapes))
+
+
+def _spelled(m: Algebra, node: Node, *xs: Value) -> tuple[Tensor, ...]:
+    """The LSTM over dequantized weights, its inputs and its states quantized before each product, all rows at once."""
+    padded: list[Value] = [*xs, *[None] * (12 - len(xs))]
+    x, w, r, b, lens, h, c, p = padded[:8]
+    assert x is not None
+    attributes = {name: node.attr(name, default) for name, default in _LSTM.items()}
+    plain = dataclasses.replace(node, domain="", op_type="LSTM", version=14, attributes=attributes)
+    w, r = _dequantized(w, *padded[8:10]), _dequantized(r, *padded[10:12])
+    return recurrent.lstm(m, plain, x, w, r, b, lens, h, c, p, before=_through)  # type: ignore[no-any-return]
+
+
+def _dequantized(w: Value, scale: Value, zero: Value) -> np.ndarray:
+    """Weights [D, I, 4H] as [D, 4H, I], exactly."""
+    assert isinstance(w, np.ndarray) and isinstance(scale, np.ndarray) and not isinstance(zero, Tensor)
+    whole = w.astype(np.float64) - (0 if zero is None else zero.reshape(len(w), 1, -1))
+    return (whole * scale.astype(np.float64).reshape(len(w), 1, -1)).transpose(0, 2, 1)
+
+
+def _through(m: Algebra, x: Some) -> Some:
+    """What is left of a tensor that DynamicQuantizeLinear and DequantizeLinear go through; all zeros stay what they are."""
+    if isinstance(x, np.ndarray) and not x.any():
+        return x
+    nothing, most, axes = m.scalar(0, x), m.scalar(255, x), range(len(x.shape))
+    low = m.ew("min", m.extreme("min", x, axes, False), nothing)
+    scale = m.div(m.sub(m.ew("max", m.extreme("max", x, axes, False), nothing), low), most)
+    zero = m.ew("round", m.div(m.neg(low), scale))
+    whole = m.add(m.ew("round", m.div(x, scale)), zero)
+    return m.mul(m.sub(m.ew("min", m.ew("max", whole, nothing), most), zero), scale)
 
 
 STANDARD: dict[str, Callable[..., Any]] = {"QLinearMatMul": matmul, "QLinearConv": conv}

@@ -24,11 +24,19 @@ State = tuple[Some, ...]
 Step = Callable[[Some, State], State]
 
 
+Before = Callable[[Algebra, Some], Some]  # what is done to the inputs and the states before they are multiplied
+
+
+def _as_it_is(m: Algebra, x: Some) -> Some:
+    return x
+
+
 class _Direction:
     """The parameters of one direction: ``w`` [G*H, I], ``r`` [G*H, H], biases ``wb`` and ``rb`` [G*H], ``p`` [3*H]."""
 
     def __init__(self, m: Algebra, node: Node, at: int, given: Sequence[Value], gates: int, defaults: list[str]) -> None:
         self.m, self.node, self.gates = m, node, gates
+        self.before: Before = _as_it_is
         w, r, b, p = given
         assert w is not None and r is not None
         self.w, self.r = (_part(m, x, at) for x in (w, r))
@@ -56,7 +64,7 @@ class _Direction:
     def recurrence(self, h: Some, first: int, count: int, bias: bool = True) -> Some:
         """h R^T + Rb of ``count`` gates from ``first``: [B, count*H]."""
         start, size = first * self.hidden, count * self.hidden
-        y: Some = self.m.matmul(h, self.m.transpose(_rows(self.m, self.r, start, size), (1, 0)))
+        y: Some = self.m.matmul(self.before(self.m, h), self.m.transpose(_rows(self.m, self.r, start, size), (1, 0)))
         return self.m.add(y, _cut(self.m, self.rb, start, size)) if bias else y
 
 
@@ -99,6 +107,7 @@ def lstm(
     h: Value = None,
     c: Value = None,
     p: Value = None,
+    before: Before = _as_it_is,
 ) -> Any:
     """C' = f * C + i * g(...), H' = o * h(C'), with peepholes ``p`` in the order i, o, f."""
 
@@ -116,7 +125,7 @@ def lstm(
 
         return run
 
-    return _run(m, node, x, (w, r, b, p), lens, (h, c), step, ["Sigmoid", "Tanh", "Tanh"], 4)
+    return _run(m, node, x, (w, r, b, p), lens, (h, c), step, ["Sigmoid", "Tanh", "Tanh"], 4, before)
 
 
 def _run(
@@ -129,6 +138,7 @@ def _run(
     step: Callable[[_Direction], Step],
     defaults: list[str],
     gates: int,
+    before: Before = _as_it_is,
 ) -> tuple[Some, ...]:
     """Y and the last states: [S, D, B, H] and [D, B, H], or with layout 1 [B, S, D, H] and [B, D, H]."""
     way, layout = node.attr("direction", "forward"), node.attr("layout", 0)
@@ -144,7 +154,8 @@ def _run(
     outputs, lasts = [], []
     for at, backward in enumerate(ways):
         d = _Direction(m, node, at, given, gates, defaults)
-        whole_input = m.matmul(m.reshape(x, (steps * batch, size)), m.transpose(d.w, (1, 0)))
+        d.before = before
+        whole_input = m.matmul(m.reshape(before(m, x), (steps * batch, size)), m.transpose(d.w, (1, 0)))
         projected = m.reshape(m.add(whole_input, d.wb), (steps, batch, gates * d.hidden))
         zero = np.zeros((batch, d.hidden), x.dtype)
         start = [None if s is None else m.transpose(s, (1, 0, 2)) if behind else s for s in initial]

@@ -57,9 +57,10 @@ def build(
     affine: str = "",
     contents: Contents | None = None,
     observe: Callable[..., Any] | None = None,
+    spells: bool = False,
 ) -> Pair:
     """Trace both models. ``inputs`` maps A's input names to (B's name, shape); ``concrete`` holds integer inputs by A's name."""
-    algebra = Algebra(Terms(AFFINE[affine], contents=contents), observe)
+    algebra = Algebra(Terms(AFFINE[affine], contents=contents), observe, spells=spells)
     algebra.terms.contents.ahead([*weights(a), *weights(b)])
     given_a: dict[str, Value] = {}
     given_b: dict[str, Value] = {}

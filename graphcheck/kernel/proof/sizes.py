@@ -248,18 +248,16 @@ class Sizes:
         chosen: dict[str, tuple[int, ...]],
         sample: int | None = None,
         also: Mapping[str, np.ndarray] | None = None,
-        *,
-        affine: str = "",
+        **options: Any,
     ) -> Pair:
-        """Both models traced at these sizes into one store, at the sample's integers and the values in ``also``."""
-        return self._build(chosen, {**self.concrete(chosen, sample), **(also or {})}, affine=affine)
+        """Both models traced at these sizes into one store, at the sample's integers and the values in ``also``; ``options``
+        are those of :func:`graphcheck.kernel.proof.pair.build`."""
+        return self._build(chosen, {**self.concrete(chosen, sample), **(also or {})}, **options)
 
-    def _build(
-        self, chosen: dict[str, tuple[int, ...]], values: dict[str, np.ndarray], *, affine: str = ""
-    ) -> Pair:
+    def _build(self, chosen: dict[str, tuple[int, ...]], values: dict[str, np.ndarray], **options: Any) -> Pair:
         partner = {p.key: p.b.name for p in self.interface.inputs if p.b is not None}
         feeds = {key: (partner[key], shape) for key, shape in chosen.items()}
-        return build(*self.models, feeds, values, affine=affine, contents=self.contents, observe=self.observe)
+        return build(*self.models, feeds, values, contents=self.contents, observe=self.observe, **options)
 
     def roots(self, pair: Pair) -> list[tuple[int, int]]:
         """The classes of the output pairs."""

@@ -127,12 +127,19 @@ def _search(case: Case, pair: Pair, prover: Prover, parting: Parting) -> tuple[J
     opened = prover.open_pairs()
     spec = inputs.InputSpec(options.seed, ranges=options.range_rows())
     given = None if case.given is None else case.given()
-    roots, budget = [prover.roots[i] for i in opened], Budget(witness.SEARCH)
+    budget, spells = Budget(witness.SEARCH), pair.algebra.spelling
     try:
+        pair = case.sizes.build(shapes, sample, spells=True) if spells else pair
+        roots = case.sizes.roots(pair)
         for each in samples.pairs(
-            pair, case.interface, roots, spec, given, lambda values: case.sizes.build(shapes, sample, values)
+            pair,
+            case.interface,
+            [roots[i] for i in opened],
+            spec,
+            given,
+            lambda values: case.sizes.build(shapes, sample, values, spells=spells),
         ):
-            known = prover.roots if each is pair else case.sizes.roots(each)
+            known = case.sizes.roots(each)
             search = _searching(case, each, [(case.sizes.outputs[i].key, *known[i]) for i in opened], budget)
             found = search.run()
             if found or _units(search.deviations) > _units(parting.deviations):
