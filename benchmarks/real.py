@@ -92,7 +92,8 @@ _MAKING = 300  # seconds
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One pair: ``moved`` is how far onnxruntime's outputs are apart, in spreads; ``where`` the divergence lies."""
+    """One pair: ``moved`` is how far onnxruntime's outputs are apart, in spreads (NaN where it gave none); ``where`` the
+    divergence lies."""
 
     model: str
     transformation: str
@@ -263,10 +264,11 @@ def judged(
     if result is None:
         return row("no answer", f"exit code {used.code}")
     runs = (result.get("numeric") or {"runs": []})["runs"]
-    moved = max((_moved(row) for run in runs for row in run["outputs"]), default=0.0)
+    seen = [_moved(row) for run in runs for row in run["outputs"]]
     shown = result.get("witness") or {}
     if shown.get("spread") and shown.get("onnxruntime_max_abs"):
-        moved = max(moved, shown["onnxruntime_max_abs"] / shown["spread"])
+        seen.append(shown["onnxruntime_max_abs"] / shown["spread"])
+    moved = max(seen, default=math.nan)
     return row(result["verdict"], result["reason"], moved=moved, where=where)
 
 
@@ -337,7 +339,7 @@ def _cell(row: Row) -> str:
     if not row.compared:
         return "-"
     near = {"exact": ", there", "next": ", beside it"}.get(row.where, ", elsewhere") if row.gross else ""
-    small = "" if row.gross or not row.damaged else ", small"
+    small = "" if row.gross or not row.damaged else ", not run" if math.isnan(row.moved) else ", small"
     return f"{row.verdict}{near}{small} {row.cpu:.1f} {row.mebibytes:.0f}"
 
 

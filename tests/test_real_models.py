@@ -99,6 +99,13 @@ def test_how_far_a_damage_moves_the_outputs(real: ModuleType, row: dict[str, Any
     assert real.judged("net", "sign", result, real.measuring.Sample(1.0, 1.0, 1.0, 3), "").moved == moved
 
 
+def test_a_damage_whose_runs_gave_nothing_is_not_called_small(real: ModuleType) -> None:
+    result = {"verdict": "undecided", "reason": "", "numeric": {"runs": [{"outputs": []}]}, "divergence": None}
+    row = real.judged("net", "sign", result, real.measuring.Sample(1.0, 1.0, 1.0, 3), "")
+    assert not row.gross
+    assert "| undecided, not run 1.0 1 |" in "\n".join(real.report([row], {}))
+
+
 @pytest.mark.parametrize(
     ("transformation", "verdict", "moved", "wrong"),
     [
