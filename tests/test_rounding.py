@@ -59,7 +59,7 @@ def test_few_elements_tell_most_constants_apart(monkeypatch: pytest.MonkeyPatch)
 def test_two_stored_constants_are_told_apart_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, told = [], room.Sketches.apart
     monkeypatch.setattr(room.Sketches, "apart", lambda *known: seen.append(known[1:]) or told(*known))
-    assert compare(chain(8, 0), chain(8, 3), run=False).verdict is Verdict.UNDECIDED
+    assert compare(chain(8, 0, "Tanh"), chain(8, 3, "Tanh"), run=False).verdict is Verdict.UNDECIDED
     assert len(seen) == 8 * 8  # not again for each layer that was replaced
 
 
@@ -95,7 +95,7 @@ def test_of_several_constants_at_one_place_each_faces_the_nearest() -> None:
     assert all(c["ulps"] == 3 for c in found.evidence["constants"])
 
 
-def chain(layers: int, ulps: int) -> onnx.ModelProto:
+def chain(layers: int, ulps: int, function: str = "Sigmoid") -> onnx.ModelProto:
     """Sigmoids of products with weights, each so many ulps from what it is at 0."""
     constants = []
     nodes = []
@@ -105,7 +105,7 @@ def chain(layers: int, ulps: int) -> onnx.ModelProto:
             value = np.nextafter(value, np.float32(np.inf))
         constants.append(numpy_helper.from_array(value, f"c{i}"))
         nodes += [helper.make_node("MatMul", [f"s{i - 1}" if i else "x", f"c{i}"], [f"m{i}"])]
-        nodes += [helper.make_node("Sigmoid", [f"m{i}"], [f"s{i}"])]
+        nodes += [helper.make_node(function, [f"m{i}"], [f"s{i}"])]
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, 4]) for n in ("x", f"s{layers - 1}")]
     graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
@@ -214,3 +214,19 @@ def test_a_float32_of_few_bits_beyond_the_range_of_float16_has_no_room_of_a_floa
         expression = terms.ew("mul", [(terms.const(w), None), (terms.const(s), None)], 4)
         within.append(apart(terms, expression, terms.const(stored))["within"])
     assert within == [True, False]
+
+
+def test_an_expression_of_constants_stands_behind_in_a_product_however_old_it_is() -> None:
+    """So that a weight times a scale faces the other side's, whichever was made before what they are multiplied with."""
+    terms = Terms(PUSH)
+    weight, scale = (terms.const(np.array(v, np.float32)) for v in ([[1, 2], [3, 5]], [[7, 11], [13, 17]]))
+    old = terms.ew("mul", [(weight, None), (scale, None)], 4)
+    x, y = (terms.leaf(("input", name), 6) for name in "xy")
+    new = terms.ew("add", [(weight, None), (scale, None)], 4)
+    for constants in (old, new):
+        product = terms.contract(x, constants, (1, 1), 3, 2, 2)
+        assert terms.term(product).args == (x, constants)
+        (swapped,) = terms.term(terms.contract(constants, x, (1, 1), 2, 3, 2)).args
+        assert swapped == product
+    (swapped,) = terms.term(terms.contract(y, x, (1, 1), 3, 3, 2)).args
+    assert terms.term(swapped).args == (x, y)  # of two computed ones the older is first

@@ -46,9 +46,10 @@ def pick(terms: Terms, operands: Sequence[int], verb: Contract) -> Found | None:
 
 
 def swap(terms: Terms, operands: Sequence[int], verb: Contract) -> Found | None:
-    """The older operand first, a constant behind."""
+    """The older operand first, a constant behind, and so an expression of constants: its age says nothing of its place."""
     (a, b), batches, m, n = operands, verb.batches, verb.m, verb.n
-    if b in terms.arrays or not (a in terms.arrays or a > b):
+    first, second = ((terms.constant_like(c), c in terms.arrays, c) for c in (a, b))
+    if b in terms.arrays or first <= second:
         return None
     swapped = terms.contract(b, a, batches[::-1], n, m, verb.k)
     return 0, terms.move((swapped,), terms.maps.transpose((max(batches), n, m), (0, 2, 1)))
