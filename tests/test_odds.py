@@ -13,8 +13,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from graphcheck.kernel.proof.lookalikes import Lookalikes, Marks
 from graphcheck.kernel.proof.odds import Degrees, Risk
-from graphcheck.kernel.proof.prover import Prover, _Lookalikes
+from graphcheck.kernel.proof.prover import Prover
 from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.residues import LOW, PRIME_COUNT
@@ -211,7 +212,7 @@ def test_poles_by_other_steps_of_the_same_scalars_count_each() -> None:
 
 
 def loops(trips: int) -> tuple[list[int], int]:
-    """The classes that the rows of two loops whose values vanish have evaluated exactly, and how many were walked over."""
+    """The rows of two loops whose values vanish that were evaluated exactly, and how many classes were walked over."""
     walked, seen = 0, list[int]()
 
     def order(self: Terms, *what: Any) -> list[int]:
@@ -228,8 +229,8 @@ def loops(trips: int) -> tuple[list[int], int]:
         roots.append([x])
     ordered = Terms.order
     with pytest.MonkeyPatch.context() as patched:
-        evaluated = Risk.evaluated
-        patched.setattr(Risk, "evaluated", lambda self, classes: evaluated(self, (c for c in classes if not seen.append(c))))
+        of = Marks.of
+        patched.setattr(Marks, "of", lambda self, row: of(self, row) if not seen.append(row) else None)
         prover = Prover(terms, *roots, [2], seed=0, target=2.0**-40)
         patched.setattr(Terms, "order", order)
         assert not prover.by_rows()
@@ -247,7 +248,7 @@ SKETCHED = st.floats(-2, 2) | st.just(math.nan) | st.just(math.inf) | st.sampled
 
 @given(st.lists(SKETCHED, max_size=12))
 def test_lookalikes_are_those_within_rounding_in_the_order_they_came(numbers: list[float]) -> None:
-    found, weight = _Lookalikes(), math.cos(0.5)
+    found, weight = Lookalikes(), math.cos(0.5)
     for i, number in enumerate(numbers):
         near = 1e-9 * abs(number)
         alike = [

@@ -10,11 +10,9 @@ inputs   everything, from the graph inputs; one prime first, since inequality mo
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import functools
 import hashlib
-import itertools
 import math
 import time
 from collections import Counter
@@ -24,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Undecided
+from graphcheck.kernel.proof.lookalikes import ROW, Lookalikes, Marks, Recent
 from graphcheck.kernel.proof.odds import Degrees, Risk, hashed
 from graphcheck.kernel.proof.rows import RowReducer
 from graphcheck.kernel.terms.renewal import digest
@@ -31,7 +30,7 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Term
 from graphcheck.kernel.terms.why import Window, distinct
 from graphcheck.kernel.values.domain import apply, by_depth, evaluate
-from graphcheck.kernel.values.float64 import Float64, Real
+from graphcheck.kernel.values.float64 import Float64
 from graphcheck.kernel.values.residues import Residue, Residues, draw_primes
 
 
@@ -141,30 +140,31 @@ class Prover:
         started = time.monotonic()
         tier = Tier("rows", draw_primes(self.seed, min(16, max(8, math.ceil(-math.log2(self.target) / 10) + 4))))
         domain, probe = Residues(tier.primes, self.seed), Float64(_Drawn(self.seed, self._leaf_size), bounds=False)
+        first = Residues(tier.primes[:1], self.seed)  # most that look alike are not, which one prime tells
         risk = Risk(Degrees(self.terms), len(tier.primes))
         for count in self.row_counts:
             if not self.open_pairs():
                 break
             reducer = RowReducer(self.terms, count, self.shared)
-            lookalikes = _Lookalikes()
-            values: dict[int, Real] = {}
-            exact: dict[int, Residue] = {}
-            known: dict[int, bytes | None] = {}  # fingerprints
+            lookalikes = Lookalikes()
+            values, one, exact = Recent(self.terms, probe, _KEPT), *(Marks(self.terms, d, _KEPT) for d in (first, domain))
             for cls in self.unmatched():
                 self._check_time()
                 row = None if self.shared(cls) else reducer.reduce(cls)
-                if row is None or self.terms.size(row) > _ROW:
+                if row is None or self.terms.size(row) > ROW:
                     continue
                 if sum(map(self.terms.size, self.terms.order([row], values.__contains__))) > _LARGE_ROW and sparing():
                     continue
-                if row not in values:
-                    with np.errstate(all="ignore"):
-                        values |= evaluate(self.terms, probe, [row], values, _keep(values))
-                for other, other_row in lookalikes.of(self.terms.size(cls), values[row].value, (cls, row)):
+                with np.errstate(all="ignore"):
+                    value = values.made(row).value
+                for other, other_row in lookalikes.of(self.terms.size(cls), value, (cls, row)):
                     if self.terms.find(other) == self.terms.find(cls):
                         break
                     pair = [row, other_row]
-                    marks = [self._row_mark(r, exact, known, domain, risk) for r in pair]
+                    if None not in (seen := {one.of(r) for r in pair}) and len(seen) > 1:
+                        continue
+                    risk.evaluated(self.terms.order([r for r in pair if r not in exact.known], exact.values.__contains__))
+                    marks = [exact.of(r) for r in pair]
                     tier.fingerprints += 2
                     risk.compared(*pair, among=tier.fingerprints)
                     if marks[0] is not None and marks[0] == marks[1] and risk.so_far <= self.target:
@@ -179,15 +179,6 @@ class Prover:
     def _leaf_size(self, key: tuple[Any, ...]) -> int:
         """Elements of a free tensor of a row window (see :class:`RowReducer`)."""
         return self.terms.size(key[1]) // (key[2] if key[0] == "row" else 1)
-
-    def _row_mark(
-        self, row: int, exact: dict[int, Residue], known: dict[int, bytes | None], domain: Residues, risk: Risk
-    ) -> bytes | None:
-        if row not in known:
-            risk.evaluated(self.terms.order([row], exact.__contains__))
-            exact |= evaluate(self.terms, domain, [row], exact, _keep(exact))
-            known[row] = domain.fingerprint(exact[row])
-        return known[row]
 
     def _close(self, tier: Tier, domain: Residues, risk: Risk | None, started: float) -> None:
         tier.hashed, tier.undefined = domain.hashed, domain.undefined
@@ -341,43 +332,8 @@ class _Drawn(dict[tuple[Any, ...], np.ndarray]):
         return self[key]
 
 
-def _keep(values: dict[int, Any]) -> Callable[[int, Any], None]:
-    """Keeps what an evaluation makes, but for windows larger than any row, which one contraction reads."""
-    return lambda cls, value: values.update({cls: value}) if getattr(value, "raw", value).shape[-1] <= _ROW else None
-
-
-_ROW = 2_000_000  # elements of a row that is evaluated
 _LARGE_ROW = 4e6  # elements behind a row
-_ALIKE = 1e-9  # relative to the sum of magnitudes; a few layers of float64 arithmetic err by far less
-
-
-_Entry = tuple[int, tuple[int, int]]  # when it came, its class and its row
-
-
-class _Lookalikes:
-    """Tensors by a float64 sketch: what lies closer than float64 rounding may explain may be equal. A filter, never a proof."""
-
-    def __init__(self) -> None:
-        self._seen: dict[tuple[int, int], tuple[list[float], list[_Entry], list[_Entry]]] = {}  # sketches in order
-        self._count = itertools.count()
-
-    def of(self, size: int, value: np.ndarray, entry: tuple[int, int]) -> list[tuple[int, int]]:
-        """Earlier entries that look alike; the new one is added."""
-        weights = np.cos(np.arange(value.size) * 1.2345 + 0.5)
-        with np.errstate(all="ignore"):
-            sketch, scale = float(np.dot(weights, value)), float(np.abs(value).sum())
-        sketches, entries, untold = self._seen.setdefault((size, value.size), ([], [], []))
-        new = next(self._count), entry
-        if not math.isfinite(sketch):  # nothing can be told: the exact evaluation has to
-            found = [*entries, *untold]
-            untold.append(new)
-        else:
-            near, at = _ALIKE * scale, bisect.bisect(sketches, sketch)
-            low, high = bisect.bisect_left(sketches, sketch - near), bisect.bisect(sketches, sketch + near)
-            found = [*entries[low:high], *untold]
-            sketches.insert(at, sketch)
-            entries.insert(at, new)
-        return [e for _, e in sorted(found)]
+_KEPT = 2**25  # numbers of exact values that are kept for later rows, and of float64 ones
 
 
 def _flops(terms: Terms, cls: int) -> float:

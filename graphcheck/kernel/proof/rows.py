@@ -13,7 +13,7 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Rows, Sum
 from graphcheck.kernel.terms.why import distinct
 
-_FEW = 64  # places of a row that are looked at first
+_FEW, _BLOCK = 64, 2**20  # places of a row that are looked at first, and entries of a map that are looked at at a time
 
 
 class RowReducer:
@@ -132,9 +132,13 @@ class RowReducer:
         some = np.unique(np.arange(_FEW) * 0x9E3779B1 % width)  # most that are neither are so at a few places
         if self._kind(map_.at(some), map_.at(rows * width + some), rows, n) is None:
             return "neither", None
-        table = map_.index.reshape(self.count, -1).astype(np.int64)
-        kind = self._kind(table[0], table, np.arange(self.count)[:, None], n)
-        return ("neither", None) if kind is None else (kind, self.terms.maps.intern(table[0]))
+        table, step, kinds = map_.index.reshape(self.count, width), max(1, _BLOCK // width), set[str | None]()
+        for start in range(1, self.count, step):
+            part = table[start : start + step]
+            kinds.add(self._kind(table[0], part, np.arange(start, start + len(part))[:, None], n))
+            if None in kinds or len(kinds) > 1:
+                return "neither", None
+        return cast(str, kinds.pop()), self.terms.maps.intern(table[0])
 
     def _kind(self, first: np.ndarray, table: np.ndarray, rows: np.ndarray, n: int) -> str | None:
         """What the entries of some ``rows`` [r, 1] are to those of the first one: the same, or a block further for each."""

@@ -1,0 +1,84 @@
+"""Rows that look alike: what a filter in float64 lets through, what one prime tells, and which values are kept for later rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graphcheck.kernel.proof import rows
+from graphcheck.kernel.proof.lookalikes import Lookalikes, Marks, Recent
+from graphcheck.kernel.proof.prover import Prover
+from graphcheck.kernel.proof.rows import RowReducer
+from graphcheck.kernel.terms.rules import PLAIN, RULES
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64
+from graphcheck.kernel.values.residues import Residues
+
+
+def chain(terms: Terms, steps: int, size: int) -> list[int]:
+    """Classes, each made of the one before and the one before that."""
+    found = [terms.leaf(("x",), size), terms.leaf(("y",), size)]
+    for fn in ["add", "mul"] * (steps // 2):
+        found.append(terms.ew(fn, [(found[-1], None), (found[-2], None)], size))
+    return found[2:]
+
+
+@pytest.mark.parametrize("most", [0, 7, 40, 10**6])
+def test_values_are_the_same_however_few_are_kept(most: int) -> None:
+    terms = Terms(PLAIN)
+    made = chain(terms, 12, 4)
+    domain = Residues([1009, 2003], 5)
+    recent = Recent(terms, domain, most)
+    for cls in [*made, *made[::-1]]:
+        assert np.array_equal(recent.made(cls), evaluate(terms, domain, [cls])[terms.find(cls)])
+        assert recent.held == sum(v.size for v in recent.values()) <= most
+
+
+def test_what_was_read_last_is_kept() -> None:
+    terms = Terms(PLAIN)
+    made = chain(terms, 4, 4)
+    inputs = {("x",): np.ones(4), ("y",): np.ones(4)}
+    recent = Recent(terms, Float64(inputs, bounds=False), 16)
+    recent.made(made[0])
+    recent.made(made[-1])
+    assert made[-1] in recent and made[0] not in recent
+
+
+def test_a_large_row_is_alike_where_its_elements_are() -> None:
+    base = np.random.default_rng(0).standard_normal(5000)
+    base[7] = 1e6  # beside such an element a sum tells little
+    found, off = Lookalikes(), base.copy()
+    off[np.linspace(0, 4999, 64).astype(int)[5]] += 0.1
+    assert not found.of(5000, base, (1, 1))
+    assert not found.of(5000, off, (2, 2))
+    assert found.of(5000, base * (1 + 1e-15), (3, 3)) == [(1, 1)]
+    assert found.of(5000, np.where(np.arange(5000) == 3, np.nan, base), (4, 4)), "what is not known may be alike"
+
+
+def test_one_prime_tells_what_only_looks_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """x and x + 1e-12 look alike; all primes are for what is one modulo the first."""
+    terms, asked = Terms(RULES), list[tuple[int, int]]()
+    x, size = terms.leaf(("input", "x"), 8), 8
+    least = terms.const(np.array([1e-12]))
+    y = terms.ew("exp", [(x, None)], size)
+    roots = terms.ew("sin", [(y, None)], size), terms.ew("sin", [(terms.ew("add", [(y, None), (least, None)], size), None)], size)
+    of = Marks.of
+    monkeypatch.setattr(Marks, "of", lambda self, row: asked.append((len(self.domain.primes), row)) or of(self, row))
+    assert not Prover(terms, [roots[0]], [roots[1]], [2], seed=0, target=2.0**-40).by_rows()
+    assert asked and {count for count, _ in asked} == {1}
+
+
+@pytest.mark.parametrize("block", [1, 5, 12, 10**6])
+@pytest.mark.parametrize("kind", ["same", "block", "neither"])
+def test_rows_of_a_table_are_looked_at_in_blocks(block: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_BLOCK", block)
+    terms, count, width = Terms(RULES), 100, 5
+    first = np.array([0, 4, 0, 2, 2])
+    table = np.asarray([np.where(first > 0, first + (kind != "same") * 5 * i, 0) for i in range(count)])
+    if kind == "neither":
+        table[61, 1] -= 1  # no sampled row
+    map_ = terms.maps.intern(table)
+    assert map_.form is None
+    found = RowReducer(terms, count, lambda cls: True)._split(map_, count * width)
+    assert found == (kind, None if kind == "neither" else terms.maps.intern(first))
