@@ -15,7 +15,12 @@ from graphcheck.kernel.terms.maps import Maps
 from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Leaf
+from graphcheck.kernel.values import windows as values
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64
+from graphcheck.kernel.values.residues import Residues
 from graphcheck.parting import windows
+from graphcheck.parting.redrawn import Redrawn
 from graphcheck.parting.slopes import Tape
 
 IMAGE, KERNEL = (2, 3, 9, 8), (3, 2)
@@ -44,8 +49,8 @@ def walked(pad: list[int], stride: int, dilation: int, fixed: bool) -> tuple[np.
 def test_windows_made_by_rows_tell_the_same(pad: list[int], stride: int, dilation: int, fixed: bool) -> None:
     whole = walked(pad, stride, dilation, fixed)
     with pytest.MonkeyPatch.context() as patched:
-        for name, value in (("_LARGE", 0), ("_GROWTH", 0), ("_BLOCK", 200)):
-            patched.setattr(windows, name, value)
+        for name, value in (("LARGE", 0), ("GROWTH", 0), ("BLOCK", 200)):
+            patched.setattr(values, name, value)
         by_rows = walked(pad, stride, dilation, fixed)
     assert np.abs(by_rows[0] / whole[0] - 1).max() < 1e-13 and abs(by_rows[1] / whole[1] - 1) < 1e-9
     assert by_rows[2].keys() == whole[2].keys() and len(whole[2]) == 2 - fixed
@@ -53,12 +58,53 @@ def test_windows_made_by_rows_tell_the_same(pad: list[int], stride: int, dilatio
         assert np.abs(by_rows[2][key] - slope).max() <= 1e-12 * np.abs(slope).max()
 
 
+def product(terms: Terms, kind: str) -> tuple[int, int]:
+    """A Conv as windows times a matrix, and the windows: padded ones, ones by a table, or of two tensors side by side."""
+    sizes = (math.prod(IMAGE) // 2,) * 2 if kind == "two" else (math.prod(IMAGE),)
+    x = [terms.leaf(("input", f"x{i}"), size) for i, size in enumerate(sizes)]
+    window = Window.resolve({"pads": [2, 0, 1, 3], "dilations": [2, 1]}, IMAGE[2:], KERNEL)
+    form = im2col_form(IMAGE, window, 1)
+    assert form is not None
+    index = form.index()
+    if kind != "form":
+        index[5::7] = 1 + np.arange(index[5::7].size) ** 2 % math.prod(IMAGE)
+    columns = terms.move(x, terms.maps.of(form) if kind == "form" else terms.maps.intern(index))
+    return terms.contract(columns, terms.leaf(("input", "w"), 18 * 5), (1, 1), index.size // 18, 5, 18, True), columns
+
+
+@pytest.mark.parametrize("kind", ["form", "table", "two"])
+def test_products_of_windows_are_the_same_in_blocks(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terms, rng = Terms(RULES), np.random.default_rng(0)
+    root, columns = product(terms, kind)
+    inputs = {("input", name): rng.standard_normal(math.prod(IMAGE)) for name in ("x0", "x1", "w")}
+    domains = [Residues([1009, 2003], 3), Float64(inputs), Redrawn(inputs, 2, 3)]
+    inputs.update({("input", f"x{i}"): inputs["input", f"x{i}"][: math.prod(IMAGE) // (1 + (kind == "two"))] for i in (0, 1)})
+    inputs["input", "w"] = inputs["input", "w"][:90]
+    whole = [evaluate(terms, domain, [root])[root] for domain in domains]
+    for name, value in (("LARGE", 0), ("GROWTH", 0), ("BLOCK", 200)):
+        monkeypatch.setattr(values, name, value)
+    moved, move = list[int](), Float64.move
+    monkeypatch.setattr(Float64, "move", lambda self, xs, m: moved.append(m.size) or move(self, xs, m))
+    domains[2] = Redrawn(inputs, 2, 3)
+    seen = list[int]()
+    residues, real, rows = (evaluate(terms, domain, [root], visit=lambda cls, _: seen.append(cls))[root] for domain in domains)
+    assert np.array_equal(residues, whole[0])
+    assert np.abs(real.value - whole[1].value).max() < 1e-12 and np.allclose(real.error, whole[1].error, rtol=1e-6)
+    assert len(rows) == len(whole[2]) == 5 and np.abs(rows[0] - whole[2][0]).max() < 1e-12
+    drawn = [[np.abs(row - each[0]).mean() for row in each[1:]] for each in (rows, whole[2])]
+    assert all(0.2 < one / other < 5 for one, other in zip(*drawn, strict=True))
+    assert columns not in seen and root in seen
+    assert max(moved) < terms.size(columns) / 2
+    kept = evaluate(terms, domains[0], [root, columns], visit=lambda cls, _: seen.append(cls))
+    assert columns in seen and kept[columns].shape[-1] == terms.size(columns), "windows that are asked for are made"
+
+
 def test_no_windows_are_made_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     monkeypatch.setattr(windows, "picked", lambda parts, map_: made.append(map_.size) or picked(parts, map_))
     picked = __import__("graphcheck.kernel.values.gather", fromlist=["picked"]).picked
-    for name, value in (("_LARGE", 0), ("_BLOCK", 200)):
-        monkeypatch.setattr(windows, name, value)
+    for name, value in (("LARGE", 0), ("BLOCK", 200)):
+        monkeypatch.setattr(values, name, value)
     walked([1] * 4, 1, 1, True)
     assert made and max(made) <= 200 * 2
 
@@ -73,7 +119,7 @@ def test_what_was_read_is_added_where_it_was_read(
     start = -sum(min(0, stride * (count - 1)) for count, stride, _ in digits)
     span = start + 1 + sum(max(0, stride * (count - 1)) for count, stride, _ in digits)
     guards = [] if guard is None else [(tuple(c for _, _, c in digits), guard[0], guard[0] + guard[1])]
-    form = windows.normal([n for n, _, _ in digits], start, [s for _, s, _ in digits], guards)
+    form = values.normal([n for n, _, _ in digits], start, [s for _, s, _ in digits], guards)
     if form is not None:
         slope = np.arange(1.0, 1 + form.size)
         (found,) = windows.pulled(Maps().of(form), slope, [span])
@@ -83,7 +129,7 @@ def test_what_was_read_is_added_where_it_was_read(
 @pytest.mark.parametrize("strides", [(0, 1), (1, 0)])
 def test_what_is_read_often_is_summed_before_it_is_added(strides: tuple[int, int]) -> None:
     """However often an element is read, it is one box."""
-    form = windows.normal((2 * windows.PIECES, 2 * windows.PIECES + 1), 3, strides)
+    form = values.normal((2 * windows.PIECES, 2 * windows.PIECES + 1), 3, strides)
     assert form is not None
     total = np.zeros(2 * windows.PIECES + 5)
     assert windows.added(total, form, np.ones(form.size))

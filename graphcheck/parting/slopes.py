@@ -30,10 +30,11 @@ from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaqu
 from graphcheck.kernel.values.bounds import TINY, U
 from graphcheck.kernel.values.domain import apply
 from graphcheck.kernel.values.float64 import Float64, Real, gamma
+from graphcheck.kernel.values.windows import by_rows
 from graphcheck.parting.budget import work
 from graphcheck.parting.rooms import Rooms
 from graphcheck.parting.tangents import Tangents
-from graphcheck.parting.windows import Late, contracted_back, contracts, is_late, lengths, pulled
+from graphcheck.parting.windows import Late, contracted_back, is_late, lengths, pulled
 
 Kept = np.ndarray | Late
 Place = tuple[int, Map | None]  # a class, and how it is seen
@@ -157,8 +158,8 @@ class Tape:
 
     def _operand(self, cls: int, place: int, value: Kept) -> Any:
         """What a class reads: large windows as they are where it reads them row by row, else all values in float64."""
-        by_rows = not place and isinstance(value, Late) and contracts(self.terms.terms[cls].verb)
-        return value if by_rows else _dense(value)
+        late = not place and isinstance(value, Late) and by_rows(self.terms.terms[cls].verb)
+        return value if late else _dense(value)
 
     def _apply(self, cls: int, values: Mapping[int, Kept]) -> Kept:
         term, ids = self.terms.terms[cls], self._args(cls)
@@ -166,7 +167,7 @@ class Tape:
         if is_late(self.terms, cls) and isinstance(term.verb, Move) and not isinstance(values[ids[0]], Late):
             return Late(np.asarray(values[ids[0]]), term.verb.map)
         with np.errstate(all="ignore"):
-            if isinstance(term.verb, Contract) and isinstance(windows := values[ids[0]], Late) and contracts(term.verb):
+            if isinstance(term.verb, Contract) and isinstance(windows := values[ids[0]], Late) and by_rows(term.verb):
                 verb, other = term.verb, Real(_dense(values[ids[1]]), _NOTHING)
                 made = np.empty((verb.m, verb.n))
                 for at, rows in windows.rows(verb.k):

@@ -11,12 +11,10 @@ import numpy as np
 
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
-from graphcheck.kernel.terms.strided import Strided, normal
+from graphcheck.kernel.terms.strided import Strided
 from graphcheck.kernel.terms.verbs import Contract, Move
 from graphcheck.kernel.values.gather import PIECES, boxes, fixed_digits, picked, view
-
-_LARGE, _BLOCK = 2_000_000, 1_000_000  # elements of windows that are not made whole, and of those made at a time
-_GROWTH = 2  # times the elements of their source
+from graphcheck.kernel.values.windows import blocks, is_large
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,48 +30,15 @@ class Late:
 
     def rows(self, width: int) -> Iterator[tuple[slice, np.ndarray]]:
         """The windows as [rows, width], in blocks of rows, in float64."""
-        form = self.map.form
-        assert form is not None
-        for at, part in parts(form, width):
-            shape = (at.stop - at.start, width)
-            made = np.zeros(shape) if part is None else picked([self.source], Map(part, None, b""))
-            yield at, made.astype(np.float64, copy=False).reshape(shape)
+        for at, part in blocks(self.map, width):
+            made = picked([self.source], part)
+            yield at, made.astype(np.float64, copy=False).reshape(at.stop - at.start, width)
 
 
 def is_late(terms: Terms, cls: int) -> bool:
     """Whether a class is large windows of another one."""
     term = terms.terms[cls]
-    if not isinstance(term.verb, Move) or len(term.args) != 1 or term.verb.map.form is None:
-        return False
-    return term.size > max(_LARGE, _GROWTH * terms.size(term.args[0]))
-
-
-def contracts(verb: object) -> bool:
-    """Whether a verb reads its first operand row by row."""
-    return isinstance(verb, Contract) and verb.batches == (1, 1)
-
-
-def parts(form: Strided, width: int) -> Iterator[tuple[slice, Strided | None]]:
-    """(rows, their form or None for padding alone): blocks of the rows of [rows, ``width``], cut along the first digits."""
-    at = 0
-    while at + 1 < len(form.box) and math.prod(form.box[at:]) > _BLOCK and not math.prod(form.box[at + 1 :]) % width:
-        at += 1
-    at -= bool(at)
-    inside = math.prod(form.box[at + 1 :])
-    step = form.box[at] if inside % width else max(1, _BLOCK // inside)
-    row = 0
-    for outer in np.ndindex(*form.box[:at]):
-        for first in range(0, form.box[at], step):
-            fixed = (*outer, first)
-            box = (min(step, form.box[at] - first), *form.box[at + 1 :])
-            start = form.start + sum(s * v for s, v in zip(form.strides, fixed, strict=False))
-            guards = []
-            for coefficients, low, high in form.guards:
-                known = sum(c * v for c, v in zip(coefficients, fixed, strict=False))
-                guards.append((coefficients[at:], low - known, high - known))
-            rows = math.prod(box) // width
-            yield slice(row, row + rows), normal(box, start, form.strides[at:], guards)
-            row += rows
+    return is_large(terms, cls) and isinstance(term.verb, Move) and len(term.args) == 1
 
 
 def added(total: np.ndarray, form: Strided, values: np.ndarray) -> bool:
@@ -96,11 +61,22 @@ def added(total: np.ndarray, form: Strided, values: np.ndarray) -> bool:
     return True
 
 
+def add(total: np.ndarray, map_: Map, values: np.ndarray) -> None:
+    """Add values at the places that a map reads them from."""
+    if map_.form is not None and added(total, map_.form, values):
+        return
+    index, values = map_.index, values.reshape(-1)
+    index, values = (index[index > 0], values[index > 0]) if map_.has_zero else (index, values)
+    if index.size:
+        first = int(index.min())
+        found = np.bincount(index - first, values)
+        total[first - 1 : first - 1 + found.size] += found
+
+
 def pulled(map_: Map, slope: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
     """The derivatives towards the sources of a movement, given those towards its result."""
     total: np.ndarray = np.zeros(sum(sizes))
-    if map_.form is None or not added(total, map_.form, slope):
-        total = np.bincount(map_.index, slope, 1 + total.size)[1:]
+    add(total, map_, slope)
     return list(np.split(total, np.cumsum(sizes)[:-1]))
 
 
@@ -114,20 +90,21 @@ def lengths(verb: Contract, a: Any, b: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _squares(windows: Any, k: int) -> np.ndarray:
     """The sum of the squares of each row."""
     if not isinstance(windows, Late):
-        return np.asarray(np.square(windows).reshape(-1, k).sum(axis=1))
-    return np.concatenate([np.square(rows).sum(axis=1) for _, rows in windows.rows(k)])
+        return _squared(windows.reshape(-1, k))
+    return np.concatenate([_squared(rows) for _, rows in windows.rows(k)])
+
+
+def _squared(table: np.ndarray) -> np.ndarray:
+    return np.asarray(np.einsum("mk,mk->m", table, table))
 
 
 def _through_windows(verb: Contract, slope: np.ndarray, windows: Late, b: np.ndarray, fixed: bool) -> list[np.ndarray | None]:
     """The derivatives towards the source of the windows, and towards the other operand."""
-    form, up = windows.map.form, slope.reshape(verb.m, verb.n)
-    assert form is not None
+    up = slope.reshape(verb.m, verb.n)
     table = b.reshape((verb.k, verb.n) if verb.kn else (verb.n, verb.k))
     total, to_b = np.zeros(windows.source.size), np.zeros(table.shape)
-    for at, part in parts(form, verb.k):
-        towards = up[at] @ (table.T if verb.kn else table)
-        if part is not None and not added(total, part, towards):
-            total += np.bincount(Map(part, None, b"").index, towards.reshape(-1), 1 + total.size)[1:]
+    for at, part in blocks(windows.map, verb.k):
+        add(total, part, up[at] @ (table.T if verb.kn else table))
     for at, rows in () if fixed else windows.rows(verb.k):
         to_b += rows.T @ up[at] if verb.kn else up[at].T @ rows
     return [total, None if fixed else to_b.reshape(-1)]

@@ -11,6 +11,7 @@ import numpy as np
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum
+from graphcheck.kernel.values.windows import blocks, by_rows, is_large
 
 V = TypeVar("V")
 
@@ -74,23 +75,32 @@ def evaluate(
 ) -> dict[int, V]:
     """Values of the ``roots`` (by representative); a value is dropped at its last use.
 
-    ``given`` holds values that are taken as they are, ``visit`` sees every value once, in order of evaluation.
+    ``given`` holds values that are taken as they are, ``visit`` sees every value once, in order of evaluation. Large windows
+    that contractions read row by row are not values of their own.
     """
     given = given or {}
-    order = terms.order(roots, given.__contains__)
     wanted = {terms.find(r) for r in roots}
+    order = terms.order(roots, given.__contains__)
+    late = _late(terms, [cls for cls in order if cls not in given], wanted)
+    reads: dict[int, tuple[int, ...]] = {}
     uses: dict[int, int] = {}
     for cls in order:
-        if cls not in given:
-            for arg in _args(terms, cls):
+        if cls not in given and cls not in late:
+            args = _args(terms, cls)
+            reads[cls] = (*_args(terms, args[0]), *args[1:]) if args and args[0] in late else args
+            for arg in reads[cls]:
                 uses[arg] = uses.get(arg, 0) + 1
     values: dict[int, V] = {}
     for cls in order:
+        if cls in late:
+            continue
         if cls in given:
             values[cls] = given[cls]
         else:
-            args = _args(terms, cls)
-            values[cls] = apply(terms, domain, cls, [values[a] for a in args])
+            args = reads[cls]
+            made = [values[a] for a in args]
+            whole = args == _args(terms, cls)
+            values[cls] = apply(terms, domain, cls, made) if whole else _by_blocks(terms, domain, cls, made)
             for arg in args:
                 uses[arg] -= 1
                 if not uses[arg] and arg not in wanted:
@@ -98,6 +108,30 @@ def evaluate(
         if visit is not None:
             visit(cls, values[cls])
     return {cls: values[cls] for cls in wanted}
+
+
+def _late(terms: Terms, order: Sequence[int], wanted: set[int]) -> set[int]:
+    """The large windows that only contractions read, row by row."""
+    late = {cls for cls in order if cls not in wanted and is_large(terms, cls)}
+    for cls in order if late else ():
+        first, *rest = _args(terms, cls) or (-1,)
+        late.difference_update(rest if by_rows(terms.terms[cls].verb) and cls not in late else (first, *rest))
+    return late
+
+
+def _by_blocks(terms: Terms, domain: Domain[V], cls: int, values: Sequence[V]) -> V:
+    """A contraction of windows with the last of the ``values``; the others are what the windows are made of."""
+    term = terms.terms[cls]
+    verb, moved = term.verb, terms.terms[terms.find(term.args[0])]
+    assert isinstance(verb, Contract) and isinstance(moved.verb, Move)
+    *sources, other = values
+    if len(sources) > 1:
+        sources = [domain.move(sources, terms.maps.whole(sum(map(terms.size, moved.args))))]
+    made = [
+        domain.contract(domain.move(sources, part), other, (1, 1), rows.stop - rows.start, verb.n, verb.k, verb.kn)
+        for rows, part in blocks(moved.verb.map, verb.k)
+    ]
+    return domain.move(made, terms.maps.whole(term.size))
 
 
 def _args(terms: Terms, cls: int) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.strided import Guard, Strided
 
 PIECES = 1024  # of a guarded box that are copied one after the other
+_MANY = 100_000  # elements that are copied through views, however many more there are
 
 
 def picked(parts: Sequence[np.ndarray], map_: Map) -> np.ndarray:
@@ -20,12 +21,16 @@ def picked(parts: Sequence[np.ndarray], map_: Map) -> np.ndarray:
     if len(parts) > 1:
         parts = [np.concatenate(parts, axis=-1)]
     table, form = parts[0], map_.form
-    if form is not None and map_.size >= table.shape[-1] and (found := _viewed(table, form)) is not None:
+    if form is not None and map_.size >= min(table.shape[-1], _MANY) and (found := _viewed(table, form)) is not None:
         return found
-    if map_.has_zero:
+    index = map_.index
+    if map_.has_zero and map_.size >= table.shape[-1]:
         zero = np.zeros((*table.shape[:-1], 1), table.dtype)
-        return np.take(np.concatenate([zero, table], axis=-1), map_.index, axis=-1)
-    return np.take(table, map_.index - 1, axis=-1)
+        return np.take(np.concatenate([zero, table], axis=-1), index, axis=-1)
+    picks = np.take(table, np.maximum(index, 1) - 1, axis=-1)
+    if map_.has_zero:
+        picks[..., index == 0] = 0
+    return np.asarray(picks)
 
 
 def _viewed(table: np.ndarray, form: Strided) -> np.ndarray | None:
