@@ -22,6 +22,7 @@ from graphcheck.kernel.values.residues import Residues
 from graphcheck.parting import windows
 from graphcheck.parting.redrawn import Redrawn
 from graphcheck.parting.slopes import Tape
+from graphcheck.parting.tangents import Tangents
 
 IMAGE, KERNEL = (2, 3, 9, 8), (3, 2)
 pads = st.sampled_from([[0] * 4, [1] * 4, [2, 0, 1, 3]])
@@ -97,6 +98,31 @@ def test_products_of_windows_are_the_same_in_blocks(kind: str, monkeypatch: pyte
     assert max(moved) < terms.size(columns) / 2
     kept = evaluate(terms, domains[0], [root, columns], visit=lambda cls, _: seen.append(cls))
     assert columns in seen and kept[columns].shape[-1] == terms.size(columns), "windows that are asked for are made"
+
+
+@pytest.mark.parametrize("kind", ["form", "table"])
+@pytest.mark.parametrize("squared", [False, True])
+def test_tangents_follow_windows(kind: str, squared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A draw of the roundings of 1 / x, carried through a Conv that reads windows of it by rows (or squares them first)."""
+    terms, rng = Terms(RULES), np.random.default_rng(0)
+    root, columns = product(terms, kind)
+    x = terms.find(terms.terms[columns].args[0])
+    inverse = terms.ew("recip", [(x, None)], terms.size(x))
+    columns = terms.move((inverse,), terms.terms[columns].verb.map)
+    columns = terms.ew("mul", [(columns, None), (columns, None)], terms.size(columns)) if squared else columns
+    root = terms.contract(columns, terms.terms[root].args[1], (1, 1), terms.size(columns) // 18, 5, 18, True)
+    inputs = {("input", "x0"): rng.uniform(1, 2, terms.size(x)), ("input", "w"): rng.uniform(1, 2, 90)}
+
+    def carried() -> np.ndarray:
+        tangents = Tangents(terms, 7)
+        Tape(terms, inputs, [root], tangents=tangents)
+        assert not tangents.doubtful
+        return np.asarray(tangents.known[root])
+
+    whole = carried()
+    for name, value in (("LARGE", 0), ("GROWTH", 0), ("BLOCK", 200)):
+        monkeypatch.setattr(values, name, value)
+    assert np.abs(carried() - whole).max() < 1e-4 * np.abs(whole).max() > 0
 
 
 def test_no_windows_are_made_whole(monkeypatch: pytest.MonkeyPatch) -> None:

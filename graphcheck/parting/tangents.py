@@ -4,7 +4,7 @@ A first-order bound holds where no value on the way errs by much, which it does 
 derivatives are 0, however wrong its operand. What is carried here are random multiples of the roundings of every step (the
 tangents, in units of :data:`~graphcheck.kernel.values.bounds.U`), in float32 and beside the evaluation, for a fraction of
 what it costs. It only ever says that nothing is in doubt, by the rules of :mod:`graphcheck.parting.redrawn`; else, and where
-a step is not followed (large windows, a place of an extreme, an operator without derivatives), that is to be looked into.
+a step is not followed (a place of an extreme, an operator without derivatives), that is to be looked into.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Rows, Sum, Term
 from graphcheck.kernel.values.bounds import U
 from graphcheck.kernel.values.gather import picked
+from graphcheck.kernel.values.windows import by_rows
 from graphcheck.parting.redrawn import BESIDE, ENLARGED, ZERO, unsure
 from graphcheck.parting.rooms import MASK
 from graphcheck.parting.windows import Late, lengths
 
 _NOISE = 2**20  # random numbers that are used again and again
-Tangent = np.ndarray | None  # None: no rounding on the way
+Tangent = np.ndarray | Late | None  # None: no rounding on the way
 
 
 class Tangents:
@@ -44,17 +45,23 @@ class Tangents:
             return
         term = self.terms.terms[cls]
         ids = [self.terms.find(a) for a in term.args]
-        if any(isinstance(values[c], Late) for c in (cls, *ids)):
-            self.doubtful = True
+        xs, ts = [values[a] for a in ids], [self.known[a] for a in ids]
+        if isinstance(values[cls], Late):  # moved, and so in no more doubt than what it is made of
+            free = all(t is None for t in ts)
+            sources = [_or_zeros(t, x) for t, x in zip(ts, xs, strict=True)]
+            self.known[cls] = None if free else Late(np.concatenate(sources), values[cls].map)
             return
+        late = 1 if by_rows(term.verb) else 0  # what may be left to be read by rows
+        xs = [*xs[:late], *map(np.asarray, xs[late:])]
+        ts = [*ts[:late], *(np.asarray(t) if isinstance(t, Late) else t for t in ts[late:])]
         with np.errstate(all="ignore"):
-            made = self._made(term, [values[a] for a in ids], [self.known[a] for a in ids], np.asarray(values[cls]))
+            made = self._made(term, xs, ts, np.asarray(values[cls]))
             if made is not None and not self.doubtful:
                 made = np.asarray(made, np.float32).reshape(-1)
                 self.doubtful = _in_doubt(made, np.asarray(values[cls]))
         self.known[cls] = made
 
-    def _made(self, term: Term, xs: Sequence[np.ndarray], ts: Sequence[Tangent], value: np.ndarray) -> Tangent:
+    def _made(self, term: Term, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray) -> np.ndarray | None:
         free = all(t is None for t in ts)
         match term.verb:
             case Const() | Leaf():
@@ -81,7 +88,7 @@ class Tangents:
                 self.doubtful = self.doubtful or not (free and isinstance(verb, Rows))
                 return None
 
-    def _product(self, verb: Contract, xs: Sequence[np.ndarray], ts: Sequence[Tangent]) -> Tangent:
+    def _product(self, verb: Contract, xs: Sequence[Any], ts: Sequence[Any]) -> np.ndarray:
         def left(x: np.ndarray) -> np.ndarray:
             return x.reshape(verb.batches[0], verb.m, verb.k).astype(np.float32, copy=False)
 
@@ -92,13 +99,17 @@ class Tangents:
         rows, columns = (size.astype(np.float32) for size in lengths(verb, *xs))
         total = rows[:, :, None] * columns[:, None, :]
         total *= self._drawn(total.size).reshape(total.shape)
-        total += 0 if ts[0] is None else left(ts[0]) @ right(xs[1])
-        total += 0 if ts[1] is None else left(xs[0]) @ right(ts[1])
+        for one, other in ((ts[0], xs[1]), (xs[0], ts[1])):
+            if isinstance(one, Late) and other is not None:
+                for at, part in one.rows(verb.k, np.float32):
+                    total[0, at] += part @ right(other)[0]
+            elif one is not None and other is not None:
+                total += left(one) @ right(other)
         return np.asarray(total)
 
     def _elementwise(
-        self, fn: str, maps: Sequence[Map | None], xs: Sequence[np.ndarray], ts: Sequence[Tangent], value: np.ndarray
-    ) -> Tangent:
+        self, fn: str, maps: Sequence[Map | None], xs: Sequence[np.ndarray], ts: Sequence[np.ndarray | None], value: np.ndarray
+    ) -> np.ndarray | None:
         record = function(fn)
         seen = [x if m is None else picked([x], m) for x, m in zip(xs, maps, strict=True)]
         carried = [t if t is None or m is None else picked([t], m) for t, m in zip(ts, maps, strict=True)]
@@ -132,5 +143,5 @@ def _in_doubt(t: np.ndarray, x: np.ndarray) -> bool:
     return bool(((t != 0) & (x != 0) & (room >= ZERO * size)).any())
 
 
-def _or_zeros(t: Tangent, x: np.ndarray) -> np.ndarray:
+def _or_zeros(t: Any, x: np.ndarray) -> np.ndarray:
     return np.zeros(x.size, np.float32) if t is None else t

@@ -28,11 +28,11 @@ class Late:
         made = picked([self.source], self.map)
         return made if dtype is None else made.astype(dtype, copy=False)
 
-    def rows(self, width: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """The windows as [rows, width], in blocks of rows, in float64."""
+    def rows(self, width: int, dtype: Any = np.float64) -> Iterator[tuple[slice, np.ndarray]]:
+        """The windows as [rows, width], in blocks of rows, in float64 or another type."""
         for at, part in blocks(self.map, width):
             made = picked([self.source], part)
-            yield at, made.astype(np.float64, copy=False).reshape(at.stop - at.start, width)
+            yield at, made.astype(dtype, copy=False).reshape(at.stop - at.start, width)
 
 
 def is_late(terms: Terms, cls: int) -> bool:
