@@ -14,6 +14,7 @@ import pytest
 from graphcheck.errors import Undecided
 from graphcheck.kernel.proof.prover import Prover
 from graphcheck.options import Options
+from graphcheck.parting.witness import Search
 from graphcheck.verdict import Comparison, Verdict
 from graphcheck.verdicts import judge as judge_
 from graphcheck.verdicts.case import Case, opened
@@ -137,6 +138,26 @@ def test_rerounded_constants_come_before_a_costly_search_where_the_runs_agree(mo
     assert rungs(ulp, run=False) == (Verdict.WITHIN_ROUNDING, ["witness", "rounding"])
     assert rungs(apart) == (Verdict.DIFFERENT, ["witness"])
     assert rungs(ulps) == (Verdict.DIFFERENT, ["rounding", "witness"])  # the runs alone do not tell
+
+
+def test_large_graphs_are_tried_at_a_batch_of_1_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = '<ir_version: 9, opset_import: ["" : 17]> g (float[N, 4] x) => (float[N, 4] y)'
+
+    def tried(a: str, b: str, **options: Any) -> tuple[Verdict, list[int]]:
+        """The verdict, and the batches of the inputs that were judged, once each."""
+        seen.clear()
+        models = (onnx.parser.parse_model(f"{head} {{ {text} }}") for text in (a, b))
+        return compare(*models, graphs=False, **options).verdict, list(dict.fromkeys(seen))
+
+    seen, judged = list[int](), Search._judge
+    monkeypatch.setattr(Search, "_judge", lambda self, x, **o: seen.append(len(x["x"])) or judged(self, x, **o))
+    plain, centred = "y = Tanh(x)", "m = ReduceMean<axes = [0]>(x) h = Sub(x, m) y = {}(h)"
+    assert tried(plain, "y = Sin(x)") == (Verdict.DIFFERENT, [2])
+    monkeypatch.setattr("graphcheck.verdicts.rungs.witness._HEAVY", 0)
+    assert tried(plain, "y = Sin(x)") == (Verdict.DIFFERENT, [1])
+    assert tried(plain, "y = Sin(x)", shapes={"x": (3, 4)}) == (Verdict.DIFFERENT, [3])
+    verdict, batches = tried(centred.format("Tanh"), centred.format("Sin"))  # 0 at a batch of 1
+    assert verdict is Verdict.DIFFERENT and set(batches) == {1, 2}
 
 
 def test_large_rows_wait_for_the_witness_where_the_runs_are_plainly_apart(monkeypatch: pytest.MonkeyPatch) -> None:

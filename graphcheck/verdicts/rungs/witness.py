@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 from graphcheck import words
-from graphcheck.errors import Undecided
+from graphcheck.errors import Exhausted, Oversized, Undecided, UsageError
 from graphcheck.interface import inputs, ports
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof.pair import Pair
@@ -16,7 +17,7 @@ from graphcheck.kernel.proof.sizes import Attempt
 from graphcheck.parting import samples, witness
 from graphcheck.parting.alignment import Alignment, layout_change
 from graphcheck.parting.broken import broken
-from graphcheck.parting.budget import Budget
+from graphcheck.parting.budget import Budget, work
 from graphcheck.parting.difference import Deviation
 from graphcheck.parting.locating import Locator, located
 from graphcheck.parting.trials import Drawing
@@ -24,6 +25,8 @@ from graphcheck.verdict import Verdict
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged, Parting
 from graphcheck.verdicts.rungs.proof import unequal_shapes
+
+_HEAVY = 5e8  # work (see budget.py) of evaluating both graphs once, several seconds, above which a batch of 1 is tried first
 
 
 def look(case: Case, evidence: Evidence) -> Judged | None:
@@ -130,15 +133,11 @@ def _search(case: Case, pair: Pair, prover: Prover, parting: Parting) -> tuple[J
     budget, spells = Budget(witness.SEARCH), pair.algebra.spelling
     try:
         pair = case.sizes.build(shapes, sample, spells=True) if spells else pair
-        roots = case.sizes.roots(pair)
-        for each in samples.pairs(
-            pair,
-            case.interface,
-            [roots[i] for i in opened],
-            spec,
-            given,
-            lambda values: case.sizes.build(shapes, sample, values, spells=spells),
-        ):
+        roots = [case.sizes.roots(pair)[i] for i in opened]
+        made = samples.pairs(
+            pair, case.interface, roots, spec, given, lambda values: case.sizes.build(shapes, sample, values, spells=spells)
+        )
+        for each in itertools.chain(_smaller(case, parting.attempt, [prover.roots[i] for i in opened], opened), made):
             known = case.sizes.roots(each)
             search = _searching(case, each, [(case.sizes.outputs[i].key, *known[i]) for i in opened], budget)
             found = search.run()
@@ -155,6 +154,28 @@ def _search(case: Case, pair: Pair, prover: Prover, parting: Parting) -> tuple[J
     except Undecided as error:
         return (Verdict.UNDECIDED, str(error)), parting
     return None, parting
+
+
+def _smaller(case: Case, attempt: Attempt, roots: Sequence[tuple[int, int]], opened: Sequence[int]) -> Iterator[Pair]:
+    """Both graphs at a batch of 1, where evaluating them takes long, nothing steers them, and they differ there, too."""
+    if attempt.pair is None or attempt.sample is not None or case.given is not None:
+        return
+    terms, batches = attempt.pair.terms, [symbol for symbol, (_, axis) in ports.symbols(case.interface).items() if axis == 0]
+    if sum(work(terms.terms[cls]) for cls in terms.order([cls for row in roots for cls in row])) <= _HEAVY:
+        return
+    try:
+        chosen = ports.shapes(case.interface, case.options.shapes, dict.fromkeys(batches, 1))
+        if chosen == attempt.shapes:
+            return
+        pair = case.sizes.build(chosen, spells=attempt.pair.algebra.spelling)
+    except (Exhausted, Oversized):
+        raise
+    except (Undecided, UsageError):  # the models, or what was asked for, leave no choice
+        return
+    both = [case.sizes.roots(pair)[i] for i in opened]
+    same_shape = not case.sizes.unequal_shapes(Attempt(chosen, None, pair))
+    if same_shape and any(pair.terms.find(a) != pair.terms.find(b) for a, b in both):
+        yield pair
 
 
 def _searching(
