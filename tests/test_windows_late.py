@@ -15,7 +15,9 @@ from graphcheck.kernel.terms.maps import Maps
 from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Leaf
+from graphcheck.kernel.values import float64
 from graphcheck.kernel.values import windows as values
+from graphcheck.kernel.values.bounds import U, quantum
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
 from graphcheck.kernel.values.residues import Residues
@@ -98,6 +100,19 @@ def test_products_of_windows_are_the_same_in_blocks(kind: str, monkeypatch: pyte
     assert max(moved) < terms.size(columns) / 2
     kept = evaluate(terms, domains[0], [root, columns], visit=lambda cls, _: seen.append(cls))
     assert columns in seen and kept[columns].shape[-1] == terms.size(columns), "windows that are asked for are made"
+
+
+def test_padding_does_not_hide_that_sums_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    padded = np.concatenate([np.zeros(10**5), np.random.default_rng(0).standard_normal(10**5)])
+    weights = np.asfortranarray(np.random.default_rng(1).standard_normal((300, 400)))
+    sizes = list[int]()
+    monkeypatch.setattr(float64, "quantum", lambda x: sizes.append(x.size) or quantum(x))
+    assert not float64.exact_sum(400, (padded, weights), U) and max(sizes) < 100
+    padded[10**5 :] = np.rint(padded[10**5 :])
+    assert float64.exact_sum(400, (padded, np.rint(weights)), U) and max(sizes) == 2 * 10**5
+    weights = np.rint(weights)
+    weights[7, 9] = np.pi * 1e10  # a single element
+    assert not float64.exact_sum(400, (padded, weights), U)
 
 
 @pytest.mark.parametrize("kind", ["form", "table"])
