@@ -185,6 +185,22 @@ def test_the_runs_are_not_waited_for_where_no_row_is_large(monkeypatch: pytest.M
     assert evidence.rows and not asked
 
 
+@pytest.mark.parametrize(("perm", "met"), [("0, 2, 1, 3", True), ("0, 1, 2, 3", False)])
+def test_rows_close_what_lies_behind_a_concat(perm: str, met: bool) -> None:
+    """Lengths of pairs, of two layers side by side that are transposed before or after."""
+    start = "s = Sin(x) c = Cos(x) j = Concat<axis = 1>(s, c) k = Constant<value_ints = [2, 2, 2, 2]>() r = Reshape(j, k)"
+    end = "a = Constant<value_ints = [-1]>() {} q = Mul(m, m) u = ReduceSum<keepdims = 0>(q, a) {}"
+    one = f"t = Transpose<perm = [{perm}]>(r) w = Constant<value_floats = [3.0, 5.0]>() m = Mul(t, w)", "y = Sqrt(u)"
+    two = "w = Constant<value_floats = [3.0, 5.0]>() m = Mul(r, w)", "z = Sqrt(u) y = Transpose<perm = [0, 2, 1]>(z)"
+    head = '<ir_version: 9, opset_import: ["" : 17]> g (float[2, 4] x) => (float[d, e, f] y)'
+    models = (onnx.parser.parse_model(f"{head} {{ {start} {end.format(*each)} }}") for each in (one, two))
+    with opened(*models, Options(graphs=False, run=False)) as case:
+        (attempt,) = case.sizes.prove((), ("congruence",), lambda _: None)
+        assert attempt.prover is not None and not attempt.proved
+        attempt.prover.row_counts = [2]
+        assert attempt.prover.by_rows() is met
+
+
 def test_rows_over_the_limit_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "h = Mul(x, x) y = Add(h, x)", "o = Constant<value_float = 1.0>() h = Add(x, o) y = Mul(h, x)"
     monkeypatch.setattr("graphcheck.kernel.proof.prover._LARGE_ROW", 4.0)

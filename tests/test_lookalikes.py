@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from graphcheck.kernel.proof import rows
 from graphcheck.kernel.proof.lookalikes import Lookalikes, Marks, Recent
@@ -82,3 +84,36 @@ def test_rows_of_a_table_are_looked_at_in_blocks(block: int, kind: str, monkeypa
     assert map_.form is None
     found = RowReducer(terms, count, lambda cls: True)._split(map_, count * width)
     assert found == (kind, None if kind == "neither" else terms.maps.intern(first))
+
+
+def joined(terms: Terms, entries: list[int], steps: tuple[int, int], damage: int | None) -> int:
+    """Two tensors of three rows of 4 and of 2 side by side, as the first row says and ``steps`` for every next one."""
+    x, y = terms.leaf(("x",), 12), terms.leaf(("y",), 6)
+    first = np.asarray(entries)
+    step = np.where(first > 12, steps[1], np.where(first > 0, steps[0], 0))
+    table = np.asarray([first + row * step for row in range(3)]).reshape(-1)
+    if damage is not None:
+        table[damage % table.size] = 1 + (table[damage % table.size] + 5) % 18
+    return terms.move((x, y), terms.maps.intern(table))
+
+
+ENTRIES = st.lists(st.integers(0, 4) | st.integers(13, 14), min_size=3, max_size=6)
+
+
+@given(ENTRIES, st.sampled_from([(4, 2), (4, 0), (0, 2), (0, 0), (4, 1), (3, 2)]), st.none() | st.integers(0, 17))
+def test_a_row_of_tensors_side_by_side_is_that_row(entries: list[int], steps: tuple[int, int], damage: int | None) -> None:
+    terms, inputs = Terms(PLAIN), {("x",): np.arange(1.0, 13), ("y",): np.arange(21.0, 27)}
+    root = joined(terms, entries, steps, damage)
+    term = terms.terms[terms.find(root)]
+    leaves = [c for c in terms.order([root]) if not terms.terms[c].args]
+    row = RowReducer(terms, 3, leaves.__contains__).reduce(root)
+    if damage is None and {1, 13} <= {min(e, 1) if e < 13 else 13 for e in entries if e} and steps in ((4, 2), (4, 0), (0, 2)):
+        assert row is not None
+    if row is None or len(term.args) < 2:
+        return
+    whole = evaluate(terms, Float64(inputs), [root])[terms.find(root)].value.reshape(3, -1)
+    for at in range(3):
+        given_ = {
+            ("row", c, 3): np.array_split(inputs[terms.terms[c].verb.key], 3)[at] for c in leaves
+        } | {("whole", c): inputs[terms.terms[c].verb.key] for c in leaves}  # fmt: skip
+        assert np.array_equal(evaluate(terms, Float64(given_), [row])[terms.find(row)].value, whole[at])

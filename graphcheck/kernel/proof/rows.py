@@ -68,6 +68,8 @@ class RowReducer:
             case Move(map_) if len(term.args) == 1:
                 view = self._view(term.args[0], map_, term.size)
                 return None if view is None else terms.move((view[0],), view[1] or self._all(term.size // count))
+            case Move(map_):
+                return self._joined(term.args, map_)
             case Sum(rows, k) if rows % count == 0:
                 row = self._row(term.args[0])
                 return None if row is None else terms.sum(row, rows // count, k)
@@ -113,6 +115,46 @@ class RowReducer:
             whole = self._whole(arg)
             return None if whole is None else (whole, first)
         return None
+
+    def _joined(self, args: tuple[int, ...], map_: Map) -> int | None:
+        """One row of tensors laid side by side: of each its row, or all of it where every row reads the same."""
+        sizes = [self.terms.size(a) for a in args]
+        key = ("joined", self.count, *sizes)
+        if key not in map_.row_cache:
+            map_.row_cache[key] = self._shares(map_, np.array(sizes))
+        found = cast(tuple[np.ndarray, np.ndarray, np.ndarray] | None, map_.row_cache[key])
+        if found is None:
+            return None
+        first, source, moves = found
+        rows = [self._row(a) if moved else self._whole(a) for a, moved in zip(args, moves, strict=True)]
+        known = [row for row in rows if row is not None]
+        if len(known) < len(rows):
+            return None
+        shift = np.cumsum([0, *(self.terms.size(row) for row in known)])[:-1] - np.cumsum([0, *sizes])[:-1]
+        index = np.where(first > 0, first + shift[source], 0)
+        return self.terms.move(known, self.terms.maps.intern(index))
+
+    def _shares(self, map_: Map, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """(the entries of the first row, the source of each, which sources are read a block further in each row); None where
+        rows differ."""
+        width, ends = map_.size // self.count, np.cumsum(sizes)
+        if not width:
+            return None
+        first, second = (map_.at(np.arange(row * width, (row + 1) * width)) for row in (0, 1))
+        source = np.searchsorted(ends, np.maximum(first, 1))
+        moves = np.zeros(len(sizes), bool)
+        moves[source[first != second]] = True
+        blocks = sizes // self.count
+        inside = first - (ends - sizes)[source] <= blocks[source]
+        if (sizes[moves] % self.count).any() or not inside[moves[source] & (first > 0)].all():
+            return None
+        step = np.where((first > 0) & moves[source], blocks[source], 0)
+        table, some = map_.index.reshape(self.count, width), max(1, _BLOCK // width)
+        for start in range(1, self.count, some):
+            part = table[start : start + some]
+            if (part != first + np.arange(start, start + len(part))[:, None] * step).any():
+                return None
+        return first, source, moves
 
     def _split(self, map_: Map, n: int) -> tuple[str, Map | None]:
         if not map_.size:
