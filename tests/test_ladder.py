@@ -163,7 +163,7 @@ def test_large_graphs_are_tried_at_a_batch_of_1_first(monkeypatch: pytest.Monkey
 def test_large_rows_wait_for_the_witness_where_the_runs_are_plainly_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     spared: list[bool] = []
     rows = Prover._rows
-    monkeypatch.setattr(Prover, "_rows", lambda prover, sparing: spared.append(sparing()) or rows(prover, sparing))
+    monkeypatch.setattr(Prover, "_rows", lambda prover, sparing, *more: spared.append(sparing()) or rows(prover, sparing, *more))
     assert compare(model("y = Tanh(x)"), model("y = Sin(x)"), graphs=False).verdict is Verdict.DIFFERENT
     assert set(spared) == {True}
     spared.clear()
@@ -199,6 +199,19 @@ def test_rows_close_what_lies_behind_a_concat(perm: str, met: bool) -> None:
         assert attempt.prover is not None and not attempt.proved
         attempt.prover.row_counts = [2]
         assert attempt.prover.by_rows() is met
+
+
+@pytest.mark.parametrize(("last", "met"), [("Tanh(y0)", True), ("Sin(y0)", False)])
+def test_near_windows_over_the_budget_are_tried_in_part(last: str, met: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = "h = Mul(x, x) y0 = Add(h, x) y = Tanh(y0)"
+    two = f"o = Constant<value_float = 1.0>() h = Add(x, o) y0 = Mul(h, x) y = {last}"
+    with opened(model(one), model(two), Options(graphs=False, run=False)) as case:
+        for partly, most in ((False, 1e6), (True, 1.0), (True, 1e6)):
+            monkeypatch.setattr("graphcheck.kernel.proof.prover._PART", most)
+            (attempt,) = case.sizes.prove((), ("congruence",), lambda _: None)
+            assert attempt.prover is not None and not attempt.proved
+            attempt.prover.budget, attempt.prover.row_counts = 0.0, []
+            assert attempt.prover.by_windows(partly=partly) is (met and partly and most > 1)
 
 
 def test_rows_over_the_limit_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

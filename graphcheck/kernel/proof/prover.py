@@ -120,13 +120,13 @@ class Prover:
         ``sparing`` is asked, before the first row with very many elements behind it, whether to leave such rows alone.
         """
         if self.open_pairs():
-            self._rows(sparing)
+            self._rows(sparing, self.row_counts)
         return not self.open_pairs()
 
-    def by_windows(self) -> bool:
-        """Whether all outputs met in near windows."""
-        if self.open_pairs():
-            self._near()
+    def by_windows(self, *, partly: bool = False) -> bool:
+        """Whether all outputs met in near windows; ``partly``: where those cost too much, the first are looked at as rows are."""
+        if self.open_pairs() and not self._near() and partly:
+            self._rows(lambda: False, [1], _PART)
         return not self.open_pairs()
 
     def _check_time(self) -> None:
@@ -135,14 +135,14 @@ class Prover:
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
-    def _rows(self, sparing: Callable[[], bool]) -> None:
+    def _rows(self, sparing: Callable[[], bool], counts: Sequence[int], most: float = math.inf) -> None:
         """Rows are looked at in float64 first, on random free tensors: only those that look alike are evaluated exactly."""
         started = time.monotonic()
         tier = Tier("rows", draw_primes(self.seed, min(16, max(8, math.ceil(-math.log2(self.target) / 10) + 4))))
         domain, probe = Residues(tier.primes, self.seed), Float64(_Drawn(self.seed, self._leaf_size), bounds=False)
         first = Residues(tier.primes[:1], self.seed)  # most that look alike are not, which one prime tells
         risk = Risk(Degrees(self.terms), len(tier.primes))
-        for count in self.row_counts:
+        for count in counts:
             if not self.open_pairs():
                 break
             reducer = RowReducer(self.terms, count, self.shared)
@@ -153,8 +153,11 @@ class Prover:
                 row = None if self.shared(cls) else reducer.reduce(cls)
                 if row is None or self.terms.size(row) > ROW:
                     continue
-                if sum(map(self.terms.size, self.terms.order([row], values.__contains__))) > _LARGE_ROW and sparing():
+                behind = sum(map(self.terms.size, self.terms.order([row], values.__contains__)))
+                if behind > _LARGE_ROW and sparing():
                     continue
+                if (most := most - behind - _EACH) < 0:
+                    break
                 with np.errstate(all="ignore"):
                     value = values.made(row).value
                 for other, other_row in lookalikes.of(self.terms.size(cls), value, (cls, row)):
@@ -191,18 +194,21 @@ class Prover:
 
     # -- near ----------------------------------------------------------------------------------------------------
 
-    def _near(self) -> None:
+    def _near(self) -> bool:
+        """Whether they were within the budget."""
         started = time.monotonic()
         todo, risk, count = self._affordable(self.unmatched())
         tier = Tier("near", draw_primes(self.seed + 1, count))
         domain = Residues(tier.primes, self.seed + 1)
         cost = sum(_flops(self.terms, c) for c in todo) * count
-        if cost <= self.budget:
+        fits = cost <= self.budget
+        if fits:
             why = Window("near", 0, count, risk.log2(count))
             self._evaluate_near(todo, domain, tier, why)
         else:
             tier.name = "near (skipped: over budget)"
         self._close(tier, domain, risk, started)
+        return fits
 
     def _affordable(self, todo: list[int]) -> tuple[list[int], Risk, int]:
         """The terms whose degrees and heights are low enough for the error probability, the risk that they bring, and how
@@ -333,6 +339,7 @@ class _Drawn(dict[tuple[Any, ...], np.ndarray]):
 
 
 _LARGE_ROW = 4e6  # elements behind a row
+_PART, _EACH = 1.5e8, 2e3  # elements that are looked at so, a class counting for so many besides
 _KEPT = 2**25  # numbers of exact values that are kept for later rows, and of float64 ones
 
 

@@ -17,7 +17,7 @@ _FEW, _BLOCK = 64, 2**20  # places of a row that are looked at first, and entrie
 
 
 class RowReducer:
-    """Rewrites a class of ``count`` rows that are all treated alike into the class of one such row."""
+    """Rewrites a class of ``count`` rows that are all treated alike into the class of one such row; of one row, as it is."""
 
     def __init__(self, terms: Terms, count: int, shared: Callable[[int], bool]) -> None:
         self.terms, self.count, self.shared = terms, count, shared
@@ -60,6 +60,10 @@ class RowReducer:
             return None
         if self._is_shared(cls):
             return terms.leaf(("row", cls, count), term.size // count)
+        if count == 1:
+            parts = [a if terms.find(a) in terms.arrays else self._row(a) for a in term.args]
+            made = [part for part in parts if part is not None]
+            return terms.make(term, made) if term.args and len(made) == len(parts) else None
         match term.verb:
             case Ew(fn, maps):
                 views = [self._view(a, m, term.size) for a, m in zip(term.args, maps, strict=True)]
