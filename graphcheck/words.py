@@ -51,7 +51,7 @@ def dims(shape: object, limit: int = LONGEST) -> str:
     return "×".join("?" if dim is None else short(dim, limit) for dim in shape) or "scalar"
 
 
-def shapes(of: Mapping[str, Sequence[int]]) -> str:
+def shapes(of: Mapping[str, Sequence[int | str]]) -> str:
     """Named shapes, as ``--shape`` takes them: ``x=2x3x224x224, ...``."""
     return ", ".join(f"{name}={'x'.join(map(str, shape)) or 'scalar'}" for name, shape in of.items()) or "no inputs"
 

@@ -182,7 +182,7 @@ def test_the_error_probability_is_what_the_explanation_says(
     """The formula of the page on the numbers that its command records gives the probability that it prints."""
     run(Page(DOCS / "explanation.md"), tmp_path, monkeypatch, capsys)
     text = PAGES["explanation.md"].text
-    printed = re.search(r"= ([\d.e-]+), the number printed", text)
+    printed = re.search(r"= ([\d.e-]+)\s+That is the number printed", text)
     proof = json.loads((tmp_path / "vit.json").read_text())["proof"]
     total = 0.0
     for tier in proof["tiers"]:

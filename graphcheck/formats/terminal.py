@@ -34,6 +34,8 @@ def show_notes(terminal: Terminal, notes: list[str]) -> None:
 def show_analysis(terminal: Terminal, result: dict[str, Any]) -> None:
     """The answer of ``analyze``."""
     show_model(terminal, result["model"])
+    for size in result["model"].get("sizes") or []:
+        _show_size(terminal, size)
     # Every CNN is full of ordinary convolutions: they are counted, and named in the JSON.
     sites = [site for site in result["patch_embeddings"] if not site.get("ordinary")]
     ordinary = len(result["patch_embeddings"]) - len(sites)
@@ -43,6 +45,19 @@ def show_analysis(terminal: Terminal, result: dict[str, Any]) -> None:
         show_site(terminal, site)
     for refusal in result["refusals"]:
         terminal.say(f"  left alone: {short(refusal['node'])}: {safe(refusal['reason'])}", "yellow")
+
+
+def _show_size(terminal: Terminal, size: dict[str, Any]) -> None:
+    """What a model does with one of its free sizes."""
+    mixed = size["mixed"]
+    at = f" ({short(mixed['node'])})" if mixed is not None and mixed["node"] else ""
+    told = "every row by itself" if mixed is None else f"{safe(mixed['reason'])}{at}"
+    terminal.say(f"  {short(size['symbol'])}: {told}", "dim" if mixed is None else "yellow")
+    if breaks := size["breakpoints"]:
+        nodes = ", ".join(dict.fromkeys(short(row["node"]) for row in breaks))
+        terminal.say(f"  {short(size['symbol'])}: changes at {', '.join(str(row['size']) for row in breaks)} ({nodes})", "yellow")
+    for row in size["declared"]:
+        terminal.say(f"  output {short(row['output'])}: {safe(row['reason'])}", "yellow")
 
 
 def show_site(terminal: Terminal, site: dict[str, Any]) -> None:
@@ -219,6 +234,11 @@ def _show_proof(terminal: Terminal, proof: dict[str, Any]) -> None:
         terminal.say(f"  proof: {', '.join(parts)}")
     for text in proof.get("assumptions") or []:
         terminal.say(f"  assuming: {safe(text)}", "dim")
+    for symbol, limit in (proof.get("limits") or {}).items():
+        tried = ", ".join(map(str, limit["sizes"]))
+        left = [str(row["size"]) for row in limit["breakpoints"] if not row["tried"]]
+        also = f"; not tried are the breakpoints {', '.join(left)}" if left else ""
+        terminal.say(f"  {short(symbol)}: at {tried} alone, since {safe(limit['reason'])}{also}", "dim")
     constants = proof.get("constants") or []
     for constant in constants[:8]:
         known = (key for key in ("elements", "ulps", "roundings", "room") if key in constant)

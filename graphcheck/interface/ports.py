@@ -170,7 +170,12 @@ def shapes(
 
 
 def symbols(interface: Interface) -> dict[str, tuple[str, int]]:
-    """Dims of the inputs that are free in both models, as name -> (input, axis) of its first use.
+    """Dims of the inputs that are free in both models, as name -> (input, axis) of its first use."""
+    return {name: first for name, (first, *_) in places(interface).items()}
+
+
+def places(interface: Interface) -> dict[str, list[tuple[str, int]]]:
+    """Dims of the inputs that are free in both models, as name -> (input, axis) wherever they stand.
 
     A symbolic dim goes by its name, one that neither model names by its place, such as ``x[0]``.
     """
@@ -183,13 +188,11 @@ def symbols(interface: Interface) -> dict[str, tuple[str, int]]:
         for axis, dim in enumerate(port.shape or ())
         if not isinstance(dim, int)
     ]
-    found: dict[str, tuple[str, int]] = {}
-    seen: set[Any] = set()
+    found: dict[Any, tuple[str, dict[tuple[str, int], None]]] = {}
     for root, dim, pair, axis in sorted(dims, key=lambda row: row[1] is None):
-        if root not in seen and root not in groups.size:
-            found[_place(pair, axis) if dim is None else dim] = (pair.key, axis)
-            seen.add(root)
-    return found
+        if root not in groups.size:
+            found.setdefault(root, (_place(pair, axis) if dim is None else dim, {}))[1][pair.key, axis] = None
+    return {name: list(places) for name, places in found.values()}
 
 
 def _place(pair: PortPair, axis: int) -> str:

@@ -8,7 +8,7 @@ of its inputs and attributes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class Trace:
     outputs: list[Value]
     opaque: list[str]
     rules: dict[ir.Node, tuple[str, ...]]  # those that were applied while a node was told in verbs
+    sizings: Sequence[Any] = ()  # of :mod:`graphcheck.kernel.every`, one for each free size that was asked about
 
 
 class Interpreter:
@@ -122,11 +123,10 @@ class Interpreter:
                     f"{node.op_type} of operator set {node.version} is not evaluated, only from {_OLDEST} on", node.name
                 )
             if node.op_type in control.OPS:
-                return control.OPS[node.op_type](
-                    self.m, node, inputs, lambda g, xs: self._subgraph(g, xs, env, attributes, opsets)
-                )
+                body = control.Body(self.m, lambda g, xs: self._subgraph(g, xs, env, attributes, opsets))
+                return self._controlled(node, inputs, body)
             if node.op_type in sequence.OPS:
-                return sequence.OPS[node.op_type](self.m, node, inputs)
+                return self._sequenced(node, inputs)
             if _COMPUTED.isdisjoint(map(type, inputs)) and not _sums_floats(node, inputs):
                 return self._fold(node, inputs)
         if list in map(type, inputs):
@@ -155,17 +155,29 @@ class Interpreter:
             if node.attributes and any(node.attr(name, 0) not in (0, 1) for name in _FLAGS):
                 raise Untaught(f"{node.op_type} with a flag that is neither 0 nor 1: runtimes differ", node.name)
             if op is not None:
-                result = op(self.m, node, *inputs)
-                self._check_symbols(node, inputs, result)
-                if node.domain == "" and node.op_type in WRAPPING:
-                    result = arithmetic.wrapped(self.m, result)
-                return result if isinstance(result, tuple) else (result,)
+                return self._told(op, node, inputs)
             body = function_body(self.m.memo, node, inputs, self.model.opset_imports)
             if body is not None:
                 return self._call(body, inputs, self._given(body, node), body.opset_imports)
         except Untaught as error:
             self.opaque.append(f"{node.name}: {error.reason}")
         return self._opaque(node, inputs)
+
+    def _told(self, op: Callable[..., Any], node: Node, inputs: Sequence[Value]) -> Sequence[Value]:
+        """What an operator with a taught meaning gives."""
+        result = op(self.m, node, *inputs)
+        self._check_symbols(node, inputs, result)
+        if node.domain == "" and node.op_type in WRAPPING:
+            result = arithmetic.wrapped(self.m, result)
+        return result if isinstance(result, tuple) else (result,)
+
+    def _controlled(self, node: Node, inputs: list[Any], body: control.Body) -> list[Any]:
+        """What an operator with a subgraph gives."""
+        return control.OPS[node.op_type](self.m, node, inputs, body)
+
+    def _sequenced(self, node: Node, inputs: list[Any]) -> list[Any]:
+        """What an operator on sequences gives."""
+        return sequence.OPS[node.op_type](self.m, node, inputs)
 
     def _check_symbols(self, node: Node, inputs: Sequence[Value], result: Any) -> None:
         """Raise :class:`Undecided` where something is computed of a NaN or +inf: they may be moved, and chosen by Where."""

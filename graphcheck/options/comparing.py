@@ -45,6 +45,11 @@ class Options(Group):
         help="the values that an input (or, without NAME=, every input) takes: restricts the claim; repeatable",
         doc='(low, high) by input name, ``""`` for every input: what is claimed, and where a witness may lie.',
     )
+    every: Sequence[str] = option(
+        (), "--every", of="compare guard sweep", panel=CLAIM, metavar="DIM", takes=str, repeatable=True, check=values.names,
+        help="the proof has to hold at every size of a free dim: its name, batch (the leading one) or all; repeatable",
+        doc="Free dims at whose every size the proof has to hold: names, ``batch`` (the leading one) or ``all``.",
+    )
     fix: Mapping[str, float] = option(
         {}, "--fix", of="compare", panel=CLAIM, metavar="NAME=NUMBER", takes=str, repeatable=True,
         parse=values.parse_numbers, check=values.numbers,

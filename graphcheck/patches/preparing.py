@@ -16,6 +16,7 @@ from graphcheck.graphs import walk
 from graphcheck.patches.analyze import Analyzed, analyzed
 from graphcheck.patches.inlining import inlined
 from graphcheck.patches.site import Refusal
+from graphcheck.patches.sizes import sizes
 
 SCHEMA = "graphcheck/analyze/1"
 
@@ -48,10 +49,11 @@ def analyze_json(model: ir.Model, seen: Analyzed | None = None) -> dict[str, Any
 
     ``seen`` is what :func:`prepared` gave for the model, if it has been asked.
     """
-    analysis = (seen or prepared(model)).analysis
+    seen = seen or prepared(model)
+    analysis = seen.analysis
     return {
         "schema": SCHEMA,
-        "model": model_.summary(model),
+        "model": {**model_.summary(model), "sizes": sizes(seen.model, seen.runs[0].tracer.sizings)},
         "patch_embeddings": [site.to_json() for site in analysis.sites],
         "refusals": [refusal.to_json() for refusal in analysis.refusals],
     }

@@ -18,8 +18,10 @@ import onnx_ir as ir
 
 from graphcheck.errors import Exhausted, Oversized, Undecided
 from graphcheck.files import model as model_
+from graphcheck.interface import ports
 from graphcheck.kernel import geometry
-from graphcheck.kernel.interpreter import Env, Interpreter
+from graphcheck.kernel.every import Symbol, Typed
+from graphcheck.kernel.interpreter import Env
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.terms.maps import Map
@@ -170,16 +172,22 @@ def _assign(symbols: Mapping[str, bool], batch: int, others: Sequence[int]) -> S
 
 
 def _run(model: ir.Model, algebra: Algebra, sizes: Sizes, number: int) -> Trial:
-    tracer = _Tracer(model, algebra, sizes, number)
-    inputs: dict[str, Value] = {}
+    shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
+    dtypes: dict[str, np.dtype[Any]] = {}
     for at, value in enumerate(model_.required_inputs(model)):
         shape = _shape(at, value, sizes)
-        if shape is None or value.dtype is None or value.name is None:
-            continue
-        inputs[value.name] = tracer.free(("input", at), shape, np.dtype(value.dtype.numpy()))
-    tracer.trace(inputs)
+        if shape is not None and value.dtype is not None and value.name is not None:
+            shapes[value.name], dtypes[value.name] = (value.name, shape), np.dtype(value.dtype.numpy())
+    tracer = _Tracer(model, algebra, sizes, number, _free(model, shapes) if number == 0 else ())
+    tracer.trace({name: tracer.free(("input", name), shape, dtypes[name]) for name, shape in shapes.values()})
     values = {v: x for v, x in tracer.env.items() if not isinstance(x, _Lost)}
     return Trial(sizes, algebra, values, tracer.products, tracer.computed, tuple(tracer.lost), tracer)
+
+
+def _free(model: ir.Model, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> list[Symbol]:
+    """The free dims of the inputs, at the sizes of these shapes."""
+    places = ports.places(ports.pair_interfaces(model, model))
+    return [Symbol.at(name, there, shapes) for name, there in places.items() if all(key in shapes for key, _ in there)]
 
 
 class _Lost:
@@ -189,11 +197,11 @@ class _Lost:
 _LOST: Any = _Lost()
 
 
-class _Tracer(Interpreter):
+class _Tracer(Typed):
     """The interpreter, with contractions cut off and failures passed over."""
 
-    def __init__(self, model: ir.Model, algebra: Algebra, sizes: Sizes, number: int) -> None:
-        super().__init__(model, algebra)
+    def __init__(self, model: ir.Model, algebra: Algebra, sizes: Sizes, number: int, free: Sequence[Symbol]) -> None:
+        super().__init__(model, algebra, free)
         self.sizes, self.number = sizes, number
         self.env: Env = {}
         self.products: dict[ir.Node, Given] = {}
@@ -203,12 +211,13 @@ class _Tracer(Interpreter):
 
     def trace(self, inputs: Mapping[str, Value]) -> None:
         """Fill ``env`` for the main graph."""
-        graph = self.model.graph
+        graph, inputs = self.model.graph, self.typed(inputs)
         for value in graph.inputs:
             if value.name not in graph.initializers:
                 self.env[value] = inputs.get(value.name or "", _LOST)
         self._constants(graph, self.env)
         self._nodes(graph, self.env, {}, self.model.opset_imports)
+        self.settle([self.env.get(v) for v in graph.outputs])
 
     def free(self, key: tuple[Any, ...], shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
         """A tensor of its own, not to be told apart by value."""
@@ -261,7 +270,9 @@ class _Tracer(Interpreter):
         domain = "" if source.domain == "ai.onnx" else source.domain
         inputs = [None if v is None else self.env[v] for v in source.inputs]
         if (domain, source.op_type) == ("", "ConvTranspose"):
-            return self._upward(self._resolve(source, {}, opsets, inputs), *inputs[:2])
+            upward = self._resolve(source, {}, opsets, inputs)
+            found = self._upward(upward, *inputs[:2])
+            return found and self.see(upward, inputs, found)
         if (domain, source.op_type) not in CONTRACTIONS:
             return None
         node = self._resolve(source, {}, opsets, inputs)
@@ -275,7 +286,7 @@ class _Tracer(Interpreter):
         shape, like = self._shape(node, inputs, pair), inputs[0 if pair is None else pair[0]]
         if shape is None or like is None:
             return None
-        return [self.free(("product", next(self._fresh)), shape, like.dtype)]
+        return self.see(node, inputs, [self.free(("product", next(self._fresh)), shape, like.dtype)])
 
     def _upward(self, node: Node, x: Value, w: Value) -> Sequence[Value] | None:
         """The result of a ConvTranspose by a dense constant; its shape is that of one channel of one image."""

@@ -13,7 +13,7 @@ from graphcheck.parting import reduction
 from graphcheck.parting.alignment import Alignment
 from graphcheck.parting.curve import first_curve
 from graphcheck.verdict import Comparison, Verdict
-from graphcheck.verdicts import contrary, fitting
+from graphcheck.verdicts import contrary, every, fitting
 from graphcheck.verdicts.case import Case, opened
 from graphcheck.verdicts.evidence import Evidence, Judged
 from graphcheck.verdicts.executions import Executions
@@ -31,7 +31,9 @@ def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Compari
     with opened(a, b, options) as case:
         evidence = Evidence(Executions(case.sources, case.models, case.interface, case.options, case.given))
         evidence.timings["read"] = case.seconds
-        verdict, reason = _judged(case, evidence)
+        if case.options.every:
+            every.asked(case)
+        verdict, reason = every.held(case, evidence, _judged(case, evidence))
         nothing = verdict is Verdict.UNDECIDED and fitting.fits_nothing(evidence)
         found = fitting.fits(case) if nothing and case.options.inputs is None else []
     if found:

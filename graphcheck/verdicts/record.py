@@ -33,10 +33,23 @@ def error_probability(attempts: Sequence[Attempt]) -> float:
 
 def proved(attempts: Sequence[Attempt], sizes: Sizes) -> str:
     """The sentence of a proof: for which inputs, and how sure."""
-    shapes = "; ".join(dict.fromkeys(words.shapes(a.shapes) for a in attempts)) + _at_samples(attempts, sizes)
+    shapes = _shapes(attempts, sizes) + _at_samples(attempts, sizes)
     probability = error_probability(attempts)
     how = f"with an error probability of at most {probability:.1e}" if tiers(attempts) else "by congruence alone"
-    return f"the same function in exact arithmetic, for every input of shape {shapes}, {how}"
+    every = "".join(f"every {size_of(sizes, name)} and " for name in sizes.free.every(attempts))
+    return f"the same function in exact arithmetic, for {every}every input of shape {shapes}, {how}"
+
+
+def size_of(sizes: Sizes, name: str) -> str:
+    """How a free size is called: the batch where it stands first."""
+    return "batch size" if sizes.free.places[name][0][1] == 0 else f"size of {words.short(name)}"
+
+
+def _shapes(attempts: Sequence[Attempt], sizes: Sizes) -> str:
+    """The shapes of a proof, with the name of what may have any size in its place."""
+    named = {place: words.short(name) for name in sizes.free.every(attempts) for place in sizes.free.places[name]}
+    found = [{k: tuple(named.get((k, i), n) for i, n in enumerate(s)) for k, s in a.shapes.items()} for a in attempts]
+    return "; ".join(dict.fromkeys(words.shapes(each) for each in found))
 
 
 def _at_samples(attempts: Sequence[Attempt], sizes: Sizes) -> str:
@@ -133,6 +146,8 @@ def proof(
         else "equal keys in a store of hash-consed expressions; constants by their bytes",
         "assumptions": [*_assumptions(attempts, sizes), _EXACT],
         "shapes": [{k: list(s) for k, s in a.shapes.items()} for a in attempts],
+        "every": sizes.free.every(attempts),
+        "limits": sizes.free.limits(attempts),
         "counts": {"classes": sum(len(p.terms.terms) for p in pairs), "merges": sum(len(p.terms.joins) for p in pairs)},
         "constants": constants,
         "steps": steps,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Untaught
+from graphcheck.kernel.ops import rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.values.bounds import limits
@@ -367,7 +368,7 @@ _NO_NODE = Node("", "", 0, "", {}, 0, 0, (), ())
 
 _UNARY = "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Erf Exp Floor Log Round Sin Sinh Sqrt Tan Tanh"
 
-OPS: dict[str, Callable[..., Any]] = {
+_ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "Add": binary("add"),
     "Sub": binary("sub"),
     "Mul": binary("mul"),
@@ -403,8 +404,11 @@ OPS: dict[str, Callable[..., Any]] = {
     "Swish": swish,
     "HardSigmoid": hard_sigmoid,
     "Cast": cast,
-    "CastLike": cast_like,
-    "DequantizeLinear": dequantize,
-    "QuantizeLinear": quantize,
     **{name: unary(name.lower()) for name in _UNARY.split()},
+}
+OPS: dict[str, Callable[..., Any]] = {
+    **rows.ops(rows.elementwise, _ELEMENTWISE),
+    "CastLike": rows.Op(cast_like, rows.identity),
+    "DequantizeLinear": rows.Op(dequantize, rows.quantized),
+    "QuantizeLinear": rows.Op(quantize, rows.quantized),
 }

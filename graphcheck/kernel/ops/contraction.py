@@ -12,6 +12,7 @@ import numpy as np
 from graphcheck import limits
 from graphcheck.errors import Refused, Untaught
 from graphcheck.kernel.geometry import Window, im2col_form
+from graphcheck.kernel.ops import rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 
@@ -204,11 +205,11 @@ def _shift(m: Algebra, x: Some, zero: Value, axis: int | None) -> Some:
 
 
 OPS: dict[str, Callable[..., Any]] = {
-    "MatMul": matmul,
-    "Gemm": gemm,
-    "Einsum": einsum,
-    "Conv": conv,
-    "ConvTranspose": conv_transpose,
-    "MatMulInteger": matmul_integer,
-    "ConvInteger": conv_integer,
+    "MatMul": rows.Op(matmul, rows.multiplied),
+    "Gemm": rows.Op(gemm, rows.gemm),
+    "Einsum": rows.Op(einsum, rows.einsum),
+    "Conv": rows.Op(conv, rows.first),
+    "ConvTranspose": rows.Op(conv_transpose, rows.first),
+    "MatMulInteger": rows.Op(matmul_integer, rows.scaled_product(1, columns=(3,))),
+    "ConvInteger": rows.Op(conv_integer, rows.first),
 }

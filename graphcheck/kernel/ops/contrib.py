@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Untaught
-from graphcheck.kernel.ops import arithmetic, contraction, decoders, quantized, reduction
+from graphcheck.kernel.ops import arithmetic, contraction, decoders, quantized, reduction, rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 
@@ -188,22 +188,27 @@ def guarded(op: Callable[..., Any], known: str) -> Callable[..., Any]:
 _CONV = "auto_pad dilations group kernel_shape pads strides activation activation_params"
 _GEMM = "alpha beta transA transB activation activation_alpha activation_beta activation_gamma"
 _ATTENTION = "num_heads qkv_hidden_sizes scale unidirectional do_rotary mask_filter_value past_present_share_buffer"
+_HEADS = "num_heads scale unidirectional mask_filter_value"
 _MATMUL = "alpha transA transB transBatchA transBatchB"
 
+_ENTRIES: dict[str, tuple[Callable[..., Any], str, rows.Rule]] = {
+    "FusedMatMul": (fused_matmul, _MATMUL, rows.fused_product),
+    "TransposeMatMul": (fused_matmul, _MATMUL, rows.fused_product),
+    "FusedConv": (fused_conv, _CONV, rows.batched((0, 3))),
+    "FusedGemm": (fused_gemm, _GEMM, rows.gemm),
+    "Gelu": (gelu, "", rows.elementwise),
+    "BiasGelu": (gelu, "", rows.elementwise),
+    "FastGelu": (fast_gelu, "", rows.elementwise),
+    "QuickGelu": (quick_gelu, "alpha", rows.elementwise),
+    "SkipLayerNormalization": (skip_layer_normalization, "epsilon", rows.off(lambda see: (-1,))),
+    "SkipSimplifiedLayerNormalization": (skip_simplified, "epsilon", rows.off(lambda see: (-1,))),
+    "Attention": (attention, _ATTENTION, rows.attention),
+    "MultiHeadAttention": (multi_head_attention, _HEADS, rows.batched((0, 1, 2, 4, 6, 7), also=(5,))),
+    **quantized.CONTRIB,
+    **decoders.CONTRIB,
+}
 OPS: dict[str, Callable[..., Any]] = {
-    "FusedMatMul": guarded(fused_matmul, _MATMUL),
-    "TransposeMatMul": guarded(fused_matmul, _MATMUL),
-    "FusedConv": guarded(fused_conv, _CONV),
-    "FusedGemm": guarded(fused_gemm, _GEMM),
-    "Gelu": guarded(gelu, ""),
-    "BiasGelu": guarded(gelu, ""),
-    "FastGelu": guarded(fast_gelu, ""),
-    "QuickGelu": guarded(quick_gelu, "alpha"),
-    "SkipLayerNormalization": guarded(skip_layer_normalization, "epsilon"),
-    "SkipSimplifiedLayerNormalization": guarded(skip_simplified, "epsilon"),
-    "Attention": guarded(attention, _ATTENTION),
-    "MultiHeadAttention": guarded(multi_head_attention, "num_heads scale unidirectional mask_filter_value"),
-    **{name: guarded(op, known) for name, (op, known) in {**quantized.CONTRIB, **decoders.CONTRIB}.items()},
+    name: rows.Op(guarded(op, known), rule) for name, (op, known, rule) in _ENTRIES.items()
 }
 
 
@@ -244,10 +249,14 @@ def image_scaler(m: Algebra, node: Node, x: Some) -> Some:
 # Operators that onnxruntime registers in ONNX's own domain, where ONNX has none of that name, not yet or no more.
 # Source: onnxruntime/core/graph/contrib_ops/contrib_defs.cc and onnx_deprecated_operators.cc
 IN_ONNX_DOMAIN: dict[str, Callable[..., Any]] = {
-    "SimplifiedLayerNormalization": guarded(reduction.simplified_layer_normalization, "axis epsilon stash_type"),
-    "ThresholdedRelu": guarded(thresholded_relu, "alpha"),
-    "Affine": _old(affine, "alpha beta"),
-    "Scale": _old(lambda m, node, x: contraction.scaled(m, x, node.attr("scale", 1.0)), "scale"),
-    "ScaledTanh": _old(scaled_tanh, "alpha beta"),
-    "ImageScaler": _old(image_scaler, "scale bias"),
+    "SimplifiedLayerNormalization": rows.Op(
+        guarded(reduction.simplified_layer_normalization, "axis epsilon stash_type"), rows.off(rows.behind(-1))
+    ),
+    "ThresholdedRelu": rows.Op(guarded(thresholded_relu, "alpha"), rows.elementwise),
+    "Affine": rows.Op(_old(affine, "alpha beta"), rows.elementwise),
+    "Scale": rows.Op(
+        _old(lambda m, node, x: contraction.scaled(m, x, node.attr("scale", 1.0)), "scale"), rows.elementwise
+    ),
+    "ScaledTanh": rows.Op(_old(scaled_tanh, "alpha beta"), rows.elementwise),
+    "ImageScaler": rows.Op(_old(image_scaler, "scale bias"), rows.first),
 }

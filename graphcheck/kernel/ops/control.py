@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +14,26 @@ from graphcheck.errors import Endless, Undecided
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor
 from graphcheck.kernel.ops.node import Node
 
-Body = Callable[[ir.Graph, Sequence[Any]], list[Any]]
+
+@dataclasses.dataclass(frozen=True)
+class Body:
+    """What an operator may do with its subgraphs: ``run`` gives the outputs of one at its inputs."""
+
+    m: Algebra
+    run: Callable[[ir.Graph, Sequence[Any]], list[Any]]
+
+    def __call__(self, graph: ir.Graph, inputs: Sequence[Any]) -> list[Any]:
+        """The outputs of a subgraph."""
+        return self.run(graph, inputs)
+
+    def take(self, x: Some, at: int, axis: int) -> Some:
+        """The slice of ``x`` at one index of ``axis``."""
+        return take(self.m, x, at, axis)
+
+    def stack(self, node: Node, parts: list[Some], axis: int, declared: ir.Value) -> Some:
+        """Equal shapes along a new axis."""
+        return stack(self.m, node, parts, axis, declared)
+
 
 _MAX_TRIPS = 10_000
 
@@ -55,7 +75,7 @@ def loop(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
             column.append(value)
         trip += 1
     declared = graph.outputs[1 + len(state) :]
-    return [*state, *(stack(m, node, column, 0, value) for column, value in zip(scanned, declared, strict=True))]
+    return [*state, *(body.stack(node, column, 0, value) for column, value in zip(scanned, declared, strict=True))]
 
 
 def scan(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
@@ -73,7 +93,7 @@ def scan(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
     scanned: list[list[Some]] = [[] for _ in range(outputs)]
     for trip in range(trips):
         at = [trips - 1 - trip if back else trip for back in backwards]
-        slices = [take(m, x, i, axis) for x, i, axis in zip(data, at, axes, strict=True)]
+        slices = [body.take(x, i, axis) for x, i, axis in zip(data, at, axes, strict=True)]
         results = body(graph, [*state, *slices])
         state = results[: len(state)]
         for column, value in zip(scanned, results[len(state) :], strict=True):
@@ -82,7 +102,7 @@ def scan(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
     out_backwards = node.attr("scan_output_directions") or [0] * outputs
     columns = [column[::-1] if back else column for column, back in zip(scanned, out_backwards, strict=True)]
     declared = graph.outputs[len(state) :]
-    stacked = (stack(m, node, c, axis, value) for c, axis, value in zip(columns, out_axes, declared, strict=True))
+    stacked = (body.stack(node, c, axis, value) for c, axis, value in zip(columns, out_axes, declared, strict=True))
     return [*state, *stacked]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Untaught
+from graphcheck.kernel.ops import rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 
@@ -146,8 +147,9 @@ def matmul_nbits(m: Algebra, node: Node, a: Some, b: Some, scales: Some, *more: 
 
 
 _GROUPED = "num_heads kv_num_heads scale do_rotary rotary_interleaved local_window_size softcap smooth_softmax"
-CONTRIB: dict[str, tuple[Callable[..., Any], str]] = {
-    "RotaryEmbedding": (rotary_embedding, "interleaved is_packed_batching num_heads rotary_embedding_dim scale"),
-    "GroupQueryAttention": (group_query_attention, _GROUPED),
-    "MatMulNBits": (matmul_nbits, "K N accuracy_level bits block_size"),
+_ROTARY = "interleaved is_packed_batching num_heads rotary_embedding_dim scale"
+CONTRIB: dict[str, tuple[Callable[..., Any], str, rows.Rule]] = {
+    "RotaryEmbedding": (rotary_embedding, _ROTARY, rows.batched((0,), also=(1,))),
+    "GroupQueryAttention": (group_query_attention, _GROUPED, rows.batched((0, 1, 2, 3, 4, 5))),
+    "MatMulNBits": (matmul_nbits, "K N accuracy_level bits block_size", rows.times_fixed),
 }

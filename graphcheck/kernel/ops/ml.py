@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Refused, Untaught
-from graphcheck.kernel.ops import arithmetic
+from graphcheck.kernel.ops import arithmetic, rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor
 from graphcheck.kernel.ops.node import Node
 
@@ -210,13 +210,14 @@ def tree_classifier(m: Algebra, node: Node, x: Some) -> tuple[Some, Some]:
     return _labelled(m, node, scores if node.attr("base_values") is None else m.add(scores, _vector(node, "base_values")), rows)
 
 
-OPS: dict[str, Callable[..., Any]] = {
-    "Scaler": scaler,
-    "Normalizer": normalizer,
-    "ArrayFeatureExtractor": features,
+_TABLES: dict[str, Callable[..., Any]] = {
     "LinearRegressor": linear_regressor,
     "LinearClassifier": linear_classifier,
     "TreeEnsembleRegressor": tree_regressor,
     "TreeEnsembleClassifier": tree_classifier,
     "TreeEnsemble": tree_regressor,
+    "Scaler": scaler,
+    "Normalizer": normalizer,
+    "ArrayFeatureExtractor": features,
 }
+OPS: dict[str, Callable[..., Any]] = rows.ops(rows.table, _TABLES)

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphcheck import limits
 from graphcheck.errors import Refused, Undecided, Untaught
-from graphcheck.kernel.ops import reference
+from graphcheck.kernel.ops import reference, rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.terms.verbs import Ew, Move
@@ -267,16 +267,35 @@ def _on_the_edge(node: Node, n: int, scale: float) -> bool:
     return bool((np.abs(at - np.rint(at)) < 1e-4).any())
 
 
+_ROWS: dict[str, rows.Rule] = {
+    "Concat": rows.joined,
+    "DepthToSpace": rows.first,
+    "Expand": rows.expanded,
+    "Flatten": rows.flattened,
+    "Gather": rows.gathered,
+    "GatherND": rows.gathered_nd,
+    "OneHot": rows.one_hot,
+    "Reshape": rows.reshaped,
+    "ScatterElements": rows.gathered_elements,
+    "Slice": rows.sliced,
+    "SpaceToDepth": rows.first,
+    "Split": rows.split,
+    "Squeeze": rows.squeezed,
+    "Tile": rows.tiled,
+    "Transpose": rows.transposed,
+    "Trilu": rows.triangle,
+    "Unsqueeze": rows.unsqueezed,
+}
 OPS: dict[str, Callable[..., Any]] = {
-    **dict.fromkeys(DATA, move),
-    "Pad": pad,
-    "GatherElements": gather_elements,
+    **{name: rows.Op(move, _ROWS.get(name, rows.mixed)) for name in DATA},
+    "Pad": rows.Op(pad, rows.padded),
+    "GatherElements": rows.Op(gather_elements, rows.gathered_elements),
     "EyeLike": eye_like,
-    "Scatter": scatter,
-    "Identity": identity,
-    "Dropout": dropout,
+    "Scatter": rows.Op(scatter, rows.gathered_elements),
+    "Identity": rows.Op(identity, rows.identity),
+    "Dropout": rows.Op(dropout, rows.identity),
     "Shape": shape,
     "Size": size,
-    "Resize": lambda m, node, *xs: (resize if node.version >= 11 else upsample)(m, node, *xs),
-    "Upsample": upsample,
+    "Resize": rows.Op(lambda m, node, *xs: (resize if node.version >= 11 else upsample)(m, node, *xs), rows.resized),
+    "Upsample": rows.Op(upsample, rows.resized),
 }

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Refused, Undecided, Untaught
-from graphcheck.kernel.ops import contraction, contrib, movement, reduction
+from graphcheck.kernel.ops import contraction, contrib, movement, reduction, rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 
@@ -176,13 +176,16 @@ def upsample(m: Algebra, node: Node, x: Some) -> Some:
 _POOL = "auto_pad kernel_shape dilations strides pads ceil_mode"
 _CONV = "auto_pad kernel_shape dilations strides pads group activation activation_params"
 
-OPS: dict[str, Callable[..., Any]] = {
+_IMAGES: dict[str, Callable[..., Any]] = {
     "ReorderInput": contrib.guarded(reorder_input, "channels_last"),
     "ReorderOutput": contrib.guarded(reorder_output, "channels channels_last"),
-    "Conv": contrib.guarded(conv, _CONV),
-    "MaxPool": contrib.guarded(pool(reduction.max_pool), f"{_POOL} storage_order"),
     "AveragePool": contrib.guarded(pool(reduction.average_pool), f"{_POOL} count_include_pad"),
     "GlobalMaxPool": contrib.guarded(pool(reduction.global_pool("max")), ""),
     "GlobalAveragePool": contrib.guarded(pool(reduction.global_pool("mean")), ""),
     "Upsample": contrib.guarded(upsample, "scales mode coordinate_transformation_mode"),
+}
+OPS: dict[str, Callable[..., Any]] = {
+    **rows.ops(rows.first, _IMAGES),
+    "Conv": rows.Op(contrib.guarded(conv, _CONV), rows.batched((0, 3))),
+    "MaxPool": rows.Op(contrib.guarded(pool(reduction.max_pool), f"{_POOL} storage_order"), rows.pooled),
 }

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Refused, Untaught
-from graphcheck.kernel.ops import arithmetic, contraction, recurrent, reduction
+from graphcheck.kernel.ops import arithmetic, contraction, recurrent, reduction, rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 
@@ -150,19 +150,22 @@ def _through(m: Algebra, x: Some) -> Some:
     return m.mul(m.sub(m.ew("min", m.ew("max", whole, nothing), most), zero), scale)
 
 
-STANDARD: dict[str, Callable[..., Any]] = {"QLinearMatMul": matmul, "QLinearConv": conv}
+STANDARD: dict[str, Callable[..., Any]] = {
+    "QLinearMatMul": rows.Op(matmul, rows.scaled_product(3, columns=(4, 5))),
+    "QLinearConv": rows.Op(conv, rows.first),
+}
 
 _CONV = "auto_pad dilations group kernel_shape pads strides channels_last"
-CONTRIB: dict[str, tuple[Callable[..., Any], str]] = {
-    "QuantizeLinear": (arithmetic.quantize, "axis"),
-    "DequantizeLinear": (arithmetic.dequantize, "axis"),
-    "QLinearConv": (conv, _CONV),
-    "QLinearAdd": (binary("add"), ""),
-    "QLinearMul": (binary("mul"), ""),
-    "QLinearSigmoid": (unary(lambda m, node, x: m.sigmoid(x)), ""),
-    "QLinearLeakyRelu": (unary(arithmetic.leaky_relu), "alpha"),
-    "QLinearGlobalAveragePool": (unary(reduction.global_pool("mean")), "channels_last"),
-    "QGemm": (gemm, "alpha transA transB"),
-    "DynamicQuantizeLSTM": (lstm, f"{' '.join(_LSTM)} hidden_size"),
-    "MatMulIntegerToFloat": (matmul_to_float, ""),
+CONTRIB: dict[str, tuple[Callable[..., Any], str, rows.Rule]] = {
+    "QuantizeLinear": (arithmetic.quantize, "axis", rows.quantized),
+    "DequantizeLinear": (arithmetic.dequantize, "axis", rows.quantized),
+    "QLinearConv": (conv, _CONV, rows.first),
+    "QLinearAdd": (binary("add"), "", rows.elementwise),
+    "QLinearMul": (binary("mul"), "", rows.elementwise),
+    "QLinearSigmoid": (unary(lambda m, node, x: m.sigmoid(x)), "", rows.elementwise),
+    "QLinearLeakyRelu": (unary(arithmetic.leaky_relu), "alpha", rows.elementwise),
+    "QLinearGlobalAveragePool": (unary(reduction.global_pool("mean")), "channels_last", rows.first),
+    "QGemm": (gemm, "alpha transA transB", rows.quantized_gemm),
+    "DynamicQuantizeLSTM": (lstm, f"{' '.join(_LSTM)} hidden_size", rows.mixed),
+    "MatMulIntegerToFloat": (matmul_to_float, "", rows.scaled_product(1, columns=(3, 5, 6))),
 }

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Refused, Untaught
-from graphcheck.kernel.ops import arithmetic
+from graphcheck.kernel.ops import arithmetic, rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 
@@ -197,4 +197,4 @@ def _stack(m: Algebra, parts: Sequence[Some]) -> Tensor:
     return m.join(parts, np.arange(1, 1 + int(np.prod(shape))).reshape(shape), shape, parts[0].dtype)
 
 
-OPS: dict[str, Callable[..., Any]] = {"RNN": rnn, "GRU": gru, "LSTM": lstm}
+OPS: dict[str, Callable[..., Any]] = rows.ops(rows.recurrent, {"RNN": rnn, "GRU": gru, "LSTM": lstm})

@@ -13,6 +13,7 @@ import numpy as np
 from graphcheck import limits
 from graphcheck.errors import Refused, Undecided, Untaught
 from graphcheck.kernel.geometry import Window, im2col_form
+from graphcheck.kernel.ops import rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.terms.rules.columns import elements
@@ -299,7 +300,7 @@ def cumsum(m: Algebra, node: Node, x: Some, axis: Some) -> Some:
 _MAX_FACTORS = 64
 _WHOLE = {"ReduceSum", "ReduceMax", "ReduceMin", "ReduceSumSquare", "ReduceL1", "ReduceProd"}  # integers stay integers
 
-OPS: dict[str, Callable[..., Any]] = {
+_REDUCTIONS: dict[str, Callable[..., Any]] = {
     "ReduceSum": reduce(_sum, _same),
     "ReduceMean": reduce(lambda m, x, axes, keep: m.mean(x, axes, keep), _same),
     "ReduceMax": reduce(lambda m, x, axes, keep: m.extreme("max", x, axes, keep), _same),
@@ -310,22 +311,28 @@ OPS: dict[str, Callable[..., Any]] = {
     "ReduceL2": reduce(_sum_of(_square, "sqrt"), lambda m, x: m.ew("abs", x)),
     "ReduceLogSum": reduce(_sum_of(_same, "log"), lambda m, x: m.ew("log", x)),
     "ReduceLogSumExp": reduce(_sum_of(lambda m, x: m.exp(x), "log"), _same),
-    "Softmax": softmax,
-    "LogSoftmax": log_softmax,
-    "ArgMax": arg("argmax"),
-    "ArgMin": arg("argmin"),
-    "MaxPool": max_pool,
+}
+_IMAGES: dict[str, Callable[..., Any]] = {
     "AveragePool": average_pool,
     "GlobalAveragePool": global_pool("mean"),
     "GlobalMaxPool": global_pool("max"),
     "LpPool": lp_pool,
     "GlobalLpPool": lp_pool_global,
     "LRN": local_response_normalization,
-    "LayerNormalization": layer_normalization,
-    "RMSNormalization": rms_normalization,
-    "BatchNormalization": batch_normalization,
     "InstanceNormalization": instance_normalization,
     "GroupNormalization": group_normalization,
-    "LpNormalization": lp_normalization,
-    "CumSum": cumsum,
+}
+OPS: dict[str, Callable[..., Any]] = {
+    **rows.ops(rows.reduced, _REDUCTIONS),
+    **rows.ops(rows.first, _IMAGES),
+    "Softmax": rows.Op(softmax, rows.softmax),
+    "LogSoftmax": rows.Op(log_softmax, rows.softmax),
+    "ArgMax": rows.Op(arg("argmax"), rows.off(rows.attribute(), keeps=False)),
+    "ArgMin": rows.Op(arg("argmin"), rows.off(rows.attribute(), keeps=False)),
+    "MaxPool": rows.Op(max_pool, rows.pooled),
+    "LayerNormalization": rows.Op(layer_normalization, rows.off(rows.behind(-1))),
+    "RMSNormalization": rows.Op(rms_normalization, rows.off(rows.behind(-1))),
+    "BatchNormalization": rows.Op(batch_normalization, rows.statistics),
+    "LpNormalization": rows.Op(lp_normalization, rows.off(rows.attribute("axis", -1))),
+    "CumSum": rows.Op(cumsum, rows.off(lambda see: see.numbers(1).reshape(-1).tolist())),
 }

@@ -11,6 +11,7 @@ import numpy as np
 
 from graphcheck.errors import Refused, Untaught
 from graphcheck.kernel.geometry import Window
+from graphcheck.kernel.ops import rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
 
@@ -83,4 +84,8 @@ def col2im(m: Algebra, node: Node, x: Some, image: Some, block: Some) -> Some:
     return m.reshape(m.sum(m.pick(x, index, index.shape), [2], False), (x.shape[0], -1, *spatial))
 
 
-OPS: dict[str, Callable[..., Any]] = {"DFT": dft, "STFT": stft, "Col2Im": col2im}
+OPS: dict[str, Callable[..., Any]] = {
+    "DFT": rows.Op(dft, rows.transform),
+    "STFT": rows.Op(stft, rows.first),
+    "Col2Im": rows.Op(col2im, rows.first),
+}

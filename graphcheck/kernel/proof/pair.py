@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from graphcheck.files.contents import Contents
+from graphcheck.kernel.every import Symbol, Typed
 from graphcheck.kernel.interpreter import Interpreter, Trace
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.terms.rules import AFFINE
@@ -58,8 +59,12 @@ def build(
     contents: Contents | None = None,
     observe: Callable[..., Any] | None = None,
     spells: bool = False,
+    free: Mapping[str, Sequence[tuple[str, int]]] | None = None,
 ) -> Pair:
-    """Trace both models. ``inputs`` maps A's input names to (B's name, shape); ``concrete`` holds integer inputs by A's name."""
+    """Trace both models. ``inputs`` maps A's input names to (B's name, shape); ``concrete`` holds integer inputs by A's name.
+
+    ``free`` are the symbols to type the tensors by, as (A's input name, axis) wherever they stand.
+    """
     algebra = Algebra(Terms(AFFINE[affine], contents=contents), observe, spells=spells)
     algebra.terms.contents.ahead([*weights(a), *weights(b)])
     given_a: dict[str, Value] = {}
@@ -72,8 +77,10 @@ def build(
             assert dtype is not None
             value = Tensor(algebra.terms.leaf(("input", name), math.prod(shape)), shape, np.dtype(dtype.numpy()))
         given_a[name] = given_b[other] = value
-    trace_a = Interpreter(a, algebra).run(given_a)
-    trace_b = Interpreter(b, algebra).run(given_b)
+    symbols = [Symbol.at(name, there, inputs) for name, there in (free or {}).items()]
+    others = [symbol.renamed({name: other for name, (other, _) in inputs.items()}) for symbol in symbols]
+    trace_a = Typed(a, algebra, symbols).run(given_a) if symbols else Interpreter(a, algebra).run(given_a)
+    trace_b = Typed(b, algebra, others).run(given_b) if symbols else Interpreter(b, algebra).run(given_b)
     shapes = {name: shape for name, (_, shape) in inputs.items()}
     return Pair(algebra, trace_a, trace_b, shapes, concrete)
 

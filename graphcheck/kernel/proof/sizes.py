@@ -16,6 +16,7 @@ from graphcheck.files.contents import Contents
 from graphcheck.interface import inputs
 from graphcheck.interface import ports as interface
 from graphcheck.kernel.ops.algebra import Tensor, Value
+from graphcheck.kernel.proof.free import Free
 from graphcheck.kernel.proof.pair import Pair, build
 from graphcheck.kernel.proof.prover import Prover
 from graphcheck.kernel.terms.verbs import Contract
@@ -82,18 +83,28 @@ class Sizes:
         self.positions = [(names[0].index(p.a.name), names[1].index(p.b.name)) for p in self.outputs if p.a and p.b]
         self._steering: dict[tuple[tuple[str, tuple[int, ...]], ...], list[interface.PortPair]] = {}
         self._admitted: dict[tuple[object, ...], bool] = {}
+        asked = {p.key for p in ports.inputs for port in p.ports() if port.name in options.shapes}
+        places = interface.places(ports) if given is None else {}
+        places = {name: there for name, there in places.items() if not any(key in asked for key, _ in there)}
+        self.free = Free(places, {p.key: at for p, at in zip(self.outputs, self.positions, strict=True)})
 
-    def choices(self) -> Iterator[dict[str, tuple[int, ...]]]:
-        """Input shapes to prove at: batches 2, 3 and 1, and for other symbolic dims a usual and a small legal size.
+    def choices(self, found: Sequence[Attempt] = ()) -> Iterator[dict[str, tuple[int, ...]]]:
+        """Input shapes to prove at: batches 2, 3 and 1, for other symbolic dims a usual and a small legal size, and both sides of
+        each breakpoint that a trace shows.
 
-        Of the sizes tried for a dim that is no batch, one that both models admit is enough.
+        Of the sizes tried for a dim that is no batch, one that both models admit is enough. ``found`` are the attempts so
+        far: a symbol for which both graphs work row by row needs no other size.
         """
         if self.given is not None:
             yield {name: tuple(array.shape) for name, array in self.given().items()}
             return
         seen = [interface.shapes(self.interface, self.options.shapes)]
         yield seen[0]
-        for symbol, (_, axis) in interface.symbols(self.interface).items():
+        tried: set[str] = set()
+        symbols = interface.symbols(self.interface)
+        while left := [symbol for symbol in symbols if symbol not in tried and symbol not in self.free.every(found)]:
+            symbol, axis = left[0], symbols[left[0]][1]
+            tried.add(symbol)
             for size in _BATCHES if axis == 0 else _LENGTHS:
                 try:
                     chosen = interface.shapes(self.interface, self.options.shapes, {symbol: size})
@@ -105,6 +116,14 @@ class Sizes:
                 yield chosen
                 if axis != 0 and self.admits(0, chosen, None):
                     break
+        for symbol, size in self.free.beyond(found):
+            try:
+                chosen = interface.shapes(self.interface, self.options.shapes, {symbol: size})
+            except UsageError:
+                continue
+            if chosen not in seen:
+                seen.append(chosen)
+                yield chosen
 
     def discrete(self) -> list[interface.PortPair]:
         """Integer and boolean inputs."""
@@ -123,7 +142,7 @@ class Sizes:
         there, and all of them go on behind it. ``say`` hears of the sizes.
         """
         found = list(known)
-        for number, chosen in enumerate(self.choices()):
+        for number, chosen in enumerate(self.choices(found)):
             places = [i for i, attempt in enumerate(found) if attempt.shapes == chosen]
             if places and all(found[i].proved for i in places):
                 continue
@@ -257,7 +276,9 @@ class Sizes:
     def _build(self, chosen: dict[str, tuple[int, ...]], values: dict[str, np.ndarray], **options: Any) -> Pair:
         partner = {p.key: p.b.name for p in self.interface.inputs if p.b is not None}
         feeds = {key: (partner[key], shape) for key, shape in chosen.items()}
-        return build(*self.models, feeds, values, contents=self.contents, observe=self.observe, **options)
+        return build(
+            *self.models, feeds, values, contents=self.contents, observe=self.observe, free=self.free.places, **options
+        )
 
     def roots(self, pair: Pair) -> list[tuple[int, int]]:
         """The classes of the output pairs."""

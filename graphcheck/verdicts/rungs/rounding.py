@@ -19,7 +19,7 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
     """``within-rounding`` where the proof goes through at all sizes and samples once constants are replaced."""
     found, settled, proofs, within = Substitutions(), list[Attempt](), list[Met](), False
     try:
-        for attempt, pair, each in _substituted(case):
+        for attempt, pair, each in _substituted(case, evidence):
             if each is None:
                 found = Substitutions()
                 break
@@ -39,13 +39,13 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
     return Verdict.WITHIN_ROUNDING, record.within_rounding(evidence.constants, evidence.attempts, case.sizes)
 
 
-def _substituted(case: Case) -> Iterator[tuple[Attempt, Pair, rounding.Substitution | None]]:
+def _substituted(case: Case, evidence: Evidence) -> Iterator[tuple[Attempt, Pair, rounding.Substitution | None]]:
     """The constants that keep the graphs apart, at one choice of sizes and samples after the other.
 
     Constant factors are gathered in two ways, and the one that found the constants is the first at the next.
     """
     ways = ["push", "pull"]
-    for chosen in case.sizes.choices():
+    for chosen in case.sizes.choices(evidence.attempts):
         order = ways
         first, second = (case.sizes.pairs(chosen, affine=way) for way in order)
         for sample, pair in first:

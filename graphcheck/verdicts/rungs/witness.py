@@ -43,11 +43,20 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
             first = parting if attempt is first.attempt else first
             judged, parting = _judge(case, evidence, parting)
             if judged is not None:
-                return judged
+                return _sized(evidence, attempt, judged)
         parting = dataclasses.replace(first, deviations=parting.deviations)
     finally:
         evidence.witness = parting
     return None
+
+
+def _sized(evidence: Evidence, attempt: Attempt, judged: Judged) -> Judged:
+    """The same, with the sizes where they are not those at which the graphs are the same."""
+    same = next((a for a in evidence.attempts if a.proved and a.shapes != attempt.shapes), None)
+    if judged[0] is not Verdict.DIFFERENT or same is None:
+        return judged
+    at, elsewhere = words.shapes(attempt.shapes), words.shapes(same.shapes)
+    return judged[0], f"{judged[1]}; that is at {at}, and at {elsewhere} both are the same function"
 
 
 def _located(case: Case, attempt: Attempt) -> Parting:

@@ -1,0 +1,125 @@
+"""What compare and analyze say of free sizes: every batch size, the node that stands against it, sizes where a graph changes."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+import pytest
+
+from graphcheck import Verdict, compare
+from graphcheck.errors import UsageError
+from graphcheck.patches.preparing import analyze_json
+
+HEAD = '<ir_version: 9, opset_import: ["": 18]>\n'
+DOUBLE = HEAD + "g (float[N,3] x) => (float[N,3] y) { two = Constant<value_float=2.0>()\n y = Mul(x, two) }"
+SUM = HEAD + "g (float[N,3] x) => (float[N,3] y) { y = Add(x, x) }"
+# 2x if batch <= 4 else 3x
+SWITCH = (
+    HEAD
+    + """g (float[N,3] x) => (float[N,3] y) {
+  n = Shape<start=0, end=1>(x)
+  four = Constant<value_ints=[4]>()
+  few = LessOrEqual(n, four)
+  two = Constant<value_float=2.0>()
+  three = Constant<value_float=3.0>()
+  f = Where(few, two, three)
+  y = Mul(x, f)
+}"""
+)
+ALONG = HEAD + "g (float[N,3] x) => (float[N,3] y) { y = Softmax<axis=0>(x) }"
+TURNED = (
+    HEAD
+    + """g (float[N,3] x) => (float[N,3] y) {
+  t = Transpose<perm=[1,0]>(x)
+  s = Softmax<axis=1>(t)
+  y = Transpose<perm=[1,0]>(s)
+}"""
+)
+
+
+def model(text: str) -> onnx.ModelProto:
+    return onnx.parser.parse_model(text)
+
+
+def test_what_works_row_by_row_is_proved_at_one_size_for_every_batch_size() -> None:
+    result = compare(model(DOUBLE), model(SUM), run=False, every=["batch"])
+    proof = result.evidence["proof"]
+    assert result.verdict is Verdict.PROVED
+    assert (proof["every"], proof["shapes"], proof["limits"]) == (["N"], [{"x": [2, 3]}], {})
+    assert "for every batch size and every input of shape x=Nx3" in result.reason
+
+
+def test_a_size_at_which_a_graph_changes_is_looked_at() -> None:
+    result = compare(model(DOUBLE), model(SWITCH))
+    assert result.verdict is Verdict.DIFFERENT
+    assert "that is at x=5x3, and at x=2x3 both are the same function" in result.reason
+
+
+def test_two_graphs_that_change_alike_are_proved_on_both_sides_and_not_for_every_size() -> None:
+    apart = "a = Mul(x, two)\n  b = Mul(x, three)\n  y = Where(few, a, b)"
+    again = SWITCH.replace("f = Where(few, two, three)\n  y = Mul(x, f)", apart)
+    result = compare(model(SWITCH), model(again), run=False)
+    proof = result.evidence["proof"]
+    assert (result.verdict, proof["every"]) == (Verdict.PROVED, [])
+    assert [row["size"] for row in proof["limits"]["N"]["breakpoints"] if row["tried"]] == [3, 4, 5]
+    assert proof["limits"]["N"]["a"]["node"] == "Mul(y)"
+
+
+def test_what_mixes_rows_names_the_node_and_is_undecided_where_every_size_is_asked_for() -> None:
+    result = compare(model(ALONG), model(TURNED), run=False)
+    limit = result.evidence["proof"]["limits"]["N"]
+    assert (result.verdict, result.evidence["proof"]["every"], limit["sizes"]) == (Verdict.PROVED, [], [1, 2, 3])
+    assert (limit["a"]["node"], limit["b"]["node"]) == ("Softmax(y)", "Softmax(s)")
+    for asked in ("N", "batch", "all"):
+        result = compare(model(ALONG), model(TURNED), run=False, every=[asked])
+        assert result.verdict is Verdict.UNDECIDED
+        assert "not for every batch size: Softmax(y) of A: it works along this dim" in result.reason
+
+
+def test_the_same_graph_is_the_same_at_every_size() -> None:
+    assert compare(model(ALONG), model(ALONG), run=False, every=["batch"]).verdict is Verdict.IDENTICAL
+
+
+def test_a_dim_that_is_not_free_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="--every height: no input has a free dim of that name; free are: N"):
+        compare(model(DOUBLE), model(SUM), run=False, every=["height"])
+    with pytest.raises(UsageError, match="free are: none"):
+        compare(model(DOUBLE), model(SUM), run=False, every=["batch"], shapes={"x": (4, 3)})
+
+
+def test_of_two_free_dims_the_batch_is_claimed_at_the_sizes_of_the_other() -> None:
+    text = HEAD + "g (float[N,S] x) => (float[N,S] y) { y = Add(x, x) }"
+    double = DOUBLE.replace("[N,3]", "[N,S]")
+    result = compare(model(double), model(text), run=False)
+    proof = result.evidence["proof"]
+    assert (proof["every"], list(proof["limits"])) == (["N"], ["S"])
+    assert {tuple(shape["x"]) for shape in proof["shapes"]} == {(2, 16), (2, 8)}
+    assert "x=Nx8; x=Nx16" in result.reason
+    result = compare(model(double), model(text), run=False, every=["all"])
+    assert result.verdict is Verdict.UNDECIDED and "another size is free beside it" in result.reason
+
+
+def sizes(text: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = analyze_json(ir.from_proto(model(text)))["model"]["sizes"]
+    return found
+
+
+def test_analyze_says_what_a_model_does_with_its_batch() -> None:
+    assert sizes(SUM) == [{"symbol": "N", "rows": True, "mixed": None, "breakpoints": [], "declared": []}]
+    mixed = {"output": "y", "node": "Softmax(y)", "reason": "it works along this dim"}
+    assert sizes(ALONG) == [{"symbol": "N", "rows": False, "mixed": mixed, "breakpoints": [], "declared": []}]
+    (found,) = sizes(SWITCH)
+    assert found["breakpoints"] == [{"size": 4, "node": "LessOrEqual(few)"}, {"size": 5, "node": "LessOrEqual(few)"}]
+
+
+def test_analyze_says_where_an_output_is_not_as_it_is_declared() -> None:
+    baked = HEAD + "g (float[N,4] x) => (float[N,2,2] y) { s = Constant<value_ints=[1,-1,2]>()\n y = Reshape(x, s) }"
+    (found,) = sizes(baked)
+    reason = "axis 0 is declared N and has one size, axis 1 has 2 N"
+    assert (found["rows"], found["declared"]) == (True, [{"output": "y", "reason": reason}])
+    (found,) = sizes(baked.replace("[1,-1,2]", "[2,2,2]"))
+    assert found["rows"] is False
+
+
+def test_analyze_of_a_model_whose_sizes_are_all_known_has_none() -> None:
+    assert sizes(SUM.replace("N", "2")) == []
