@@ -123,3 +123,31 @@ def test_analyze_says_where_an_output_is_not_as_it_is_declared() -> None:
 
 def test_analyze_of_a_model_whose_sizes_are_all_known_has_none() -> None:
     assert sizes(SUM.replace("N", "2")) == []
+
+
+ONE = HEAD + "g (float[1,4] x) => (float[1,2,2] y) { s = Constant<value_ints=[1,2,2]>()\n y = Reshape(x, s) }"
+FREE = HEAD + "g (float[N,4] x) => (float[N,2,2] y) { s = Constant<value_ints=[%s]>()\n y = Reshape(x, s) }"
+
+
+def test_a_model_for_one_image_and_a_copy_for_many_are_the_same_row_by_row() -> None:
+    result = compare(model(ONE), model(FREE % "-1,2,2"), run=False, every=["batch"])
+    assert (result.verdict, result.evidence["proof"]["row_by_row"]) == (Verdict.PROVED, ["N"])
+    assert result.reason.endswith("; B does so row by row, for every size of N")
+    result = compare(model(FREE % "0,2,-1"), model(ONE), run=False)
+    assert result.reason.endswith("; A does so row by row, for every size of N")
+
+
+def test_a_copy_that_puts_all_rows_into_one_is_not_row_by_row() -> None:
+    result = compare(model(ONE), model(FREE % "1,-1,2"), run=False)
+    limit = result.evidence["proof"]["limits"]["N"]
+    assert (result.verdict, result.evidence["proof"]["row_by_row"]) == (Verdict.PROVED, [])
+    assert limit["reason"] == "output y: it has no axis of one element for each row"
+
+
+def test_a_copy_that_mixes_its_rows_is_only_the_same_at_one() -> None:
+    turned = FREE.replace("y = Reshape(x, s)", "t = Transpose<perm=[1,0]>(x)\n y = Reshape(t, s)") % "-1,2,2"
+    result = compare(model(ONE), model(turned), run=False)
+    limit = result.evidence["proof"]["limits"]["N"]
+    assert (result.verdict, result.evidence["proof"]["row_by_row"], limit["a"]) == (Verdict.PROVED, [], None)
+    assert limit["b"]["node"] == "Reshape(y)"
+    assert compare(model(ONE), model(turned), run=False, every=["batch"]).verdict is Verdict.UNDECIDED

@@ -14,7 +14,7 @@ BATCH, ALL = "batch", "all"
 
 def asked(case: Case) -> list[str]:
     """The free dims that ``--every`` names; ``batch`` is the leading one. Raises :class:`UsageError` for another name."""
-    places = case.sizes.free.places
+    places = case.sizes.free.typed
     found: dict[str, None] = {}
     for name in case.options.every:
         named = [name] if name in places else list(places) if name == ALL else []

@@ -37,12 +37,16 @@ def proved(attempts: Sequence[Attempt], sizes: Sizes) -> str:
     probability = error_probability(attempts)
     how = f"with an error probability of at most {probability:.1e}" if tiers(attempts) else "by congruence alone"
     every = "".join(f"every {size_of(sizes, name)} and " for name in sizes.free.every(attempts))
-    return f"the same function in exact arithmetic, for {every}every input of shape {shapes}, {how}"
+    alone = "".join(
+        f"; {'AB'[sizes.free.alone[name][0]]} does so row by row, for every size of {words.short(name)}"
+        for name in sizes.free.row_by_row(attempts)
+    )
+    return f"the same function in exact arithmetic, for {every}every input of shape {shapes}, {how}{alone}"
 
 
 def size_of(sizes: Sizes, name: str) -> str:
     """How a free size is called: the batch where it stands first."""
-    return "batch size" if sizes.free.places[name][0][1] == 0 else f"size of {words.short(name)}"
+    return "batch size" if sizes.free.typed[name][0][1] == 0 else f"size of {words.short(name)}"
 
 
 def _shapes(attempts: Sequence[Attempt], sizes: Sizes) -> str:
@@ -147,6 +151,7 @@ def proof(
         "assumptions": [*_assumptions(attempts, sizes), _EXACT],
         "shapes": [{k: list(s) for k, s in a.shapes.items()} for a in attempts],
         "every": sizes.free.every(attempts),
+        "row_by_row": sizes.free.row_by_row(attempts),
         "limits": sizes.free.limits(attempts),
         "counts": {"classes": sum(len(p.terms.terms) for p in pairs), "merges": sum(len(p.terms.joins) for p in pairs)},
         "constants": constants,

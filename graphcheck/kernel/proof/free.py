@@ -31,10 +31,32 @@ class Tried(Protocol):
 @dataclasses.dataclass(frozen=True)
 class Free:
     """The free sizes of a comparison: ``places`` has them by name, as (input, axis) wherever they stand; ``outputs`` pairs the
-    positions of outputs in A and B, by A's name."""
+    positions of outputs in A and B, by A's name; ``alone`` has the sizes that are free in one model (0: A, 1: B) and 1 in
+    the other, with their places."""
 
     places: Mapping[str, Sequence[tuple[str, int]]]
     outputs: Mapping[str, tuple[int, int]]
+    alone: Mapping[str, tuple[int, Sequence[tuple[str, int]]]]
+
+    @property
+    def typed(self) -> dict[str, Sequence[tuple[str, int]]]:
+        """All of them, to type tensors by."""
+        return {**self.places, **{name: there for name, (_, there) in self.alone.items()}}
+
+    def row_by_row(self, attempts: Sequence[Tried]) -> list[str]:
+        """Symbols of one model that does to each row what it does to one alone, which is what the other model takes."""
+        pairs = [attempt.pair for attempt in attempts]
+        return [
+            name
+            for name, (side, _) in self.alone.items()
+            if pairs and all(p is not None and not self._not_rows(p, name, side) for p in pairs)
+        ]
+
+    def _not_rows(self, pair: Pair, symbol: str, side: int) -> list[tuple[str, rows.Kind]]:
+        """Compared outputs of one model that have no axis of one element for each row, with their types."""
+        kinds = _sizing((pair.a, pair.b)[side], symbol).outputs
+        found = [(name, kinds[at[side]]) for name, at in self.outputs.items()]
+        return [(name, kind) for name, kind in found if not (isinstance(kind, rows.Rows) and kind.outer == kind.inner == 1)]
 
     def every(self, attempts: Sequence[Tried]) -> list[str]:
         """The symbol at whose every size a proof at all of ``attempts`` holds, the batch if it may be.
@@ -92,6 +114,16 @@ class Free:
             breaks = sorted(breakpoints(symbol, attempts).items())
             rows_ = [{"size": size, "node": node, "tried": size in tried} for size, node in breaks]
             found[symbol] = {**reasons, "reason": _phrase(reasons), "sizes": tried, "breakpoints": rows_}
+        kept = self.row_by_row(attempts)
+        for symbol, (of, _) in self.alone.items():
+            others = [row for a in attempts if a.pair is not None for row in self._not_rows(a.pair, symbol, of)]
+            mixed = next((kind for _, kind in others if isinstance(kind, rows.Mixed)), None)
+            reasons = {"a": None, "b": None, "output": None}
+            reasons["ab"[of]] = mixed and {"node": mixed.node, "reason": mixed.reason}
+            if others and not mixed:
+                reasons["output"] = {"name": others[0][0], "reason": "it has no axis of one element for each row"}
+            if symbol not in kept:
+                found[symbol] = {**reasons, "reason": _phrase(reasons), "sizes": [1], "breakpoints": []}
         return found
 
 

@@ -86,7 +86,9 @@ class Sizes:
         asked = {p.key for p in ports.inputs for port in p.ports() if port.name in options.shapes}
         places = interface.places(ports) if given is None else {}
         places = {name: there for name, there in places.items() if not any(key in asked for key, _ in there)}
-        self.free = Free(places, {p.key: at for p, at in zip(self.outputs, self.positions, strict=True)})
+        alone = interface.alone(ports) if given is None else {}
+        alone = {name: row for name, row in alone.items() if not any(key in asked for key, _ in row[1])}
+        self.free = Free(places, {p.key: at for p, at in zip(self.outputs, self.positions, strict=True)}, alone)
 
     def choices(self, found: Sequence[Attempt] = ()) -> Iterator[dict[str, tuple[int, ...]]]:
         """Input shapes to prove at: batches 2, 3 and 1, for other symbolic dims a usual and a small legal size, and both sides of
@@ -277,7 +279,7 @@ class Sizes:
         partner = {p.key: p.b.name for p in self.interface.inputs if p.b is not None}
         feeds = {key: (partner[key], shape) for key, shape in chosen.items()}
         return build(
-            *self.models, feeds, values, contents=self.contents, observe=self.observe, free=self.free.places, **options
+            *self.models, feeds, values, contents=self.contents, observe=self.observe, free=self.free.typed, **options
         )
 
     def roots(self, pair: Pair) -> list[tuple[int, int]]:
