@@ -151,3 +151,19 @@ def test_a_copy_that_mixes_its_rows_is_only_the_same_at_one() -> None:
     assert (result.verdict, result.evidence["proof"]["row_by_row"], limit["a"]) == (Verdict.PROVED, [], None)
     assert limit["b"]["node"] == "Reshape(y)"
     assert compare(model(ONE), model(turned), run=False, every=["batch"]).verdict is Verdict.UNDECIDED
+
+
+def test_a_breakpoint_that_one_model_does_not_take_is_left_out_and_told() -> None:
+    """A table is cut to the length and added: one has 12 rows, the other 13, so that only one model takes a length of 13."""
+    text = """g (float[1,S,2] x) => (float[1,S,2] y) <float[1,ROWS,2] p = {NUMBERS}> {
+      n = Shape<start=1, end=2>(x)
+      zero = Constant<value_ints=[0]>()
+      one = Constant<value_ints=[1]>()
+      t = Slice(p, zero, n, one)
+      y = Add(x, t)
+    }"""
+    a, b = (text.replace("ROWS", str(n)).replace("NUMBERS", ", ".join(map(str, range(2 * n)))) for n in (12, 13))
+    result = compare(model(HEAD + a), model(HEAD + b), run=False)
+    limit = result.evidence["proof"]["limits"]["S"]
+    assert result.verdict is Verdict.PROVED and max(limit["sizes"]) == 12
+    assert {row["size"]: row["tried"] for row in limit["breakpoints"]} == {11: True, 12: True, 13: False, 14: False}

@@ -280,7 +280,7 @@ def test_constants_are_gathered_first_in_the_way_that_found_them_at_the_size_bef
     """Three sizes of two samples each, at which pulling finds them: pushing is tried once a sample of the first."""
 
     class Sizes:
-        def choices(self) -> list[dict[str, Any]]:
+        def choices(self, _: Any) -> list[dict[str, Any]]:
             return [{"x": (n,)} for n in (1, 2, 3)]
 
         def pairs(self, chosen: Any, *, affine: str) -> Any:
@@ -294,7 +294,8 @@ def test_constants_are_gathered_first_in_the_way_that_found_them_at_the_size_bef
         return "found" if way == "pull" else None
 
     monkeypatch.setattr(rounding, "_substitute", substitute)
-    found = list(rounding._substituted(case))
+    evidence: Any = type("Evidence", (), {"attempts": ()})()
+    found = list(rounding._substituted(case, evidence))
     assert [(each.shapes["x"], each.sample, way) for each, way, _ in found] == [
         ((n,), sample, "pull") for n in (1, 2, 3) for sample in (0, 1)
     ]

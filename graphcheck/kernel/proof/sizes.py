@@ -83,10 +83,12 @@ class Sizes:
         self.positions = [(names[0].index(p.a.name), names[1].index(p.b.name)) for p in self.outputs if p.a and p.b]
         self._steering: dict[tuple[tuple[str, tuple[int, ...]], ...], list[interface.PortPair]] = {}
         self._admitted: dict[tuple[object, ...], bool] = {}
+        self._edges: list[dict[str, tuple[int, ...]]] = []  # choices at a breakpoint
         asked = {p.key for p in ports.inputs for port in p.ports() if port.name in options.shapes}
-        places = interface.places(ports) if given is None else {}
+        fits = given is None and not any(m.where == "input" for m in ports.mismatches)
+        places = interface.places(ports) if fits else {}
         places = {name: there for name, there in places.items() if not any(key in asked for key, _ in there)}
-        alone = interface.alone(ports) if given is None else {}
+        alone = interface.alone(ports) if fits else {}
         alone = {name: row for name, row in alone.items() if not any(key in asked for key, _ in row[1])}
         self.free = Free(places, {p.key: at for p, at in zip(self.outputs, self.positions, strict=True)}, alone)
 
@@ -125,6 +127,7 @@ class Sizes:
                 continue
             if chosen not in seen:
                 seen.append(chosen)
+                self._edges.append(chosen)
                 yield chosen
 
     def discrete(self) -> list[interface.PortPair]:
@@ -149,8 +152,9 @@ class Sizes:
             if places and all(found[i].proved for i in places):
                 continue
             say(f"at {words.shapes(chosen)}")
-            if not places:  # what both refuse is no size of these models
-                found += (a for a in self._traced_at(chosen) if not (a.refused == "both" and (number or a.sample)))
+            if not places:  # what both refuse is no size of these models, nor a breakpoint that one does
+                none = ("a", "b", "both") if chosen in self._edges else ("both",)
+                found += (a for a in self._traced_at(chosen) if not (a.refused in none and (number or a.sample)))
                 places = [i for i, attempt in enumerate(found) if attempt.shapes == chosen]
             for i in places:
                 for tool in tools if i >= len(known) else tools[-1:]:
