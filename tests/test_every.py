@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 import onnx_ir as ir
 import pytest
@@ -167,3 +169,30 @@ def test_a_breakpoint_that_one_model_does_not_take_is_left_out_and_told() -> Non
     limit = result.evidence["proof"]["limits"]["S"]
     assert result.verdict is Verdict.PROVED and max(limit["sizes"]) == 12
     assert {row["size"]: row["tried"] for row in limit["breakpoints"]} == {11: True, 12: True, 13: False, 14: False}
+
+
+def test_a_size_that_stands_in_two_inputs_of_the_copy_is_typed_in_both() -> None:
+    """The other model takes one row of x, and any of z; the copy has one size for both, and mixes the rows of z."""
+    body = "{ s = Softmax<axis=%d>(z)\n y = Add(x, s) }"
+    one = HEAD + "g (float[1,4] x, float[M,4] z) => (float[M,4] y) "
+    free = HEAD + "g (float[N,4] x, float[N,4] z) => (float[N,4] y) "
+    for axis, found in ((1, ["N"]), (0, [])):
+        result = compare(model(one + body % axis), model(free + (body % axis).replace("Add(x, s)", "Add(s, x)")), run=False)
+        assert (result.verdict, result.evidence["proof"]["row_by_row"]) == (Verdict.PROVED, found)
+
+
+def test_an_operator_whose_body_is_another_at_another_size_leaves_no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphcheck.kernel import interpreter
+
+    text = HEAD + "g (float[N,4] x) => (float[N,4] y) { h = HardSwish(x)\n y = %s }"
+    pair = model(text % "Add(h, h)"), model(text % "Sum(h, h)")
+    assert compare(*pair, run=False).evidence["proof"]["every"] == ["N"]
+    plain = interpreter.function_body
+
+    def dependent(memo: Any, node: Any, inputs: Any, opsets: Any) -> Any:
+        found = plain(memo, node, inputs, opsets)
+        return found.clone() if found is not None and inputs[0].shape[0] == 3 else found
+
+    monkeypatch.setattr(interpreter, "function_body", dependent)
+    limit = compare(*pair, run=False).evidence["proof"]["limits"]["N"]
+    assert limit["a"]["reason"] == "its function body depends on the size"

@@ -198,15 +198,20 @@ def places(interface: Interface) -> dict[str, list[tuple[str, int]]]:
 def alone(interface: Interface) -> dict[str, tuple[int, list[tuple[str, int]]]]:
     """Dims that are free in one model (0: A, 1: B) and 1 in the other, as name -> (model, (input, axis) wherever they stand)."""
     found: dict[str, tuple[int, list[tuple[str, int]]]] = {}
-    for pair in interface.inputs:
-        if pair.a is None or pair.b is None or pair.a.shape is None or pair.b.shape is None:
-            continue
-        for axis, dims in enumerate(zip(pair.a.shape, pair.b.shape, strict=False)):
-            for side in (0, 1):
-                if not isinstance(dims[side], int) and dims[1 - side] == 1:
-                    name = dims[side] or _place(pair, axis)
-                    found.setdefault(str(name), (side, []))[1].append((pair.key, axis))
-    return {name: row for name, row in found.items() if name not in places(interface)}
+    free = places(interface)
+    for side in (0, 1):
+        there: dict[str, list[tuple[str, int]]] = {}
+        ones: set[str] = set()
+        for pair in interface.inputs:
+            ports = (pair.a, pair.b)
+            one, other = ports[side], ports[1 - side]
+            for axis, dim in enumerate(one.shape or () if one is not None else ()):
+                if not isinstance(dim, int):
+                    name = dim or _place(pair, axis)
+                    there.setdefault(name, []).append((pair.key, axis))
+                    ones |= {name} if other is not None and other.shape and other.shape[axis] == 1 else set()
+        found |= {name: (side, there[name]) for name in sorted(ones) if name not in free}
+    return found
 
 
 def _place(pair: PortPair, axis: int) -> str:

@@ -53,12 +53,20 @@ class Sizing:
     kinds: dict[int, rows.Kind] = dataclasses.field(default_factory=dict)
     breaks: dict[int, str] = dataclasses.field(default_factory=dict)
     outputs: list[rows.Kind] = dataclasses.field(default_factory=list)
+    spoiled: rows.Mixed | None = None  # why nothing is said of any output
 
     def of(self, value: Value) -> rows.Kind | None:
         """The type of a value; one that nobody typed is mixed, an omitted one is None."""
         if value is None:
             return None
         return self.kinds.get(id(value)) or rows.Mixed("", "it is not known how it was made, in a loop or of a sequence")
+
+    def larger(self, value: Value) -> Value:
+        """A tensor of the shape that the value has where the symbol is larger by one."""
+        if not isinstance(value, Tensor | np.ndarray):
+            return value
+        dims = rows.dims_of(self.kinds.get(id(value)), value.shape)
+        return Tensor(0, tuple(int(a + b * (self.symbol.size + 1)) for a, b in dims), value.dtype)
 
     def see(self, node: Node, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
         """Give the outputs of a node their types."""
@@ -236,7 +244,7 @@ class Typed(Interpreter):
     def settle(self, outputs: Sequence[Value]) -> None:
         """Note the types of the main graph's outputs."""
         for sizing in self.sizings:
-            sizing.outputs = [sizing.of(y) or rows.Mixed("", "an output is missing") for y in outputs]
+            sizing.outputs = [sizing.spoiled or sizing.of(y) or rows.Mixed("", "an output is missing") for y in outputs]
 
     def _constants(self, graph: ir.Graph, env: Env) -> None:
         super()._constants(graph, env)
@@ -278,6 +286,14 @@ class Typed(Interpreter):
 
     def _told(self, op: Callable[..., Any], node: Node, inputs: Sequence[Value]) -> Sequence[Value]:
         return self.see(node, inputs, super()._told(op, node, inputs))
+
+    def _body(self, node: Node, inputs: Sequence[Value]) -> ir.Function | None:
+        """The function body; one that is another for a larger size leaves nothing to say of the symbol."""
+        found = super()._body(node, inputs)
+        for sizing in self.sizings if found is not None else ():
+            if super()._body(node, [sizing.larger(x) for x in inputs]) is not found:
+                sizing.spoiled = rows.Mixed(node.name, "its function body depends on the size")
+        return found
 
     def _fold(self, node: Node, inputs: list[Any]) -> Sequence[Value]:
         return self.see(node, inputs, super()._fold(node, inputs))

@@ -156,7 +156,7 @@ class Interpreter:
                 raise Untaught(f"{node.op_type} with a flag that is neither 0 nor 1: runtimes differ", node.name)
             if op is not None:
                 return self._told(op, node, inputs)
-            body = function_body(self.m.memo, node, inputs, self.model.opset_imports)
+            body = self._body(node, inputs)
             if body is not None:
                 return self._call(body, inputs, self._given(body, node), body.opset_imports)
         except Untaught as error:
@@ -170,6 +170,10 @@ class Interpreter:
         if node.domain == "" and node.op_type in WRAPPING:
             result = arithmetic.wrapped(self.m, result)
         return result if isinstance(result, tuple) else (result,)
+
+    def _body(self, node: Node, inputs: Sequence[Value]) -> ir.Function | None:
+        """The function body of an operator, where ONNX has one for these inputs."""
+        return function_body(self.m.memo, node, inputs, self.model.opset_imports)
 
     def _controlled(self, node: Node, inputs: list[Any], body: control.Body) -> list[Any]:
         """What an operator with a subgraph gives."""

@@ -203,7 +203,7 @@ _ENTRIES: dict[str, tuple[Callable[..., Any], str, rows.Rule]] = {
     "SkipLayerNormalization": (skip_layer_normalization, "epsilon", rows.off(lambda see: (-1,))),
     "SkipSimplifiedLayerNormalization": (skip_simplified, "epsilon", rows.off(lambda see: (-1,))),
     "Attention": (attention, _ATTENTION, rows.attention),
-    "MultiHeadAttention": (multi_head_attention, _HEADS, rows.batched((0, 1, 2, 4, 6, 7), also=(5,))),
+    "MultiHeadAttention": (multi_head_attention, _HEADS, rows.batched((0, 1, 2, 4, 6, 7), also=(5, 9))),
     **quantized.CONTRIB,
     **decoders.CONTRIB,
 }

@@ -150,6 +150,6 @@ _GROUPED = "num_heads kv_num_heads scale do_rotary rotary_interleaved local_wind
 _ROTARY = "interleaved is_packed_batching num_heads rotary_embedding_dim scale"
 CONTRIB: dict[str, tuple[Callable[..., Any], str, rows.Rule]] = {
     "RotaryEmbedding": (rotary_embedding, _ROTARY, rows.batched((0,), also=(1,))),
-    "GroupQueryAttention": (group_query_attention, _GROUPED, rows.batched((0, 1, 2, 3, 4, 5))),
+    "GroupQueryAttention": (group_query_attention, _GROUPED, rows.batched((0, 1, 2, 3, 4, 5), also=(9, 10))),
     "MatMulNBits": (matmul_nbits, "K N accuracy_level bits block_size", rows.times_fixed),
 }

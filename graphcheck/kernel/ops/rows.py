@@ -126,7 +126,7 @@ Rule = Callable[[Seen], "Kind | Sequence[Kind]"]
 
 def mixed(see: Seen) -> Kind:
     """The rule of an operator that nobody typed."""
-    raise Mix("no rule says what it does with rows")
+    raise Mix("no rule says what it does with this dim")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -278,7 +278,7 @@ def batched(rows: Sequence[int], also: Sequence[int] = ()) -> Rule:
     def rule(see: Seen) -> Kind:
         see.fixed(*rows, *also)
         base = see.rows(rows[0])
-        if base.axis != 0:
+        if base.axis != 0 or see.node.attr("is_packed_batching", 0):
             raise Mix("this dim is not its axis 0")
         for i in (*rows, *also):
             kind = see.kind(i)
