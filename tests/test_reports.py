@@ -485,6 +485,17 @@ def test_02_a_file_of_one_sampling_rate_is_compared_with_fix() -> None:
     assert judged(a, a, fix={"sr": 16000}).verdict is Verdict.IDENTICAL
 
 
+def test_02_an_input_that_is_held_is_as_long_as_the_batch() -> None:
+    """Held at 1, a mask of N rows has the sum N: that of one row alone was taken for it, at every size."""
+    head = '<ir_version: 10, opset_import: ["": 18]> g (float[N,3] x, float[N,1] k) => (float[N,3] y) <int64[1] z = {0}>'
+    summed, shown = (onnx.parser.parse_model(f"{head} {{ s = {op} y = Mul (x, s) }}") for op in ("ReduceSum (k, z)", "Abs (k)"))
+    plain = onnx.parser.parse_model(f"{head.replace(', float[N,1] k', '')} {{ y = Identity (x) }}")
+    for first, second in ((summed, plain), (plain, summed)):
+        found = judged(first, second, fix={"k": 1}, run=True)
+        assert found.verdict is Verdict.DIFFERENT, found.reason
+    assert judged(shown, plain, fix={"k": -1}, every=("batch",)).verdict is Verdict.PROVED
+
+
 @pytest.mark.parametrize(
     ("fix", "error"),
     [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -14,6 +15,8 @@ from graphcheck.files.model import declared_shape, required_inputs
 def fixed(model: ir.Model, values: Mapping[str, float]) -> ir.Model:
     """A clone of the model with these inputs as constants; the model itself where it has none of them.
 
+    A dim that another input has too is as long as it is there; any other free one is 1.
+
     :class:`UsageError` where an input is no tensor of numbers, or holds no such number.
     """
     names = {value.name for value in required_inputs(model)} & values.keys()
@@ -24,9 +27,50 @@ def fixed(model: ir.Model, values: Mapping[str, float]) -> ir.Model:
     made.graph.meta.update(model.graph.meta)
     for value in [v for v in made.graph.inputs if v.name in names]:
         made.graph.inputs.remove(value)
-        value.const_value = ir.tensor(_array(value, values[value.name or ""]), name=value.name)
+        array = _array(value, values[value.name or ""])
+        lengths = _lengths(made, value, names)
+        if lengths:
+            _widened(made, value, array, lengths)
+            continue
+        value.const_value = ir.tensor(array, name=value.name)
         made.graph.register_initializer(value)
     return made
+
+
+def _lengths(model: ir.Model, value: ir.Value, names: Collection[str | None]) -> dict[int, tuple[ir.Value, int]]:
+    """Where the free dims of a value stand in the inputs that stay: axis -> (input, axis)."""
+    there: dict[str, tuple[ir.Value, int]] = {}
+    for other in required_inputs(model):
+        for axis, dim in enumerate(declared_shape(other) or () if other.name not in names else ()):
+            if isinstance(dim, str):
+                there.setdefault(dim, (other, axis))
+    dims = declared_shape(value) or ()
+    return {axis: there[dim] for axis, dim in enumerate(dims) if isinstance(dim, str) and dim in there}
+
+
+def _widened(model: ir.Model, value: ir.Value, array: np.ndarray, lengths: Mapping[int, tuple[ir.Value, int]]) -> None:
+    """Make ``value`` the array, expanded to the sizes that other inputs have at ``lengths``."""
+    if model.opset_imports.get("", 1) < 8:
+        raise UsageError(f"input {value.name!r} cannot be held: its free dims need Expand, from operator set 8 on")
+    nodes: list[ir.Node] = []
+
+    def put(op: str, inputs: Sequence[ir.Value], **attributes: Any) -> ir.Value:
+        nodes.append(ir.node(op, inputs, attributes, name=f"held/{value.name}/{len(nodes)}"))
+        nodes[-1].outputs[0].name = nodes[-1].name
+        return nodes[-1].outputs[0]
+
+    def numbers(array: np.ndarray) -> ir.Value:
+        return put("Constant", [], value=ir.tensor(array))
+
+    parts = [numbers(np.array([size])) for size in array.shape]
+    for axis, (other, at) in lengths.items():
+        parts[axis] = put("Gather", [put("Shape", [other]), numbers(np.array([at]))], axis=0)
+    nodes.append(ir.Node("", "Expand", [numbers(array), put("Concat", parts, axis=0)], outputs=[value]))
+    first = next(iter(model.graph), None)
+    if first is None:
+        model.graph.extend(nodes)
+    else:
+        model.graph.insert_before(first, nodes)
 
 
 def notes(models: tuple[ir.Model, ir.Model], values: Mapping[str, float]) -> list[str]:
