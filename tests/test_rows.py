@@ -153,6 +153,30 @@ def test_what_is_true_beside_one_size_of_another_symbol_is_not_true_of_both() ->
     assert found.verdict != "proved" or len(found.to_json()["proof"]["every"]) < 2
 
 
+def test_a_name_that_two_dims_have_stands_for_neither() -> None:
+    """N is x's batch in A and z's in B: a claim for N of z left x at a batch of 2, where A does something else from 5 on."""
+    a = """g (float[N,3] x, float[?,3] z) => (float[N,3] y, float[?,3] w) <int64[1] k = {4}> {
+      w = Neg (z) d = Shape <end = 1> (x) c = LessOrEqual (d, k)
+      y = If (c) <then_branch = t () => (float[a,b] u) { u = Neg (x) }, else_branch = e () => (float[a,b] v) { v = Abs (x) }>
+    }"""
+    b = "g (float[K,3] x, float[N,3] z) => (float[K,3] y, float[N,3] w) { w = Neg (z) y = Neg (x) }"
+    found = graphcheck.compare(*(onnx.parser.parse_model(HEADER.format(18, 3) + g) for g in (a, b)), run=False, graphs=False)
+    assert found.verdict == "different", found.reason
+
+
+@pytest.mark.parametrize(
+    ("inputs", "constants", "nodes"),
+    [
+        ("float[N,3] x", "int64[1] k = {4611686018427387904}", "d = Shape <end = 1> (x); p = Mul (d, k); s = Mul (p, k)"),
+        ("float[N,1] x", "int64[1] k = {1}", "q = Squeeze (x); d = Shape <start = 1> (q); s = ReduceSum (d)"),
+    ],
+    ids=["larger than the type", "a sum of nothing"],
+)
+def test_sizes_that_are_no_numbers_stop_no_trace(inputs: str, constants: str, nodes: str) -> None:
+    a, b = (parsed(inputs, constants, f"{nodes}; e1 = Cast <to = 1> (s); y = {op}") for op in ("Add (x, e1)", "Add (e1, x)"))
+    assert graphcheck.compare(a, b, run=False, graphs=False, partners=False).verdict in ("proved", "identical")
+
+
 LAST = 40
 _PAIR = ["Add", "Sub", "Mul", "Div", "Mod", "Min", "Max"]
 _TEST = ["Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Equal"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -177,7 +178,8 @@ def symbols(interface: Interface) -> dict[str, tuple[str, int]]:
 def places(interface: Interface) -> dict[str, list[tuple[str, int]]]:
     """Dims of the inputs that are free in both models, as name -> (input, axis) wherever they stand.
 
-    A symbolic dim goes by its name, one that neither model names by its place, such as ``x[0]``.
+    A symbolic dim goes by its name; by its place, such as ``x[0]``, one that neither model names, or whose name is that of
+    another dim in the other model.
     """
     groups = _Groups()
     _unify(interface.inputs, {}, groups)
@@ -191,8 +193,9 @@ def places(interface: Interface) -> dict[str, list[tuple[str, int]]]:
     found: dict[Any, tuple[str, dict[tuple[str, int], None]]] = {}
     for root, dim, pair, axis in sorted(dims, key=lambda row: row[1] is None):
         if root not in groups.size:
-            found.setdefault(root, (_place(pair, axis) if dim is None else dim, {}))[1][pair.key, axis] = None
-    return {name: list(places) for name, places in found.values()}
+            found.setdefault(root, (_place(pair.key, axis) if dim is None else dim, {}))[1][pair.key, axis] = None
+    names = Counter(name for name, _ in found.values())
+    return {name if names[name] == 1 else _place(*next(iter(there))): list(there) for name, there in found.values()}
 
 
 def alone(interface: Interface) -> dict[str, tuple[int, list[tuple[str, int]]]]:
@@ -207,15 +210,15 @@ def alone(interface: Interface) -> dict[str, tuple[int, list[tuple[str, int]]]]:
             one, other = ports[side], ports[1 - side]
             for axis, dim in enumerate(one.shape or () if one is not None else ()):
                 if not isinstance(dim, int):
-                    name = dim or _place(pair, axis)
+                    name = dim or _place(pair.key, axis)
                     there.setdefault(name, []).append((pair.key, axis))
                     ones |= {name} if other is not None and other.shape and other.shape[axis] == 1 else set()
         found |= {name: (side, there[name]) for name in sorted(ones) if name not in free}
     return found
 
 
-def _place(pair: PortPair, axis: int) -> str:
-    return f"{pair.key}[{axis}]"
+def _place(key: str, axis: int) -> str:
+    return f"{key}[{axis}]"
 
 
 def _ports(values: Iterable[ir.Value]) -> list[Port]:
@@ -332,7 +335,7 @@ def _solve(
     pairs = tuple(pairs)
     _unify(pairs, overrides, groups)
     declared = {dim for pair in pairs for port in pair.ports() for dim in port.shape or () if isinstance(dim, str)}
-    places = {_place(p, i): (p.key, i) for p in pairs for port in p.ports() for i in range(len(port.shape or ()))}
+    places = {_place(p.key, i): (p.key, i) for p in pairs for port in p.ports() for i in range(len(port.shape or ()))}
     for symbol, size in (sizes or {}).items():
         if symbol in places and symbol not in declared:
             groups.fix(places[symbol], size, f"the size asked for dim {symbol!r}")

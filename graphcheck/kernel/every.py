@@ -159,7 +159,7 @@ class Sizing:
                 moved = movement.DATA.get(node.op_type, ())
                 data = range(len(inputs)) if moved is movement.ALL else moved
                 found.append(forms.result(node, operands, inputs, at, output, meeting, data))
-        except (forms.Formless, Undecided):
+        except (forms.Formless, Undecided, LookupError, TypeError, ValueError, ArithmeticError):  # what no form foresees
             return None
         return found
 
@@ -262,8 +262,8 @@ class Typed(Interpreter):
     def _controlled(self, node: Node, inputs: list[Any], body: control.Body) -> list[Any]:
         """What steers it must be fixed, at every step; then it takes the same steps for every N."""
         steps = _Steps(body.m, body.run, self, node)
-        steering = {"If": inputs[:1], "Loop": inputs[:2]}.get(node.op_type, [])
-        steps.steered(steering)
+        empty = [x for x in inputs if 0 in getattr(x, "shape", ())]  # a Scan over none takes no step, here or at any size
+        steps.steered({"If": inputs[:1], "Loop": inputs[:2], "Scan": empty}.get(node.op_type, []))
         found = super()._controlled(node, inputs, steps)
         return self._spoiled(node, found, steps.reasons)
 
