@@ -196,3 +196,21 @@ def test_an_operator_whose_body_is_another_at_another_size_leaves_no_claim(monke
     monkeypatch.setattr(interpreter, "function_body", dependent)
     limit = compare(*pair, run=False).evidence["proof"]["limits"]["N"]
     assert limit["a"]["reason"] == "its function body depends on the size"
+
+
+def test_a_name_of_one_model_is_not_that_of_the_other() -> None:
+    """N of A is z's batch and N of B is x's: B was said to work row by row over both."""
+    a = HEAD + "g (float[1,3] x, float[N,3] z) => (float[1,3] y, float[N,3] w) { y = Neg(x)\n w = Neg(z) }"
+    b = HEAD + "g (float[N,3] x, float[1,3] z) => (float[N,3] y, float[1,3] w) <float m = {-1}> { y = Mul(x, m)\n w = Mul(z, m) }"
+    assert compare(model(a), model(b), run=False).evidence["proof"]["row_by_row"] == []
+
+
+def test_rows_beside_one_length_and_lengths_beside_one_row_are_not_told_at_once() -> None:
+    """(N - 1) (L - 8) is 0 for every L beside N = 1, and for every N beside L = 8."""
+    a = HEAD + "g (float[1,L] x) => (float[1,L] y) { y = Neg(x) }"
+    b = HEAD + """g (float[N,L] x) => (float[N,L] y) <int64[1] i = {1}, int64[1] k = {8}, int64[1] o = {0}> {
+      n = Shape<end=1>(x) l = Shape<start=1>(x) p = Sub(n, i) q = Sub(l, k) r = Mul(p, q) c = Equal(r, o)
+      y = If(c) <then_branch = t () => (float[a,b] u) { u = Neg(x) }, else_branch = e () => (float[a,b] v) { v = Abs(x) }>
+    }"""
+    proof = compare(model(a), model(b), run=False).evidence["proof"]
+    assert len(proof["every"]) + len(proof["row_by_row"]) < 2

@@ -44,13 +44,16 @@ class Free:
         return {**self.places, **{name: there for name, (_, there) in self.alone.items()}}
 
     def row_by_row(self, attempts: Sequence[Tried]) -> list[str]:
-        """Symbols of one model that does to each row what it does to one alone, which is what the other model takes."""
+        """The symbol of one model that does to each row what it does to one alone, which is what the other model takes.
+
+        One at most, as of :meth:`every`: what is typed for each of two beside one size of the other says nothing of both.
+        """
         pairs = [attempt.pair for attempt in attempts]
         return [
             name
             for name, (side, _) in self.alone.items()
             if pairs and all(p is not None and not self._not_rows(p, name, side) for p in pairs)
-        ]
+        ][:1]
 
     def _not_rows(self, pair: Pair, symbol: str, side: int) -> list[tuple[str, rows.Kind]]:
         """Compared outputs of one model that have no axis of one element for each row, with their types."""
@@ -61,8 +64,10 @@ class Free:
     def every(self, attempts: Sequence[Tried]) -> list[str]:
         """The symbol at whose every size a proof at all of ``attempts`` holds, the batch if it may be.
 
-        One at most: the types of one symbol were found at sampled sizes of the others.
+        One at most: the types of one symbol were found at sampled sizes of the others. None beside :meth:`row_by_row`.
         """
+        if self.row_by_row(attempts):
+            return []
         ordered = sorted(self.places, key=lambda symbol: self.places[symbol][0][1] != 0)
         return [symbol for symbol in ordered if self._by_rows(symbol, attempts)][:1]
 
