@@ -214,3 +214,15 @@ def test_rows_beside_one_length_and_lengths_beside_one_row_are_not_told_at_once(
     }"""
     proof = compare(model(a), model(b), run=False).evidence["proof"]
     assert len(proof["every"]) + len(proof["row_by_row"]) < 2
+
+
+def test_a_choice_by_a_computed_condition_names_its_node() -> None:
+    text = HEAD + """g (float[N,3] x, float w) => (float[N,3] y) <float z = {0}> {
+      c = Less(w, z)
+      y = If(c) <then_branch = t () => (float[a,b] u) { u = Neg(x) }, else_branch = e () => (float[a,b] v) { v = Abs(x) }>
+    }"""
+    plain = HEAD + """g (float[N,3] x, float w) => (float[N,3] y) <float z = {0}> {
+      c = Less(w, z) n = Neg(x) a = Abs(x) y = Where(c, n, a)
+    }"""
+    limit = compare(model(text), model(plain), run=False).evidence["proof"]["limits"]["N"]
+    assert limit["a"]["node"] == "If(y)"

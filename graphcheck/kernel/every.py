@@ -281,6 +281,8 @@ class Typed(Interpreter):
             for old, new in zip(found, fresh, strict=True):
                 if new is not None:
                     kind = sizing.of(old) or rows.FIXED
+                    if isinstance(kind, rows.Mixed) and not kind.node:
+                        kind = dataclasses.replace(kind, node=node.name)
                     sizing.kinds[id(new)] = rows.Mixed(node.name, reason) if reason else kind
         return fresh
 
