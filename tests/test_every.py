@@ -226,3 +226,14 @@ def test_a_choice_by_a_computed_condition_names_its_node() -> None:
     }"""
     limit = compare(model(text), model(plain), run=False).evidence["proof"]["limits"]["N"]
     assert limit["a"]["node"] == "If(y)"
+
+
+def test_the_report_says_at_which_sizes_a_proof_holds() -> None:
+    from graphcheck import reporting
+
+    page = reporting.render([compare(model(DOUBLE), model(SUM), run=False).to_json()])
+    assert "for every size of <code>N</code> from 1 on" in page
+    page = reporting.render([compare(model(ALONG), model(TURNED), run=False).to_json()])
+    assert "<code>N</code> at 1, 2, 3 alone: Softmax(y) of A: it works along this dim" in page
+    page = reporting.render([compare(model(ONE), model(FREE % "-1,2,2"), run=False).to_json()])
+    assert "Row by row, for every size of <code>N</code>" in page

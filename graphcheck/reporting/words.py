@@ -37,7 +37,7 @@ VERDICTS: dict[str, Saying] = {
         "In exact arithmetic over the stored constants, both give equal outputs for every input, at the shapes named.",
         (
             FLOATS,
-            "Shapes other than the ones named.",
+            "Shapes other than the ones named, and sizes of free dims that are not said to hold at all of them.",
             "Inputs at which either side is undefined (a division by zero): equality is where both are defined.",
         ),
     ),
@@ -48,7 +48,7 @@ VERDICTS: dict[str, Saying] = {
         (
             FLOATS,
             "That the stored constants are equal: they differ by the ulps listed.",
-            "Shapes other than the ones named.",
+            "Shapes other than the ones named, and sizes of free dims that are not said to hold at all of them.",
         ),
     ),
     "different": Saying(
