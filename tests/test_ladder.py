@@ -211,7 +211,8 @@ def test_near_windows_over_the_budget_are_tried_in_part(last: str, met: bool, mo
             (attempt,) = case.sizes.prove((), ("congruence",), lambda _: None)
             assert attempt.prover is not None and not attempt.proved
             attempt.prover.budget, attempt.prover.row_counts = 0.0, []
-            assert attempt.prover.by_windows(partly=partly) is (met and partly and most > 1)
+            assert not attempt.prover.by_windows()
+            assert (partly and attempt.prover.by_parts()) is (met and partly and most > 1)
 
 
 def test_rows_over_the_limit_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

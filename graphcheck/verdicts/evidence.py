@@ -76,6 +76,7 @@ class Evidence:
         congruence: The attempts at a proof, as far as equal expressions carry them.
         rows: The same once windows are tried that treat all rows alike.
         windows: The same once all windows are tried.
+        parts: The same once parts of those windows are tried that cost too much.
         witness: Where the graphs part, and the input that shows it.
         rounding: The proofs with constants replaced.
         inputs: The attempts once the graphs are evaluated from their inputs; None unless they agree at the first sizes.
@@ -93,6 +94,7 @@ class Evidence:
     congruence: Attempts | None = None
     rows: Attempts | None = None
     windows: Attempts | None = None
+    parts: Attempts | None = None
     witness: Parting | None = None
     rounding: Substitutions | None = None
     inputs: Attempts | None = None
@@ -115,7 +117,7 @@ class Evidence:
 
     def release(self) -> None:
         """Forget the attempts, which gives memory back."""
-        vars(self).update(dict.fromkeys(("congruence", "rows", "windows", "inputs"), ()), rounding=None)
+        vars(self).update(dict.fromkeys(("congruence", "rows", "windows", "parts", "inputs"), ()), rounding=None)
 
     @contextlib.contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -130,7 +132,13 @@ class Evidence:
 
     @property
     def _traced(self) -> Attempts:
-        return next((a for a in (self.windows, self.rows, self.congruence) if a is not None), ())
+        return next((a for a in (self.parts, self.windows, self.rows, self.congruence) if a is not None), ())
+
+    @property
+    def _rounded(self) -> Substitutions | None:
+        """The proofs with constants replaced, unless a later rung proves the graphs as they are."""
+        later = self.inputs is not None or (self.parts is not None and all(a.proved for a in self.parts))
+        return None if later else self.rounding
 
     @property
     def open(self) -> Attempts:
@@ -149,14 +157,14 @@ class Evidence:
     @property
     def proofs(self) -> list[Met]:
         """The graphs at all choices of sizes, with the stores in which they met after the first."""
-        if self.rounding is not None and self.inputs is None:
-            return list(self.rounding.proofs)
+        if self._rounded is not None:
+            return list(self._rounded.proofs)
         return [(a.pair, ()) for a in self.attempts if a.proved and a.pair is not None]
 
     @property
     def constants(self) -> list[dict[str, Any]]:
         """The constants that were replaced; none have a part in a proof from the inputs."""
-        return list(self.rounding.constants) if self.rounding is not None and self.inputs is None else []
+        return list(self._rounded.constants) if self._rounded is not None else []
 
     @property
     def deviations(self) -> tuple[Deviation, ...]:
@@ -176,7 +184,7 @@ class Evidence:
     def to_json(self, case: Case, verdict: Verdict) -> dict[str, Any]:
         """The evidence as ``--json`` writes it."""
         shown = verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING)
-        error = self.rounding.error if self.rounding is not None and self.inputs is None else 0.0
+        error = self._rounded.error if self._rounded is not None else 0.0
         first = next((a.pair for a in self.attempts if a.pair is not None), None)
         now = time.monotonic()
         return {

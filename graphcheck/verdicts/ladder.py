@@ -61,6 +61,7 @@ LADDER = (
     Rung("windows", "proving by windows", proof.windows, unless=plainly_apart),
     Rung("witness", "looking for an input that shows a difference", witness.look),
     Rung("rounding", "replacing re-rounded constants", rounding.look, early=agree_and_are_large),
+    Rung("parts", "proving by parts of windows", proof.parts, unless=plainly_apart, early=agree_and_are_large),
     Rung("inputs", "evaluating both from the inputs", inputs.look),
 )
 

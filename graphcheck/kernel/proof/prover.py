@@ -67,6 +67,7 @@ class Prover:
     ) -> None:
         self.terms, self.target, self.deadline, self.budget = terms, target, deadline, budget
         self._seed = seed
+        self.over = False  # whether near windows cost too much
         self.roots = list(zip(roots_a, roots_b, strict=True))
         self.row_counts = sorted({r for r in rows if r > 1}, reverse=True)
         self.nodes = {side: terms.order(roots) for side, roots in (("a", roots_a), ("b", roots_b))}
@@ -123,9 +124,14 @@ class Prover:
             self._rows(sparing, self.row_counts)
         return not self.open_pairs()
 
-    def by_windows(self, *, partly: bool = False) -> bool:
-        """Whether all outputs met in near windows; ``partly``: where those cost too much, the first are looked at as rows are."""
-        if self.open_pairs() and not self._near() and partly:
+    def by_windows(self) -> bool:
+        """Whether all outputs met in near windows."""
+        self.over = bool(self.open_pairs()) and not self._near()
+        return not self.open_pairs()
+
+    def by_parts(self) -> bool:
+        """Whether all outputs met once the first of the near windows, where those cost too much, are looked at as rows are."""
+        if self.open_pairs() and self.over:
             self._rows(lambda: False, [1], _PART)
         return not self.open_pairs()
 

@@ -58,7 +58,8 @@ class Attempt:
 TOOLS: Mapping[str, Callable[[Prover, Callable[[], bool]], bool | None]] = {
     "congruence": lambda prover, _: not prover.open_pairs(),
     "rows": lambda prover, sparing: prover.by_rows(sparing),
-    "windows": lambda prover, _: prover.by_windows(partly=True),
+    "windows": lambda prover, _: prover.by_windows(),
+    "parts": lambda prover, _: prover.by_parts(),
     "inputs": lambda prover, _: prover.from_inputs(),
 }
 

@@ -40,6 +40,12 @@ def windows(case: Case, evidence: Evidence) -> Judged | None:
     return proved(case, evidence, evidence.windows)
 
 
+def parts(case: Case, evidence: Evidence) -> Judged | None:
+    """``proved`` where the first of windows that cost too much close what is open."""
+    evidence.parts = case.sizes.prove(evidence.attempts, (*TOOLS, "parts"), case.say)
+    return proved(case, evidence, evidence.parts)
+
+
 def proved(case: Case, evidence: Evidence, attempts: Attempts) -> Judged | None:
     """``proved`` if every attempt is; None where one is open. Equal elements in unequal shapes are a difference."""
     for attempt in attempts:
