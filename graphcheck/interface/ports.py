@@ -80,11 +80,13 @@ class PortPair:
 @dataclasses.dataclass(frozen=True)
 class Mismatch:
     """Why two interfaces are not the same. ``kind`` is ``missing``, ``dtype``, ``rank`` or ``dim``, ``where`` is
-    ``input`` or ``output``; shapes of outputs are only declared, so a runtime may still give equal ones."""
+    ``input`` or ``output``; shapes of outputs are only declared, so a runtime may still give equal ones. ``dtypes`` are those of
+    both sides where these differ."""
 
     kind: str
     where: str
     message: str
+    dtypes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,7 +258,7 @@ def _check(where: str, pair: PortPair, notes: list[str], mismatches: list[Mismat
     if pair.paired_by == "position":
         notes.append(f"{label} of A is taken for {b.name!r} of B, by position")
     if a.dtype != b.dtype:
-        mismatches.append(Mismatch("dtype", where, f"{label} is {a.dtype} in A and {b.dtype} in B"))
+        mismatches.append(Mismatch("dtype", where, f"{label} is {a.dtype} in A and {b.dtype} in B", (a.dtype, b.dtype)))
     if a.shape is None or b.shape is None:
         if a.shape != b.shape:
             notes.append(f"{label} has no declared rank in {'A' if a.shape is None else 'B'}")

@@ -56,6 +56,14 @@ class Options(Group):
         help="hold an input at one number, in the models that have it: restricts the claim; repeatable",
         doc="Numbers by input name: the input is a constant then, and needs no partner in the other model.",
     )
+    allow: Sequence[str] = option(
+        (), "--allow", of="compare guard sweep", panel=CLAIM, metavar="FORMAT", takes=str, repeatable=True,
+        parse=values.parse_allowed, check=values.allowed,
+        help="accept a copy that was rounded to float16 or bfloat16, or whose folded constants lie within ulps=N, as "
+        "within-rounding; repeatable",
+        doc="Roundings that a copy may have, and still be ``within-rounding``: ``float16``, ``bfloat16``, ``ulps=N`` (folded "
+        "constants within N ulps).",
+    )
     inputs: File | None = option(
         None, "--inputs", "--load-inputs", of="compare", panel=RUN, metavar="FILE.npz", takes=Path,
         help="own inputs, by name",
@@ -186,6 +194,16 @@ class Options(Group):
         own = {"--inputs": self.inputs, "--replay": self.replay, "--data-loader-script": self.data_loader_script}
         if len(given := [name for name, value in own.items() if value is not None]) > 1:
             raise UsageError(f"give {given[0]} or {given[1]}, not both")
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats that are allowed."""
+        return tuple(name for name in self.allow if name in values.ROUNDINGS)
+
+    @property
+    def ulps(self) -> int:
+        """The ulps that are allowed."""
+        return max((int(text.partition("=")[2]) for text in self.allow if "=" in text), default=0)
 
     @property
     def gated(self) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 from graphcheck import limits
 from graphcheck.errors import UsageError
 
+ROUNDINGS = ("float16", "bfloat16")  # formats that a copy may be rounded to
+
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     """(name, sizes) of ``--shape x=1,3,224,224``, or ``x=1x3x224x224``; ``x=`` is a scalar."""
@@ -68,6 +70,20 @@ def parse_tolerances(name: str, texts: Iterable[str]) -> dict[str, float]:
         except ValueError:
             raise _no_tolerance(name, text) from None
     return found
+
+
+def parse_allowed(name: str, texts: Iterable[str]) -> tuple[str, ...]:
+    """Formats, and ``ulps=N``."""
+    return allowed(name, parse_separated(name, texts))
+
+
+def allowed(name: str, given: Any) -> tuple[str, ...]:
+    """The same, as a list."""
+    found = names(name, given)
+    for text in found:
+        if text not in ROUNDINGS and not re.fullmatch(r"ulps=[1-9]\d{0,3}", text):
+            raise UsageError(f"{name} takes {', '.join(ROUNDINGS)} or ulps=N (1 to 9999), not {text!r}")
+    return tuple(found)
 
 
 def parse_separated(name: str, texts: Iterable[str]) -> tuple[str, ...]:

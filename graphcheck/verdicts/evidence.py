@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from graphcheck.files import model as model_
@@ -57,12 +57,74 @@ class Substitutions:
         attempts: The sizes and samples at which the graphs are the same once they are replaced; none unless that is
             everywhere, and within the roundings.
         proofs: The graphs at each of them, with the stores in which they met.
+        turns: Whether a constant in another format decides a comparison, an index or a whole number.
     """
 
     constants: tuple[dict[str, Any], ...] = ()
     error: float = 0.0
     attempts: Attempts = ()
     proofs: tuple[Met, ...] = ()
+    turns: bool = False
+
+    @property
+    def within(self) -> bool:
+        """Whether every constant lies within its roundings, or within what is allowed."""
+        return all(c["within"] for c in self.constants)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Precision:
+    """What is known of a model as a copy of the other one in a narrower format.
+
+    Attributes:
+        formats: What was erased.
+        ulps: What folded constants may be apart.
+        asked: Whether that is allowed; else it was tried, to say what would be.
+        found: The constants that are no longer in the way.
+        marks: How many casts to each format vanished, at the sizes where there are most.
+        step: The node of a step behind one of them.
+        stopped: What ended it.
+    """
+
+    formats: tuple[str, ...]
+    ulps: int = 0
+    asked: bool = False
+    found: Substitutions = Substitutions()
+    marks: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    step: str = ""
+    stopped: str = ""
+
+    @property
+    def rounded(self) -> list[dict[str, Any]]:
+        """The constants that are such roundings."""
+        return [c for c in self.found.constants if c["within"] and c["format"]]
+
+    @property
+    def same(self) -> bool:
+        """Whether the graphs are the same but for roundings, a step and constants that are none."""
+        return bool(self.found.attempts) and bool(self.rounded or self.marks)
+
+    @property
+    def holds(self) -> bool:
+        """Whether they are the same but for what is allowed."""
+        return self.same and self.asked and self.found.within and not self.step
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``precision`` key of the JSON."""
+        off = [c for c in self.found.constants if not c["within"]]
+        return {
+            "formats": list(self.formats),
+            "ulps": self.ulps,
+            "allowed": self.asked,
+            "same": self.same,
+            "constants": len(self.rounded),
+            "activations": sum(self.marks.values()),
+            "cut": sum(c["cut"] for c in self.rounded),
+            "lifted": sum(c["lifted"] for c in self.rounded),
+            "off": [{**{k: c[k] for k in ("a", "b", "elements", "index", "values")}, "reason": c["why"]} for c in off],
+            "step": self.step or None,
+            "stopped": self.stopped or None,
+        }
 
 
 class Evidence:
@@ -78,6 +140,7 @@ class Evidence:
         windows: The same once all windows are tried.
         parts: The same once parts of those windows are tried that cost too much.
         witness: Where the graphs part, and the input that shows it.
+        precision: The same with allowed roundings erased besides.
         rounding: The proofs with constants replaced.
         inputs: The attempts once the graphs are evaluated from their inputs; None unless they agree at the first sizes.
         digests: Of the model files, where the graphs are asked for.
@@ -96,6 +159,7 @@ class Evidence:
     windows: Attempts | None = None
     parts: Attempts | None = None
     witness: Parting | None = None
+    precision: Precision | None = None
     rounding: Substitutions | None = None
     inputs: Attempts | None = None
     digests: tuple[concurrent.futures.Future[str | None], ...] = ()
@@ -117,7 +181,7 @@ class Evidence:
 
     def release(self) -> None:
         """Forget the attempts, which gives memory back."""
-        vars(self).update(dict.fromkeys(("congruence", "rows", "windows", "parts", "inputs"), ()), rounding=None)
+        vars(self).update(dict.fromkeys(("congruence", "rows", "windows", "parts", "inputs"), ()), rounding=None, precision=None)
 
     @contextlib.contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -137,6 +201,8 @@ class Evidence:
     @property
     def _rounded(self) -> Substitutions | None:
         """The proofs with constants replaced, unless a later rung proves the graphs as they are."""
+        if self.precision is not None and self.precision.holds:
+            return self.precision.found
         later = self.inputs is not None or (self.parts is not None and all(a.proved for a in self.parts))
         return None if later else self.rounding
 
@@ -151,7 +217,7 @@ class Evidence:
         if self.inputs is not None:
             return self.inputs
         known = [(a.shapes, a.sample) for a in self._traced]
-        later = self.rounding.attempts if self.rounding is not None else ()
+        later = self._rounded.attempts if self._rounded is not None else ()
         return (*self._traced, *(a for a in later if (a.shapes, a.sample) not in known))
 
     @property
@@ -197,6 +263,7 @@ class Evidence:
             "changed": changed(self.structure) if self.structure is not None else [],
             "float64": [d.to_json() for d in self.deviations],
             "proof": record.proof(self.attempts, case.sizes, self.constants, error, self.steps) if shown else None,
+            "precision": self.precision and self.precision.to_json(),
             "divergence": self.divergence and self.divergence.to_json(),
             "witness": self.witness and self.witness.witness,
             "reduced": self.reduced,

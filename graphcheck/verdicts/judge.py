@@ -13,7 +13,7 @@ from graphcheck.parting import reduction
 from graphcheck.parting.alignment import Alignment
 from graphcheck.parting.curve import first_curve
 from graphcheck.verdict import Comparison, Verdict
-from graphcheck.verdicts import contrary, every, fitting
+from graphcheck.verdicts import contrary, every, fitting, record
 from graphcheck.verdicts.case import Case, opened
 from graphcheck.verdicts.evidence import Evidence, Judged
 from graphcheck.verdicts.executions import Executions
@@ -43,6 +43,10 @@ def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Compari
     if told is not None:
         plain = reason.replace("no input was found that shows", "no input was found that surely shows")
         reason = f"{told}; {plain}"
+    copied = evidence.precision
+    if verdict in (Verdict.UNDECIDED, Verdict.DIFFERENT) and copied is not None and copied.same and not case.unfit:
+        said = [record.precision(copied), reason]
+        reason = "; ".join(said if verdict is Verdict.UNDECIDED else said[::-1])
     hint = fitting.hint(case) if nothing else None
     return Comparison(verdict, reason, evidence.to_json(case, verdict) | {"hint": hint})
 

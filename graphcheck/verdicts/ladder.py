@@ -14,7 +14,7 @@ from graphcheck.parting.budget import work
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged
-from graphcheck.verdicts.rungs import inputs, interface, proof, rounding, structure, witness
+from graphcheck.verdicts.rungs import inputs, interface, precision, proof, rounding, structure, witness
 
 _LARGE = 5e7  # work (see graphcheck/parting/budget.py) of evaluating both graphs once, most of a second
 
@@ -57,6 +57,7 @@ LADDER = (
     Rung("interface", "comparing the interfaces", interface.look),
     Rung("structure", "comparing the graphs", structure.look),
     Rung("congruence", "proving", proof.congruence),
+    Rung("precision", "erasing roundings", precision.look, unless=precision.needless),
     Rung("rows", "proving by rows", proof.rows),
     Rung("windows", "proving by windows", proof.windows, unless=plainly_apart),
     Rung("witness", "looking for an input that shows a difference", witness.look),

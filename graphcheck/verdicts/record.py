@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
@@ -18,6 +19,11 @@ from graphcheck.kernel.values.residues import LOW
 from graphcheck.parting.difference import Deviation
 from graphcheck.verdict import version
 
+if TYPE_CHECKING:
+    from graphcheck.verdicts.evidence import Precision
+
+_FOLDED = 8  # ulps that folding by two tools may bring
+_EDGES = {"cut": "elements cut to its largest number", "lifted": "below its least"}
 _EXACT = "equality is of real arithmetic over the stored constants, where both sides are defined"
 
 
@@ -109,6 +115,38 @@ def within_rounding(constants: Sequence[dict[str, Any]], attempts: Sequence[Atte
     )
 
 
+def precision(found: Precision) -> str:
+    """The sentence of a copy in a narrower format, whatever the verdict."""
+    formats = f"{' and '.join(found.formats) or 'rounding'}"
+    off = [c for c in found.found.constants if not c["within"]]
+    if off:
+        first = off[0]
+        name = first["b"] or first["name"]
+        where = f"{name!r}" if first["index"] is None else f"{name!r} at {first['index']}"
+        why = first["why"] or f"{first['needs']:.3g} ulps apart, {first['values'][0]:.9g} against {first['values'][1]:.9g}"
+        others = f" and {len(off) - 1} more" if len(off) > 1 else ""
+        return f"the same function but for {formats} and for constants that were not rounded so: {where}{others}: {why}"
+    if found.step:
+        return (
+            f"the same function but for {formats}, and a rounding to it reaches {found.step}, "
+            "whose result it may change altogether"
+        )
+    if not found.asked:
+        return f"the same function but for {formats}: --allow {' --allow '.join(found.formats)} accepts that"
+    parts = []
+    by = Counter(c["format"] for c in found.rounded)
+    for name in found.formats:
+        vanished = found.marks.get(name, 0)
+        also = f" and {words.plural(vanished, 'cast')}" if vanished else ""
+        parts += [f"{words.plural(by[name], 'constant')}{also} of {name}"] if by[name] or vanished else []
+    if by["ulps"]:
+        least = max(c["needs"] for c in found.rounded if c["format"] == "ulps")
+        parts.append(f"{words.plural(by['ulps'], 'folded constant')} within {math.ceil(least)} ulps")
+    edges = [f"{n:,} {text}" for key, text in _EDGES.items() if (n := sum(c[key] for c in found.rounded))]
+    also = f" ({' and '.join(edges)})" if edges else ""
+    return f"the same function but for roundings that are allowed: {' and '.join(parts)}{also}"
+
+
 def known(constants: Sequence[dict[str, Any]], deviations: Sequence[Deviation]) -> str:
     """What is known of a difference that was neither proved away nor shown: the constants that differ, or how far apart."""
     if constants and not all(c["within"] for c in constants):
@@ -120,6 +158,7 @@ def known(constants: Sequence[dict[str, Any]], deviations: Sequence[Deviation]) 
         explained = f" where its roundings explain {worst['room']:.2g}" if worst["room"] else ""
         return (
             f"the graphs are the same but for {count}, the farthest {worst['name']!r} {by}{x:.6g} against {y:.6g}{explained}"
+            f"{_allowing(constants)}"
         )
     if not deviations:
         return ""
@@ -127,6 +166,12 @@ def known(constants: Sequence[dict[str, Any]], deviations: Sequence[Deviation]) 
     explained = f"rounding explains {far.spread:.3g}" if math.isfinite(far.spread) else "it is not known what rounding explains"
     sentence = f"in float64 they differ by {far.deviation:.3g} at {far.output!r}, where {explained}"
     return sentence + (" (certain over the reals, but below the spread)" if far.certain and not far.gross else "")
+
+
+def _allowing(constants: Sequence[dict[str, Any]]) -> str:
+    """What would be accepted, where constants are so near that both sides may have folded them."""
+    least = max(c["needs"] for c in constants if not c["within"])
+    return f"; --allow ulps={math.ceil(least)} accepts that" if 0 < least <= _FOLDED else ""
 
 
 def proof(

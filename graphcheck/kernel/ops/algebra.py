@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,11 +57,20 @@ def holds(dtype: np.dtype[Any], value: float) -> bool:
 class Algebra:
     """The verbs at tensor level, over one store of terms; ``observe`` (node, operator sets, types, values) gives the shapes and
     types of an operator's outputs as a runtime has them, or None. With ``spells`` operators that are unknown functions for a
-    proof are spelled out where that can be done; without, ``spelling`` tells that there was such a one.
+    proof are spelled out where that can be done; without, ``spelling`` tells that there was such a one. Roundings to the float
+    types ``erased`` vanish; ``marks`` are their nodes' names, types and classes.
     """
 
-    def __init__(self, terms: Terms, observe: Callable[..., Any] | None = None, *, spells: bool = False) -> None:
+    def __init__(
+        self,
+        terms: Terms,
+        observe: Callable[..., Any] | None = None,
+        *,
+        spells: bool = False,
+        erased: Collection[str] = (),
+    ) -> None:
         self.terms, self.observe, self.spells, self.spelling = terms, observe, spells, False
+        self.erased, self.marks = erased, list[tuple[str, str, int]]()
         self.memo: dict[Any, Any] = {}
         self._lifted: dict[int, tuple[np.ndarray, Tensor]] = {}  # small arrays by identity, which most nodes share
         self.assumptions: set[str] = set()

@@ -256,7 +256,8 @@ def swish(m: Algebra, node: Node, x: Some) -> Some:
 
 
 def cast(m: Algebra, node: Node, x: Some) -> Some:
-    """The same value where the type keeps it; narrowing floats and float to integer are uninterpreted."""
+    """The same value where the type keeps it; narrowing floats and float to integer are uninterpreted, but for roundings that
+    are erased."""
     return _cast(m, node, x, _numpy_dtype(node.attr("to")))
 
 
@@ -268,6 +269,11 @@ def cast_like(m: Algebra, node: Node, x: Some, like: Some) -> Some:
 def _cast(m: Algebra, node: Node, x: Some, to: np.dtype[Any]) -> Some:
     if to.name.startswith("float8") and (not node.attr("saturate", 1) or "e8m0" in to.name):
         raise Untaught(f"{node.op_type} to {to.name} that does not saturate or rounds in its own way", node.name)
+    if to.name in m.erased and isinstance(x, Tensor) and _kind(x.dtype) in "fi" and not _keeps(to, x.held or x.dtype):
+        exact = x if _kind(x.dtype) == "f" else cast_to(m, x, np.dtype(np.float32))
+        assert isinstance(exact, Tensor)
+        m.marks.append((node.name, to.name, exact.cls))
+        return Tensor(exact.cls, x.shape, to)
     return cast_to(m, x, to)
 
 

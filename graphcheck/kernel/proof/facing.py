@@ -21,10 +21,13 @@ Views = tuple[Operand, Operand, int]  # of a constant of each side, at so many p
 
 @dataclasses.dataclass(frozen=True)
 class Facing:
-    """Constants that face each other, as pairs, and what is the same once they are: they themselves, or what uses them."""
+    """Constants that face each other, as pairs, and what is the same once they are: they themselves, or what uses them.
+
+    ``added``: the operator that sees them adds them to what is computed."""
 
     pairs: tuple[Views, ...]
     joined: tuple[int, int]
+    added: bool = False
 
 
 def _alone(terms: Terms, prover: Prover, cls: int, bit: int) -> bool:
@@ -75,7 +78,8 @@ def _met_at(terms: Terms, one: _Place, two: _Place) -> Facing | None:
     pairs = _unlike(terms, (other, seen), (constant, map_), places, {})
     whole = pairs == [((other, seen), (constant, map_), places)] and seen is map_
     joined = (other, constant) if whole and terms.size(other) == terms.size(constant) else (user, cls)
-    return Facing(tuple(pairs), joined) if pairs else None
+    verb = terms.terms[cls].verb
+    return Facing(tuple(pairs), joined, isinstance(verb, Ew) and verb.fn == "add") if pairs else None
 
 
 def _without_views(verb: Verb) -> Any:
@@ -104,7 +108,7 @@ def _parts(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any
         sizes = [terms.size(c) for c, m in (a, b) if m is None]
         return [(a, b, size)] if all(n in (1, size) for n in sizes) else None
     one, two = (terms.terms[terms.find(c)] for c, _ in (a, b))
-    for term, x, y in ((one, a, b), (two, b, a)):
+    for term, x, y in ((one, a, b), (two, b, a)) if one.verb != two.verb else ():
         if term.verb == Ew("recip", (None,)) and _is_stored(terms, term.args[0]) and unit_of(terms, x[0]):  # c faces 1 / y
             views = _through(terms, term.args[0], None, x[1]), (terms.ew("recip", [(y[0], None)], terms.size(y[0])), y[1])
             return [(*(views if x == a else views[::-1]), size)]

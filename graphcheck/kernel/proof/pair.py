@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,17 +59,21 @@ def build(
     contents: Contents | None = None,
     observe: Callable[..., Any] | None = None,
     spells: bool = False,
+    erased: Collection[str] = (),
     free: Mapping[str, Sequence[tuple[str, int]]] | None = None,
 ) -> Pair:
     """Trace both models. ``inputs`` maps A's input names to (B's name, shape); ``concrete`` holds integer inputs by A's name.
 
+    ``erased`` are float formats whose roundings vanish, and whose constants count as float32; inputs then have the types of
+    each side.
     ``free`` are the symbols to type the tensors by, as (A's input name, axis) wherever they stand.
     """
-    algebra = Algebra(Terms(AFFINE[affine], contents=contents), observe, spells=spells)
+    store = Terms(AFFINE[affine], contents=contents, coarsest=24 if erased else 0)
+    algebra = Algebra(store, observe, spells=spells, erased=erased)
     algebra.terms.contents.ahead([*weights(a), *weights(b)])
     given_a: dict[str, Value] = {}
     given_b: dict[str, Value] = {}
-    dtypes = {v.name: v.dtype for v in a.graph.inputs}
+    dtypes, types_b = ({v.name: v.dtype for v in m.graph.inputs} for m in (a, b))
     for name, (other, shape) in inputs.items():
         value: Value = concrete.get(name)
         if value is None:
@@ -77,6 +81,8 @@ def build(
             assert dtype is not None
             value = Tensor(algebra.terms.leaf(("input", name), math.prod(shape)), shape, np.dtype(dtype.numpy()))
         given_a[name] = given_b[other] = value
+        if erased and isinstance(value, Tensor) and (declared := types_b[other]) is not None:
+            given_b[other] = dataclasses.replace(value, dtype=np.dtype(declared.numpy()))
     symbols = [Symbol.at(name, there, inputs) for name, there in (free or {}).items()]
     others = [symbol.renamed({name: other for name, (other, _) in inputs.items()}) for symbol in symbols]
     trace_a = Typed(a, algebra, symbols).run(given_a) if symbols else Interpreter(a, algebra).run(given_a)

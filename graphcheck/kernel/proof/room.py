@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck.kernel.proof.allowed import NOTHING, Allowed, Told
 from graphcheck.kernel.proof.summation import LAMBDA, room_of_products, room_of_sums
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
@@ -111,9 +112,13 @@ def _lie_within(x: np.ndarray, y: np.ndarray, room: np.ndarray) -> bool:
     return bool((np.where(x == y, 0.0, np.abs(x - y)) <= room).all() and np.isfinite(x).all())
 
 
-def apart(terms: Terms, a: int, b: int, *, wide: bool = False) -> dict[str, Any]:
+def apart(
+    terms: Terms, a: int, b: int, *, wide: bool = False, allowed: Allowed = NOTHING, added: bool = False
+) -> dict[str, Any]:
     """How far apart two classes of constants are, in ulps, and whether that is within their roundings, the room; ``values``
-    and ``room`` are those of the element that leaves it farthest, or comes nearest to that."""
+    and ``room`` are those of the element that leaves it farthest, or comes nearest to that. ``allowed``
+    is asked where they do not (:meth:`Allowed.told`), and its answer stands beside; ``needs`` are the ulps that it would have to
+    allow."""
     whole = is_whole(terms, a, b)
     unit = 0.0 if whole else unit_of_two(terms, a, b)
     with np.errstate(all="ignore"):
@@ -128,12 +133,17 @@ def apart(terms: Terms, a: int, b: int, *, wide: bool = False) -> dict[str, Any]
         share = np.where(apart == 0, 0.0, apart / room)
     exact = (x == y).all() and (np.abs(x) < 2.0**53).all()
     worst = int(np.argmax(np.where(np.isnan(share), np.inf, share))) if share.size else 0
+    within = bool(exact) if whole else _lie_within(x, y, room)
+    told = Told() if within or whole else allowed.told(x, y, (values[a].error, values[b].error), added=added)
+    worst = worst if told.at is None else told.at
     return {
         "ulps": float(np.max(np.where(np.isfinite(ulps), ulps, np.inf), initial=0.0)),
         "values": [float(v[worst]) for v in (x, y)] if ulps.size else [],
         "room": float(room[worst]) if room.size else 0.0,
         "roundings": roundings or 1,
-        "within": bool(exact) if whole else _lie_within(x, y, room),
+        "within": within or told.within,
+        "needs": told.needs,
+        **({"format": told.format, "cut": told.cut, "lifted": told.lifted, "why": told.why} if allowed else {}),
     }
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from graphcheck.kernel.interpreter import Trace
-from graphcheck.kernel.proof.facing import Facing, face_to_face, near_each_other
+from graphcheck.kernel.proof.allowed import FORMATS, NOTHING, Allowed, steps
+from graphcheck.kernel.proof.facing import Facing, Views, face_to_face, near_each_other
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.prover import Prover
 from graphcheck.kernel.proof.room import apart, unmoved
@@ -33,11 +34,12 @@ _MOST = 2000  # constants replaced before it counts as another graph
 class Substitution:
     """The constants after whose replacement two graphs are the same: name in A and B, elements, ulps, roundings granted;
     the probability that the proof behind it merged anything falsely; and the stores of its rounds, each with what the classes
-    of the one before are in it."""
+    of the one before are in it; ``turns``: whether a constant in another format decides a step (:func:`steps`)."""
 
     constants: list[dict[str, Any]]
     error: float
     stages: tuple[tuple[Terms, dict[int, int]], ...] = ()
+    turns: bool = False
 
     @property
     def within(self) -> bool:
@@ -52,12 +54,14 @@ def substitute(
     seed: int,
     target: float,
     deadline: float = math.inf,
+    allowed: Allowed = NOTHING,
 ) -> Substitution | None:
-    """The constants that alone keep two graphs apart; None if there is more to it.
+    """The constants that alone keep two graphs apart; None if there is more to it. Those that are roundings which are ``allowed``
+    count as within theirs, where the same operator sees both.
 
     ``pair`` must stand in an affine store of its own: classes are merged in it on the hypothesis that it tests.
     """
-    terms, error, idle = pair.terms, 0.0, 0
+    terms, error, idle, turns = pair.terms, 0.0, 0, False
     replaced: list[dict[str, Any]] = []
     stages: list[tuple[Terms, dict[int, int]]] = []
     left, right = [a for a, _ in roots], [b for _, b in roots]
@@ -72,38 +76,55 @@ def substitute(
         proved = prover.prove()
         error += 2.0 ** prover.log2_error()
         if proved:
-            return Substitution(replaced, error, tuple(stages))
-        known_apart: set[tuple[int, int]] = set()
-        found = near_each_other(terms, prover, known_apart) or face_to_face(terms, prover)
+            return Substitution(replaced, error, tuple(stages), turns)
+        known_apart, given = set[tuple[int, int]](), list[int]()
+        found = _found(terms, prover, known_apart, allowed)
         idle = 0 if found else idle + 1  # merges alone may bring constants face to face in the next store
         if (idle and not terms.joins) or idle > _IDLE or len(replaced) > _MOST:
             return None
         while found:  # layer after layer: what met brings the next constants face to face
             for facing in found:
-                _replace(terms, names, facing, replaced)
-            found = (near_each_other(terms, prover, known_apart) or face_to_face(terms, prover)) if prover.open_pairs() else []
+                rows = _replace(terms, names, facing, replaced, allowed)
+                given += [facing.joined[0]] if any(row.get("format") in FORMATS for row in rows) else []
+            found = _found(terms, prover, known_apart, allowed) if prover.open_pairs() else []
             found = [f for f in found if terms.find(f.joined[0]) != terms.find(f.joined[1])]
+        turns = turns or bool(given and steps(terms, given, [*left, *right]))
 
 
-def _replace(terms: Terms, known: Sequence[_Names], facing: Facing, replaced: list[dict[str, Any]]) -> None:
+def _found(terms: Terms, prover: Prover, known_apart: set[tuple[int, int]], allowed: Allowed) -> list[Facing]:
+    """Constants that give way: those near each other first, but the partner of one in another format is known by its place."""
+    if allowed.formats:
+        return face_to_face(terms, prover) or near_each_other(terms, prover, known_apart)
+    return near_each_other(terms, prover, known_apart) or face_to_face(terms, prover)
+
+
+def _replace(
+    terms: Terms, known: Sequence[_Names], facing: Facing, replaced: list[dict[str, Any]], allowed: Allowed
+) -> list[dict[str, Any]]:
     if terms.find(facing.joined[0]) == terms.find(facing.joined[1]):
-        return
-    found = [_described(terms, known, *pair) for pair in facing.pairs]
+        return []
+    found = [_described(terms, known, pair, allowed, facing.added) for pair in facing.pairs]
     replaced += [each for i, each in enumerate(found) if each not in (*replaced, *found[:i])]
     terms.merge(*facing.joined, Rounded(tuple((each["a"], each["b"]) for each in found)))
+    return found
 
 
-def _described(terms: Terms, known: Sequence[_Names], a: Operand, b: Operand, size: int) -> dict[str, Any]:
+def _described(
+    terms: Terms, known: Sequence[_Names], pair: Views, allowed: Allowed, added: bool
+) -> dict[str, Any]:
+    a, b, size = pair
     roots = [unmoved(terms, terms.find(c)) for c, _ in (a, b)]
     found = [(each, terms.arrays.get(root)) for each, root in zip(known, roots, strict=True)]
     names = [None if array is None else each.of(array) for each, array in found]  # an expression of several has none
     one, two = _met(terms, a, b, size)
+    row = apart(terms, one, two, allowed=allowed, added=added)
     return {
         "name": names[1] or names[0] or "constant",
         "a": names[0],
         "b": names[1],
         "elements": terms.size(one),
-        **apart(terms, one, two),
+        **row,
+        **({"index": known[-1].index(names[1], row["values"][1])} if allowed and row["values"] else {}),
     }
 
 
@@ -125,6 +146,14 @@ class _Names:
         named = [(str(v.name), held) for v, held in trace.values.items() if isinstance(held, np.ndarray)]
         self._held = [(name, held) for name, held in named if held.dtype.kind not in "OUSb"]
         self._known: dict[int, dict[tuple[int, int], str]] = {}
+
+    def index(self, name: str | None, value: float) -> list[int] | None:
+        """Where a constant has a value first."""
+        held = next((held for known, held in self._held if known == name), None)
+        if held is None:
+            return None
+        places = np.argwhere(held.astype(np.float64) == value)
+        return [int(i) for i in places[0]] if places.size else None
 
     def of(self, array: np.ndarray) -> str | None:
         """The first name of the elements."""

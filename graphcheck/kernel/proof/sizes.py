@@ -231,10 +231,11 @@ class Sizes:
             return False
         return True
 
-    def pairs(self, chosen: dict[str, tuple[int, ...]], *, affine: str) -> Iterator[tuple[int | None, Pair]]:
-        """Both models traced afresh: once, or at each sample of integer inputs that steer them; nothing if neither can be."""
+    def pairs(self, chosen: dict[str, tuple[int, ...]], **options: Any) -> Iterator[tuple[int | None, Pair]]:
+        """Both models traced afresh: once, or at each sample of integer inputs that steer them; nothing if neither can be;
+        ``options`` are those of :meth:`build`."""
         try:
-            yield None, self.build(chosen, affine=affine)
+            yield None, self.build(chosen, **options)
             return
         except (Exhausted, Oversized):
             raise
@@ -244,7 +245,7 @@ class Sizes:
                 raise
         for sample in self._samples(chosen) if self.discrete() else ():
             if self.admits(0, chosen, sample) or self.admits(1, chosen, sample):
-                yield sample, self.build(chosen, sample, affine=affine)
+                yield sample, self.build(chosen, sample, **options)
 
     def attempt(self, chosen: dict[str, tuple[int, ...]], sample: int | None = None) -> Attempt:
         """Both models traced at one choice of sizes and samples; nothing is proved yet."""

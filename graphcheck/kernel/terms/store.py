@@ -72,8 +72,8 @@ def _place(view: Operand) -> tuple[int, bytes]:
 class Terms:
     """The store of classes, under the ``rules`` it is given."""
 
-    def __init__(self, rules: Rules, *, contents: Contents | None = None) -> None:
-        self.contents = contents or Contents()
+    def __init__(self, rules: Rules, *, contents: Contents | None = None, coarsest: int = 0) -> None:
+        self.contents, self.coarsest = contents or Contents(), coarsest  # floats of fewer bits count as of so many
         self.maps = Maps()
         self.rules = rules
         self._of: dict[str, tuple[Function, tuple[Rule, ...], tuple[Rule, ...]]] = {}  # by elementwise function
@@ -210,6 +210,7 @@ class Terms:
         """
         flat = array.reshape(-1)
         bits = constants.significant_bits(flat.dtype) if bits is None else bits
+        bits = max(bits, self.coarsest) if bits else 0
         if flat.size > 1 and flat.dtype != object and constants.uniform(flat):
             return self.move((self.const(flat[:1], bits),), self.maps.spread(flat.size))
         digest = constants.key(flat, self.contents)

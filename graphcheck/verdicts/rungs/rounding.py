@@ -6,58 +6,63 @@ import dataclasses
 from collections.abc import Iterator
 
 from graphcheck.kernel.proof import rounding
+from graphcheck.kernel.proof.allowed import NOTHING, Allowed
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.sizes import TARGET_SHARE, Attempt
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts import record
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged, Substitutions
-from graphcheck.verdicts.steps import Met
 
 
 def look(case: Case, evidence: Evidence) -> Judged | None:
     """``within-rounding`` where the proof goes through at all sizes and samples once constants are replaced."""
-    found, settled, proofs, within = Substitutions(), list[Attempt](), list[Met](), False
+    found, within = Substitutions(), False
     try:
-        for attempt, pair, each in _substituted(case, evidence):
-            if each is None:
-                found = Substitutions()
-                break
-            constants = (*found.constants, *(c for c in each.constants if c not in found.constants))
-            found = Substitutions(constants, found.error + each.error)
-            if not each.within:
-                break
-            settled.append(attempt)
-            proofs.append((pair, each.stages))
-        else:
-            within = bool(found.constants) and found.error <= case.options.error_probability
+        for so_far, _ in replaced(case, evidence):
+            found = so_far
+        within = bool(found.constants) and found.within and found.error <= case.options.error_probability
     finally:
-        everywhere = slice(None if within else 0)
-        evidence.rounding = dataclasses.replace(found, attempts=tuple(settled)[everywhere], proofs=tuple(proofs)[everywhere])
+        evidence.rounding = found if within else dataclasses.replace(found, attempts=(), proofs=())
     if not within:
         return None
     return Verdict.WITHIN_ROUNDING, record.within_rounding(evidence.constants, evidence.attempts, case.sizes)
 
 
-def _substituted(case: Case, evidence: Evidence) -> Iterator[tuple[Attempt, Pair, rounding.Substitution | None]]:
-    """The constants that keep the graphs apart, at one choice of sizes and samples after the other.
+def replaced(case: Case, evidence: Evidence, allowed: Allowed = NOTHING) -> Iterator[tuple[Substitutions, Pair]]:
+    """What was replaced so far, after one choice of sizes and samples after the other, and the graphs there; it ends with the
+    first at which the graphs are not the same even so (nothing has been replaced then), or a constant lies beyond its roundings.
 
     Constant factors are gathered in two ways, and the one that found the constants is the first at the next.
     """
-    ways = ["push", "pull"]
+    found, ways = Substitutions(), ["push", "pull"]
     for chosen in case.sizes.choices(evidence.attempts):
         order = ways
-        first, second = (case.sizes.pairs(chosen, affine=way) for way in order)
+        first, second = (case.sizes.pairs(chosen, affine=way, erased=allowed.formats) for way in order)
         for sample, pair in first:
-            found = _substitute(case, pair)
-            if found is None:
+            each = _substitute(case, pair, allowed)
+            if each is None:
                 pair = next(p for s, p in second if s == sample)
-                found = _substitute(case, pair)
-                ways = order if found is None else order[::-1]
-            yield Attempt(chosen, sample), pair, found
+                each = _substitute(case, pair, allowed)
+                ways = order if each is None else order[::-1]
+            if each is None or case.sizes.unequal_shapes(Attempt(chosen, sample, pair)):
+                yield Substitutions(), pair
+                return
+            found = Substitutions(
+                (*found.constants, *(c for c in each.constants if c not in found.constants)),
+                found.error + each.error,
+                (*found.attempts, Attempt(chosen, sample, pair if case.unfit else None)),
+                (*found.proofs, (pair, each.stages)),
+                found.turns or each.turns,
+            )
+            yield found, pair
+            if not each.within:
+                return
 
 
-def _substitute(case: Case, pair: Pair) -> rounding.Substitution | None:
+def _substitute(case: Case, pair: Pair, allowed: Allowed) -> rounding.Substitution | None:
     target = case.options.error_probability / TARGET_SHARE
     roots = case.sizes.roots(pair)
-    return rounding.substitute(pair, roots, seed=case.options.seed, target=target, deadline=case.deadline)
+    return rounding.substitute(
+        pair, roots, seed=case.options.seed, target=target, deadline=case.deadline, allowed=allowed
+    )

@@ -1,0 +1,129 @@
+"""The roundings that a caller allows, and whether one constant is another one rounded so (Idea 6 of the design).
+
+A format is held to bit for bit: round to nearest, ties to even (IEEE 754), of the other side's constant. What converters do
+besides is accepted, and counted apart: what is too large is cut to the largest number, what is too small for the format is lifted
+to its least number or becomes 0. ``ulps`` is for constants that both sides have folded, so that neither has the exact expression.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from graphcheck.kernel.terms.functions import function
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Ew, Opaque, Rows
+
+FORMATS = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+EDGES = {"float16": (65504.0, 2.0**-24), "bfloat16": (2.0**128 - 2.0**120, 2.0**-133)}  # the largest number, the least
+ONE = 2.0**-23  # an ulp of 1 in float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What a constant is: ``format`` is that of the rounding, ``ulps``, or "" for neither; so many elements are ``cut`` to the
+    largest number of the format, or ``lifted`` from nothing (or taken to nothing); ``why`` it is no such rounding, ``at`` an
+    element; ``needs`` are the ulps that would have to be allowed."""
+
+    format: str = ""
+    cut: int = 0
+    lifted: int = 0
+    at: int | None = None
+    why: str = ""
+    needs: float = math.inf
+
+    @property
+    def within(self) -> bool:
+        """Whether it is one."""
+        return bool(self.format) and not self.why
+
+
+@dataclasses.dataclass(frozen=True)
+class Allowed:
+    """Roundings to ``formats`` (keys of :data:`FORMATS`), and constants that lie within so many ``ulps`` of float32."""
+
+    formats: tuple[str, ...] = ()
+    ulps: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.formats or self.ulps)
+
+    def told(self, x: np.ndarray, y: np.ndarray, errors: tuple[np.ndarray, np.ndarray], *, added: bool) -> Told:
+        """Of which kind two constants are that are not the same, as float64 values and the errors that roundings of float32
+        bring (0 for a stored one).
+
+        What is ``added`` was often folded by a subtraction, which keeps the ulps of what is subtracted: there an ulp is that of
+        the largest element.
+        """
+        wrong, needs = Told(), _ulps(x, y, errors, added)
+        for name in self.formats:
+            for (v, error), (w, other) in (((x, errors[0]), (y, errors[1])), ((y, errors[1]), (x, errors[0]))):
+                if not other.any() and (_nearest(w, FORMATS[name]) == w).all():
+                    found = _rounded(name, v, error, w)
+                    if found.within:
+                        return found
+                    wrong = wrong if wrong.why else found
+        if needs <= self.ulps:
+            return Told("ulps", needs=needs)
+        return dataclasses.replace(wrong, needs=needs)
+
+
+NOTHING = Allowed()
+
+
+def _ulps(x: np.ndarray, y: np.ndarray, errors: tuple[np.ndarray, np.ndarray], added: bool) -> float:
+    """How many ulps of float32 two constants are apart beyond their errors."""
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return math.inf
+    size = np.maximum(np.abs(x), np.abs(y))
+    ulp = ONE * np.exp2(np.floor(np.log2(np.maximum(size.max(initial=0.0) if added else size, 2.0**-126))))
+    return float(np.max((np.abs(x - y) - errors[0] - errors[1]) / ulp, initial=0.0))
+
+
+def _nearest(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """As a runtime converts float32: to nearest even."""
+    with np.errstate(all="ignore"):
+        return values.astype(np.float32).astype(dtype).astype(np.float64)
+
+
+def _rounded(name: str, v: np.ndarray, error: np.ndarray, w: np.ndarray) -> Told:
+    dtype = FORMATS[name]
+    most, least = EDGES[name]
+    low, high = (np.clip(_nearest(edge, dtype), -most, most) for edge in (v - error, v + error))
+    tiny = (np.abs(v) < least) & (np.abs(w) <= least) & (v * w >= 0)
+    fits = ((low <= w) & (w <= high)) | tiny
+    if not fits.all():
+        at = int(np.argmin(fits))
+        return Told(name, at=at, why=f"{name} of {v[at]:.9g} is {_nearest(v[at : at + 1], dtype)[0]:.9g}, not {w[at]:.9g}")
+    if v.any() and not w.any():
+        return Told(name, at=int(np.argmax(np.abs(v))), why=f"nothing of it is left in {name}")
+    return Told(name, int((np.abs(v) > most).sum()), int(((v != w) & (np.abs(v) < least)).sum()))
+
+
+def steps(terms: Terms, marks: Iterable[int], roots: Sequence[int]) -> list[int]:
+    """The classes before the ``roots`` that jump, and that an erased rounding reaches: a comparison, an index, a whole number may
+    come out otherwise by it. Unknown functions count, and a step that its own operand multiplies (a Relu) does not."""
+    marked, found = {terms.find(c) for c in marks}, dict[int, None]()
+    plain: dict[int, bool] = {}
+    for cls in terms.order(roots):
+        term = terms.terms[cls]
+        args = [terms.find(a) for a in term.args]
+        for step in (a for a in args if a in found):
+            relu = isinstance(term.verb, Ew) and term.verb.fn == "mul" and {*args} == {step, *terms.terms[step].args}
+            plain[step] = plain.get(step, True) and relu and terms.terms[step].verb == Ew("pos", (None,))
+        if marked.isdisjoint(args):
+            continue
+        marked.add(cls)
+        match term.verb:
+            case Ew(fn) if function(fn).jumps:
+                found[cls] = None
+            case Opaque():
+                found[cls] = None
+            case Rows(fn) if fn.startswith("arg"):
+                found[cls] = None
+    return [cls for cls in found if cls in {terms.find(r) for r in roots} or not plain.get(cls, False)]

@@ -1,0 +1,76 @@
+"""The rung of allowed roundings: casts to a format vanish, constants that are its roundings give way, and the rest is proved.
+
+What nobody allowed is looked at as well, where one model alone is in a narrower format: the reason then says what would be
+accepted. A step (a comparison, an index, a whole number) behind a rounding may come out otherwise, and ends it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+
+import onnx_ir as ir
+
+from graphcheck.errors import Undecided
+from graphcheck.files import model as model_
+from graphcheck.kernel.ops.algebra import Tensor
+from graphcheck.kernel.proof.allowed import FORMATS, Allowed, steps
+from graphcheck.kernel.proof.pair import Pair
+from graphcheck.verdict import Verdict
+from graphcheck.verdicts import record
+from graphcheck.verdicts.case import Case
+from graphcheck.verdicts.evidence import Evidence, Judged, Precision, Substitutions
+from graphcheck.verdicts.rungs.rounding import replaced
+
+
+def needless(case: Case, evidence: Evidence) -> bool:
+    """Whether nothing is allowed, and no model alone is in a narrower format."""
+    return not case.options.allow and not _own_formats(case)
+
+
+def look(case: Case, evidence: Evidence) -> Judged | None:
+    """``within-rounding`` where the graphs are the same once allowed roundings are erased, and some are; ``undecided`` where they
+    are the same but for constants that are none, or for a step behind a rounding."""
+    asked = Allowed(case.options.formats, case.options.ulps)
+    allowed = asked or Allowed(_own_formats(case))
+    precision = Precision(allowed.formats, allowed.ulps, bool(asked))
+    try:
+        for found, pair in replaced(case, evidence, allowed):
+            marks = Counter(name for _, name, _ in pair.algebra.marks) | Counter(precision.marks)
+            step = precision.step or _step(case, pair) or ("a comparison or an index" if found.turns else "")
+            if found.error > case.options.error_probability:
+                raise Undecided(f"the error probability would be {found.error:.1e}, above the target")
+            precision = dataclasses.replace(precision, found=found, marks=marks, step=step)
+    except Undecided as error:
+        precision = dataclasses.replace(precision, found=Substitutions(), stopped=str(error))
+    evidence.precision = precision
+    if precision.holds:
+        return Verdict.WITHIN_ROUNDING, record.precision(precision)
+    return (Verdict.UNDECIDED, record.precision(precision)) if asked and precision.same and case.unfit else None
+
+
+def _own_formats(case: Case) -> tuple[str, ...]:
+    """The formats of one model that the other one has nowhere."""
+    one, two = (_formats(model) for model in case.models)
+    return tuple(name for name in FORMATS if (name in one) != (name in two))
+
+
+def _formats(model: ir.Model) -> set[str]:
+    """The types of casts, stored constants, inputs and outputs."""
+    graph = model.graph
+    types = {v.dtype for v in (*graph.inputs, *graph.outputs, *graph.initializers.values()) if v.dtype is not None}
+    casts = (node for node in ir.traversal.RecursiveGraphIterator(graph) if node.op_type == "Cast")
+    types |= {ir.DataType(node.attributes["to"].as_int()) for node in casts}
+    return {t.name.lower() for t in types}
+
+
+def _step(case: Case, pair: Pair) -> str:
+    """The node of a step behind an erased rounding."""
+    roots = [cls for both in case.sizes.roots(pair) for cls in both]
+    found = steps(pair.terms, [cls for _, _, cls in pair.algebra.marks], roots)
+    for trace in (pair.b, pair.a) if found else ():
+        for value, traced in trace.values.items():
+            node = value.producer()
+            if node is not None and isinstance(traced, Tensor) and pair.terms.find(traced.cls) in found:
+                return f"{node.op_type} {model_.node_name(node)}"
+    return "a step" if found else ""
