@@ -221,3 +221,47 @@ def test_the_edges_are_those_of_the_formats() -> None:
     for name, dtype in FORMATS.items():
         info = ml_dtypes.finfo(dtype)
         assert EDGES[name] == (float(info.max), float(info.smallest_subnormal))
+
+
+def embedding(dtype: str, index: str = "ids", table: np.ndarray | None = None) -> onnx.ModelProto:
+    """A table gathered by ids (of the input, or computed behind a rounding), joined to two constants, and a product."""
+    stored = {
+        "table": DRAWN_TABLE if table is None else table,
+        "first": CONSTANTS["w"][:1],
+        "second": CONSTANTS["w"][1:2],
+        "w": CONSTANTS["w2"],
+    }
+    to = TYPES[dtype]
+    computed = f"near = Cast <to = {to}> (x) computed = Cast <to = 7> (near)"
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["" : 17]> g (int64[5] ids, float[5] x) => (float[n,m] y) {{
+        {computed if index == "computed" else ""}
+        e = Gather <axis = 0> (table, {index}) j = Concat <axis = 0> (first, e, second)
+        p = MatMul (j, w) y = Cast <to = 1> (p) }}"""
+    )
+    for name, array in stored.items():
+        model.graph.initializer.append(numpy_helper.from_array(array.astype(FORMATS.get(dtype, np.float32)), name))
+    return model
+
+
+DRAWN_TABLE = DRAWN.standard_normal((12, 16)).astype(np.float32)
+
+
+def test_a_table_and_constants_that_are_joined_have_their_partners() -> None:
+    found = compare(embedding("float"), embedding("float16"), allow=["float16"], run=False)
+    assert found.verdict is Verdict.WITHIN_ROUNDING and found.evidence["precision"]["constants"] == 4
+    wrong = DRAWN_TABLE.astype(np.float16)
+    wrong[2, 2] = np.nextafter(wrong[2, 2], np.float16(9))
+    found = compare(embedding("float"), embedding("float16", table=wrong), allow=["float16"], run=False)
+    assert found.verdict is Verdict.UNDECIDED
+    assert [(row["b"], row["index"]) for row in found.evidence["precision"]["off"]] == [("table", [2, 2])]
+
+
+def test_a_narrower_copy_is_not_forgiven_unasked() -> None:
+    found = compare(embedding("float"), embedding("float16"), run=False)
+    assert found.verdict is Verdict.UNDECIDED and "--allow float16 accepts that" in found.reason
+
+
+def test_ids_behind_a_rounding_are_not_forgiven() -> None:
+    found = compare(embedding("float", "computed"), embedding("float16", "computed"), allow=["float16"], run=False)
+    assert found.verdict not in ACCEPTED, found.reason

@@ -75,6 +75,8 @@ class Allowed:
 
 NOTHING = Allowed()
 
+_BY_INDEX = ("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND")  # operand 1 says which, the rest is moved
+
 
 def _ulps(x: np.ndarray, y: np.ndarray, errors: tuple[np.ndarray, np.ndarray], added: bool) -> float:
     """How many ulps of float32 two constants are apart beyond their errors."""
@@ -120,6 +122,8 @@ def steps(terms: Terms, marks: Iterable[int], roots: Sequence[int]) -> list[int]
             continue
         marked.add(cls)
         match term.verb:
+            case Opaque(((_, op, *_), *_)) if op in _BY_INDEX and args[1] not in marked:
+                pass
             case Ew(fn) if function(fn).jumps:
                 found[cls] = None
             case Opaque():

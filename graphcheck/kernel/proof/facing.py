@@ -12,7 +12,7 @@ from graphcheck.kernel.proof.room import Sketches, apart, unit_of, unmoved
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Operand, Terms
-from graphcheck.kernel.terms.verbs import Contract, Ew, Term, Verb
+from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Term, Verb
 
 _ALIKE = 1e-2  # how near to one constant another may be, relatively, of several that face it
 
@@ -50,13 +50,16 @@ def face_to_face(terms: Terms, prover: Prover) -> list[Facing]:
             views = [(terms.find(a), m) for a, m in term.views]
             at = [i for i, (a, _) in enumerate(views) if _alone(terms, prover, a, bit)]
             rest = [(a, m.key if m else b"") for i, (a, m) in enumerate(views) if i not in at]
-            if len(at) != 1 or not all(prover.shared(a) or terms.constant_like(a) for a, _ in rest):
+            if len(at) != 1 and not isinstance(term.verb, Move):  # which may join several
                 continue
-            constant, map_ = views[at[0]]
-            place = -1 if ew is not None and function(ew.fn).commutative else at[0]
-            key: tuple[Any, ...] = (_without_views(term.verb), place, tuple(sorted(rest)), term.size)
-            key += () if ew is not None else (terms.size(constant),)
-            places.setdefault(key, ([], []))[bit - 1].append((cls, _as_kn(terms, term, constant), map_))
+            if not all(prover.shared(a) or terms.constant_like(a) for a, _ in rest):
+                continue
+            for i in at:
+                constant, map_ = views[i]
+                place = -1 if ew is not None and function(ew.fn).commutative else i
+                key: tuple[Any, ...] = (_without_views(term.verb), place, tuple(sorted(rest)), term.size)
+                key += () if ew is not None else (terms.size(constant),)
+                places.setdefault(key, ([], []))[bit - 1].append((cls, _as_kn(terms, term, constant), map_))
     met = (pair for ones, twos in places.values() for pair in _paired(Sketches(terms), ones, twos))
     return [facing for one, two in met if (facing := _met_at(terms, one, two))]
 
@@ -77,8 +80,9 @@ def _met_at(terms: Terms, one: _Place, two: _Place) -> Facing | None:
     places = terms.size(cls) if isinstance(terms.terms[cls].verb, Ew) else terms.size(constant)
     pairs = _unlike(terms, (other, seen), (constant, map_), places, {})
     whole = pairs == [((other, seen), (constant, map_), places)] and seen is map_
-    joined = (other, constant) if whole and terms.size(other) == terms.size(constant) else (user, cls)
     verb = terms.terms[cls].verb
+    alone = isinstance(verb, Move) or (whole and terms.size(other) == terms.size(constant))
+    joined = (other, constant) if alone else (user, cls)  # others that a Move joins may be unlike as well
     return Facing(tuple(pairs), joined, isinstance(verb, Ew) and verb.fn == "add") if pairs else None
 
 
