@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Refused, Undecided
+from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.masks import masked
@@ -47,6 +48,13 @@ def axis_of(x: Some, axis: int) -> int:
     if not -rank <= axis < rank:
         raise Refused(f"there is no axis {axis} in a tensor of rank {rank}")
     return axis % rank
+
+
+def shaped(node: Node, x: Some, *legal: Sequence[int]) -> Some:
+    """``x``, of one of the ``legal`` shapes: an operator that does not broadcast this far raises :class:`Refused`."""
+    if x.shape not in map(tuple, legal):
+        raise Refused(f"{node.op_type} takes no {list(x.shape)} where {list(legal[0])} is due", node.name)
+    return x
 
 
 def holds(dtype: np.dtype[Any], value: float) -> bool:

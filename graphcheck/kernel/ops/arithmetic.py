@@ -11,7 +11,7 @@ import numpy as np
 
 from graphcheck.errors import Untaught
 from graphcheck.kernel.ops import rows
-from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
+from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of, shaped
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.values.bounds import limits
 
@@ -93,6 +93,7 @@ def clip(m: Algebra, node: Node, x: Some, low: Value = None, high: Value = None)
         low = np.asarray(node.attr("min"), x.dtype)
     if high is None and node.attr("max") is not None:
         high = np.asarray(node.attr("max"), x.dtype)
+    low, high = (b if b is None else shaped(node, b, (), (1,)) for b in (low, high))
     low, high = _bound(m, x, low, -1), _bound(m, x, high, 1)
     x = x if low is None else m.ew("max", x, low)
     return x if high is None else m.ew("min", x, high)
@@ -339,6 +340,8 @@ def quantize(m: Algebra, node: Node, x: Some, scale: Some, zero: Value = None) -
     """Saturate(Round(x / scale) + zero_point): rounding and saturation are uninterpreted."""
     if not node.attr("saturate", 1) or node.attr("precision", 0):
         raise Untaught("QuantizeLinear of a computed value that does not saturate, or in another precision", node.name)
+    if zero is not None and math.prod(zero.shape) != math.prod(scale.shape):
+        shaped(node, zero, scale.shape)
     to = zero.dtype if zero is not None else _numpy_dtype(node.attr("output_dtype") or 2)
     scaled = m.div(m.lift(x), _along(m, node, x, scale))
     scaled = m.ew("round", scaled) if _kind(to) == "i" else scaled
@@ -387,7 +390,6 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "Mean": mean,
     "Neg": lambda m, node, x: m.neg(x),
     "Reciprocal": lambda m, node, x: m.recip(x),
-    "Clip": clip,
     "Less": less,
     "Greater": greater,
     "LessOrEqual": less_equal,
@@ -415,6 +417,7 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
 OPS: dict[str, Callable[..., Any]] = {
     **rows.ops(rows.elementwise, _ELEMENTWISE),
     "CastLike": rows.Op(cast_like, rows.identity),
+    "Clip": rows.Op(clip, rows.clipped),
     "DequantizeLinear": rows.Op(dequantize, rows.quantized),
     "QuantizeLinear": rows.Op(quantize, rows.quantized),
 }

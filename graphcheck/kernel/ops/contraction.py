@@ -13,7 +13,7 @@ from graphcheck import limits
 from graphcheck.errors import Refused, Untaught
 from graphcheck.kernel.geometry import Window, im2col_form
 from graphcheck.kernel.ops import rows
-from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
+from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, shaped
 from graphcheck.kernel.ops.node import Node
 
 
@@ -27,7 +27,7 @@ def gemm(m: Algebra, node: Node, a: Some, b: Some, c: Value = None) -> Some:
     a = m.transpose(a, (1, 0)) if node.attr("transA", 0) else a
     b = m.transpose(b, (1, 0)) if node.attr("transB", 0) else b
     y: Some = scaled(m, m.matmul(a, b), node.attr("alpha", 1.0))
-    return y if c is None else m.add(y, scaled(m, c, node.attr("beta", 1.0)))
+    return y if c is None else shaped(node, m.add(y, scaled(m, c, node.attr("beta", 1.0))), y.shape)
 
 
 def scaled(m: Algebra, x: Some, factor: float) -> Some:

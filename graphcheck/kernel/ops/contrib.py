@@ -14,7 +14,7 @@ import numpy as np
 
 from graphcheck.errors import Untaught
 from graphcheck.kernel.ops import arithmetic, contraction, decoders, quantized, reduction, rows
-from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
+from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, shaped
 from graphcheck.kernel.ops.node import Node
 
 
@@ -57,7 +57,7 @@ def activation(m: Algebra, node: Node, y: Some) -> Some:
 def fused_conv(m: Algebra, node: Node, x: Some, w: Some, b: Value = None, z: Value = None) -> Some:
     """activation(Conv(x, w, b) + z)."""
     y = contraction.conv(m, node, x, w, b)
-    return activation(m, node, y if z is None else m.add(y, z))
+    return activation(m, node, y if z is None else m.add(y, shaped(node, z, y.shape)))
 
 
 def fused_gemm(m: Algebra, node: Node, a: Some, b: Some, c: Value = None) -> Some:
@@ -68,13 +68,13 @@ def fused_gemm(m: Algebra, node: Node, a: Some, b: Some, c: Value = None) -> Som
 def gelu(m: Algebra, node: Node, x: Some, bias: Value = None) -> Some:
     """Gelu(x + bias) by Erf."""
     plain = dataclasses.replace(node, attributes={})
-    return arithmetic.gelu(m, plain, x if bias is None else m.add(x, bias))
+    return arithmetic.gelu(m, plain, x if bias is None else m.add(x, shaped(node, bias, x.shape[-1:])))
 
 
 def fast_gelu(m: Algebra, node: Node, x: Some, bias: Value = None) -> Some:
     """Gelu(x + bias) by Tanh."""
     plain = dataclasses.replace(node, attributes={"approximate": "tanh"})
-    return arithmetic.gelu(m, plain, x if bias is None else m.add(x, bias))
+    return arithmetic.gelu(m, plain, x if bias is None else m.add(x, shaped(node, bias, x.shape[-1:])))
 
 
 def quick_gelu(m: Algebra, node: Node, x: Some) -> Some:
@@ -99,6 +99,9 @@ def skip_simplified(m: Algebra, node: Node, x: Some, skip: Some, gamma: Some, bi
 def _skipped(
     m: Algebra, node: Node, x: Some, skip: Some, gamma: Some, beta: Value, bias: Value, norm: Callable[..., Any]
 ) -> tuple[Value, ...]:
+    shaped(node, skip, x.shape, *([x.shape[1:], (1, *x.shape[1:])] if len(x.shape) == 3 else []))
+    for parameter in (p for p in (gamma, beta, bias) if p is not None):
+        shaped(node, parameter, x.shape[-1:])
     total = m.add(x, skip)
     total = total if bias is None else m.add(total, bias)
     plain = dataclasses.replace(node, attributes={"epsilon": node.attr("epsilon", 1e-12)}, n_outputs=3)
@@ -123,7 +126,7 @@ def attention(
     if odd or node.attr("unidirectional", 0) or node.attr("do_rotary", 0):
         raise Untaught("Attention with a mask, a past or rotary embedding", node.name)
     qkv: Some = m.matmul(x, w)
-    qkv = qkv if b is None else m.add(qkv, b)
+    qkv = qkv if b is None else m.add(qkv, shaped(node, b, qkv.shape[-1:]))
     width = qkv.shape[-1]
     sizes = node.attr("qkv_hidden_sizes") or [width // 3] * 3
     starts = np.cumsum([0, *sizes])
@@ -168,8 +171,12 @@ def scaled_dot(m: Algebra, node: Node, q: Some, k: Some, v: Some, bias: Value) -
     qh, kh, vh = split(q), split(k), split(v)
     given = node.attr("scale", 0.0)
     scale = np.asarray(given if given else 1 / np.sqrt(np.float64(qh.shape[-1])), np.float32).astype(q.dtype)
+    for x in (k, v):
+        shaped(node, x, (q.shape[0], *x.shape[1:]))
     scores: Some = m.mul(m.matmul(qh, m.transpose(kh, (0, 1, 3, 2))), scale)
-    scores = scores if bias is None else m.add(scores, bias)
+    if bias is not None:
+        legal = [(b, h, *scores.shape[2:]) for b in (scores.shape[0], 1) for h in (scores.shape[1], 1)]
+        scores = m.add(scores, shaped(node, bias, *legal))
     y = m.transpose(m.matmul(m.along("softmax", scores, -1), vh), (0, 2, 1, 3))
     return m.reshape(y, (y.shape[0], y.shape[1], -1))
 
@@ -200,8 +207,8 @@ _ENTRIES: dict[str, tuple[Callable[..., Any], str, rows.Rule]] = {
     "BiasGelu": (gelu, "", rows.elementwise),
     "FastGelu": (fast_gelu, "", rows.elementwise),
     "QuickGelu": (quick_gelu, "alpha", rows.elementwise),
-    "SkipLayerNormalization": (skip_layer_normalization, "epsilon", rows.off(lambda see: (-1,))),
-    "SkipSimplifiedLayerNormalization": (skip_simplified, "epsilon", rows.off(lambda see: (-1,))),
+    "SkipLayerNormalization": (skip_layer_normalization, "epsilon", rows.skipped),
+    "SkipSimplifiedLayerNormalization": (skip_simplified, "epsilon", rows.skipped),
     "Attention": (attention, _ATTENTION, rows.attention),
     "MultiHeadAttention": (multi_head_attention, _HEADS, rows.batched((0, 1, 2, 4, 6, 7), also=(5, 9))),
     **quantized.CONTRIB,

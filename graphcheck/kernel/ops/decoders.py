@@ -13,7 +13,7 @@ import numpy as np
 
 from graphcheck.errors import Untaught
 from graphcheck.kernel.ops import rows
-from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
+from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, shaped
 from graphcheck.kernel.ops.node import Node
 
 
@@ -76,9 +76,11 @@ def rotary_embedding(m: Algebra, node: Node, x: Some, positions: Some, cos: Some
     if node.attr("is_packed_batching", 0) or node.attr("scale", 1.0) != 1.0 or (width and not heads):
         raise Untaught("RotaryEmbedding that is packed, scaled, or of a part of heads that it does not count", node.name)
     y = m.lift(x) if len(x.shape) == 4 else _heads(m, x, heads or x.shape[2] // (2 * cos.shape[1]))
-    if math.prod(positions.shape) == 1 and positions.shape != (y.shape[0], y.shape[2]):
+    if positions.shape in ((), (1,)):  # the position of the first
         first = positions.reshape(1, 1) if isinstance(positions, np.ndarray) else m.reshape(positions, (1, 1))
         positions = m.add(first, np.arange(y.shape[2])[None])
+    else:
+        shaped(node, positions, (y.shape[0], y.shape[2]))
     tables = [_rows(m, node, table, positions) for table in (cos, sin)]
     y = rotated(m, y, tables[0], tables[1], bool(node.attr("interleaved", 0)))
     return y if len(x.shape) == 4 else _flat(m, y)
@@ -149,7 +151,7 @@ def matmul_nbits(m: Algebra, node: Node, a: Some, b: Some, scales: Some, *more: 
 _GROUPED = "num_heads kv_num_heads scale do_rotary rotary_interleaved local_window_size softcap smooth_softmax"
 _ROTARY = "interleaved is_packed_batching num_heads rotary_embedding_dim scale"
 CONTRIB: dict[str, tuple[Callable[..., Any], str, rows.Rule]] = {
-    "RotaryEmbedding": (rotary_embedding, _ROTARY, rows.batched((0,), also=(1,))),
-    "GroupQueryAttention": (group_query_attention, _GROUPED, rows.batched((0, 1, 2, 3, 4, 5), also=(9, 10))),
+    "RotaryEmbedding": (rotary_embedding, _ROTARY, rows.rotary),
+    "GroupQueryAttention": (group_query_attention, _GROUPED, rows.grouped),
     "MatMulNBits": (matmul_nbits, "K N accuracy_level bits block_size", rows.times_fixed),
 }

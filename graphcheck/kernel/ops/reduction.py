@@ -14,7 +14,7 @@ from graphcheck import limits
 from graphcheck.errors import Refused, Undecided, Untaught
 from graphcheck.kernel.geometry import Window, im2col_form
 from graphcheck.kernel.ops import rows
-from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
+from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of, shaped
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.terms.rules.columns import elements
 
@@ -200,7 +200,7 @@ def layer_normalization(m: Algebra, node: Node, x: Some, scale: Some, bias: Valu
     axes = list(range(axis_of(x, node.attr("axis", -1)), len(x.shape)))
     y, mean, inverse = normalized(m, x, axes, node.attr("epsilon", 1e-5), np.float32 if x.dtype.itemsize < 4 else None)
     y = m.mul(y, scale)
-    return (y if bias is None else m.add(y, bias), mean, inverse)[: max(node.n_outputs, 1)]
+    return (shaped(node, y if bias is None else m.add(y, bias), x.shape), mean, inverse)[: max(node.n_outputs, 1)]
 
 
 def rms_normalization(m: Algebra, node: Node, x: Some, scale: Some) -> Some:
@@ -213,7 +213,7 @@ def simplified_layer_normalization(m: Algebra, node: Node, x: Some, scale: Some)
     axes = list(range(axis_of(x, node.attr("axis", -1)), len(x.shape)))
     epsilon = np.asarray(node.attr("epsilon", 1e-5), np.float32).astype(x.dtype)
     inverse = m.recip(m.ew("sqrt", m.add(m.mean(m.mul(x, x), axes), epsilon)))
-    return (m.mul(m.mul(x, inverse), scale), inverse)[: max(node.n_outputs, 1)]
+    return (shaped(node, m.mul(m.mul(x, inverse), scale), x.shape), inverse)[: max(node.n_outputs, 1)]
 
 
 def _per_channel(m: Algebra, x: Some, parameter: Some) -> Some:
@@ -226,13 +226,14 @@ def batch_normalization(m: Algebra, node: Node, x: Some, scale: Some, bias: Some
     trains = node.attr("training_mode", 0) if node.version >= 14 else sum(node.present_outputs) > 1
     if trains or not node.attr("spatial", 1):
         raise Untaught("BatchNormalization in training mode, or with statistics per element", node.name)
-    scale, bias, mean, var = (_per_channel(m, x, m.lift(p)) for p in (scale, bias, mean, var))
+    scale, bias, mean, var = (_per_channel(m, x, shaped(node, m.lift(p), (*x.shape, 1)[1:2])) for p in (scale, bias, mean, var))
     root = m.ew("sqrt", m.add(var, np.asarray(node.attr("epsilon", 1e-5), np.float32).astype(x.dtype)))
     return m.add(m.mul(m.mul(m.sub(x, mean), m.recip(root)), scale), bias)
 
 
 def instance_normalization(m: Algebra, node: Node, x: Some, scale: Some, bias: Some) -> Some:
     """Normalized over the spatial axes, per image and channel."""
+    scale, bias = (shaped(node, p, x.shape[1:2]) for p in (scale, bias))
     y = normalized(m, x, list(range(2, len(x.shape))), node.attr("epsilon", 1e-5))[0]
     return m.add(m.mul(y, _per_channel(m, x, scale)), _per_channel(m, x, bias))
 

@@ -194,9 +194,10 @@ def elementwise(see: Seen) -> Kind:
 
 
 def off(axes: Callable[[Seen], Sequence[int]], *, keeps: bool = True) -> Rule:
-    """An operator along ``axes`` of input 0, off the batch; other inputs broadcast to it."""
+    """An operator along ``axes`` of input 0, off the batch; other inputs broadcast to it, and it to none."""
 
     def rule(see: Seen) -> Kind:
+        see.rows()
         rank = len(see.shape(0))
         found, gone = aligned(see), {a % rank for a in axes(see)} if rank else set()
         axis = rank + found.axis
@@ -665,6 +666,34 @@ def times_fixed(see: Seen) -> Kind:
     see.fixed(0)
     if see.rows().axis == len(see.shape(0)) - 1:
         raise Mix("it sums over this dim")
+    return see.rows()
+
+
+def skipped(see: Seen) -> Kind:
+    """com.microsoft's SkipLayerNormalization: x, and a skip of the same rows, or one for all rows of three axes."""
+    found: Rows = off(lambda _: (-1,))(see)  # type: ignore[assignment]
+    if not isinstance(see.kind(1), Rows) and (found.axis or see.rank() != 3):
+        raise Mix("its skip has one size along this dim")
+    return found
+
+
+def rotary(see: Seen) -> Kind:
+    """com.microsoft's RotaryEmbedding: one position of the first for all rows, or those of each row."""
+    found: Kind = batched((0, 1) if len(see.shape(1)) == 2 else (0,))(see)  # type: ignore[assignment]
+    return found
+
+
+def grouped(see: Seen) -> Kind:
+    """com.microsoft's GroupQueryAttention; behind a past, onnxruntime takes several tokens of one row only."""
+    if see.kind(3) is not None and see.shape(0)[1] != 1:
+        raise Mix("it takes several tokens behind a past of one row only")
+    found: Kind = batched((0, 1, 2, 3, 4, 5, 9), also=(10,))(see)  # type: ignore[assignment]
+    return found
+
+
+def clipped(see: Seen) -> Kind:
+    """Clip by bounds of one element."""
+    see.fixed(0)
     return see.rows()
 
 

@@ -14,12 +14,11 @@ from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Rows, Sum, reduces
-from graphcheck.kernel.values.bounds import held
+from graphcheck.kernel.values.bounds import LEAST, held
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 
 _SKETCHED = 256  # elements of a constant that are looked at first
-_LEAST = {2.0**-24: 2.0**-149, 2.0**-11: 2.0**-24}  # unit roundoff -> the least number of its type, an ulp of what is near 0
 
 
 class Roundings(Float64):
@@ -34,7 +33,7 @@ class Roundings(Float64):
         self.ulp, self.unit_of_sums, self.wide = 2 * unit, min(unit, 2.0**-24), wide
 
     def _more(self, x: Real, error: Any) -> Real:
-        return Real(x.value, x.error + self.ulp * error + _LEAST.get(self.ulp / 2, 0.0))
+        return Real(x.value, x.error + self.ulp * error + LEAST.get(self.ulp / 2, 0.0))
 
     def _summed(self, x: Real, room: np.ndarray) -> Real:
         return self._more(Real(x.value, x.error + self.unit_of_sums * room.reshape(-1)), np.abs(x.value))
@@ -103,7 +102,7 @@ def is_whole(terms: Terms, a: int, b: int) -> bool:
 
 def _room(x: np.ndarray, y: np.ndarray, errors: np.ndarray | None, unit: float) -> np.ndarray:
     """How far apart values may lie: by the ``errors`` of both, or by a rounding of each where nothing was computed."""
-    ulp = np.maximum(2 * unit * np.maximum(np.abs(x), np.abs(y)), _LEAST.get(unit, 0.0))
+    ulp = np.maximum(2 * unit * np.maximum(np.abs(x), np.abs(y)), LEAST.get(unit, 0.0))
     room = ulp if errors is None else errors
     return np.where(np.isfinite(room) & (unit > 0), room, 0.0)
 
