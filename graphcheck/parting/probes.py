@@ -102,7 +102,7 @@ def climb(
 ) -> Arrays:
     """The start, moved by random steps as long as they enlarge the relative |A - B| of the worst output."""
     rng = np.random.default_rng([seed, 78])
-    best, size = dict(start), _apart(terms, roots, start)
+    best, size = dict(start), apart(terms, roots, start)
     floats = [name for name, value in start.items() if value.dtype.kind == "f" and value.size]
     over, once = budget.until(_CLIMBING), _cost(terms, [c for root in roots for c in root])
     for _ in range(_CLIMBS if floats else 0):
@@ -111,10 +111,10 @@ def climb(
             break
         budget.take(once)
         name = floats[int(rng.integers(len(floats)))]
-        with np.errstate(over="ignore"):  # a narrow float may become infinite, which shows nothing
+        with np.errstate(over="ignore", invalid="ignore"):  # a narrow float may become infinite, which shows nothing
             moved = _moved(best[name].astype(np.float64), rng).astype(best[name].dtype)
         candidate = {**best, name: fits(name, moved)}
-        now = _apart(terms, roots, candidate)
+        now = apart(terms, roots, candidate)
         if now > size:
             best, size = candidate, now
     return best
@@ -134,7 +134,8 @@ def _moved(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return x + rng.standard_normal(x.shape) * (np.abs(x).max(initial=0.0) or 1.0) * factor
 
 
-def _apart(terms: Terms, roots: Roots, arrays: Mapping[str, np.ndarray]) -> float:
+def apart(terms: Terms, roots: Roots, arrays: Mapping[str, np.ndarray]) -> float:
+    """The relative |A - B| of the worst output in float64; what is not finite does not count."""
     values = _values(terms, [c for root in roots for c in root], arrays)
     worst = 0.0
     with np.errstate(all="ignore"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ SPECS: tuple[dict[str, Any], ...] = (
     {"distribution": "extreme"},
 )
 
+_DRAWS = 256  # beyond them
+
 
 class Drawing:
     """Draws inputs of ``pair``; integers that it was traced at stay as they are."""
@@ -37,14 +39,24 @@ class Drawing:
         self.ranges = tuple((name, *bounds) for name, bounds in ranges.items())
         self.fixed = dict(pair.concrete)
 
-    def drawn(self, options: Mapping[str, Any]) -> Trial:
-        """An input by options of :class:`~graphcheck.interface.inputs.InputSpec`."""
-        spec = inputs_.InputSpec(self.seed, ranges=self.ranges, **options)
+    def drawn(self, options: Mapping[str, Any], further: int = 0) -> Trial:
+        """An input by options of :class:`~graphcheck.interface.inputs.InputSpec`, with a seed that is so much ``further``."""
+        seed = self.seed + further
+        spec = inputs_.InputSpec(seed, ranges=self.ranges, **options)
         scale = f", scaled by {options['scale']:g}" if "scale" in options else ""
         scale += ", integers over their types' ranges" if "integers" in options else ""
         kind = f"all {options['signs']}" if "signs" in options else f"{options.get('distribution', 'normal')}{scale}"
         arrays = inputs_.generate(self.interface, self.pair.shapes, spec)
-        return kind, self.seed, arrays | {k: v for k, v in self.fixed.items() if k in arrays}
+        return kind, seed, arrays | {k: v for k, v in self.fixed.items() if k in arrays}
+
+    def rare(self, parts: Callable[[inputs_.Arrays], bool], over: Callable[[], bool]) -> Iterator[Trial]:
+        """Draws that ``parts`` takes, as long as it is not ``over``: a gate that few inputs open is seen through at few."""
+        for further in range(1, _DRAWS + 1):
+            if over():
+                return
+            trial = self.drawn({}, further)
+            if parts(trial[2]):
+                yield trial
 
     def fitted(self, name: str, value: np.ndarray) -> np.ndarray:
         """A value within the ranges asked for."""

@@ -38,7 +38,7 @@ from graphcheck.runs.child import RemoteSession
 from graphcheck.runs.session import RunError
 
 SEARCH = 7e8  # work (see budget.py) for which trials go on, one at least
-_SHRINK, _QUICK = 3e8, 4e7  # work for making a witness smaller, which is done for one that was found by so much
+_SHRINK, _QUICK, _RARE = 3e8, 4e7, 2e7  # work to make a witness smaller, if it was found by so much; for more draws
 _RUN = 3e5  # work that a run in onnxruntime is counted for besides its evaluation
 _UNSEEN = 64.0  # without onnxruntime, a deviation must be so many times the spread
 _RELEASE = 32  # steps after which mapped weights are given back
@@ -211,11 +211,15 @@ class Search:
             yield from drawn
             yield from made
             return
-        yield next(drawn)
-        yield next(drawn)
+        yield from (next(drawn), next(drawn))
         if self.execute:  # ties are for onnxruntime to show, too
             yield from made
         yield from drawn
+        yield from self.drawing.rare(self._parts, self.budget.until(_RARE))
+
+    def _parts(self, arrays: inputs_.Arrays) -> bool:
+        self.tick(self.work)
+        return probes.apart(self.pair.terms, self.roots, arrays) > self.unit
 
     def _judge(
         self, arrays: Mapping[str, np.ndarray], thorough: bool = False, redraw: bool = False
