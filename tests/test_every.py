@@ -57,10 +57,13 @@ def test_a_size_at_which_a_graph_changes_is_looked_at() -> None:
     assert "that is at x=5x3, and at x=2x3 both are the same function" in result.reason
 
 
-def test_two_graphs_that_change_alike_are_proved_on_both_sides_and_not_for_every_size() -> None:
+def test_two_graphs_that_change_alike_are_proved_on_both_sides_or_by_a_segment_for_every_size() -> None:
     apart = "a = Mul(x, two)\n  b = Mul(x, three)\n  y = Where(few, a, b)"
     again = SWITCH.replace("f = Where(few, two, three)\n  y = Mul(x, f)", apart)
-    result = compare(model(SWITCH), model(again), run=False)
+    result = compare(model(SWITCH), model(again), run=False)  # a segment from x and the condition is one function
+    assert (result.verdict, result.evidence["proof"]["every"]) == (Verdict.PROVED, ["N"])
+    few = "least = Min(n, four)\n  few = Equal(least, n)"
+    result = compare(model(SWITCH), model(again.replace("few = LessOrEqual(n, four)", few)), run=False)
     proof = result.evidence["proof"]
     assert (result.verdict, proof["every"]) == (Verdict.PROVED, [])
     assert [row["size"] for row in proof["limits"]["N"]["breakpoints"] if row["tried"]] == [3, 4, 5]
@@ -89,16 +92,22 @@ def test_a_dim_that_is_not_free_is_a_usage_error() -> None:
         compare(model(DOUBLE), model(SUM), run=False, every=["batch"], shapes={"x": (4, 3)})
 
 
-def test_of_two_free_dims_the_batch_is_claimed_at_the_sizes_of_the_other() -> None:
+def test_of_two_free_dims_both_are_claimed_at_once_or_the_batch_at_the_sizes_of_the_other() -> None:
     text = HEAD + "g (float[N,S] x) => (float[N,S] y) { y = Add(x, x) }"
     double = DOUBLE.replace("[N,3]", "[N,S]")
+    result = compare(model(double), model(text), run=False, every=["all"])
+    assert (result.verdict, result.evidence["proof"]["every"]) == (Verdict.PROVED, ["N", "S"])
+    assert "for every batch size and every size of S and every input of shape x=NxS" in result.reason
+    double, text = (each.replace("y = ", "z = ").replace(" }", "\n y = Softmax<axis=1>(z) }") for each in (double, text))
+    spelled = "e = Exp(z)\n i = Constant<value_ints=[1]>()\n s = ReduceSum(e, i)\n y = Div(e, s)"
+    text = text.replace("y = Softmax<axis=1>(z)", spelled)
     result = compare(model(double), model(text), run=False)
     proof = result.evidence["proof"]
     assert (proof["every"], list(proof["limits"])) == (["N"], ["S"])
     assert {tuple(shape["x"]) for shape in proof["shapes"]} == {(2, 16), (2, 8)}
     assert "x=Nx8; x=Nx16" in result.reason
     result = compare(model(double), model(text), run=False, every=["all"])
-    assert result.verdict is Verdict.UNDECIDED and "another size is free beside it" in result.reason
+    assert result.verdict is Verdict.UNDECIDED and "Softmax(y) of A: it works along this dim" in result.reason
 
 
 def sizes(text: str) -> list[dict[str, object]]:

@@ -241,6 +241,17 @@ class Typed(Interpreter):
         self._kept += inputs.values()
         return inputs
 
+    def part(
+        self, nodes: Sequence[ir.Node], given: Mapping[ir.Value, Value], kinds: Sequence[Mapping[ir.Value, rows.Kind]]
+    ) -> Env:
+        """The values of some nodes of the main graph from ``given`` ones, whose types for each symbol are fixed, or ``kinds``."""
+        env = {value: _anew(x) for value, x in given.items()}
+        self._kept += env.values()
+        for sizing, own in zip(self.sizings, kinds, strict=True):
+            sizing.kinds |= {id(x): own.get(value, rows.FIXED) for value, x in env.items()}
+        self._nodes(nodes, env, {}, self.model.opset_imports)
+        return env
+
     def settle(self, outputs: Sequence[Value]) -> None:
         """Note the types of the main graph's outputs."""
         for sizing in self.sizings:

@@ -29,7 +29,7 @@ Env = dict[ir.Value, Value]
 
 _FLAGS = ("keepdims", "exclusive", "reverse", "select_last_index", "count_include_pad", "noop_with_empty_axes")
 _COMPUTED = frozenset((Tensor, list))  # types of values that depend on inputs, or may: a list is a sequence
-_OLDEST = 7  # before it, operators broadcast by their own attributes
+OLDEST = 7  # before it, operators broadcast by their own attributes
 
 
 @dataclasses.dataclass
@@ -116,11 +116,11 @@ class Interpreter:
         if is_random(node, inputs):
             raise Undecided(f"{node.op_type} is random", node.name)
         if node.domain == "":
-            if node.version < _OLDEST and since_version(node) != since_version(
-                dataclasses.replace(node, version=_OLDEST)
+            if node.version < OLDEST and since_version(node) != since_version(
+                dataclasses.replace(node, version=OLDEST)
             ):
                 raise Undecided(
-                    f"{node.op_type} of operator set {node.version} is not evaluated, only from {_OLDEST} on", node.name
+                    f"{node.op_type} of operator set {node.version} is not evaluated, only from {OLDEST} on", node.name
                 )
             if node.op_type in control.OPS:
                 body = control.Body(self.m, lambda g, xs: self._subgraph(g, xs, env, attributes, opsets))

@@ -14,6 +14,8 @@ from graphcheck import words
 from graphcheck.kernel.every import Sizing
 from graphcheck.kernel.ops import rows
 from graphcheck.kernel.proof.pair import Pair
+from graphcheck.kernel.proof.prover import Prover
+from graphcheck.kernel.proof.segments import Everywhere, Segments
 
 _MOST, _LARGEST = 12, 2048  # so many sizes at breakpoints are sampled, up to this one
 
@@ -26,6 +28,12 @@ class Tried(Protocol):
 
     @property
     def pair(self) -> Pair | None: ...
+
+    @property
+    def prover(self) -> Prover | None: ...
+
+    @property
+    def proved(self) -> bool: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +70,32 @@ class Free:
         return [(name, kind) for name, kind in found if not (isinstance(kind, rows.Rows) and kind.outer == kind.inner == 1)]
 
     def every(self, attempts: Sequence[Tried]) -> list[str]:
-        """The symbol at whose every size a proof at all of ``attempts`` holds, the batch if it may be.
+        """The symbols at whose every size a proof at all of ``attempts`` holds.
 
-        One at most: the types of one symbol were found at sampled sizes of the others. None beside :meth:`row_by_row`.
+        All of them at once where the graphs are the same by names and segments; else one at most, the batch if it may be,
+        since its types were found at sampled sizes of the others. None beside :meth:`row_by_row`.
         """
         if self.row_by_row(attempts):
             return []
         ordered = sorted(self.places, key=lambda symbol: self.places[symbol][0][1] != 0)
-        return [symbol for symbol in ordered if self._by_rows(symbol, attempts)][:1]
+        found = [symbol for symbol in ordered if self._by_rows(symbol, attempts)][:1]
+        if len(found) < len(self.places) and attempts:  # names and segments cost more
+            told = [self.everywhere(attempt) for attempt in attempts]
+            if all(each is not None and each.holds for each in told):
+                return list(self.places)
+        return found
+
+    def everywhere(self, attempt: Tried) -> Everywhere | None:
+        """What names and segments say of all sizes, once a proof at one is done."""
+        pair, prover = attempt.pair, attempt.prover
+        if pair is None or prover is None or not attempt.proved:
+            return None
+        if pair.everywhere is None:
+            pair.everywhere = Segments(pair, prover, self.places).everywhere(list(self.outputs.values()))
+            if pair.everywhere.holds:
+                prover.tiers += pair.everywhere.tiers
+        found: Everywhere = pair.everywhere
+        return found
 
     def _by_rows(self, symbol: str, attempts: Sequence[Tried]) -> bool:
         pairs = [attempt.pair for attempt in attempts]
@@ -117,6 +143,8 @@ class Free:
                         reasons["output"] = reasons["output"] or {"name": name, "reason": reason}
             tried = sorted({attempt.shapes[key][axis] for attempt in attempts})
             breaks = sorted(breakpoints(symbol, attempts).items())
+            known = [self.everywhere(attempt) for attempt in attempts]
+            reasons["apart"] = next((each.node for each in known if each is not None and each.node), None)
             rows_ = [{"size": size, "node": node, "tried": size in tried} for size, node in breaks]
             found[symbol] = {**reasons, "reason": _phrase(reasons), "sizes": tried, "breakpoints": rows_}
         kept = self.row_by_row(attempts)
@@ -138,6 +166,8 @@ def _phrase(reasons: Mapping[str, Any]) -> str:
     told = [f"{words.short(found['node'])} of {side.upper()}: {found['reason']}" for side, found in sides]
     if output := reasons["output"]:
         told.append(f"output {words.short(output['name'])}: {output['reason']}")
+    if reasons.get("apart"):
+        told.append(f"{words.short(reasons['apart'])} of B is not shown to be what A has at every size")
     return "; ".join(told) or "another size is free beside it, or one of the graphs could not be traced"
 
 

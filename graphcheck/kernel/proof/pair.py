@@ -28,6 +28,9 @@ class Pair:
     b: Trace
     shapes: dict[str, tuple[int, ...]]
     concrete: Mapping[str, np.ndarray]
+    models: Sequence[ir.Model] = ()
+    partners: Mapping[str, str] = dataclasses.field(default_factory=dict)  # inputs of B by A's names
+    everywhere: Any = None  # of :mod:`graphcheck.kernel.proof.segments`, once it was asked for
 
     @property
     def terms(self) -> Terms:
@@ -88,7 +91,7 @@ def build(
     trace_a = Typed(a, algebra, symbols).run(given_a) if symbols else Interpreter(a, algebra).run(given_a)
     trace_b = Typed(b, algebra, others).run(given_b) if symbols else Interpreter(b, algebra).run(given_b)
     shapes = {name: shape for name, (_, shape) in inputs.items()}
-    return Pair(algebra, trace_a, trace_b, shapes, concrete)
+    return Pair(algebra, trace_a, trace_b, shapes, concrete, (a, b), {name: other for name, (other, _) in inputs.items()})
 
 
 def weights(model: ir.Model) -> list[np.ndarray]:
