@@ -1,0 +1,168 @@
+"""Copies in float16 of the zoo's networks: right ones and spoilt ones, compared with the float32 model under ``--allow float16``.
+
+    python benchmarks/copies.py [--nets vit,resnet] [--exporters torchscript,dynamo] [--seeds 1]
+
+Right copies: onnxruntime's converter with float32 and with float16 inputs and outputs, and ``module.half()`` exported anew.
+Spoilt ones: a mutation of the float32 model, converted (of tests/zoo/mutations.py; those that the format swallows are left out,
+and a cast to float16 and back, which is such a copy), and one weight of a right copy that is the next number of the format.
+Each is in a row: what came out, how often the changed node or constant is named, and each spoilt copy that was accepted.
+Needs torch, transformers and onnxruntime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np  # noqa: E402
+import onnx  # noqa: E402
+from onnx import numpy_helper  # noqa: E402
+
+import graphcheck  # noqa: E402
+from tests.zoo import architectures  # noqa: E402
+from tests.zoo.mutations import MUTATIONS, mutate  # noqa: E402
+
+ACCEPTED = ("identical", "proved", "within-rounding")
+SAME = ("float16 and back",)  # a copy like any other
+SECONDS = 60.0
+
+
+def copied(model: onnx.ModelProto, keeps: bool = True) -> onnx.ModelProto:
+    """By onnxruntime's converter, ``keeps``: inputs and outputs stay in float32."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    fresh = onnx.ModelProto.FromString(model.SerializeToString())
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        made: onnx.ModelProto = convert_float_to_float16(fresh, keep_io_types=keeps)
+    return made
+
+
+def halved(name: str, exporter: str) -> onnx.ModelProto:
+    """The module in float16, exported anew."""
+    kept = architectures.module
+
+    def half(name: str) -> tuple[Any, tuple[Any, ...]]:
+        made, args = kept(name)
+        return made.half(), tuple(a.half() for a in args)
+
+    architectures.module = half
+    try:
+        return architectures.export(name, exporter, folds=False)
+    finally:
+        architectures.module = kept
+
+
+def next_number(model: onnx.ModelProto, seed: int) -> tuple[onnx.ModelProto, str] | None:
+    """One element of a stored float16 constant, moved to the next number of the format."""
+    made = onnx.ModelProto.FromString(model.SerializeToString())
+    stored = [t for t in made.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16 and np.prod(t.dims) > 1]
+    if not stored:
+        return None
+    rng = np.random.default_rng(seed)
+    tensor = stored[rng.integers(len(stored))]
+    array = numpy_helper.to_array(tensor).copy()
+    flat = array.reshape(-1)
+    at = rng.choice(np.flatnonzero(flat != 0)) if flat.any() else 0
+    flat[at] = np.nextafter(flat[at], np.float16(1e4))
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return made, tensor.name
+
+
+def spoilt(model: onnx.ModelProto, seeds: int) -> Iterator[tuple[str, onnx.ModelProto, str]]:
+    """Kind, spoilt copy, and the name of what was changed: of a node, or of a constant."""
+    right = copied(model)
+    text = right.SerializeToString()
+    for seed in range(seeds):
+        if (found := next_number(right, seed)) is not None:
+            yield "one ulp of float16", *found
+        for kind in MUTATIONS:
+            mutant = None if kind in SAME else mutate(model, kind, seed)
+            if mutant is None:
+                continue
+            try:
+                copy = copied(mutant[0])
+            except Exception:  # the converter has no copy of it
+                continue
+            if copy.SerializeToString() != text:
+                yield kind, copy, mutant[1]
+
+
+def compared(a: onnx.ModelProto, b: onnx.ModelProto) -> tuple[str, str, dict[str, Any]]:
+    """Verdict, reason and evidence."""
+    found = graphcheck.compare(a, b, allow=["float16"], run=False, graphs=False, timeout=SECONDS)
+    return found.verdict.value, found.reason, found.evidence
+
+
+def named(evidence: dict[str, Any], changed: str, model: onnx.ModelProto) -> bool:
+    """Whether a changed node, or a constant that it reads, is named."""
+    nodes = {node.name or f"{node.op_type}({node.output[0]})": node for node in model.graph.node}
+    known = {changed, *(nodes[changed].input if changed in nodes else ())}
+    known |= {name.split("_")[0] for name in known if name.startswith("constant_")}
+    off = {row[side] for row in (evidence["precision"] or {"off": []})["off"] for side in "ab"}
+    divergence = evidence["divergence"] or {}
+    return bool(known & off) or any((divergence.get(side) or {}).get("node") == changed for side in "ab")
+
+
+def main() -> None:
+    """Compare and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--nets", type=lambda text: text.split(","), default=list(architectures.ARCHITECTURES))
+    parser.add_argument("--exporters", type=lambda text: text.split(","), default=["torchscript", "dynamo"])
+    parser.add_argument("--seeds", type=int, default=1, help="of the spoilt copies")
+    options = parser.parse_args()
+    right, wrong, found = Counter[str](), Counter[str](), Counter[bool]()
+    notes: list[str] = []
+    print("| net | exporter | converter | float16 ports | half() | spoilt: not accepted | named | seconds |\n|---|---|---|---|---|---|---|---|")
+    for name in options.nets:
+        for exporter in options.exporters:
+            started, cells, own, hits = time.monotonic(), [], Counter[str](), Counter[bool]()
+            try:
+                model = architectures.export(name, exporter)
+            except Exception as error:
+                print(f"| {name} | {exporter} | {type(error).__name__} |  |  |  |  |  |")
+                continue
+            for make in (lambda: copied(model), lambda: copied(model, False), lambda: halved(name, exporter)):  # noqa: B023
+                try:
+                    copy = make()
+                except Exception as error:
+                    cells.append(type(error).__name__)
+                    continue
+                verdict, reason, _ = compared(model, copy)
+                cells.append(verdict)
+                right[verdict] += 1
+                notes += [f"{name}, {exporter}, right: {verdict}: {reason[:300]}"] if verdict not in ACCEPTED else []
+            with contextlib.suppress(ValueError):  # the converter refuses the model
+                for kind, copy, changed in spoilt(model, options.seeds):
+                    verdict, reason, evidence = compared(model, copy)
+                    own[verdict] += 1
+                    hits[named(evidence, changed, copy)] += 1
+                    if verdict in ACCEPTED:
+                        notes.append(f"{name}, {exporter}, ACCEPTED: {kind} at {changed}: {verdict}: {reason[:300]}")
+                    elif not named(evidence, changed, copy):
+                        notes.append(f"{name}, {exporter}, not named: {kind} at {changed}: {verdict}")
+            wrong += own
+            found += hits
+            bad = sum(own[verdict] for verdict in ACCEPTED)
+            total = sum(own.values())
+            seconds = time.monotonic() - started
+            print(f"| {name} | {exporter} | {' | '.join(cells)} | {total - bad} of {total} | {hits[True]} | {seconds:.0f} |", flush=True)
+    print(f"\n- right copies: {dict(right)}\n- spoilt copies: {dict(wrong)}; {found[True]} of {found.total()} named")
+    print("\n".join(f"- {note}" for note in notes))
+
+
+if __name__ == "__main__":
+    main()
