@@ -11,6 +11,7 @@ import onnx
 import onnx.helper as oh
 import pytest
 
+import graphcheck
 from graphcheck.errors import ModelError
 from graphcheck.files import model, wire
 from graphcheck.files.contents import Content, Contents
@@ -84,3 +85,28 @@ def test_a_file_that_has_changed_is_read_anew(path: Path) -> None:
     wire.ahead(path)
     os.utime(path, ns=(1, 1))
     assert wire.opened(path).digests == {}
+
+
+def test_a_small_file_that_is_written_into_stays_as_it_was_read(path: Path) -> None:
+    read = wire.opened(path)
+    before = bytes(read.data)
+    with open(path, "r+b") as file:  # as a tool does that opens a file for writing: it is empty first
+        file.truncate(0)
+        file.write(b"other")
+    assert read.data[:] == before and len(read._digest(0, len(before))) == 32
+
+
+@pytest.mark.parametrize("largest", [0, wire.READ_BYTES])
+def test_a_file_that_changes_while_it_is_compared_has_no_verdict(
+    path: Path, monkeypatch: pytest.MonkeyPatch, largest: int
+) -> None:
+    monkeypatch.setattr(wire, "READ_BYTES", largest)
+    copy = path.with_name("copy.onnx")
+    copy.write_bytes(path.read_bytes())
+
+    def written(_: str) -> None:
+        os.utime(copy, ns=(1, 1))
+
+    with pytest.raises(ModelError, match=r"copy\.onnx: was changed while it was being compared"):
+        graphcheck.compare(path, copy, run=False, progress=written)
+    assert str(graphcheck.compare(path, copy, run=False).verdict) == "identical"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import mmap
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -109,6 +108,12 @@ def path_of(model: ir.Model) -> str | None:
     return None if value is None else str(value)
 
 
+def file_of(model: ir.Model) -> wire.File | None:
+    """That file as it was read."""
+    file: wire.File | None = model.meta.get("graphcheck.file")
+    return file
+
+
 def notes(model: ir.Model) -> tuple[str, ...]:
     """What was read otherwise than it stands in the file, a sentence each."""
     return tuple(model.meta.get("graphcheck.notes", ()))
@@ -122,17 +127,15 @@ def map_outputs(model: ir.Model) -> list[ir.Value]:
 
 def adopt(model: ir.Model, contents: Contents) -> None:
     """Hand the digests that were made while the model's file was read to ``contents``."""
-    file = model.meta.get("graphcheck.file")
-    if file is not None:
+    if (file := file_of(model)) is not None:
         contents.adopt(file)
 
 
 def release(*models: ir.Model) -> None:
     """Give the mapped pages of model files back to the system; what is read again is mapped again."""
     for model in models:
-        file = model.meta.get("graphcheck.file")
-        if file is not None and hasattr(mmap, "MADV_DONTNEED"):
-            file.data.madvise(mmap.MADV_DONTNEED)
+        if (file := file_of(model)) is not None:
+            wire.give_back(file.data)
 
 
 def write(

@@ -1,4 +1,4 @@
-"""A model file, mapped: its protobuf without the large initializers, and where those lie.
+"""A model file, mapped, or read where it is small: its protobuf without the large initializers, and where those lie.
 
 Needs the standard library alone, so that files are read and hashed while the heavy packages load.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from graphcheck.errors import ModelError
 
 MAPPED_BYTES = 1024  # initializers from this size on are left in the file
+READ_BYTES = 1 << 24  # files up to this size are read: what somebody writes into one meanwhile does not reach us
 HASHED_BYTES = 1 << 16  # from this size on, hashing in a thread gains more than it costs
 # field numbers of ModelProto.graph, GraphProto.initializer, TensorProto.name and .raw_data
 _GRAPH, _INITIALIZER, _NAME, _RAW_DATA = 7, 5, 8, 9
@@ -24,15 +25,21 @@ Spans = list[tuple[str, tuple[int, int]]]
 
 
 class File:
-    """``data`` is the mapped file, ``stripped`` its protobuf without large initializers, ``raw`` [(name, (start, length))]."""
+    """``data`` is the file, ``stripped`` its protobuf without large initializers, ``raw`` [(name, (start, length))]."""
 
     def __init__(self, path: Path) -> None:
+        self.path, self.state = path, _state(path)
         self.data = _map(path)
         try:
             self.stripped, self.raw = _strip(memoryview(self.data))
         except Exception as error:  # whatever strange bytes lead to
             raise damaged(path, "it ends within a field" if isinstance(error, IndexError) else str(error)) from None
         self.digests: dict[tuple[int, int], concurrent.futures.Future[bytes]] = {}
+
+    def check_unchanged(self) -> None:
+        """Raise :class:`ModelError` where the path no longer has what was read: onnxruntime may have met something else."""
+        if _state(self.path) != self.state:
+            raise ModelError(self.path, "was changed while it was being compared: compare again once nobody writes it")
 
     def hash_in(self, pool: concurrent.futures.Executor) -> None:
         """Have the large initializers hashed; ``digests`` maps (start, length) to what comes of it."""
@@ -43,8 +50,8 @@ class File:
     def _digest(self, start: int, length: int) -> bytes:
         digest = hashlib.sha256(memoryview(self.data)[start : start + length]).digest()
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
-        if start + length > first and hasattr(mmap, "MADV_DONTNEED"):  # its pages are mapped again where they are read again
-            self.data.madvise(mmap.MADV_DONTNEED, first, start + length - first)
+        if start + length > first:  # its pages are mapped again where they are read again
+            give_back(self.data, first, start + length - first)
         return digest
 
 
@@ -90,13 +97,22 @@ def damaged(path: Path, cause: str) -> ModelError:
     return ModelError(path, f"is not an ONNX model, or is cut off ({cause})")
 
 
-def _map(path: Path) -> mmap.mmap:
+def give_back(data: mmap.mmap | bytes, *span: int) -> None:
+    """Let the system have the pages of a mapped file again, all or those of (start, length)."""
+    if isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        data.madvise(mmap.MADV_DONTNEED, *span)
+
+
+def _map(path: Path) -> mmap.mmap | bytes:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode) and not path.is_dir():
             raise ModelError(path, "is not a regular file")  # opening a pipe would wait for ever
         with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
                 raise ModelError(path, "is an empty file, no ONNX model")
+            if size <= READ_BYTES:
+                return file.read()
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise ModelError(path, "there is no such file") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator
 
@@ -101,6 +102,9 @@ def opened(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Iterat
     with concurrent.futures.ThreadPoolExecutor(2) as threads:  # onnxruntime is waited for in one of them
         say = options.progress or _silent
         yield Case(*sides, interface, options, contents, sizes, given, threads, say, started, deadline, seconds)
+    for file in (model_.file_of(side.model) for side in sides if isinstance(side.source, (str, os.PathLike))):
+        if file is not None:
+            file.check_unchanged()
 
 
 def _held(side: Side, options: Options) -> Side:
