@@ -134,7 +134,7 @@ class Changes:
                 first = next(n for n in self.graph.node if out in n.output)
                 alpha = {"alpha": 0.01} if moved[0].op_type == "LeakyRelu" else {}
                 self.instead(first, helper.make_node(moved[0].op_type, [x], [a], **alpha))
-        elif node.op_type == "Unsqueeze" and y in self.values and x in self.values and self.values[x].ndim:
+        elif node.op_type == "Unsqueeze" and {x, y, out} <= {*self.values} and self.values[x].ndim:
             rank = self.values[out].ndim
             axis = int(self.values[y].reshape(-1)[0]) % rank
             known = [*range(axis)]

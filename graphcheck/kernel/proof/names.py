@@ -161,9 +161,12 @@ class Names:
         if plain and node.op_type in ("Identity", "Dropout") and not any(node.present_outputs[1:]):
             assert inputs[0] is not None
             return [inputs[0]]
-        made = (self._sized(node, inputs) or self._moved(node, inputs)) if plain and node.n_outputs == 1 else None
-        if made is not None:
-            return [made]
+        single = node.n_outputs == 1 and not node.has_graphs()
+        steps = (self._sized, self._moved, self._flat, self._spelled) if plain else (self._spelled,)
+        for step in steps if single else ():
+            made = step(node, inputs)
+            if made is not None:
+                return [made]
         key = self._key(node, inputs)
         found = [self.name(*key, at) for at in range(len(node.present_outputs))]
         for at, value in enumerate(traced):
@@ -279,8 +282,10 @@ class Names:
                 to = [1 if i in axes else next(rest) for i in range(len(dims) + len(axes))]
         elif node.op_type == "Transpose":
             return self._turned(x, [int(p) for p in node.attr("perm") or range(len(dims))[::-1]])
-        if to is None:
-            return None
+        return None if to is None else self._reshaped(x, to)
+
+    def _reshaped(self, x: int, to: Sequence[Size]) -> int:
+        """A tensor in another shape, as one Reshape of what has none before it."""
         base = self._base.get(x, x)
         if tuple(to) == self.dims[base]:
             return base
@@ -289,6 +294,46 @@ class Names:
         if base in self.types:
             self.types[found] = self.types[base]
         return found
+
+    def _flat(self, node: Node, inputs: Sequence[int | None]) -> int | None:
+        """A product by a matrix, or a sum with a vector, of what was reshaped but for its last axis, as the reshape of theirs."""
+        if node.op_type not in ("Add", "MatMul") or len(inputs) != 2:
+            return None
+        for at in (0, 1) if node.op_type == "Add" else (0,):
+            x, other = inputs[at], inputs[1 - at]
+            base, rank = self._base.get(x), len(self.dims.get(other, (0,) * 9))  # type: ignore[arg-type]
+            if x is None or base is None or not (rank < 2 if node.op_type == "Add" else rank == 2):
+                continue
+            dims, before = self.dims[x], self.dims[base]
+            if min(len(dims), len(before)) > 1 and dims[-1] == before[-1]:
+                (made,) = self.node(node, [base, other], [])
+                if made in self.dims and len(self.dims[made]) == len(before):
+                    return self._reshaped(made, [*dims[:-1], self.dims[made][-1]])
+        return None
+
+    def _spelled(self, node: Node, inputs: Sequence[int | None]) -> int | None:
+        """What other operators say: a plain Gemm is a product and a sum, a FusedConv a Conv with a sum and a function."""
+
+        def one(name: str, xs: Sequence[int | None], **attributes: Any) -> int:
+            plain = Node("", name, 13, node.name, attributes, len(xs), 1, tuple([x is not None for x in xs]), (True,))
+            return self.node(plain, xs, [])[0]
+
+        if (node.domain, node.op_type) == ("", "Gemm"):
+            if any(node.attr(k, n) != n for k, n in (("alpha", 1.0), ("beta", 1.0), ("transA", 0), ("transB", 0))):
+                return None
+            y, rest = one("MatMul", inputs[:2]), inputs[2:]
+        elif (node.domain, node.op_type) == ("com.microsoft", "FusedConv"):
+            given = {k: v for k, v in node.attributes.items() if not k.startswith("activation")}
+            then = node.attr("activation")
+            then = then.decode() if isinstance(then, bytes) else then
+            if then not in ("Relu", "Sigmoid", "Tanh") or node.attr("activation_params"):
+                return None
+            bias = inputs[2:3] if len(inputs) > 2 and inputs[2] is not None else []
+            y, rest = one("Conv", [*inputs[:2], *bias], **given), inputs[3:]
+            return one(then, [one("Add", [y, *rest]) if rest else y])
+        else:
+            return None
+        return one("Add", [y, *rest]) if rest else y
 
     def _turned(self, x: int, perm: Sequence[int]) -> int:
         """A tensor with its axes in another order, as one Transpose of what has none before it."""
@@ -306,6 +351,11 @@ class Names:
 
     def _infer(self, node: Node, inputs: Sequence[int | None], found: Sequence[int]) -> None:
         """Note the shapes and types of what a node gives, where ONNX infers them, and they fit the trace."""
+        if (node.domain, node.op_type) == ("", "Range") and all(x in self.elements for x in inputs):
+            start, end, step = (self.elements[x].reshape(-1)[0] for x in inputs)  # type: ignore[index]
+            if (start, step) == (0, 1) and sure(end):
+                self.dims[found[0]], self.types[found[0]] = (end,), int(ir.DataType.INT64)
+            return
         first = inputs[0] if inputs else None
         if node.domain == "com.microsoft" and node.op_type in _KEPT and first in self.dims and first in self.types:
             self.dims[found[0]], self.types[found[0]] = self.dims[first], self.types[first]

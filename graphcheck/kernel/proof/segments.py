@@ -30,8 +30,8 @@ from graphcheck.kernel.terms.store import Terms
 
 # Operators of a segment: those whose rule looks at the size of no axis but the one that it types, or at whether it is 1.
 _RULES = (
-    rows.elementwise, rows.fused_product, rows.gathered, rows.gemm, rows.identity, rows.joined, rows.multiplied, rows.reduced,
-    rows.reshaped, rows.sliced, rows.softmax, rows.split, rows.squeezed, rows.transposed, rows.unsqueezed,
+    rows.clipped, rows.elementwise, rows.fused_product, rows.gathered, rows.gemm, rows.identity, rows.joined, rows.multiplied,
+    rows.reduced, rows.reshaped, rows.sliced, rows.softmax, rows.split, rows.squeezed, rows.transposed, rows.unsqueezed,
 )  # fmt: skip
 _NORMS = "LayerNormalization RMSNormalization SimplifiedLayerNormalization SkipLayerNormalization"
 _NAMED = frozenset((*_NORMS.split(" "), "SkipSimplifiedLayerNormalization"))
