@@ -215,7 +215,10 @@ def _draw(pair: PortPair, shape: tuple[int, ...], spec: InputSpec, rng: np.rando
             raise UsageError(f"input {pair.key!r} is {ports[0].dtype} in A and {ports[-1].dtype} in B: no value is both")
         return np.asarray(rng.choice(np.asarray(WORDS, object), shape), object)
     if any(dtype.kind == "b" for dtype in dtypes):
-        return rng.integers(0, 2, shape).astype(dtypes[0])
+        low, high = (0, 1) if bounds is None else (math.ceil(max(bounds[0], 0)), math.floor(min(bounds[1], 1)))
+        if low > high:
+            raise UsageError(f"there is no boolean between {bounds} for input {pair.key!r}")
+        return rng.integers(low, high + 1, shape).astype(dtypes[0])
     if any(map(_is_integer, dtypes)):  # a float beside it gets whole numbers, as many as it holds
         return _integers(pair, shape, spec, rng, bounds).astype(dtypes[0])
     values = _floats(shape, spec, rng, bounds)

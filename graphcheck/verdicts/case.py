@@ -20,6 +20,7 @@ from graphcheck.interface import ports as ports_
 from graphcheck.kernel.proof.sizes import Sizes
 from graphcheck.options import Options
 from graphcheck.runs import shapes
+from graphcheck.verdicts import steering
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,8 @@ def opened(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Iterat
     contents, deadline = Contents(), started + options.timeout
     given = None if options.inputs is None else inputs.Given(options.inputs, interface)
     observe = shapes.of_node if options.run else None
-    sizes = Sizes(models, interface, options, deadline, contents, given, observe)
+    met = steering.met(models, interface, options.ranges)
+    sizes = Sizes(models, interface, options, deadline, contents, given, observe, met)
     with concurrent.futures.ThreadPoolExecutor(2) as threads:  # onnxruntime is waited for in one of them
         say = options.progress or _silent
         yield Case(*sides, interface, options, contents, sizes, given, threads, say, started, deadline, seconds)

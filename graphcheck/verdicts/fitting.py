@@ -13,10 +13,10 @@ import onnx_ir as ir
 
 from graphcheck import words
 from graphcheck.errors import Undecided, UsageError
-from graphcheck.graphs import walk
 from graphcheck.interface import ports
 from graphcheck.options import Options
 from graphcheck.verdict import Comparison, Verdict
+from graphcheck.verdicts import branches, steering
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence
 
@@ -26,19 +26,19 @@ _RARE = (10, 4, 2, 1, 2048, 4096, 16000)  # tried behind sizes that the models n
 _BATCHES = (2, 1)
 _OWN = 12  # sizes taken from the constants of the models
 _SHARE, _MOST = 0.1, 20.0  # of the time limit, and in seconds: what looking for sizes may take
-_STEPS = ("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape")
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
     """Shapes that a model takes, by input, at these values of the inputs that choose a branch.
 
-    ``both`` tells whether both models take them.
+    ``both`` tells whether both models take them, ``outside`` whether the values are none that a model names.
     """
 
     shapes: dict[str, tuple[int, ...]]
     values: dict[str, int]
     both: bool
+    outside: bool = False
 
     def branch(self) -> str:
         """``sr=16000``."""
@@ -61,12 +61,14 @@ def fits(case: Case) -> list[Fit]:
 
     Where a branch takes none of those tried, its fit has no shapes; [] if no branch takes any.
     """
-    chosen = branches(case)
+    chosen = case.sizes.met
     if not ports.symbols(case.interface) and not chosen:
         return []
     deadline = time.monotonic() + min(_MOST, _SHARE * case.options.timeout)
-    values = [{name: value} for name, of in chosen.items() for value in of] or [{}]
-    found = [_fit(case, each, deadline) or Fit({}, each, both=False) for each in values]
+    values = [({name: value}, value == of[-1]) for name, of in chosen.items() for value in of] or [({}, False)]
+    found = [
+        dataclasses.replace(_fit(case, each, deadline) or Fit({}, each, both=False), outside=outside) for each, outside in values
+    ]
     return found if any(fit.shapes for fit in found) else []
 
 
@@ -84,7 +86,7 @@ def options(case: Case, found: Sequence[Fit]) -> Iterator[Options]:
 
 
 def combined(found: Sequence[Fit], results: Sequence[Comparison]) -> Comparison:
-    """The weakest of the results, ``different`` before all, with notes that name the sizes and what is so at others.
+    """The weakest of the results, ``different`` before all, told by branch, with notes that name the sizes.
 
     A branch for which no sizes were found leaves open what the others prove.
     """
@@ -92,18 +94,33 @@ def combined(found: Sequence[Fit], results: Sequence[Comparison]) -> Comparison:
     fitting = [fit for fit in found if fit.shapes]
     told = sorted(zip(fitting, results, strict=True), key=lambda row: order.index(row[1].verdict))
     (fit, worst), *others = told
-    verdict, reason = worst.verdict, worst.reason
-    if others:
-        reason = f"at {fit.branch()} {reason}; " + "; ".join(f"at {f.branch()} {r.verdict}" for f, r in others)
-    if (missed := [f.branch() for f in found if not f.shapes]) and verdict is not Verdict.DIFFERENT:
-        reason = f"no sizes were found that the models take at {', '.join(missed)}; at {fit.branch()} {worst}"
-        verdict = Verdict.UNDECIDED
+    missed = [f for f in found if not f.shapes]
     said = "the usual sizes fit neither model; found to fit"
     notes = [f"{said} {'both' if f.both else 'one'}: {f.text()}" for f, _ in told]
-    notes += [f"at {f.branch()} {r}" for f, r in others]
-    interface = worst.evidence["interface"]
-    evidence = worst.evidence | {"interface": interface | {"notes": [*notes, *interface["notes"]]}}
-    return dataclasses.replace(worst, verdict=verdict, reason=reason, evidence=evidence)
+    verdict, reason = worst.verdict, f"at {fit.branch()} {worst.reason}" if others or missed else worst.reason
+    also = "".join(f"; at {f.branch()} {r.verdict}" for f, r in others)
+    if missed and verdict is not Verdict.DIFFERENT:
+        reason = f"no sizes were found that the models take at {', '.join(f.branch() for f in missed)}"
+        verdict, also = Verdict.UNDECIDED, f"; at {fit.branch()} {worst}"
+    split = branches.with_branches(_noted(worst, verdict, reason, notes), _rows(told, missed), reason)
+    return split or _noted(worst, verdict, reason + also, [*notes, *(f"at {f.branch()} {r}" for f, r in others)])
+
+
+def _noted(found: Comparison, verdict: Verdict, reason: str, notes: Sequence[str]) -> Comparison:
+    interface = found.evidence["interface"]
+    evidence = found.evidence | {"interface": interface | {"notes": [*notes, *interface["notes"]]}}
+    return dataclasses.replace(found, verdict=verdict, reason=reason, evidence=evidence)
+
+
+def _rows(told: Sequence[tuple[Fit, Comparison]], missed: Sequence[Fit]) -> list[branches.Branch]:
+    """The branches of one input; none where several inputs choose them, or none does."""
+    names = {name for fit in (*(fit for fit, _ in told), *missed) for name in fit.values}
+    if len(names) != 1:
+        return []
+    (name,) = names
+    rows = [branches.Branch.of(name, fit.values[name], found, fit.outside) for fit, found in told]
+    nowhere = "no sizes were found that the models take"
+    return rows + [branches.Branch(name, fit.values[name], Verdict.UNDECIDED, nowhere, None, fit.outside) for fit in missed]
 
 
 def hint(case: Case) -> str:
@@ -114,55 +131,6 @@ def hint(case: Case) -> str:
     if not shown:
         return "give --inputs FILE.npz with values that the models take"
     return f"give {shown} with sizes that the models take in place of these, which fit neither"
-
-
-def branches(case: Case) -> dict[str, list[int]]:
-    """The integers that an input of one element is compared with by Equal, and one that is none of them, by its key.
-
-    Only what the ranges allow.
-    """
-    found: dict[str, list[int]] = {}
-    for side, model in enumerate(case.models):
-        keys = {port.name: pair.key for pair in case.interface.inputs if (port := (pair.a, pair.b)[side]) is not None}
-        for node in _nodes(model):
-            for value, other in (node.inputs, node.inputs[::-1]) if node.op_type == "Equal" else ():
-                key, number = keys.get(_origin(value)), _number(other)
-                if key is not None and number is not None and number not in found.setdefault(key, []):
-                    found[key].append(number)
-    for of in found.values():
-        others = (*(n // 2 for n in of), *(n + 1 for n in of))  # of a sampling rate the half
-        of.append(next(n for n in others if n not in of))
-    return {key: [n for n in of if _within(case, key, n)] for key, of in found.items() if _single(case, key)}
-
-
-def _within(case: Case, key: str, number: int) -> bool:
-    low, high = case.options.ranges.get(key, case.options.ranges.get("", (number, number)))
-    return low <= number <= high
-
-
-def _single(case: Case, key: str) -> bool:
-    shapes = [port.shape for pair in case.interface.inputs if pair.key == key for port in pair.ports()]
-    return all(shape is not None and all(dim == 1 for dim in shape) for shape in shapes)
-
-
-def _nodes(model: ir.Model) -> Iterator[ir.Node]:
-    yield from ir.traversal.RecursiveGraphIterator(model.graph)
-    for function in model.functions.values():
-        yield from ir.traversal.RecursiveGraphIterator(function)
-
-
-def _origin(value: ir.Value | None) -> str:
-    *_, last = walk.chain(value, lambda node: node.inputs[0] if node.op_type in _STEPS else None) or [None]
-    return (last.name or "") if last is not None else ""
-
-
-def _number(value: ir.Value | None) -> int | None:
-    """The integer that a constant of one element holds."""
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    if tensor is None or tensor.size != 1:
-        return None
-    number = tensor.numpy().reshape(-1)[0]
-    return int(number) if number == int(number) else None
 
 
 def _fit(case: Case, values: dict[str, int], deadline: float) -> Fit | None:
@@ -210,7 +178,7 @@ def _constants(case: Case) -> list[int]:
     found: collections.Counter[int] = collections.Counter()
     for model in case.models:
         values = [v.const_value for v in model.graph.initializers.values()]
-        values += [node.outputs[0].const_value for node in _nodes(model) if node.op_type == "Constant"]
+        values += [node.outputs[0].const_value for node in steering.nodes(model) if node.op_type == "Constant"]
         for tensor in values:
             if tensor is not None and tensor.dtype == ir.DataType.INT64 and tensor.size <= 8:
                 found.update(int(n) for n in tensor.numpy().reshape(-1) if 4 <= n <= 4096)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from graphcheck import limits, words
@@ -13,7 +14,7 @@ from graphcheck.parting import reduction
 from graphcheck.parting.alignment import Alignment
 from graphcheck.parting.curve import first_curve
 from graphcheck.verdict import Comparison, Verdict
-from graphcheck.verdicts import contrary, every, fitting, record
+from graphcheck.verdicts import branches, contrary, every, fitting, record
 from graphcheck.verdicts.case import Case, opened
 from graphcheck.verdicts.evidence import Evidence, Judged
 from graphcheck.verdicts.executions import Executions
@@ -39,16 +40,18 @@ def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Compari
     if found:
         return fitting.combined(found, [judge(a, b, each) for each in fitting.options(case, found)])
     _complete(case, evidence, verdict)
-    told = _contrary(case, evidence) if verdict is Verdict.UNDECIDED and not reason.startswith("PROVED") else None
-    if told is not None:
+    runs = _contrary(case, evidence) if verdict is Verdict.UNDECIDED and not reason.startswith("PROVED") else None
+    if runs is not None:
         plain = reason.replace("no input was found that shows", "no input was found that surely shows")
-        reason = f"{told}; {plain}"
+        reason = f"{runs}; {plain}"
     copied = evidence.precision
     if verdict in (Verdict.UNDECIDED, Verdict.DIFFERENT) and copied is not None and copied.same and not case.unfit:
         said = [record.precision(copied), reason]
         reason = "; ".join(said if verdict is Verdict.UNDECIDED else said[::-1])
     hint = fitting.hint(case) if nothing else None
-    return Comparison(verdict, reason, evidence.to_json(case, verdict) | {"hint": hint})
+    told = Comparison(verdict, reason, evidence.to_json(case, verdict) | {"hint": hint, "branches": None})
+    del evidence  # its graphs are held no longer
+    return branches.split(case, told, time.monotonic() - case.started, lambda each: judge(a, b, each))
 
 
 def _judged(case: Case, evidence: Evidence) -> Judged:

@@ -209,7 +209,8 @@ def _assumptions(attempts: Sequence[Attempt], sizes: Sizes) -> list[str]:
     found = sorted({line for p in pairs for line in p.assumptions})
     names, sampled, every = _sampled(attempts, sizes)
     if sampled and not every and not all(_bound(a, sizes) for a in attempts):
-        found.append(f"the inputs {names} took {sampled} sampled values (draws by the seed, ones, zeros), not all")
+        drawn = "draws by the seed, ones, zeros, numbers that they are compared with"
+        found.append(f"the inputs {names} took {sampled} sampled values ({drawn}), not all")
     if sizes.discrete():
         found.append("integer arithmetic of 32 and 64 bits does not overflow")
     opaque = sorted({line for p in pairs for trace in (p.a, p.b) for line in trace.opaque})

@@ -22,7 +22,7 @@ from graphcheck.kernel.proof.prover import Prover
 from graphcheck.kernel.terms.verbs import Contract
 from graphcheck.options import Options
 
-_SAMPLES = 4  # of integer inputs that steer a graph: two draws by the seed, all ones, all zeros
+_SAMPLES = 4  # of integer inputs that steer a graph: two draws by the seed, all ones, all zeros; then numbers that it meets
 _SWITCHES = 4  # so many booleans that steer a graph take all their values
 TARGET_SHARE = 24  # the error probability is shared by up to 4 tiers at up to 6 choices of sizes
 _BATCHES, _LENGTHS = (3, 1), (16, 28, 32, 48, 64)  # tried for a symbolic dim besides its usual size
@@ -76,9 +76,10 @@ class Sizes:
         contents: Contents,
         given: inputs.Given | None,
         observe: Callable[..., Any] | None = None,
+        met: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self.models, self.interface, self.options, self.given = models, ports, options, given
-        self.deadline, self.contents, self.observe = deadline, contents, observe
+        self.deadline, self.contents, self.observe, self.met = deadline, contents, observe, met or {}
         self.outputs = [p for p in ports.outputs if p.a is not None and p.b is not None]
         names = [[v.name for v in m.graph.outputs] for m in models]
         self.positions = [(names[0].index(p.a.name), names[1].index(p.b.name)) for p in self.outputs if p.a and p.b]
@@ -187,7 +188,11 @@ class Sizes:
     def _samples(self, chosen: dict[str, tuple[int, ...]]) -> range:
         if self.options.inputs is not None or all(p.key in self.bound(chosen) for p in self.steering(chosen)):
             return range(1)
-        return range(2 ** self._switches(chosen)) if self.exhaustive(chosen) else range(_SAMPLES)
+        return range(2 ** self._switches(chosen) if self.exhaustive(chosen) else _SAMPLES + len(self._compared(chosen)))
+
+    def _compared(self, chosen: dict[str, tuple[int, ...]]) -> list[tuple[str, int]]:
+        """The steering inputs of one element, each with one of the numbers that the graphs compare it with."""
+        return [(pair.key, number) for pair in self.steering(chosen) for number in self.met.get(pair.key, ())]
 
     def _switches(self, chosen: dict[str, tuple[int, ...]]) -> int:
         return sum(math.prod(chosen[p.key]) for p in self.steering(chosen))
@@ -293,7 +298,7 @@ class Sizes:
         return [(_class(pair, pair.a.outputs[i]), _class(pair, pair.b.outputs[j])) for i, j in self.positions]
 
     def concrete(self, chosen: dict[str, tuple[int, ...]], sample: int | None) -> dict[str, np.ndarray]:
-        """Values for the integer inputs that steer: none, given ones, all booleans, draws by the seed, ones, zeros."""
+        """Values for the integer inputs that steer: none, given ones, all booleans, draws, ones, zeros, met numbers."""
         if sample is None or not self.discrete():
             return self.bound(chosen)
         steering = self.steering(chosen)
@@ -311,6 +316,8 @@ class Sizes:
             return {p.key: given[p.key] for p in discrete}
         spec = inputs.InputSpec(self.options.seed + sample, ranges=self.options.range_rows())
         drawn = inputs.generate(self.interface, chosen, spec)
+        for name, number in self._compared(chosen)[sample - _SAMPLES :][:1] if sample >= _SAMPLES else ():
+            drawn[name] = np.full_like(drawn[name], number)
         uniform = {_SAMPLES - 2: 1, _SAMPLES - 1: 0}.get(sample)
         if uniform is not None and not self.options.ranges:
             return {p.key: np.full_like(drawn[p.key], uniform) for p in discrete}
