@@ -295,9 +295,9 @@ def test_constants_are_gathered_first_in_the_way_that_found_them_at_the_size_bef
     case: Any = type("Case", (), {"sizes": Sizes(), "unfit": ()})()
     tried: list[str] = []
 
-    def substitute(_: Any, way: Any, allowed: Allowed) -> Substitution | None:
+    def substitute(_: Any, way: Any, allowed: Allowed) -> Substitution:
         tried.append(way)
-        return Substitution([], 0.0) if way == "pull" else None
+        return Substitution([], 0.0, met=way == "pull")
 
     monkeypatch.setattr(rounding, "_substitute", substitute)
     evidence: Any = type("Evidence", (), {"attempts": ()})()

@@ -83,6 +83,7 @@ class Precision:
         found: The constants that are no longer in the way.
         marks: How many casts to each format vanished, at the sizes where there are most.
         step: The node of a step behind one of them.
+        parts: The first node of B (``node``, ``op_type``) that A does not have even so, where the graphs are not the same.
         stopped: What ended it.
     """
 
@@ -92,6 +93,7 @@ class Precision:
     found: Substitutions = Substitutions()
     marks: Mapping[str, int] = dataclasses.field(default_factory=dict)
     step: str = ""
+    parts: Mapping[str, str] | None = None
     stopped: str = ""
 
     @property
@@ -109,6 +111,11 @@ class Precision:
         """Whether they are the same but for what is allowed."""
         return self.same and self.asked and self.found.within and not self.step
 
+    @property
+    def tells(self) -> bool:
+        """Whether there is something to say: what is the same but for a format, or where that is allowed, which node is not."""
+        return self.same or (self.asked and self.parts is not None)
+
     def to_json(self) -> dict[str, Any]:
         """The ``precision`` key of the JSON."""
         off = [c for c in self.found.constants if not c["within"]]
@@ -123,6 +130,7 @@ class Precision:
             "lifted": sum(c["lifted"] for c in self.rounded),
             "off": [{**{k: c[k] for k in ("a", "b", "elements", "index", "values")}, "reason": c["why"]} for c in off],
             "step": self.step or None,
+            "parts": self.parts,
             "stopped": self.stopped or None,
         }
 

@@ -45,7 +45,7 @@ def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Compari
         plain = reason.replace("no input was found that shows", "no input was found that surely shows")
         reason = f"{runs}; {plain}"
     copied = evidence.precision
-    if verdict in (Verdict.UNDECIDED, Verdict.DIFFERENT) and copied is not None and copied.same and not case.unfit:
+    if verdict in (Verdict.UNDECIDED, Verdict.DIFFERENT) and copied is not None and copied.tells and not case.unfit:
         said = [record.precision(copied), reason]
         reason = "; ".join(said if verdict is Verdict.UNDECIDED else said[::-1])
     hint = fitting.hint(case) if nothing else None

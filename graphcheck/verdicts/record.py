@@ -119,6 +119,8 @@ def precision(found: Precision) -> str:
     """The sentence of a copy in a narrower format, whatever the verdict."""
     formats = f"{' and '.join(found.formats) or 'rounding'}"
     off = [c for c in found.found.constants if not c["within"]]
+    if not found.same and found.parts is not None:
+        return f"not the same but for {formats}: the first node that A does not have is {found.parts['node']!r}"
     if off:
         first = off[0]
         name = first["b"] or first["name"]

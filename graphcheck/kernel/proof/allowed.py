@@ -21,6 +21,7 @@ from graphcheck.kernel.terms.verbs import Ew, Opaque, Rows
 
 FORMATS = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 EDGES = {"float16": (65504.0, 2.0**-24), "bfloat16": (2.0**128 - 2.0**120, 2.0**-133)}  # the largest number, the least
+CANCELLED = 2.0**12  # a sum that folding made may be smaller by so much than what was added up
 ONE = 2.0**-23  # an ulp of 1 in float32
 
 
@@ -58,7 +59,7 @@ class Allowed:
         bring (0 for a stored one).
 
         What is ``added`` was often folded by a subtraction, which keeps the ulps of what is subtracted: there an ulp is that of
-        the largest element.
+        the largest element, or of :data:`CANCELLED` times the element if that is less.
         """
         wrong, needs = Told(), _ulps(x, y, errors, added)
         for name in self.formats:
@@ -83,7 +84,9 @@ def _ulps(x: np.ndarray, y: np.ndarray, errors: tuple[np.ndarray, np.ndarray], a
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return math.inf
     size = np.maximum(np.abs(x), np.abs(y))
-    ulp = ONE * np.exp2(np.floor(np.log2(np.maximum(size.max(initial=0.0) if added else size, 2.0**-126))))
+    if added:
+        size = np.minimum(size.max(initial=0.0), size * CANCELLED)
+    ulp = ONE * np.exp2(np.floor(np.log2(np.maximum(size, 2.0**-126))))
     return float(np.max((np.abs(x - y) - errors[0] - errors[1]) / ulp, initial=0.0))
 
 

@@ -40,6 +40,7 @@ class Substitution:
     error: float
     stages: tuple[tuple[Terms, dict[int, int]], ...] = ()
     turns: bool = False
+    met: bool = True
 
     @property
     def within(self) -> bool:
@@ -55,9 +56,9 @@ def substitute(
     target: float,
     deadline: float = math.inf,
     allowed: Allowed = NOTHING,
-) -> Substitution | None:
-    """The constants that alone keep two graphs apart; None if there is more to it. Those that are roundings which are ``allowed``
-    count as within theirs, where the same operator sees both.
+) -> Substitution:
+    """The constants that alone keep two graphs apart, ``met``, or that were replaced before it turned out that there is more to
+    it. Those that are roundings which are ``allowed`` count as within theirs, where the same operator sees both.
 
     ``pair`` must stand in an affine store of its own: classes are merged in it on the hypothesis that it tests.
     """
@@ -81,7 +82,7 @@ def substitute(
         found = _found(terms, prover, known_apart, allowed)
         idle = 0 if found else idle + 1  # merges alone may bring constants face to face in the next store
         if (idle and not terms.joins) or idle > _IDLE or len(replaced) > _MOST:
-            return None
+            return Substitution(replaced, error, tuple(stages), turns, met=False)
         while found:  # layer after layer: what met brings the next constants face to face
             for facing in found:
                 rows = _replace(terms, names, facing, replaced, allowed)

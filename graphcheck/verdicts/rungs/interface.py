@@ -36,4 +36,4 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
 def _but(evidence: Evidence) -> str:
     """What is the same but for the formats."""
     found = evidence.precision
-    return f"; {record.precision(found)}" if found is not None and found.same else ""
+    return f"; {record.precision(found)}" if found is not None and found.tells else ""

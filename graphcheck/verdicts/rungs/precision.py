@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
 from graphcheck.errors import Undecided
 from graphcheck.files import model as model_
+from graphcheck.kernel.interpreter import Trace
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof.allowed import FORMATS, Allowed, steps
 from graphcheck.kernel.proof.pair import Pair
@@ -21,6 +23,7 @@ from graphcheck.verdicts import record
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged, Precision, Substitutions
 from graphcheck.verdicts.rungs.rounding import replaced
+from graphcheck.verdicts.stages import Stage, Stages
 
 
 def needless(case: Case, evidence: Evidence) -> bool:
@@ -40,6 +43,9 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
             step = precision.step or _step(case, pair) or ("a comparison or an index" if found.turns else "")
             if found.error > case.options.error_probability:
                 raise Undecided(f"the error probability would be {found.error:.1e}, above the target")
+            if not found.attempts:
+                parts, found = _parted(*found.proofs[0]), Substitutions()
+                precision = dataclasses.replace(precision, parts=parts)
             precision = dataclasses.replace(precision, found=found, marks=marks, step=step)
     except Undecided as error:
         precision = dataclasses.replace(precision, found=Substitutions(), stopped=str(error))
@@ -62,6 +68,22 @@ def _formats(model: ir.Model) -> set[str]:
     casts = (node for node in ir.traversal.RecursiveGraphIterator(graph) if node.op_type == "Cast")
     types |= {ir.DataType(node.attributes["to"].as_int()) for node in casts}
     return {t.name.lower() for t in types}
+
+
+def _parted(pair: Pair, later: Sequence[Stage]) -> dict[str, str] | None:
+    """The first node of B that gives what A has nowhere, once constants have given way."""
+    stages = Stages(pair.terms, later)
+
+    def roots(trace: Trace) -> dict[ir.Value, int]:
+        known = {value: stages.root(held.cls) for value, held in trace.values.items() if isinstance(held, Tensor)}
+        return {value: root for value, root in known.items() if root is not None}
+
+    there = {*roots(pair.a).values()}
+    for value, root in roots(pair.b).items():
+        node = value.producer()
+        if root not in there and node is not None:
+            return {"node": model_.node_name(node), "op_type": node.op_type}
+    return None
 
 
 def _step(case: Case, pair: Pair) -> str:

@@ -31,7 +31,7 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
 
 def replaced(case: Case, evidence: Evidence, allowed: Allowed = NOTHING) -> Iterator[tuple[Substitutions, Pair]]:
     """What was replaced so far, after one choice of sizes and samples after the other, and the graphs there; it ends with the
-    first at which the graphs are not the same even so (nothing has been replaced then), or a constant lies beyond its roundings.
+    first at which the graphs are not the same even so (``proofs`` has these alone then), or a constant lies beyond its roundings.
 
     Constant factors are gathered in two ways, and the one that found the constants is the first at the next.
     """
@@ -41,12 +41,12 @@ def replaced(case: Case, evidence: Evidence, allowed: Allowed = NOTHING) -> Iter
         first, second = (case.sizes.pairs(chosen, affine=way, erased=allowed.formats) for way in order)
         for sample, pair in first:
             each = _substitute(case, pair, allowed)
-            if each is None:
+            if not each.met:
                 pair = next(p for s, p in second if s == sample)
                 each = _substitute(case, pair, allowed)
-                ways = order if each is None else order[::-1]
-            if each is None or case.sizes.unequal_shapes(Attempt(chosen, sample, pair)):
-                yield Substitutions(), pair
+                ways = order[::-1] if each.met else order
+            if not each.met or case.sizes.unequal_shapes(Attempt(chosen, sample, pair)):
+                yield Substitutions(proofs=((pair, each.stages),)), pair
                 return
             found = Substitutions(
                 (*found.constants, *(c for c in each.constants if c not in found.constants)),
@@ -60,7 +60,7 @@ def replaced(case: Case, evidence: Evidence, allowed: Allowed = NOTHING) -> Iter
                 return
 
 
-def _substitute(case: Case, pair: Pair, allowed: Allowed) -> rounding.Substitution | None:
+def _substitute(case: Case, pair: Pair, allowed: Allowed) -> rounding.Substitution:
     target = case.options.error_probability / TARGET_SHARE
     roots = case.sizes.roots(pair)
     return rounding.substitute(
