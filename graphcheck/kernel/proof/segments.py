@@ -37,6 +37,7 @@ _NORMS = "LayerNormalization RMSNormalization SimplifiedLayerNormalization SkipL
 _NAMED = frozenset((*_NORMS.split(" "), "SkipSimplifiedLayerNormalization"))
 _PRIMES = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43)  # sizes of the free axes of a segment
 _NODES, _SEGMENTS, _ROUNDS, _CANDIDATES = 64, 256, 4, 3
+_FAILED, _BUDGET = 24, 5e8  # segments that may fail, operations of one
 
 Cone = tuple[list[ir.Node], dict[ir.Value, int]]  # nodes, and the tensors before them with their names
 
@@ -64,7 +65,7 @@ class Segments:
         self.names = Names(pair.terms.contents, sizes)
         self.symbols = {at: Term("symbol", (name,)) for name, there in places.items() for at in there}
         self.tiers: list[Tier] = []
-        self.tried = 0
+        self.tried = self.failed = 0
         self.classes: dict[Any, list[ir.Value]] = {}  # tensors of A
         self.held: tuple[set[int], set[int]] = (set(), set())  # the names of each graph
         self.first = ""  # the first node of B whose tensor has a class that A has, and another name
@@ -77,8 +78,8 @@ class Segments:
         try:
             a = self.sides[0].named(given)
             b = self.sides[1].named({self.pair.partners[key]: name for key, name in given.items()})
-        except Undecided as error:
-            return Everywhere(False, error.node or "")
+        except (Undecided, RecursionError, MemoryError) as error:
+            return Everywhere(False, getattr(error, "node", None) or "")
         held = all(a[i] == b[j] for i, j in outputs)
         return Everywhere(held, "" if held else self.first, self.tiers)
 
@@ -104,10 +105,11 @@ class Segments:
         if name not in self.held[0] and isinstance(traced, Tensor):
             others = self.classes.get(self._class(traced), [])
             for other in others[:_CANDIDATES]:
-                if self._same(other, value, name):
+                if self.failed < _FAILED and self._same(other, value, name):
                     found: Any = self.sides[0].env[other]
                     name = found
                     break
+                self.failed += 1
             else:
                 if others:
                     self.first = self.first or node_name(value.producer())  # type: ignore[arg-type]
@@ -204,7 +206,7 @@ class Segments:
             raise _Cone
         a, b = (Trace(env, [], [], {}) for env in made)
         counts, of = Pair(algebra, a, b, {}, {}).row_counts(), self.prover
-        allowed: dict[str, Any] = {"target": of.target / _SEGMENTS, "deadline": of.deadline}
+        allowed: dict[str, Any] = {"target": of.target / _SEGMENTS, "deadline": of.deadline, "budget": _BUDGET}
         prover = Prover(algebra.terms, [x.cls], [y.cls], counts, seed=of.seed % 2**32, **allowed)
         if not prover.prove():
             return False
