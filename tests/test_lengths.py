@@ -86,3 +86,11 @@ def test_what_is_claimed_at_every_size_holds(name: str, every: bool, head: str, 
         assert claimed == every, (result.verdict, result.reason, proof.get("limits"))
     found = unlike(a, b, names)
     assert found is None if every else True
+
+
+def test_a_claim_ends_where_a_position_table_ends() -> None:
+    a, b = next((a, b) for name, _, _, a, b in pairs() if name.startswith("a position table cut"))
+    result = compare(a, b, run=False, every=["L"])
+    assert (result.verdict, result.evidence["proof"]["every"]) == (Verdict.PROVED, ["L"])
+    assert "for every size of L up to 20 and every input of shape x=1xLx2" in result.reason
+    assert result.evidence["proof"]["ends"] == {"L": {"size": 20, "node": "Slice(t)"}}

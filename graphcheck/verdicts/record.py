@@ -42,12 +42,18 @@ def proved(attempts: Sequence[Attempt], sizes: Sizes) -> str:
     shapes = _shapes(attempts, sizes) + _at_samples(attempts, sizes)
     probability = error_probability(attempts)
     how = f"with an error probability of at most {probability:.1e}" if tiers(attempts) else "by congruence alone"
-    every = "".join(f"every {size_of(sizes, name)} and " for name in sizes.free.every(attempts))
+    every = "".join(f"every {size_of(sizes, name)}{_end(attempts, sizes, name)} and " for name in sizes.free.every(attempts))
     alone = "".join(
         f"; {'AB'[sizes.free.alone[name][0]]} does so row by row, for every size of {words.short(name)}"
         for name in sizes.free.row_by_row(attempts)
     )
     return f"the same function in exact arithmetic, for {every}every input of shape {shapes}, {how}{alone}"
+
+
+def _end(attempts: Sequence[Attempt], sizes: Sizes, name: str) -> str:
+    """Up to which size the models run, where they end at one."""
+    found = sizes.end(name, attempts)
+    return f" up to {found[0]}" if found else ""
 
 
 def size_of(sizes: Sizes, name: str) -> str:
@@ -198,6 +204,11 @@ def proof(
         "assumptions": [*_assumptions(attempts, sizes), _EXACT],
         "shapes": [{k: list(s) for k, s in a.shapes.items()} for a in attempts],
         "every": sizes.free.every(attempts),
+        "ends": {
+            name: {"size": end[0], "node": end[1]}
+            for name in sizes.free.every(attempts)
+            if (end := sizes.end(name, attempts)) is not None
+        },
         "row_by_row": sizes.free.row_by_row(attempts),
         "limits": sizes.free.limits(attempts),
         "counts": {"classes": sum(len(p.terms.terms) for p in pairs), "merges": sum(len(p.terms.joins) for p in pairs)},

@@ -17,7 +17,7 @@ from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.prover import Prover
 from graphcheck.kernel.proof.segments import Everywhere, Segments
 
-_MOST, _LARGEST = 12, 2048  # so many sizes at breakpoints are sampled, up to this one
+_MOST, LARGEST = 12, 2048  # so many sizes at breakpoints are sampled, up to this one
 
 
 class Tried(Protocol):
@@ -120,7 +120,7 @@ class Free:
                 for symbol in self.places
                 if symbol not in self.every(attempts)
                 for size in sorted(breakpoints(symbol, attempts))
-                if size <= _LARGEST and (symbol, size) not in tried
+                if size <= LARGEST and (symbol, size) not in tried
             ]
             if not new:
                 return

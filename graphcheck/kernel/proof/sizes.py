@@ -16,7 +16,7 @@ from graphcheck.files.contents import Contents
 from graphcheck.interface import inputs
 from graphcheck.interface import ports as interface
 from graphcheck.kernel.ops.algebra import Tensor, Value
-from graphcheck.kernel.proof.free import Free
+from graphcheck.kernel.proof.free import LARGEST, Free, breakpoints
 from graphcheck.kernel.proof.pair import Pair, build
 from graphcheck.kernel.proof.prover import Prover
 from graphcheck.kernel.terms.verbs import Contract
@@ -85,6 +85,7 @@ class Sizes:
         self.positions = [(names[0].index(p.a.name), names[1].index(p.b.name)) for p in self.outputs if p.a and p.b]
         self._steering: dict[tuple[tuple[str, tuple[int, ...]], ...], list[interface.PortPair]] = {}
         self._admitted: dict[tuple[object, ...], bool] = {}
+        self._ends: dict[str, tuple[int, str] | None] = {}
         self._edges: list[dict[str, tuple[int, ...]]] = []  # choices at a breakpoint
         asked = {p.key for p in ports.inputs for port in p.ports() if port.name in options.shapes}
         fits = given is None and not any(m.where == "input" for m in ports.mismatches)
@@ -329,6 +330,22 @@ class Sizes:
         if key not in self._admitted:
             self._admitted[key] = self.takes(side, chosen, self.concrete(chosen, sample))
         return self._admitted[key]
+
+    def end(self, symbol: str, found: Sequence[Attempt]) -> tuple[int, str] | None:
+        """The largest size at a breakpoint that both models take, and the node, where one beyond it is refused."""
+        if symbol not in self._ends:
+            self._ends[symbol], beyond = None, False
+            for size, node in sorted(breakpoints(symbol, found).items(), reverse=True):
+                try:
+                    chosen = interface.shapes(self.interface, self.options.shapes, {symbol: size})
+                    fits = size <= LARGEST and all(self.admits(side, chosen, found[0].sample) for side in (0, 1))
+                except Undecided:
+                    break
+                if fits:
+                    self._ends[symbol] = (size, node) if beyond else None
+                    break
+                beyond |= size <= LARGEST
+        return self._ends[symbol]
 
     def takes(self, side: int, chosen: Mapping[str, tuple[int, ...]], values: Mapping[str, np.ndarray]) -> bool:
         """Whether the operators of one model allow these sizes at these values."""
