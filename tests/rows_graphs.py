@@ -14,7 +14,10 @@ _SUMS = "ab,bc->ac ab,cb->ac ab,ac->bc ab,ab->a ab,bc->ca ab,ac->abc"
 _NUMBERS = "Add Sub Mul Div Mod Min Max Less Equal Where Cast Clip Abs Neg Concat Prod Float Slice Fmod"
 _MOVES = "Transpose Concat Split Gather Slice Squeeze Unsqueeze Pad GatherElements Trilu Resize ScatterElements GatherND"
 _ALONG = "ReduceSum ReduceMax ReduceMean Softmax CumSum TopK ArgMax LayerNormalization ArgMax LpNormalization"
-_STEPS = ("elementwise", "shaped", "moved", "reduced", "contracted", "arithmetic", "steered", "shaped", "moved", "elementwise")
+_STEPS = (
+    "elementwise", "shaped", "moved", "reduced", "contracted", "arithmetic", "steered", "shaped", "moved", "elementwise",
+    "trapped",
+)  # fmt: skip
 
 
 class Maker:
@@ -258,6 +261,28 @@ class Maker:
             ids, other = self.some("i", rank), self.some(rank=rank)
             if ids and other:
                 self.put(op, [x, ids, other], axis=axis)
+
+    def trapped(self) -> None:
+        """What fits the traced size of a batch alone: a Pad along it that is cut off, a Slice, a Reshape that divides it."""
+        x = self.some(rank=1)
+        axes = [axis for axis, size in enumerate(self.values[x].shape) if size == self.n] if x else []
+        if not x or not axes:
+            return
+        shape, axis, op = self.values[x].shape, int(self.any(axes)), self.any(["Pad", "Slice", "Reshape"])
+        end, along = self.constant([self.n]), self.constant([axis])
+        if op == "Pad":
+            pads = [0] * (2 * len(shape))
+            pads[axis + len(shape) * int(self.chance(0.5))] = int(self.any([1, -1, self.n]))
+            for name in self.put(op, [x, self.constant(pads)], mode=self.any(["constant", "edge", "wrap"])):
+                self.put("Slice", [name, self.constant([0]), end, along])
+        elif op == "Slice":
+            last = [self.constant([-self.n]), self.constant([2**31 - 1])]
+            self.put(op, [x, *([self.constant([0]), end] if self.chance(0.5) else last), along])
+        else:
+            rest = int(np.prod(shape)) // self.n
+            parts = self.any([(-1, self.n), (-1, self.n * rest), (self.n, -1), (-1, 2), (-1, 2 * rest), (-1, rest, 1)])
+            for name in self.put(op, [x, self.constant(parts)]):
+                self.put("ReduceSum", [name, self.constant([1])], keepdims=0)
 
     def reduced(self) -> None:
         """Reductions, sorting and sums along an axis."""
