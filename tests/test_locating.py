@@ -201,6 +201,43 @@ def test_reduce_cuts_out_a_node_with_its_body(tmp_path: Path) -> None:
     assert onnx.load(found["b"]).graph.node[-1].op_type == "Loop"
 
 
+KNOWN = """g (float[b,12] x, int64 n) => (float[c,d] y) {
+    k = Constant<value_int=8>() is = Equal(n, k) a = Sin(x)
+    m = If (is) <then_branch = t () => (float[c,d] p) {
+                     s = Constant<value_ints=[-1,4]>() q = Reshape(a, s) r = Exp(q) p = Cos(r) },
+                 else_branch = e () => (float[c,d] p2) { s = Constant<value_ints=[-1,6]>() q = Reshape(a, s) p2 = Neg(q) }>
+    o = If (is) <then_branch = t2 () => (float[c,d] p) { q = Abs(m) p = Sqrt(q) },
+                 else_branch = e2 () => (float[c,d] p2) { q = Abs(m) p2 = Tanh(q) }>
+    y = Neg(o) }"""
+
+
+@pytest.mark.parametrize(
+    ("text", "right", "wrong", "last"),
+    [
+        (KNOWN, "r = Exp(q)", "r = Tanh(q)", "Exp"),
+        (KNOWN, "p2 = Neg(q)", "p2 = Exp(q)", "Neg"),
+        (KNOWN, "p2 = Tanh(q)", "p2 = Sqrt(q)", "Tanh"),
+        (KNOWN, "y = Neg(o)", "y = Exp(o)", "Neg"),
+        (IF, "q = Cos(a)", "q = Tanh(a)", "Cos"),
+        (IF, "p2 = Neg(a)", "p2 = Exp(a)", "Neg"),
+    ],
+)
+def test_reduce_goes_into_the_branch(text: str, right: str, wrong: str, last: str, tmp_path: Path) -> None:
+    found = compare(model(text), model(text.replace(right, wrong)), reduce=tmp_path).evidence["reduced"]
+    assert found["verdict"] == "different", found["reason"]
+    assert [node.op_type for node in onnx.load(found["a"]).graph.node] == [last]
+
+
+def test_reduce_keeps_tensors_of_two_branches_apart(tmp_path: Path) -> None:
+    """The graphs part in one shape and meet in another behind both branches, which have tensors of the same names."""
+    text = KNOWN.replace("q = Reshape(a, s) r = Exp(q)", "q = Tanh(a) r = Reshape(q, s)")
+    text = text.replace("q = Reshape(a, s) p2 = Neg(q)", "q = Exp(a) p2 = Reshape(q, s)")
+    found = compare(model(KNOWN), model(text), reduce=tmp_path).evidence["reduced"]
+    assert found["verdict"] == "different", found["reason"]
+    ops = [node.op_type for node in onnx.load(found["a"]).graph.node]
+    assert ops == ["Neg", "Abs", "Tanh", "Neg"]
+
+
 @pytest.mark.parametrize("kind", ["equal", "broken", "interface"])
 def test_reduce_says_why_it_writes_nothing(kind: str, tmp_path: Path) -> None:
     a = model(BROKEN)

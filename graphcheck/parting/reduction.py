@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,10 @@ def write(
     ends = _ends(models, alignment, divergence)
     if ends is None:
         return none("the graphs do not meet again behind the divergence")
-    regions = [_region(models[side], alignment, side, value) for side, value in enumerate(ends)]
+    regions = [_region(alignment, side, value) for side, value in enumerate(ends)]
     names = _inputs(pair, regions)
     try:
-        pieces = [_extract(models[side], pair, side, regions[side], names) for side in (0, 1)]
+        pieces = [_extract(models[side], alignment, side, regions[side], names) for side in (0, 1)]
     except GraphcheckError as error:
         return none(str(error))
     files = []
@@ -74,15 +75,44 @@ def _ends(
     """The tensors to compare: those of the divergence where they have one shape, else the first outputs behind them."""
     found = []
     for side, place in enumerate((divergence.a, divergence.b)):
-        by_name = {v.name: v for node in models[side].graph for v in node.outputs}
-        around = {node_name(node): node.outputs[0] for node in models[side].graph if place and place.inside and node.outputs}
-        inner = around.get(place.inside[0]) if place is not None and place.inside else None
-        found.append(inner or (by_name.get(place.tensor) if place is not None else None))
+        ran = list(_ran(models[side].graph, alignment.traces[side].values))
+        made = {(v.name, node_name(node)): v for node in ran for v in node.outputs}
+        around = {node_name(node): node for node in ran}
+        kept = [around[n].outputs[0] for n in (place.inside if place else ()) if n in around and around[n].op_type != "If"]
+        found.append(kept[0] if kept else made.get((place.tensor, place.node)) if place is not None else None)
     a, b = found
     if a is not None and b is not None and _differ(alignment, a, b):
         return a, b
-    pairs = zip(models[0].graph.outputs, models[1].graph.outputs, strict=False)
+    pairs = [
+        (_chosen(alignment, 0, x), _chosen(alignment, 1, y))
+        for x, y in zip(models[0].graph.outputs, models[1].graph.outputs, strict=False)
+    ]
     return next(((x, y) for x, y in pairs if _differ(alignment, x, y) and x.producer() and y.producer()), None)
+
+
+def _ran(nodes: Iterable[ir.Node], values: Mapping[ir.Value, Any]) -> Iterator[ir.Node]:
+    """The nodes, with those in the branches of If that were evaluated."""
+    for node in nodes:
+        yield node
+        for branch in _branches(node):
+            yield from (inner for inner in _ran(branch, values) if any(v in values for v in inner.outputs))
+
+
+def _branches(node: ir.Node) -> list[ir.Graph]:
+    """Those of an If in the order then, else; [] of another node, or where a function's caller gives them."""
+    found = [node.attributes.get(name) for name in ("then_branch", "else_branch")] if node.op_type == "If" else []
+    return [] if any(a is None or a.is_ref() for a in found) else [a.as_graph() for a in found if a is not None]
+
+
+def _chosen(alignment: Alignment, side: int, value: ir.Value) -> ir.Value:
+    """The value itself; of an If whose condition is known what its branch gives."""
+    while (node := value.producer()) is not None and (branches := _branches(node)):
+        known = node.inputs[0]
+        condition = None if known is None else alignment.traces[side].values.get(known)
+        if not isinstance(condition, np.ndarray):
+            break
+        value = branches[0 if bool(condition.reshape(-1)[0]) else 1].outputs[list(node.outputs).index(value)]
+    return value
 
 
 def _differ(alignment: Alignment, a: ir.Value, b: ir.Value) -> bool:
@@ -99,22 +129,26 @@ def _shape(alignment: Alignment, side: int, value: ir.Value) -> tuple[int, ...] 
     return tensor.shape if isinstance(tensor, Tensor) else None
 
 
-def _region(model: ir.Model, alignment: Alignment, side: int, end: ir.Value) -> Region:
-    """What computes ``end`` from tensors that the other graph has too."""
+def _region(alignment: Alignment, side: int, end: ir.Value) -> Region:
+    """What computes ``end`` from tensors that the other graph has too; of an If whose condition is known its branch alone."""
     inputs: dict[ir.Value, None] = {}
-    inside: set[ir.Node] = set()
-    stack = [end]
+    seen: set[ir.Node] = set()
+    nodes: list[ir.Node] = []
+    stack: list[tuple[ir.Value | None, ir.Node | None]] = [(end, None)]
     while stack:
-        value = stack.pop()
-        node = value.producer()
-        tensor = alignment.traces[side].values.get(value)
+        value, done = stack.pop()
+        if value is None:
+            nodes += [done] if done is not None else []
+            continue
+        value = _chosen(alignment, side, value)
+        node, tensor = value.producer(), alignment.traces[side].values.get(value)
         shared = value is not end and isinstance(tensor, Tensor) and alignment.shared(side, value)
         if shared or (node is None and isinstance(tensor, Tensor)):
             inputs[value] = None
-        elif node is not None and node not in inside:
-            inside.add(node)
-            stack += _read(node)
-    return Region([n for n in model.graph if n in inside], list(inputs), end)
+        elif node is not None and node not in seen:
+            seen.add(node)
+            stack += [(None, node), *((read, None) for read in reversed(_read(node)))]
+    return Region(nodes, list(inputs), end)
 
 
 def _inputs(pair: Pair, regions: list[Region]) -> dict[tuple[int, tuple[int, ...]], str]:
@@ -130,10 +164,10 @@ def _inputs(pair: Pair, regions: list[Region]) -> dict[tuple[int, tuple[int, ...
 
 
 def _extract(
-    model: ir.Model, pair: Pair, side: int, region: Region, names: dict[tuple[int, tuple[int, ...]], str]
+    model: ir.Model, alignment: Alignment, side: int, region: Region, names: dict[tuple[int, tuple[int, ...]], str]
 ) -> ir.Model:
     """The region as a model: shared tensors (also those that only the other side reads) as inputs, one output."""
-    trace = (pair.a, pair.b)[side]
+    pair, trace = alignment.pair, alignment.traces[side]
     given: dict[ir.Value, ir.Value] = {}
     made: dict[str, ir.Value] = {}
     for (cls, shape), name in names.items():
@@ -150,8 +184,10 @@ def _extract(
     nodes: list[ir.Node] = []
     for node in region.nodes:
         for operand in _read(node):
-            if operand not in given:
-                given[operand] = _constant(operand, trace.values.get(operand), initializers)
+            source = _chosen(alignment, side, operand)
+            if source not in given:
+                given[source] = _constant(source, trace.values.get(source), initializers)
+            given[operand] = given[source]
         operands = [None if operand is None else given[operand] for operand in node.inputs]
         outputs = [ir.Value(name=v.name, shape=v.shape, type=v.type) for v in node.outputs]
         given.update(zip(node.outputs, outputs, strict=True))
@@ -161,6 +197,7 @@ def _extract(
                 node.domain, node.op_type, operands, attributes, overload=node.overload, outputs=outputs, name=node.name
             )
         )
+    _unlike([*initializers, *(v for node in nodes for v in node.outputs)], {*made})
     tensor = trace.values[region.output]
     assert isinstance(tensor, Tensor)
     end = given[region.output]
@@ -171,6 +208,14 @@ def _extract(
         list(made.values()), [end], nodes=nodes, initializers=initializers, opset_imports=opsets, name="reduced"
     )
     return ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
+
+
+def _unlike(values: Sequence[ir.Value], taken: set[str]) -> None:
+    """Give values names that are not ``taken``: those of two branches may be alike."""
+    for value in values:
+        if value.name in taken:
+            value.name = next(name for i in itertools.count() if (name := f"{value.name}_{i}") not in taken)
+        taken |= {value.name} if value.name else set()
 
 
 def _read(node: ir.Node) -> list[ir.Value]:
