@@ -271,3 +271,10 @@ def test_what_is_sure_of_a_size_is_so_at_every_size_and_breakpoints_have_the_res
             near = [max((s for s in told if s <= k), default=None), min((s for s in told if s >= k), default=None)]
             predicted = [told[s][0] + told[s][1] * k for s in near if s is not None]
             assert values[k][i] in predicted, (name, k, values[k][i], {s: told[s] for s in near if s is not None})
+
+
+def test_the_depth_of_an_index_is_no_row() -> None:
+    """All axes of the indices as batch axes: onnxruntime takes it at N = 1, and the last axis, N, is how deep they go."""
+    graph = "(float[N,3] x, int64[N] i) => (float[k] y) { y = GatherND <batch_dims = 1> (x, i) }"
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 18]> g {graph}')
+    assert support.text(support.typed(model, 1).outputs[0]) == "mixed"

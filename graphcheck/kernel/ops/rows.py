@@ -412,7 +412,7 @@ def gathered_nd(see: Seen) -> Kind:
     """GatherND: fixed indices in front of the batch, indices with rows into what is fixed, or a batch axis of both."""
     data, index, many = see.kind(0), see.kind(1), int(see.node.attr("batch_dims", 0))
     rank, depth = len(see.shape(1)), see.shape(1)[-1]
-    if isinstance(data, Rows) and data == index and data.axis < many:
+    if isinstance(data, Rows) and data == index and data.axis < min(many, rank - 1):
         return data
     if isinstance(data, Rows) and index is not None and is_fixed(index) and data.axis >= many + depth:
         return dataclasses.replace(data, axis=rank - 1 + data.axis - many - depth)
