@@ -503,6 +503,16 @@ def test_02_an_input_that_is_held_is_as_long_as_the_batch() -> None:
     assert judged(shown, plain, fix={"k": -1}, every=("batch",)).verdict is Verdict.PROVED
 
 
+def test_02_a_dim_that_an_input_held_has_alone_is_1_and_told() -> None:
+    head = '<ir_version: 10, opset_import: ["": 18]> g (float[N,3] x, float[N,M] k) => (float[N,3] y) <int64[1] z = {1}>'
+    model = onnx.parser.parse_model(f"{head} {{ s = ReduceSum (k, z) y = Mul (x, s) }}")
+    plain = onnx.parser.parse_model(f"{head.replace(', float[N,M] k', '')} {{ y = Identity (x) }}")
+    found = judged(model, plain, fix={"k": 1})
+    said = [note for note in found.evidence["interface"]["notes"] if "dim" in note]
+    assert found.verdict is Verdict.PROVED, found.reason
+    assert said == ["dim 'M' of input 'k' of A, which no other input has, is 1 where it is held"]
+
+
 @pytest.mark.parametrize(
     ("fix", "error"),
     [

@@ -80,7 +80,15 @@ def notes(models: tuple[ir.Model, ir.Model], values: Mapping[str, float]) -> lis
     if unknown := [name for name in values if name not in known]:
         raise UsageError(f"no input is named {unknown[0]!r}; there are {', '.join(known) or 'none'}")
     held = {n: " and ".join(side for side, names in zip("AB", sides, strict=True) if n in names) for n in values}
-    return [f"input {name!r} of {held[name]} is held at {value:.10g}, as asked" for name, value in values.items()]
+    found = [f"input {name!r} of {held[name]} is held at {value:.10g}, as asked" for name, value in values.items()]
+    for side, model in zip("AB", models, strict=True):
+        for value in [value for value in required_inputs(model) if value.name in values]:
+            lengths, dims = _lengths(model, value, values.keys()), declared_shape(value) or ()
+            free = [axis for axis, dim in enumerate(dims) if not isinstance(dim, int) and axis not in lengths]
+            for axis in free:
+                named = f"dim {dims[axis]!r}" if dims[axis] else f"axis {axis}"
+                found.append(f"{named} of input {value.name!r} of {side}, which no other input has, is 1 where it is held")
+    return found
 
 
 def _array(value: ir.Value, number: float) -> np.ndarray:
