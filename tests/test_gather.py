@@ -33,7 +33,7 @@ def test_views_give_what_a_gather_by_elements_gives(digits: list[tuple[int, int]
         return
     table = np.arange(1.0, 1 + rows * span).reshape(rows, span)
     wanted = np.concatenate([np.zeros((rows, 1)), table], axis=1)[:, form.index()]
-    found = gather._viewed(table, form)
+    found = gather._viewed(table, (form,))
     assert found is not None and np.array_equal(found, wanted)
 
 

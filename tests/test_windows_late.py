@@ -170,9 +170,9 @@ def test_what_was_read_is_added_where_it_was_read(
 @pytest.mark.parametrize("strides", [(0, 1), (1, 0)])
 def test_what_is_read_often_is_summed_before_it_is_added(strides: tuple[int, int]) -> None:
     """However often an element is read, it is one box."""
-    form = values.normal((2 * windows.PIECES, 2 * windows.PIECES + 1), 3, strides)
+    form = values.normal((2 * windows.BOXES, 2 * windows.BOXES + 1), 3, strides)
     assert form is not None
-    total = np.zeros(2 * windows.PIECES + 5)
+    total = np.zeros(2 * windows.BOXES + 5)
     assert windows.added(total, form, np.ones(form.size))
     read = form.box[strides.index(1)]
     assert set(total[3 : 3 + read]) == {float(form.size // read)} and not total[:3].any() and not total[3 + read :].any()

@@ -30,11 +30,11 @@ from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaqu
 from graphcheck.kernel.values.bounds import TINY, U
 from graphcheck.kernel.values.domain import apply
 from graphcheck.kernel.values.float64 import Float64, Real, gamma
-from graphcheck.kernel.values.windows import by_rows
+from graphcheck.kernel.values.windows import by_rows, is_large
 from graphcheck.parting.budget import work
 from graphcheck.parting.rooms import Rooms
 from graphcheck.parting.tangents import Tangents
-from graphcheck.parting.windows import Late, contracted_back, is_late, lengths, pulled
+from graphcheck.parting.windows import Late, contracted_back, lengths, pulled
 
 Kept = np.ndarray | Late
 Place = tuple[int, Map | None]  # a class, and how it is seen
@@ -104,7 +104,7 @@ class Tape:
                 arg for arg in set(self._args(cls)) if last[arg] == cls and not self._is_constant(arg)
             ]
             if not self._is_constant(cls):
-                held += 0 if is_late(self.terms, cls) else self.terms.size(cls)
+                held += 0 if is_large(self.terms, cls) else self.terms.size(cls)
                 alive += self.terms.size(cls) - sum(map(self.terms.size, counted))
         return parts
 
@@ -145,7 +145,8 @@ class Tape:
                     yield cls, slope, self._share(cls, slope, args, value)
                     parts = self._pull(cls, slope, args, value)
                 if isinstance(args[0] if args else None, Late):  # the windows were summed back into their source
-                    ids[0] = self._args(ids[0])[0]
+                    ids[:1], sizes = self._args(ids[0]), [self.terms.size(a) for a in self._args(ids[0])]
+                    parts[:1] = np.split(np.asarray(parts[0]), np.cumsum(sizes)[:-1])
                 for arg, towards in zip(ids, parts, strict=False):
                     if towards is not None:
                         slopes[arg] = slopes[arg] + towards if arg in slopes else towards
@@ -164,8 +165,9 @@ class Tape:
     def _apply(self, cls: int, values: Mapping[int, Kept]) -> Kept:
         term, ids = self.terms.terms[cls], self._args(cls)
         self.tick(work(term))
-        if is_late(self.terms, cls) and isinstance(term.verb, Move) and not isinstance(values[ids[0]], Late):
-            return Late(np.asarray(values[ids[0]]), term.verb.map)
+        below = [values[a] for a in ids]
+        if is_large(self.terms, cls) and isinstance(term.verb, Move) and not any(isinstance(v, Late) for v in below):
+            return Late(np.concatenate(below) if len(below) > 1 else np.asarray(below[0]), term.verb.map)
         with np.errstate(all="ignore"):
             if isinstance(term.verb, Contract) and isinstance(windows := values[ids[0]], Late) and by_rows(term.verb):
                 verb, other = term.verb, Real(_dense(values[ids[1]]), _NOTHING)

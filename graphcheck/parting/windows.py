@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from graphcheck.kernel.terms.maps import Map
-from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.pieces import BOXES, boxes, fixed_digits
 from graphcheck.kernel.terms.strided import Strided
-from graphcheck.kernel.terms.verbs import Contract, Move
-from graphcheck.kernel.values.gather import PIECES, boxes, fixed_digits, picked, view
-from graphcheck.kernel.values.windows import blocks, is_large
+from graphcheck.kernel.terms.verbs import Contract
+from graphcheck.kernel.values.gather import picked, view
+from graphcheck.kernel.values.windows import blocks
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Late:
-    """What a map of a form makes of a ``source``; numpy makes all of it where it is asked for."""
+    """What a map makes of a ``source``, or of several laid end to end; numpy makes all of it where it is asked for."""
 
     source: np.ndarray
     map: Map
@@ -35,12 +35,6 @@ class Late:
             yield at, made.astype(dtype, copy=False).reshape(at.stop - at.start, width)
 
 
-def is_late(terms: Terms, cls: int) -> bool:
-    """Whether a class is large windows of another one."""
-    term = terms.terms[cls]
-    return is_large(terms, cls) and isinstance(term.verb, Move) and len(term.args) == 1
-
-
 def added(total: np.ndarray, form: Strided, values: np.ndarray) -> bool:
     """Add values at the places that a form reads them from; False, and nothing done, where that takes too many boxes."""
     guarded = [any(row) for row in zip(*(c for c, _, _ in form.guards), strict=True)] or [False] * len(form.box)
@@ -54,7 +48,7 @@ def added(total: np.ndarray, form: Strided, values: np.ndarray) -> bool:
             span += abs(form.strides[j]) * (form.box[j] - 1)
         else:  # two of them would meet
             fixed.append(j)
-    if math.prod(form.box[j] for j in fixed) > PIECES:
+    if math.prod(form.box[j] for j in fixed) > BOXES:
         return False
     for places, start, box in boxes(form, fixed):
         view(total, start, box, form.strides, writeable=True)[...] += table[places]
@@ -63,10 +57,18 @@ def added(total: np.ndarray, form: Strided, values: np.ndarray) -> bool:
 
 def add(total: np.ndarray, map_: Map, values: np.ndarray) -> None:
     """Add values at the places that a map reads them from."""
-    if map_.form is not None and added(total, map_.form, values):
-        return
-    index, values = map_.index, values.reshape(-1)
-    index, values = (index[index > 0], values[index > 0]) if map_.has_zero else (index, values)
+    values = values.reshape(-1)
+    for form in map_.pieces or ():
+        if not added(total, form, values):
+            _counted(total, form.index(), values)
+    if map_.pieces is None:
+        _counted(total, map_.index, values)
+
+
+def _counted(total: np.ndarray, index: np.ndarray, values: np.ndarray) -> None:
+    """Add values at 1-based places, one by one; what is at 0 is left out."""
+    read = index > 0
+    index, values = (index, values) if read.all() else (index[read], values[read])
     if index.size:
         first = int(index.min())
         found = np.bincount(index - first, values)

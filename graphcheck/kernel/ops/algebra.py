@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck import limits
 from graphcheck.errors import Refused, Undecided
 from graphcheck.kernel.ops.node import Node
+from graphcheck.kernel.terms import strided
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.masks import masked
@@ -139,6 +141,16 @@ class Algebra:
         x = self.lift(x)
         map_ = index if isinstance(index, Map) else self.terms.maps.intern(index)
         return Tensor(self.terms.move((x.cls,), map_), tuple(shape), x.dtype)
+
+    def cut(self, x: Some, first: Sequence[int], shape: Sequence[int]) -> Tensor:
+        """``shape`` elements of the axes, from ``first`` on; 0 where there is none."""
+        x = self.lift(x)
+        limits.current().check_elements(math.prod(shape), "a padded tensor")
+        weights = [math.prod(x.shape[i + 1 :]) for i in range(len(x.shape))]
+        units = np.eye(len(shape), dtype=int).tolist()
+        guards = [(tuple(unit), -f, n - f - 1) for unit, f, n in zip(units, first, x.shape, strict=True)]
+        form = strided.normal(shape, sum(f * w for f, w in zip(first, weights, strict=True)), weights, guards)
+        return self.pick(x, self.terms.maps.of(form, lambda: np.zeros(math.prod(shape), np.int64)), shape)
 
     def remembered(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         """The map or the array that ``make`` builds, built once per key."""

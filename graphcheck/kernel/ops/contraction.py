@@ -135,31 +135,48 @@ def conv(m: Algebra, node: Node, x: Some, w: Some, b: Value = None) -> Some:
 
 
 def conv_transpose(m: Algebra, node: Node, x: Some, w: Some, b: Value = None) -> Some:
-    """A Conv of the input with zeros put between its elements, by the flipped kernel."""
+    """A Conv that gives the ``stride`` elements of each step as channels, which are then laid side by side.
+
+    Element s * q + r of an axis is the sum of x[q - j] * w[s * j + r] over j; a kernel that ends within a step, or is dilated
+    beside a stride, is filled up with zeros. Without a stride it is the Conv by the flipped kernel.
+    """
     x, w = m.lift(x), m.lift(w)
     groups, spatial, rank = node.attr("group", 1), x.shape[2:], len(x.shape) - 2
     plain = Window.resolve({**node.attributes, "auto_pad": "NOTSET", "pads": None}, spatial, w.shape[2:])
     extra = node.attr("output_padding") or (0,) * rank
-    extents = plain.extents()
-    full = [(n - 1) * s + e for n, s, e in zip(spatial, plain.strides, extents, strict=True)]
-    pads = _transpose_pads(node, full, extra, spatial, plain.strides, plain.kernel_shape)
-    stretched = [(n - 1) * s + 1 for n, s in zip(spatial, plain.strides, strict=True)]
-    index = np.zeros((*x.shape[:2], *stretched), np.int64)
-    every = (slice(None), slice(None), *(slice(None, None, s) for s in plain.strides))
-    index[every] = np.arange(1, 1 + math.prod(x.shape)).reshape(x.shape)
-    begin = [e - 1 - p for e, p in zip(extents, pads[:rank], strict=True)]
-    end = [e - 1 - p + o for e, p, o in zip(extents, pads[rank:], extra, strict=True)]
-    if min((*begin, *end), default=0) < 0:
-        crop = [slice(max(-lo, 0), n - max(-hi, 0)) for lo, hi, n in zip(begin, end, stretched, strict=True)]
-        index = index[(slice(None), slice(None), *crop)]
-        begin, end = [max(v, 0) for v in begin], [max(v, 0) for v in end]
-    wide = m.pick(x, index, index.shape)
+    strides, extents, taps = plain.strides, plain.extents(), list(plain.kernel_shape)
+    full = [(n - 1) * s + e for n, s, e in zip(spatial, strides, extents, strict=True)]
+    pads = _transpose_pads(node, full, extra, spatial, strides, plain.kernel_shape)
     per_in, per_out = x.shape[1] // groups, w.shape[1]
     flip = np.arange(1, 1 + math.prod(w.shape)).reshape(groups, per_in, per_out, *w.shape[2:])
-    flip = np.flip(np.moveaxis(flip, 2, 1), axis=tuple(range(3, 3 + rank)))
-    kernel = m.pick(w, np.ascontiguousarray(flip), (groups * per_out, per_in, *w.shape[2:]))
-    attributes = {"group": groups, "pads": [*begin, *end], "dilations": plain.dilations, "strides": (1,) * rank}
-    return conv(m, dataclasses.replace(node, attributes=attributes), wide, kernel, b)
+    begin, end, first, count = [], [], [], []  # of each axis: the Conv's pads, the first element that is kept, and how many
+    dilations = list(plain.dilations)
+    for i, (n, s, e) in enumerate(zip(spatial, strides, extents, strict=True)):
+        if s > 1:
+            taps[i], dilations[i] = -(-e // s), 1
+            wide = np.zeros((*flip.shape[: 3 + i], taps[i] * s, *flip.shape[4 + i :]), np.int64)
+            np.moveaxis(wide, 3 + i, 0)[: e : plain.dilations[i]] = np.moveaxis(flip, 3 + i, 0)
+            flip = wide
+        span = (taps[i] - 1) * dilations[i]
+        first.append(pads[i] % s)
+        count.append(full[i] + extra[i] - pads[i] - pads[rank + i])
+        begin.append(span - pads[i] // s)
+        end.append(-(-(first[i] + count[i]) // s) - n + span - begin[i])
+    if min(count, default=1) < 1:
+        raise Refused(f"the pads of ConvTranspose leave nothing of its input {list(x.shape)}", node.name)
+    flip = flip.reshape(groups, per_in, per_out, *(v for pair in zip(taps, strides, strict=True) for v in pair))
+    flip = np.flip(flip, axis=tuple(range(3, 3 + 2 * rank, 2)))
+    flip = flip.transpose(0, *range(4, 4 + 2 * rank, 2), 2, 1, *range(3, 3 + 2 * rank, 2))
+    filters = groups * per_out * math.prod(strides)
+    kernel = m.pick(w, np.ascontiguousarray(flip), (filters, per_in, *taps))
+    attributes = {"group": groups, "pads": [*begin, *end], "dilations": dilations, "strides": (1,) * rank}
+    y = m.lift(conv(m, dataclasses.replace(node, attributes=attributes), x, kernel))
+    steps = y.shape[2:]
+    y = m.reshape(y, (x.shape[0], groups, *strides, per_out, *steps))
+    y = m.transpose(y, [0, 1, 2 + rank, *(axis for i in range(rank) for axis in (3 + rank + i, 2 + i))])
+    y = m.reshape(y, (x.shape[0], groups * per_out, *(n * s for n, s in zip(steps, strides, strict=True))))
+    z: Some = m.cut(y, (0, 0, *first), (*y.shape[:2], *count))
+    return z if b is None else m.add(z, m.reshape(b, (-1, *(1,) * rank)))
 
 
 def _transpose_pads(node: Node, full: list[int], extra: Any, spatial: Any, strides: Any, kernel: Any) -> list[int]:

@@ -14,6 +14,7 @@ from graphcheck.errors import Refused, Undecided, Untaught
 from graphcheck.kernel.ops import reference, rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
+from graphcheck.kernel.terms import pieces
 from graphcheck.kernel.terms.verbs import Ew, Move
 
 ALL = None  # every input is data
@@ -72,7 +73,9 @@ def _content(x: Value) -> Any:
 
 
 def _maps(m: Algebra, node: Node, inputs: tuple[Value, ...], data: list[int]) -> list[Any]:
-    """Run the operator on the integers 1..n, numbered through all data inputs."""
+    """Run the operator on the integers 1..n, numbered through all data inputs; tensors laid side by side are pieces."""
+    if node.op_type == "Concat" and (found := _side_by_side(node, inputs)) is not None:
+        return [(m.terms.maps.of(found[0]), found[1])]
     numbered, at = list(inputs), 1
     for i in data:
         size = math.prod(inputs[i].shape)  # type: ignore[union-attr]
@@ -81,6 +84,19 @@ def _maps(m: Algebra, node: Node, inputs: tuple[Value, ...], data: list[int]) ->
         at += size
     results = reference.run(node, numbered)
     return [(m.terms.maps.intern(np.asarray(y)), np.asarray(y).shape) for y in results]
+
+
+def _side_by_side(node: Node, inputs: tuple[Value, ...]) -> tuple[pieces.Pieces, tuple[int, ...]] | None:
+    """The pieces of a Concat, and its shape; None where the shapes do not fit, or there are no few pieces."""
+    shapes = [tuple(x.shape) for x in inputs]  # type: ignore[union-attr]
+    axis, rank = node.attr("axis"), len(shapes[0])
+    axis = axis + rank if axis < 0 else axis
+    if not 0 <= axis < rank or not all(map(math.prod, shapes)) or len({(*s[:axis], *s[axis + 1 :]) for s in shapes}) > 1:
+        return None
+    shape = (*shapes[0][:axis], sum(s[axis] for s in shapes), *shapes[0][axis + 1 :])
+    limits.current().check_elements(math.prod(shape), "what it moves", node.name)
+    found = pieces.laid(shapes, axis) if all(len(s) == rank for s in shapes) else None
+    return None if found is None else (found, shape)
 
 
 def identity(m: Algebra, node: Node, x: Value, *_: Value) -> Value:
@@ -189,20 +205,25 @@ def pad(m: Algebra, node: Node, x: Some, *rest: Value) -> tuple[Some, ...]:
             node, version=13, attributes=kept, n_inputs=3, present_inputs=(True,) * 3, source=None
         )
     pads, value, axes = (*rest, None, None, None)[:3]
-    if not isinstance(pads, np.ndarray) or pads.min(initial=0) >= 0:
-        return move(m, node, x, *rest)
-    rank = len(x.shape)
-    if node.attr("mode", "constant") != "constant" or isinstance(axes, Tensor):
+    rank, constant = len(x.shape), node.attr("mode", "constant") == "constant"
+    zero = value is None or (isinstance(value, np.ndarray) and value.size == 1 and bool(value.reshape(-1)[0] == 0))
+    crops = isinstance(pads, np.ndarray) and bool(pads.min(initial=0) < 0)
+    if crops and (not constant or isinstance(axes, Tensor)):
         raise Untaught("Pad that crops and does not fill with a constant", node.name)
+    over = np.arange(rank) if axes is None else axes.reshape(-1) if isinstance(axes, np.ndarray) else np.zeros(0, np.int64)
+    if not isinstance(pads, np.ndarray) or not (crops or (zero and constant and pads.size == 2 * over.size)):
+        return move(m, node, x, *rest)
     full = np.zeros((2, rank), np.int64)
-    full[:, slice(None) if axes is None else axes.reshape(-1)] = pads.reshape(2, -1)
+    full[:, over] = pads.reshape(2, -1)
     if any(lo + n + hi < 0 for lo, hi, n in zip(*full, x.shape, strict=True)):
         raise Refused(f"Pad crops more of {list(x.shape)} than there is", node.name)
+    if zero or value is None:
+        shape = [int(lo + n + hi) for lo, hi, n in zip(*full, x.shape, strict=True)]
+        return (m.cut(x, [-int(lo) for lo in full[0]], shape),)
     count = math.prod(x.shape)
     index = np.pad(np.arange(1, 1 + count).reshape(x.shape), np.maximum(full, 0).T, constant_values=count + 1)
     index = index[tuple(slice(max(-lo, 0), n - max(-hi, 0)) for lo, hi, n in zip(*full, index.shape, strict=True))]
-    fill = np.zeros(1, x.dtype) if value is None else m.reshape(value, (1,))
-    return (m.join((x, fill), index, index.shape, x.dtype),)
+    return (m.join((x, m.reshape(value, (1,))), index, index.shape, x.dtype),)
 
 
 def gather_elements(m: Algebra, node: Node, x: Some, indices: Some) -> Some:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 
-from graphcheck.kernel.terms import strided
+from graphcheck.kernel.terms import pieces, strided
 from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.pieces import Pieces
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Rows, Sum
 from graphcheck.kernel.terms.why import distinct
@@ -125,26 +128,58 @@ class RowReducer:
         sizes = [self.terms.size(a) for a in args]
         key = ("joined", self.count, *sizes)
         if key not in map_.row_cache:
-            map_.row_cache[key] = self._shares(map_, np.array(sizes))
-        found = cast(tuple[np.ndarray, np.ndarray, np.ndarray] | None, map_.row_cache[key])
+            map_.row_cache[key] = self._shares(map_, sizes)
+        found = cast(tuple[list[bool], list[Pieces] | np.ndarray] | None, map_.row_cache[key])
         if found is None:
             return None
-        first, source, moves = found
+        moves, reads = found
         rows = [self._row(a) if moved else self._whole(a) for a, moved in zip(args, moves, strict=True)]
         known = [row for row in rows if row is not None]
         if len(known) < len(rows):
             return None
-        shift = np.cumsum([0, *(self.terms.size(row) for row in known)])[:-1] - np.cumsum([0, *sizes])[:-1]
-        index = np.where(first > 0, first + shift[source], 0)
-        return self.terms.move(known, self.terms.maps.intern(index))
+        starts = itertools.accumulate((self.terms.size(row) for row in known), initial=0)
+        if isinstance(reads, np.ndarray):
+            shift = np.array(list(starts)[:-1]) - np.cumsum([0, *sizes])[:-1]
+            source = np.searchsorted(np.cumsum(sizes), np.maximum(reads, 1))
+            return self.terms.move(known, self.terms.maps.intern(np.where(reads > 0, reads + shift[source], 0)))
+        placed = [(form, at) for at, forms in zip(starts, reads, strict=False) for form in forms]
+        laid = pieces.joined(dataclasses.replace(form, start=form.start + at) for form, at in placed)
+        return self.terms.move(known, self.terms.maps.of(laid)) if laid else None
 
-    def _shares(self, map_: Map, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """(the entries of the first row, the source of each, which sources are read a block further in each row); None where
-        rows differ."""
-        width, ends = map_.size // self.count, np.cumsum(sizes)
+    def _shares(self, map_: Map, sizes: list[int]) -> tuple[list[bool], list[Pieces] | np.ndarray] | None:
+        """(which sources are read a block further in each row, what the first row reads: of each source, or all of them); None
+        where rows differ."""
+        width = map_.size // self.count
         if not width:
             return None
-        first, second = (map_.at(np.arange(row * width, (row + 1) * width)) for row in (0, 1))
+        some, rows = _some(width), np.unique([0, 1, self.count // 2, self.count - 1])[:, None]
+        seen = map_.at(rows * width + some)
+        if (seen != seen[0] + rows * (seen[1] - seen[0])).any():
+            return None
+        parts = [strided.rows(form, self.count) for form in map_.pieces or ()]
+        return self._first_row(parts, sizes) if parts and None not in parts else self._by_elements(map_, width, np.array(sizes))
+
+    def _first_row(self, parts: Sequence[Any], sizes: list[int]) -> tuple[list[bool], list[Pieces]] | None:
+        """The same by the forms of the first row and of where the rows start."""
+        moves, reads, begin = [], [], 0
+        for n in sizes:
+            found = [(pieces.within((one,), begin, n), starts) for one, starts in parts]
+            forms = [form for some, _ in found for form in some or ()]
+            steps = {starts.strides if starts.box == (self.count,) else None for some, starts in found if some}
+            block, begin = n // self.count, begin + n
+            moved = steps == {(block,)} and n % self.count == 0
+            if any(some is None for some, _ in found) or not (moved or steps <= {(0,)}):
+                return None
+            if moved and any(pieces.reach(form) > block and int(form.index().max()) > block for form in forms):
+                return None
+            moves.append(moved)
+            reads.append(tuple(forms))
+        return moves, reads
+
+    def _by_elements(self, map_: Map, width: int, sizes: np.ndarray) -> tuple[list[bool], np.ndarray] | None:
+        """The same by a look at every row."""
+        table, most, ends = map_.index.reshape(self.count, width), max(1, _BLOCK // width), np.cumsum(sizes)
+        first, second = table[0].astype(np.int64), table[1]
         source = np.searchsorted(ends, np.maximum(first, 1))
         moves = np.zeros(len(sizes), bool)
         moves[source[first != second]] = True
@@ -153,12 +188,11 @@ class RowReducer:
         if (sizes[moves] % self.count).any() or not inside[moves[source] & (first > 0)].all():
             return None
         step = np.where((first > 0) & moves[source], blocks[source], 0)
-        table, some = map_.index.reshape(self.count, width), max(1, _BLOCK // width)
-        for start in range(1, self.count, some):
-            part = table[start : start + some]
+        for start in range(1, self.count, most):
+            part = table[start : start + most]
             if (part != first + np.arange(start, start + len(part))[:, None] * step).any():
                 return None
-        return first, source, moves
+        return moves.tolist(), first
 
     def _split(self, map_: Map, n: int) -> tuple[str, Map | None]:
         if not map_.size:
@@ -175,7 +209,7 @@ class RowReducer:
             return ("block", self.terms.maps.of(one)) if inside else ("neither", None)
         width = map_.size // self.count
         rows = np.unique([1, self.count // 2, self.count - 1])[:, None]
-        some = np.unique(np.arange(_FEW) * 0x9E3779B1 % width)  # most that are neither are so at a few places
+        some = _some(width)
         if self._kind(map_.at(some), map_.at(rows * width + some), rows, n) is None:
             return "neither", None
         table, step, kinds = map_.index.reshape(self.count, width), max(1, _BLOCK // width), set[str | None]()
@@ -193,3 +227,8 @@ class RowReducer:
         if n % self.count or int(first.max()) > n // self.count:
             return None
         return "block" if bool((table == np.where(first > 0, first + rows * (n // self.count), 0)).all()) else None
+
+
+def _some(width: int) -> np.ndarray:
+    """A few places of a row: most rows that are not alike differ there."""
+    return np.unique(np.arange(_FEW) * 0x9E3779B1 % width)

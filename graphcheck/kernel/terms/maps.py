@@ -2,7 +2,8 @@
 
 A map stands for a flat integer array; entry ``i`` is 1 + the flat source index of output element ``i``, or 0 where the
 output is a padding zero. With several sources the indices run over the sources laid end to end. Regular maps are kept as
-forms (:mod:`graphcheck.kernel.terms.strided`), and the array is made only where a value of it is asked for.
+forms (:mod:`graphcheck.kernel.terms.strided`), or as pieces, each with a form (:mod:`graphcheck.kernel.terms.pieces`), and
+the array is made only where a value of it is asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import numpy as np
 
 from graphcheck import limits
 from graphcheck.errors import Oversized
-from graphcheck.kernel.terms import strided
+from graphcheck.kernel.terms import pieces, strided
+from graphcheck.kernel.terms.pieces import Pieces
 from graphcheck.kernel.terms.strided import Strided
 
 _KEPT = 1_000_000  # arrays of at most so many elements are kept beside a form
@@ -25,30 +27,40 @@ _INDEXED = 2**62
 class Map:
     """An interned movement map; equal maps are the same object, so identity comparison and hashing are exact.
 
-    ``form`` is its normal form (:mod:`graphcheck.kernel.terms.strided`), None for an irregular one, which is an array.
+    ``pieces`` are its forms, None for an irregular one, which is an array; ``form`` is the one form of a map in one piece.
     """
 
-    __slots__ = ("_identity", "_index", "_inverse", "form", "has_zero", "key", "row_cache", "size")
+    __slots__ = ("_has_zero", "_identity", "_index", "_inverse", "form", "key", "pieces", "row_cache", "size")
 
-    def __init__(self, form: Strided | None, index: np.ndarray | None, key: bytes) -> None:
-        self.form, self._index, self.key = form, index, key
+    def __init__(self, found: Pieces | None, index: np.ndarray | None, key: bytes) -> None:
+        self.pieces, self._index, self.key = found, index, key
+        self.form = found[0] if found is not None and len(found) == 1 else None
         self.row_cache: dict[object, object] = {}
         self._inverse: tuple[Map | None] | None = None  # set once it is asked for
         self._identity: bool | None = None
-        if form is not None:
-            self.size, self.has_zero = form.size, bool(form.guards)
-        else:
-            assert index is not None
-            self.size, self.has_zero = int(index.size), bool(index.size) and int(index.min()) == 0
+        self._has_zero: bool | None = None
+        self.size = found[0].size if found is not None else int(index.size)  # type: ignore[union-attr]
+
+    @property
+    def has_zero(self) -> bool:
+        """Whether an element is a padding zero."""
+        if self._has_zero is None:
+            if self.pieces is None:
+                self._has_zero = bool(self.size) and int(self.index.min()) == 0
+            elif self.form is not None:
+                self._has_zero = bool(self.form.guards)
+            else:
+                self._has_zero = pieces.held(self.pieces) < self.size
+        return self._has_zero
 
     @property
     def index(self) -> np.ndarray:
         """The whole map, flat; of a large form it is made anew each time."""
         if self._index is not None:
             return self._index
-        assert self.form is not None
+        assert self.pieces is not None
         limits.current().check_elements(self.size, "a table of movement")
-        index = _flat(self.form.index())
+        index = _flat(pieces.index(self.pieces))
         if self.size <= _KEPT:
             self._index = index
         return index
@@ -57,8 +69,11 @@ class Map:
     def identity(self) -> bool:
         """Whether element i is source element i, for all of them (the source may have more)."""
         if self._identity is None:
+            some = _samples(self.size)
             if self.form is not None:
                 self._identity = self.form == strided.identity(self.size)
+            elif not np.array_equal(self.at(some), some + 1):
+                self._identity = False
             else:
                 self._identity = bool(np.array_equal(self.index, np.arange(1, self.size + 1)))
         return self._identity
@@ -72,8 +87,8 @@ class Map:
         """The entries at flat places, counted from 0."""
         if self._index is not None:
             return np.asarray(self._index[places], np.int64)
-        assert self.form is not None
-        return self.form.at(places)
+        assert self.pieces is not None
+        return np.asarray(sum(form.at(places) for form in self.pieces))
 
     def __repr__(self) -> str:
         return f"Map({self.at(np.arange(min(self.size, 8))).tolist()}{'...' if self.size > 8 else ''})"
@@ -83,7 +98,7 @@ class Maps:
     """The table of interned maps, with their compositions remembered."""
 
     def __init__(self) -> None:
-        self._forms: dict[Strided, Map] = {}
+        self._forms: dict[Pieces, Map] = {}
         self._alike: dict[tuple[int, bytes], list[Map]] = {}  # by size and some of the entries
         self._composed: dict[tuple[object, ...], Map] = {}
         self._count = self.nbytes = 0
@@ -95,37 +110,37 @@ class Maps:
         found = next((m for m in alike if np.array_equal(m.index, flat)), None)
         if found is None:
             form = strided.recognised(flat) if not flat.size or flat.min() > 0 else None
-            found = self._new(form, None if form is not None and flat.size > _KEPT else flat)
+            found = self._new(None if form is None else (form,), None if form is not None and flat.size > _KEPT else flat)
             alike.append(found)
             if form is not None:
-                self._forms[form] = found
+                self._forms[(form,)] = found
         return found
 
-    def of(self, form: Strided | None, make: Callable[[], np.ndarray] = lambda: np.zeros(0, np.int64)) -> Map:
-        """The map of a form; of what ``make`` gives where there is no form."""
-        if form is None:
+    def of(self, form: Strided | Pieces | None, make: Callable[[], np.ndarray] = lambda: np.zeros(0, np.int64)) -> Map:
+        """The map of a form, or of pieces; of what ``make`` gives where there is none."""
+        one = (form,) if isinstance(form, Strided) else form
+        if not one:
             return self.intern(make())
-        found = self._forms.get(form)
+        found = self._forms.get(one)
         if found is None:
-            if form.size >= _INDEXED:
-                raise Oversized(f"a tensor of {form.size} elements is beyond 64-bit indices")
-            alike = self._alike.setdefault((form.size, form.at(_samples(form.size)).tobytes()), [])
-            # without guards a form is unique; with them, and against arrays, the elements decide
-            others = [m for m in alike if m.form is None or form.guards or m.form.guards]
-            found = next((m for m in others if np.array_equal(m.index, _flat(form.index()))), None)
+            if one[0].size >= _INDEXED:
+                raise Oversized(f"a tensor of {one[0].size} elements is beyond 64-bit indices")
+            made = Map(one, None, b"")
+            alike = self._alike.setdefault((made.size, made.at(_samples(made.size)).tobytes()), [])
+            found = next((m for m in alike if _same(m, made)), None)
             if found is None:
-                found = self._new(form, None)
+                found = self._new(one, None)
                 alike.append(found)
-            self._forms[form] = found
+            self._forms[one] = found
         return found
 
-    def _new(self, form: Strided | None, index: np.ndarray | None) -> Map:
+    def _new(self, found: Pieces | None, index: np.ndarray | None) -> Map:
         if index is not None:
             self.nbytes += index.nbytes
             limits.current().check_taken(self.nbytes)
             index.setflags(write=False)
         self._count += 1
-        return Map(form, index, self._count.to_bytes(8, "big"))
+        return Map(found, index, self._count.to_bytes(8, "big"))
 
     def box(self, box: Sequence[int], strides: Sequence[int]) -> Map:
         """The map that reads the digits of the output index over a box with these strides."""
@@ -146,15 +161,24 @@ class Maps:
 
     def picked(self, rows: int, width: int, columns: np.ndarray) -> Map:
         """Of [rows, width] the ``columns``, counted from 0."""
-        form = strided.recognised(columns + 1)
-        form = form and strided.normal((rows, *form.box), form.start, (width, *form.strides))
-        return self.of(form, lambda: np.arange(rows)[:, None] * width + columns[None, :] + 1)
+        return self._along(rows, width, 1, columns)
 
     def picked_rows(self, rows: np.ndarray, width: int) -> Map:
         """Of [..., width] the ``rows``, counted from 0."""
-        form = strided.recognised(rows + 1)
-        form = form and strided.normal((*form.box, width), form.start * width, (*(s * width for s in form.strides), 1))
-        return self.of(form, lambda: rows[:, None] * width + np.arange(1, width + 1))
+        return self._along(1, 0, width, rows)
+
+    def _along(self, outer: int, width: int, inner: int, at: np.ndarray) -> Map:
+        """Of [outer, width, inner] the places ``at`` of the second axis."""
+        found = pieces.recognised(at + 1)
+        forms = found and [
+            strided.normal(
+                (outer, *form.box, inner), form.start * inner, (width * inner, *(s * inner for s in form.strides), 1),
+                [((0, *row, 0), low, high) for row, low, high in form.guards],
+            ) for form in found
+        ]  # fmt: skip
+        whole = pieces.joined(form for form in forms if form is not None) if forms else None
+        rows = np.arange(outer)[:, None, None] * width
+        return self.of(whole, lambda: (rows + at[:, None]) * inner + np.arange(1, inner + 1))
 
     def broadcast(self, shape: Sequence[int], to: Sequence[int]) -> Map | None:
         """The map of numpy broadcasting from ``shape`` to ``to``; None for the identity."""
@@ -189,8 +213,7 @@ class Maps:
         key = (inner.key, outer.key)
         found = self._composed.get(key)
         if found is None:
-            both = inner.form is not None and outer.form is not None
-            form = strided.compose(inner.form, outer.form) if both else None  # type: ignore[arg-type]
+            form = inner.pieces and outer.pieces and pieces.compose(inner.pieces, outer.pieces)
             found = self._composed[key] = self.of(form, lambda: _zero_first(inner.index)[outer.index])
         return found
 
@@ -212,6 +235,16 @@ class Maps:
         back = np.empty(map_.size, np.int64)
         back[index] = np.arange(1, map_.size + 1)
         return self.intern(back)
+
+
+def _same(a: Map, b: Map) -> bool:
+    """Whether two maps of one size are one: a form without guards is unique; of others, and of arrays, elements may decide."""
+    if a.pieces is not None and b.pieces is not None:
+        if a.form is not None and b.form is not None and not a.form.guards and not b.form.guards:
+            return a.form == b.form
+        if (found := pieces.same(a.pieces, b.pieces)) is not None:
+            return found
+    return bool(np.array_equal(a.index, b.index))
 
 
 def _flat(index: np.ndarray) -> np.ndarray:

@@ -6,7 +6,8 @@ source element, ``start + sum(strides * e)``, or a padding zero unless every gua
 composition stays inside them wherever the digits of the one fall into digits of the other.
 
 Normal form (:func:`normal`): digits of one value are dropped; guards are divided by their greatest common divisor, made
-tight, and dropped where they always hold; neighbouring digits that run on in one another are one. Without guards it is
+tight, said of fewer digits where the others allow it, and dropped where they always hold; a digit that a guard leaves one
+value has no stride; neighbouring digits that run on in one another are one. Without guards it is
 unique: the last digit ends where the differences first change, and so on to the left. With guards, two forms may stand
 for one map; :class:`graphcheck.kernel.terms.maps.Maps` compares such by their elements.
 """
@@ -20,7 +21,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-Guard = tuple[tuple[int, ...], int, int]  # coefficients, low, high
+from graphcheck.kernel.terms import guards as guards_
+from graphcheck.kernel.terms.guards import Ends, Guard
+
+Case = tuple[Sequence[int], list[Guard], list[tuple[int, Sequence[int]]]]  # box, guards, (offset, coefficients) of digits
+CASES = 64  # that a sum is read in, and pieces of a map
+_ROUNDS = 9  # after which a form is taken as it is
 _CHOICES = 16  # ways to read strides as digits that are tried
 
 
@@ -69,49 +75,51 @@ def normal(box: Sequence[int], start: int, strides: Sequence[int], guards: Seque
     """The normal form; None for a box without elements, and for guards that never hold together with the box."""
     if 0 in box:
         return None
-    kept: set[Guard] = set()
-    for coefficients, low, high in guards:
-        guard = _tight(box, coefficients, low, high)
-        if guard is None:
+    found: Strided | None = None
+    for _ in range(_ROUNDS):
+        held = guards_.kept(box, guards)
+        if held is None:
             return None
-        if any(guard[0]):
-            kept.add(guard)
-    ordered = sorted(kept)
-    rows = [tuple(strides), *(c for c, _, _ in ordered)]
-    digits: list[tuple[int, list[int]]] = []  # (count, stride and coefficients), from the left
+        strides = list(strides)
+        for j, value in guards_.fixed(held).items():
+            start, strides[j] = start + strides[j] * value, 0
+        before, found = found, _merged(box, start, strides, held)
+        if found == before:
+            break
+        box, start, strides, guards = found.box, found.start, found.strides, found.guards
+    return found
+
+
+def _merged(box: Sequence[int], start: int, strides: Sequence[int], guards: Sequence[Guard]) -> Strided:
+    """Without digits of one value, and neighbouring digits that run on in one another as one.
+
+    A digit may have a guard of its own: what it lets through of the left one are whole runs of the right one.
+    """
+    alone = [next((j for j, c in enumerate(row) if c), 0) if sum(map(bool, row)) == 1 else None for row, _, _ in guards]
+    own = {j: (low, high) for j, (_, low, high) in zip(alone, guards, strict=True) if j is not None}
+    tied = [guard for j, guard in zip(alone, guards, strict=True) if j is None]
+    digits: list[tuple[int, list[int], Ends | None]] = []  # (count, stride and coefficients, own guard), from the left
     for j, count in enumerate(box):
         if count == 1:
             continue
-        column = [row[j] for row in rows]
-        if digits and digits[-1][1] == [count * v for v in column]:
-            count *= digits.pop()[0]
-        digits.append((count, column))
-    columns = [column for _, column in digits]
-    merged = tuple((tuple(c[i + 1] for c in columns), low, high) for i, (_, low, high) in enumerate(ordered))
-    return Strided(tuple(n for n, _ in digits), start, tuple(c[0] for c in columns), merged)
-
-
-def _tight(box: Sequence[int], coefficients: Sequence[int], low: int, high: int) -> Guard | None:
-    """A guard in lowest terms, its first coefficient positive; all zero where it always holds, None where never."""
-    coefficients = [0 if n == 1 else c for c, n in zip(coefficients, box, strict=True)]
-    least, most = _range(box, coefficients)
-    if low > most or high < least:
-        return None
-    if low <= least and high >= most:
-        return (0,) * len(box), 0, 0
-    divisor = math.gcd(*coefficients)
-    divisor = -divisor if next(c for c in coefficients if c) < 0 else divisor
-    if divisor < 0:
-        low, high, least, most = -high, -low, -most, -least
-    unit = abs(divisor)
-    low, high = -(-max(low, least) // unit), min(high, most) // unit
-    return (tuple(c // divisor for c in coefficients), low, high) if low <= high else None
-
-
-def _range(box: Sequence[int], coefficients: Sequence[int]) -> tuple[int, int]:
-    """The least and the largest value of a sum over the box."""
-    ends = [c * (n - 1) for c, n in zip(coefficients, box, strict=True)]
-    return sum(e for e in ends if e < 0), sum(e for e in ends if e > 0)
+        column, ends = [row[j] for row in (strides, *(c for c, _, _ in tied))], own.get(j)
+        if digits:
+            wide, left, outer = digits[-1]
+            one = outer is not None and outer[0] == outer[1] and not any(column[1:])
+            if one or (ends is None and left == [count * v for v in column]):
+                digits.pop()
+                if one and outer is not None:
+                    start -= outer[0] * count * column[0]
+                    low, high = ends or (0, count - 1)
+                    ends = outer[0] * count + low, outer[0] * count + high
+                elif outer is not None:
+                    ends = outer[0] * count, (outer[1] + 1) * count - 1
+                count *= wide
+        digits.append((count, column, ends))
+    columns = [column for _, column, _ in digits]
+    merged = [(tuple(c[i + 1] for c in columns), low, high) for i, (_, low, high) in enumerate(tied)]
+    merged += [(guards_.unit(len(digits), j), *ends) for j, (_, _, ends) in enumerate(digits) if ends is not None]
+    return Strided(tuple(n for n, _, _ in digits), start, tuple(c[0] for c in columns), tuple(sorted(merged)))
 
 
 def identity(size: int) -> Strided | None:
@@ -119,18 +127,22 @@ def identity(size: int) -> Strided | None:
     return normal((size,), 0, (1,))
 
 
-def compose(inner: Strided, outer: Strided) -> Strided | None:
-    """First ``inner``, then ``outer``, which reads its result; None where that is no form, or none was found."""
-    found = digits(outer.box, outer.start, outer.strides, outer.guards, inner.box)
+def compose(inner: Strided, outer: Strided) -> list[Strided] | None:
+    """First ``inner``, then ``outer``, which reads its result: forms whose guards never hold together; None where none were
+    found."""
+    found = cases(outer.box, outer.start, outer.strides, outer.guards, inner.box)
     if found is None:
         return None
-    box, guards, places = found  # of each digit of inner: (offset, coefficients over the box)
-    start = inner.start + sum(s * offset for s, (offset, _) in zip(inner.strides, places, strict=True))
-    strides = _weighted(inner.strides, places, len(box))
-    for weights, low, high in inner.guards:
-        shift = sum(w * offset for w, (offset, _) in zip(weights, places, strict=True))
-        guards.append((tuple(_weighted(weights, places, len(box))), low - shift, high - shift))
-    return normal(box, start, strides, guards)
+    forms = []
+    for box, held, places in found:  # of each digit of inner: (offset, coefficients over the box)
+        guards = list(held)
+        start = inner.start + sum(s * offset for s, (offset, _) in zip(inner.strides, places, strict=True))
+        strides = _weighted(inner.strides, places, len(box))
+        for weights, low, high in inner.guards:
+            shift = sum(w * offset for w, (offset, _) in zip(weights, places, strict=True))
+            guards.append((tuple(_weighted(weights, places, len(box))), low - shift, high - shift))
+        forms.append(normal(box, start, strides, guards))
+    return [form for form in forms if form is not None]
 
 
 def _weighted(weights: Sequence[int], places: Sequence[tuple[int, Sequence[int]]], rank: int) -> list[int]:
@@ -140,30 +152,56 @@ def _weighted(weights: Sequence[int], places: Sequence[tuple[int, Sequence[int]]
 
 def digits(
     box: Sequence[int], start: int, strides: Sequence[int], guards: Sequence[Guard], radices: Sequence[int]
-) -> tuple[Sequence[int], list[Guard], list[tuple[int, Sequence[int]]]] | None:
+) -> Case | None:
+    """The digits of :func:`cases` where they are the same linear forms over the whole box."""
+    found = cases(box, start, strides, guards, radices)
+    return found[0] if found is not None and len(found) == 1 else None
+
+
+def cases(
+    box: Sequence[int], start: int, strides: Sequence[int], guards: Sequence[Guard], radices: Sequence[int]
+) -> list[Case] | None:
     """The digits of ``start + sum(strides * e)`` over ``radices``, each a linear form over the box, which may be split.
 
     The sum is read from the last digit on: modulo its radix, strides and start leave a linear form, and it is the digit if
     it stays within the radix wherever the guards hold. Where it does not, digits of the box that run over the radix are
-    split there. The first digit takes what is left.
+    split there; where it still does not, there is a case, with a guard, for each multiple of the radix that it may run
+    over. The first digit takes what is left. None for more than a few cases.
     """
-    guards, rest = list(guards), strides
-    places: list[tuple[int, Sequence[int]]] = []
+    todo: list[tuple[Case, int, Sequence[int]]] = [((box, list(guards), []), start, strides)]
     for radix in reversed(radices[1:]):
-        digit = _digit(box, start, rest, guards, radix)
-        if digit is None:
-            for j in reversed(range(len(box))):
-                count = radix // math.gcd(rest[j], radix)
-                if box[j] > count > 1 and box[j] % count == 0:
-                    box, rest, guards, places = _split(box, rest, guards, places, j, count)
-            digit = _digit(box, start, rest, guards, radix)
-        if digit is None:
-            return None
-        places.append(digit)
-        start, rest = (start - digit[0]) // radix, [(r - d) // radix for r, d in zip(rest, digit[1], strict=True)]
-    if radices:
-        places.append((start, rest))
-    return box, guards, places[::-1]
+        found: list[tuple[Case, int, Sequence[int]]] = []
+        for (box, held, places), begin, rest in todo:
+            digit = _digit(box, begin, rest, held, radix)
+            if digit is None:
+                for j in reversed(range(len(box))):
+                    count = radix // math.gcd(rest[j], radix)
+                    if box[j] > count > 1 and box[j] % count == 0:
+                        box, rest, held, places = _split(box, rest, held, places, j, count)
+                digit = _digit(box, begin, rest, held, radix)
+            one = [(digit, list(held))] if digit is not None else _over(box, begin, rest, held, radix)
+            for (offset, row), now in one:
+                above = [(r - d) // radix for r, d in zip(rest, row, strict=True)]
+                found.append(((box, now, [*places, (offset, row)]), (begin - offset) // radix, above))
+        todo = found
+        if not 0 < len(todo) <= CASES:
+            return [] if not todo and radices else None
+    return [(box, held, [*places, (begin, rest)][::-1] if radices else places) for (box, held, places), begin, rest in todo]
+
+
+def _over(
+    box: Sequence[int], start: int, strides: Sequence[int], guards: Sequence[Guard], radix: int
+) -> list[tuple[tuple[int, list[int]], list[Guard]]]:
+    """The sum modulo ``radix`` for each multiple of it that a linear form of the same rest runs over, with its guards."""
+    row = [min(s % radix, s % radix - radix, key=abs) if s % radix else 0 for s in strides]
+    least, most = guards_.bounds(box, row, guards)
+    start %= radix
+    found = []
+    for times in range((start + least) // radix, min((start + most) // radix, (start + least) // radix + CASES) + 1):
+        offset = start - times * radix
+        if guards_.tight(box, row, -offset, radix - 1 - offset) is not None:
+            found.append(((offset, row), [*guards, (tuple(row), -offset, radix - 1 - offset)]))
+    return found
 
 
 def _split(
@@ -197,27 +235,11 @@ def _digit(
         both = sorted({up, up - radix if up else 0}, key=abs)
         ways.append([c for c in both if abs(c) * (count - 1) < radix] or both[:1])
     for chosen in itertools.islice(itertools.product(*ways), _CHOICES):
-        least, most = _held(box, chosen, guards)
+        least, most = guards_.bounds(box, chosen, guards)
         offset = start % radix + -(-(-least - start % radix) // radix) * radix  # the least that keeps it from below 0
         if most + offset < radix:
             return offset, list(chosen)
     return None
-
-
-def _held(box: Sequence[int], coefficients: Sequence[int], guards: Sequence[Guard]) -> tuple[int, int]:
-    """Bounds of a linear form over the elements of the box for which the guards hold."""
-    left = list(coefficients)
-    least = most = 0
-    for weights, low, high in guards:
-        support = [j for j, w in enumerate(weights) if w]
-        times = {left[j] // weights[j] if left[j] % weights[j] == 0 else 0 for j in support}
-        if len(times) == 1 and (factor := times.pop()):
-            ends = sorted((factor * low, factor * high))
-            least, most = least + ends[0], most + ends[1]
-            for j in support:
-                left[j] = 0
-    rest = _range(box, left)
-    return least + rest[0], most + rest[1]
 
 
 def inverse(given: Strided) -> Strided | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.pieces import Pieces, refined
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.strided import Strided, normal
 from graphcheck.kernel.terms.verbs import Contract, Move
@@ -29,34 +30,41 @@ def by_rows(verb: object) -> bool:
 
 def blocks(map_: Map, width: int) -> Iterator[tuple[slice, Map]]:
     """(rows, their map): blocks of the rows of [rows, ``width``]."""
-    if map_.form is not None:
-        for at, form in parts(map_.form, width):
-            size = (at.stop - at.start) * width
-            yield at, Map(form, None if form is not None else np.zeros(size, np.int32), b"")
+    forms = refined(map_.pieces) if map_.pieces is not None else None
+    if forms is not None:
+        for at, found in parts(forms, width):
+            yield at, Map(found or None, None if found else np.zeros((at.stop - at.start) * width, np.int32), b"")
         return
     step, count = max(1, BLOCK // width), map_.size // width
     for at in (slice(row, min(row + step, count)) for row in range(0, count, step)):
         yield at, Map(None, map_.at(np.arange(at.start * width, at.stop * width)), b"")
 
 
-def parts(form: Strided, width: int) -> Iterator[tuple[slice, Strided | None]]:
-    """(rows, their form or None for padding alone): blocks of the rows of [rows, ``width``], cut along the first digits."""
-    at = 0
-    while at + 1 < len(form.box) and math.prod(form.box[at:]) > BLOCK and not math.prod(form.box[at + 1 :]) % width:
+def parts(forms: Sequence[Strided], width: int) -> Iterator[tuple[slice, Pieces]]:
+    """(rows, their pieces, none for padding alone): blocks of the rows of [rows, ``width``], of forms over one box that is cut
+    along its first digits."""
+    digits, at = forms[0].box, 0
+    while at + 1 < len(digits) and math.prod(digits[at:]) > BLOCK and not math.prod(digits[at + 1 :]) % width:
         at += 1
     at -= bool(at)
-    inside = math.prod(form.box[at + 1 :])
-    step = form.box[at] if inside % width else max(1, BLOCK // inside)
+    inside = math.prod(digits[at + 1 :])
+    step = digits[at] if inside % width else max(1, BLOCK // inside)
     row = 0
-    for outer in np.ndindex(*form.box[:at]):
-        for first in range(0, form.box[at], step):
-            fixed = (*outer, first)
-            box = (min(step, form.box[at] - first), *form.box[at + 1 :])
-            start = form.start + sum(s * v for s, v in zip(form.strides, fixed, strict=False))
-            guards = []
-            for coefficients, low, high in form.guards:
-                known = sum(c * v for c, v in zip(coefficients, fixed, strict=False))
-                guards.append((coefficients[at:], low - known, high - known))
+    for outer in np.ndindex(*digits[:at]):
+        for first in range(0, digits[at], step):
+            box = (min(step, digits[at] - first), *digits[at + 1 :])
             rows = math.prod(box) // width
-            yield slice(row, row + rows), normal(box, start, form.strides[at:], guards)
+            some = (_after(form, (*outer, first), box) for form in forms)
+            yield slice(row, row + rows), tuple(form for form in some if form is not None)
             row += rows
+
+
+def _after(form: Strided, fixed: tuple[int, ...], box: tuple[int, ...]) -> Strided | None:
+    """The part of a form over a ``box`` whose last digits are its last ones, from ``fixed`` first digits on."""
+    at = len(fixed) - 1
+    start = form.start + sum(s * v for s, v in zip(form.strides, fixed, strict=False))
+    guards = []
+    for coefficients, low, high in form.guards:
+        known = sum(c * v for c, v in zip(coefficients, fixed, strict=False))
+        guards.append((coefficients[at:], low - known, high - known))
+    return normal(box, start, form.strides[at:], guards)

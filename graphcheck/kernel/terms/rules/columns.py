@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,7 +59,7 @@ def swap(terms: Terms, operands: Sequence[int], verb: Contract) -> Found | None:
 def sort(terms: Terms, operands: Sequence[int], verb: Contract) -> Found | None:
     """Case 1 for a product: the order of a flattened patch is no matter."""
     (a, b), moved, n, k = operands, terms.terms[operands[0]].verb, verb.n, verb.k
-    found = order(moved.map, k) if isinstance(moved, Move) and verb.batches[1] == 1 else None
+    found = order(moved.map, k, _ends(terms, a)) if isinstance(moved, Move) and verb.batches[1] == 1 else None
     if found is None:
         return None
     picked = terms.move((a,), terms.maps.picked(verb.batches[0] * verb.m, k, found))
@@ -87,7 +88,7 @@ def unordered(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int)
         if (table[:, 1:] < table[:, :-1]).any():
             once = elements(table)
             return 1, terms.rows(fn, terms.move(terms.terms[operands[0]].args, terms.maps.intern(once)), rows, once.shape[1])
-    found = order(moved.map, k)
+    found = order(moved.map, k, _ends(terms, operands[0]))
     return None if found is None else (1, (terms.move(operands, terms.maps.picked(rows, k, found)),))
 
 
@@ -101,18 +102,36 @@ def elements(table: np.ndarray) -> np.ndarray:
     return out
 
 
-def order(map_: Map, k: int) -> np.ndarray | None:
-    """The order that sorts the columns of a map [rows, k], or None if it is sorted (or has ties)."""
+def _ends(terms: Terms, cls: int) -> tuple[int, ...]:
+    """Where the sources of a movement end, laid one after the other."""
+    return tuple(np.cumsum([terms.size(a) for a in terms.terms[cls].args]).tolist())
+
+
+def order(map_: Map, k: int, ends: tuple[int, ...]) -> np.ndarray | None:
+    """The order that sorts the columns of a map [rows, k] of sources with these ends, or None if they are in it (or for ties)."""
     if not map_.size or not k:
         return None
-    key = ("columns", k)
+    key = ("columns", k, ends)
     if key not in map_.row_cache:
         row = _fullest(map_, k)
         found = np.argsort(row, kind="stable")
         ties = bool((np.diff(row[found]) == 0).any())
+        found = _in_turn(row, found, ends) if not ties else found
         sorted_already = bool((np.diff(found) == 1).all())
         map_.row_cache[key] = None if ties or sorted_already else found
     return map_.row_cache[key]  # type: ignore[return-value]
+
+
+def _in_turn(row: np.ndarray, found: np.ndarray, ends: tuple[int, ...]) -> np.ndarray:
+    """Columns that are sorted by where they come from, such that few strides tell them: of sources that give different numbers
+    of columns, no runs, equal shares of all of them in turn."""
+    source = np.searchsorted(ends, row[found])
+    parts = np.split(found, np.flatnonzero(np.diff(source)) + 1)
+    counts = [part.size for part in parts]
+    if len(set(counts)) == 1 or all(np.unique(np.diff(row[part])).size < 2 for part in parts):
+        return found
+    share = math.gcd(*counts)
+    return np.concatenate([part.reshape(share, -1) for part in parts], axis=1).reshape(-1)
 
 
 def _fullest(map_: Map, k: int) -> np.ndarray:

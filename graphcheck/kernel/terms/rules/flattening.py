@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
+from graphcheck.kernel.terms import pieces
 from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.pieces import Pieces
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.strided import Strided
 from graphcheck.kernel.terms.verbs import Move
 
+Places = Sequence[tuple[int, ...]]  # of the tensors that each source reads, among all that are read
 
 def flatten(terms: Terms, sources: tuple[int, ...], map_: Map) -> tuple[tuple[int, ...], Map]:
     """Compose with the sources' own movement, drop what is not used, order the sources by class."""
@@ -27,40 +34,71 @@ def flatten(terms: Terms, sources: tuple[int, ...], map_: Map) -> tuple[tuple[in
         return sources, map_
     if not any(isinstance(term.verb, Move) for term in inner) and _in_order(terms, sources, map_):
         return sources, map_
-    leaves: dict[int, int] = {}
-    for source, term in zip(sources, inner, strict=True):
-        for arg in term.args if isinstance(term.verb, Move) else (source,):
-            leaves.setdefault(terms.find(arg), 0)
-    order = sorted(leaves)
-    offset = 0
-    for leaf in order:
-        leaves[leaf] = offset
-        offset += terms.size(leaf)
+    reads = [term.args if isinstance(term.verb, Move) else (source,) for source, term in zip(sources, inner, strict=True)]
+    order = sorted({terms.find(arg) for args in reads for arg in args})
+    rank = {leaf: at for at, leaf in enumerate(order)}
+    maps = [term.verb.map if isinstance(term.verb, Move) else None for term in inner]
+    places = [tuple(rank[terms.find(arg)] for arg in args) for args in reads]
+    sizes = [terms.size(leaf) for leaf in order]
+    key = ("flat", *((m and m.key, at) for m, at in zip(maps, places, strict=True)), *sizes)
+    if key not in map_.row_cache:
+        found = _in_pieces(map_.pieces, maps, places, sizes) if map_.pieces is not None else None
+        if found is not None:
+            map_.row_cache[key] = found[0], terms.maps.of(found[1])
+        else:
+            some, index = _by_elements(map_.index, maps, places, sizes)
+            map_.row_cache[key] = some, terms.maps.intern(index)
+    kept, flat = cast(tuple[list[int], Map], map_.row_cache[key])
+    seen = tuple(order[at] for at in kept)
+    return flatten(terms, seen, flat) if any(isinstance(terms.terms[leaf].verb, Move) for leaf in seen) else (seen, flat)
+
+
+def _by_elements(
+    index: np.ndarray, maps: Sequence[Map | None], places: Places, sizes: Sequence[int]
+) -> tuple[list[int], np.ndarray]:
+    """Which tensors are read, and the map over them, of tensors of these sizes: each source is a map of those at its places,
+    or the one there as it is."""
+    starts = [*itertools.accumulate(sizes, initial=1)]
     table = [np.zeros(1, np.int64)]
-    for source, term in zip(sources, inner, strict=True):
-        if not isinstance(term.verb, Move):
-            table.append(np.arange(1, term.size + 1) + leaves[source])
-            continue
-        local = np.zeros(1 + sum(terms.size(a) for a in term.args), np.int64)
-        at = 1
-        for arg in term.args:
-            n = terms.size(arg)
-            local[at : at + n] = np.arange(1, n + 1) + leaves[terms.find(arg)]
-            at += n
-        table.append(local[term.verb.map.index])
-    index = np.concatenate(table)[map_.index]
-    kept, shift, at = [], np.zeros(offset + 1, np.int64), 0
-    used = np.zeros(offset + 1, bool)
+    for map_, some in zip(maps, places, strict=True):
+        local = np.concatenate([table[0], *(np.arange(starts[at], starts[at + 1]) for at in some)])
+        table.append(local[1:] if map_ is None else local[map_.index])
+    index = np.concatenate(table)[index]
+    used = np.zeros(starts[-1], bool)
     used[index] = True
-    for leaf in order:
-        n, start = terms.size(leaf), leaves[leaf]
-        if used[start + 1 : start + n + 1].any():
-            kept.append(leaf)
-            shift[start + 1 : start + n + 1] = np.arange(at + 1, at + n + 1)
-            at += n
-    flat = terms.maps.intern(shift[index])
-    again = any(isinstance(terms.terms[k].verb, Move) for k in kept)
-    return flatten(terms, tuple(kept), flat) if again else (tuple(kept), flat)
+    kept = [at for at in range(len(sizes)) if used[starts[at] : starts[at + 1]].any()]
+    shift = np.zeros(starts[-1], np.int64)
+    for at, begin in zip(kept, itertools.accumulate((sizes[at] for at in kept), initial=1), strict=False):
+        shift[starts[at] : starts[at + 1]] = np.arange(begin, begin + sizes[at])
+    return kept, shift[index]
+
+
+def _in_pieces(
+    outer: Pieces, maps: Sequence[Map | None], places: Places, sizes: Sequence[int]
+) -> tuple[list[int], Pieces] | None:
+    """The same in pieces; None where there are no few."""
+    reads: list[list[Strided]] = [[] for _ in sizes]
+    begin = 0
+    for map_, some in zip(maps, places, strict=True):
+        size = sum(sizes[at] for at in some) if map_ is None else map_.size
+        part = pieces.within(outer, begin, size)
+        begin += size
+        if part and map_ is not None:
+            part = map_.pieces and pieces.compose(map_.pieces, part)
+        if part is None:
+            return None
+        inside = 0
+        for at in some:
+            one = pieces.within(part, inside, sizes[at]) if len(some) > 1 else part
+            if one is None:
+                return None
+            reads[at] += one
+            inside += sizes[at]
+    kept = [at for at, forms in enumerate(reads) if forms]
+    starts = itertools.accumulate((sizes[at] for at in kept), initial=0)
+    moved = (dataclasses.replace(form, start=form.start + a) for at, a in zip(kept, starts, strict=False) for form in reads[at])
+    seen = pieces.joined(moved)
+    return (kept, seen) if seen else None
 
 
 def _in_order(terms: Terms, sources: tuple[int, ...], map_: Map) -> bool:
