@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -327,3 +328,13 @@ def test_movement_inside_of_functions_takes_no_time_that_doubles_with_each() -> 
         padded = terms.ew("mul", [(padded, None), (terms.ew("exp", [(padded, None)], 2 * n), None)], 2 * n)
         bare = terms.ew("mul", [(bare, None), (terms.ew("exp", [(bare, None)], n), None)], n)
     assert terms.move((padded,), terms.maps.intern(np.arange(1, n + 1))) == bare
+
+
+def test_a_constant_is_moved_by_a_map_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a weight is that every step of a recurrence turns: each copy is held on to."""
+    terms, made = Terms(RULES), list[np.ndarray]()
+    weight, turned = terms.const(np.arange(6.0)), terms.maps.transpose((2, 3), (1, 0))
+    const = terms.const
+    monkeypatch.setattr(terms, "const", lambda array, *rest: made.append(array) or const(array, *rest))
+    first, second = (terms.move((weight,), turned) for _ in range(2))
+    assert first == second and [array.tolist() for array in made] == [[0, 3, 1, 4, 2, 5]]

@@ -86,6 +86,7 @@ class Terms:
         self.integers: dict[int, tuple[float, float]] = {}  # classes of integers of a type, with its ends
         self._keys: dict[tuple[Any, ...], int] = {}
         self._asked: dict[tuple[Any, ...], tuple[int, tuple[str, ...]]] = {}  # what ew gave since the last merge, by which rules
+        self._moved: dict[tuple[int, Map, int | None], int] = {}  # what a map makes of a constant
         self._parent: list[int] = []
         self._users: list[list[int]] = []
         self._constant_like: dict[int, bool] = {}
@@ -248,8 +249,11 @@ class Terms:
         if len(sources) == 1 and map_.identity and map_.size == self.size(sources[0]):
             return sources[0]
         if len(sources) == 1 and sources[0] in self.arrays and self.size(sources[0]) > 1:
-            padded = np.concatenate([np.zeros(1, self.arrays[sources[0]].dtype), self.arrays[sources[0]]])
-            return self.const(padded[map_.index], self.precision.get(sources[0]))
+            key = sources[0], map_, self.precision.get(sources[0])  # a weight that each step of a recurrence turns is turned once
+            if key not in self._moved:
+                padded = np.concatenate([np.zeros(1, self.arrays[sources[0]].dtype), self.arrays[sources[0]]])
+                self._moved[key] = self.const(padded[map_.index], key[2])
+            return self.find(self._moved[key])
         if all(s in self.arrays for s in sources) and (len(sources) > 1 or map_.has_zero):
             arrays = [self.arrays[s] for s in sources]
             dtype = np.result_type(*(a.dtype for a in arrays))
