@@ -100,7 +100,9 @@ def with_branches(found: Comparison, branches: Sequence[Branch], reason: str) ->
     parts = [(v, [b for b in branches if b.verdict is v]) for v in order]
     *first, last = [(verdict, of) for verdict, of in parts if of]
     texts = [f"{verdict} where {_listed(of)}" for verdict, of in first]
-    everything = not isinstance(branches[0].value, bool) and any(branch.outside for branch in last[1])
+    numbers = {int(branch.value) for branch in branches}
+    steps = any(n + 1 in numbers for n in numbers)  # a threshold, beside which other values may be either
+    everything = not (steps or isinstance(branches[0].value, bool)) and any(branch.outside for branch in last[1])
     rest = "elsewhere" if everything else f"where {_listed(last[1])}"
     sentence = f"{'; '.join(texts)}; {last[0]} {rest}: {reason}"
     interface = found.evidence["interface"]
