@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import onnx
@@ -45,8 +46,8 @@ def judged(graph: str, then: str, other: str, compared: str = "Equal", **options
         (RESHAPED, "Sin", "Abs", "", "proved where sr = 16000; different elsewhere: "),
         (RESHAPED, "Cos", "Relu", "", "proved where sr = 8000; different where sr = 16000: "),
         (SELECTED, "Sin", "Abs", "Equal", "proved where sr = 8; different elsewhere: "),
-        (SELECTED, "Cos", "Relu", "Equal", "proved where sr = 4; different where sr = 8 or "),
-        (SELECTED, "Sin", "Abs", "Less", "proved where sr = 7 or 4; different where sr = 8 or "),
+        (SELECTED, "Cos", "Relu", "Equal", "proved where sr = 4; different where sr = 8: "),
+        (SELECTED, "Sin", "Abs", "Less", r"proved where sr = 7 or 4; different where sr = 8 or \d+: "),
         (SELECTED, "Sin", "Abs", "Greater", "proved where sr = 9; different where sr = 8 or 4 or 2: "),
         (SWITCHED, "Sin", "Abs", "", "proved where flag = true; different where flag = false: "),
         (SWITCHED, "Cos", "Relu", "", "proved where flag = false; different where flag = true: "),
@@ -55,7 +56,7 @@ def judged(graph: str, then: str, other: str, compared: str = "Equal", **options
 def test_the_verdict_is_told_by_branch_where_it_differs(graph: str, then: str, other: str, compared: str, told: str) -> None:
     found = judged(graph, then, other, compared)
     assert found.verdict is Verdict.DIFFERENT and found.exit_code() == 1
-    assert found.reason.startswith(told + "output 'y' differs by "), found.reason
+    assert re.match(told + "output 'y' differs by ", found.reason), found.reason
     rows = found.evidence["branches"]
     same = [row["value"] for row in rows if row["verdict"] == "proved"]
     assert same and all(row["proof"]["shapes"] for row in rows if row["verdict"] == "proved")
