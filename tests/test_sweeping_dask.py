@@ -25,7 +25,7 @@ def address() -> Iterator[str]:
     with (
         dask.config.set({"distributed.admin.log-format": "%(message)s"}),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None, silence_logs=50
+            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
         ) as cluster,
     ):
         assert cluster.scheduler.allowed_failures == 3

@@ -91,7 +91,8 @@ def build(
     trace_a = Typed(a, algebra, symbols).run(given_a) if symbols else Interpreter(a, algebra).run(given_a)
     trace_b = Typed(b, algebra, others).run(given_b) if symbols else Interpreter(b, algebra).run(given_b)
     shapes = {name: shape for name, (_, shape) in inputs.items()}
-    return Pair(algebra, trace_a, trace_b, shapes, concrete, (a, b), {name: other for name, (other, _) in inputs.items()})
+    partners = {name: other for name, (other, _) in inputs.items()}
+    return Pair(algebra, trace_a, trace_b, shapes, concrete=concrete, models=(a, b), partners=partners)
 
 
 def weights(model: ir.Model) -> list[np.ndarray]:

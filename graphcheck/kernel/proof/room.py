@@ -176,12 +176,13 @@ def _operations(terms: Terms, cls: int) -> int:
 def unit_of_two(terms: Terms, a: int, b: int) -> float:
     """The coarsest unit roundoff of both; but a stored constant that a narrow type does not hold was not rounded to it, however
     narrow the constants of the expression are that it faces (a float16 weight, cast and scaled in float32). Of two stored
-    constants it is the finer one: a copy in a narrower type is not forgiven unasked (:mod:`graphcheck.kernel.proof.allowed`)."""
+    constants it is no coarser than float32 unless both are: a copy in a narrower type is not forgiven unasked
+    (:mod:`graphcheck.kernel.proof.allowed`)."""
     units = unit_of(terms, a), unit_of(terms, b)
     unit = max(units)
     stored = [root for root in (unmoved(terms, terms.find(c)) for c in (a, b)) if root in terms.arrays]
     if len(stored) == 2 and min(units) > 0:
-        return min(units)
+        return max(min(units), min(unit, 2.0**-24))
     if len(stored) == 1 and unit_of(terms, stored[0]) < unit:
         values = terms.arrays[stored[0]].astype(np.float64)
         with np.errstate(over="ignore"):
