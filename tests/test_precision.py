@@ -267,3 +267,19 @@ def test_a_narrower_copy_is_not_forgiven_unasked() -> None:
 def test_ids_behind_a_rounding_are_not_forgiven() -> None:
     found = compare(embedding("float", "computed"), embedding("float16", "computed"), allow=["float16"], run=False)
     assert found.verdict not in ACCEPTED, found.reason
+
+
+def test_float16_inputs_of_a_size_that_has_to_be_found() -> None:
+    def model(dtype: str, factor: float) -> onnx.ModelProto:
+        found = onnx.parser.parse_model(
+            f"""<ir_version: 10, opset_import: ["" : 17]> g ({dtype}[2,n] x) => ({dtype}[2,q] y) <int64[2] to = {{6, 16}}> {{
+            r = Reshape (x, to) y = MatMul (r, w) }}"""
+        )
+        weight = (CONSTANTS["w2"] * np.float32(factor)).astype(FORMATS.get(dtype, np.float32))
+        found.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+        return found
+
+    found = compare(model("float", 1.0), model("float16", 1.0), allow=["float16"], run=False)
+    assert found.verdict is Verdict.WITHIN_ROUNDING, found.reason
+    found = compare(model("float", 1.0), model("float16", 2.0), allow=["float16"], run=False)
+    assert found.verdict is Verdict.UNDECIDED and "'w' at [0, 0]" in found.reason

@@ -104,7 +104,7 @@ class Precision:
     @property
     def same(self) -> bool:
         """Whether the graphs are the same but for roundings, a step and constants that are none."""
-        return bool(self.found.attempts) and bool(self.rounded or self.marks)
+        return bool(self.found.attempts) and bool(self.rounded or self.marks or not self.found.within)
 
     @property
     def holds(self) -> bool:

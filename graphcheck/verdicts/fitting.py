@@ -52,7 +52,9 @@ class Fit:
 
 def fits_nothing(evidence: Evidence) -> bool:
     """Whether both models refuse every size that was tried."""
-    attempts = evidence.congruence or ()
+    attempts, copied = evidence.congruence or (), evidence.precision
+    if evidence.interface and copied is not None:  # types alone differ
+        return not (copied.found.attempts or copied.parts or copied.stopped)
     return bool(attempts) and all(attempt.refused == "both" for attempt in attempts)
 
 

@@ -30,6 +30,8 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
         if evidence.executions.rows():
             reason = f"the declared types differ, so the models are compared by deviations only: {message}{_but(evidence)}"
             return Verdict.UNDECIDED, reason
+    if all(m.dtypes and set(m.dtypes) <= {"float", *case.options.formats} for m in case.unfit):
+        return Verdict.UNDECIDED, f"the declared types are allowed, but nothing was shown: {message}{_but(evidence)}"
     return Verdict.DIFFERENT, f"the interfaces do not fit: {message}"
 
 
