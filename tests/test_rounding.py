@@ -230,3 +230,28 @@ def test_an_expression_of_constants_stands_behind_in_a_product_however_old_it_is
         assert swapped == product
     (swapped,) = terms.term(terms.contract(y, x, (1, 1), 3, 3, 2)).args
     assert terms.term(swapped).args == (x, y)  # of two computed ones the older is first
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kernel"), [("strides = [2, 2], pads = [1, 1, 1, 1]", 4), ("strides = [2, 2]", 2), ("", 3)]
+)
+def test_a_scale_is_folded_into_a_transposed_convolution(attributes: str, kernel: int) -> None:
+    drawn = np.random.default_rng(3)
+    weight = drawn.standard_normal((3, 4, kernel, kernel)).astype(np.float32)
+    scale, shift = (drawn.standard_normal((4, 1, 1)).astype(np.float32) for _ in "st")
+
+    def model(body: str, **stored: np.ndarray) -> onnx.ModelProto:
+        made = onnx.parser.parse_model(
+            f'<ir_version: 10, opset_import: ["" : 17]> g (float[N,3,5,4] x) => (float[N,4,h,v] y) {{ {body} }}'
+        )
+        made.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in stored.items())
+        return made
+
+    attributes = f"<{attributes}>" if attributes else ""
+    a = model(f"c = ConvTranspose {attributes} (x, w) d = Mul (c, s) y = Add (d, t)", w=weight, s=scale, t=shift)
+    folded = weight * scale[None, :, :, :1]
+    b = model(f"y = ConvTranspose {attributes} (x, w, t)", w=folded, t=shift.reshape(-1))
+    assert compare(a, b, run=False).verdict is Verdict.WITHIN_ROUNDING
+    folded[1, 2, 1, 0] *= np.float32(1 + 1e-6)
+    wrong = compare(a, model(f"y = ConvTranspose {attributes} (x, w, t)", w=folded, t=shift.reshape(-1)), run=False)
+    assert wrong.verdict is Verdict.UNDECIDED and "the same but for 1 constant" in wrong.reason

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.rules.identities import Applied
 from graphcheck.kernel.terms.store import Operand, Terms
 from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Term
@@ -45,8 +46,8 @@ def _gathered(terms: Terms, views: Sequence[Operand], fn: str, size: int, *, pul
         return None  # a scalar spread over a tensor
     term = terms.terms[x[0]]
     pulled = pulls and fn == "mul" and terms.size(d[0]) == 1 and d[1] is None
-    if isinstance(term.verb, Contract) and fn == "mul" and x[1] is None and not pulled:
-        return _into_weight(terms, term, d, size)
+    if isinstance(term.verb, Contract) and fn == "mul" and not pulled:
+        return _into_weight(terms, term, d, size) if x[1] is None else _behind_a_view(terms, term, x[1], d)
     if not isinstance(term.verb, Ew) or term.verb.fn not in ("add", "mul"):
         return None
     inner, below = [], term.verb.fn
@@ -90,6 +91,28 @@ def _into_weight(terms: Terms, term: Term, d: Operand, size: int) -> Applied | N
         factor = (d[0], terms.maps.intern(spread))
     weight = terms.ew("mul", [(w, None), factor], batches[1] * n * k)
     return 4, terms.make(term, (a, weight))
+
+
+def _behind_a_view(terms: Terms, term: Term, map_: Map, d: Operand) -> Applied | None:
+    """Case 4 for products that are moved: the factor of each is that of a place where it is seen (a ConvTranspose, whose products
+    are laid side by side)."""
+    assert isinstance(term.verb, Contract)
+    if terms.size(d[0]) == 1 and d[1] is None:
+        found = _into_weight(terms, term, d, term.size)
+    else:
+        seen = map_.index
+        factors = d[1].index if d[1] is not None else np.arange(1, map_.size + 1)
+        there = np.zeros(term.size + 1, np.int64)
+        there[seen] = factors
+        if (there[seen] != factors)[seen > 0].any():
+            return None  # one product, seen with unlike factors
+        table = there[1:].reshape(term.verb.batches[1], -1, term.verb.n)
+        most = table.max(axis=1, keepdims=True)
+        if ((table != most) & (table > 0)).any() or (factors == 0).any():
+            return None
+        whole = np.broadcast_to(np.where(most > 0, most, most.max()), table.shape)  # what is seen nowhere has any factor
+        found = _into_weight(terms, term, (d[0], terms.maps.intern(np.ascontiguousarray(whole).reshape(-1))), term.size)
+    return None if found is None else (4, terms.move((found[1],), map_))
 
 
 def pull_scalar(terms: Terms, operands: Sequence[int], verb: Contract) -> Applied | None:
