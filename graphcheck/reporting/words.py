@@ -78,11 +78,19 @@ STATUS = {
     "b": "only in B",
     "plain": "",
 }
+_COPY = VERDICTS["within-rounding"]._replace(
+    headline="The same function, once the roundings that are allowed are erased",
+    says="A and B are proved equal once casts to the formats that were allowed vanish, and each constant listed is the other "
+    "side's.",
+    not_says=(FLOATS, "How far the numbers of the copy drift.", VERDICTS["within-rounding"].not_says[-1]),
+)
 
 
-def saying(verdict: object) -> Saying:
-    """The words for a verdict; an unknown one gets words that claim nothing."""
-    return VERDICTS.get(str(verdict), _UNKNOWN)
+def saying(verdict: object, precision: object = None) -> Saying:
+    """The words for a verdict, and for a copy whose roundings are allowed (the ``precision`` of the JSON); an unknown one gets
+    words that claim nothing."""
+    copied = isinstance(precision, dict) and bool(precision.get("allowed") and precision.get("same"))
+    return _COPY if copied and verdict == "within-rounding" else VERDICTS.get(str(verdict), _UNKNOWN)
 
 
 def verdict_class(verdict: object) -> str:
