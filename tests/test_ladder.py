@@ -242,6 +242,8 @@ def test_a_limit_on_any_rung_is_undecided(monkeypatch: pytest.MonkeyPatch) -> No
     for at in NAMES:
         found = planted(monkeypatch, Undecided("the limit of steps was reached"), at)
         assert found.verdict is Verdict.UNDECIDED and found.reason.startswith("the limit of steps was reached")
+        found = planted(monkeypatch, RecursionError(), at)
+        assert found.verdict is Verdict.UNDECIDED and "nested too deeply" in found.reason
         found = planted(monkeypatch, MemoryError(), at)
         assert found.verdict is Verdict.UNDECIDED and found.reason == "the memory limit of 2 GiB was reached"
         assert found.evidence["graphs"] is None and found.evidence["proof"] is None

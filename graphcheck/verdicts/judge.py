@@ -66,6 +66,8 @@ def _judged(case: Case, evidence: Evidence) -> Judged:
         raise
     except Undecided as error:
         return Verdict.UNDECIDED, f"{error}; {evidence.known}" if evidence.known else str(error)
+    except RecursionError:
+        return Verdict.UNDECIDED, "an expression of the graphs is nested too deeply for the proof"
     except MemoryError:
         evidence.release()
         return Verdict.UNDECIDED, f"the memory limit of {words.size(limits.current().memory)} was reached"
