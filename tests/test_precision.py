@@ -15,6 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from graphcheck import compare
 from graphcheck.errors import UsageError
 from graphcheck.kernel.proof.allowed import EDGES, FORMATS, Allowed
+from graphcheck.kernel.proof.room import apart
+from graphcheck.kernel.terms.rules import PUSH
+from graphcheck.kernel.terms.store import Terms
 from graphcheck.verdict import Comparison, Verdict
 
 DRAWN = np.random.default_rng(5)
@@ -133,6 +136,19 @@ def test_a_constant_of_which_nothing_is_left_is_named() -> None:
     assert told.why == "nothing of it is left in float16" and told.at == 1
     told = Allowed(("float16",)).told(tiny, np.asarray([0.0, 2.0**-24]), (nothing, nothing), added=False)
     assert told.within and told.lifted == 2
+
+
+@pytest.mark.parametrize("allowed", [Allowed(), Allowed(ulps=9999), Allowed(tuple(FORMATS), 4)])
+def test_an_error_without_a_bound_explains_nothing(allowed: Allowed) -> None:
+    x, y, none = np.array([1.0, 2.0]), np.array([5.0, 2.0]), np.zeros(2)
+    for errors in ((np.array([np.inf, 0.0]), none), (none, np.array([np.nan, 0.0]))):
+        told = allowed.told(x, y, errors, added=False)
+        assert not told.within and told.needs == np.inf
+    terms = Terms(PUSH)
+    a, b, c, stored = (terms.const(np.array(v, np.float32)) for v in ([1.1, 3], [0.9090909, 1.25], [-1, 1.5], [123, 1 / 5.25]))
+    near_0 = terms.ew("add", [(terms.ew("mul", [(a, None), (b, None)], 2), None), (c, None)], 2)
+    found = apart(terms, terms.ew("recip", [(near_0, None)], 2), stored, allowed=allowed)
+    assert not found["within"] and found["needs"] == np.inf
 
 
 def steering(dtype: str, behind: str) -> onnx.ModelProto:

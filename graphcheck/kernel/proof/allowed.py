@@ -69,7 +69,7 @@ class Allowed:
                     if found.within:
                         return found
                     wrong = wrong if wrong.why else found
-        if needs <= self.ulps:
+        if self.ulps and needs <= self.ulps:
             return Told("ulps", needs=needs)
         return dataclasses.replace(wrong, needs=needs)
 
@@ -80,8 +80,8 @@ _BY_INDEX = ("Gather", "GatherElements", "GatherND", "ScatterElements", "Scatter
 
 
 def _ulps(x: np.ndarray, y: np.ndarray, errors: tuple[np.ndarray, np.ndarray], added: bool) -> float:
-    """How many ulps of float32 two constants are apart beyond their errors."""
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+    """How many ulps of float32 two constants are apart beyond their errors; infinite where those have no bound."""
+    if not all(np.isfinite(each).all() for each in (x, y, *errors)):
         return math.inf
     size = np.maximum(np.abs(x), np.abs(y))
     if added:
@@ -101,7 +101,7 @@ def _rounded(name: str, v: np.ndarray, error: np.ndarray, w: np.ndarray) -> Told
     most, least = EDGES[name]
     low, high = (np.clip(_nearest(edge, dtype), -most, most) for edge in (v - error, v + error))
     tiny = (np.abs(v) < least) & (np.abs(w) <= least) & (v * w >= 0)
-    fits = ((low <= w) & (w <= high)) | tiny
+    fits = (((low <= w) & (w <= high)) | tiny) & np.isfinite(error)
     if not fits.all():
         at = int(np.argmin(fits))
         return Told(name, at=at, why=f"{name} of {v[at]:.9g} is {_nearest(v[at : at + 1], dtype)[0]:.9g}, not {w[at]:.9g}")
