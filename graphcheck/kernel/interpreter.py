@@ -113,6 +113,18 @@ class Interpreter:
         key = (source.domain, source.op_type, source.overload)
         if self.functions and (function := self.functions.get(key)) is not None:
             return self._call(function, inputs, self._given(function, node), function.opset_imports)
+        return self._operator(source, node, inputs, env, attributes, opsets)
+
+    def _operator(
+        self,
+        source: ir.Node,
+        node: Node,
+        inputs: list[Any],
+        env: Env,
+        attributes: Mapping[str, Any],
+        opsets: Mapping[str, int],
+    ) -> Sequence[Value]:
+        """What a node gives that calls no function of the model."""
         if is_random(node, inputs):
             raise Undecided(f"{node.op_type} is random", node.name)
         if node.domain == "":

@@ -13,10 +13,11 @@ import onnx_ir as ir
 
 from graphcheck import words
 from graphcheck.errors import Undecided, UsageError
+from graphcheck.files.model import all_nodes
 from graphcheck.interface import ports
 from graphcheck.options import Options
 from graphcheck.verdict import Comparison, Verdict
-from graphcheck.verdicts import branches, steering
+from graphcheck.verdicts import branches
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence
 
@@ -180,7 +181,7 @@ def _constants(case: Case) -> list[int]:
     found: collections.Counter[int] = collections.Counter()
     for model in case.models:
         values = [v.const_value for v in model.graph.initializers.values()]
-        values += [node.outputs[0].const_value for node in steering.nodes(model) if node.op_type == "Constant"]
+        values += [node.outputs[0].const_value for node in all_nodes(model) if node.op_type == "Constant"]
         for tensor in values:
             if tensor is not None and tensor.dtype == ir.DataType.INT64 and tensor.size <= 8:
                 found.update(int(n) for n in tensor.numpy().reshape(-1) if 4 <= n <= 4096)

@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from graphcheck.files.model import required_inputs
+from graphcheck.files.model import all_nodes, required_inputs
 from graphcheck.graphs import walk
 from graphcheck.interface import inputs
 from graphcheck.interface.ports import Interface
@@ -52,7 +52,7 @@ def _is_single(shape: Sequence[Any] | None) -> bool:
 
 def _compared(model: ir.Model) -> Iterator[tuple[str, Sequence[int]]]:
     """Names of values with the numbers at which a comparison of theirs takes another answer."""
-    for node in nodes(model):
+    for node in all_nodes(model):
         if node.op_type == "Cast" and node.attributes.get_int("to", 0) == ir.DataType.BOOL:
             yield _origin(node.inputs[0]), (0, 1)
         if node.op_type != "Equal" and node.op_type not in _ORDERS:
@@ -62,13 +62,6 @@ def _compared(model: ir.Model) -> Iterator[tuple[str, Sequence[int]]]:
             number = _number(other)
             if number is not None:
                 yield _origin(value), (number,) if node.op_type == "Equal" else (number, number + sign * _ORDERS[node.op_type])
-
-
-def nodes(model: ir.Model) -> Iterator[ir.Node]:
-    """All of a model, those in bodies and functions too."""
-    yield from ir.traversal.RecursiveGraphIterator(model.graph)
-    for function in model.functions.values():
-        yield from ir.traversal.RecursiveGraphIterator(function)
 
 
 def _origin(value: ir.Value | None) -> str:

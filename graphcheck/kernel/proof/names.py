@@ -465,15 +465,9 @@ class Namer(Interpreter):
             return found
         return [self.met(value, name) for value, name in zip(source.outputs, found, strict=False)]
 
-    def _node(self, source: ir.Node, env: Any, attributes: Any, opsets: Any) -> Sequence[Any]:
-        self._step()
-        inputs = [None if v is None else env[v] for v in source.inputs]
-        while inputs and inputs[-1] is None:
-            inputs.pop()
-        node = self._resolve(source, attributes, opsets, inputs)
-        key = (source.domain, source.op_type, source.overload)
-        if self.functions and (function := self.functions.get(key)) is not None:
-            return self._call(function, inputs, self._given(function, node), function.opset_imports)
+    def _operator(
+        self, source: ir.Node, node: Node, inputs: list[Any], env: Any, attributes: Any, opsets: Any
+    ) -> Sequence[Any]:
         constants = [None if x is None else self.names.arrays.get(x, x) for x in inputs]
         if node.domain == "" and node.version < OLDEST:
             raise Undecided(f"{node.op_type} of operator set {node.version} has no name", node.name)

@@ -65,7 +65,7 @@ def _formats(model: ir.Model) -> set[str]:
     """The types of casts, stored constants, inputs and outputs."""
     graph = model.graph
     types = {v.dtype for v in (*graph.inputs, *graph.outputs, *graph.initializers.values()) if v.dtype is not None}
-    casts = (node for node in ir.traversal.RecursiveGraphIterator(graph) if node.op_type == "Cast")
+    casts = (node for node in graph.all_nodes() if node.op_type == "Cast")
     types |= {ir.DataType(node.attributes["to"].as_int()) for node in casts}
     return {t.name.lower() for t in types}
 
