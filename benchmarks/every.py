@@ -7,14 +7,13 @@ if one is false; each is named by the seed that makes it again, and ``--show SEE
 
 from __future__ import annotations
 
-import argparse
 import collections
 import sys
-import time
 
 import numpy as np
 import onnx
 
+from benchmarks.seeds import fuzz
 from graphcheck.errors import Undecided
 from tests import rows_support as support
 from tests.rows_graphs import Maker
@@ -55,38 +54,13 @@ def looked(seed: int) -> tuple[collections.Counter[str], str | None]:
     return counts, support.broken(model, said, sorted(sizes), seed)
 
 
-def main() -> int:
-    """Fuzz; 1 if something was found."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--graphs", type=int, default=20_000)
-    parser.add_argument("--seconds", type=float, default=float("inf"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--show", type=int)
-    options = parser.parse_args()
-    if options.show is not None:
-        maker = Maker(options.show)
-        print(f"traced at {maker.n}\n{onnx.printer.to_text(maker.model([o for node in maker.nodes for o in node.output]))}")
-        print(looked(options.show))
-        return 0
-    counts: collections.Counter[str] = collections.Counter()
-    findings, start = 0, time.monotonic()
-    for seed in range(options.seed, options.seed + options.graphs):
-        if time.monotonic() - start > options.seconds:
-            break
-        try:
-            found, wrong = looked(seed)
-        except Exception as error:
-            found, wrong = collections.Counter(graphs=1), f"raised {type(error).__name__}: {error}"
-        counts += found
-        if wrong is not None:
-            findings += 1
-            print(f"seed {seed}: {wrong[:300]}", flush=True)
-    for kind, count in sorted(counts.items()):
-        print(f"{count:8} {kind}")
-    print(f"seeds {options.seed} on, {time.monotonic() - start:.0f} s, {findings} false types")
-    return 1 if findings else 0
+def show(seed: int) -> None:
+    """Print the graph of a seed, and what is said of it."""
+    maker = Maker(seed)
+    print(f"traced at {maker.n}\n{onnx.printer.to_text(maker.model([o for node in maker.nodes for o in node.output]))}")
+    print(looked(seed))
 
 
 if __name__ == "__main__":
     np.seterr(all="ignore")
-    sys.exit(main())
+    sys.exit(fuzz(__doc__, "graphs", "false types", looked, show))

@@ -7,12 +7,10 @@ dozen sizes. Ends with 1 if a claim is false; each is named by the seed that mak
 
 from __future__ import annotations
 
-import argparse
 import collections
 import copy
 import os
 import sys
-import time
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
+from benchmarks.seeds import fuzz
 from graphcheck.errors import Undecided
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof.pair import build
@@ -290,39 +289,14 @@ def looked(seed: int) -> tuple[collections.Counter[str], str | None]:
     return counts, wrong if every else None
 
 
-def main() -> int:
-    """Fuzz; 1 if something was found."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--graphs", type=int, default=20_000)
-    parser.add_argument("--seconds", type=float, default=float("inf"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--show", type=int)
-    options = parser.parse_args()
-    if options.show is not None:
-        pair = made(options.show)
-        for model in pair[:2] if pair is not None else ():
-            print(onnx.printer.to_text(model))
-        print(pair and pair[2], looked(options.show))
-        return 0
-    counts: collections.Counter[str] = collections.Counter()
-    findings, start = 0, time.monotonic()
-    for seed in range(options.seed, options.seed + options.graphs):
-        if time.monotonic() - start > options.seconds:
-            break
-        try:
-            found, wrong = looked(seed)
-        except Exception as error:
-            found, wrong = collections.Counter(pairs=1), f"raised {type(error).__name__}: {error}"
-        counts += found
-        if wrong is not None:
-            findings += 1
-            print(f"seed {seed}: {wrong[:300]}", flush=True)
-    for kind, count in sorted(counts.items()):
-        print(f"{count:8} {kind}")
-    print(f"seeds {options.seed} on, {time.monotonic() - start:.0f} s, {findings} false claims")
-    return 1 if findings else 0
+def show(seed: int) -> None:
+    """Print the pair of a seed, and what is said of it."""
+    pair = made(seed)
+    for model in pair[:2] if pair is not None else ():
+        print(onnx.printer.to_text(model))
+    print(pair and pair[2], looked(seed))
 
 
 if __name__ == "__main__":
     np.seterr(all="ignore")
-    sys.exit(main())
+    sys.exit(fuzz(__doc__, "pairs", "false claims", looked, show))
