@@ -178,8 +178,10 @@ def known(constants: Sequence[dict[str, Any]], deviations: Sequence[Deviation]) 
 
 def _allowing(constants: Sequence[dict[str, Any]]) -> str:
     """What would be accepted, where constants are so near that both sides may have folded them."""
-    least = max(c["needs"] for c in constants if not c["within"])
-    return f"; --allow ulps={math.ceil(least)} accepts that" if 0 < least <= _FOLDED else ""
+    beyond = [c for c in constants if not c["within"]]
+    least = math.ceil(max(min(c["needs"], _FOLDED + 1) for c in beyond))
+    of = f"counted in ulps of the largest element {least} at most: " if max(c["ulps"] for c in beyond) > least else ""
+    return f"; {of}--allow ulps={least} accepts that" if 0 < least <= _FOLDED else ""
 
 
 def proof(
