@@ -7,8 +7,8 @@ that one of a pair crosses a threshold that the truth may lie behind. What the d
 
 The answer is a number only where nothing on the way to the element is in doubt. The element is lost (NaN) where
 
-- a value's room is more than :data:`DOUBT` of the largest number of its tensor, of 1, and of itself: what is chaotic on the
-  way is not saved by a Tanh or a Clip behind it;
+- a value's room is more than :data:`DOUBT` of the largest number of its tensor (or of that it was cut from), of 1, and of
+  itself: what is chaotic on the way is not saved by a Tanh or a Clip behind it;
 - a jump (a comparison, Round, Cast, ArgMax), a pole or the end of a domain lies within a few rooms: a decision by rounding is
   made in the same way by every evaluation, and wrongly by all of them;
 - an operator is not evaluated, or a value overflowed: but for Exp, where only sums and reciprocals read it (a Sigmoid).
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,20 +38,38 @@ from graphcheck.parting.rooms import MASK
 from graphcheck.parting.windows import lengths
 
 PAIRS, ENLARGED = 8, 256.0  # pairs of draws, and what a rounding is enlarged by in them
-DOUBT, BESIDE = 1e-9, 1e-6  # the largest room of a value, relatively; and where a first-order bound is there besides
+DOUBT, BESIDE = 1e-7, 1e-6  # the largest room of a value, relatively; and where a first-order bound is there besides
+_CUT = 1e3  # but no more times as large where a value was cut from a larger one, and behind Exp
 _FAR = 4.0  # rooms that a jump or a pole must be away,
 ZERO = 0.25  # and the share of a value that makes it no larger than its room; one draw of so many takes it for 0
 _EACH = 4
+_TWICE, _LITTLE = 2, 1e-3  # pairs that are enough, and the share of what is: both that near by chance is one case in 10^12
 _HELD = 2**25  # elements of a tensor in all draws that are made at a time
 _NOTHING, _LEAST = np.zeros(1), 1 / np.finfo(np.float64).max
 
-Rows = tuple[np.ndarray, ...]  # the plain value, then the draws; the plain one alone where it is exact
+_GENTLE = {"abs", "add", "cos", "erf", "max", "min", "sin", "tanh"}  # err by no more than their operands
 
 
-class Power(tuple[np.ndarray, ...]):
-    """Rows of Exp, with those of what it is taken of: their reciprocal is Exp, too, and needs no number near 0."""
+class Rows(tuple[np.ndarray, ...]):
+    """The plain value, then the draws; the plain one alone where it is exact.
 
-    of: Rows
+    ``scale`` is the largest number of the tensor, or of those that it was cut from (by Clip, Tanh, Softmax): what errs by little
+    beside that one is not in doubt. ``steep``: the largest operand of an Exp, for it and for what sums and reciprocals make of it
+    (a Sigmoid), since Exp errs relatively by what its operand does absolutely; ``of`` is that operand: Exp of its negative is
+    the reciprocal.
+    """
+
+    scale: float
+    steep: float
+    of: Rows | None
+
+    def __new__(
+        cls, rows: Iterable[np.ndarray], scale: float = 1.0, steep: float = 1.0, of: Rows | None = None
+    ) -> Rows:
+        """The rows with what is known of them."""
+        made = super().__new__(cls, rows)
+        made.scale, made.steep, made.of = scale, steep, of
+        return made
 
 
 def moved(
@@ -67,7 +85,8 @@ def moved(
     tick: Callable[[float], None] = lambda _: None,
 ) -> float:
     """The largest distance of an element of each of the ``roots`` in the draws from its plain value, as a sum; inf where it is
-    in doubt, or more than ``enough``. The first pair is drawn alone, since it tells most."""
+    in doubt, or more than ``enough``. The first pair is drawn alone, since it tells most; two are enough where they move the
+    element by a thousandth of that."""
     largest = max(map(terms.size, terms.order(roots)))
     found, done = dict.fromkeys(map(terms.find, roots), 0.0), 0
 
@@ -84,6 +103,8 @@ def moved(
         if not sum(found.values()) <= enough:
             return math.inf
         done += count
+        if done >= _TWICE and sum(found.values()) <= _LITTLE * enough:
+            break
     return sum(found.values())
 
 
@@ -107,12 +128,13 @@ class Redrawn:
 
     def move(self, sources: Sequence[Rows], map_: Map) -> Rows:
         """A gather of each row."""
-        return tuple(self.plain.move(row, map_).raw for row in _by_row(sources))
+        made = (self.plain.move(row, map_).raw for row in _by_row(sources))
+        return Rows(made, max(s.scale for s in sources), max(s.steep for s in sources))
 
     def ew(self, fn: str, values: Sequence[Rows], maps: Sequence[Map | None], size: int) -> Rows:
         """Elementwise functions; lost at a jump or a pole, and where an overflow is not that of Exp."""
-        if fn == "recip" and isinstance(values[0], Power) and maps[0] is None:
-            return self.ew("exp", [tuple(-row for row in values[0].of)], maps, size)
+        if fn == "recip" and (power := values[0].of) is not None and maps[0] is None:
+            return self.ew("exp", [Rows((-row for row in power), power.scale)], maps, size)
         rows = [self.plain.ew(fn, row, maps, size) for row in _by_row(values)]
         own = self.strict.ew(fn, [_exact(v[0]) for v in values], maps, size)
         endless = [
@@ -125,12 +147,13 @@ class Redrawn:
         lost = lost | (ends & ~read & (fn != "exp"))
         if ends.any() or read.any():
             own = Real(own.raw, np.where(ends, 0.0, np.where(read, _LEAST, own.error)))
-        made = self._rounded([own, *rows[1:]], lost)
+        scale, steep = 1.0, max(v.steep for v in values) if fn in ("add", "recip") else 1.0
+        if fn in _GENTLE or (fn == "mul" and any(map(_shrinks, values))):
+            scale = max(v.scale for v in values)
         if fn != "exp":
-            return made
-        power = Power(made)
-        power.of = values[0] if maps[0] is None else self.move(values, maps[0])
-        return power
+            return self._rounded([own, *rows[1:]], lost, scale, steep)
+        power = self._rounded([own, *rows[1:]], lost, steep=values[0].scale)
+        return Rows(power, power.scale, power.steep, values[0] if maps[0] is None else self.move(values, maps[0]))
 
     def contract(self, a: Rows, b: Rows, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> Rows:
         """Batched products; a sum of k random roundings."""
@@ -158,30 +181,32 @@ class Redrawn:
             unsure = self.strict.rows(fn, Real(a[0], _FAR * _room(a)), rows, k, size).error > 0
             return self._rounded([own, *found[1:]], unsure)
         own = own if fn == "softmax" else Real(own.raw, np.zeros(own.raw.size))
-        return self._rounded([own, *found[1:]], np.isposinf(own.raw))
+        return self._rounded([own, *found[1:]], np.isposinf(own.raw), a.scale)
 
     def opaque(self, key: tuple[Any, ...], args: Sequence[Rows], size: int) -> Rows:
         """An operator that is not evaluated."""
-        return (np.full(size, np.nan),)
+        return Rows((np.full(size, np.nan),))
 
-    def _rounded(self, rows: Sequence[Real], unsure: Any = False) -> Rows:
+    def _rounded(self, rows: Sequence[Real], unsure: Any = False, scale: float = 1.0, steep: float = 1.0) -> Rows:
         """The rows, the first with the rounding of its operation: drawn for the others. What is in doubt is lost."""
         plain, own = rows[0].value if len(rows) > 1 or rows[0].error.any() else rows[0].raw, rows[0].error
         if len(rows) == 1 and not own.any():
-            return (np.where(unsure, np.nan, plain),) if np.any(unsure) else (plain,)
+            return Rows((np.where(unsure, np.nan, plain) if np.any(unsure) else plain,), scale, steep)
         made, noisy = [plain], bool(own.any())
         for number in range(self.pairs):
             noise = ENLARGED * own * self.random.standard_normal(own.shape, np.float32) if noisy else _NOTHING
             for sign, at in ((1.0, 1 + 2 * number), (-1.0, 2 + 2 * number)):
                 made.append(rows[min(at, len(rows) - 1)].value + sign * noise)
         room, size = _room(made), np.abs(plain)
-        lost = ~(room <= self.doubt * np.maximum(size, size.max(initial=1.0, where=size < MASK))) | np.isinf(room) | unsure
+        largest = float(size.max(initial=1.0, where=size < MASK))
+        scale, steep = min(max(scale, largest), _CUT * largest), min(steep, _CUT)
+        lost = ~(room <= steep * self.doubt * np.maximum(size, scale)) | np.isinf(room) | unsure
         if lost.any():
             made = [np.where(lost, np.nan, row) for row in made]
         nothing = (room > 0) & (room >= ZERO * size)
         if nothing.any():
             made = [row if at % _EACH != 1 else np.where(nothing & ~lost, 0.0, row) for at, row in enumerate(made)]
-        return tuple(made)
+        return Rows(made, scale, steep)
 
 
 def _by_row(values: Sequence[Rows]) -> list[list[Real]]:
@@ -190,6 +215,11 @@ def _by_row(values: Sequence[Rows]) -> list[list[Real]]:
     return [
         [Real(v[min(at, len(v) - 1)], np.broadcast_to(_NOTHING, v[0].shape)) for v in values] for at in range(count)
     ]
+
+
+def _shrinks(value: Rows) -> bool:
+    """Whether a factor enlarges nothing: it is within 1, as a mask and a Sigmoid are."""
+    return bool(np.abs(value[0][0]) <= 1) if len(value) == value[0].size == 1 else len(value) > 1 and value.scale <= 1
 
 
 def _exact(value: np.ndarray) -> Real:
@@ -204,7 +234,7 @@ def _room(rows: Sequence[np.ndarray]) -> np.ndarray:
     return np.where(np.isnan(rows[0]), np.nan, room) if rows[0].dtype.kind == "f" else room
 
 
-def unsure(fn: str, values: Sequence[Rows], maps: Sequence[Map | None]) -> Any:
+def unsure(fn: str, values: Sequence[Sequence[np.ndarray]], maps: Sequence[Map | None]) -> Any:
     """Where a jump, a pole or the end of a domain is no farther than a few rooms of the operands."""
     record = function(fn)
     poles = record.slope is not None and record.slope.pole is not nowhere
