@@ -60,14 +60,14 @@ def rows(group: Group) -> tuple[list[tables.Row], float]:
     elif kind == "cases":
         made = tables.case_rows()
     elif name in architectures.ARCHITECTURES:
-        made = list(tables.architecture_rows(name))
+        made = list(tables.rows_of(tables.architecture_pairs(name)))
     elif name in nets.NETS:
-        made = list(tables.net_rows(name))
+        made = list(tables.rows_of(tables.net_pairs(name)))
     elif name.startswith("keras "):
-        made = list(tables.keras_rows(name.removeprefix("keras ")))
+        made = list(tables.rows_of(tables.keras_pairs(name.removeprefix("keras "))))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            made = list(tables.family_rows(name, Path(folder)))
+            made = list(tables.rows_of(tables.exported_pairs(name, Path(folder))))
     return made, time.monotonic() - started
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
 from graphcheck import Verdict, compare
+from graphcheck.cli import main
 from graphcheck.errors import UsageError
 from graphcheck.patches.preparing import analyze_json
 
@@ -116,9 +119,9 @@ def sizes(text: str) -> list[dict[str, object]]:
 
 
 def test_analyze_says_what_a_model_does_with_its_batch() -> None:
-    assert sizes(SUM) == [{"symbol": "N", "rows": True, "mixed": None, "breakpoints": [], "declared": []}]
+    assert sizes(SUM) == [{"symbol": "N", "rows": True, "mixed": None, "bakes": None, "breakpoints": [], "declared": []}]
     mixed = {"output": "y", "node": "Softmax(y)", "reason": "it works along this dim"}
-    assert sizes(ALONG) == [{"symbol": "N", "rows": False, "mixed": mixed, "breakpoints": [], "declared": []}]
+    assert sizes(ALONG) == [{"symbol": "N", "rows": False, "mixed": mixed, "bakes": None, "breakpoints": [], "declared": []}]
     (found,) = sizes(SWITCH)
     assert found["breakpoints"] == [{"size": 4, "node": "LessOrEqual(few)"}, {"size": 5, "node": "LessOrEqual(few)"}]
 
@@ -128,8 +131,34 @@ def test_analyze_says_where_an_output_is_not_as_it_is_declared() -> None:
     (found,) = sizes(baked)
     reason = "axis 0 is declared N and has one size, axis 1 has 2 N"
     assert (found["rows"], found["declared"]) == (True, [{"output": "y", "reason": reason}])
+    assert found["bakes"] == {"node": "Reshape(y)", "reason": "Reshape to [1, -1, 2]"}
+    behind = baked.replace("y = Reshape(x, s)", "r = Reshape(x, s)\n y = Relu(r)")  # the node before it is named
+    assert sizes(behind)[0]["bakes"] == {"node": "Reshape(r)", "reason": "Reshape to [1, -1, 2]"}
     (found,) = sizes(baked.replace("[1,-1,2]", "[2,2,2]"))
-    assert found["rows"] is False
+    assert (found["rows"], found["bakes"]) == (False, {"node": "Reshape(y)", "reason": "Reshape to [2, 2, 2]"})
+    (found,) = sizes(baked.replace("[1,-1,2]", "[-1,2,2]"))
+    assert (found["rows"], found["bakes"], found["declared"]) == (True, None, [])
+
+
+def test_a_constant_of_one_batch_is_baked_in() -> None:
+    (found,) = sizes(HEAD + "g (float[N,3] x) => (float[N,3] y) <float[2,1] k = {1, 2}> { y = Mul(x, k) }")
+    assert found["bakes"] == {"node": "Mul(y)", "reason": "an operand has one size along this dim"}
+
+
+def test_analyze_prints_each_answer_in_few_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    baked = "g (float[N,4] x) => (float[N,2,2] y) { s = Constant<value_ints=[%s]>()\n y = Reshape(x, s) }"
+    for text, lines in (
+        (SUM, ["N: rows: every row by itself"]),
+        (ALONG, ["N: mixes rows at Softmax(y) (it works along this dim)"]),
+        (SWITCH, ["N: mixes rows at Mul(y) (it computes with a size)", "N: changes its form at sizes 4, 5 (LessOrEqual(few))"]),
+        (HEAD + baked % "2,2,2", ["N: bakes the size in at Reshape(y) (Reshape to [2, 2, 2])"]),
+        (HEAD + baked % "1,-1,2", ["N: bakes the size in at Reshape(y) (Reshape to [1, -1, 2])",
+                                   "output y: axis 0 is declared N and has one size, axis 1 has 2 N"]),
+    ):  # fmt: skip
+        onnx.save(model(text), tmp_path / "m.onnx")
+        assert main(["analyze", str(tmp_path / "m.onnx")]) == 0
+        told = capsys.readouterr().out.splitlines()
+        assert [line.strip() for line in told if line.startswith(("  N: ", "  output y: "))] == lines
 
 
 def test_analyze_of_a_model_whose_sizes_are_all_known_has_none() -> None:
@@ -143,9 +172,10 @@ FREE = HEAD + "g (float[N,4] x) => (float[N,2,2] y) { s = Constant<value_ints=[%
 def test_a_model_for_one_image_and_a_copy_for_many_are_the_same_row_by_row() -> None:
     result = compare(model(ONE), model(FREE % "-1,2,2"), run=False, every=["batch"])
     assert (result.verdict, result.evidence["proof"]["row_by_row"]) == (Verdict.PROVED, ["N"])
-    assert result.reason.endswith("; B does so row by row, for every size of N")
+    assert "for every batch size, row by row, and every input of shape x=1x4" in result.reason
+    assert result.reason.endswith("; B gives for each row what A gives for it")
     result = compare(model(FREE % "0,2,-1"), model(ONE), run=False)
-    assert result.reason.endswith("; A does so row by row, for every size of N")
+    assert result.reason.endswith("; A gives for each row what B gives for it")
 
 
 def test_a_copy_that_puts_all_rows_into_one_is_not_row_by_row() -> None:
@@ -153,6 +183,7 @@ def test_a_copy_that_puts_all_rows_into_one_is_not_row_by_row() -> None:
     limit = result.evidence["proof"]["limits"]["N"]
     assert (result.verdict, result.evidence["proof"]["row_by_row"]) == (Verdict.PROVED, [])
     assert limit["reason"] == "output y: it has no axis of one element for each row"
+    assert result.reason.endswith(f"; B is not shown to do so row by row at other sizes of N: {limit['reason']}")
 
 
 def test_a_copy_that_mixes_its_rows_is_only_the_same_at_one() -> None:
@@ -245,4 +276,27 @@ def test_the_report_says_at_which_sizes_a_proof_holds() -> None:
     page = reporting.render([compare(model(ALONG), model(TURNED), run=False).to_json()])
     assert "<code>N</code> at 1, 2, 3 alone: Softmax(y) of A: it works along this dim" in page
     page = reporting.render([compare(model(ONE), model(FREE % "-1,2,2"), run=False).to_json()])
-    assert "Row by row, for every size of <code>N</code>" in page
+    assert "For every size of <code>N</code>, row by row" in page
+
+
+def rounded(body: str) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """A product that is scaled behind, and one by weights that were scaled, and rounded, before, with ``body`` behind it."""
+    weights = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    a = model(HEAD + "g (float[N,3] x) => (float[N,4] y) <float s = {0.3711}> { m = MatMul(x, w)\n y = Mul(m, s) }")
+    asks = "m = MatMul(x, w)\n n = Shape<end=1>(x)\n"
+    b = model(HEAD + f"g (float[N,3] x) => (float[N,4] y) <int64[1] k = {{4}}> {{ {asks} {body} }}")
+    for each, array in ((a, weights), (b, weights * np.float32(0.3711))):
+        each.graph.initializer.append(onnx.numpy_helper.from_array(array, "w"))
+    return a, b
+
+
+def test_a_difference_beyond_a_breakpoint_is_shown_where_constants_were_rounded_anew() -> None:
+    """The proof with constants replaced holds at batch 2 alone; nothing looked for an input at batch 5: undecided."""
+    result = compare(*rounded("few = LessOrEqual(n, k)\n f = Cast<to=1>(few)\n y = Mul(m, f)"), graphs=False)
+    assert result.verdict is Verdict.DIFFERENT, result.reason
+    assert result.reason.endswith("; that is at x=5x3, where LessOrEqual(few) changes")
+    witness = result.evidence["witness"]
+    assert witness is not None and result.evidence["divergence"] is not None
+    assert compare(*rounded("y = Identity(m)"), run=False, every=["batch"]).verdict is Verdict.WITHIN_ROUNDING
+    same = "few = Min(n, k)\n z = Sub(few, few)\n f = Cast<to=1>(z)\n y = Add(m, f)"  # it changes at 4, and differs nowhere
+    assert compare(*rounded(same), run=False, graphs=False).verdict is Verdict.WITHIN_ROUNDING

@@ -366,7 +366,7 @@ REPORTS = {
     ),
     "22 a batch made free": Report(
         "insightface#1593", lambda: (_batched("1", [1, -1, 2]), _batched("N", [-1, 16, 2])), Verdict.PROVED,
-        ("B does so row by row, for every size of N",),
+        ("for every batch size, row by row, and", "; B gives for each row what A gives for it"),
     ),
     "22 a batch made free, all rows in one": Report(
         "insightface#1593", lambda: (_batched("1", [1, -1, 2]), _batched("N", [1, -1, 2])), Verdict.UNDECIDED,

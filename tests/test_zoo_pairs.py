@@ -26,7 +26,7 @@ def assert_equal(rows: Iterable[tables.Row]) -> None:
 
 @pytest.mark.parametrize("name", nets.NETS)
 def test_a_net_equals_what_optimizers_make_of_it(name: str) -> None:
-    assert_equal(tables.net_rows(name))
+    assert_equal(tables.rows_of(tables.net_pairs(name)))
 
 
 @pytest.mark.torch

@@ -49,13 +49,18 @@ def show_analysis(terminal: Terminal, result: dict[str, Any]) -> None:
 
 def _show_size(terminal: Terminal, size: dict[str, Any]) -> None:
     """What a model does with one of its free sizes."""
-    mixed = size["mixed"]
-    at = f" ({short(mixed['node'])})" if mixed is not None and mixed["node"] else ""
-    told = "every row by itself" if mixed is None else f"{safe(mixed['reason'])}{at}"
-    terminal.say(f"  {short(size['symbol'])}: {told}", "dim" if mixed is None else "yellow")
-    if breaks := size["breakpoints"]:
+    name, mixed, bakes, breaks = short(size["symbol"]), size["mixed"], size["bakes"], size["breakpoints"]
+    if bakes is not None:
+        terminal.say(f"  {name}: bakes the size in at {short(bakes['node'])} ({safe(bakes['reason'])})", "yellow")
+    elif mixed is not None:
+        at = f" at {short(mixed['node'])}" if mixed["node"] else ""
+        terminal.say(f"  {name}: mixes rows{at} ({safe(mixed['reason'])})", "yellow")
+    else:
+        terminal.say(f"  {name}: rows: every row by itself", "dim")
+    if breaks:
         nodes = ", ".join(dict.fromkeys(short(row["node"]) for row in breaks))
-        terminal.say(f"  {short(size['symbol'])}: changes at {', '.join(str(row['size']) for row in breaks)} ({nodes})", "yellow")
+        numbers = ", ".join(str(row["size"]) for row in breaks)
+        terminal.say(f"  {name}: changes its form at sizes {numbers} ({nodes})", "yellow")
     for row in size["declared"]:
         terminal.say(f"  output {short(row['output'])}: {safe(row['reason'])}", "yellow")
 

@@ -53,7 +53,7 @@ def analyze_json(model: ir.Model, seen: Analyzed | None = None) -> dict[str, Any
     analysis = seen.analysis
     return {
         "schema": SCHEMA,
-        "model": {**model_.summary(model), "sizes": sizes(seen.model, seen.runs[0].tracer.sizings)},
+        "model": {**model_.summary(model), "sizes": sizes(seen.model, seen.runs[0].tracer.sizings, seen.runs[0].values)},
         "patch_embeddings": [site.to_json() for site in analysis.sites],
         "refusals": [refusal.to_json() for refusal in analysis.refusals],
     }

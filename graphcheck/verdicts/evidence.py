@@ -150,6 +150,7 @@ class Evidence:
         witness: Where the graphs part, and the input that shows it.
         precision: The same with allowed roundings erased besides.
         rounding: The proofs with constants replaced.
+        breakpoints: Where the graphs part at a size at which one of them changes, and the input that shows it.
         inputs: The attempts once the graphs are evaluated from their inputs; None unless they agree at the first sizes.
         digests: Of the model files, where the graphs are asked for.
         alignment: The tensors that both graphs have.
@@ -169,6 +170,7 @@ class Evidence:
     witness: Parting | None = None
     precision: Precision | None = None
     rounding: Substitutions | None = None
+    breakpoints: Parting | None = None
     inputs: Attempts | None = None
     digests: tuple[concurrent.futures.Future[str | None], ...] = ()
     alignment: Alignment | None = None
@@ -241,14 +243,19 @@ class Evidence:
         return list(self._rounded.constants) if self._rounded is not None else []
 
     @property
+    def parting(self) -> Parting | None:
+        """Where the graphs part, at the sizes of which the verdict speaks."""
+        return self.breakpoints or self.witness
+
+    @property
     def deviations(self) -> tuple[Deviation, ...]:
         """Of each output in float64, on the input that told most."""
-        return self.witness.deviations if self.witness is not None else ()
+        return self.parting.deviations if self.parting is not None else ()
 
     @property
     def divergence(self) -> Divergence | None:
         """Where the graphs part first."""
-        return self.witness.divergence if self.witness is not None else None
+        return self.parting.divergence if self.parting is not None else None
 
     @property
     def known(self) -> str:
@@ -273,7 +280,7 @@ class Evidence:
             "proof": record.proof(self.attempts, case.sizes, self.constants, error, self.steps) if shown else None,
             "precision": self.precision and self.precision.to_json(),
             "divergence": self.divergence and self.divergence.to_json(),
-            "witness": self.witness and self.witness.witness,
+            "witness": self.parting and self.parting.witness,
             "reduced": self.reduced,
             "graphs": record.drawn(case.models, first) if case.options.graphs else None,
             "alignment": self.alignment.nodes() if self.alignment is not None and case.options.partners else [],

@@ -87,7 +87,7 @@ def _contrary(case: Case, evidence: Evidence) -> str | None:
     """What onnxruntime's outputs say against an open verdict, and why it is open all the same."""
     if case.unfit:
         return None
-    parting = evidence.witness
+    parting = evidence.parting
     pair = parting.attempt.pair if parting is not None else None
     roots = [] if pair is None else [c for row in case.sizes.roots(pair) for c in row]
     verbs = [] if pair is None else [pair.terms.terms[c].verb for c in pair.terms.order(roots)]
@@ -101,7 +101,7 @@ def _complete(case: Case, evidence: Evidence, verdict: Verdict) -> None:
     """Add what is told whatever the verdict: the tensors that both graphs have, the curve, why a proof
     holds, the two small models."""
     traced = [a.pair for a in evidence.attempts if a.pair is not None]
-    alignment = evidence.witness.alignment if evidence.witness is not None else None
+    alignment = evidence.parting.alignment if evidence.parting is not None else None
     if alignment is None and traced and case.options.partners:
         alignment = Alignment(*case.models, traced[-1])
     evidence.alignment = alignment
@@ -121,7 +121,7 @@ def _complete(case: Case, evidence: Evidence, verdict: Verdict) -> None:
 
 def _reduced(case: Case, evidence: Evidence, verdict: Verdict, folder: Path) -> dict[str, object]:
     """The two small models around the first divergence, written and compared; or why there are none."""
-    parting = evidence.witness
+    parting = evidence.parting
     if verdict in (Verdict.IDENTICAL, Verdict.PROVED):
         return reduction.none("the graphs do not part")
     if parting is None:

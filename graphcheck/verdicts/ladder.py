@@ -14,7 +14,7 @@ from graphcheck.parting.budget import work
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged
-from graphcheck.verdicts.rungs import inputs, interface, precision, proof, rounding, structure, witness
+from graphcheck.verdicts.rungs import breakpoints, inputs, interface, precision, proof, rounding, structure, witness
 
 _LARGE = 5e7  # work (see graphcheck/parting/budget.py) of evaluating both graphs once, most of a second
 
@@ -63,6 +63,7 @@ LADDER = (
     Rung("witness", "looking for an input that shows a difference", witness.look),
     Rung("rounding", "replacing re-rounded constants", rounding.look, early=agree_and_are_large),
     Rung("parts", "proving by parts of windows", proof.parts, unless=plainly_apart, early=agree_and_are_large),
+    Rung("breakpoints", "looking for a difference where a graph changes", breakpoints.look),
     Rung("inputs", "evaluating both from the inputs", inputs.look),
 )
 

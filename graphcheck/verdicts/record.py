@@ -42,12 +42,22 @@ def proved(attempts: Sequence[Attempt], sizes: Sizes) -> str:
     shapes = _shapes(attempts, sizes) + _at_samples(attempts, sizes)
     probability = error_probability(attempts)
     how = f"with an error probability of at most {probability:.1e}" if tiers(attempts) else "by congruence alone"
-    every = "".join(f"every {size_of(sizes, name)}{_end(attempts, sizes, name)} and " for name in sizes.free.every(attempts))
-    alone = "".join(
-        f"; {'AB'[sizes.free.alone[name][0]]} does so row by row, for every size of {words.short(name)}"
-        for name in sizes.free.row_by_row(attempts)
-    )
-    return f"the same function in exact arithmetic, for {every}every input of shape {shapes}, {how}{alone}"
+    claims = [f"every {size_of(sizes, name)}{_end(attempts, sizes, name)}" for name in sizes.free.every(attempts)]
+    claims += [f"every {size_of(sizes, name)}, row by row," for name in sizes.free.row_by_row(attempts)]
+    claim = " and ".join([*claims, "every input"])
+    return f"the same function in exact arithmetic, for {claim} of shape {shapes}, {how}{_alone(attempts, sizes)}"
+
+
+def _alone(attempts: Sequence[Attempt], sizes: Sizes) -> str:
+    """What a model that has a size free gives for each row of it, where the other one takes one row."""
+    kept, limits, told = sizes.free.row_by_row(attempts), sizes.free.limits(attempts), ""
+    for name, (side, _) in sizes.free.alone.items():
+        if name in kept:
+            told += f"; {'AB'[side]} gives for each row what {'BA'[side]} gives for it"
+        elif not sizes.options.every:  # else it is told what that asks for
+            sizes_of = f"other sizes of {words.short(name)}: {limits[name]['reason']}"
+            told += f"; {'AB'[side]} is not shown to do so row by row at {sizes_of}"
+    return told
 
 
 def _end(attempts: Sequence[Attempt], sizes: Sizes, name: str) -> str:

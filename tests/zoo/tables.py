@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +124,16 @@ def case_rows() -> list[Row]:
 
 # -- pairs ---------------------------------------------------------------------------------------------------------
 
+Pair = tuple[str, Model, Model]  # what stands on both sides, and both
 
-def optimizer_rows(label: str, model: Model) -> Iterator[Row]:
+
+def rows_of(pairs: Iterable[Pair | Row]) -> Iterator[Row]:
+    """Each pair compared; what could not be made is a row already."""
+    for pair in pairs:
+        yield pair if isinstance(pair, Row) else row(*pair)
+
+
+def optimizer_pairs(label: str, model: Model) -> Iterator[Pair | Row]:
     """A model before and after each optimizer."""
     proto = as_proto(model)
     for name in OPTIMIZERS:
@@ -134,55 +142,59 @@ def optimizer_rows(label: str, model: Model) -> Iterator[Row]:
         except Exception as error:  # an optimizer that fails is listed, not compared
             yield Row(f"{label} ~ {name}", "optimizer fails", f"{type(error).__name__}: {error}", 0.0)
             continue
-        yield row(f"{label} ~ {name}", proto, optimized)
+        yield f"{label} ~ {name}", proto, optimized
 
 
-def architecture_rows(name: str) -> Iterator[Row]:
+def architecture_pairs(name: str, batches: Sequence[bool] = (False, True)) -> Iterator[Pair | Row]:
     """Both torch exporters, static and dynamic batch, several opsets, and each optimizer."""
     made: dict[tuple[str, bool], onnx.ModelProto] = {}
     for exporter in ("torchscript", "dynamo"):
-        for batch in (False, True) if name != "qwen2-vl vision" else (False,):
+        for batch in batches if name != "qwen2-vl vision" else (False,):
             try:
                 made[exporter, batch] = architectures.export(name, exporter, batch)
             except Exception as error:  # exporters raise anything
                 text = str(error).splitlines()[0] if str(error) else ""
                 yield Row(f"{name} {exporter}", "exporter fails", f"{type(error).__name__}: {text}", 0.0)
-    for batch in (False, True):
+    for batch in batches:
         if ("torchscript", batch) in made and ("dynamo", batch) in made:
             label = f"{name} torchscript ~ dynamo, {'dynamic' if batch else 'static'}"
-            yield row(label, *architectures.across(name, batch))
+            yield label, *architectures.across(name, batch)
     if ("torchscript", False) in made:
         for opset in (11, 13, 16, 20):
             other = architectures.export(name, "torchscript", opset=opset)
-            yield row(f"{name} torchscript opset 18 ~ {opset}", made["torchscript", False], other)
+            yield f"{name} torchscript opset 18 ~ {opset}", made["torchscript", False], other
     for (exporter, batch), model in made.items():
-        yield from optimizer_rows(f"{name} {exporter} {'dynamic' if batch else 'static'}", model)
+        yield from optimizer_pairs(f"{name} {exporter} {'dynamic' if batch else 'static'}", model)
 
 
-def keras_rows(name: str) -> Iterator[Row]:
+def keras_pairs(name: str) -> Iterator[Pair | Row]:
     """A Keras model by tf2onnx at several opsets, and each optimizer."""
     model = keras_nets.export(name)
     for opset in (13, 15):
-        yield row(f"keras {name} opset 18 ~ {opset}", model, keras_nets.export(name, opset))
-    yield from optimizer_rows(f"keras {name}", model)
+        yield f"keras {name} opset 18 ~ {opset}", model, keras_nets.export(name, opset)
+    yield from optimizer_pairs(f"keras {name}", model)
 
 
-def net_rows(name: str) -> Iterator[Row]:
+def net_pairs(name: str) -> Iterator[Pair | Row]:
     """A hand-written net before and after each optimizer."""
-    yield from optimizer_rows(name, nets.net(name))
+    yield from optimizer_pairs(name, nets.net(name))
 
 
-def family_rows(family: str, folder: Path) -> Iterator[Row]:
-    """A family of the catalogue: each member against an earlier one that equals it, and against its optimized self."""
+def family_pairs(models: Mapping[str, Model], equals: Mapping[str, Sequence[str]]) -> Iterator[Pair | Row]:
+    """Members of a family of the catalogue: each against an earlier one that ``equals`` it, and against its optimized self."""
+    done: set[str] = set()
+    for name, model in models.items():
+        partner = next((p for p in equals[name] if p in models and p in done), None)
+        if partner is not None:
+            yield f"{partner} ~ {name}", models[partner], model
+        done.add(name)
+        yield from optimizer_pairs(name, model)
+
+
+def exported_pairs(family: str, folder: Path) -> Iterator[Pair | Row]:
+    """A family of the catalogue, exported into a folder."""
     from graphcheck import exporting
 
     models = exporting.export([family], folder).models
     files = {m.variant.name: folder / m.file for m in models}
-    done: set[str] = set()
-    for model in models:
-        name = model.variant.name
-        partner = next((p for p in model.variant.known_equal if p in files and p in done), None)
-        if partner is not None:
-            yield row(f"{partner} ~ {name}", files[partner], files[name])
-        done.add(name)
-        yield from optimizer_rows(name, files[name])
+    yield from family_pairs(files, {m.variant.name: m.variant.known_equal for m in models})

@@ -56,6 +56,9 @@ Kind = Fixed | Rows | Sized | Mixed
 FIXED = Fixed()
 
 
+BAKES = "it bakes the size in"  # how a reason begins where a node fits one size alone
+
+
 class Mix(Exception):
     """The output is mixed; the text is the reason."""
 
@@ -183,7 +186,7 @@ def aligned(see: Seen, among: Sequence[int] | None = None, but: int = 0) -> Rows
     for i in there:
         shape = see.shape(i)
         if not isinstance(see.kinds[i], Rows) and -found.axis <= len(shape) and shape[found.axis] != 1:
-            raise Mix("an operand has one size along this dim")
+            raise Mix(f"{BAKES}: an operand has one size along this dim")
     return found
 
 
@@ -336,7 +339,7 @@ def _filled(total: Form, to: Sequence[Form]) -> Sequence[Form]:
         raise Mix("the new shape is not known for every size")
     if (-1, 0) not in to:
         if known != total:
-            raise Mix(f"it bakes the size in: its shape is [{', '.join(map(text, to))}]")
+            raise Mix(f"{BAKES}: its shape is [{', '.join(map(text, to))}]")
         return to
     count = total[1] // known[1] if known[1] else total[1] // known[0]
     if count * (known[1] or known[0]) != total[1]:
@@ -462,7 +465,7 @@ def expanded(see: Seen) -> Kind:
     for j, (have, want) in enumerate(zip(dims, to, strict=True)):
         if have[1]:
             if want not in ((1, 0), have):
-                raise Mix("its shape does not fit this dim for every size")
+                raise Mix(f"{BAKES}: its shape does not fit this dim for every size")
         elif want[1]:
             if have != (1, 0) or want[0] or want[1] < 0 or found is not None:
                 raise Mix("it makes an axis of this dim beside another, or of what has one size")
@@ -536,7 +539,7 @@ def quantized(see: Seen) -> Kind:
     see.fixed(0)
     kind = see.rows()
     if math.prod(see.shape(1)) > 1 and (len(see.shape(1)) > 1 or see.axis(default=1) == kind.axis):
-        raise Mix("its scale has one size along this dim")
+        raise Mix(f"{BAKES}: its scale has one size along this dim")
     return kind
 
 
@@ -566,7 +569,7 @@ def _product(left: Sequence[int], right: Sequence[int], of_left: Kind | None, of
     if place < -2:
         for shape, kind, one in ((left, of_left, one_a), (right, of_right, one_b)):
             if not isinstance(kind, Rows) and not one and -place <= len(shape) and shape[place] != 1:
-                raise Mix("an operand has one size along this dim")
+                raise Mix(f"{BAKES}: an operand has one size along this dim")
     rank = max(len(left), len(right), 2) - one_a - one_b
     if place < -2:
         axis = rank + place + one_a + one_b
@@ -597,7 +600,7 @@ def einsum(see: Seen) -> Kind:
         raise Mix("this dim stands on different axes of its operands")
     letter = letters.pop()
     if any(letter in names for names, kind in zip(left.split(","), see.kinds, strict=True) if not isinstance(kind, Rows)):
-        raise Mix("an operand has one size along this dim")
+        raise Mix(f"{BAKES}: an operand has one size along this dim")
     if right.count(letter) != 1:
         raise Mix("it sums over this dim")
     return Rows(right.index(letter), *kinds.pop())
@@ -655,7 +658,7 @@ def scaled_product(b: int, columns: Sequence[int] = ()) -> Rule:
             if i in (0, b) or kind is None or math.prod(see.shape(i)) == 1:
                 continue
             if i not in columns or len(see.shape(i)) > 1 or made.axis == see.rank() - 1:
-                raise Mix("its scale has one size along this dim")
+                raise Mix(f"{BAKES}: its scale has one size along this dim")
         return made
 
     return rule
@@ -673,7 +676,7 @@ def skipped(see: Seen) -> Kind:
     """com.microsoft's SkipLayerNormalization: x, and a skip of the same rows, or one for all rows of three axes."""
     found: Rows = off(lambda _: (-1,))(see)  # type: ignore[assignment]
     if not isinstance(see.kind(1), Rows) and (found.axis or see.rank() != 3):
-        raise Mix("its skip has one size along this dim")
+        raise Mix(f"{BAKES}: its skip has one size along this dim")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -123,15 +124,17 @@ class Sizes:
                 yield chosen
                 if axis != 0 and self.admits(0, chosen, None):
                     break
-        for symbol, size in self.free.beyond(found):
-            try:
-                chosen = interface.shapes(self.interface, self.options.shapes, {symbol: size})
-            except UsageError:
-                continue
+        for chosen in self.edges(found):
             if chosen not in seen:
                 seen.append(chosen)
                 self._edges.append(chosen)
                 yield chosen
+
+    def edges(self, found: Sequence[Attempt]) -> Iterator[dict[str, tuple[int, ...]]]:
+        """Input shapes on both sides of each breakpoint that the attempts show; ``found`` may grow meanwhile."""
+        for symbol, size in self.free.beyond(found):
+            with contextlib.suppress(UsageError):
+                yield interface.shapes(self.interface, self.options.shapes, {symbol: size})
 
     def discrete(self) -> list[interface.PortPair]:
         """Integer and boolean inputs."""
@@ -157,16 +160,16 @@ class Sizes:
             say(f"at {words.shapes(chosen)}")
             if not places:  # what both refuse is no size of these models, nor a breakpoint that one does
                 none = ("a", "b", "both") if chosen in self._edges else ("both",)
-                found += (a for a in self._traced_at(chosen) if not (a.refused in none and (number or a.sample)))
+                found += (a for a in self.traced_at(chosen) if not (a.refused in none and (number or a.sample)))
                 places = [i for i, attempt in enumerate(found) if attempt.shapes == chosen]
             for i in places:
                 for tool in tools if i >= len(known) else tools[-1:]:
-                    found[i] = self._step(found[i], tool, [*found[:i], *found[i + 1 :]], sparing)
+                    found[i] = self.step(found[i], tool, [*found[:i], *found[i + 1 :]], sparing)
             if any(not found[i].proved or self.unequal_shapes(found[i]) for i in places):
                 break
         return tuple(found)
 
-    def _step(self, attempt: Attempt, tool: str, others: Sequence[Attempt], sparing: Callable[[], bool]) -> Attempt:
+    def step(self, attempt: Attempt, tool: str, others: Sequence[Attempt], sparing: Callable[[], bool]) -> Attempt:
         """The attempt after one step more; ``others`` have their shares of the error probability."""
         if attempt.proved or attempt.prover is None or (attempt.stopped is not None and tool != "inputs"):
             return attempt
@@ -179,7 +182,7 @@ class Sizes:
             return dataclasses.replace(attempt, stopped=error)
         return dataclasses.replace(attempt, proved=proved)
 
-    def _traced_at(self, chosen: dict[str, tuple[int, ...]]) -> list[Attempt]:
+    def traced_at(self, chosen: dict[str, tuple[int, ...]]) -> list[Attempt]:
         """For all values of the inputs; where integer inputs steer the graph, at several samples of those."""
         first = self.attempt(chosen)
         if first.pair is not None or not self.discrete():

@@ -39,18 +39,18 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
     first = parting = Parting(evidence.open[0])
     try:
         for attempt in evidence.open:
-            parting = dataclasses.replace(_located(case, attempt), deviations=parting.deviations)
+            parting = dataclasses.replace(parted(case, attempt), deviations=parting.deviations)
             first = parting if attempt is first.attempt else first
-            judged, parting = _judge(case, evidence, parting)
+            judged, parting = judged_at(case, evidence, parting, Budget(witness.SEARCH))
             if judged is not None:
-                return _sized(evidence, attempt, judged)
+                return sized(evidence, attempt, judged)
         parting = dataclasses.replace(first, deviations=parting.deviations)
     finally:
         evidence.witness = parting
     return None
 
 
-def _sized(evidence: Evidence, attempt: Attempt, judged: Judged) -> Judged:
+def sized(evidence: Evidence, attempt: Attempt, judged: Judged) -> Judged:
     """The same, with the sizes where they are not those at which the graphs are the same."""
     same = next((a for a in evidence.attempts if a.proved and a.shapes != attempt.shapes), None)
     if judged[0] is not Verdict.DIFFERENT or same is None:
@@ -59,7 +59,7 @@ def _sized(evidence: Evidence, attempt: Attempt, judged: Judged) -> Judged:
     return judged[0], f"{judged[1]}; that is at {at}, and at {elsewhere} both are the same function"
 
 
-def _located(case: Case, attempt: Attempt) -> Parting:
+def parted(case: Case, attempt: Attempt) -> Parting:
     """Where the graphs part, if they could be traced."""
     if attempt.pair is None or attempt.prover is None:
         concrete = case.sizes.concrete(attempt.shapes, attempt.sample)
@@ -89,7 +89,7 @@ def beyond_rounding(case: Case, parting: Parting, pair: Pair | None = None, show
     return parting
 
 
-def _judge(case: Case, evidence: Evidence, parting: Parting) -> tuple[Judged | None, Parting]:
+def judged_at(case: Case, evidence: Evidence, parting: Parting, budget: Budget) -> tuple[Judged | None, Parting]:
     """What one attempt says of a difference, or that nothing can be said of it; None to go on."""
     attempt = parting.attempt
     if attempt.pair is None or attempt.prover is None:
@@ -101,7 +101,7 @@ def _judge(case: Case, evidence: Evidence, parting: Parting) -> tuple[Judged | N
         traced = f"output {name!r} has shape {list(x.shape)} in A and {list(y.shape)} in B at {words.shapes(attempt.shapes)}"
         sentence = f"{traced}, by the operators' definitions"
         return _refusal(case, parting) or (unequal_shapes(case, evidence, attempt, sentence), parting)
-    return _search(case, attempt.pair, attempt.prover, parting)
+    return _search(case, attempt.pair, attempt.prover, parting, budget)
 
 
 def _layout(case: Case, pair: Pair, prover: Prover, attempt: Attempt) -> str | None:
@@ -133,13 +133,15 @@ def _refusal(case: Case, parting: Parting) -> tuple[Judged, Parting] | None:
     return (Verdict.DIFFERENT, shown.reason + defined), dataclasses.replace(parting, witness=shown.to_json())
 
 
-def _search(case: Case, pair: Pair, prover: Prover, parting: Parting) -> tuple[Judged | None, Parting]:
+def _search(
+    case: Case, pair: Pair, prover: Prover, parting: Parting, budget: Budget
+) -> tuple[Judged | None, Parting]:
     """``different`` with a witness, which is saved, ``undecided`` where the time is up; with the most telling deviations."""
     options, shapes, sample = case.options, parting.attempt.shapes, parting.attempt.sample
     opened = prover.open_pairs()
     spec = inputs.InputSpec(options.seed, ranges=options.range_rows())
     given = None if case.given is None else case.given()
-    budget, spells = Budget(witness.SEARCH), pair.algebra.spelling
+    spells = pair.algebra.spelling
     try:
         pair = case.sizes.build(shapes, sample, spells=True) if spells else pair
         roots = [case.sizes.roots(pair)[i] for i in opened]
