@@ -1,25 +1,38 @@
-"""The zoo's script calls wrong what is wrong, and then exits with 1: a table that cannot fail shows nothing."""
+"""The scripts of the zoo call wrong what is wrong, and then exit with 1: a table that cannot fail shows nothing."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
+import onnx
 import pytest
 
 from tests.zoo.tables import Row
 
 
-@pytest.fixture(scope="module")
-def zoo() -> ModuleType:
-    path = Path(__file__).parent.parent / "benchmarks" / "zoo.py"
-    spec = importlib.util.spec_from_file_location("zoo_script", path)
+def script(name: str) -> ModuleType:
+    path = Path(__file__).parent.parent / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_script", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def zoo() -> ModuleType:
+    return script("zoo")
+
+
+@pytest.fixture(scope="module")
+def batches() -> ModuleType:
+    return script("batches")
 
 
 @pytest.mark.parametrize(
@@ -82,3 +95,36 @@ def test_the_script_proves_a_net_and_saves_the_table(
     assert zoo.main(["pairs", "functions", "--jobs", "1"]) == 1
     monkeypatch.setattr(zoo, "rows", lambda group: ([], 0.0))
     assert zoo.main(["pairs", "functions", "--jobs", "1"]) == 1
+
+
+HEAD = '<ir_version: 10, opset_import: ["": 21]> g (float[N,3] x) => (float[N,3] y) '
+ROWS = f"{HEAD}{{ y = Add(x, x) }}", f"{HEAD}<float two = {{2}}> {{ y = Mul(x, two) }}"
+MIXED = (f"{HEAD}{{ t = Transpose<perm = [1, 0]>(x)\n s = Softmax<axis = 1>(t)\n y = Transpose<perm = [1, 0]>(s) }}",
+         f"{HEAD}{{ y = Softmax<axis = 0>(x) }}")  # fmt: skip
+
+
+@pytest.mark.parametrize(("mixed", "code"), [(0, 0), (1, 0), (2, 1), (20, 1)])
+def test_the_share_of_pairs_for_every_batch_size(
+    batches: ModuleType, mixed: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nineteen of twenty are 95 %; with none at all, nothing was shown. A pair whose batch is not free is left out."""
+    one, two = ([onnx.parser.parse_model(text) for text in pair] for pair in (ROWS, MIXED))
+    fixed = [onnx.parser.parse_model(text.replace("N,3", "2,3")) for text in MIXED]
+    found = {id(pair[0]): batches.looked("nets", "a ~ b", *pair) for pair in (one, two)}
+    assert [each.claim for each in found.values()] == ["every", "sampled"]
+    monkeypatch.setattr(batches, "looked", lambda group, name, a, b: dataclasses.replace(found[id(a)], name=name))
+    made = [("a ~ b", *one)] * (20 - mixed) + [("a ~ c", *two)] * mixed + [("static", *fixed)]
+    monkeypatch.setattr(batches, "pairs", lambda group, folder: iter([*made, Row("a ~ onnxsim", "optimizer fails", "", 0.0)]))
+    monkeypatch.setattr(batches, "groups", lambda words: ["nets"])
+    assert batches.main([]) == code
+    told = capsys.readouterr().out
+    assert f"Of 20 pairs that are proved, {20 - mixed} ({(20 - mixed) / 20:.1%}) are proved for every batch size." in told
+    assert told.count("- nets: a ~ c: sampled: N: Softmax(s) of A: it works along this dim") == mixed
+    assert "static" not in told and f"| nets | {20 - mixed} | 0 | {mixed} | 0 | 0 | 0 | 0 | 0 | 1 |" in told
+
+
+def test_the_pairs_are_those_of_families_architectures_and_nets(batches: ModuleType, tmp_path: Path) -> None:
+    groups = batches.groups([])
+    assert {"vit", "article-keras", "keras cnn", "attention", "swin"} <= set(groups) and "qwen2-vl vision" not in groups
+    assert batches.groups(["keras"]) == [name for name in groups if "keras" in name]
+    assert sum(not isinstance(pair, Row) for pair in batches.pairs("attention", tmp_path)) > 2
