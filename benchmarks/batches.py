@@ -2,10 +2,11 @@
 
     python benchmarks/batches.py [NAME ...] [--models FOLDER] [--save FILE]
 
-The pairs are those of the zoo (benchmarks/zoo.py) whose batch is free on at least one side, and besides each two exports of
-the catalogue that are one function: families, architectures by both torch exporters, Keras models, hand-written nets, each
-also beside what optimizers make of it. NAME keeps the groups whose name holds it. Models of the catalogue that lie in FOLDER
-are taken from there. Exit code 1 if a pair is ``different``, or if fewer than 95 % of those proved hold for every batch size.
+The pairs are those of the zoo (benchmarks/zoo.py) whose batch is free, on one side at least where the other has 1, and
+besides each two exports of the catalogue that are one function: families, architectures by both torch exporters, Keras
+models, hand-written nets, each also beside what optimizers make of it. NAME keeps the groups whose name holds it. Models of
+the catalogue that lie in FOLDER are taken from there. Exit code 1 if a pair is ``different``, or if fewer than 95 % of those
+proved hold for every batch size.
 """
 
 from __future__ import annotations
@@ -78,10 +79,15 @@ def _family(name: str, folder: Path) -> Iterator[tables.Pair | tables.Row]:
             yield f"{one.name} ~ {other.name}", files[one.name], files[other.name]
 
 
-def free(model: tables.Model) -> bool:
-    """Whether the leading axis of an input is free."""
+def free(a: tables.Model, b: tables.Model) -> bool:
+    """Whether the leading axis of an input is free in both models, or in one where the other has 1."""
+    return any(None in both and {*both} <= {None, 1} for both in zip(_leading(a), _leading(b), strict=False))
+
+
+def _leading(model: tables.Model) -> list[int | None]:
+    """The size of axis 0 of each input, None where it is free."""
     shapes = (declared_shape(value) for value in required_inputs(read(model)))
-    return any(shape and not isinstance(shape[0], int) for shape in shapes)
+    return [shape[0] if isinstance(shape[0], int) else None for shape in shapes if shape]
 
 
 def looked(group: str, name: str, a: tables.Model, b: tables.Model) -> Found:
@@ -95,7 +101,7 @@ def looked(group: str, name: str, a: tables.Model, b: tables.Model) -> Found:
         return Found(group, name, said, "", reason)
     reasons = "; ".join(f"{symbol}: {limit['reason']}" for symbol, limit in proof["limits"].items())
     claim = "every" if proof["every"] else "row by row" if proof["row_by_row"] else "sampled"
-    return Found(group, name, said, claim, reasons)
+    return Found(group, name, said, claim, reasons or claim)
 
 
 def report(found: Sequence[Found]) -> list[str]:
@@ -144,7 +150,7 @@ def main(arguments: list[str]) -> int:
             for pair in pairs(group, given.models or Path(made)):
                 if isinstance(pair, tables.Row):
                     found.append(Found(group, pair.name, pair.verdict, "", pair.reason))
-                elif free(pair[1]) or free(pair[2]):
+                elif free(*pair[1:]):
                     found.append(looked(group, *pair))
             held, proved = share(found[before:])
             print(f"{group}: {held} of {proved}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ _MOVES = "Transpose Concat Split Gather Slice Squeeze Unsqueeze Pad GatherElemen
 _ALONG = "ReduceSum ReduceMax ReduceMean Softmax CumSum TopK ArgMax LayerNormalization ArgMax LpNormalization"
 _STEPS = (
     "elementwise", "shaped", "moved", "reduced", "contracted", "arithmetic", "steered", "shaped", "moved", "elementwise",
-    "trapped",
+    "trapped", "layered",
 )  # fmt: skip
 
 
@@ -268,7 +268,7 @@ class Maker:
         axes = [axis for axis, size in enumerate(self.values[x].shape) if size == self.n] if x else []
         if not x or not axes:
             return
-        shape, axis, op = self.values[x].shape, int(self.any(axes)), self.any(["Pad", "Slice", "Reshape"])
+        shape, axis, op = self.values[x].shape, int(self.any(axes)), self.any(["Pad", "Shift", "Slice", "Reshape", "Turn"])
         end, along = self.constant([self.n]), self.constant([axis])
         if op == "Pad":
             pads = [0] * (2 * len(shape))
@@ -278,6 +278,18 @@ class Maker:
         elif op == "Slice":
             last = [self.constant([-self.n]), self.constant([2**31 - 1])]
             self.put(op, [x, *([self.constant([0]), end] if self.chance(0.5) else last), along])
+        elif op == "Shift":  # a Pad that cuts off at one end what it adds at the other, which onnx.reference does not take
+            by, out, rolled = self.any([1, -1]), f"s{len(self.nodes)}", [slice(None)] * len(shape)
+            pads = [by * (i == axis) - by * (i == axis + len(shape)) for i in range(2 * len(shape))]
+            self.nodes.append(helper.make_node("Pad", [x, self.constant(pads)], [out], name=f"n{len(self.nodes)}"))
+            rolled[axis] = slice(0, 1) if by > 0 else slice(-1, None)
+            self.values[out] = np.roll(self.values[x], by, axis)
+            self.values[out][tuple(rolled)] = 0
+        elif op == "Turn":  # the same sizes in another order, so that blocks of rows are cut
+            others = [int(d) for i, d in enumerate(shape) if i != axis]
+            self.rng.shuffle(others)
+            others.insert(int(self.rng.integers(len(shape))), -1)
+            self.put("Reshape", [x, self.constant(others)])
         else:
             rest = int(np.prod(shape)) // self.n
             parts = self.any([(-1, self.n), (-1, self.n * rest), (self.n, -1), (-1, 2), (-1, 2 * rest), (-1, rest, 1)])
@@ -337,6 +349,33 @@ class Maker:
             self.put(op, [x], kernel_shape=[1 + int(d > 1) for d in shape[2:]])
         elif op == "GlobalAveragePool" and rank in (3, 4):
             self.put(op, [x])
+
+    def layered(self) -> None:
+        """Layers that have the batch in one place: norms, recurrences, one-hot vectors, quantized tensors."""
+        op = self.any(["BatchNormalization", "InstanceNormalization", "OneHot", "LSTM", "GRU", "QuantizeLinear", "ConvTranspose"])
+        x = self.some("i" if op == "OneHot" else "f", 1)
+        if x is None:
+            return
+        shape, rank = self.values[x].shape, self.values[x].ndim
+        if op == "OneHot":
+            depth, axis = self.constant([self.any([3, self.n])]), int(self.rng.integers(-rank - 1, rank + 1))
+            self.put(op, [x, depth, self.constant([0, 1], np.float32)], axis=axis)
+        elif op == "QuantizeLinear":
+            axis = int(self.rng.integers(-rank, rank))
+            scale = self.constant(0.5 if self.chance(0.5) else np.full(shape[axis], 0.5), np.float32)
+            zero = self.constant(np.zeros(self.values[scale].shape), np.int8)
+            for name in self.put(op, [x, scale, zero], axis=axis):
+                self.put("DequantizeLinear", [name, scale, zero], axis=axis)
+        elif op == "ConvTranspose" and rank == 3:
+            self.put(op, [x, self.constant(self.rng.integers(-1, 2, (shape[1], 2, 2)), np.float32)], strides=[2])
+        elif op in ("LSTM", "GRU") and rank == 3:
+            gates, hidden = {"LSTM": 4, "GRU": 3}[op], 2
+            weights = [self.constant(self.rng.integers(-1, 2, (1, gates * hidden, n)), np.float32) for n in (shape[2], hidden)]
+            state = [self.constant(np.ones((1, shape[1], hidden)), np.float32)] if self.chance(0.3) else []
+            self.put(op, [x, *weights, "", "", *state], 2, hidden_size=hidden)
+        elif "Normalization" in op and rank > 2 - (op[0] == "B"):
+            ones = [self.constant(np.ones(shape[1]), np.float32) for _ in range(4 if op[0] == "B" else 2)]
+            self.put(op, [x, *ones])
 
     def steered(self) -> None:
         """If, Loop and Scan."""
