@@ -12,6 +12,8 @@ import pytest
 from graphcheck import Verdict, compare
 from graphcheck.files import contents as contents_
 from graphcheck.files.contents import Contents
+from graphcheck.kernel.terms.rules import RULES
+from graphcheck.kernel.terms.store import Terms
 
 # Below and above the size that is compared as a whole, and that which a thread of its own looks at; not multiples of 64.
 SIZES = [1, 4, 100, 1000, 1028, 70_001, 300_003]
@@ -120,3 +122,15 @@ def test_congruence_alone_takes_no_digest(tmp_path: Path, monkeypatch: pytest.Mo
     assert result.evidence["proof"]["rests_on"].endswith("constants by their bytes")
     with pytest.raises(AssertionError, match="a digest was taken"):  # what is drawn depends on it
         compare(a, other, run=False, graphs=False)
+
+
+def test_a_constant_is_moved_once_for_all_stores() -> None:
+    contents, weight = Contents(), np.arange(120 * 200, dtype=np.float32)
+    made = []
+    for transposed in ((1, 0), (1, 0), (0, 1)):
+        terms = Terms(RULES, contents=contents)
+        turned = terms.move((terms.const(weight.copy()),), terms.maps.transpose((120, 200), transposed))
+        assert np.array_equal(terms.arrays[turned], weight.reshape(120, 200).transpose(transposed).reshape(-1))
+        made.append(terms.arrays[turned])
+    assert np.shares_memory(made[0], made[1])
+    assert not np.shares_memory(made[0], made[2])

@@ -63,6 +63,25 @@ def test_two_stored_constants_are_told_apart_once(monkeypatch: pytest.MonkeyPatc
     assert len(seen) == 8 * 8  # not again for each layer that was replaced
 
 
+def test_an_expression_and_a_stored_constant_are_told_apart_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless what the expression is made of has changed since."""
+    seen, told = [], room.Sketches.apart
+    monkeypatch.setattr(room.Sketches, "apart", lambda *known: seen.append(known[1:]) or told(*known))
+    scaled = chain(6, 9, "Tanh")
+    scaled.graph.initializer.append(numpy_helper.from_array(np.array([0.5, 2.0, 0.25, 4.0], np.float32), "s"))
+    scale = [helper.make_node("Mul", [node.output[0], "s"], [f"{node.output[0]}_s"]) for node in scaled.graph.node[::2]]
+    nodes = [node for both in zip(scaled.graph.node[::2], scale, scaled.graph.node[1::2], strict=True) for node in both]
+    for node in nodes[2::3]:
+        node.input[0] += "_s"
+    del scaled.graph.node[:]
+    scaled.graph.node.extend(nodes)
+    for held in [scaled.graph.initializer[i] for i in range(6)]:
+        value = numpy_helper.to_array(held) / np.array([0.5, 2.0, 0.25, 4.0], np.float32)
+        held.CopyFrom(numpy_helper.from_array(value, held.name))
+    assert "but for 6 constants" in compare(chain(6, 0, "Tanh"), scaled, run=False).reason
+    assert len(seen) == len(set(seen))
+
+
 def test_a_constant_is_named_by_its_elements_in_any_layout() -> None:
     model = chain(3, 0)
     trace = Interpreter(ir.from_proto(model), Algebra(Terms(PUSH))).run({"x": np.ones((2, 4), np.float32)})

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import mmap
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ class Contents:
         self._known: dict[tuple[Any, ...], tuple[np.ndarray, Content]] = {}
         self._groups: defaultdict[tuple[int, bytes], list[Content]] = defaultdict(list)
         self._finite: dict[tuple[str, Hashable], bool] = {}
+        self._moved: dict[tuple[Hashable, str, Hashable], np.ndarray] = {}
         self._digests: dict[tuple[int, int], concurrent.futures.Future[bytes]] = {}
         self._stopped = False
 
@@ -62,7 +63,7 @@ class Contents:
         key = _address(flat)
         if key not in self._known:
             self._known[key] = (flat, self._content(np.ascontiguousarray(flat).view(np.uint8)))
-            _give_back(flat)
+            release(flat)
         return self._known[key][1]
 
     def _content(self, octets: np.ndarray) -> Content:
@@ -87,8 +88,18 @@ class Contents:
         if key not in self._finite:
             parts = range(0, flat.size, _PART)
             self._finite[key] = all(bool(np.isfinite(flat[at : at + _PART]).all()) for at in parts)
-            _give_back(flat)
+            release(flat)
         return self._finite[key]
+
+    def moved(self, array: np.ndarray, by: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """What ``make`` makes of an array, as ``by`` tells (None: as nothing does): once for all stores, where it is large."""
+        if by is None or array.nbytes < HASHED_BYTES:
+            return make()
+        key = self.of(array), array.dtype.str, by
+        if key not in self._moved:
+            self._moved[key] = make()
+            release(array.reshape(-1))
+        return self._moved[key]
 
     def adopt(self, file: File) -> None:
         """Take over the digests that are made since the file was read."""
@@ -127,11 +138,11 @@ def _sample(octets: np.ndarray) -> bytes:
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays of bytes of one length are the same."""
     same = all(np.array_equal(a[at : at + _PART], b[at : at + _PART]) for at in range(0, a.size, _PART))
-    _give_back(a)
+    release(a)
     return same
 
 
-def _give_back(flat: np.ndarray) -> None:
+def release(flat: np.ndarray) -> None:
     """Let the system have the pages of a mapped file again: what is read once more is mapped once more."""
     base: Any = flat
     while isinstance(base, np.ndarray):

@@ -23,6 +23,7 @@ FORMATS = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloa
 EDGES = {"float16": (65504.0, 2.0**-24), "bfloat16": (2.0**128 - 2.0**120, 2.0**-133)}  # the largest number, the least
 CANCELLED = 2.0**12  # a sum that folding made may be smaller by so much than what was added up
 ONE = 2.0**-23  # an ulp of 1 in float32
+_PART = 1 << 16  # elements at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +82,19 @@ _BY_INDEX = ("Gather", "GatherElements", "GatherND", "ScatterElements", "Scatter
 
 def _ulps(x: np.ndarray, y: np.ndarray, errors: tuple[np.ndarray, np.ndarray], added: bool) -> float:
     """How many ulps of float32 two constants are apart beyond their errors; infinite where those have no bound."""
-    if not all(np.isfinite(each).all() for each in (x, y, *errors)):
+    largest = max(float(np.max(np.abs(v), initial=0.0)) for v in (x, y))
+    parts = [slice(at, at + _PART) for at in range(0, x.size, _PART)]
+    return max((_of_part(x[p], y[p], errors[0][p] + errors[1][p], largest if added else 0.0) for p in parts), default=0.0)
+
+
+def _of_part(x: np.ndarray, y: np.ndarray, error: np.ndarray, largest: float) -> float:
+    if not all(np.isfinite(each).all() for each in (x, y, error)):
         return math.inf
     size = np.maximum(np.abs(x), np.abs(y))
-    if added:
-        size = np.minimum(size.max(initial=0.0), size * CANCELLED)
-    ulp = ONE * np.exp2(np.floor(np.log2(np.maximum(size, 2.0**-126))))
-    return float(np.max((np.abs(x - y) - errors[0] - errors[1]) / ulp, initial=0.0))
+    if largest:
+        size = np.minimum(largest, size * CANCELLED)
+    ulp = np.ldexp(ONE, np.frexp(np.maximum(size, 2.0**-126))[1] - 1)
+    return float(np.max((np.abs(x - y) - error) / ulp, initial=0.0))
 
 
 def _nearest(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:

@@ -35,7 +35,7 @@ def _alone(terms: Terms, prover: Prover, cls: int, bit: int) -> bool:
     return terms.constant_like(cls) and prover.sides.get(unmoved(terms, terms.find(cls)), bit) == bit
 
 
-def face_to_face(terms: Terms, prover: Prover) -> list[Facing]:
+def face_to_face(terms: Terms, prover: Prover, sketches: Sketches) -> list[Facing]:
     """Constants that face each other: the same operator on the same computed operands, one constant operand apart.
 
     Where several do (x times W and times W / 6, as in a HardSwish), each faces the nearest, which faces it or is near.
@@ -60,7 +60,7 @@ def face_to_face(terms: Terms, prover: Prover) -> list[Facing]:
                 key: tuple[Any, ...] = (_without_views(term.verb), place, tuple(sorted(rest)), term.size)
                 key += () if ew is not None else (terms.size(constant),)
                 places.setdefault(key, ([], []))[bit - 1].append((cls, _as_kn(terms, term, constant), map_))
-    met = (pair for ones, twos in places.values() for pair in _paired(Sketches(terms), ones, twos))
+    met = (pair for ones, twos in places.values() for pair in _paired(sketches, ones, twos))
     return [facing for one, two in met if (facing := _met_at(terms, one, two))]
 
 
@@ -157,10 +157,10 @@ def _as_kn(terms: Terms, term: Term, constant: int) -> int:
     return constant
 
 
-def near_each_other(terms: Terms, prover: Prover, known: set[tuple[int, int]]) -> list[Facing]:
+def near_each_other(terms: Terms, prover: Prover, sketches: Sketches) -> list[Facing]:
     """Constants of one side that stand within the roundings of the other's, wherever they stand.
 
-    ``known`` are stored constants that do not; more are added. An expression may change with what is merged below it.
+    An expression may change with what is merged below it: pairs are known apart by their forms.
     """
     frontier: dict[int, set[int]] = {1: set(), 2: set()}
     for side, bit in (("a", 1), ("b", 2)):
@@ -168,18 +168,20 @@ def near_each_other(terms: Terms, prover: Prover, known: set[tuple[int, int]]) -
             if not terms.constant_like(cls):
                 own = [a for a in terms.terms[cls].args if _alone(terms, prover, a, bit)]
                 frontier[bit] |= {unmoved(terms, terms.find(a)) for a in own}
+    sized: dict[int, list[int]] = {}
+    for b in sorted(frontier[2] - frontier[1]):
+        sized.setdefault(terms.size(b), []).append(b)
+    forms = {c: sketches.form(c) for c in (*frontier[1], *frontier[2])}
     found: list[Facing] = []
     used: set[int] = set()
-    sketches = Sketches(terms)
     for a in sorted(frontier[1] - frontier[2]):
-        for b in sorted(frontier[2] - frontier[1]):
-            stored = [c in terms.arrays for c in (a, b)]
-            if b in used or terms.size(a) != terms.size(b) or not any(stored) or (a, b) in known:
+        for b in sized.get(terms.size(a), ()):
+            pair = forms[a], forms[b]
+            if b in used or pair in sketches.beyond or not (a in terms.arrays or b in terms.arrays):
                 continue
             if not sketches.apart(a, b) and apart(terms, a, b, wide=True)["within"] and apart(terms, a, b)["within"]:
                 found.append(Facing((((a, None), (b, None), terms.size(a)),), (a, b)))
                 used.add(b)
                 break
-            if all(stored):
-                known.add((a, b))
+            sketches.beyond.add(pair)
     return found

@@ -25,6 +25,7 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum, Verb
 from graphcheck.kernel.values.residues import LOW, PRIME_COUNT
 
+_PART = 1 << 16  # elements of a constant at a time
 _MOST_ATOMS = 512  # denominators of one class; beyond, nothing is claimed of it
 
 Poles = Mapping[tuple[int, ...], float]
@@ -208,8 +209,12 @@ def _constant(array: np.ndarray) -> Degree:
     """Bounds on the bits of a constant; exact for small ones."""
     if array.dtype.kind in "iu":
         return Degree(0.0, 0.0, max(int(array.max(initial=0)).bit_length(), int(array.min(initial=0)).bit_length(), 0))
-    values = np.abs(array.reshape(-1).astype(np.float64))
-    values = values[np.isfinite(values) & (values > 0)]
+    flat, kept = array.reshape(-1), [np.zeros(0)]
+    for at in range(0, flat.size, _PART):
+        part = np.abs(flat[at : at + _PART].astype(np.float64))
+        part = part[np.isfinite(part) & (part > 0)]
+        kept.append(part if part.size <= 1024 else np.repeat([part.min(), part.max()], 1024))
+    values = np.concatenate(kept)
     if not values.size:
         return Degree()
     precision = {2: 11, 4: 24}.get(array.dtype.itemsize, 53) if array.dtype.kind == "f" else 53

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 
 _SKETCHED = 256  # elements of a constant that are looked at first
+_PART = 1 << 16  # elements at a time
 
 
 class Roundings(Float64):
@@ -61,11 +63,21 @@ class Roundings(Float64):
 
 
 class Sketches:
-    """A few elements of classes of constants, by which most of those that lie beyond their roundings are told."""
+    """A few elements of classes of constants, by which most of those that lie beyond their roundings are told.
+
+    What is known of a class holds until something that it is made of is merged: it has another form then.
+    ``beyond`` are the forms of classes that lie beyond their roundings.
+    """
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
+        self.beyond: set[tuple[int, int]] = set()
+        self._forms: dict[tuple[int, ...], int] = {}
         self._known: dict[tuple[int, float], tuple[np.ndarray, np.ndarray]] = {}
+
+    def form(self, cls: int) -> int:
+        """A number that tells what a class is made of."""
+        return self._forms.setdefault(tuple(self.terms.order([cls])), len(self._forms))
 
     def apart(self, a: int, b: int) -> bool:
         """Whether an element of two classes of one size lies farther apart than the widest room of both."""
@@ -86,13 +98,14 @@ class Sketches:
             return float(np.nan_to_num(np.abs(x - y).sum() / np.abs(x).sum(), nan=math.inf))
 
     def _elements(self, cls: int, unit: float) -> tuple[np.ndarray, np.ndarray]:
-        if (cls, unit) not in self._known:
+        key = self.form(cls), unit
+        if key not in self._known:
             size = self.terms.size(cls)
             places = np.unique(np.linspace(0, size - 1, _SKETCHED).astype(np.int64)) if size else np.zeros(0, np.int64)
             with np.errstate(all="ignore"):
                 value = evaluate(self.terms, Roundings(unit, True), [cls])[self.terms.find(cls)]
-            self._known[cls, unit] = value.raw[places].astype(np.float64), value.error[places]
-        return self._known[cls, unit]
+            self._known[key] = value.raw[places].astype(np.float64), value.error[places]
+        return self._known[key]
 
 
 def is_whole(terms: Terms, a: int, b: int) -> bool:
@@ -121,29 +134,56 @@ def apart(
     whole = is_whole(terms, a, b)
     unit = 0.0 if whole else unit_of_two(terms, a, b)
     with np.errstate(all="ignore"):
-        values = evaluate(terms, Roundings(unit, wide), [a, b])
-        a, b = terms.find(a), terms.find(b)
-        x, y = values[a].value, values[b].value
-        apart = np.where(x == y, 0.0, np.abs(x - y))
-        roundings = _operations(terms, a) + _operations(terms, b)
-        room = _room(x, y, values[a].error + values[b].error if roundings else None, unit)
-        spacing = 2 * (unit or 2.0**-53) * np.exp2(np.floor(np.log2(np.maximum(np.abs(x), 1e-300))))
-        ulps = apart / np.maximum(spacing, 2.0**-126 * (unit or 2.0**-53))
-        share = np.where(apart == 0, 0.0, apart / room)
-    exact = (x == y).all() and (np.abs(x) < 2.0**53).all()
-    worst = int(np.argmax(np.where(np.isnan(share), np.inf, share))) if share.size else 0
-    within = bool(exact) if whole else _lie_within(x, y, room)
-    told = Told() if within or whole else allowed.told(x, y, (values[a].error, values[b].error), added=added)
-    worst = worst if told.at is None else told.at
+        found = evaluate(terms, Roundings(unit, wide), [a, b])
+    one, two = (found[terms.find(c)] for c in (a, b))
+    roundings = sum(_operations(terms, terms.find(c)) for c in (a, b))
+    parts = [
+        _part(one.part(at, _PART), two.part(at, _PART), unit, rounds=bool(roundings))
+        for at in range(0, max(one.raw.size, 1), _PART)
+    ]
+    worst = max(parts, key=lambda part: part.share)
+    within = all(part.exact if whole else part.within for part in parts)
+    told = Told() if within or whole else allowed.told(one.value, two.value, (one.error, two.error), added=added)
+    if told.at is not None:
+        worst = _part(one.part(told.at, 1), two.part(told.at, 1), unit, rounds=bool(roundings))
     return {
-        "ulps": float(np.max(np.where(np.isfinite(ulps), ulps, np.inf), initial=0.0)),
-        "values": [float(v[worst]) for v in (x, y)] if ulps.size else [],
-        "room": float(room[worst]) if room.size else 0.0,
+        "ulps": max(part.ulps for part in parts),
+        "values": list(worst.values),
+        "room": worst.room,
         "roundings": roundings or 1,
         "within": within or told.within,
         "needs": told.needs,
         **({"format": told.format, "cut": told.cut, "lifted": told.lifted, "why": told.why} if allowed else {}),
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """What :func:`apart` says of some elements; ``share`` of its room is what the worst of them takes."""
+
+    exact: bool
+    within: bool
+    ulps: float
+    share: float = -1.0
+    values: tuple[float, ...] = ()
+    room: float = 0.0
+
+
+def _part(one: Real, two: Real, unit: float, *, rounds: bool) -> _Part:
+    x, y = one.value, two.value
+    with np.errstate(all="ignore"):
+        apart = np.where(x == y, 0.0, np.abs(x - y))
+        room = _room(x, y, one.error + two.error if rounds else None, unit)
+        spacing = 2 * (unit or 2.0**-53) * np.exp2(np.floor(np.log2(np.maximum(np.abs(x), 1e-300))))
+        ulps = apart / np.maximum(spacing, 2.0**-126 * (unit or 2.0**-53))
+        share = np.where(apart == 0, 0.0, apart / room)
+    exact = bool((apart == 0).all() and (np.abs(x) < 2.0**53).all())
+    if not share.size:
+        return _Part(exact, True, 0.0)
+    share = np.where(np.isnan(share), np.inf, share)
+    worst = int(np.argmax(share))
+    most, values = float(np.where(np.isfinite(ulps), ulps, np.inf).max()), (float(x[worst]), float(y[worst]))
+    return _Part(exact, _lie_within(x, y, room), most, float(share[worst]), values, float(room[worst]))
 
 
 def unmoved(terms: Terms, cls: int) -> int:

@@ -16,18 +16,20 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck.files.contents import release
 from graphcheck.kernel.interpreter import Trace
 from graphcheck.kernel.proof.allowed import FORMATS, NOTHING, Allowed, steps
 from graphcheck.kernel.proof.facing import Facing, Views, face_to_face, near_each_other
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.prover import Prover
-from graphcheck.kernel.proof.room import apart, unmoved
+from graphcheck.kernel.proof.room import Sketches, apart, unmoved
 from graphcheck.kernel.terms.renewal import anew
 from graphcheck.kernel.terms.store import Operand, Terms
 from graphcheck.kernel.terms.why import Rounded
 
 _IDLE = 4  # rounds in a row that replace nothing
 _MOST = 2000  # constants replaced before it counts as another graph
+_PART = 1 << 16  # elements at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +80,8 @@ def substitute(
         error += 2.0 ** prover.log2_error()
         if proved:
             return Substitution(replaced, error, tuple(stages), turns)
-        known_apart, given = set[tuple[int, int]](), list[int]()
-        found = _found(terms, prover, known_apart, allowed)
+        sketches, given = Sketches(terms), list[int]()
+        found = _found(terms, prover, sketches, allowed)
         idle = 0 if found else idle + 1  # merges alone may bring constants face to face in the next store
         if (idle and not terms.joins) or idle > _IDLE or len(replaced) > _MOST:
             return Substitution(replaced, error, tuple(stages), turns, met=False)
@@ -87,16 +89,16 @@ def substitute(
             for facing in found:
                 rows = _replace(terms, names, facing, replaced, allowed)
                 given += [facing.joined[0]] if any(row.get("format") in FORMATS for row in rows) else []
-            found = _found(terms, prover, known_apart, allowed) if prover.open_pairs() else []
+            found = _found(terms, prover, sketches, allowed) if prover.open_pairs() else []
             found = [f for f in found if terms.find(f.joined[0]) != terms.find(f.joined[1])]
         turns = turns or bool(given and steps(terms, given, [*left, *right]))
 
 
-def _found(terms: Terms, prover: Prover, known_apart: set[tuple[int, int]], allowed: Allowed) -> list[Facing]:
+def _found(terms: Terms, prover: Prover, sketches: Sketches, allowed: Allowed) -> list[Facing]:
     """Constants that give way: those near each other first, but the partner of one in another format is known by its place."""
     if allowed.formats:
-        return face_to_face(terms, prover) or near_each_other(terms, prover, known_apart)
-    return near_each_other(terms, prover, known_apart) or face_to_face(terms, prover)
+        return face_to_face(terms, prover, sketches) or near_each_other(terms, prover, sketches)
+    return near_each_other(terms, prover, sketches) or face_to_face(terms, prover, sketches)
 
 
 def _replace(
@@ -150,11 +152,13 @@ class _Names:
 
     def index(self, name: str | None, value: float) -> list[int] | None:
         """Where a constant has a value first."""
-        held = next((held for known, held in self._held if known == name), None)
-        if held is None:
-            return None
-        places = np.argwhere(held.astype(np.float64) == value)
-        return [int(i) for i in places[0]] if places.size else None
+        held = next((held for known, held in self._held if known == name), np.zeros(0))
+        for at in range(0, held.size, _PART):
+            places = np.flatnonzero(held.reshape(-1)[at : at + _PART].astype(np.float64) == value)
+            if places.size:
+                release(held.reshape(-1))
+                return [int(i) for i in np.unravel_index(at + places[0], held.shape)]
+        return None
 
     def of(self, array: np.ndarray) -> str | None:
         """The first name of the elements."""
@@ -165,5 +169,9 @@ class _Names:
 
 def _mark(array: np.ndarray) -> tuple[int, int]:
     """The same for the same numbers in any order: sums of two functions of their bits."""
-    bits = (array.reshape(-1).astype(np.float64) + 0.0).view(np.uint64)
-    return int(bits.sum()), int((bits * (bits ^ bits >> np.uint64(29))).sum())
+    flat, sums = array.reshape(-1), np.zeros(2, np.uint64)
+    for at in range(0, flat.size, _PART):
+        bits = (flat[at : at + _PART].astype(np.float64) + 0.0).view(np.uint64)
+        sums += np.array([bits.sum(), (bits * (bits ^ bits >> np.uint64(29))).sum()], np.uint64)
+    release(flat)
+    return int(sums[0]), int(sums[1])

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck import limits
 from graphcheck.files.contents import Contents
 from graphcheck.kernel.terms import constants
 from graphcheck.kernel.terms.functions import Function, function
 from graphcheck.kernel.terms.maps import Map, Maps
 from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum, Term, Verb, reduces
 from graphcheck.kernel.terms.why import Congruence, Why, distinct
+from graphcheck.kernel.values.gather import picked
 
 Operand = tuple[int, Map | None]
 NAN = ("nan", "inf")  # the leaf of two symbols
@@ -251,15 +253,17 @@ class Terms:
         if len(sources) == 1 and sources[0] in self.arrays and self.size(sources[0]) > 1:
             key = sources[0], map_, self.precision.get(sources[0])  # a weight that each step of a recurrence turns is turned once
             if key not in self._moved:
-                padded = np.concatenate([np.zeros(1, self.arrays[sources[0]].dtype), self.arrays[sources[0]]])
-                self._moved[key] = self.const(padded[map_.index], key[2])
+                array = self.arrays[sources[0]]
+                limits.current().check_elements(map_.size, "a table of movement")
+                moved = self.contents.moved(array, map_.pieces, lambda: picked([array], map_))
+                self._moved[key] = self.const(moved, key[2])
             return self.find(self._moved[key])
         if all(s in self.arrays for s in sources) and (len(sources) > 1 or map_.has_zero):
             arrays = [self.arrays[s] for s in sources]
             dtype = np.result_type(*(a.dtype for a in arrays))
             if all(constants.fits(a, dtype) for a in arrays):
-                padded = np.concatenate([np.zeros(1, dtype), *arrays])
-                return self.const(padded[map_.index], max(self.precision.get(s, 0) for s in sources))
+                whole = picked([a.astype(dtype, copy=False) for a in arrays], map_)
+                return self.const(whole, max(self.precision.get(s, 0) for s in sources))
         return self._intern(Move, (map_,), sources, map_.size)
 
     def _zeros(self, size: int) -> int:
