@@ -52,7 +52,7 @@ def compare(a: SideA, b: SideB, required: Required, told: Told, options: Options
     data = result.to_json() | {"command": _command()}
     written = write_result(data, told.json, told.report)
     write_formats(result, wanted, required.require or Verdict.WITHIN_ROUNDING)
-    show_comparison(terminal, data, top_k=options.top_k, explain=options.explain)
+    show_comparison(terminal, data, top_k=options.top_k, explain=options.explain, top=options.top)
     say(terminal, written)
     return _exit_code(terminal, result, required.require, reduced=options.reduce is not None)
 
@@ -185,7 +185,7 @@ def guard(
     )
     data = result.to_json() | {"command": _command()}
     written = write_result(data, told.json, told.report)
-    show_comparison(terminal, data)
+    show_comparison(terminal, data, top=options.top)
     say(terminal, written)
     code = _exit_code(terminal, result, required.require, reduced=options.reduce is not None)
     if out is not None:

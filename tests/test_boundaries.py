@@ -26,6 +26,7 @@ LAYERS = (
     ("graphs", "interface"),
     ("kernel", "runs"),
     ("parting", "patches"),
+    ("precision",),
     ("verdicts",),
     ("reporting", "rewriting", "exporting"),
     ("formats", "torch_side"),

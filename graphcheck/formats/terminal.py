@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from graphcheck.formats.console import Cell, Terminal
+from graphcheck.formats.numbers import show_numbers
 from graphcheck.graphs.repeats import repetition
 from graphcheck.words import dims, divergence, number, plural, safe, short
 
@@ -81,7 +82,11 @@ def show_site(terminal: Terminal, site: dict[str, Any]) -> None:
 
 
 def show_comparison(
-    terminal: Terminal, result: dict[str, Any], top_k: int | None = None, explain: bool = False
+    terminal: Terminal,
+    result: dict[str, Any],
+    top_k: int | None = None,
+    explain: bool = False,
+    top: int | None = None,
 ) -> None:
     """The answer of ``compare`` and ``guard``: verdict, outputs, proof, witness, first divergence."""
     terminal.verdict(result["verdict"], result["reason"])
@@ -90,6 +95,8 @@ def show_comparison(
     show_notes(terminal, result["interface"]["notes"])
     if result.get("numeric"):
         _show_numeric(terminal, result["numeric"], top_k)
+    if "headroom" in (result.get("precision") or {}):
+        show_numbers(terminal, result["precision"], top)
     if result.get("proof"):
         _show_proof(terminal, result["proof"])
         for output in result["proof"].get("steps") or [] if explain else ():

@@ -158,6 +158,12 @@ class Options(Group):
         help="show how many rows have the same K largest, and exit with 0 only if all have",
         doc="1 or 5: whether all rows have the same K largest, told as for ``atol``.",
     )
+    top: int | None = option(
+        None, "--top", of="compare guard", panel=OUT, metavar="N", least=1,
+        help="of a copy in a narrower format: show the N nodes that bring most of its deviation",
+        doc="Of a copy in a narrower format, look for the nodes that bring most of its deviation in large models too; all stand "
+        "under ``precision.layers`` in the evidence.",
+    )
     explain: bool = option(
         False, "--explain", of="compare", panel=OUT,
         help="tell why it is proved: each pair of tensors that are one, and the reason",

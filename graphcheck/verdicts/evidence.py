@@ -25,7 +25,7 @@ from graphcheck.verdicts.steps import Met
 Judged = tuple[Verdict, str]
 Attempts = tuple[Attempt, ...]
 # The keys of ``timings`` that are no rungs: ``onnxruntime`` has threads of its own, and ``waiting`` for it may be in a rung.
-BESIDES = ("read", "onnxruntime", "waiting", "curve", "steps", "reduction", "total")
+BESIDES = ("read", "onnxruntime", "waiting", "curve", "numbers", "steps", "reduction", "total")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -155,6 +155,7 @@ class Evidence:
         digests: Of the model files, where the graphs are asked for.
         alignment: The tensors that both graphs have.
         curve: How far the tensors are apart along the graphs: points, and the spread of outputs by A's name.
+        numbers: What a narrower format does to the numbers, as keys of ``precision`` in the JSON.
         steps: Why the proof holds; None where there is none, or nobody asked.
         reduced: The ``reduced`` key of the JSON.
     """
@@ -175,6 +176,7 @@ class Evidence:
     digests: tuple[concurrent.futures.Future[str | None], ...] = ()
     alignment: Alignment | None = None
     curve: tuple[list[dict[str, Any]], dict[str, float]] | None = None
+    numbers: dict[str, Any] | None = None
     steps: list[dict[str, Any]] | None = None
     reduced: dict[str, Any] | None = None
 
@@ -278,7 +280,7 @@ class Evidence:
             "changed": changed(self.structure) if self.structure is not None else [],
             "float64": [d.to_json() for d in self.deviations],
             "proof": record.proof(self.attempts, case.sizes, self.constants, error, self.steps) if shown else None,
-            "precision": self.precision and self.precision.to_json(),
+            "precision": self._precision(),
             "divergence": self.divergence and self.divergence.to_json(),
             "witness": self.parting and self.parting.witness,
             "reduced": self.reduced,
@@ -300,6 +302,12 @@ class Evidence:
         if not case.options.graphs:
             return {"path": model_.path_of(model)}
         return model_.summary(model, self.digests[side].result() if self.digests else None)
+
+    def _precision(self) -> dict[str, Any] | None:
+        """What is known of a copy, and of its numbers."""
+        if self.precision is None:
+            return self.numbers
+        return self.precision.to_json() | (self.numbers or {})
 
     def _numeric(self, case: Case) -> dict[str, Any] | None:
         numbers = self.executions.numbers

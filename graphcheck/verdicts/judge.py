@@ -14,7 +14,7 @@ from graphcheck.parting import reduction
 from graphcheck.parting.alignment import Alignment
 from graphcheck.parting.curve import first_curve
 from graphcheck.verdict import Comparison, Verdict
-from graphcheck.verdicts import branches, contrary, every, fitting, record
+from graphcheck.verdicts import branches, contrary, every, fitting, numbers, record
 from graphcheck.verdicts.case import Case, opened
 from graphcheck.verdicts.evidence import Evidence, Judged
 from graphcheck.verdicts.executions import Executions
@@ -99,7 +99,7 @@ def _contrary(case: Case, evidence: Evidence) -> str | None:
 
 def _complete(case: Case, evidence: Evidence, verdict: Verdict) -> None:
     """Add what is told whatever the verdict: the tensors that both graphs have, the curve, why a proof
-    holds, the two small models."""
+    holds, the numbers of a copy, the two small models."""
     traced = [a.pair for a in evidence.attempts if a.pair is not None]
     alignment = evidence.parting.alignment if evidence.parting is not None else None
     if alignment is None and traced and case.options.partners:
@@ -111,6 +111,9 @@ def _complete(case: Case, evidence: Evidence, verdict: Verdict) -> None:
         with evidence.timed("curve"):
             known = (case.models, case.interface, traced, evidence.divergence, runs)
             evidence.curve = first_curve(*known, seed, shown)
+    if (side := numbers.copy_of(case)) is not None:
+        with evidence.timed("numbers"):
+            evidence.numbers = numbers.told(case, evidence, side)
     if verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING) and (case.options.graphs or case.options.explain):
         with evidence.timed("steps"):
             evidence.steps = steps(case.models, case.sizes.positions, evidence.proofs)

@@ -1,0 +1,73 @@
+"""What a narrower format does to the numbers of a copy, on the terminal: a few lines, and with ``--top`` a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphcheck.formats.console import Terminal
+from graphcheck.words import number, plural, safe, short
+
+_FEW = 3  # nodes that are named without --top
+
+
+def show_numbers(terminal: Terminal, told: dict[str, Any], top: int | None) -> None:
+    """The numbers of ``precision``."""
+    if told.get("untold"):
+        terminal.say(f"  of the numbers in the format nothing is told: {safe(told['untold'])}", "dim")
+    _show_ends(terminal, told)
+    for row in () if told["overflowed"] else told["bound"]:
+        terminal.say(f"  {_bound(row)}")
+    if not any(row["measured"] for row in told["spread"]):
+        return
+    if told["layers"] and top is None:
+        most = ", ".join(f"{_node(row)} ({row['share']:.0%})" for row in told["layers"][:_FEW])
+        terminal.say(f"  most of it comes from {most}", "dim")
+    elif top is not None:
+        shares = {(row["node"], row["op_type"]): row for row in told["layers"]}
+        rows = [
+            [str(place), _node(row), f"{share['share']:.1%}", f"{share['constants']:.1%}", number(row["left"])]
+            for place, row in enumerate(told["keep"], 1)
+            for share in [shares[row["node"], row["op_type"]]]
+        ]
+        left = f"rms left of {number(told['keep'][0]['before'])}" if rows else ""
+        terminal.table(("", "keep in float32", "share of the deviation", "by its constants", left), rows)
+
+
+def _show_ends(terminal: Terminal, told: dict[str, Any]) -> None:
+    """What leaves the range of the format, or comes near its end."""
+    for key, verb in (("overflowed", "overflows"), ("vanished", "vanishes")):
+        if rows := told[key]:
+            row = rows[0]
+            by = f"{number(row['largest'])} > {row['limit']:g}" if key == "overflowed" else f"{number(row['lost'])} becomes 0"
+            more = f", and {plural(len(rows) - 1, 'more tensor')}" if len(rows) > 1 else ""
+            terminal.say(f"  in {safe(row['format'])}: {_node(row)} {verb} ({by}){more}", "yellow")
+    if told["headroom"] and not told["overflowed"]:
+        least = min((row for row in told["headroom"] if row["above"] is not None), key=lambda r: r["above"], default=None)
+        if least is not None:
+            terminal.say(f"  headroom in {safe(least['format'])}: {plural(int(least['above']), 'bit')} at {_node(least)}", "dim")
+        inside = [row for row in told["headroom"] if row["inside"] is not None and row["inside"] > row["limit"]]
+        if inside:
+            row = inside[0]
+            text = f"{_node(row)} reaches {number(row['inside'])} inside, beyond {row['limit']:g}: its sums have to be wider"
+            terminal.say(f"  in {safe(row['format'])}: {text}", "yellow")
+    if rows := told["saturated"]:
+        row = max(rows, key=lambda r: r["steps"])
+        more = f", the farthest of {len(rows)} that do" if len(rows) > 1 else ""
+        of = f"{row['cut']:,} of {plural(row['elements'], 'element')}"
+        terminal.say(f"  {_node(row)} saturates: {of} cut, by {plural(int(row['steps']), 'step')} at most{more}", "yellow")
+
+
+def _bound(row: dict[str, Any]) -> str:
+    """``y deviates by 0.0011, at most 0.02 (18x) by any order of summation``, and what that rests on."""
+    name, ratio = short(row["output"]), f" ({row['ratio']:.1f}x)" if row["ratio"] else ""
+    running = "" if row["running"] is None else f"; running bound {number(row['running'])}"
+    return (
+        f"{name} deviates by {number(row['measured'])} in the format, at most {number(row['likely'])}{ratio} by any order of "
+        f"summation if roundings are independent, {number(row['first_order'])} if all are at their worst{running}"
+    )
+
+
+def _node(row: dict[str, Any]) -> str:
+    """``Mul /norm/Mul``; the name alone where it was made from the operator."""
+    name = short(row["node"], 60)
+    return name if name.startswith(f"{row['op_type']}(") else f"{short(row['op_type'], 40)} {name}"

@@ -1,0 +1,142 @@
+"""What a format does to the numbers of a copy at one input: evidence beside the verdict, computed in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck.interface.ports import Interface, Port, PortPair
+from graphcheck.parting.budget import work
+from graphcheck.precision import headroom, kinds, program, walks
+from graphcheck.precision.bound import bounds
+from graphcheck.precision.keeping import Tries
+from graphcheck.precision.layers import layers
+from graphcheck.precision.program import Key, Program, Result, Step
+
+_DRAWS = 2  # of noise
+_MOST = 400_000_000  # numbers that are held for the way back
+
+
+@dataclasses.dataclass(eq=False)
+class Copy:
+    """A model in a narrower format beside the one that it is a copy of, at what both are fed.
+
+    Attributes:
+        copy: The copy, in steps.
+        fed: Its inputs and constants.
+        wide: The outputs of the other model, over the reals, by the copy's names.
+        errors: How far the copy's inputs and constants are from those of the other one, by key; results join them once rounded.
+        guessed: Constants without a partner by name: their errors are the most that a rounding brings.
+        tick: Called before each step; may raise.
+    """
+
+    copy: Program
+    fed: Mapping[Key, np.ndarray]
+    wide: Mapping[str, np.ndarray]
+    errors: dict[Key, np.ndarray]
+    guessed: frozenset[Key]
+    tick: Callable[[], None]
+
+    def numbers(self, seed: int, *, ranked: bool, top: int = 0) -> dict[str, Any]:
+        """The keys of ``precision`` in the JSON that this room fills; ``layers`` and ``bound`` where they are ``ranked``, and so
+        many to ``keep``."""
+        found = headroom.Ranges()
+        over_reals = walks.walk(self.copy, self.fed, found.settle, found.inside, tick=self.tick)
+        held: dict[Key, np.ndarray] | None = {} if ranked and _elements(self.copy) < _MOST else None
+        rounded = walks.walk(self.copy, self.fed, self._settle(held is not None), keep=held, tick=self.tick)
+        told = {
+            "headroom": found.rows,
+            "overflowed": headroom.overflowed(found.rows),
+            "vanished": headroom.vanished(found.rows),
+            "saturated": found.saturated,
+            "spread": self._spread(over_reals, rounded, seed),
+            "layers": [],
+            "keep": [],
+            "bound": [],
+        }
+        if held is not None:
+            both = {name: (rounded[name], y) for name, y in self.wide.items() if name in rounded}
+            apart = {name: (x - y) / (walks.largest(y) or 1.0) ** 2 for name, (x, y) in both.items()}
+            rows = layers(self.copy, held, self.errors, apart, self.tick)
+            told["layers"] = [row.to_json() for row in rows]
+            told["bound"] = bounds(self.copy, self.fed, held, self.errors, self.guessed, rounded, self.wide, self.tick)
+            if top:
+                del held
+                told["keep"] = Tries(self.copy, self.fed, self.errors, self.wide, self.tick).keep(rows, top)
+        return told
+
+    def _settle(self, kept: bool) -> walks.Settle:
+        """Round each result, and keep what that did to it."""
+
+        def settle(step: Step, result: Result, value: np.ndarray) -> np.ndarray:
+            made = walks.rounding(step, result, value)
+            if kept and (made != value).any():
+                self.errors[result.key] = made - value
+            return made
+
+        return settle
+
+    def _spread(self, plain: Mapping[str, np.ndarray], rounded: Mapping[str, np.ndarray], seed: int) -> list[dict[str, Any]]:
+        """Of each output how far it is from the other model's, of which how much is that of the stored constants, and how far
+        draws of roundings move it."""
+        draws = [walks.walk(self.copy, self.fed, walks.noisy(seed + i), tick=self.tick) for i in range(_DRAWS)]
+        return [
+            {
+                "output": name,
+                "largest": walks.largest(y),
+                "measured": walks.largest(rounded[name] - y),
+                "constants": walks.largest(plain[name] - y),
+                "spread": max(walks.largest(draw[name] - plain[name]) for draw in draws),
+            }
+            for name, y in self.wide.items()
+            if name in rounded
+        ]
+
+def opened(
+    models: tuple[ir.Model, ir.Model],
+    interface: Interface,
+    feeds: tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]],
+    side: int,
+    tick: Callable[[], None] = lambda: None,
+) -> Copy:
+    """The copy is the model at ``side``. Raises :class:`graphcheck.errors.Undecided`."""
+    other = program.of(models[1 - side], feeds[1 - side])
+    copy = program.of(models[side], feeds[side])
+    wide = walks.walk(other, walks.fed(other, feeds[1 - side]), tick=tick)
+    names = [_both(p, side) for p in interface.outputs]
+    paired = {own.name: wide[its.name] for own, its in names if own is not None and its is not None and its.name in wide}
+    fed = walks.fed(copy, feeds[side])
+    errors: dict[Key, np.ndarray] = {}
+    guessed: set[Key] = set()
+    ports = [_both(p, side) for p in interface.inputs]
+    its_inputs = {own.name: feeds[1 - side].get(its.name) for own, its in ports if own is not None and its is not None}
+    for key, value in fed.items():
+        stored = models[1 - side].graph.initializers.get(key[1]) if key[0] == "constant" else None
+        its = stored.const_value.numpy() if stored is not None and stored.const_value is not None else its_inputs.get(key[1])
+        if its is not None and its.size == value.size and its.dtype.kind not in "OSUTb":
+            same = its.astype(np.float64).reshape(-1)
+            errors[key] = np.where(value == same, 0.0, np.subtract(value, same, where=value != same, out=np.zeros(value.shape)))
+        elif key[0] == "constant" and (kind := kinds.of(copy.constants[key].dtype)) is not None:
+            errors[key] = kind.room(value)
+            guessed.add(key)
+    errors = {key: error for key, error in errors.items() if error.any()}
+    return Copy(copy, fed, paired, errors, frozenset(guessed), tick)
+
+
+def _both(pair: PortPair, side: int) -> tuple[Port | None, Port | None]:
+    """The copy's port and the other model's."""
+    return (pair.a, pair.b) if side == 0 else (pair.b, pair.a)
+
+
+def effort(copy: Program) -> float:
+    """What one walk costs, as :func:`graphcheck.parting.budget.work` counts."""
+    terms = copy.terms
+    return sum(work(terms.terms[cls]) for cls in terms.order([r.cls for step in copy.steps for r in step.results]))
+
+
+def _elements(copy: Program) -> int:
+    return sum(copy.terms.size(result.cls) for step in copy.steps for result in step.results)

@@ -1,0 +1,107 @@
+"""How near the numbers of a copy come to the ends of their types, over the reals: what overflows and what vanishes.
+
+A runtime may hide it: onnxruntime's CPU provider computes float16 in float32 and rounds seldom. A result beyond its type's range
+is infinite wherever the type is what the model says.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from graphcheck.kernel.values.float64 import Real
+from graphcheck.precision.kinds import Kind
+from graphcheck.precision.program import Result, Step
+
+MASK = 1e30  # larger magnitudes are masks
+
+
+class Ranges:
+    """Rows for each result of a narrow type, filled by a walk over the reals: hand :meth:`settle` and :meth:`inside` to it."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.saturated: list[dict[str, Any]] = []
+        self._inside = 0.0
+
+    def settle(self, step: Step, result: Result, value: np.ndarray) -> np.ndarray:
+        """Note a result, and leave it as it is."""
+        kind = result.kind
+        if kind is None or step.keeps or not value.size:
+            return value
+        if kind.is_float:
+            self.rows.append(_row(step, result, kind, value, self._inside))
+            self._inside = 0.0
+        elif row := _cut(step, result, kind, value):
+            self.saturated.append(row)
+        return value
+
+    def inside(self, step: Step, value: Real) -> None:
+        """Note the largest number inside of a step."""
+        self._inside = max(self._inside, _largest(value.raw))
+
+
+def overflowed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of what does not fit into its type, in order of the graph."""
+    return [row for row in rows if row["infinite"]]
+
+
+def vanished(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that lose more to the least number of their type than to its roundings."""
+    return [row for row in rows if row["lost"] > row["unit"] * row["largest"]]
+
+
+def _row(step: Step, result: Result, kind: Kind, value: np.ndarray, inside: float) -> dict[str, Any]:
+    size = np.abs(value.astype(np.float64, copy=False))
+    there = np.isfinite(size) & (size > 0) & (size < MASK)
+    seen = size[there]
+    largest = float(seen.max(initial=0.0))
+    gone = seen <= kind.least / 2
+    return {
+        "tensor": result.name,
+        "node": step.node,
+        "op_type": step.op_type,
+        "format": kind.name,
+        "largest": largest,
+        "limit": kind.high,
+        "above": _bits(kind.high, largest),
+        "below": _bits(largest, kind.normal),
+        "infinite": int((seen >= kind.over).sum()),
+        "zero": int(gone.sum()),
+        "subnormal": int((seen < kind.normal).sum() - gone.sum()),
+        "elements": int(size.size),
+        "lost": float(seen[gone].max(initial=0.0)),
+        "unit": kind.unit,
+        "inside": inside if inside > largest else None,
+    }
+
+
+def _cut(step: Step, result: Result, kind: Kind, value: np.ndarray) -> dict[str, Any] | None:
+    """The elements that a quantizer cuts to an end of its range, and by how many steps."""
+    beyond = np.maximum(np.rint(value) - kind.high, kind.low - np.rint(value))
+    cut = beyond > 0
+    if not cut.any():
+        return None
+    return {
+        "tensor": result.name,
+        "node": step.node,
+        "op_type": step.op_type,
+        "format": kind.name,
+        "cut": int(cut.sum()),
+        "elements": int(value.size),
+        "steps": float(beyond.max()),
+    }
+
+
+def _bits(a: float, b: float) -> float | None:
+    """Powers of two from b up to a; None where there are no numbers."""
+    return round(math.log2(a / b), 1) if a > 0 and b > 0 else None
+
+
+def _largest(values: np.ndarray) -> float:
+    if values.dtype.kind in "OSUTb":
+        return 0.0
+    size = np.abs(values.astype(np.float64, copy=False))
+    return float(size.max(initial=0.0, where=np.isfinite(size) & (size < MASK)))

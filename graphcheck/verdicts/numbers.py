@@ -1,0 +1,69 @@
+"""What a narrower format does to the numbers, told beside the verdict of a pair of which one is in such a format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck.errors import GraphcheckError, Undecided
+from graphcheck.interface import inputs, ports
+from graphcheck.kernel.proof.allowed import FORMATS
+from graphcheck.verdicts.case import Case
+from graphcheck.verdicts.evidence import Evidence
+
+_WALKED, _RANKED = 1e9, 2e8  # work of one walk: beyond these nothing is told, and no layers, unless they are asked for
+EMPTY: dict[str, Any] = {
+    "headroom": [], "overflowed": [], "vanished": [], "saturated": [], "spread": [], "layers": [], "keep": [], "bound": [],
+    "untold": None,
+}  # fmt: skip
+
+
+def told(case: Case, evidence: Evidence, side: int) -> dict[str, Any]:
+    """The keys of ``precision`` in the JSON that tell of numbers; the model at ``side`` is the copy."""
+    from graphcheck.precision import copy
+
+    case.say("looking at the numbers of the format")
+    try:
+        feeds = inputs.side_inputs(case.interface, _inputs(case, evidence))
+        opened = copy.opened(case.models, case.interface, feeds, side, case.check_time)
+        effort, asked = copy.effort(opened.copy), bool(case.options.top)
+        if effort > _WALKED and not asked:
+            return EMPTY | {"untold": "the models are large: --top N asks for it"}
+        return EMPTY | opened.numbers(case.options.seed, ranked=asked or effort < _RANKED, top=case.options.top or 0)
+    except (GraphcheckError, Undecided) as error:
+        return EMPTY | {"untold": str(error)}
+    except (MemoryError, RecursionError, KeyError) as error:
+        return EMPTY | {"untold": f"the models could not be evaluated ({type(error).__name__})"}
+
+
+def copy_of(case: Case) -> int | None:
+    """The side that has a narrower format which the other one has not; B where both have one and it is allowed. None: neither."""
+    if any(m.kind != "dtype" for m in case.unfit):
+        return None
+    a, b = (_formats(model) for model in case.models)
+    if b - a or (b and case.options.formats):
+        return 1
+    return 0 if a - b else None
+
+
+def _formats(model: ir.Model) -> set[str]:
+    """The narrow floating types of a model, and ``int8`` where it quantizes."""
+    found = {v.dtype.name.lower() for v in (*model.graph.inputs, *model.graph.initializers.values()) if v.dtype is not None}
+    for node in model.graph.all_nodes():
+        if node.op_type == "Cast":
+            found.add(ir.DataType(node.attributes["to"].as_int()).name.lower())
+        elif node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") or node.op_type.startswith("QLinear"):
+            found.add("int8")
+    return found & {*FORMATS, "int8"}
+
+
+def _inputs(case: Case, evidence: Evidence) -> dict[str, np.ndarray]:
+    """Those of the first run, or as they would be drawn for it."""
+    if evidence.executions.runs:
+        return evidence.executions.runs[0].inputs
+    if case.given is not None:
+        return case.given()
+    spec = inputs.InputSpec(case.options.seed, ranges=case.options.range_rows())
+    return inputs.generate(case.interface, ports.shapes(case.interface, case.options.shapes), spec)

@@ -1,0 +1,392 @@
+"""What a narrower format does to the numbers of a copy: headroom, overflow, saturation, ranking, bounds and spread."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from graphcheck import compare
+from graphcheck.cli import main
+from graphcheck.files import model as model_
+from graphcheck.interface import ports
+from graphcheck.precision import copy, kinds, program, walks
+from graphcheck.precision.backwards import pulled
+from graphcheck.precision.copy import Copy
+
+Arrays = Mapping[str, np.ndarray]
+NOTHING: Arrays = {}
+HEAD = '<ir_version: 10, opset_import: ["": 17]> net '
+SQUARES = """(float[N,2,8,8] x) => (float[N,4] y) {
+    c = Conv (x, w)
+    a = Relu (c)
+    sq = Mul (a, a)
+    m = ReduceMean <axes: ints = [2, 3], keepdims: int = 0> (sq)
+    y = MatMul (m, k)
+}"""
+
+
+def drawn(seed: int, **shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Constants by name."""
+    random = np.random.default_rng(seed)
+    return {name: (random.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32) for name, shape in shapes.items()}
+
+
+def parsed(text: str, constants: Arrays = NOTHING) -> onnx.ModelProto:
+    """A model in ONNX text with its constants."""
+    model = onnx.parser.parse_model(HEAD + text)
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    return model
+
+
+def halved(text: str, constants: Arrays = NOTHING) -> onnx.ModelProto:
+    """The same in float16 behind casts."""
+    made = parsed(text, {name: array.astype(np.float16) for name, array in constants.items()})
+    renamed = {"x": "x_half", "y": "y_half"}
+    for node in made.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    made.graph.node.insert(0, onnx.helper.make_node("Cast", ["x"], ["x_half"], "cast_in", to=onnx.TensorProto.FLOAT16))
+    made.graph.node.append(onnx.helper.make_node("Cast", ["y_half"], ["y"], "cast_out", to=onnx.TensorProto.FLOAT))
+    return made
+
+
+def of(a: onnx.ModelProto, b: onnx.ModelProto, x: np.ndarray) -> Copy:
+    """B as a copy of A, at an input of float32 both take."""
+    models = model_.read(a), model_.read(b)
+    interface = ports.pair_interfaces(*models)
+    return copy.opened(models, interface, ({"x": x}, {"x": x}), 1)
+
+
+def image(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0, 255, shape).astype(np.float32)
+
+
+# -- the ends of a type ---------------------------------------------------------------------------------------------
+
+
+def test_an_overflow_that_the_runtime_hides_is_found_and_named() -> None:
+    """Report 16: the squares of an image overflow float16, and onnxruntime's CPU provider computes them in float32."""
+    constants = drawn(1, w=(3, 2, 3, 3), k=(3, 4))
+    a, b = parsed(SQUARES, constants), halved(SQUARES, constants)
+    found = compare(a, b, allow=["float16"], ranges={"x": (0.0, 255.0)}).evidence
+    assert [run["outputs"][0]["inf_b"] for run in found["numeric"]["runs"]] == [0]
+    first = found["precision"]["overflowed"][0]
+    assert (first["op_type"], first["tensor"]) == ("Mul", "sq") and first["largest"] > first["limit"] == 65504
+    x = image(2, 2, 8, 8)  # near 0 nothing overflows
+    assert of(a, b, x / 255).numbers(0, ranked=False)["overflowed"] == []
+
+
+def test_headroom_is_that_of_the_numbers() -> None:
+    text = "(float[N,4] x) => (float[N,4] y) { s = Mul (x, x) \n y = Relu (s) }"
+    x = np.array([[1.0, 2.0, 2**-9, 2**-13]], np.float32)
+    rows = {row["tensor"]: row for row in of(parsed(text), halved(text), x).numbers(0, ranked=False)["headroom"]}
+    assert list(rows) == ["x_half", "s"]  # a Relu keeps what it is given
+    assert rows["s"] | {"largest": 4.0, "above": 14.0, "below": 16.0, "subnormal": 1, "zero": 1, "infinite": 0} == rows["s"]
+    assert rows["s"]["lost"] == 2.0**-26
+
+
+@pytest.mark.parametrize(("scale", "vanishes"), [(1.0, []), (2.0**-12, ["s", "y_half"])])
+def test_what_vanishes_is_told_where_it_is_more_than_rounding(scale: float, vanishes: list[str]) -> None:
+    """A Softmax loses its least numbers, which is no matter; squares of small numbers lose all."""
+    text = "(float[N,4] x) => (float[N,4] y) { s = Mul (x, x) \n y = Mul (s, s) }"
+    x = np.array([[1.0, 0.5, 0.25, 0.125]], np.float32) * np.float32(scale)
+    found = of(parsed(text), halved(text), x).numbers(0, ranked=False)["vanished"]
+    assert [row["tensor"] for row in found] == vanishes
+    soft = "(float[N,4] x) => (float[N,4] y) { y = Softmax (x) }"
+    assert of(parsed(soft), halved(soft), np.array([[0, 40, 0, 0]], np.float32)).numbers(0, ranked=False)["vanished"] == []
+
+
+def test_a_mask_is_no_overflow_and_a_reached_sum_is_told_apart() -> None:
+    text = "(float[N,64] x) => (float[N,64] y) { m = Add (x, mask) \n y = LayerNormalization (m, g) }"
+    constants = {"mask": np.where(np.arange(64) == 3, -np.inf, 0.0).astype(np.float32), "g": np.ones(64, np.float32)}
+    masked = of(parsed(text, constants), halved(text, constants), np.ones((1, 64), np.float32))
+    assert masked.numbers(0, ranked=False)["overflowed"] == []
+    constants["mask"][3] = 0
+    found = of(parsed(text, constants), halved(text, constants), image(1, 64)).numbers(0, ranked=False)
+    row = found["headroom"][-1]
+    assert (row["op_type"], row["infinite"]) == ("LayerNormalization", 0) and row["inside"] > 65504
+
+
+def test_a_quantizer_that_saturates_is_counted_in_steps() -> None:
+    a = parsed("(float[4] x) => (float[4] y) { y = Identity (x) }")
+    b = parsed(
+        "(float[4] x) => (float[4] y) { q = QuantizeLinear (x, s, z) \n y = DequantizeLinear (q, s, z) }",
+        {"s": np.array(0.5, np.float32), "z": np.array(10, np.int8)},
+    )
+    x = np.array([58.5, 59.0, -69.0, -80.0], np.float32)
+    found = of(a, b, x).numbers(0, ranked=True)
+    (row,) = found["saturated"]
+    assert (row["cut"], row["elements"], row["steps"], row["format"]) == (2, 4, 22.0, "int8")
+    assert found["spread"][0]["measured"] == 11.0
+    assert of(a, b, x[:1].repeat(4)).numbers(0, ranked=False)["saturated"] == []
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float8_e4m3fn"])
+def test_a_kind_rounds_as_its_type_does(name: str) -> None:
+    import ml_dtypes
+
+    dtype = np.dtype(getattr(ml_dtypes, name, name))
+    kind = kinds.of(dtype)
+    assert kind is not None
+    random = np.random.default_rng(3)
+    values = random.standard_normal(4000).astype(np.float32).astype(np.float64) * 2.0 ** random.integers(-30, 8, 4000)
+    values = np.clip(values, -kind.high, kind.high)
+    expected = values.astype(np.float32).astype(dtype).astype(np.float64)
+    assert (kind.rounded(values) == expected).all()
+    assert (np.abs(expected - values) <= kind.room(values) * (1 + 1e-12)).all()
+    if name != "float8_e4m3fn":
+        with np.errstate(over="ignore"):
+            assert np.isinf(np.array(kind.over).astype(dtype).astype(np.float64))
+        assert np.isfinite(np.nextafter(np.float32(kind.over), np.float32(0)).astype(dtype).astype(np.float64))
+        assert kind.rounded(np.array([4 * kind.high])) == 4 * kind.high  # the exponent is kept
+
+
+# -- derivatives and ranking ----------------------------------------------------------------------------------------
+
+SIZE = 1e-6
+MLP = """(float[N,6] x) => (float[N,3] y) {
+    h = MatMul (x, w1)
+    g = Tanh (h)
+    r = MatMul (g, w2)
+    s = Add (g, r)
+    n = LayerNormalization (s, gain, shift)
+    y = MatMul (n, w3)
+}"""
+ATTENTION = """(float[N,5,8] x) => (float[N,5,4] y) {
+    q = MatMul (x, wq)
+    k = MatMul (x, wk)
+    kt = Transpose <perm = [0, 2, 1]> (k)
+    a = MatMul (q, kt)
+    p = Softmax (a)
+    v = MatMul (x, wv)
+    o = MatMul (p, v)
+    e = Exp (o)
+    y = MatMul (e, wo)
+}"""
+CNN = """(float[N,2,6,6] x) => (float[N,4] y) {
+    c = Conv <pads = [1, 1, 1, 1]> (x, w1)
+    a = Relu (c)
+    d = Conv (a, w2)
+    s = Sigmoid (d)
+    z = Mul (s, d)
+    m = ReduceMean <axes: ints = [2, 3], keepdims: int = 0> (z)
+    y = MatMul (m, w3)
+}"""
+# Weights of unlike sizes, so that some nodes matter more than others.
+NETS: dict[str, tuple[str, dict[str, np.ndarray], tuple[int, ...]]] = {
+    "mlp": (MLP, drawn(5, w1=(6, 8), w2=(8, 8), w3=(8, 3), gain=(8,), shift=(8,)), (16, 6)),
+    "attention": (ATTENTION, drawn(6, wq=(8, 4), wk=(8, 4), wv=(8, 4), wo=(4, 4)), (4, 5, 8)),
+    "cnn": (CNN, drawn(7, w1=(4, 2, 3, 3), w2=(4, 4, 3, 3), w3=(4, 4)), (8, 2, 6, 6)),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_derivatives_are_those_of_the_outputs(name: str) -> None:
+    """Against differences: one number of each result moved by a little."""
+    text, constants, shape = NETS[name]
+    x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    copied = of(parsed(text, constants), halved(text, constants), x)
+    values: dict[program.Key, np.ndarray] = {}
+    before = walks.walk(copied.copy, copied.fed, keep=values)["y"]
+    towards = np.random.default_rng(2).standard_normal(before.size)
+    steps = list(pulled(copied.copy, values, {"y": towards}))
+    assert len(steps) == len(copied.copy.steps)
+    for each in steps:
+        for key, slope in each.results.items():
+            at = int(np.argmax(np.abs(slope)))
+
+            def moved(step: program.Step, result: program.Result, value: np.ndarray, key: Any = key, at: int = at) -> np.ndarray:
+                return value + SIZE * (np.arange(value.size) == at) if result.key == key else value
+
+            after = walks.walk(copied.copy, copied.fed, moved)["y"]
+            assert (after - before) @ towards / SIZE == pytest.approx(slope[at], rel=1e-4, abs=1e-7)
+
+
+def in_casts(text: str, constants: Arrays, kept: set[str]) -> onnx.ModelProto:
+    """The float32 net with a cast to float16 and back behind each node that is not ``kept``, and its constants rounded: what
+    onnxruntime then computes is a copy in float16 with those nodes in float32, by no code of graphcheck."""
+    model = parsed(text)
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    stored: dict[str, np.ndarray] = {}
+
+    def rounded(name: str, to: str) -> None:
+        model.graph.node.append(onnx.helper.make_node("Cast", [name], [f"{to}_half"], to=onnx.TensorProto.FLOAT16))
+        model.graph.node.append(onnx.helper.make_node("Cast", [f"{to}_half"], [to], to=onnx.TensorProto.FLOAT))
+
+    rounded("x", "x_rounded")
+    for node in nodes:
+        result = node.output[0]
+        for name in set(node.input) & constants.keys():
+            stored[name] = constants[name] if result in kept else constants[name].astype(np.float16).astype(np.float32)
+        node.input[:] = ["x_rounded" if name == "x" else name for name in node.input]
+        if result in kept or node.op_type in ("Relu", "Transpose"):
+            model.graph.node.append(node)
+            continue
+        node.output[0] = f"{result}_wide"
+        model.graph.node.append(node)
+        rounded(f"{result}_wide", result)
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in stored.items())
+    return model
+
+
+def deviation(model: onnx.ModelProto, exact: np.ndarray, x: np.ndarray) -> float:
+    """The root of the mean square deviation in onnxruntime, unoptimized."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    (y,) = session.run(None, {"x": x})
+    return float(np.sqrt(np.square(y.astype(np.float64).reshape(-1) - exact).mean()))
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_no_other_k_nodes_in_float32_lower_the_deviation_more(name: str, k: int) -> None:
+    """All choices of k nodes are tried in onnxruntime; a choice within 5 % is a tie, for which roundings are too few."""
+    text, constants, shape = NETS[name]
+    x = np.random.default_rng(4).standard_normal((512, *shape[1:])).astype(np.float32)
+    copied = of(parsed(text, constants), halved(text, constants), x)
+    ranked = [row["node"] for row in copied.numbers(0, ranked=True, top=k)["keep"]]
+    results = {f"{n.op_type}({n.output[0]})": n.output[0] for n in parsed(text).graph.node}
+    results["MatMul(y_half)"] = "y"
+    exact = copied.wide["y"]
+    first = deviation(in_casts(text, constants, {results[node] for node in ranked[:k]}), exact, x)
+    names = [n.output[0] for n in parsed(text).graph.node]
+    others = [deviation(in_casts(text, constants, set(some)), exact, x) for some in itertools.combinations(names, k)]
+    assert first <= 1.05 * min(others) and first < 0.95 * deviation(in_casts(text, constants, set()), exact, x)
+
+
+def test_a_constant_belongs_to_the_node_that_reads_it() -> None:
+    """Also through a Transpose; and it is counted by what it differs by: a constant that float16 holds brings nothing."""
+    text = "(float[N,4] x) => (float[N,4] y) { wt = Transpose <perm = [1, 0]> (w) \n h = MatMul (x, wt) \n y = MatMul (h, v) }"
+    constants = drawn(8, w=(4, 4)) | {"v": np.eye(4, dtype=np.float32) * 2}
+    rows = of(parsed(text, constants), halved(text, constants), image(3, 4)).numbers(0, ranked=True)["layers"]
+    by = {row["node"]: row["constants"] for row in rows}
+    assert by["MatMul(h)"] > 0.1 and by.get("MatMul(y_half)", 0.0) == 0.0 and "Transpose(wt)" not in by
+    assert sum(row["share"] for row in rows) == pytest.approx(1.0)
+
+
+def test_what_is_quantized_belongs_to_the_node_it_is_quantized_for() -> None:
+    """Report 18: one Conv takes numbers of which a few are large, and loses the others to its steps."""
+    constants = drawn(9, u=(6, 6), v=(6, 2)) | {
+        "fine": np.array(0.02, np.float32), "coarse": np.array(1.0, np.float32), "z": np.array(0, np.int8)
+    }  # fmt: skip
+    a = parsed("(float[N,6] x) => (float[N,2] y) { h = MatMul (x, u) \n y = MatMul (h, v) }", drawn(9, u=(6, 6), v=(6, 2)))
+    b = parsed(
+        """(float[N,6] x) => (float[N,2] y) {
+        qx = QuantizeLinear (x, fine, z)
+        dx = DequantizeLinear (qx, fine, z)
+        h = MatMul (dx, u)
+        qh = QuantizeLinear (h, coarse, z)
+        dh = DequantizeLinear (qh, coarse, z)
+        y = MatMul (dh, v) }""",
+        constants,
+    )
+    x = np.random.default_rng(0).standard_normal((8, 6)).astype(np.float32)
+    rows = of(a, b, x).numbers(0, ranked=True)["layers"]
+    assert rows[0]["node"] == "MatMul(y)" and rows[0]["share"] > 0.9
+    assert [row["node"] for row in rows[1:]] == ["MatMul(h)"]
+
+
+# -- bounds and spread ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_no_draw_of_roundings_is_beyond_a_bound(name: str) -> None:
+    """Each result is moved by up to a unit roundoff: by draws, and by the worst signs that the derivatives name."""
+    text, constants, shape = NETS[name]
+    x = np.random.default_rng(5).standard_normal(shape).astype(np.float32)
+    copied = of(parsed(text, constants), halved(text, constants), x)
+    told = copied.numbers(0, ranked=True)
+    (row,) = told["bound"]
+    assert row["measured"] == told["spread"][0]["measured"] <= row["likely"] <= row["first_order"] <= row["running"]
+    assert told["spread"][0]["spread"] <= row["likely"]
+    random = np.random.default_rng(6)
+
+    def uniform(step: program.Step, result: program.Result, value: np.ndarray) -> np.ndarray:
+        unit = 0.0 if result.kind is None or step.keeps else result.kind.unit
+        return np.asarray(value * (1 + unit * random.uniform(-1, 1, value.shape)))
+
+    worst = max(np.abs(walks.walk(copied.copy, copied.fed, uniform)["y"] - copied.wide["y"]).max() for _ in range(20))
+    assert worst <= row["likely"]
+
+    values: dict[program.Key, np.ndarray] = {}
+    walks.walk(copied.copy, copied.fed, walks.rounding, keep=values)
+    at = int(np.argmax(np.abs(values[copied.copy.outputs["y"]] - copied.wide["y"])))  # type: ignore[index]
+    one = {"y": 1.0 * (np.arange(copied.wide["y"].size) == at)}
+    signs = {key: slope for each in pulled(copied.copy, values, one) for key, slope in each.results.items()}
+
+    def adverse(step: program.Step, result: program.Result, value: np.ndarray) -> np.ndarray:
+        unit = 0.0 if result.kind is None or step.keeps or result.key not in signs else result.kind.unit
+        return np.asarray(value + unit * np.abs(value) * np.sign(signs.get(result.key, 0.0)))
+
+    reached = abs(walks.walk(copied.copy, copied.fed, adverse)["y"][at] - copied.wide["y"][at])
+    assert 0.5 * row["first_order"] < reached <= 1.1 * row["first_order"] and reached <= row["running"]
+
+
+def test_a_running_bound_stays_finite_behind_many_normalizations() -> None:
+    steps = [f"n{i} = LayerNormalization (h{i}, g) \n h{i + 1} = MatMul (n{i}, w)" for i in range(12)]
+    text = "(float[N,16] x) => (float[N,16] y) { h0 = Identity (x) \n" + "\n".join(steps) + "\n y = LayerNormalization (h12, g) }"
+    constants = drawn(10, w=(16, 16)) | {"g": np.ones(16, np.float32)}
+    x = np.random.default_rng(0).standard_normal((2, 16)).astype(np.float32)
+    (row,) = of(parsed(text, constants), halved(text, constants), x).numbers(0, ranked=True)["bound"]
+    assert row["measured"] < row["running"] < 2.2 * 4  # no element of a normalized row of 16 is beyond 4
+    assert row["ratio"] < 30
+
+
+def test_a_constant_without_a_partner_is_off_by_any_rounding() -> None:
+    text = "(float[N,4] x) => (float[N,4] y) { y = MatMul (x, w) }"
+    constants = drawn(11, w=(4, 4))
+    named, renamed = halved(text, constants), halved(text.replace("w)", "other)"), {"other": constants["w"]})
+    x = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    known, guessed = (of(parsed(text, constants), b, x) for b in (named, renamed))
+    assert known.guessed == frozenset() and guessed.guessed == {("constant", "other")}
+    (one,), (other,) = (each.numbers(0, ranked=True)["bound"] for each in (known, guessed))
+    assert one["first_order"] < other["first_order"] and one["measured"] == pytest.approx(other["measured"])
+
+
+# -- how it is told -------------------------------------------------------------------------------------------------
+
+
+def test_numbers_are_told_of_a_wrong_copy_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, constants, _ = NETS["mlp"]
+    files = {"a.onnx": parsed(text, constants), "b.onnx": halved(text, constants | {"w3": constants["w3"][::-1].copy()})}
+    for name, model in files.items():
+        onnx.save(model, tmp_path / name)
+    table = tmp_path / "layers.csv"
+    code = main(["compare", str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"), "--top", "2", "--format", f"layers={table}"])
+    out = capsys.readouterr().out
+    assert code != 0 and "y deviates by" in out and "headroom in float16" in out
+    assert sum(line.startswith(("  1  ", "  2  ")) for line in out.splitlines()) == 2 and "\n  3  " not in out
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert rows[0]["rank"] == "1" and sum(float(row["share"]) for row in rows) == pytest.approx(1.0, abs=1e-4)
+    assert rows[0]["node"] in out
+
+
+def test_a_pair_of_one_format_has_no_numbers() -> None:
+    text, constants, _ = NETS["mlp"]
+    other = constants | {"w1": constants["w1"] * 2}
+    assert compare(parsed(text, constants), parsed(text, other), run=False).evidence["precision"] is None
+
+
+def test_what_cannot_be_evaluated_is_said() -> None:
+    text = "(float[N,4] x) => (float[N,4] y) { y = Bernoulli (x) }"
+    told = compare(parsed(text), halved(text), run=False).evidence["precision"]
+    assert "random" in told["untold"] and told["headroom"] == []
+
+
+def test_the_side_in_the_format_may_be_a() -> None:
+    text, constants, _ = NETS["mlp"]
+    found = compare(halved(text, constants), parsed(text, constants), run=False).evidence["precision"]
+    assert found["headroom"] and found["layers"] and found["spread"][0]["measured"] > 0
