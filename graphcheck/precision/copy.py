@@ -59,9 +59,8 @@ class Copy:
             "bound": [],
         }
         if held is not None:
-            both = {name: (rounded[name], y) for name, y in self.wide.items() if name in rounded}
-            apart = {name: (x - y) / (walks.largest(y) or 1.0) ** 2 for name, (x, y) in both.items()}
-            rows = layers(self.copy, held, self.errors, apart, self.tick)
+            scales = {name: walks.largest(y) for name, y in self.wide.items() if name in rounded}
+            rows = layers(self.copy, held, self.errors, scales, seed, self.tick)
             told["layers"] = [row.to_json() for row in rows]
             told["bound"] = bounds(self.copy, self.fed, held, self.errors, self.guessed, rounded, self.wide, self.tick)
             if top:

@@ -51,8 +51,8 @@ class Tries:
                     if before | {name} not in tried:
                         tried[before | {name}] = (*some, (name, self.left(before | {name}, owners)))
             found = sorted(tried.values(), key=lambda some: some[-1][1])[:_WIDTH]
-        before = self.left(frozenset(), owners)
-        return [{"node": node, "op_type": op_type, "left": left, "before": before} for (node, op_type), left in found[0]]
+        whole = self.left(frozenset(), owners)
+        return [{"node": node, "op_type": op_type, "left": left, "before": whole} for (node, op_type), left in found[0]]
 
     def left(self, kept: frozenset[Name], owners: Owners) -> float:
         """The deviation with some nodes in float32."""

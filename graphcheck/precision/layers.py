@@ -1,9 +1,9 @@
-"""Which nodes bring a copy's deviation: each one's own roundings, carried to the outputs by the derivatives.
+"""Which nodes bring most of a copy's deviation: each one's own roundings, carried to the outputs by the derivatives.
 
 A node stands for its result and for the constants that it reads, as it would be kept in float32, and for what is quantized
-for it. To first order the outputs deviate by a sum D of what each node brings, d_k. Keeping nodes S in float32 takes
-|D|^2 - |D - sum of d_k over S|^2 off, a game of which <D, d_k> is the Shapley value: a node's fair part, whatever is kept
-beside it. These add up to |D|^2, and one way back from D gives all of them. One may be below 0: it makes up for others.
+for it. To first order the outputs deviate by the sum over the roundings of derivative times rounding; taken as independent,
+their squares add. The squares are summed over all outputs at once by derivatives towards random combinations of them
+(Hutchinson, Commun. Stat. Simul. Comput. 19, 1990).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from graphcheck.precision.backwards import pulled
 from graphcheck.precision.program import Key, Program, Step
 
+_PROBES = 2
 _QUANTIZERS = ("QuantizeLinear", "DynamicQuantizeLinear")
 _PASSED = (*_QUANTIZERS, "DequantizeLinear")
 
@@ -39,24 +40,32 @@ def layers(
     program: Program,
     values: Mapping[Key, np.ndarray],
     errors: Mapping[Key, np.ndarray],
-    apart: Mapping[str, np.ndarray],
+    scales: Mapping[str, float],
+    seed: int,
     tick: Callable[[], None] = lambda: None,
 ) -> list[Layer]:
     """The nodes by their share, the largest first.
 
-    ``values`` are those of the rounded program, ``errors`` what rounding did to each that it changed, ``apart`` the deviation of
-    each output, in a unit that makes it comparable with the others.
+    ``values`` are those of the rounded program, ``errors`` what rounding did to each that it changed, ``scales`` the largest
+    magnitude of each output, in which its deviation is counted.
     """
+    random = np.random.default_rng([seed, 67])
     own, stored = (dict.fromkeys(map(_name, program.steps), 0.0) for _ in range(2))
     owners = Owners.of(program)
-    for each in pulled(program, values, {name: d for name, d in apart.items() if d.any()}, tick=tick):
-        for key, slope in each.results.items():
-            own[owners.names[each.step]] += _part(slope, errors.get(key))
-        for key, slope in each.reads.items():
-            if key in owners.constants:
-                stored[owners.constants[key]] += _part(slope, errors.get(key))
+    keys = {name: key for name, key in program.outputs.items() if isinstance(key, tuple) and name in scales}
+    for _ in range(_PROBES):
+        at = {name: random.choice([-1.0, 1.0], values[key].size) / (scales[name] or 1.0) for name, key in keys.items()}
+        seen: dict[Key, np.ndarray] = {}
+        for each in pulled(program, values, at, tick=tick):
+            for key, slope in each.results.items():
+                own[owners.names[each.step]] += _square(slope, errors.get(key))
+            for key, slope in each.reads.items():
+                if key in owners.constants:
+                    seen[key] = seen[key] + slope if key in seen else slope
+        for key, slope in seen.items():
+            stored[owners.constants[key]] += _square(slope, errors.get(key))
     total = sum(own.values()) + sum(stored.values())
-    rows = [Layer(*name, (own[name] + stored[name]) / total, stored[name] / total) for name in own] if total > 0 else []
+    rows = [Layer(*name, (own[name] + stored[name]) / total, stored[name] / total) for name in own] if total else []
     return sorted((row for row in rows if row.share), key=lambda row: -row.share)
 
 
@@ -102,5 +111,5 @@ class Owners:
         return cls(names, constants)
 
 
-def _part(slope: np.ndarray, error: np.ndarray | None) -> float:
-    return 0.0 if error is None else float(slope @ np.broadcast_to(error, slope.shape))
+def _square(slope: np.ndarray, error: np.ndarray | None) -> float:
+    return 0.0 if error is None else float(np.square(slope * error).sum())

@@ -34,8 +34,8 @@ def told(case: Case, evidence: Evidence, side: int) -> dict[str, Any]:
         return EMPTY | opened.numbers(case.options.seed, ranked=asked or effort < _RANKED, top=case.options.top or 0)
     except (GraphcheckError, Undecided) as error:
         return EMPTY | {"untold": str(error)}
-    except (MemoryError, RecursionError, KeyError) as error:
-        return EMPTY | {"untold": f"the models could not be evaluated ({type(error).__name__})"}
+    except Exception as error:  # it is evidence alone, and must not cost a verdict
+        return EMPTY | {"untold": f"the models could not be evaluated ({type(error).__name__}: {error})"}
 
 
 def copy_of(case: Case) -> int | None:
