@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from graphcheck.interface import ports
 from graphcheck.precision import copy, kinds, program, walks
 from graphcheck.precision.backwards import pulled
 from graphcheck.precision.copy import Copy
+from graphcheck.reporting import render
 
 Arrays = Mapping[str, np.ndarray]
 NOTHING: Arrays = {}
@@ -81,8 +83,11 @@ def test_an_overflow_that_the_runtime_hides_is_found_and_named() -> None:
     assert [run["outputs"][0]["inf_b"] for run in found["numeric"]["runs"]] == [0]
     first = found["precision"]["overflowed"][0]
     assert (first["op_type"], first["tensor"]) == ("Mul", "sq") and first["largest"] > first["limit"] == 65504
-    x = image(2, 2, 8, 8)  # near 0 nothing overflows
-    assert of(a, b, x / 255).numbers(0, ranked=False)["overflowed"] == []
+    x = image(2, 2, 8, 8)
+    kept = of(a, b, x).numbers(0, ranked=True, top=3)["keep"]
+    assert kept[0]["node"] == "Mul(sq)"  # whatever it brings
+    assert kept[0]["before"] >= kept[0]["left"] > kept[2]["left"]
+    assert of(a, b, x / 255).numbers(0, ranked=False)["overflowed"] == []  # near 0 nothing does
 
 
 def test_headroom_is_that_of_the_numbers() -> None:
@@ -372,6 +377,16 @@ def test_numbers_are_told_of_a_wrong_copy_too(tmp_path: Path, capsys: pytest.Cap
     rows = list(csv.DictReader(io.StringIO(table.read_text())))
     assert rows[0]["rank"] == "1" and sum(float(row["share"]) for row in rows) == pytest.approx(1.0, abs=1e-4)
     assert rows[0]["node"] in out
+
+
+def test_the_report_tells_them() -> None:
+    constants = drawn(1, w=(3, 2, 3, 3), k=(3, 4))
+    a, b = parsed(SQUARES, constants), halved(SQUARES, constants)
+    found = compare(a, b, allow=["float16"], ranges={"x": (0.0, 255.0)}, run=False, top=2)
+    page = re.sub(r"<[^>]+>|\s+", " ", render([found.to_json()]))
+    told = page[page.index("Numbers in the format") :]
+    assert re.search(r"Mul +Mul\(sq\) +overflows in float16: .* beyond 65 504", told)
+    assert "Keep these in float32" in told and "Headroom of" in told
 
 
 def test_a_pair_of_one_format_has_no_numbers() -> None:

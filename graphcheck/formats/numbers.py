@@ -25,9 +25,9 @@ def show_numbers(terminal: Terminal, told: dict[str, Any], top: int | None) -> N
     elif top is not None:
         shares = {(row["node"], row["op_type"]): row for row in told["layers"]}
         rows = [
-            [str(place), _node(row), f"{share['share']:.1%}", f"{share['constants']:.1%}", number(row["left"])]
+            [str(place), _node(row), *(f"{share.get(key, 0.0):.1%}" for key in ("share", "constants")), number(row["left"])]
             for place, row in enumerate(told["keep"], 1)
-            for share in [shares[row["node"], row["op_type"]]]
+            for share in [shares.get((row["node"], row["op_type"]), {})]
         ]
         left = f"rms left of {number(told['keep'][0]['before'])}" if rows else ""
         terminal.table(("", "keep in float32", "share of the deviation", "by its constants", left), rows)

@@ -65,7 +65,8 @@ class Copy:
             told["bound"] = bounds(self.copy, self.fed, held, self.errors, self.guessed, rounded, self.wide, self.tick)
             if top:
                 del held
-                told["keep"] = Tries(self.copy, self.fed, self.errors, self.wide, self.tick).keep(rows, top)
+                tries = Tries(self.copy, self.fed, self.errors, self.wide, self.tick)
+                told["keep"] = tries.keep(rows, top, [(row["node"], row["op_type"]) for row in told["overflowed"]])
         return told
 
     def _settle(self, kept: bool) -> walks.Settle:

@@ -38,12 +38,15 @@ class Tries:
     wide: Mapping[str, np.ndarray]
     tick: Callable[[], None]
 
-    def keep(self, ranked: Sequence[Layer], count: int) -> list[dict[str, Any]]:
-        """So many nodes in the order in which they are to be kept, each with what deviation is left then."""
+    def keep(self, ranked: Sequence[Layer], count: int, first: Sequence[Name] = ()) -> list[dict[str, Any]]:
+        """So many nodes in the order in which they are to be kept, each with what deviation is left then; those that overflow
+        come ``first``."""
         owners = Owners.of(self.program)
         names = [(row.node, row.op_type) for row in ranked if row.op_type != "Cast"]
-        found: list[tuple[tuple[Name, float], ...]] = [()]  # choices, each with what is left once it is made
-        for _ in range(min(count, len(names))):
+        given = [name for name in dict.fromkeys(first) if name[1] != "Cast"][:count]
+        begun = tuple((name, self.left(frozenset(given[: place + 1]), owners)) for place, name in enumerate(given))
+        found: list[tuple[tuple[Name, float], ...]] = [begun]  # choices, each with what is left once it is made
+        for _ in range(min(count, len({*names, *given})) - len(given)):
             tried: dict[frozenset[Name], tuple[tuple[Name, float], ...]] = {}
             for some in found:
                 before = frozenset(name for name, _ in some)

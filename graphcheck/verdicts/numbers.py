@@ -15,8 +15,8 @@ from graphcheck.verdicts.evidence import Evidence
 
 _WALKED, _RANKED = 1e9, 2e8  # work of one walk: beyond these nothing is told, and no layers, unless they are asked for
 EMPTY: dict[str, Any] = {
-    "headroom": [], "overflowed": [], "vanished": [], "saturated": [], "spread": [], "layers": [], "keep": [], "bound": [],
-    "untold": None,
+    "side": None, "headroom": [], "overflowed": [], "vanished": [], "saturated": [], "spread": [], "layers": [], "keep": [],
+    "bound": [], "untold": None,
 }  # fmt: skip
 
 
@@ -24,18 +24,19 @@ def told(case: Case, evidence: Evidence, side: int) -> dict[str, Any]:
     """The keys of ``precision`` in the JSON that tell of numbers; the model at ``side`` is the copy."""
     from graphcheck.precision import copy
 
+    empty = EMPTY | {"side": "ab"[side]}
     case.say("looking at the numbers of the format")
     try:
         feeds = inputs.side_inputs(case.interface, _inputs(case, evidence))
         opened = copy.opened(case.models, case.interface, feeds, side, case.check_time)
         effort, asked = copy.effort(opened.copy), bool(case.options.top)
         if effort > _WALKED and not asked:
-            return EMPTY | {"untold": "the models are large: --top N asks for it"}
-        return EMPTY | opened.numbers(case.options.seed, ranked=asked or effort < _RANKED, top=case.options.top or 0)
+            return empty | {"untold": "the models are large: --top N asks for it"}
+        return empty | opened.numbers(case.options.seed, ranked=asked or effort < _RANKED, top=case.options.top or 0)
     except (GraphcheckError, Undecided) as error:
-        return EMPTY | {"untold": str(error)}
+        return empty | {"untold": str(error)}
     except Exception as error:  # it is evidence alone, and must not cost a verdict
-        return EMPTY | {"untold": f"the models could not be evaluated ({type(error).__name__}: {error})"}
+        return empty | {"untold": f"the models could not be evaluated ({type(error).__name__}: {error})"}
 
 
 def copy_of(case: Case) -> int | None:
