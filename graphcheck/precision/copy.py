@@ -65,7 +65,7 @@ class Copy:
             told["bound"] = bounds(self.copy, self.fed, held, self.errors, self.guessed, rounded, self.wide, self.tick)
             if top:
                 del held
-                tries = Tries(self.copy, self.fed, self.errors, self.wide, self.tick)
+                tries = Tries(self.copy, self.fed, self.errors, self.wide, seed, self.tick)
                 told["keep"] = tries.keep(rows, top, [(row["node"], row["op_type"]) for row in told["overflowed"]])
         return told
 

@@ -1,7 +1,8 @@
 """Which nodes to keep in float32, found by trying: those that lower the deviation most, one beside the other.
 
-Shares (:mod:`graphcheck.precision.layers`) say who is likely; roundings behind a node that is kept fall differently, so that the
-likeliest are tried. What is measured is the root of the mean square over all outputs, each in its largest magnitude.
+Shares (:mod:`graphcheck.precision.layers`) say who is likely, and constants that make up for each other are only seen by trying.
+What is measured is the root of the mean square over all outputs, each in its largest magnitude, and over draws of roundings, the
+same for all that is tried: the roundings of one input are chance, where outputs are few.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from graphcheck.precision import walks
 from graphcheck.precision.layers import Layer, Owners
 from graphcheck.precision.program import Key, Program, Result, Step
 
+_OUTPUTS, _MOST = 2000, 8  # numbers at the outputs that a mean is taken over, by so many draws at most
 _TRIED, _WIDTH = 6, 2  # nodes for each place, and choices that are carried on (a beam search)
 Name = tuple[str, str]
 
@@ -29,6 +31,7 @@ class Tries:
         fed: Its inputs and constants.
         errors: How far those are from the other model's.
         wide: The other model's outputs.
+        seed: Of the draws.
         tick: Called before each step.
     """
 
@@ -36,6 +39,7 @@ class Tries:
     fed: Mapping[Key, np.ndarray]
     errors: Mapping[Key, np.ndarray]
     wide: Mapping[str, np.ndarray]
+    seed: int
     tick: Callable[[], None]
 
     def keep(self, ranked: Sequence[Layer], count: int, first: Sequence[Name] = ()) -> list[dict[str, Any]]:
@@ -59,13 +63,27 @@ class Tries:
 
     def left(self, kept: frozenset[Name], owners: Owners) -> float:
         """The deviation with some nodes in float32."""
-
-        def settle(step: Step, result: Result, value: np.ndarray) -> np.ndarray:
-            return value if owners.names[step] in kept else walks.rounding(step, result, value)
-
         mine = {key for key, name in owners.constants.items() if name in kept and key in self.errors}
         fed = {key: x - self.errors[key] if key in mine else x for key, x in self.fed.items()}
-        made = walks.walk(self.program, fed, settle, tick=self.tick)
-        parts = [np.square((made[n] - y) / (walks.largest(y) or 1.0)) for n, y in self.wide.items() if n in made]
-        count = sum(part.size for part in parts)
-        return float(np.sqrt(sum(float(part.sum()) for part in parts) / count)) if count else 0.0
+        count = sum(y.size for y in self.wide.values())
+        total, draws = 0.0, min(_MOST, -(-_OUTPUTS // max(count, 1)))
+        for draw in range(draws):
+            made = walks.walk(self.program, fed, self._settle(kept, owners, draw), tick=self.tick)
+            parts = [(made[n] - y) / (walks.largest(y) or 1.0) for n, y in self.wide.items() if n in made]
+            total += sum(float(np.square(part).sum()) for part in parts)
+        return float(np.sqrt(total / (draws * count))) if count else 0.0
+
+    def _settle(self, kept: frozenset[Name], owners: Owners, draw: int) -> walks.Settle:
+        """Random roundings of all but the results of some nodes: of each step its own, whatever is kept."""
+
+        def settle(step: Step, result: Result, value: np.ndarray) -> np.ndarray:
+            kind = result.kind
+            if kind is None or step.keeps or owners.names[step] in kept:
+                return value
+            random = np.random.default_rng([self.seed, draw, *result.key[1:]])
+            near = kind.rounded(value)
+            apart = random.uniform(-1, 1, value.shape) * kind.room(value)
+            beyond = near - value if not kind.is_float else 0.0  # what an end cuts off stays cut off
+            return np.where((near == value) | (np.abs(beyond) > 0.5), near, value + apart)
+
+        return settle
