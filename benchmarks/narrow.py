@@ -39,7 +39,7 @@ from tests.zoo import architectures  # noqa: E402
 MOVED = {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat", "Gather", "Expand"}
 MOVED |= {"Relu", "MaxPool"}
 Feed = dict[str, np.ndarray]
-INPUTS = 9  # the first is that of the comparison, the others those at which the ranking is tried
+SEEN, INPUTS = 4, 12  # the first ones are those of the comparison, the others those at which the ranking is tried
 
 
 def copies(model: onnx.ModelProto, feed: Feed, folder: Path) -> Iterator[tuple[str, onnx.ModelProto]]:
@@ -142,7 +142,8 @@ def told(name: str, model: onnx.ModelProto, k: int, others: int) -> Iterator[str
                 started = time.process_time()
                 b = model_.read(other)
                 pair = ports.pair_interfaces(a, b)
-                found = copy.opened((a, b), pair, inputs.side_inputs(pair, feed), 1).numbers(0, ranked=True, top=k)
+                seen = (copy.opened((a, b), pair, inputs.side_inputs(pair, each), 1) for each in feeds[:SEEN])
+                found = next(seen).numbers(0, ranked=True, top=k, more=seen)
             except StopIteration:
                 return
             except Exception as error:
@@ -162,7 +163,7 @@ def told(name: str, model: onnx.ModelProto, k: int, others: int) -> Iterator[str
             keep = [r["node"] for r in found["keep"]]
             ranking = "-"
             if kind == "float16" and k and all(any(n.name == node for n in model.graph.node) for node in keep):
-                before, first, best, better = tried(model, keep, feeds[1:], others)
+                before, first, best, better = tried(model, keep, feeds[SEEN:], others)
                 ranking = f"{before:.2e} -> {first:.2e}, others {best:.2e} ({better:.0%} better)"
             yield f"| {name} | {kind} | {' | '.join(cells)} | {over} | {ranking} | {seconds:.0f} |"
 

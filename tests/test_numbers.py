@@ -135,6 +135,26 @@ def test_a_quantizer_that_saturates_is_counted_in_steps() -> None:
     assert of(a, b, x[:1].repeat(4)).numbers(0, ranked=False)["saturated"] == []
 
 
+def test_ranges_are_those_of_all_inputs_that_were_given(tmp_path: Path) -> None:
+    text = "(float[N,4] x) => (float[N,4] y) { s = Mul (x, x) \n y = Relu (s) }"
+    files = [tmp_path / f"{place}.npz" for place in range(3)]
+    for file, size in zip(files, (1.0, 300.0, 2.0), strict=True):
+        np.savez(file, x=np.full((1, 4), size, np.float32))
+    given = {"inputs": files[0], "more_inputs": files[1:]}
+    told = compare(parsed(text), halved(text), run=False, **given).evidence["precision"]
+    (row,) = told["overflowed"]
+    assert (row["tensor"], row["largest"], row["infinite"], row["elements"], row["above"]) == ("s", 90000.0, 4, 12, -0.5)
+    assert told["spread"][0]["largest"] == 1.0  # of the first
+
+
+def test_a_deviation_is_told_in_steps() -> None:
+    a = parsed("(float[4] x) => (float[4] y) { y = Identity (x) }")
+    quantized = "(float[4] x) => (float[4] y) { q = QuantizeLinear (x, s, z) \n y = DequantizeLinear (q, s, z) }"
+    b = parsed(quantized, {"s": np.array(0.5, np.float32), "z": np.array(0, np.int8)})
+    (row,) = of(a, b, np.array([0.2, 1.1, 2.0, 3.0], np.float32)).numbers(0, ranked=True)["spread"]
+    assert row["step"] == 0.5 and row["measured"] == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float8_e4m3fn"])
 def test_a_kind_rounds_as_its_type_does(name: str) -> None:
     import ml_dtypes

@@ -15,8 +15,9 @@ def show_numbers(terminal: Terminal, told: dict[str, Any], top: int | None) -> N
     if told.get("untold"):
         terminal.say(f"  of the numbers in the format nothing is told: {safe(told['untold'])}", "dim")
     _show_ends(terminal, told)
+    steps = {row["output"]: row["step"] for row in told["spread"]}
     for row in () if told["overflowed"] else told["bound"]:
-        terminal.say(f"  {_bound(row)}")
+        terminal.say(f"  {_bound(row, steps.get(row['output']))}")
     if not any(row["measured"] for row in told["spread"]):
         return
     if told["layers"] and top is None:
@@ -57,14 +58,14 @@ def _show_ends(terminal: Terminal, told: dict[str, Any]) -> None:
         terminal.say(f"  {_node(row)} saturates: {of} cut, by {plural(int(row['steps']), 'step')} at most{more}", "yellow")
 
 
-def _bound(row: dict[str, Any]) -> str:
+def _bound(row: dict[str, Any], step: float | None) -> str:
     """``y deviates by 0.0011, at most 0.02 (18x) by any order of summation``, and what that rests on."""
     name, ratio = short(row["output"]), f" ({row['ratio']:.1f}x)" if row["ratio"] else ""
+    steps = f" ({number(row['measured'] / step)} steps)" if step else ""
     running = "" if row["running"] is None else f"; running bound {number(row['running'])}"
-    return (
-        f"{name} deviates by {number(row['measured'])} in the format, at most {number(row['likely'])}{ratio} by any order of "
-        f"summation if roundings are independent, {number(row['first_order'])} if all are at their worst{running}"
-    )
+    likely = f"at most {number(row['likely'])}{ratio} by any order of summation if roundings are independent"
+    worst = f"{number(row['first_order'])} if all are at their worst{running}"
+    return f"{name} deviates by {number(row['measured'])}{steps} in the format, {likely}, {worst}"
 
 
 def _node(row: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from graphcheck.interface.ports import Interface, Port, PortPair
 from graphcheck.parting.budget import work
 from graphcheck.precision import headroom, kinds, program, walks
 from graphcheck.precision.bound import bounds
-from graphcheck.precision.keeping import Tries
+from graphcheck.precision.keeping import At, Tries
 from graphcheck.precision.layers import layers
 from graphcheck.precision.program import Key, Program, Result, Step
 
 _DRAWS = 2  # of noise
+_BESIDE = 3  # further inputs at which is tried what to keep
 _MOST = 400_000_000  # numbers that are held for the way back
 
 
@@ -41,18 +42,51 @@ class Copy:
     guessed: frozenset[Key]
     tick: Callable[[], None]
 
-    def numbers(self, seed: int, *, ranked: bool, top: int = 0) -> dict[str, Any]:
-        """The keys of ``precision`` in the JSON that this room fills; ``layers`` and ``bound`` where they are ``ranked``, and so
-        many to ``keep``."""
+    def ranges(self) -> headroom.Ranges:
+        """How near the numbers come to the ends of their types."""
         found = headroom.Ranges()
-        over_reals = walks.walk(self.copy, self.fed, found.settle, found.inside, tick=self.tick)
-        held: dict[Key, np.ndarray] | None = {} if ranked and _elements(self.copy) < _MOST else None
-        rounded = walks.walk(self.copy, self.fed, self._settle(held is not None), keep=held, tick=self.tick)
+        found.outputs = walks.walk(self.copy, self.fed, found.settle, found.inside, tick=self.tick)
+        return found
+
+    def numbers(
+        self, seed: int, *, ranked: bool, walked: bool = True, top: int = 0, more: Iterable[Copy] = ()
+    ) -> dict[str, Any]:
+        """The keys of ``precision`` in the JSON that this room fills: ranges, also at ``more`` inputs; where it is ``walked``
+        again, the spread; ``layers`` and ``bound`` where they are ``ranked``, and so many to ``keep``."""
+        found = self.ranges()
+        over_reals = found.outputs
+        beside: list[At] = []
+        for other in more:
+            found.join(other.ranges())
+            if top and len(beside) < _BESIDE and other.copy.constants.keys() == self.copy.constants.keys():
+                beside.append(other.at(self))
         told = {
             "headroom": found.rows,
             "overflowed": headroom.overflowed(found.rows),
             "vanished": headroom.vanished(found.rows),
             "saturated": found.saturated,
+        }
+        return told | self._walked(over_reals, seed, ranked, top, beside, told["overflowed"]) if walked else told
+
+    def at(self, first: Copy) -> At:
+        """What is tried at this input; the constants are held once, by the ``first``."""
+        stored = self.copy.constants.keys()
+        fed = {key: first.fed[key] if key in stored else x for key, x in self.fed.items()}
+        errors = {key: x for key, x in self.errors.items() if key not in stored}
+        return At(self.copy, fed, errors | {key: x for key, x in first.errors.items() if key in stored}, self.wide)
+
+    def _walked(
+        self,
+        over_reals: Mapping[str, np.ndarray],
+        seed: int,
+        ranked: bool,
+        top: int,
+        beside: Sequence[At],
+        overflowed: Sequence[Mapping[str, Any]],
+    ) -> dict[str, Any]:
+        held: dict[Key, np.ndarray] | None = {} if ranked and _elements(self.copy) < _MOST else None
+        rounded = walks.walk(self.copy, self.fed, self._settle(held is not None), keep=held, tick=self.tick)
+        told: dict[str, Any] = {
             "spread": self._spread(over_reals, rounded, seed),
             "layers": [],
             "keep": [],
@@ -65,8 +99,8 @@ class Copy:
             told["bound"] = bounds(self.copy, self.fed, held, self.errors, self.guessed, rounded, self.wide, self.tick)
             if top:
                 del held
-                tries = Tries(self.copy, self.fed, self.errors, self.wide, seed, self.tick)
-                told["keep"] = tries.keep(rows, top, [(row["node"], row["op_type"]) for row in told["overflowed"]])
+                tries = Tries((self.at(self), *beside), seed, self.tick)
+                told["keep"] = tries.keep(rows, top, [(row["node"], row["op_type"]) for row in overflowed])
         return told
 
     def _settle(self, kept: bool) -> walks.Settle:
@@ -90,6 +124,7 @@ class Copy:
                 "largest": walks.largest(y),
                 "measured": walks.largest(rounded[name] - y),
                 "constants": walks.largest(plain[name] - y),
+                "step": self.copy.quanta.get(name),
                 "spread": max(walks.largest(draw[name] - plain[name]) for draw in draws),
             }
             for name, y in self.wide.items()

@@ -15,13 +15,16 @@ from graphcheck.kernel.values.float64 import Real
 from graphcheck.precision.kinds import Kind
 from graphcheck.precision.program import Result, Step
 
+_ADDED = ("infinite", "zero", "subnormal", "elements", "cut")
 MASK = 1e30  # larger magnitudes are masks
 
 
 class Ranges:
-    """Rows for each result of a narrow type, filled by a walk over the reals: hand :meth:`settle` and :meth:`inside` to it."""
+    """Rows for each result of a narrow type, filled by a walk over the reals: hand :meth:`settle` and :meth:`inside` to it, and
+    keep the ``outputs`` that it gives."""
 
     def __init__(self) -> None:
+        self.outputs: dict[str, np.ndarray] = {}
         self.rows: list[dict[str, Any]] = []
         self.saturated: list[dict[str, Any]] = []
         self._inside = 0.0
@@ -38,9 +41,28 @@ class Ranges:
             self.saturated.append(row)
         return value
 
+    def join(self, other: Ranges) -> None:
+        """Add what was seen at another input."""
+        self.rows = _joined(self.rows, other.rows)
+        self.saturated = _joined(self.saturated, other.saturated)
+
     def inside(self, step: Step, value: Real) -> None:
         """Note the largest number inside of a step."""
         self._inside = max(self._inside, _largest(value.raw))
+
+
+def _joined(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of two inputs as one: counts are added, and of magnitudes the larger one stays."""
+    rows = {(row["node"], row["tensor"]): row for row in old}
+    for row in new:
+        known = rows.setdefault((row["node"], row["tensor"]), row)
+        if known is row:
+            continue
+        joined = known | {key: known[key] + row[key] for key in _ADDED if key in row}
+        joined |= {key: max(known[key] or 0.0, row[key] or 0.0) or None for key in ("inside",) if key in row}
+        joined |= {key: max(known[key], row[key]) for key in ("largest", "lost", "steps") if key in row}
+        rows[row["node"], row["tensor"]] = joined | _distance(joined)
+    return list(rows.values())
 
 
 def overflowed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -59,15 +81,16 @@ def _row(step: Step, result: Result, kind: Kind, value: np.ndarray, inside: floa
     seen = size[there]
     largest = float(seen.max(initial=0.0))
     gone = seen <= kind.least / 2
-    return {
+    row = {
         "tensor": result.name,
         "node": step.node,
         "op_type": step.op_type,
         "format": kind.name,
         "largest": largest,
         "limit": kind.high,
-        "above": _bits(kind.high, largest),
-        "below": _bits(largest, kind.normal),
+        "normal": kind.normal,
+        "above": None,
+        "below": None,
         "infinite": int((seen >= kind.over).sum()),
         "zero": int(gone.sum()),
         "subnormal": int((seen < kind.normal).sum() - gone.sum()),
@@ -76,6 +99,14 @@ def _row(step: Step, result: Result, kind: Kind, value: np.ndarray, inside: floa
         "unit": kind.unit,
         "inside": inside if inside > largest else None,
     }
+    return row | _distance(row)
+
+
+def _distance(row: dict[str, Any]) -> dict[str, Any]:
+    """The powers of two up to the largest number of the type, and down to the least normal one."""
+    if "limit" not in row:
+        return {}
+    return {"above": _bits(row["limit"], row["largest"]), "below": _bits(row["largest"], row["normal"])}
 
 
 def _cut(step: Step, result: Result, kind: Kind, value: np.ndarray) -> dict[str, Any] | None:

@@ -1,8 +1,8 @@
 """Which nodes to keep in float32, found by trying: those that lower the deviation most, one beside the other.
 
 Shares (:mod:`graphcheck.precision.layers`) say who is likely, and constants that make up for each other are only seen by trying.
-What is measured is the root of the mean square over all outputs, each in its largest magnitude, and over draws of roundings, the
-same for all that is tried: the roundings of one input are chance, where outputs are few.
+What is measured is the root of the mean square over all outputs at some inputs, each in its largest magnitude, and over draws of
+roundings, the same for all that is tried: the roundings of one input are chance, where outputs are few.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ Name = tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Tries:
-    """A copy that is walked again and again with some nodes in float32.
-
-    Attributes:
-        program: The copy.
-        fed: Its inputs and constants.
-        errors: How far those are from the other model's.
-        wide: The other model's outputs.
-        seed: Of the draws.
-        tick: Called before each step.
-    """
+class At:
+    """A copy at one input: its steps, what they are fed, how far that is from what the other model is fed, and the other's
+    outputs."""
 
     program: Program
     fed: Mapping[Key, np.ndarray]
     errors: Mapping[Key, np.ndarray]
     wide: Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tries:
+    """A copy that is walked again and again with some nodes in float32: at some inputs, with draws of a seed, ``tick`` being
+    called before each step."""
+
+    inputs: Sequence[At]
     seed: int
     tick: Callable[[], None]
 
     def keep(self, ranked: Sequence[Layer], count: int, first: Sequence[Name] = ()) -> list[dict[str, Any]]:
         """So many nodes in the order in which they are to be kept, each with what deviation is left then; those that overflow
         come ``first``."""
-        owners = Owners.of(self.program)
+        owners = [Owners.of(each.program) for each in self.inputs]
         names = [(row.node, row.op_type) for row in ranked if row.op_type != "Cast"]
         given = [name for name in dict.fromkeys(first) if name[1] != "Cast"][:count]
         begun = tuple((name, self.left(frozenset(given[: place + 1]), owners)) for place, name in enumerate(given))
@@ -61,16 +61,17 @@ class Tries:
         whole = self.left(frozenset(), owners)
         return [{"node": node, "op_type": op_type, "left": left, "before": whole} for (node, op_type), left in found[0]]
 
-    def left(self, kept: frozenset[Name], owners: Owners) -> float:
+    def left(self, kept: frozenset[Name], owners: Sequence[Owners]) -> float:
         """The deviation with some nodes in float32."""
-        mine = {key for key, name in owners.constants.items() if name in kept and key in self.errors}
-        fed = {key: x - self.errors[key] if key in mine else x for key, x in self.fed.items()}
-        count = sum(y.size for y in self.wide.values())
+        count = sum(y.size for each in self.inputs for y in each.wide.values())
         total, draws = 0.0, min(_MOST, -(-_OUTPUTS // max(count, 1)))
-        for draw in range(draws):
-            made = walks.walk(self.program, fed, self._settle(kept, owners, draw), tick=self.tick)
-            parts = [(made[n] - y) / (walks.largest(y) or 1.0) for n, y in self.wide.items() if n in made]
-            total += sum(float(np.square(part).sum()) for part in parts)
+        for each, own in zip(self.inputs, owners, strict=True):
+            mine = {key for key, name in own.constants.items() if name in kept and key in each.errors}
+            fed = {key: x - each.errors[key] if key in mine else x for key, x in each.fed.items()}
+            for draw in range(draws):
+                made = walks.walk(each.program, fed, self._settle(kept, own, draw), tick=self.tick)
+                parts = [(made[n] - y) / (walks.largest(y) or 1.0) for n, y in each.wide.items() if n in made]
+                total += sum(float(np.square(part).sum()) for part in parts)
         return float(np.sqrt(total / (draws * count))) if count else 0.0
 
     def _settle(self, kept: frozenset[Name], owners: Owners, draw: int) -> walks.Settle:

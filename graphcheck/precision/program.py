@@ -84,6 +84,7 @@ class Program:
         inputs: The keys of what is fed, with declared types.
         constants: Stored arrays of narrower types by key, each free as well, so that its own rounding can be followed.
         outputs: The key of each output, or the array that no input reaches.
+        quanta: What one step is worth, of each output that is dequantized by a constant scale (its largest one).
     """
 
     terms: Terms
@@ -91,6 +92,7 @@ class Program:
     inputs: Mapping[Key, np.dtype[Any]]
     constants: Mapping[Key, np.ndarray]
     outputs: Mapping[str, Key | np.ndarray]
+    quanta: Mapping[str, float]
 
 
 def of(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> Program:
@@ -115,7 +117,7 @@ def of(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> Program:
             outputs[str(value.name)] = found
         elif isinstance(found, Tensor) and isinstance(verb := cutting.m.terms.term(found.cls).verb, Leaf):
             outputs[str(value.name)] = verb.key
-    return Program(cutting.m.terms, tuple(cutting.made), inputs, cutting.constants, outputs)
+    return Program(cutting.m.terms, tuple(cutting.made), inputs, cutting.constants, outputs, cutting.quanta)
 
 
 class _Cutting(Interpreter):
@@ -128,6 +130,7 @@ class _Cutting(Interpreter):
         self.made: list[Step] = []
         self.constants: dict[Key, np.ndarray] = {}
         self.types: dict[Key, np.dtype[Any]] = {}
+        self.quanta: dict[str, float] = {}
         self._inside = False
 
     def _constants(self, graph: ir.Graph, env: Env) -> None:
@@ -191,6 +194,8 @@ class _Cutting(Interpreter):
         terms = self.m.terms
         results: list[Result] = []
         leaves: list[Value] = []
+        if source.op_type == "DequantizeLinear" and len(given) > 1 and isinstance(scale := given[1], np.ndarray):
+            self.quanta[names[0]] = float(np.abs(scale.astype(np.float64)).max(initial=0.0))
         for place, (name, x) in enumerate(zip(names, made, strict=False)):
             verb = terms.term(x.cls).verb if isinstance(x, Tensor) else None
             same = isinstance(verb, Leaf) and isinstance(x, Tensor) and self.types.get(verb.key) == x.dtype

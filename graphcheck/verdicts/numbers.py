@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from graphcheck.errors import GraphcheckError, Undecided
@@ -13,7 +15,9 @@ from graphcheck.kernel.proof.allowed import FORMATS
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence
 
-_WALKED, _RANKED = 1e9, 2e8  # work of one walk: beyond these nothing is told, and no layers, unless they are asked for
+_MOST, _WALKED, _RANKED = 2e10, 1e9, 2e8  # work of one walk for: anything; what takes several; what takes many
+_DRAWN = 4
+_INPUTS = 16  # of the given ones that are looked at
 EMPTY: dict[str, Any] = {
     "side": None, "headroom": [], "overflowed": [], "vanished": [], "saturated": [], "spread": [], "layers": [], "keep": [],
     "bound": [], "untold": None,
@@ -27,12 +31,19 @@ def told(case: Case, evidence: Evidence, side: int) -> dict[str, Any]:
     empty = EMPTY | {"side": "ab"[side]}
     case.say("looking at the numbers of the format")
     try:
-        feeds = inputs.side_inputs(case.interface, _inputs(case, evidence))
-        opened = copy.opened(case.models, case.interface, feeds, side, case.check_time)
-        effort, asked = copy.effort(opened.copy), bool(case.options.top)
-        if effort > _WALKED and not asked:
+        first, *rest = _inputs(case, evidence)
+
+        def opened(arrays: inputs.Arrays) -> copy.Copy:
+            feeds = inputs.side_inputs(case.interface, arrays)
+            return copy.opened(case.models, case.interface, feeds, side, case.check_time)
+
+        looked = opened(first())
+        effort, asked = copy.effort(looked.copy), bool(case.options.top)
+        if effort > _MOST and not asked:
             return empty | {"untold": "the models are large: --top N asks for it"}
-        return empty | opened.numbers(case.options.seed, ranked=asked or effort < _RANKED, top=case.options.top or 0)
+        ranked, walked = (asked or effort < most for most in (_RANKED, _WALKED))
+        more = (opened(load()) for load in rest)
+        return empty | looked.numbers(case.options.seed, ranked=ranked, walked=walked, top=case.options.top or 0, more=more)
     except (GraphcheckError, Undecided) as error:
         return empty | {"untold": str(error)}
     except Exception as error:  # it is evidence alone, and must not cost a verdict
@@ -60,11 +71,14 @@ def _formats(model: ir.Model) -> set[str]:
     return found & {*FORMATS, "int8"}
 
 
-def _inputs(case: Case, evidence: Evidence) -> dict[str, np.ndarray]:
-    """Those of the first run, or as they would be drawn for it."""
-    if evidence.executions.runs:
-        return evidence.executions.runs[0].inputs
-    if case.given is not None:
-        return case.given()
+def _inputs(case: Case, evidence: Evidence) -> list[Callable[[], inputs.Arrays]]:
+    """Those that were given, else those of the first run, or as they would be drawn for it; three draws more where it is asked
+    what to keep."""
+    if evidence.executions.given:
+        return list(evidence.executions.given[:_INPUTS])
     spec = inputs.InputSpec(case.options.seed, ranges=case.options.range_rows())
-    return inputs.generate(case.interface, ports.shapes(case.interface, case.options.shapes), spec)
+    runs = evidence.executions.runs
+    chosen = runs[0].shapes if runs else ports.shapes(case.interface, case.options.shapes)
+    specs = [dataclasses.replace(spec, seed=spec.seed + place) for place in range(_DRAWN if case.options.top else 1)]
+    loads = [functools.partial(inputs.generate, case.interface, chosen, each) for each in specs]
+    return [lambda: runs[0].inputs, *loads[1:]] if runs else list(loads)
