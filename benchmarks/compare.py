@@ -1,8 +1,9 @@
 """``graphcheck compare`` against what people do today, as whole processes in one interleaved run; prints ratios.
 
 (a) a plain script: load both models, run both once in onnxruntime, allclose. (b) Polygraphy's CLI with its defaults
-(`pip install polygraphy`; left out where it is missing). Pairs: ViT-B/16 and ViT-Tiny/16, TorchScript against dynamo export;
-a gross and a subtle mutant of ViT-B/16; Swin-like graphs are in the zoo; a chain of 100,000 nodes.
+(`pip install polygraphy`; left out where it is missing). Pairs: ViT-B/16 and ViT-Tiny/16, TorchScript against dynamo export,
+with a batch of 1; ViT-B/16 with a free batch, without others; a gross and a subtle mutant of ViT-B/16; Swin-like graphs are in
+the zoo; a chain of 100,000 nodes.
 
     python benchmarks/compare.py [--rounds 5] [--quick] [--beside CHECKOUT]
 
@@ -36,11 +37,11 @@ sys.exit(0 if all(np.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(*outpu
 """
 
 
-def exported(folder: Path, size: str) -> tuple[Path, Path]:
+def exported(folder: Path, size: str, batch: str = "static") -> tuple[Path, Path]:
     """The TorchScript and the dynamo export of a ViT."""
     from graphcheck.exporting import export
 
-    names = [f"{size}-conv-{exporter}-static" for exporter in ("torchscript", "dynamo")]
+    names = [f"{size}-conv-{exporter}-{batch}" for exporter in ("torchscript", "dynamo")]
     missing = [n for n in names if not (folder / f"{n}.onnx").exists()]
     if missing:
         export(missing, folder)
@@ -140,6 +141,12 @@ def main() -> None:
             print(f"{size}:\n")
             print("\n".join(table(interleaved(beside(commands, options.beside, against), options.rounds), against)), "\n")
         if not options.quick:
+            a, b = exported(options.models, "vit-b16", "dynamic")
+            against = {}
+            commands = {"compare": compare(a, b), "compare --no-run": compare(a, b, "--no-run")}
+            commands["analyze"] = python("-m", "graphcheck", "analyze", str(a))
+            print("vit-b16 with a free batch:\n")
+            print("\n".join(table(interleaved(beside(commands, options.beside, against), options.rounds), against)), "\n")
             pair = [chain(folder, f"{s}.onnx", 100_000, s == "swapped") for s in ("plain", "swapped")]
             against = {}
             commands = beside({"compare": compare(pair[0], pair[1])}, options.beside, against)

@@ -279,6 +279,32 @@ def test_the_report_says_at_which_sizes_a_proof_holds() -> None:
     assert "For every size of <code>N</code>, row by row" in page
 
 
+def test_breakpoints_that_were_not_tried_are_told() -> None:
+    """Twelve are tried; the two parted at 101 only, and nothing said that it was left out. What it is behind is not claimed."""
+
+    def steps(last: int) -> onnx.ModelProto:
+        lines = ["n = Shape<end=1>(x)", "f0 = Constant<value_float=1.0>()", "two = Constant<value_float=2.0>()"]
+        for i, k in enumerate((4, 9, 16, 25, 36, 49, last)):
+            lines += [f"k{i} = Constant<value_ints=[{k}]>()", f"c{i} = LessOrEqual(n, k{i})"]
+            lines += [f"g{i} = Where(c{i}, f0, two)", f"f{i + 1} = Mul(f{i}, g{i})"]
+        return model(HEAD + "g (float[N,3] x) => (float[N,3] y) {\n" + "\n".join([*lines, "y = Mul(x, f7)"]) + "}")
+
+    result = compare(steps(100), steps(101), run=False)
+    assert result.verdict is Verdict.PROVED and result.evidence["proof"]["every"] == []
+    assert result.reason.endswith("; not looked at: N = 36, 37, 49 and 4 more, where a graph changes")
+    assert compare(steps(100), steps(101), run=False, every=["N"]).verdict is Verdict.UNDECIDED
+
+
+def test_every_on_the_command_line_ends_with_3_and_the_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b, c, d = (str(tmp_path / f"{name}.onnx") for name in "abcd")
+    for path, text in ((a, ALONG), (b, TURNED), (c, DOUBLE), (d, SUM)):
+        onnx.save(model(text), path)
+    for asked, pair, code in [(word, (a, b), 3) for word in ("batch", "N", "all")] + [("batch", (c, d), 0), ("all", (c, d), 0)]:
+        assert main(["compare", *pair, "--no-run", "--every", asked]) == code
+        told = capsys.readouterr().out
+        assert ("not for every batch size: Softmax(y) of A" in told) == (code == 3)
+
+
 def rounded(body: str) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """A product that is scaled behind, and one by weights that were scaled, and rounded, before, with ``body`` behind it."""
     weights = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
@@ -297,6 +323,8 @@ def test_a_difference_beyond_a_breakpoint_is_shown_where_constants_were_rounded_
     assert result.reason.endswith("; that is at x=5x3, where LessOrEqual(few) changes")
     witness = result.evidence["witness"]
     assert witness is not None and result.evidence["divergence"] is not None
-    assert compare(*rounded("y = Identity(m)"), run=False, every=["batch"]).verdict is Verdict.WITHIN_ROUNDING
+    result = compare(*rounded("y = Identity(m)"), run=False, every=["batch"])
+    assert result.verdict is Verdict.WITHIN_ROUNDING
+    assert result.reason.endswith("exact expression, for every batch size and every input of shape x=Nx3"), result.reason
     same = "few = Min(n, k)\n z = Sub(few, few)\n f = Cast<to=1>(z)\n y = Add(m, f)"  # it changes at 4, and differs nowhere
     assert compare(*rounded(same), run=False, graphs=False).verdict is Verdict.WITHIN_ROUNDING

@@ -22,6 +22,7 @@ from graphcheck.verdict import version
 if TYPE_CHECKING:
     from graphcheck.verdicts.evidence import Precision
 
+_SHOWN = 3  # sizes that a sentence names
 _FOLDED = 8  # ulps that folding by two tools may bring
 _EDGES = {"cut": "elements cut to its largest number", "lifted": "below its least"}
 _EXACT = "equality is of real arithmetic over the stored constants, where both sides are defined"
@@ -39,13 +40,18 @@ def error_probability(attempts: Sequence[Attempt]) -> float:
 
 def proved(attempts: Sequence[Attempt], sizes: Sizes) -> str:
     """The sentence of a proof: for which inputs, and how sure."""
-    shapes = _shapes(attempts, sizes) + _at_samples(attempts, sizes)
     probability = error_probability(attempts)
     how = f"with an error probability of at most {probability:.1e}" if tiers(attempts) else "by congruence alone"
+    beside = _alone(attempts, sizes) + _left(attempts, sizes)
+    return f"the same function in exact arithmetic, {_claim(attempts, sizes)}, {how}{beside}"
+
+
+def _claim(attempts: Sequence[Attempt], sizes: Sizes) -> str:
+    """For which inputs: sizes that are claimed at all, shapes, and values of what steers."""
     claims = [f"every {size_of(sizes, name)}{_end(attempts, sizes, name)}" for name in sizes.free.every(attempts)]
     claims += [f"every {size_of(sizes, name)}, row by row," for name in sizes.free.row_by_row(attempts)]
-    claim = " and ".join([*claims, "every input"])
-    return f"the same function in exact arithmetic, for {claim} of shape {shapes}, {how}{_alone(attempts, sizes)}"
+    shapes = _shapes(attempts, sizes) + _at_samples(attempts, sizes)
+    return f"for {' and '.join([*claims, 'every input'])} of shape {shapes}"
 
 
 def _alone(attempts: Sequence[Attempt], sizes: Sizes) -> str:
@@ -57,6 +63,17 @@ def _alone(attempts: Sequence[Attempt], sizes: Sizes) -> str:
         elif not sizes.options.every:  # else it is told what that asks for
             sizes_of = f"other sizes of {words.short(name)}: {limits[name]['reason']}"
             told += f"; {'AB'[side]} is not shown to do so row by row at {sizes_of}"
+    return told
+
+
+def _left(attempts: Sequence[Attempt], sizes: Sizes) -> str:
+    """The sizes at which a graph changes that were not tried: too many, too large, or not taken by one model."""
+    told = ""
+    for name, limit in sizes.free.limits(attempts).items():
+        left = [row["size"] for row in limit["breakpoints"] if not row["tried"]]
+        more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+        named = f"{words.short(name)} = {', '.join(map(str, left[:_SHOWN]))}{more}"
+        told += f"; not looked at: {named}, where a graph changes" if left else ""
     return told
 
 
@@ -125,9 +142,11 @@ def within_rounding(constants: Sequence[dict[str, Any]], attempts: Sequence[Atte
     """The sentence of ``within-rounding``."""
     worst = max(c["ulps"] for c in constants)
     many = "constant, within its roundings" if len(constants) == 1 else "constants, each within its roundings"
+    replaced = f"{'is' if len(constants) == 1 else 'are'} replaced by the other side's exact expression"
+    beside = _alone(attempts, sizes) + _left(attempts, sizes)
     return (
-        f"the same function once {len(constants)} {many} (at most {worst:.3g} ulps), "
-        f"{'is' if len(constants) == 1 else 'are'} replaced by the other side's exact expression{_at_samples(attempts, sizes)}"
+        f"the same function once {len(constants)} {many} (at most {worst:.3g} ulps), {replaced}, "
+        f"{_claim(attempts, sizes)}{beside}"
     )
 
 
