@@ -111,6 +111,18 @@ def test_a_new_rung_is_one_entry() -> None:
     assert list(evidence.timings) == ["interface", "structure", "novel"]
 
 
+def test_breakpoints_are_looked_at_where_a_proof_ended_there() -> None:
+    """What only a later rung proves at batch 2 is open at batch 5, where no rung has looked for an input."""
+    asks = "n = Shape<end = 1>(x) k = Constant<value_ints = [4]>() few = LessOrEqual(n, k) f = Cast<to = 1>(few) y = Mul(x, f)"
+    names = ("interface", "structure", "congruence", "breakpoints")
+    ladder = tuple(rung for rung in LADDER if rung.name in names)
+    judged, evidence, _ = climbed("y = Identity(x)", asks, ladder, run=False)
+    assert [a.proved for a in evidence.attempts if a.shapes["x"][0] in (2, 5)] == [True, False]
+    assert judged[0] is Verdict.DIFFERENT and judged[1].endswith("; that is at x=5x4, where LessOrEqual(few) changes")
+    judged, _, _ = climbed("y = Add(x, x)", "y = Add(x, x) a = Relu(y)", ladder, run=False)
+    assert judged[0] is not Verdict.DIFFERENT
+
+
 def test_progress_is_told_in_the_words_of_the_rungs() -> None:
     said: list[str] = []
     compare(model(SOFT), model(SOFT_RELU), progress=said.append, **ALL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from graphcheck import words
 from graphcheck.kernel.proof.free import breakpoints
@@ -22,13 +22,10 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
     found, budget, shown = list(evidence.attempts), Budget(SEARCH), None
     try:
         for chosen in case.sizes.edges(found):
-            if budget.over or any(attempt.shapes == chosen for attempt in found):
+            if budget.over or (evidence.witness is not None and evidence.witness.attempt.shapes == chosen):
                 continue
             case.say(f"at {words.shapes(chosen)}")
-            for attempt in case.sizes.traced_at(chosen):
-                for tool in TOOLS[:2]:
-                    attempt = case.sizes.step(attempt, tool, found, evidence.executions.plainly_apart)
-                found.append(attempt)
+            for attempt in [a for a in found if a.shapes == chosen] or _traced(case, evidence, found, chosen):
                 if attempt.pair is None or (attempt.proved and not case.sizes.unequal_shapes(attempt)):
                     continue
                 judged, parting = judged_at(case, evidence, parted(case, attempt), budget)
@@ -38,6 +35,15 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
     finally:
         evidence.breakpoints = shown
     return None
+
+
+def _traced(case: Case, evidence: Evidence, found: list[Attempt], chosen: dict[str, tuple[int, ...]]) -> Iterator[Attempt]:
+    """The attempts at these sizes, as far as what is cheap carries them; they join those that are ``found``."""
+    for attempt in case.sizes.traced_at(chosen):
+        for tool in TOOLS[:2]:
+            attempt = case.sizes.step(attempt, tool, found, evidence.executions.plainly_apart)
+        found.append(attempt)
+        yield attempt
 
 
 def _why(case: Case, found: Sequence[Attempt], chosen: Mapping[str, tuple[int, ...]]) -> str:
