@@ -36,6 +36,14 @@ SQUARES = """(float[N,2,8,8] x) => (float[N,4] y) {
 }"""
 
 
+HALF_IN_THE_MIDDLE = """(float[N,64] x) => (float[N,64] y) {
+    m32 = Add (x, mask)
+    m = Cast <to = 10> (m32)
+    up = Cast <to = 1> (m)
+    y = LayerNormalization (up, g)
+}"""
+
+
 def drawn(seed: int, **shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Constants by name."""
     random = np.random.default_rng(seed)
@@ -112,9 +120,10 @@ def test_what_vanishes_is_told_where_it_is_more_than_rounding(scale: float, vani
 
 def test_a_mask_is_no_overflow_and_a_reached_sum_is_told_apart() -> None:
     text = "(float[N,64] x) => (float[N,64] y) { m = Add (x, mask) \n y = LayerNormalization (m, g) }"
-    constants = {"mask": np.where(np.arange(64) == 3, -np.inf, 0.0).astype(np.float32), "g": np.ones(64, np.float32)}
-    masked = of(parsed(text, constants), halved(text, constants), np.ones((1, 64), np.float32))
-    assert masked.numbers(0, ranked=False)["overflowed"] == []
+    for mask, overflows in ((-np.inf, []), (-3e38, []), (3e38, ["m"])):
+        constants = {"mask": np.where(np.arange(64) == 3, mask, 0.0).astype(np.float32), "g": np.ones(64, np.float32)}
+        masked = of(parsed(text, constants), parsed(HALF_IN_THE_MIDDLE, constants), np.ones((1, 64), np.float32))
+        assert [row["tensor"] for row in masked.numbers(0, ranked=False)["overflowed"]] == overflows
     constants["mask"][3] = 0
     found = of(parsed(text, constants), halved(text, constants), image(1, 64)).numbers(0, ranked=False)
     row = found["headroom"][-1]
@@ -264,15 +273,49 @@ def in_casts(text: str, constants: Arrays, kept: set[str]) -> onnx.ModelProto:
     return model
 
 
-def deviation(model: onnx.ModelProto, exact: np.ndarray, x: np.ndarray) -> float:
-    """The root of the mean square deviation in onnxruntime, unoptimized."""
+def ran(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    """The output in onnxruntime, unoptimized, flat."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     (y,) = session.run(None, {"x": x})
-    return float(np.sqrt(np.square(y.astype(np.float64).reshape(-1) - exact).mean()))
+    return np.asarray(y, np.float64).reshape(-1)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_numbers_are_rounded_as_a_runtime_does_that_rounds_each(name: str) -> None:
+    """But where float32 sums fall on the other side of a tie."""
+    text, constants, shape = NETS[name]
+    x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    copied = of(parsed(text, constants), halved(text, constants), x)
+    rounded, there = walks.walk(copied.copy, copied.fed, walks.rounding)["y"], ran(in_casts(text, constants, set()), x)
+    assert np.median(np.abs(rounded - there)) < 1e-2 * np.median(np.abs(rounded - copied.wide["y"]))
+
+
+def test_quantized_numbers_are_those_of_a_runtime() -> None:
+    stored = {name: np.random.default_rng(2).integers(-9, 9, (6, 6)).astype(np.int8) for name in ("qu", "qv")}
+    b = parsed(
+        """(float[N,6] x) => (float[N,6] y) {
+        qx, sx, zx = DynamicQuantizeLinear (x)
+        i = MatMulInteger (qx, qu, zx)
+        f = Cast <to = 1> (i)
+        h = Mul (f, sx)
+        q = QuantizeLinear (h, s, z)
+        d = DequantizeLinear (q, s, z)
+        w = DequantizeLinear (qv, s, z)
+        y = MatMul (d, w) }""",
+        stored | {"s": np.array(0.3, np.float32), "z": np.array(3, np.int8)},
+    )
+    x = np.random.default_rng(0).standard_normal((8, 6)).astype(np.float32)
+    copied = of(parsed("(float[N,6] x) => (float[N,6] y) { y = Identity (x) }"), b, x)
+    assert walks.walk(copied.copy, copied.fed, walks.rounding)["y"] == pytest.approx(ran(b, x), rel=1e-5, abs=1e-5)
+
+
+def deviation(model: onnx.ModelProto, exact: np.ndarray, x: np.ndarray) -> float:
+    """The root of the mean square deviation in onnxruntime."""
+    return float(np.sqrt(np.square(ran(model, x) - exact).mean()))
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -16,7 +16,7 @@ from graphcheck.precision.kinds import Kind
 from graphcheck.precision.program import Result, Step
 
 _ADDED = ("infinite", "zero", "subnormal", "elements", "cut")
-MASK = 1e30  # larger magnitudes are masks
+MASK = -1e30  # what is below is a mask
 
 
 class Ranges:
@@ -76,9 +76,8 @@ def vanished(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _row(step: Step, result: Result, kind: Kind, value: np.ndarray, inside: float) -> dict[str, Any]:
-    size = np.abs(value.astype(np.float64, copy=False))
-    there = np.isfinite(size) & (size > 0) & (size < MASK)
-    seen = size[there]
+    wide = value.astype(np.float64, copy=False)
+    seen = np.abs(wide[np.isfinite(wide) & (wide != 0) & (wide > MASK)])
     largest = float(seen.max(initial=0.0))
     gone = seen <= kind.least / 2
     row = {
@@ -94,7 +93,7 @@ def _row(step: Step, result: Result, kind: Kind, value: np.ndarray, inside: floa
         "infinite": int((seen >= kind.over).sum()),
         "zero": int(gone.sum()),
         "subnormal": int((seen < kind.normal).sum() - gone.sum()),
-        "elements": int(size.size),
+        "elements": int(value.size),
         "lost": float(seen[gone].max(initial=0.0)),
         "unit": kind.unit,
         "inside": inside if inside > largest else None,
@@ -134,5 +133,5 @@ def _bits(a: float, b: float) -> float | None:
 def _largest(values: np.ndarray) -> float:
     if values.dtype.kind in "OSUTb":
         return 0.0
-    size = np.abs(values.astype(np.float64, copy=False))
-    return float(size.max(initial=0.0, where=np.isfinite(size) & (size < MASK)))
+    wide = values.astype(np.float64, copy=False)
+    return float(np.abs(wide).max(initial=0.0, where=np.isfinite(wide) & (wide > MASK)))
