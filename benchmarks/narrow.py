@@ -39,7 +39,7 @@ from tests.zoo import architectures  # noqa: E402
 MOVED = {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat", "Gather", "Expand"}
 MOVED |= {"Relu", "MaxPool"}
 Feed = dict[str, np.ndarray]
-SEEN, INPUTS = 4, 12  # the first ones are those of the comparison, the others those at which the ranking is tried
+INPUTS = 4
 
 
 def copies(model: onnx.ModelProto, feed: Feed, folder: Path) -> Iterator[tuple[str, onnx.ModelProto]]:
@@ -142,7 +142,7 @@ def told(name: str, model: onnx.ModelProto, k: int, others: int) -> Iterator[str
                 started = time.process_time()
                 b = model_.read(other)
                 pair = ports.pair_interfaces(a, b)
-                seen = (copy.opened((a, b), pair, inputs.side_inputs(pair, each), 1) for each in feeds[:SEEN])
+                seen = (copy.opened((a, b), pair, inputs.side_inputs(pair, each), 1) for each in feeds)
                 found = next(seen).numbers(0, ranked=True, top=k, more=seen)
             except StopIteration:
                 return
@@ -163,7 +163,7 @@ def told(name: str, model: onnx.ModelProto, k: int, others: int) -> Iterator[str
             keep = [r["node"] for r in found["keep"]]
             ranking = "-"
             if kind == "float16" and k and all(any(n.name == node for n in model.graph.node) for node in keep):
-                before, first, best, better = tried(model, keep, feeds[SEEN:], others)
+                before, first, best, better = tried(model, keep, feeds, others)
                 ranking = f"{before:.2e} -> {first:.2e}, others {best:.2e} ({better:.0%} better)"
             yield f"| {name} | {kind} | {' | '.join(cells)} | {over} | {ranking} | {seconds:.0f} |"
 
