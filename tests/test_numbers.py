@@ -380,7 +380,7 @@ def test_no_draw_of_roundings_is_beyond_a_bound(name: str) -> None:
     told = copied.numbers(0, ranked=True)
     (row,) = told["bound"]
     assert row["measured"] == told["spread"][0]["measured"] <= row["likely"] <= row["first_order"] <= row["running"]
-    assert told["spread"][0]["spread"] <= row["likely"]
+    assert told["spread"][0]["spread"] <= row["likely"] < row["likely_in_format"]
     random = np.random.default_rng(6)
 
     def uniform(step: program.Step, result: program.Result, value: np.ndarray) -> np.ndarray:
@@ -402,6 +402,20 @@ def test_no_draw_of_roundings_is_beyond_a_bound(name: str) -> None:
 
     reached = abs(walks.walk(copied.copy, copied.fed, adverse)["y"][at] - copied.wide["y"][at])
     assert 0.5 * row["first_order"] < reached <= 1.1 * row["first_order"] and reached <= row["running"]
+
+
+def test_sums_that_are_accumulated_in_the_format_are_within_their_bound() -> None:
+    """Products and partial sums in float16, one after the other, as by a kernel that keeps nothing wider."""
+    text = "(float[N,2048] x) => (float[N,4] y) { y = MatMul (x, w) }"
+    constants = drawn(12, w=(2048, 4))
+    x = np.random.default_rng(0).standard_normal((8, 2048)).astype(np.float16).astype(np.float32)
+    copied = of(parsed(text, constants), halved(text, constants), x)
+    (row,) = copied.numbers(0, ranked=True)["bound"]
+    total = np.zeros((8, 4), np.float16)
+    for k in range(2048):
+        total = total + x[:, k : k + 1].astype(np.float16) * constants["w"][k].astype(np.float16)
+    apart = np.abs(total.astype(np.float64).reshape(-1) - copied.wide["y"]).max()
+    assert row["likely"] < apart <= row["likely_in_format"]
 
 
 def test_a_running_bound_stays_finite_behind_many_normalizations() -> None:

@@ -50,6 +50,8 @@ def bounds(
     at most so far where they are ``guessed``; ``rounded`` and ``wide`` are the outputs of the copy and of the other model.
     """
     radii = running.radii(program, fed, errors, UNIT, tick)
+    kinds = [result.kind for step in program.steps for result in step.results]
+    narrow = max((kind.unit for kind in kinds if kind is not None), default=0.0)
     twice = 2.0 if guessed else 1.0  # both models are then somewhere around the copy's constants
     rows = []
     for name, y in wide.items():
@@ -58,7 +60,7 @@ def bounds(
         apart = np.abs(rounded[name] - y)
         places = np.argsort(-apart, kind="stable")[:ELEMENTS]
         found = [first_order(program, values, errors, guessed, name, int(at), tick) for at in places]
-        measured, likely = float(apart[places[0]]), max(each.likely(y.size) for each in found)
+        measured, likely = float(apart[places[0]]), max(each.likely(y.size, UNIT) for each in found)
         rows.append(
             {
                 "output": name,
@@ -67,7 +69,8 @@ def bounds(
                 "likely": likely,
                 "probability": MISS,
                 "ratio": likely / measured if measured else None,
-                "first_order": max(each.worst for each in found),
+                "first_order": max(each.worst(UNIT) for each in found),
+                "likely_in_format": max(each.likely(y.size, narrow) for each in found) if narrow else None,
                 "elements": len(found),
                 "of": int(y.size),
                 "running": _or_none(twice * float(radii[name].max(initial=0.0))),
@@ -78,22 +81,24 @@ def bounds(
 
 @dataclasses.dataclass(frozen=True)
 class First:
-    """To first order what an element deviates by: ``known`` by the stored constants, and at most ``sum`` by roundings, whose
-    squares come to ``squares``."""
+    """To first order what an element deviates by: ``known`` by the stored constants, and at most ``sum`` by the roundings of
+    results, whose squares come to ``squares``; ``inside`` and ``inside_squares`` are those within nodes, in unit roundoffs."""
 
     known: float
     sum: float
     squares: float
+    inside: float
+    inside_squares: float
 
-    @property
-    def worst(self) -> float:
-        """With each rounding at its worst."""
-        return self.known + self.sum
+    def worst(self, unit: float) -> float:
+        """With each rounding at its worst, where sums are accumulated with this unit roundoff."""
+        return self.known + self.sum + self.inside * unit
 
-    def likely(self, count: int) -> float:
+    def likely(self, count: int, unit: float) -> float:
         """What none of so many such elements exceeds but with a probability of :data:`MISS`, where roundings are independent,
         and 0 in the mean (Hoeffding, J. Am. Stat. Assoc. 58, 1963)."""
-        return self.known + min(self.sum, math.sqrt(2 * math.log(2 * count / MISS) * self.squares))
+        squares = self.squares + self.inside_squares * unit**2
+        return min(self.worst(unit), self.known + math.sqrt(2 * math.log(2 * count / MISS) * squares))
 
 
 def first_order(
@@ -108,11 +113,10 @@ def first_order(
     """What one element of an output deviates by."""
     start = np.zeros(values[program.outputs[output]].size)  # type: ignore[index]
     start[index] = 1.0
-    total = squares = known = 0.0
+    total = squares = known = within = within_squares = 0.0
     stored: dict[Key, np.ndarray] = {}
     for each in pulled(program, values, {output: start}, inside=True, tick=tick):
-        total += each.inside * (UNIT / U)
-        squares += each.squares * (UNIT / U) ** 2
+        within, within_squares = within + each.inside / U, within_squares + each.squares / U**2
         for result in each.step.results:
             if result.key in each.results and not each.step.keeps:
                 slope, error = each.results[result.key], errors.get(result.key, _NOTHING)
@@ -128,7 +132,7 @@ def first_order(
             total, squares = total + float(parts.sum()), squares + float(parts @ parts)
         elif key in errors:
             known += float(slope @ errors[key])
-    return First(abs(known), total, squares)
+    return First(abs(known), total, squares, within, within_squares)
 
 
 def _or_none(number: float) -> float | None:
