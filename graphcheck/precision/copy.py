@@ -10,7 +10,6 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck.interface.ports import Interface, Port, PortPair
-from graphcheck.parting.budget import work
 from graphcheck.precision import headroom, kinds, program, walks
 from graphcheck.precision.bound import bounds
 from graphcheck.precision.keeping import At, Tries
@@ -18,6 +17,7 @@ from graphcheck.precision.layers import layers
 from graphcheck.precision.program import Key, Program, Result, Step
 
 _DRAWS = 2  # of noise
+_NEAR, _STEP = 1.01, 0.5  # a partner lies within half a step, but for the roundings of float32
 _BESIDE = 3  # further inputs at which is tried what to keep
 _MOST = 400_000_000  # numbers that are held for the way back
 
@@ -149,28 +149,41 @@ def opened(
     guessed: set[Key] = set()
     ports = [_both(p, side) for p in interface.inputs]
     its_inputs = {own.name: feeds[1 - side].get(its.name) for own, its in ports if own is not None and its is not None}
+    stored = _Stored(models[1 - side])
     for key, value in fed.items():
-        stored = models[1 - side].graph.initializers.get(key[1]) if key[0] == "constant" else None
-        its = stored.const_value.numpy() if stored is not None and stored.const_value is not None else its_inputs.get(key[1])
+        kind = kinds.of(copy.constants[key].dtype) if key in copy.constants else None
+        room = kind.room(value) if kind is not None else np.asarray(copy.quanta.get(key[1], 0.0) * _STEP)
+        its = stored.partner(key[1], value, room) if key[0] == "constant" else its_inputs.get(key[1])
         if its is not None and its.size == value.size and its.dtype.kind not in "OSUTb":
             same = its.astype(np.float64).reshape(-1)
             errors[key] = np.where(value == same, 0.0, np.subtract(value, same, where=value != same, out=np.zeros(value.shape)))
-        elif key[0] == "constant" and (kind := kinds.of(copy.constants[key].dtype)) is not None:
-            errors[key] = kind.room(value)
+        elif key[0] == "constant" and room.any():
+            errors[key] = np.broadcast_to(room, value.shape)
             guessed.add(key)
     errors = {key: error for key, error in errors.items() if error.any()}
     return Copy(copy, fed, paired, errors, frozenset(guessed), tick)
 
 
+class _Stored:
+    """The constants of the other model: the partner of a constant has its name, or alone is as near as its rounding."""
+
+    def __init__(self, model: ir.Model) -> None:
+        values = model.graph.initializers.values()
+        self.arrays = {str(v.name): v.const_value.numpy() for v in values if v.const_value is not None}
+
+    def partner(self, name: str, value: np.ndarray, room: np.ndarray) -> np.ndarray | None:
+        """The array, or None."""
+        named = self.arrays.get(name)
+        if named is not None and named.size == value.size:
+            return named
+        alike = [x for x in self.arrays.values() if x.size == value.size and x.dtype.kind == "f"]
+        near = [x for x in alike if (np.abs(x.reshape(-1).astype(np.float64) - value) <= room * _NEAR).all()]
+        return near[0] if len(near) == 1 else None
+
+
 def _both(pair: PortPair, side: int) -> tuple[Port | None, Port | None]:
     """The copy's port and the other model's."""
     return (pair.a, pair.b) if side == 0 else (pair.b, pair.a)
-
-
-def effort(copy: Program) -> float:
-    """What one walk costs, as :func:`graphcheck.parting.budget.work` counts."""
-    terms = copy.terms
-    return sum(work(terms.terms[cls]) for cls in terms.order([r.cls for step in copy.steps for r in step.results]))
 
 
 def _elements(copy: Program) -> int:

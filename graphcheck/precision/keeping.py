@@ -13,13 +13,21 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck.parting.budget import work
 from graphcheck.precision import walks
 from graphcheck.precision.layers import Layer, Owners
 from graphcheck.precision.program import Key, Program, Result, Step
 
 _OUTPUTS, _MOST = 2000, 8  # numbers at the outputs that a mean is taken over, by so many draws at most
-_TRIED, _WIDTH = 6, 2  # nodes for each place, and choices that are carried on (a beam search)
+_TRIED, _WIDTH = (6, 32), 2  # nodes for each place at least and at most, and choices that are carried on (a beam search)
+_WORK = 2e9  # that all tries may take
 Name = tuple[str, str]
+
+
+def effort(program: Program) -> float:
+    """What one walk costs, as :func:`graphcheck.parting.budget.work` counts."""
+    terms = program.terms
+    return sum(work(terms.terms[cls]) for cls in terms.order([r.cls for step in program.steps for r in step.results]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,6 +54,9 @@ class Tries:
         """So many nodes in the order in which they are to be kept, each with what deviation is left then; those that overflow
         come ``first``."""
         owners = [Owners.of(each.program) for each in self.inputs]
+        count = min(count, len(ranked))
+        costs = max(1, count) * _WIDTH * sum(self._draws() * effort(each.program) for each in self.inputs)
+        most = int(np.clip(_WORK / costs, *_TRIED))
         names = [(row.node, row.op_type) for row in ranked if row.op_type != "Cast"]
         given = [name for name in dict.fromkeys(first) if name[1] != "Cast"][:count]
         begun = tuple((name, self.left(frozenset(given[: place + 1]), owners)) for place, name in enumerate(given))
@@ -54,7 +65,7 @@ class Tries:
             tried: dict[frozenset[Name], tuple[tuple[Name, float], ...]] = {}
             for some in found:
                 before = frozenset(name for name, _ in some)
-                for name in [n for n in names if n not in before][:_TRIED]:
+                for name in [n for n in names if n not in before][:most]:
                     if before | {name} not in tried:
                         tried[before | {name}] = (*some, (name, self.left(before | {name}, owners)))
             found = sorted(tried.values(), key=lambda some: some[-1][1])[:_WIDTH]
@@ -63,8 +74,7 @@ class Tries:
 
     def left(self, kept: frozenset[Name], owners: Sequence[Owners]) -> float:
         """The deviation with some nodes in float32."""
-        count = sum(y.size for each in self.inputs for y in each.wide.values())
-        total, draws = 0.0, min(_MOST, -(-_OUTPUTS // max(count, 1)))
+        count, total, draws = self._count(), 0.0, self._draws()
         for each, own in zip(self.inputs, owners, strict=True):
             mine = {key for key, name in own.constants.items() if name in kept and key in each.errors}
             fed = {key: x - each.errors[key] if key in mine else x for key, x in each.fed.items()}
@@ -73,6 +83,12 @@ class Tries:
                 parts = [(made[n] - y) / (walks.largest(y) or 1.0) for n, y in each.wide.items() if n in made]
                 total += sum(float(np.square(part).sum()) for part in parts)
         return float(np.sqrt(total / (draws * count))) if count else 0.0
+
+    def _count(self) -> int:
+        return sum(y.size for each in self.inputs for y in each.wide.values())
+
+    def _draws(self) -> int:
+        return min(_MOST, -(-_OUTPUTS // max(self._count(), 1)))
 
     def _settle(self, kept: frozenset[Name], owners: Owners, draw: int) -> walks.Settle:
         """Random roundings of all but the results of some nodes: of each step its own, whatever is kept."""

@@ -82,9 +82,10 @@ class Program:
         terms: The store of all of them.
         steps: In order of the graph.
         inputs: The keys of what is fed, with declared types.
-        constants: Stored arrays of narrower types by key, each free as well, so that its own rounding can be followed.
+        constants: Stored arrays of narrower types, and quantized ones, by key: each free as well, so that its own rounding can be
+            followed.
         outputs: The key of each output, or the array that no input reaches.
-        quanta: What one step is worth, of each output that is dequantized by a constant scale (its largest one).
+        quanta: What one step is worth of each tensor, by name, that is dequantized by a constant scale (its largest one).
     """
 
     terms: Terms
@@ -150,9 +151,13 @@ class _Cutting(Interpreter):
         finally:
             self._inside = False
         names = [str(v.name) for v in source.outputs]
+        given = [None if v is None else env[v] for v in source.inputs]
         if not any(isinstance(x, Tensor) for x in made):
-            return [self._stored(name, x) for name, x in zip(names, made, strict=False)]
-        return self._cut(source, names, made, [None if v is None else env[v] for v in source.inputs])
+            quantized = source.op_type == "DequantizeLinear"
+            if quantized:
+                self._step_of(names[0], given)
+            return [self._stored(name, x, quantized) for name, x in zip(names, made, strict=False)]
+        return self._cut(source, names, made, given)
 
     def _taught(self, node: Node, inputs: list[Value]) -> Sequence[Value]:
         key, computed = (node.domain, node.op_type), bool(inputs) and isinstance(inputs[0], Tensor)
@@ -182,9 +187,14 @@ class _Cutting(Interpreter):
         shifted = m.lift(m.add(m.mul(x, m.recip(scale)), point))
         return (Tensor(shifted.cls, x.shape, byte), scale, point)[: node.n_outputs]
 
-    def _stored(self, name: str, x: Value) -> Value:
-        """A constant of a narrow floating type as a leaf; any other as it is."""
-        if not isinstance(x, np.ndarray) or x.size < 2 or x.dtype.name not in FORMATS:
+    def _step_of(self, name: str, given: Sequence[Value]) -> None:
+        """Note what a step of a dequantized tensor is worth."""
+        if len(given) > 1 and isinstance(scale := given[1], np.ndarray):
+            self.quanta[name] = float(np.abs(scale.astype(np.float64)).max(initial=0.0))
+
+    def _stored(self, name: str, x: Value, quantized: bool = False) -> Value:
+        """A constant of a narrow floating type, or a ``quantized`` one, as a leaf; any other as it is."""
+        if not isinstance(x, np.ndarray) or x.size < 2 or not (quantized or x.dtype.name in FORMATS):
             return x
         key = ("constant", name)
         self.constants[key], self.types[key] = x, x.dtype
@@ -194,8 +204,8 @@ class _Cutting(Interpreter):
         terms = self.m.terms
         results: list[Result] = []
         leaves: list[Value] = []
-        if source.op_type == "DequantizeLinear" and len(given) > 1 and isinstance(scale := given[1], np.ndarray):
-            self.quanta[names[0]] = float(np.abs(scale.astype(np.float64)).max(initial=0.0))
+        if source.op_type == "DequantizeLinear":
+            self._step_of(names[0], given)
         for place, (name, x) in enumerate(zip(names, made, strict=False)):
             verb = terms.term(x.cls).verb if isinstance(x, Tensor) else None
             same = isinstance(verb, Leaf) and isinstance(x, Tensor) and self.types.get(verb.key) == x.dtype

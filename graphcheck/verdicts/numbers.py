@@ -26,7 +26,7 @@ EMPTY: dict[str, Any] = {
 
 def told(case: Case, evidence: Evidence, side: int) -> dict[str, Any]:
     """The keys of ``precision`` in the JSON that tell of numbers; the model at ``side`` is the copy."""
-    from graphcheck.precision import copy
+    from graphcheck.precision import copy, keeping
 
     empty = EMPTY | {"side": "ab"[side]}
     case.say("looking at the numbers of the format")
@@ -38,7 +38,7 @@ def told(case: Case, evidence: Evidence, side: int) -> dict[str, Any]:
             return copy.opened(case.models, case.interface, feeds, side, case.check_time)
 
         looked = opened(first())
-        effort, asked = copy.effort(looked.copy), bool(case.options.top)
+        effort, asked = keeping.effort(looked.copy), bool(case.options.top)
         if effort > _MOST and not asked:
             return empty | {"untold": "the models are large: --top N asks for it"}
         ranked, walked = (asked or effort < most for most in (_RANKED, _WALKED))
