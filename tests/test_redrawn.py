@@ -153,13 +153,33 @@ def test_a_chaotic_pair_is_undecided_by_the_whole_of_compare() -> None:
     assert compare(a, b, timeout=60.0).verdict is not Verdict.DIFFERENT
 
 
-SATURATED = "w = Mul(x, big) s = Sigmoid(w) {} h = Cast<to = 10>(t) e = Cast<to = 1>(h) y = Mul(e, four)"
+SIGMOID = "w = Mul(x, big) s = Sigmoid(w) {} y = Mul(t, four)"
+UNIT = "n = Neg(w) p = Exp(n) q = Add(p, two) s = Div(two, q) {}"
+SATURATED = f"w = Mul(x, big) {UNIT} h = Cast<to = 10>(t) e = Cast<to = 1>(h) y = Mul(e, four)"
+DOUBLE = f"c = Mul(two, big) u = Mul(x, tenth) v = Mul(u, big) w = Sub(v, c) {UNIT} y = Mul(t, four)"
 
 
 def test_saturated_units_and_casts_to_float16_are_decided_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = (graph(SATURATED.format(t)) for t in ("t = Identity(s)", "t = Sub(one, s)"))
     found = judged(a, b, np.linspace(-2, 2.1, 8).astype(np.float32), monkeypatch)
     assert found.kind == "redrawn" and found.gross and found.deviation == 4.0 and found.bound < 1e-9
+
+
+def test_an_exponent_that_errs_by_little_is_in_no_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is 500, of 2,000,000 less 1,999,500: Exp errs by 1e-7 of itself, and the unit is saturated all the same."""
+    a, b = (graph(DOUBLE.format(t)) for t in ("t = Identity(s)", "t = Sub(one, s)"))
+    x = np.array([19.995, *[19.99] * 7], np.float32)
+    found = judged(a, b, x, monkeypatch)
+    assert found.kind == "redrawn" and found.at == 0 and found.gross and found.bound < 1e-9
+
+
+def test_saturated_sigmoids_have_a_first_order_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the Exp in them is beyond the range of float64; what reads 1 + Exp otherwise has none."""
+    a, b = (graph(SIGMOID.format(t)) for t in ("t = Identity(s)", "t = Sub(one, s)"))
+    found = judged(a, b, np.linspace(-2, 2.1, 8).astype(np.float32), monkeypatch)
+    assert found.kind == "first-order" and found.gross and found.deviation == 4.0 and found.bound < 1e-9
+    a, b = (graph(f"w = Mul(x, big) e = Exp(w) s = Add(e, {n}) t = Log(s) y = Mul(t, four)") for n in ("one", "two"))
+    assert judged(a, b, np.linspace(-2, 2.1, 8).astype(np.float32), monkeypatch).kind == "redrawn"
 
 
 def test_onnxruntime_has_to_show_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import numpy as np
 import onnx
 import pytest
 
-from graphcheck.interface.inputs import save_npz
+from graphcheck.files import model as model_
+from graphcheck.interface.inputs import leaves_of, save_npz
+from graphcheck.kernel.proof.pair import build
 from graphcheck.parting import difference, witness
 from graphcheck.verdict import Comparison, Verdict
 from graphcheck.verdicts.compare import compare
@@ -323,3 +326,23 @@ def test_a_time_limit_ends_a_search_and_says_so() -> None:
     a, b = pair(DIFFERENT["clip farther away"])
     found = compare(a, b, timeout=1e-3)
     assert found.verdict is Verdict.UNDECIDED and "the time limit of 0.001 s was reached" in found.reason
+
+
+@pytest.mark.parametrize(("moved", "gross"), [(3, True), (500, False)])
+def test_a_few_elements_at_a_threshold_do_not_hide_many_that_deviate(moved: int, gross: bool) -> None:
+    """Rounding moves some elements by as much as all deviate: what sixteen times as many do counts."""
+    nets = [
+        onnx.parser.parse_model(
+            f'<ir_version: 8, opset_import: ["": 17]> g (float[2048] x) => (float[2048] y) {{ t = Tanh(x) y = {op}(t) }}'
+        )
+        for op in ("Identity", "Neg")
+    ]
+    pair = build(*map(model_.read, nets), {"x": ("x", (2048,))}, {})
+    roots = [trace.outputs[0].cls for trace in (pair.a, pair.b)]
+    x = np.full(2048, 3.0)
+    shown = np.tanh(x) - np.where(np.arange(2048) < moved, 1.0, 0.0)
+    (found,) = difference.judge(
+        pair.terms, [("y", *roots)], leaves_of({"x": x}), 2.0**-24, 0, executed=lambda: {"y": (shown, -np.tanh(x))}
+    )
+    assert found.gross is gross
+    assert found.deviation == pytest.approx(2 * math.tanh(3.0))

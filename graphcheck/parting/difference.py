@@ -40,6 +40,7 @@ from graphcheck.parting.tangents import Tangents
 SPREAD_FACTOR = 4.0  # a deviation counts as more than rounding above this many spreads
 _SEEN_FACTOR = 8.0  # what one execution in the declared types shows of the spread is taken times this,
 _PLAIN = 1000.0  # and trusted in place of noise runs where the deviation is this many times as large
+_MORE = 16  # so many times as many elements must deviate as rounding moves
 _NOISE_RUNS, _LEAST = 2, 3.0  # runs, and the unit roundoffs that one of many operations is perturbed by in them
 _BOUNDED, _NOISY = 4.0, 2.0  # what an evaluation with bounds, or with noise, costs in plain ones
 _RIGOROUS_ELEMENTS = 5_000_000  # the running bound costs three more products a contraction; tried up to this size
@@ -136,6 +137,8 @@ class _Judge:
         draws = [None if self.small or not redraw else Tangents(terms, seed) for _ in sides]
         self.tapes = self._both(lambda side: Tape(terms, inputs, sides[side], tick, draws[side]))
         self.values = {name: (self.tapes[0].value(a), self.tapes[1].value(b)) for name, a, b in outputs}
+        self.sizes = {name: np.abs(_minus(*pair)) for name, pair in self.values.items()}
+        self.ranks = dict.fromkeys(self.values, 1)  # of the element that is judged, counted from the largest deviation
 
     def run(self, executed: Callable[[], Executed], thorough: bool) -> list[Deviation]:
         found: dict[str, Deviation] = {}
@@ -148,13 +151,14 @@ class _Judge:
         shown = executed() if open_ else {}
         stepped = bool(open_) and _has_steps(self.terms, self.roots)
         noisy = []
-        for name, apart in open_.items():
-            once = _seen(shown[name], self.values[name]) if name in shown else math.inf
+        for name in open_:
+            once = self._told(name, [shown[name]], _PLAIN * _SEEN_FACTOR) if name in shown else math.inf
+            apart = _ranked(self.sizes[name], self.ranks[name])
             plain = not stepped and math.inf > apart > _PLAIN * _SEEN_FACTOR * once
             lost = apart <= SPREAD_FACTOR * once < math.inf
             if plain or lost:  # far above what execution shows of rounding, or below it: no noise run would change that
                 spread = max((_SEEN_FACTOR if plain else 1.0) * once, self._floor(name))
-                found[name] = dataclasses.replace(found[name], spread=spread)
+                found[name] = dataclasses.replace(found[name], deviation=apart, spread=spread)
             else:
                 noisy.append(name)
         if noisy:
@@ -168,17 +172,43 @@ class _Judge:
 
     def _spreads(self, names: Sequence[str], found: dict[str, Deviation], stepped: bool) -> None:
         """The spread of outputs by noise runs."""
-        spread = dict.fromkeys(names, 0.0)
+        runs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in names}
         for i in range(_NOISE_RUNS * (1 + stepped)):
             noise = self._evaluate(bounds=False, unit=self.unit, seed=self.seed + i)
             for name, a, b in self.outputs:
-                if name in spread:
-                    moved = (noise[self.terms.find(a)].value, noise[self.terms.find(b)].value)
-                    for x, exact in zip(moved, self.values[name], strict=True):
-                        spread[name] = max(spread[name], _moved(x, exact))
-        for name in names:
-            floor = self._floor(name)
-            found[name] = dataclasses.replace(found[name], spread=max(spread[name], floor))
+                if name in runs:
+                    runs[name].append((noise[self.terms.find(a)].value, noise[self.terms.find(b)].value))
+        for name, seen in runs.items():
+            spread = self._told(name, seen, SPREAD_FACTOR)
+            apart = _ranked(self.sizes[name], self.ranks[name])
+            found[name] = dataclasses.replace(found[name], deviation=apart, spread=max(spread, self._floor(name)))
+
+    def _told(self, name: str, seen: Sequence[tuple[np.ndarray, np.ndarray]], wanted: float) -> float:
+        """What rounding moves an output by, as executions of both sides show it; sets the rank of the element that is judged.
+
+        That is the first one, unless it lies within ``wanted`` times of that and another one does not: rounding may well move
+        a few elements that stand at a threshold by as much as a wrong weight moves all. That many times more deviate, or the
+        element is passed over.
+        """
+        size = self.sizes[name]
+        best, spread = 1, max(self._moves(name, pair, 1) for pair in seen)
+        if np.isfinite(size).all() and math.isfinite(spread):
+            for rank in (4 * _MORE * 4**i for i in range(math.ceil(math.log(max(size.size / 8 / _MORE, 1), 4)))):
+                apart, floor = _ranked(size, best), self._floor(name)
+                if apart > wanted * max(spread, floor):
+                    break
+                there = max(self._moves(name, pair, rank) for pair in seen)
+                if _ranked(size, rank) * max(spread, floor) > apart * max(there, floor):
+                    best, spread = rank, there
+        self.ranks[name] = best
+        return spread
+
+    def _moves(self, name: str, shown: tuple[np.ndarray, np.ndarray], rank: int) -> float:
+        """How far an execution of both sides lies from float64: at an element, or (a ``rank`` beyond 1) at a few."""
+        if rank == 1:
+            return max(_moved(x.reshape(-1), y) for x, y in zip(shown, self.values[name], strict=True))
+        apart = [np.abs(x.reshape(-1) - y) for x, y in zip(shown, self.values[name], strict=True)]
+        return max(_ranked(np.where(np.isnan(each), np.inf, each), rank // _MORE) for each in apart)
 
     def _bounds(self, rows: Sequence[Deviation], found: dict[str, Deviation], shown: Executed, thorough: bool) -> None:
         """Give the deviations their bounds, the running one if it is small enough."""
@@ -187,7 +217,7 @@ class _Judge:
         for (name, a, b), d in ((o, found[o[0]]) for o in self.outputs):
             if d not in rows:
                 continue
-            size = np.abs(_minus(*self.values[name]))
+            size = self.sizes[name]
             strict = None
             if bounded:
                 sides = (bounded[self.terms.find(a)], bounded[self.terms.find(b)])
@@ -195,7 +225,7 @@ class _Judge:
             if strict is not None:
                 found[name] = strict
             elif (d.units > SPREAD_FACTOR or (thorough and d.units == worst)) and np.isfinite(size).any():
-                at = int(np.where(np.isfinite(size), size, -1.0).argmax())
+                at = _place(np.where(np.isfinite(size), size, -1.0), self.ranks[name])
                 bound = self._first_order(a, b, at) if self._trusted(name, shown) else math.inf
                 found[name] = self._at(d, at, float(size[at]), bound, "first-order")
 
@@ -203,7 +233,7 @@ class _Judge:
         """The element that deviates most of those that certainly do, if there is one."""
         error = sides[0].error + sides[1].error
         sure = np.where(np.isfinite(size) & (size > error), size, -1.0)
-        at = int(sure.argmax())
+        at = _place(sure, self.ranks[d.output])
         return self._at(d, at, float(size[at]), float(error[at]), "running") if sure[at] > 0 else None
 
     def _undefined(self, d: Deviation, sides: tuple[Real, Real], shown: Executed) -> Deviation | None:
@@ -256,7 +286,7 @@ class _Judge:
         if any(tape.domain.broken for tape in self.tapes):
             return False
         size = max(1.0, *map(_magnitude, self.values[name]))
-        return name not in shown or _seen(shown[name], self.values[name]) * U / self.unit <= NEAR * size
+        return name not in shown or self._moves(name, shown[name], self.ranks[name]) * U / self.unit <= NEAR * size
 
     def _both(self, work: Callable[[int], Any]) -> list[Any]:
         """``work`` on each side, at once where it is much."""
@@ -313,9 +343,13 @@ def _minus(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.asarray(x - y, np.float64)
 
 
-def _seen(shown: tuple[np.ndarray, np.ndarray], exact: tuple[np.ndarray, np.ndarray]) -> float:
-    """The largest distance of an execution from float64, on either side."""
-    return max(_moved(x.reshape(-1), y) for x, y in zip(shown, exact, strict=True))
+def _place(size: np.ndarray, rank: int) -> int:
+    """Where the element of a rank stands, counted from the largest one."""
+    return int(size.argmax() if rank == 1 else np.argpartition(size, -rank)[-rank])
+
+
+def _ranked(size: np.ndarray, rank: int) -> float:
+    return _largest(size) if rank == 1 else float(size[_place(size, rank)])
 
 
 def _moved(x: np.ndarray, exact: np.ndarray) -> float:

@@ -70,6 +70,7 @@ class Tape:
         order = terms.order(roots)
         for cls in order:
             self._note_exact(cls)
+        self.harmless = _saturating(terms, order, kept)
         last = {arg: cls for cls in order for arg in self._args(cls)}  # whose use of a value is its last
         self.parts = self._parts(order, last)
         self.starts: list[dict[int, Kept]] = []
@@ -177,7 +178,10 @@ class Tape:
                     shape = (block.batches, block.m, block.n, block.k, block.kn)
                     made[at] = self.domain.contract(_real(rows), other, *shape).raw.reshape(-1, verb.n)
                 return made.reshape(-1)
-            return apply(self.terms, self.domain, cls, [_real(np.asarray(values[a])) for a in ids]).raw
+            before = self.domain.broken
+            made = apply(self.terms, self.domain, cls, [_real(np.asarray(values[a])) for a in ids]).raw
+            self.domain.broken = before if cls in self.harmless else self.domain.broken
+            return made
 
     def _share(self, cls: int, slope: np.ndarray, args: Sequence[Any], value: np.ndarray) -> float:
         """The sum of |derivative| * rounding over the elements of one step."""
@@ -379,6 +383,31 @@ def _is_costly(verb: Verb) -> bool:
 def _dense(value: Kept) -> np.ndarray:
     """All values in float64."""
     return np.asarray(value).astype(np.float64, copy=False)
+
+
+def _saturating(terms: Terms, order: Sequence[int], kept: set[int]) -> set[int]:
+    """The Exp of Sigmoids, 1 / (1 + Exp) and 1 / (1 + 1 / Exp): beyond the range of float64 these are 0 or 1 all the same."""
+    readers: dict[int, list[int]] = {cls: [] for cls in order}
+    for cls in order:
+        for arg in terms.terms[cls].args:
+            readers[terms.find(arg)].append(cls)
+
+    def fine(cls: int, added: bool) -> bool:
+        """Whether 1 is added to all that reads a class, or its reciprocal, and then the reciprocal taken."""
+        return cls not in kept and bool(readers[cls]) and all(read(reader, cls, added) for reader in readers[cls])
+
+    def read(reader: int, cls: int, added: bool) -> bool:
+        term = terms.terms[reader]
+        match term.verb:
+            case Ew("recip"):
+                return added or fine(reader, False)
+            case Ew("add"):
+                others = [terms.scalar(a) for a in term.args if terms.find(a) != cls]
+                return not added and others == [1.0] and fine(reader, True)
+        return isinstance(term.verb, Move) and len(term.args) == 1 and fine(reader, added)
+
+    exps = [cls for cls in order if isinstance(verb := terms.terms[cls].verb, Ew) and verb.fn == "exp" and fine(cls, False)]
+    return {*exps, *(reader for cls in exps for reader in readers[cls])}
 
 
 def _real(value: np.ndarray) -> Real:

@@ -57,7 +57,7 @@ class Tangents:
         with np.errstate(all="ignore"):
             made = self._made(term, xs, ts, np.asarray(values[cls]))
             if made is not None and not self.doubtful:
-                made = np.asarray(made, np.float32).reshape(-1)
+                made = np.where(np.isinf(values[cls]), 0, np.asarray(made, np.float32).reshape(-1))  # of Exp, in a Sigmoid
                 self.doubtful = _in_doubt(made, np.asarray(values[cls]))
         self.known[cls] = made
 
@@ -137,8 +137,8 @@ def _in_doubt(t: np.ndarray, x: np.ndarray) -> bool:
     size, room = np.abs(x), np.abs(t) * (ENLARGED * U)
     most = float(room.max(initial=0.0))
     if not most <= BESIDE:
-        largest = float(size.max(initial=0.0, where=size < MASK))
-        if not most <= BESIDE * largest or not np.isfinite(size).all():
+        largest = float(size.max(initial=1.0, where=size < MASK))
+        if not most <= BESIDE * largest and not (room <= BESIDE * np.maximum(size, largest)).all():
             return True
     return bool(((t != 0) & (x != 0) & (room >= ZERO * size)).any())
 

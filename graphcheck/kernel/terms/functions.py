@@ -236,7 +236,7 @@ _RECORDS = (
     ),
     Function(
         name="recip", arity=1, value=np.reciprocal, bound=bounds.recip, rounding=CORRECTLY,
-        slope=Slope(lambda v, a: (-v * v,), lambda r, a: np.abs(a) <= _POLE * r),
+        slope=Slope(lambda v, a: (-v * v,), lambda r, a: (np.abs(a) <= _POLE * r) & np.isfinite(a)),
         jumps=False, parity="odd", rational=True, reach=Reach(_apart_from_0, nowhere), folds=True,
     ),
     Function(
