@@ -66,7 +66,10 @@ class Copy:
             "vanished": headroom.vanished(found.rows),
             "saturated": found.saturated,
         }
-        return told | self._walked(over_reals, seed, ranked, top, beside, told["overflowed"]) if walked else told
+        if not walked:
+            return told
+        known: dict[str, Any] = {"ranked": ranked, "beside": beside, "overflowed": told["overflowed"]}
+        return told | self._walked(over_reals, seed=seed, top=top, **known)
 
     def at(self, first: Copy) -> At:
         """What is tried at this input; the constants are held once, by the ``first``."""
