@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,17 @@ import onnx_ir as ir
 from onnx import helper
 
 from graphcheck.kernel.every import Sizing, Symbol, Typed
+from graphcheck.kernel.interpreter import Interpreter
 from graphcheck.kernel.ops import forms, rows
 from graphcheck.kernel.ops.algebra import Algebra, Tensor
 from graphcheck.kernel.terms.rules import PLAIN
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64
 
-SIZES = (1, 2, 3, 5, 8, 9)
+# Outputs by name, of inputs; None for one that has no value there.
+Run = Callable[[Sequence[str], Mapping[str, np.ndarray]], Sequence[np.ndarray | None]]
+SIZES = tuple(range(1, 10))
 POOL = 9  # rows that are drawn once; a batch is made of them in any order
 
 
@@ -94,6 +99,34 @@ def session(proto: onnx.ModelProto) -> Any:
     return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
+def in_onnxruntime(proto: onnx.ModelProto) -> Run:
+    """What runs the model in onnxruntime."""
+    made = session(proto)
+    return lambda names, feeds: made.run(names, feeds)  # type: ignore[no-any-return]
+
+
+def in_float64(proto: onnx.ModelProto) -> Run:
+    """What evaluates the kernel's own meaning of the model in float64, floats being free and integers known; an output behind
+    a function of which that knows no value has none."""
+    model, order = ir.from_proto(proto), [y.name for y in proto.graph.output]
+
+    def run(names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray | None]:
+        algebra = Algebra(Terms(PLAIN))
+        free = {k: Tensor(algebra.terms.leaf((k,), x.size), x.shape, x.dtype) for k, x in feeds.items() if x.dtype.kind == "f"}
+        made = Interpreter(model, algebra).run({**feeds, **free}).outputs
+        domain, found = Float64({(k,): x for k, x in feeds.items()}), []
+        for name in names:
+            y = made[order.index(name)]
+            if isinstance(y, Tensor):
+                value = evaluate(algebra.terms, domain, [y.cls])[algebra.terms.find(y.cls)].value.reshape(y.shape)
+                found.append(None if domain.unknown else value)
+            else:
+                found.append(np.asarray(y))
+        return found
+
+    return run
+
+
 def chosen(proto: onnx.ModelProto, pool: Mapping[str, np.ndarray], pick: Sequence[int]) -> dict[str, np.ndarray]:
     """The rows ``pick`` of the pool; what has no N is as it is."""
     places = symbol(proto, POOL).places
@@ -124,8 +157,10 @@ def broken(
     seed: int = 0,
     units: float = 1e-4,
     pool: Mapping[str, np.ndarray] | None = None,
+    by: Callable[[onnx.ModelProto], Run] = in_onnxruntime,
+    few: int = POOL,
 ) -> str | None:
-    """Where runs contradict the types ``said`` of the outputs: None if nowhere.
+    """Where runs contradict the types ``said`` of the outputs: None if nowhere. ``few`` rows of the pool are drawn from.
 
     Block n at each size must be what the model gives for row n alone, and what is fixed the same at every size; a graph
     with such outputs runs at every size.
@@ -133,13 +168,14 @@ def broken(
     there = [(i, kind) for i, kind in enumerate(said) if text(kind) not in ("mixed", "sized")]
     if not there:
         return None
-    run, pool = session(proto), draw(proto, POOL, seed) if pool is None else pool
+    run, pool = by(proto), draw(proto, POOL, seed) if pool is None else pool
     names = [proto.graph.output[i].name for i, _ in there]
     rng = np.random.default_rng(seed)
-    alone, failed = {}, ""
-    for row in range(POOL):  # one whose indices are out of range has no value, at no size
+    alone: dict[int, Sequence[np.ndarray | None]] = {}
+    failed = ""
+    for row in range(few):  # one whose indices are out of range has no value, at no size
         try:
-            alone[row] = run.run(names, chosen(proto, pool, [row]))
+            alone[row] = run(names, chosen(proto, pool, [row]))
         except Exception as error:
             failed = str(error)[:200]
     if not alone:
@@ -147,19 +183,29 @@ def broken(
     for size in sizes:
         pick = rng.choice([*alone], size, replace=size > len(alone)).tolist()
         try:
-            found = run.run(names, chosen(proto, pool, pick))
+            found = run(names, chosen(proto, pool, pick))
         except Exception as error:
             return f"it does not run at size {size}: {str(error)[:200]}"
+        looked = range(size) if size <= 40 else sorted({*rng.integers(0, size, 20).tolist(), size - 1})
         for at, (name, (_, kind)) in enumerate(zip(names, there, strict=True)):
-            if not isinstance(kind, rows.Rows):
-                if not _alike(found[at], next(iter(alone.values()))[at], units):
-                    return f"{name} is not the same at size {size}"
-                continue
-            if kind.axis >= found[at].ndim or found[at].shape[kind.axis] != kind.outer * size * kind.inner:
-                return f"{name} has the shape {found[at].shape} at size {size}, not {kind}"
-            few = range(size) if size <= 40 else sorted({*rng.integers(0, size, 20).tolist(), size - 1})
-            for n, row in ((n, pick[n]) for n in few):
-                one = block(alone[row][at], kind, 0, 1)
-                if not _alike(block(found[at], kind, n, size), one, units):
-                    return f"block {n} of {name} at size {size} is not that of its row alone"
+            wrong = _contradicted(found[at], {n: alone[pick[n]][at] for n in looked}, kind, size, units)
+            if wrong:
+                return f"{name} {wrong}"
     return None
+
+
+def _contradicted(
+    found: np.ndarray | None, alone: Mapping[int, np.ndarray | None], kind: rows.Kind, size: int, units: float
+) -> str:
+    """How an output at a size contradicts its type, by what some of its rows give alone; "" where it does not."""
+    for n, one in alone.items():
+        if found is None or one is None:
+            continue
+        if not isinstance(kind, rows.Rows):
+            if not _alike(found, one, units):
+                return f"is not the same at size {size}"
+        elif kind.axis >= found.ndim or found.shape[kind.axis] != kind.outer * size * kind.inner:
+            return f"has the shape {found.shape} at size {size}, not {kind}"
+        elif not _alike(block(found, kind, n, size), block(one, kind, 0, 1), units):
+            return f"has a block {n} at size {size} that is not that of its row alone"
+    return ""
