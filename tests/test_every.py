@@ -295,6 +295,26 @@ def test_breakpoints_that_were_not_tried_are_told() -> None:
     assert compare(steps(100), steps(101), run=False, every=["N"]).verdict is Verdict.UNDECIDED
 
 
+def test_a_copy_in_float16_is_so_for_every_batch_size_or_not() -> None:
+    heads = ("g (float[N,3] x) => (float[N,4] y)", "v = Cast<to=1>(w)\n z = MatMul(x, v)")
+    weights = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+
+    def pair(last: str) -> list[onnx.ModelProto]:
+        made = [model(HEAD + f"{heads[0]} {{ {first}\n y = {last} }}") for first in ("z = MatMul(x, w)", heads[1])]
+        for each, dtype in zip(made, (np.float32, np.float16), strict=True):
+            each.graph.initializer.append(onnx.numpy_helper.from_array(weights.astype(dtype), "w"))
+        return made
+
+    same = "the same function but for roundings that are allowed: 1 constant of float16"
+    result = compare(*pair("Relu(z)"), run=False, allow=["float16"], every=["batch"])
+    assert result.verdict is Verdict.WITHIN_ROUNDING
+    assert result.reason == f"{same}, for every batch size and every input of shape x=Nx3"
+    result = compare(*pair("Softmax<axis=0>(z)"), run=False, allow=["float16"], every=["batch"])
+    assert result.verdict is Verdict.UNDECIDED and result.reason.count("the same function") == 1
+    shapes = "for every input of shape x=2x3; x=3x3; x=1x3; but not for every batch size: Softmax(y) of A"
+    assert result.reason.startswith(f"{same}, {shapes}"), result.reason
+
+
 def test_every_on_the_command_line_ends_with_3_and_the_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b, c, d = (str(tmp_path / f"{name}.onnx") for name in "abcd")
     for path, text in ((a, ALONG), (b, TURNED), (c, DOUBLE), (d, SUM)):

@@ -47,7 +47,8 @@ def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Compari
     copied = evidence.precision
     if verdict in (Verdict.UNDECIDED, Verdict.DIFFERENT) and copied is not None and copied.tells and not case.unfit:
         said = [record.precision(copied), reason]
-        reason = "; ".join(said if verdict is Verdict.UNDECIDED else said[::-1])
+        if not reason.startswith(said[0]):  # as it does where --every asks for more
+            reason = "; ".join(said if verdict is Verdict.UNDECIDED else said[::-1])
     hint = fitting.hint(case) if nothing else None
     told = Comparison(verdict, reason, evidence.to_json(case, verdict) | {"hint": hint, "branches": None})
     del evidence  # its graphs are held no longer

@@ -42,8 +42,7 @@ def proved(attempts: Sequence[Attempt], sizes: Sizes) -> str:
     """The sentence of a proof: for which inputs, and how sure."""
     probability = error_probability(attempts)
     how = f"with an error probability of at most {probability:.1e}" if tiers(attempts) else "by congruence alone"
-    beside = _alone(attempts, sizes) + _left(attempts, sizes)
-    return f"the same function in exact arithmetic, {_claim(attempts, sizes)}, {how}{beside}"
+    return f"the same function in exact arithmetic, {_claim(attempts, sizes)}, {how}{_beside(attempts, sizes)}"
 
 
 def _claim(attempts: Sequence[Attempt], sizes: Sizes) -> str:
@@ -52,6 +51,10 @@ def _claim(attempts: Sequence[Attempt], sizes: Sizes) -> str:
     claims += [f"every {size_of(sizes, name)}, row by row," for name in sizes.free.row_by_row(attempts)]
     shapes = _shapes(attempts, sizes) + _at_samples(attempts, sizes)
     return f"for {' and '.join([*claims, 'every input'])} of shape {shapes}"
+
+
+def _beside(attempts: Sequence[Attempt], sizes: Sizes) -> str:
+    return _alone(attempts, sizes) + _left(attempts, sizes)
 
 
 def _alone(attempts: Sequence[Attempt], sizes: Sizes) -> str:
@@ -143,11 +146,13 @@ def within_rounding(constants: Sequence[dict[str, Any]], attempts: Sequence[Atte
     worst = max(c["ulps"] for c in constants)
     many = "constant, within its roundings" if len(constants) == 1 else "constants, each within its roundings"
     replaced = f"{'is' if len(constants) == 1 else 'are'} replaced by the other side's exact expression"
-    beside = _alone(attempts, sizes) + _left(attempts, sizes)
-    return (
-        f"the same function once {len(constants)} {many} (at most {worst:.3g} ulps), {replaced}, "
-        f"{_claim(attempts, sizes)}{beside}"
-    )
+    once = f"the same function once {len(constants)} {many} (at most {worst:.3g} ulps), {replaced}"
+    return f"{once}, {_claim(attempts, sizes)}{_beside(attempts, sizes)}"
+
+
+def allowed(found: Precision, attempts: Sequence[Attempt], sizes: Sizes) -> str:
+    """The sentence of a copy that is the same but for roundings that are allowed."""
+    return f"{precision(found)}, {_claim(attempts, sizes)}{_beside(attempts, sizes)}"
 
 
 def precision(found: Precision) -> str:

@@ -51,7 +51,7 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
         precision = dataclasses.replace(precision, found=Substitutions(), stopped=str(error))
     evidence.precision = precision
     if precision.holds:
-        return Verdict.WITHIN_ROUNDING, record.precision(precision)
+        return Verdict.WITHIN_ROUNDING, record.allowed(precision, evidence.attempts, case.sizes)
     return (Verdict.UNDECIDED, record.precision(precision)) if asked and precision.same and case.unfit else None
 
 
