@@ -17,6 +17,7 @@ from onnx import numpy_helper
 
 from graphcheck import compare
 from graphcheck.cli import main
+from graphcheck.errors import Undecided
 from graphcheck.files import model as model_
 from graphcheck.interface import ports
 from graphcheck.precision import copy, kinds, program, walks
@@ -495,6 +496,16 @@ def test_what_cannot_be_evaluated_is_said() -> None:
     text = "(float[N,4] x) => (float[N,4] y) { y = Bernoulli (x) }"
     told = compare(parsed(text), halved(text), run=False).evidence["precision"]
     assert "random" in told["untold"] and told["headroom"] == []
+
+
+def test_what_was_found_before_a_limit_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def over(*_: object) -> None:
+        raise Undecided("the time limit was reached")
+
+    monkeypatch.setattr("graphcheck.precision.copy.bounds", over)
+    text, constants, _ = NETS["mlp"]
+    told = compare(parsed(text, constants), halved(text, constants), run=False).evidence["precision"]
+    assert told["untold"] == "the time limit was reached" and told["layers"] and told["headroom"] and not told["bound"]
 
 
 def test_the_side_in_the_format_may_be_a() -> None:

@@ -13,7 +13,7 @@ _FEW = 3  # nodes that are named without --top
 def show_numbers(terminal: Terminal, told: dict[str, Any], top: int | None) -> None:
     """The numbers of ``precision``."""
     if told.get("untold"):
-        terminal.say(f"  of the numbers in the format nothing is told: {safe(told['untold'])}", "dim")
+        terminal.say(f"  not all is told of the numbers in the format: {safe(told['untold'])}", "dim")
     _show_ends(terminal, told)
     steps = {row["output"]: row["step"] for row in told["spread"]}
     for row in () if told["overflowed"] else told["bound"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,25 +51,38 @@ class Copy:
     def numbers(
         self, seed: int, *, ranked: bool, walked: bool = True, top: int = 0, more: Iterable[Copy] = ()
     ) -> dict[str, Any]:
-        """The keys of ``precision`` in the JSON that this room fills: ranges, also at ``more`` inputs; where it is ``walked``
-        again, the spread; ``layers`` and ``bound`` where they are ``ranked``, and so many to ``keep``."""
+        """All :meth:`parts` as one."""
+        found: dict[str, Any] = {}
+        for part in self.parts(seed=seed, ranked=ranked, walked=walked, top=top, more=more):
+            found |= part
+        return found
+
+    def parts(self, *, seed: int, ranked: bool, walked: bool, top: int, more: Iterable[Copy]) -> Iterator[dict[str, Any]]:
+        """The keys of ``precision`` in the JSON that this room fills, as they are found: ranges, also at ``more`` inputs; where
+        it is ``walked`` again, the spread; ``layers`` and ``bound`` where they are ``ranked``, and so many to ``keep``."""
         found = self.ranges()
-        over_reals = found.outputs
         beside: list[At] = []
         for other in more:
             found.join(other.ranges())
             if top and len(beside) < _BESIDE and other.copy.constants.keys() == self.copy.constants.keys():
                 beside.append(other.at(self))
-        told = {
-            "headroom": found.rows,
-            "overflowed": headroom.overflowed(found.rows),
-            "vanished": headroom.vanished(found.rows),
-            "saturated": found.saturated,
-        }
+        overflowed, vanished = headroom.overflowed(found.rows), headroom.vanished(found.rows)
+        yield {"headroom": found.rows, "overflowed": overflowed, "vanished": vanished, "saturated": found.saturated}
         if not walked:
-            return told
-        known: dict[str, Any] = {"ranked": ranked, "beside": beside, "overflowed": told["overflowed"]}
-        return told | self._walked(over_reals, seed=seed, top=top, **known)
+            return
+        held: dict[Key, np.ndarray] | None = {} if ranked and _elements(self.copy) < _MOST else None
+        rounded = walks.walk(self.copy, self.fed, self._settle(held is not None), keep=held, tick=self.tick)
+        yield {"spread": self._spread(found.outputs, rounded, seed)}
+        if held is None:
+            return
+        scales = {name: walks.largest(y) for name, y in self.wide.items() if name in rounded}
+        rows = layers(self.copy, held, self.errors, scales, seed, self.tick)
+        yield {"layers": [row.to_json() for row in rows]}
+        yield {"bound": bounds(self.copy, self.fed, held, self.errors, self.guessed, rounded, self.wide, self.tick)}
+        if top:
+            del held
+            tries = Tries((self.at(self), *beside), seed, self.tick)
+            yield {"keep": tries.keep(rows, top, [(row["node"], row["op_type"]) for row in overflowed])}
 
     def at(self, first: Copy) -> At:
         """What is tried at this input; the constants are held once, by the ``first``."""
@@ -77,34 +90,6 @@ class Copy:
         fed = {key: first.fed[key] if key in stored else x for key, x in self.fed.items()}
         errors = {key: x for key, x in self.errors.items() if key not in stored}
         return At(self.copy, fed, errors | {key: x for key, x in first.errors.items() if key in stored}, self.wide)
-
-    def _walked(
-        self,
-        over_reals: Mapping[str, np.ndarray],
-        seed: int,
-        ranked: bool,
-        top: int,
-        beside: Sequence[At],
-        overflowed: Sequence[Mapping[str, Any]],
-    ) -> dict[str, Any]:
-        held: dict[Key, np.ndarray] | None = {} if ranked and _elements(self.copy) < _MOST else None
-        rounded = walks.walk(self.copy, self.fed, self._settle(held is not None), keep=held, tick=self.tick)
-        told: dict[str, Any] = {
-            "spread": self._spread(over_reals, rounded, seed),
-            "layers": [],
-            "keep": [],
-            "bound": [],
-        }
-        if held is not None:
-            scales = {name: walks.largest(y) for name, y in self.wide.items() if name in rounded}
-            rows = layers(self.copy, held, self.errors, scales, seed, self.tick)
-            told["layers"] = [row.to_json() for row in rows]
-            told["bound"] = bounds(self.copy, self.fed, held, self.errors, self.guessed, rounded, self.wide, self.tick)
-            if top:
-                del held
-                tries = Tries((self.at(self), *beside), seed, self.tick)
-                told["keep"] = tries.keep(rows, top, [(row["node"], row["op_type"]) for row in overflowed])
-        return told
 
     def _settle(self, kept: bool) -> walks.Settle:
         """Round each result, and keep what that did to it."""

@@ -28,7 +28,7 @@ def told(case: Case, evidence: Evidence, side: int) -> dict[str, Any]:
     """The keys of ``precision`` in the JSON that tell of numbers; the model at ``side`` is the copy."""
     from graphcheck.precision import copy, keeping
 
-    empty = EMPTY | {"side": "ab"[side]}
+    found = EMPTY | {"side": "ab"[side]}
     case.say("looking at the numbers of the format")
     try:
         first, *rest = _inputs(case, evidence)
@@ -38,16 +38,18 @@ def told(case: Case, evidence: Evidence, side: int) -> dict[str, Any]:
             return copy.opened(case.models, case.interface, feeds, side, case.check_time)
 
         looked = opened(first())
-        effort, asked = keeping.effort(looked.copy), bool(case.options.top)
-        if effort > _MOST and not asked:
-            return empty | {"untold": "the models are large: --top N asks for it"}
-        ranked, walked = (asked or effort < most for most in (_RANKED, _WALKED))
+        effort, top = keeping.effort(looked.copy), case.options.top or 0
+        if effort > _MOST and not top:
+            return found | {"untold": "the models are large: --top N asks for it"}
+        ranked, walked = (top > 0 or effort < most for most in (_RANKED, _WALKED))
         more = (opened(load()) for load in rest)
-        return empty | looked.numbers(case.options.seed, ranked=ranked, walked=walked, top=case.options.top or 0, more=more)
+        for part in looked.parts(seed=case.options.seed, ranked=ranked, walked=walked, top=top, more=more):
+            found |= part  # what was found stays, whatever ends the rest
     except (GraphcheckError, Undecided) as error:
-        return empty | {"untold": str(error)}
+        return found | {"untold": str(error)}
     except Exception as error:  # it is evidence alone, and must not cost a verdict
-        return empty | {"untold": f"the models could not be evaluated ({type(error).__name__}: {error})"}
+        return found | {"untold": f"the models could not be evaluated ({type(error).__name__}: {error})"}
+    return found
 
 
 def copy_of(case: Case) -> int | None:
