@@ -208,9 +208,9 @@ def test_folded_constants_within_ulps() -> None:
     assert "--allow" not in compare(*folded(400), run=False).reason
 
 
-@pytest.mark.parametrize("text", ["float17", "ulps=0", "ulps=", "ulps=4.5", "int8"])
+@pytest.mark.parametrize("text", ["float17", "ulps=0", "ulps=", "ulps=4.5", "int7"])
 def test_what_is_no_rounding_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"--allow|allow takes float16, bfloat16 or ulps=N"):
+    with pytest.raises(UsageError, match=r"--allow|allow takes float16, bfloat16, int8, int4 or ulps=N"):
         compare(network(CONSTANTS), network(CONSTANTS), allow=[text])
 
 

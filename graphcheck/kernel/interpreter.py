@@ -18,11 +18,11 @@ import onnx_ir as ir
 from graphcheck import limits
 from graphcheck.errors import Exhausted, Oversized, Refused, Undecided, UnknownFunction, Untaught
 from graphcheck.files import model as model_
-from graphcheck.kernel.ops import arithmetic, contraction, control, movement, reduction, reference, sequence
+from graphcheck.kernel.ops import arithmetic, contraction, control, erasing, movement, reduction, reference, sequence
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.ops.bodies import function_body, types_of
 from graphcheck.kernel.ops.node import Node, since_version
-from graphcheck.kernel.ops.table import TAUGHT, WRAPPING, is_random
+from graphcheck.kernel.ops.table import ERASED, TAUGHT, WRAPPING, is_random
 from graphcheck.kernel.terms.why import distinct
 
 Env = dict[ir.Value, Value]
@@ -139,7 +139,8 @@ class Interpreter:
                 return self._controlled(node, inputs, body)
             if node.op_type in sequence.OPS:
                 return self._sequenced(node, inputs)
-            if _COMPUTED.isdisjoint(map(type, inputs)) and not _sums_floats(node, inputs):
+            kept = _sums_floats(node, inputs) or erasing.stands(self.m, node, inputs)
+            if _COMPUTED.isdisjoint(map(type, inputs)) and not kept:
                 return self._fold(node, inputs)
         if list in map(type, inputs):
             raise Undecided(f"{node.op_type} on a sequence is not evaluated", node.name)
@@ -163,6 +164,8 @@ class Interpreter:
 
     def _taught(self, node: Node, inputs: list[Value]) -> Sequence[Value]:
         op = TAUGHT.get((node.domain, node.op_type))
+        if op is None and erasing.format_of(self.m, np.dtype(np.uint8)):
+            op = ERASED.get((node.domain, node.op_type))
         try:
             if node.attributes and any(node.attr(name, 0) not in (0, 1) for name in _FLAGS):
                 raise Untaught(f"{node.op_type} with a flag that is neither 0 nor 1: runtimes differ", node.name)

@@ -59,10 +59,10 @@ class Options(Group):
     allow: Sequence[str] = option(
         (), "--allow", of="compare guard sweep", panel=CLAIM, metavar="FORMAT", takes=str, repeatable=True,
         parse=values.parse_allowed, check=values.allowed,
-        help="accept a copy that was rounded to float16 or bfloat16, or whose folded constants lie within ulps=N, as "
-        "within-rounding; repeatable",
-        doc="Roundings that a copy may have, and still be ``within-rounding``: ``float16``, ``bfloat16``, ``ulps=N`` (folded "
-        "constants within N ulps).",
+        help="accept a copy that was rounded to float16 or bfloat16, quantized to int8 or int4, or whose folded constants lie "
+        "within ulps=N, as within-rounding; repeatable",
+        doc="Roundings that a copy may have, and still be ``within-rounding``: ``float16``, ``bfloat16``, ``int8``, ``int4`` "
+        "(weights and activations that were quantized), ``ulps=N`` (folded constants within N ulps).",
     )
     inputs: File | None = option(
         None, "--inputs", "--load-inputs", of="compare", panel=RUN, metavar="FILE.npz", takes=Path,

@@ -10,7 +10,7 @@ from typing import Any
 from graphcheck import limits
 from graphcheck.errors import UsageError
 
-ROUNDINGS = ("float16", "bfloat16")  # formats that a copy may be rounded to
+ROUNDINGS = ("float16", "bfloat16", "int8", "int4")  # formats that a copy may be rounded to
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:

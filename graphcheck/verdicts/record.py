@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from graphcheck import words
 from graphcheck.kernel.ops.algebra import Tensor
+from graphcheck.kernel.ops.erasing import INTEGERS
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.prover import Tier
 from graphcheck.kernel.proof.sizes import Attempt, Sizes
@@ -179,7 +180,7 @@ def precision(found: Precision) -> str:
     by = Counter(c["format"] for c in found.rounded)
     for name in found.formats:
         vanished = found.marks.get(name, 0)
-        also = f" and {words.plural(vanished, 'cast')}" if vanished else ""
+        also = f" and {words.plural(vanished, 'quantizer' if name in INTEGERS else 'cast')}" if vanished else ""
         parts += [f"{words.plural(by[name], 'constant')}{also} of {name}"] if by[name] or vanished else []
     if by["ulps"]:
         least = max(c["needs"] for c in found.rounded if c["format"] == "ulps")

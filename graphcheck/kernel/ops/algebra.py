@@ -81,6 +81,7 @@ class Algebra:
     ) -> None:
         self.terms, self.observe, self.spells, self.spelling = terms, observe, spells, False
         self.erased, self.marks = erased, list[tuple[str, str, int]]()
+        self.clips: dict[int, tuple[float, float]] = {}  # the bounds of what every Clip gave, where something is erased
         self.memo: dict[Any, Any] = {}
         self._lifted: dict[int, tuple[np.ndarray, Tensor]] = {}  # small arrays by identity, which most nodes share
         self.assumptions: set[str] = set()

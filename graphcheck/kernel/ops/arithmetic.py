@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Untaught
-from graphcheck.kernel.ops import rows
+from graphcheck.kernel.ops import erasing, rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of, shaped
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.values.bounds import limits
@@ -95,8 +95,11 @@ def clip(m: Algebra, node: Node, x: Some, low: Value = None, high: Value = None)
         high = np.asarray(node.attr("max"), x.dtype)
     low, high = (b if b is None else shaped(node, b, (), (1,)) for b in (low, high))
     low, high = _bound(m, x, low, -1), _bound(m, x, high, 1)
-    x = x if low is None else m.ew("max", x, low)
-    return x if high is None else m.ew("min", x, high)
+    y = x if low is None else m.ew("max", x, low)
+    y = y if high is None else m.ew("min", y, high)
+    if m.erased and isinstance(y, Tensor) and not isinstance(low, Tensor) and not isinstance(high, Tensor):
+        m.clips[y.cls] = erasing.ends(low, high)
+    return y
 
 
 def _bound(m: Algebra, x: Some, bound: Value, sign: int) -> Value:
@@ -326,6 +329,8 @@ def _wider(to: np.dtype[Any], source: np.dtype[Any]) -> bool:
 def dequantize(m: Algebra, node: Node, x: Some, scale: Some, zero: Value = None) -> Some:
     """(x - zero_point) * scale, per tensor or along ``axis``."""
     scale, zero = _along(m, node, x, scale), None if zero is None else _along(m, node, x, zero)
+    if erasing.format_of(m, x.dtype):
+        return erasing.dequantized(m, x, scale, zero)
     if isinstance(x, np.ndarray) and isinstance(scale, np.ndarray) and not isinstance(zero, Tensor):
         offset = 0 if zero is None else zero.astype(np.float32)
         return np.asarray((x.astype(np.float32) - offset) * scale).astype(scale.dtype)
@@ -343,6 +348,10 @@ def quantize(m: Algebra, node: Node, x: Some, scale: Some, zero: Value = None) -
     if zero is not None and math.prod(zero.shape) != math.prod(scale.shape):
         shaped(node, zero, scale.shape)
     to = zero.dtype if zero is not None else _numpy_dtype(node.attr("output_dtype") or 2)
+    if erasing.format_of(m, to):
+        points = None if zero is None else _along(m, node, x, zero)
+        if (found := erasing.quantized(m, node, x, _along(m, node, x, scale), points, to)) is not None:
+            return found
     scaled = m.div(m.lift(x), _along(m, node, x, scale))
     scaled = m.ew("round", scaled) if _kind(to) == "i" else scaled
     shifted = scaled if zero is None else m.add(scaled, _wide(_along(m, node, x, zero), scaled.dtype))

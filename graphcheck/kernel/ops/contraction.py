@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from graphcheck import limits
 from graphcheck.errors import Refused, Untaught
 from graphcheck.kernel.geometry import Window, im2col_form
-from graphcheck.kernel.ops import rows
+from graphcheck.kernel.ops import erasing, rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, shaped
 from graphcheck.kernel.ops.node import Node
 
@@ -199,26 +200,39 @@ def _transpose_pads(node: Node, full: list[int], extra: Any, spatial: Any, strid
 
 def matmul_integer(m: Algebra, node: Node, a: Some, b: Some, za: Value = None, zb: Value = None) -> Some:
     """(A - a_zero_point) @ (B - b_zero_point); a per-row or per-column zero point is shaped to its axis."""
-    y = m.matmul(_shift(m, a, za, -2), _shift(m, b, zb, -1))
-    return Tensor(y.cls, y.shape, np.dtype(np.int32))
+    return _products(m, m.matmul, _shift(m, a, za, -2), _shift(m, b, zb, -1))
 
 
 def conv_integer(m: Algebra, node: Node, x: Some, w: Some, zx: Value = None, zw: Value = None) -> Some:
     """Conv of (x - x_zero_point) by (w - w_zero_point); padding is the zero point, that is 0 after the shift."""
-    y = m.lift(conv(m, node, _shift(m, x, zx, None), _shift(m, w, zw, 0)))
-    return Tensor(y.cls, y.shape, np.dtype(np.int32))
+    return _products(m, functools.partial(conv, m, node), _shift(m, x, zx, None), _shift(m, w, zw, 0))
 
 
-def _shift(m: Algebra, x: Some, zero: Value, axis: int | None) -> Some:
-    wide = Tensor(m.lift(x).cls, x.shape, np.dtype(np.float64))
-    if zero is None:
-        return wide
-    if math.prod(zero.shape) > 1 and axis is not None:
-        shape = [1] * len(x.shape)
-        shape[axis] = -1
-        zero = m.reshape(zero, shape)
-    flat = zero.astype(np.float64) if isinstance(zero, np.ndarray) else Tensor(zero.cls, zero.shape, wide.dtype)
-    return m.sub(wide, flat.reshape(()) if isinstance(flat, np.ndarray) and flat.size == 1 else flat)
+Shifted = tuple[Some, Some | None]  # what stands for integers less their zero point, and the scale that it has to be divided by
+
+
+def _products(m: Algebra, of: Callable[[Some, Some], Some], a: Shifted, b: Shifted) -> Tensor:
+    y = of(a[0], b[0])
+    for scale in (a[1], b[1]):
+        y = y if scale is None else m.div(y, scale)
+    exact = erasing.format_of(m, np.dtype(np.int32))  # it is no integer then, and any float holds it
+    return Tensor(m.lift(y).cls, y.shape, np.dtype(np.int32), np.dtype(np.float32) if exact else None)
+
+
+def _shift(m: Algebra, x: Some, zero: Value, axis: int | None) -> Shifted:
+    def shifted(x: Some) -> Some:
+        wide = Tensor(m.lift(x).cls, x.shape, np.dtype(np.float64))
+        if zero is None:
+            return wide
+        point = zero
+        if math.prod(zero.shape) > 1 and axis is not None:
+            shape = [1] * len(x.shape)
+            shape[axis] = -1
+            point = m.reshape(zero, shape)
+        flat = point.astype(np.float64) if isinstance(point, np.ndarray) else Tensor(point.cls, point.shape, wide.dtype)
+        return m.sub(wide, flat.reshape(()) if isinstance(flat, np.ndarray) and flat.size == 1 else flat)
+
+    return erasing.bare(m, x, zero, shifted)
 
 
 OPS: dict[str, Callable[..., Any]] = {

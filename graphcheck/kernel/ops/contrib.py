@@ -219,6 +219,33 @@ OPS: dict[str, Callable[..., Any]] = {
 }
 
 
+def quantized_attention(
+    m: Algebra,
+    node: Node,
+    x: Some,
+    w: Some,
+    b: Some,
+    sx: Some,
+    sw: Some,
+    mask: Value = None,
+    zx: Value = None,
+    zw: Value = None,
+    past: Value = None,
+) -> Some:
+    """QAttention: Attention over a quantized input and a quantized weight [hidden, 3 * hidden], scaled by column."""
+    read = [
+        arithmetic.dequantize(m, dataclasses.replace(node, attributes={"axis": 1}), *part)
+        for part in ((x, sx, zx), (w, sw, zw))
+    ]
+    return attention(m, node, read[0], read[1], b, mask, past)
+
+
+ERASED: dict[str, Callable[..., Any]] = {
+    name: guarded(op, known)
+    for name, (op, known) in {"QAttention": (quantized_attention, _ATTENTION), **quantized.ERASED}.items()
+}
+
+
 def _old(op: Callable[..., Any], known: str) -> Callable[..., Any]:
     """An operator that onnxruntime runs below operator set 10 alone."""
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Untaught
-from graphcheck.kernel.ops import rows
+from graphcheck.kernel.ops import erasing, rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, shaped
 from graphcheck.kernel.ops.node import Node
+from graphcheck.kernel.values.bounds import dtype_of
 
 
 def _rows(m: Algebra, node: Node, cache: Some, positions: Some) -> Some:
@@ -127,7 +128,8 @@ def matmul_nbits(m: Algebra, node: Node, a: Some, b: Some, scales: Some, *more: 
     zero, order, bias = (*more, None, None, None)[:3]
     n, k, bits, block = (node.attr(name) for name in ("N", "K", "bits", "block_size"))
     stored = isinstance(b, np.ndarray) and isinstance(scales, np.ndarray) and not isinstance(zero, Tensor)
-    if order is not None or not stored or node.attr("accuracy_level", 0) > 1:
+    rounds = node.attr("accuracy_level", 0) > 1 and not erasing.format_of(m, np.dtype(np.uint8))  # its other operand too
+    if order is not None or not stored or rounds:
         raise Untaught("MatMulNBits in an order of its own, by computed weights, or on quantized operands", node.name)
     if (bits or 4) not in (4, 8):
         raise Untaught(f"MatMulNBits of {bits} bits", node.name)
@@ -141,10 +143,16 @@ def matmul_nbits(m: Algebra, node: Node, a: Some, b: Some, scales: Some, *more: 
     points: Any = 2 ** ((bits or 4) - 1)
     if isinstance(zero, np.ndarray):
         points = unpacked(zero, blocks) if zero.dtype == np.uint8 else zero.reshape(n, blocks)
-    whole = unpacked(b, blocks * block).reshape(n, blocks, block).astype(a.dtype)
+    whole = unpacked(b, blocks * block).reshape(n, blocks, block)
     offset = np.broadcast_to(np.asarray(points, a.dtype), (n, blocks))[..., None]
-    weight = ((whole - offset) * scales.reshape(n, blocks, 1).astype(a.dtype)).reshape(n, -1)[:, :k]
-    y: Some = m.matmul(a, np.ascontiguousarray(weight.T))
+    steps = scales.reshape(n, blocks, 1).astype(a.dtype)
+    kind = f"uint{bits or 4}"
+    if erasing.format_of(m, dtype_of(kind)):
+        near = erasing.dequantized(m, whole, steps, offset, kind)
+        places = np.arange(1, 1 + n * blocks * block).reshape(n, -1)[:, :k]
+        y: Some = m.matmul(a, m.pick(near, places.T, (k, n)))
+    else:
+        y = m.matmul(a, np.ascontiguousarray(((whole.astype(a.dtype) - offset) * steps).reshape(n, -1)[:, :k].T))
     return y if bias is None else m.add(y, bias)
 
 

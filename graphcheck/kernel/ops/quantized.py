@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Refused, Untaught
-from graphcheck.kernel.ops import arithmetic, contraction, recurrent, reduction, rows
-from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
+from graphcheck.kernel.ops import arithmetic, contraction, erasing, recurrent, reduction, rows
+from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
 
 
@@ -26,6 +27,8 @@ def _write(m: Algebra, node: Node, y: Some, scale: Some, zero: Value, axis: int 
 
 def _bias(m: Algebra, b: Some, sx: Some, sw: Some) -> Some:
     """An int32 bias has the scale of the products."""
+    if isinstance(b, np.ndarray) and erasing.format_of(m, b.dtype):
+        return m.ew("mul", erasing.near(m, b), m.mul(sx, sw))
     if isinstance(b, np.ndarray) and not (np.abs(b.astype(np.int64)) < 2**24).all():
         b = Tensor(m.lift(b).cls, b.shape, np.dtype(np.float32))  # as it is: float32 does not hold it
     if isinstance(b, np.ndarray) and isinstance(sx, np.ndarray) and isinstance(sw, np.ndarray):
@@ -93,6 +96,7 @@ def matmul_to_float(
     return y if c is None else m.add(y, c)
 
 
+_POOL = "auto_pad ceil_mode count_include_pad dilations kernel_shape pads strides"
 _LSTM = {"direction": "forward", "activations": [], "activation_alpha": [], "activation_beta": [], "clip": 0.0, "input_forget": 0}
 
 
@@ -108,6 +112,8 @@ def lstm(m: Algebra, node: Node, *xs: Value) -> tuple[Tensor, ...]:
     (steps, batch, size), (ways, inputs, gates) = xs[0].shape, xs[1].shape
     if size != inputs or gates % 4:
         raise Refused(f"{node.op_type} of {list(xs[0].shape)} by {list(xs[1].shape)} is not defined", node.name)
+    if erasing.format_of(m, np.dtype(np.int8)) and not any(isinstance(x, Tensor) for x in xs[1:5] + xs[7:]):
+        return _spelled(m, node, *xs)
     if (batch == 1 or (batch <= 4 and gates > 4 * 256)) and not any(isinstance(x, Tensor) for x in xs[1:5] + xs[7:]):
         if m.spells:
             with contextlib.suppress(Untaught):
@@ -127,13 +133,24 @@ def _spelled(m: Algebra, node: Node, *xs: Value) -> tuple[Tensor, ...]:
     assert x is not None
     attributes = {name: node.attr(name, default) for name, default in _LSTM.items()}
     plain = dataclasses.replace(node, domain="", op_type="LSTM", version=14, attributes=attributes)
-    w, r = _dequantized(w, *padded[8:10]), _dequantized(r, *padded[10:12])
-    return recurrent.lstm(m, plain, x, w, r, b, lens, h, c, p, before=_through)  # type: ignore[no-any-return]
+    w, r = _dequantized(m, w, *padded[8:10]), _dequantized(m, r, *padded[10:12])
+    before = functools.partial(_marked, node) if erasing.format_of(m, np.dtype(np.int8)) else _through
+    return recurrent.lstm(m, plain, x, w, r, b, lens, h, c, p, before=before)  # type: ignore[no-any-return]
 
 
-def _dequantized(w: Value, scale: Value, zero: Value) -> np.ndarray:
+def _marked(node: Node, m: Algebra, x: Some) -> Some:
+    """The same, as what was quantized."""
+    m.marks.append((node.name, erasing.format_of(m, np.dtype(np.int8)), m.lift(x).cls))
+    return x
+
+
+def _dequantized(m: Algebra, w: Value, scale: Value, zero: Value) -> Some:
     """Weights [D, I, 4H] as [D, 4H, I], exactly."""
     assert isinstance(w, np.ndarray) and isinstance(scale, np.ndarray) and not isinstance(zero, Tensor)
+    if erasing.format_of(m, w.dtype):
+        shape = (len(w), 1, -1)
+        point = None if zero is None else zero.reshape(shape)
+        return m.transpose(erasing.dequantized(m, w, scale.reshape(shape), point), (0, 2, 1))
     whole = w.astype(np.float64) - (0 if zero is None else zero.reshape(len(w), 1, -1))
     return (whole * scale.astype(np.float64).reshape(len(w), 1, -1)).transpose(0, 2, 1)
 
@@ -149,6 +166,37 @@ def _through(m: Algebra, x: Some) -> Some:
     whole = m.add(m.ew("round", m.div(x, scale)), zero)
     return m.mul(m.sub(m.ew("min", m.ew("max", whole, nothing), most), zero), scale)
 
+
+def _softmax(m: Algebra, node: Node, x: Some) -> Some:
+    """Softmax; before operator set 13 it is one over all axes from ``axis`` on."""
+    if axis_of(x, node.attr("axis", -1)) != len(x.shape) - 1 and node.attr("opset", 13) < 13:
+        raise Untaught("QLinearSoftmax over several axes", node.name)
+    return m.along("softmax", x, node.attr("axis", -1))
+
+
+def concat(m: Algebra, node: Node, sy: Some, zy: Some, *parts: Some) -> Some:
+    """QLinearConcat of tensors, each with its scale and zero point."""
+    read = [_read(m, node, x, scale, zero) for x, scale, zero in zip(*(parts[i::3] for i in range(3)), strict=True)]
+    axis, shape = axis_of(read[0], node.attr("axis")), list(read[0].shape)
+    shape[axis] = sum(part.shape[axis] for part in read)
+    ends = np.cumsum([0, *(math.prod(part.shape) for part in read)])
+    places = [np.arange(1, 1 + math.prod(part.shape)).reshape(part.shape) + end for part, end in zip(read, ends, strict=False)]
+    return _write(m, node, m.join(read, np.concatenate(places, axis), shape, np.float32), sy, zy)
+
+
+def where(m: Algebra, node: Node, c: Some, *parts: Some) -> Some:
+    """QLinearWhere."""
+    x, sx, zx, y, sy, zy, s, z = parts
+    return _write(m, node, m.where(c, _read(m, node, x, sx, zx), _read(m, node, y, sy, zy)), s, z)
+
+
+# Their kernels round in ways of their own: they mean this where roundings are erased.
+ERASED: dict[str, tuple[Callable[..., Any], str]] = {
+    "QLinearSoftmax": (unary(_softmax), "axis opset"),
+    "QLinearAveragePool": (unary(reduction.average_pool), f"{_POOL} channels_last"),
+    "QLinearConcat": (concat, "axis"),
+    "QLinearWhere": (where, ""),
+}
 
 STANDARD: dict[str, Callable[..., Any]] = {
     "QLinearMatMul": rows.Op(matmul, rows.scaled_product(3, columns=(4, 5))),

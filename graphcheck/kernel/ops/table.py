@@ -11,6 +11,7 @@ from graphcheck.kernel.ops import (
     arithmetic,
     contraction,
     contrib,
+    erasing,
     ml,
     movement,
     nchwc,
@@ -29,6 +30,12 @@ TAUGHT: dict[tuple[str, str], Callable[..., Any]] = {
     **{(ml.DOMAIN, name): op for name, op in ml.OPS.items()},
     **{(nchwc.DOMAIN, name): op for name, op in nchwc.OPS.items()},
     **{("", name): op for name, op in contrib.IN_ONNX_DOMAIN.items()},
+}
+
+# Operators that are taught where the roundings of quantizers are erased; else their bodies are, or they are unknown functions.
+ERASED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("", "DynamicQuantizeLinear"): erasing.dynamic,
+    **{("com.microsoft", name): op for name, op in contrib.ERASED.items()},
 }
 
 # Operators whose integer result may leave the range of its type: it is taken modulo the size of that type.

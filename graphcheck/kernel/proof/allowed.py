@@ -17,7 +17,7 @@ import numpy as np
 
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.store import Terms
-from graphcheck.kernel.terms.verbs import Ew, Opaque, Rows
+from graphcheck.kernel.terms.verbs import Ew, Opaque, Rows, ranged
 
 FORMATS = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 EDGES = {"float16": (65504.0, 2.0**-24), "bfloat16": (2.0**128 - 2.0**120, 2.0**-133)}  # the largest number, the least
@@ -47,7 +47,7 @@ class Told:
 
 @dataclasses.dataclass(frozen=True)
 class Allowed:
-    """Roundings to ``formats`` (keys of :data:`FORMATS`), and constants that lie within so many ``ulps`` of float32."""
+    """Roundings to ``formats`` (keys of :data:`FORMATS`, or integers), and constants within so many ``ulps`` of float32."""
 
     formats: tuple[str, ...] = ()
     ulps: int = 0
@@ -63,7 +63,7 @@ class Allowed:
         the largest element, or of :data:`CANCELLED` times the element if that is less.
         """
         wrong, needs = Told(), _ulps(x, y, errors, added)
-        for name in self.formats:
+        for name in (name for name in self.formats if name in FORMATS):
             for (v, error), (w, other) in (((x, errors[0]), (y, errors[1])), ((y, errors[1]), (x, errors[0]))):
                 if not other.any() and (_nearest(w, FORMATS[name]) == w).all():
                     found = _rounded(name, v, error, w)
@@ -76,6 +76,27 @@ class Allowed:
 
 
 NOTHING = Allowed()
+
+
+def grid(
+    name: str, x: np.ndarray, y: np.ndarray, room: np.ndarray, outwards: Sequence[np.ndarray | None]
+) -> Told:
+    """Whether of two constants one is the other one, rounded to whole numbers of steps: ``room`` is half a step, and ``outwards``
+    are their values were those at the ends of the grid far behind it (None where that says nothing)."""
+    name, far = "int8" if name == "int32" else name, np.abs(x - y)
+    fits = np.isfinite(far) & np.isfinite(room) & (far <= room)
+    cut = np.zeros(x.shape, bool)
+    for own, other, out in ((x, y, outwards[0]), (y, x, outwards[1])):
+        cut |= False if out is None else ~fits & (out != own) & ((other - own) * (out - own) > 0)
+    if not (fits | cut).all():
+        with np.errstate(all="ignore"):
+            steps = np.where(fits | cut, 0.0, far / (2 * room))
+        at = int(np.argmax(np.where(np.isnan(steps), np.inf, steps)))
+        why = f"{y[at]:.6g} is {steps[at]:.3g} steps from {x[at]:.6g}, not the nearest in {name}"
+        return Told(name, at=at, why=why)
+    if x.any() != y.any():
+        return Told(name, at=int(np.argmax(np.maximum(np.abs(x), np.abs(y)))), why=f"nothing of it is left in {name}")
+    return Told(name, int(cut.sum()))
 
 _BY_INDEX = ("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND")  # operand 1 says which, the rest is moved
 
@@ -133,6 +154,8 @@ def steps(terms: Terms, marks: Iterable[int], roots: Sequence[int]) -> list[int]
         marked.add(cls)
         match term.verb:
             case Opaque(((_, op, *_), *_)) if op in _BY_INDEX and args[1] not in marked:
+                pass
+            case Opaque(key) if ranged(key):
                 pass
             case Ew(fn) if function(fn).jumps:
                 found[cls] = None

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from graphcheck.kernel.proof.prover import Prover
-from graphcheck.kernel.proof.room import Sketches, apart, unit_of, unmoved
+from graphcheck.kernel.proof.room import Sketches, apart, near_in, steps_of, unit_of, unmoved
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.rules.numbers import positive
 from graphcheck.kernel.terms.store import Operand, Terms
-from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Term, Verb
+from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Opaque, Term, Verb, ranged
 
 _ALIKE = 1e-2  # how near to one constant another may be, relatively, of several that face it
 
@@ -41,6 +44,7 @@ def face_to_face(terms: Terms, prover: Prover, sketches: Sketches) -> list[Facin
     Where several do (x times W and times W / 6, as in a HardSwish), each faces the nearest, which faces it or is near.
     """
     places: dict[Any, tuple[list[_Place], list[_Place]]] = {}
+    near = any(fn.startswith("near:") for fn in terms.functions)
     for side, bit in (("a", 1), ("b", 2)):
         for cls in prover.nodes[side]:
             if prover.shared(cls) or terms.constant_like(cls):
@@ -49,6 +53,8 @@ def face_to_face(terms: Terms, prover: Prover, sketches: Sketches) -> list[Facin
             ew = term.verb if isinstance(term.verb, Ew) else None
             views = [(terms.find(a), m) for a, m in term.views]
             at = [i for i, (a, _) in enumerate(views) if _alone(terms, prover, a, bit)]
+            if not at and near:  # one constant, rounded anew wherever it is used
+                at = [i for i, (a, _) in enumerate(views) if terms.constant_like(a)]
             rest = [(a, m.key if m else b"") for i, (a, m) in enumerate(views) if i not in at]
             if len(at) != 1 and not isinstance(term.verb, Move):  # which may join several
                 continue
@@ -82,7 +88,8 @@ def _met_at(terms: Terms, one: _Place, two: _Place) -> Facing | None:
     whole = pairs == [((other, seen), (constant, map_), places)] and seen is map_
     verb = terms.terms[cls].verb
     alone = isinstance(verb, Move) or (whole and terms.size(other) == terms.size(constant))
-    joined = (other, constant) if alone else (user, cls)  # others that a Move joins may be unlike as well
+    read = all(c in map(terms.find, terms.terms[user].args) for c, user in ((other, user), (constant, cls)))  # as it stands
+    joined = (other, constant) if alone and read else (user, cls)  # others that a Move joins may be unlike as well
     return Facing(tuple(pairs), joined, isinstance(verb, Ew) and verb.fn == "add") if pairs else None
 
 
@@ -96,6 +103,30 @@ def _is_stored(terms: Terms, cls: int) -> bool:
     return unmoved(terms, terms.find(cls)) in terms.arrays
 
 
+def _meet(terms: Terms, a: int, b: int) -> bool:
+    """Whether two expressions of constants face each other as they are: one is stored; or is whole numbers, less a zero point,
+    times a scale: half a step would hide what any other constant beside these is off."""
+    rounded = [near_in(terms, c) for c in (a, b)]
+    if not any(rounded):
+        return _is_stored(terms, a) or _is_stored(terms, b)
+    return all(
+        not found or (len(found) == 1 and _strangers(terms, own, other) <= 1 + (steps_of(terms, own) == "int32"))
+        for found, own, other in zip(rounded, (a, b), (b, a), strict=True)
+    )
+
+
+def _strangers(terms: Terms, cls: int, other: int) -> int:
+    """How many constants an expression has that another one does not have; zero points and what is divided out again aside."""
+    below, there = ({*terms.order([root])} for root in (cls, other))
+    own = [c for c in below - there if c in terms.arrays and terms.precision.get(c) and not _counts(terms.arrays[c])]
+    return sum(terms.ew("recip", [(c, None)], terms.size(c)) not in below for c in own)
+
+
+def _counts(array: np.ndarray) -> bool:
+    """Whether a constant may be of whole numbers or their zero points: one that is off by 1 is off by more than half a step."""
+    return array.dtype.kind in "iu" or bool(((array == np.rint(array)) & (np.abs(array) <= 256)).all())
+
+
 def _unlike(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any]) -> list[Views] | None:
     """Where two expressions of constants part: the views that face each other, one of each pair a stored constant.
 
@@ -107,10 +138,19 @@ def _unlike(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, An
     return known[key]  # type: ignore[no-any-return]
 
 
+def _bare(terms: Terms, view: Operand) -> Operand:
+    """What an expression is moved from."""
+    while isinstance((term := terms.terms[terms.find(view[0])]).verb, Move) and len(term.args) == 1:
+        view = _through(terms, term.args[0], term.verb.map, view[1])
+    return view
+
+
 def _parts(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any]) -> list[Views] | None:
-    if _is_stored(terms, a[0]) or _is_stored(terms, b[0]):
+    if _meet(terms, a[0], b[0]):
         sizes = [terms.size(c) for c, m in (a, b) if m is None]
         return [(a, b, size)] if all(n in (1, size) for n in sizes) else None
+    if any(near_in(terms, c) for c, _ in (a, b)):
+        a, b = _bare(terms, a), _bare(terms, b)
     one, two = (terms.terms[terms.find(c)] for c, _ in (a, b))
     for term, x, y in ((one, a, b), (two, b, a)) if one.verb != two.verb else ():
         if term.verb == Ew("recip", (None,)) and _is_stored(terms, term.args[0]) and unit_of(terms, x[0]):  # c faces 1 / y
@@ -138,9 +178,10 @@ def _parts(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any
     return min(ways, key=lambda pairs: (sum(_mixed(terms, *pair) for pair in pairs), len(pairs)), default=None)
 
 
-def _mixed(terms: Terms, a: Operand, b: Operand, size: int) -> bool:
-    """Whether a stored constant faces an expression: where operands may be swapped, like rather faces like."""
-    return _is_stored(terms, a[0]) != _is_stored(terms, b[0])
+def _mixed(terms: Terms, a: Operand, b: Operand, size: int) -> int:
+    """Whether a stored constant faces an expression, or one of another size: where operands may be swapped, like rather faces
+    like."""
+    return 2 * (_is_stored(terms, a[0]) != _is_stored(terms, b[0])) + (terms.size(a[0]) != terms.size(b[0]))
 
 
 def _through(terms: Terms, cls: int, inner: Map | None, outer: Map | None) -> Operand:
@@ -166,7 +207,7 @@ def near_each_other(terms: Terms, prover: Prover, sketches: Sketches) -> list[Fa
     for side, bit in (("a", 1), ("b", 2)):
         for cls in prover.nodes[side]:
             if not terms.constant_like(cls):
-                own = [a for a in terms.terms[cls].args if _alone(terms, prover, a, bit)]
+                own = [a for a in terms.terms[cls].args if _alone(terms, prover, a, bit) and not near_in(terms, a)]
                 frontier[bit] |= {unmoved(terms, terms.find(a)) for a in own}
     sized: dict[int, list[int]] = {}
     for b in sorted(frontier[2] - frontier[1]):
@@ -185,3 +226,32 @@ def near_each_other(terms: Terms, prover: Prover, sketches: Sketches) -> list[Fa
                 break
             sketches.beyond.add(pair)
     return found
+
+
+def ranges(terms: Terms, prover: Prover, clips: Sequence[int]) -> list[Facing]:
+    """Quantizers whose operand both graphs have by now, each with what is left of it but for roundings: the first of the
+    ``clips`` whose ends its range lies within, else the operand, or its Relu where the range ends at 0."""
+    found, there = [], {terms.find(cls) for cls in clips}
+    for side in ("a", "b"):
+        for cls in prover.nodes[side]:
+            match terms.terms[terms.find(cls)]:
+                case Term(Opaque(((_, sign, around), *_) as key), (x,), size) if ranged(key) and _both_have(terms, prover, x):
+                    plain = _clip(terms, x, size, 0.0 if sign > 0 else -math.inf, 0.0 if sign < 0 else math.inf)
+                    ways = (_clip(terms, plain, size, *ends) for ends in around)
+                    kept = terms.find(x) if sign > 0 and positive(terms, x) else plain
+                    chosen = next((way for way in ways if prover.shared(way) or way in there), kept)
+                    found.append(Facing((), (cls, chosen)))
+    return found
+
+
+def _both_have(terms: Terms, prover: Prover, cls: int) -> bool:
+    """Whether both graphs have a class, or what it is moved from."""
+    term = terms.terms[terms.find(cls)]
+    return prover.shared(cls) or (isinstance(term.verb, Move) and all(map(prover.shared, term.args)))
+
+
+def _clip(terms: Terms, cls: int, size: int, low: float, high: float) -> int:
+    for fn, end in (("max", low), ("min", high)):
+        if math.isfinite(end):
+            cls = terms.ew(fn, [(cls, None), (terms.const(np.array([end]), 0), None)], size)
+    return terms.find(cls)

@@ -71,7 +71,7 @@ def build(
     each side.
     ``free`` are the symbols to type the tensors by, as (A's input name, axis) wherever they stand.
     """
-    store = Terms(AFFINE[affine], contents=contents, coarsest=24 if erased else 0)
+    store = Terms(AFFINE[affine], contents=contents, coarsest=24 if any("float" in name for name in erased) else 0)
     algebra = Algebra(store, observe, spells=spells, erased=erased)
     algebra.terms.contents.ahead([*weights(a), *weights(b)])
     given_a: dict[str, Value] = {}

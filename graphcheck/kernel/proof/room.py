@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.kernel.proof.allowed import NOTHING, Allowed, Told
+from graphcheck.kernel.proof.allowed import NOTHING, Allowed, Told, grid
 from graphcheck.kernel.proof.summation import LAMBDA, room_of_products, room_of_sums
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Rows, Sum, reduces
-from graphcheck.kernel.values.bounds import LEAST, held
+from graphcheck.kernel.values.bounds import LEAST, dtype_of, held, limits
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 
@@ -30,8 +30,9 @@ class Roundings(Float64):
     ``wide`` takes the worst case of every sum, which is quickly told.
     """
 
-    def __init__(self, unit: float, wide: bool) -> None:
+    def __init__(self, unit: float, wide: bool, outwards: float = 0.0) -> None:
         super().__init__({})
+        self.outwards = outwards  # how far whole numbers at the ends of their type are carried away
         self.ulp, self.unit_of_sums, self.wide = 2 * unit, min(unit, 2.0**-24), wide
 
     def _more(self, x: Real, error: Any) -> Real:
@@ -41,9 +42,17 @@ class Roundings(Float64):
         return self._more(Real(x.value, x.error + self.unit_of_sums * room.reshape(-1)), np.abs(x.value))
 
     def ew(self, fn: str, values: Sequence[Real], maps: Sequence[Map | None], size: int) -> Real:
+        if fn.startswith("near:"):
+            return self._near(fn, values[0])
         found = super().ew(fn, values, maps, size)
         ulps = function(fn).rounding.ulps
         return self._more(found, ulps * np.abs(found.value)) if ulps else found
+
+    def _near(self, fn: str, q: Real) -> Real:
+        """Half a step around a whole number, and a few ulps of float32 of the division before."""
+        (low, high), whole = ends_of(fn), q.value
+        away = np.where(whole >= high, self.outwards, np.where(whole <= low, -self.outwards, 0.0))
+        return Real(whole + away, 0.5 + 2.0**-22 * np.maximum(np.abs(whole), 256.0))
 
     def contract(self, a: Real, b: Real, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> Real:
         one, two = a.value.reshape(batches[0], m, k), b.value.reshape(batches[1], *((k, n) if kn else (n, k)))
@@ -131,11 +140,14 @@ def apart(
     and ``room`` are those of the element that leaves it farthest, or comes nearest to that. ``allowed``
     is asked where they do not (:meth:`Allowed.told`), and its answer stands beside; ``needs`` are the ulps that it would have to
     allow."""
-    whole = is_whole(terms, a, b)
+    steps = [steps_of(terms, c) for c in (a, b)]
+    whole = not any(steps) and is_whole(terms, a, b)
     unit = 0.0 if whole else unit_of_two(terms, a, b)
     with np.errstate(all="ignore"):
         found = evaluate(terms, Roundings(unit, wide), [a, b])
     one, two = (found[terms.find(c)] for c in (a, b))
+    if all(steps):  # one is the rounding of the other
+        one, two = (Real(real.raw, np.maximum(one.error, two.error) / 2) for real in (one, two))
     roundings = sum(_operations(terms, terms.find(c)) for c in (a, b))
     parts = [
         _part(one.part(at, _PART), two.part(at, _PART), unit, rounds=bool(roundings))
@@ -143,13 +155,18 @@ def apart(
     ]
     worst = max(parts, key=lambda part: part.share)
     within = all(part.exact if whole else part.within for part in parts)
-    told = Told() if within or whole else allowed.told(one.value, two.value, (one.error, two.error), added=added)
+    if any(steps):
+        out = [_outwards(terms, c, unit) if step else None for c, step in zip((a, b), steps, strict=True)]
+        told = grid(steps[1] or steps[0], one.value, two.value, one.error + two.error, out)
+    else:
+        told = Told() if within or whole else allowed.told(one.value, two.value, (one.error, two.error), added=added)
     if told.at is not None:
         worst = _part(one.part(told.at, 1), two.part(told.at, 1), unit, rounds=bool(roundings))
+    said: Any = np.float32 if any(steps) else np.float64  # scales that are drawn anew at other sizes leave the last digits
     return {
-        "ulps": max(part.ulps for part in parts),
-        "values": list(worst.values),
-        "room": worst.room,
+        "ulps": float(said(max(part.ulps for part in parts))),
+        "values": [float(said(value)) for value in worst.values],
+        "room": float(said(worst.room)),
         "roundings": roundings or 1,
         "within": within or told.within,
         "needs": told.needs,
@@ -184,6 +201,39 @@ def _part(one: Real, two: Real, unit: float, *, rounds: bool) -> _Part:
     worst = int(np.argmax(share))
     most, values = float(np.where(np.isfinite(ulps), ulps, np.inf).max()), (float(x[worst]), float(y[worst]))
     return _Part(exact, _lie_within(x, y, room), most, float(share[worst]), values, float(room[worst]))
+
+
+def steps_of(terms: Terms, cls: int) -> str:
+    """The type of the whole numbers that a class of constants is near to, "" for none; that of a bias only beside no other."""
+    names = (terms.terms[c].verb.fn.partition(":")[2].removeprefix("u") for c in near_in(terms, cls))  # type: ignore[union-attr]
+    return min(names, key=lambda name: (name == "int32", name), default="")
+
+
+def near_in(terms: Terms, cls: int) -> list[int]:
+    """The whole numbers of which a class of constants is made that stand for others."""
+    if not any(fn.startswith("near:") for fn in terms.functions):
+        return []
+    return [c for c in terms.order([cls]) if isinstance(v := terms.terms[c].verb, Ew) and v.fn.startswith("near:")]
+
+
+def stored_in(terms: Terms, cls: int) -> int:
+    """The class of a stored constant, or of the most whole numbers that it is near to."""
+    near = near_in(terms, cls)
+    return unmoved(terms, terms.find(terms.terms[max(near, key=terms.size)].args[0])) if near else cls
+
+
+def ends_of(fn: str) -> tuple[float, float]:
+    """The least and the largest number of a grid; the negative of the largest is one of its ends as well."""
+    found = limits(dtype_of(fn.partition(":")[2]))
+    assert found is not None
+    return max(found[0], -found[1]) if found[0] else found[0], found[1]
+
+
+def _outwards(terms: Terms, cls: int, unit: float) -> np.ndarray | None:
+    """The values of a class where what stands at the end of its grid stands far behind it; None for sums of such."""
+    if any(isinstance(terms.terms[c].verb, (Contract, Sum, Rows)) for c in terms.order([cls])):
+        return None
+    return evaluate(terms, Roundings(unit, False, 2.0**20), [cls])[terms.find(cls)].value
 
 
 def unmoved(terms: Terms, cls: int) -> int:

@@ -18,11 +18,11 @@ import numpy as np
 
 from graphcheck.files.contents import release
 from graphcheck.kernel.interpreter import Trace
-from graphcheck.kernel.proof.allowed import FORMATS, NOTHING, Allowed, steps
-from graphcheck.kernel.proof.facing import Facing, Views, face_to_face, near_each_other
+from graphcheck.kernel.proof.allowed import NOTHING, Allowed, steps
+from graphcheck.kernel.proof.facing import Facing, Views, face_to_face, near_each_other, ranges
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.prover import Prover
-from graphcheck.kernel.proof.room import Sketches, apart, unmoved
+from graphcheck.kernel.proof.room import Sketches, apart, stored_in, unmoved
 from graphcheck.kernel.terms.renewal import anew
 from graphcheck.kernel.terms.store import Operand, Terms
 from graphcheck.kernel.terms.why import Rounded
@@ -67,12 +67,12 @@ def substitute(
     terms, error, idle, turns = pair.terms, 0.0, 0, False
     replaced: list[dict[str, Any]] = []
     stages: list[tuple[Terms, dict[int, int]]] = []
-    left, right = [a for a, _ in roots], [b for _, b in roots]
+    left, right, clips = [a for a, _ in roots], [b for _, b in roots], [*pair.algebra.clips]
     names = [_Names(trace) for trace in (pair.a, pair.b)]
     while True:
         # a store and a prover of its own for every round: what was merged gave the graphs new classes
-        fresh, known = anew(terms, [*left, *right])
-        left, right = ([known[terms.find(root)] for root in side] for side in (left, right))
+        fresh, known = anew(terms, [*left, *right, *clips])
+        left, right, clips = ([known[terms.find(root)] for root in side] for side in (left, right, clips))
         terms = fresh
         stages.append((terms, known))
         prover = Prover(terms, left, right, pair.row_counts(), seed=seed, target=target, deadline=deadline)
@@ -81,23 +81,26 @@ def substitute(
         if proved:
             return Substitution(replaced, error, tuple(stages), turns)
         sketches, given = Sketches(terms), list[int]()
-        found = _found(terms, prover, sketches, allowed)
+        found = _found(terms, prover, sketches, allowed, clips)
         idle = 0 if found else idle + 1  # merges alone may bring constants face to face in the next store
         if (idle and not terms.joins) or idle > _IDLE or len(replaced) > _MOST:
             return Substitution(replaced, error, tuple(stages), turns, met=False)
         while found:  # layer after layer: what met brings the next constants face to face
             for facing in found:
                 rows = _replace(terms, names, facing, replaced, allowed)
-                given += [facing.joined[0]] if any(row.get("format") in FORMATS for row in rows) else []
-            found = _found(terms, prover, sketches, allowed) if prover.open_pairs() else []
+                given += [facing.joined[0]] if any(row.get("format", "ulps") not in ("", "ulps") for row in rows) else []
+            found = _found(terms, prover, sketches, allowed, clips) if prover.open_pairs() else []
             found = [f for f in found if terms.find(f.joined[0]) != terms.find(f.joined[1])]
         turns = turns or bool(given and steps(terms, given, [*left, *right]))
 
 
-def _found(terms: Terms, prover: Prover, sketches: Sketches, allowed: Allowed) -> list[Facing]:
+def _found(
+    terms: Terms, prover: Prover, sketches: Sketches, allowed: Allowed, clips: Sequence[int]
+) -> list[Facing]:
     """Constants that give way: those near each other first, but the partner of one in another format is known by its place."""
     if allowed.formats:
-        return face_to_face(terms, prover, sketches) or near_each_other(terms, prover, sketches)
+        by_place = ranges(terms, prover, clips) or face_to_face(terms, prover, sketches)
+        return by_place or near_each_other(terms, prover, sketches)
     return near_each_other(terms, prover, sketches) or face_to_face(terms, prover, sketches)
 
 
@@ -117,7 +120,7 @@ def _described(
 ) -> dict[str, Any]:
     a, b, size = pair
     roots = [unmoved(terms, terms.find(c)) for c, _ in (a, b)]
-    found = [(each, terms.arrays.get(root)) for each, root in zip(known, roots, strict=True)]
+    found = [(each, terms.arrays.get(stored_in(terms, root))) for each, root in zip(known, roots, strict=True)]
     names = [None if array is None else each.of(array) for each, array in found]  # an expression of several has none
     one, two = _met(terms, a, b, size)
     row = apart(terms, one, two, allowed=allowed, added=added)
@@ -127,8 +130,14 @@ def _described(
         "b": names[1],
         "elements": terms.size(one),
         **row,
-        **({"index": known[-1].index(names[1], row["values"][1])} if allowed and row["values"] else {}),
+        **({"index": _place(known, names, row["values"])} if allowed and row["values"] else {}),
     }
+
+
+def _place(known: Sequence[_Names], names: Sequence[str | None], values: Sequence[float]) -> list[int] | None:
+    """Where the constants have their values, by the one that holds it."""
+    found = (each.index(name, value) for each, name, value in list(zip(known, names, values, strict=True))[::-1])
+    return next((place for place in found if place is not None), None)
 
 
 def _met(terms: Terms, a: Operand, b: Operand, size: int) -> tuple[int, int]:

@@ -350,7 +350,15 @@ def _saturate(name: str, dtype: np.dtype[Any]) -> Function:
     )  # fmt: skip
 
 
-FAMILIES = {"cast": _cast, "wrap": _wrap, "saturate": _saturate}
+def _near(name: str, dtype: np.dtype[Any]) -> Function:
+    """A number that was rounded to an integer of the type: an unknown function of that one, near to it."""
+    return Function(
+        name=name, arity=1, value=lambda a: a, bound=lambda a, ea: (a, ea), rounding=EXACTLY,
+        slope=Slope(lambda v, a: (np.ones(1),), nowhere), jumps=False, reach=TOTAL,
+    )  # fmt: skip
+
+
+FAMILIES = {"cast": _cast, "wrap": _wrap, "saturate": _saturate, "near": _near}
 
 
 def function(name: str) -> Function:

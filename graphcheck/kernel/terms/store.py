@@ -11,7 +11,7 @@ Every rule that is applied, and every merge, is kept with its reason (:mod:`grap
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,20 @@ from graphcheck.files.contents import Contents
 from graphcheck.kernel.terms import constants
 from graphcheck.kernel.terms.functions import Function, function
 from graphcheck.kernel.terms.maps import Map, Maps
-from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum, Term, Verb, reduces
+from graphcheck.kernel.terms.verbs import (
+    Const,
+    Contract,
+    Ew,
+    Leaf,
+    Move,
+    Opaque,
+    Rows,
+    Sum,
+    Term,
+    Verb,
+    ranged,
+    reduces,
+)
 from graphcheck.kernel.terms.why import Congruence, Why, distinct
 from graphcheck.kernel.values.gather import picked
 
@@ -100,6 +113,11 @@ class Terms:
         self.replaced: dict[int, Term] = {}  # what a class was made of before a merge gave it a better term
         self.on_merge: Callable[[int, int], None] | None = None  # told (kept, given up) at every merge
 
+    @property
+    def functions(self) -> Collection[str]:
+        """The elementwise functions that were asked for."""
+        return self._of.keys()
+
     # -- classes -------------------------------------------------------------------------------------------------
 
     def find(self, cls: int) -> int:
@@ -176,8 +194,9 @@ class Terms:
         known = kept in self.arrays or isinstance(self.terms[kept].verb, (Move, Leaf))
         return not known and isinstance(term.verb, Move) and all(self.find(a) < kept for a in term.args)
 
-    def _rank(self, cls: int) -> tuple[bool, int]:
-        return (cls not in self.arrays, cls)
+    def _rank(self, cls: int) -> tuple[bool, bool, int]:
+        verb = self.terms[cls].verb
+        return cls not in self.arrays, isinstance(verb, Opaque) and ranged(verb.key), cls
 
     def rebuild(self, cls: int) -> int | None:
         """The class of the same verb on the operands' present representatives."""

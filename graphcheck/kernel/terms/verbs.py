@@ -76,6 +76,8 @@ class Opaque:
     key: tuple[Any, ...]
 
 
+RANGE = "range"  # of the key of what a quantizer is whose range cuts off what a Clip or a Relu may: known once that is found
+
 Verb = Const | Leaf | Move | Ew | Contract | Sum | Rows | Opaque
 
 
@@ -97,3 +99,8 @@ class Term:
 def reduces(fn: str) -> bool:
     """Whether a row function gives one value a row (max, min, argmax, argmin) or a row."""
     return fn in ("max", "min") or fn.startswith("arg")
+
+
+def ranged(key: tuple[Any, ...]) -> bool:
+    """Whether an unknown function is a quantizer whose range has to be understood yet (:data:`RANGE`)."""
+    return isinstance(key[0], tuple) and key[0][:1] == (RANGE,)

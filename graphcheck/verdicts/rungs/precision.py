@@ -7,6 +7,7 @@ accepted. A step (a comparison, an index, a whole number) behind a rounding may 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ from graphcheck.errors import Undecided
 from graphcheck.files import model as model_
 from graphcheck.kernel.interpreter import Trace
 from graphcheck.kernel.ops.algebra import Tensor
+from graphcheck.kernel.ops.erasing import INTEGERS
 from graphcheck.kernel.proof.allowed import FORMATS, Allowed, steps
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.verdict import Verdict
@@ -24,6 +26,8 @@ from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged, Precision, Substitutions
 from graphcheck.verdicts.rungs.rounding import replaced
 from graphcheck.verdicts.stages import Stage, Stages
+
+_QUANTIZED = re.compile("Quantize|^QLinear|^QGemm|^QAttention|Integer")  # operators of whole numbers that stand for others
 
 
 def needless(case: Case, evidence: Evidence) -> bool:
@@ -58,16 +62,24 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
 def _own_formats(case: Case) -> tuple[str, ...]:
     """The formats of one model that the other one has nowhere."""
     one, two = (_formats(model) for model in case.models)
-    return tuple(name for name in FORMATS if (name in one) != (name in two))
+    return tuple(name for name in (*FORMATS, *INTEGERS) if (name in one) != (name in two))
 
 
 def _formats(model: ir.Model) -> set[str]:
-    """The types of casts, stored constants, inputs and outputs."""
+    """The types of casts, stored constants, inputs and outputs; those of integers where something is quantized."""
     graph = model.graph
     types = {v.dtype for v in (*graph.inputs, *graph.outputs, *graph.initializers.values()) if v.dtype is not None}
-    casts = (node for node in graph.all_nodes() if node.op_type == "Cast")
-    types |= {ir.DataType(node.attributes["to"].as_int()) for node in casts}
-    return {t.name.lower() for t in types}
+    packed, quantized = set[str](), False
+    for node in graph.all_nodes():
+        if node.op_type == "Cast":
+            types.add(ir.DataType(node.attributes["to"].as_int()))
+        elif node.op_type == "MatMulNBits":
+            packed.add(f"int{node.attributes['bits'].as_int() if 'bits' in node.attributes else 4}")
+        elif _QUANTIZED.search(node.op_type):
+            quantized = True
+            types |= {ir.DataType.INT8} if node.op_type.startswith("Dynamic") else set()
+    names = {t.name.lower().removeprefix("u") for t in types}
+    return packed | (names if quantized else names.difference(INTEGERS))
 
 
 def _parted(pair: Pair, later: Sequence[Stage]) -> dict[str, str] | None:

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from graphcheck.kernel.terms.store import Operand, Terms
-from graphcheck.kernel.terms.verbs import Ew, Move, Sum
+from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Rows, Sum
 
 Form = dict[Operand | None, Fraction]  # a factor for each view; beside None the constant
 _MOST, _BITS = 64, 4096  # steps of one look, and bits of one number
@@ -123,11 +123,35 @@ def positive(terms: Terms, cls: int, seen: set[int] | None = None) -> bool:
     seen.add(cls)
     if (value := number(terms, cls)) is not None:
         return value >= 0
+    if cls in terms.arrays:
+        return bool((terms.arrays[cls] >= 0).all())
     match term.verb:
         case Ew("abs" | "exp" | "sqrt" | "pos"):
             return True
+        case Ew("mul") if any(_step(terms, step, x) for step, x in (term.views, term.views[::-1])):
+            return True
+        case Rows("softmax"):
+            return True
+        case Rows("max" | "min"):
+            return positive(terms, term.args[0], seen)
         case Ew("mul", maps) if maps[0] is maps[1] and terms.find(term.args[0]) == terms.find(term.args[1]):
             return True
-        case Sum() | Move() | Ew("add" | "mul" | "max" | "min" | "recip"):
+        case Ew("add") if any(_above(terms, x, c) for x, c in (term.views, term.views[::-1])):
+            return True
+        case Ew("max"):
+            return any(positive(terms, a, {*seen}) for a in term.args)  # one that is not counts for nothing elsewhere
+        case Sum() | Contract() | Move() | Ew("add" | "mul" | "min" | "recip"):
             return all(positive(terms, a, seen) for a in term.args)
     return False
+
+
+def _step(terms: Terms, step: Operand, x: Operand) -> bool:
+    """Whether a view is pos(x) of the other one, so that their product is Relu(x)."""
+    term = terms.terms[terms.find(step[0])]
+    return term.verb == Ew("pos", (None,)) and step[1] is x[1] and terms.find(term.args[0]) == terms.find(x[0])
+
+
+def _above(terms: Terms, x: Operand, c: Operand) -> bool:
+    """Whether x is -1 or more for any operand of its function, and c is 1 or more."""
+    verb, value = terms.terms[terms.find(x[0])].verb, number(terms, c[0])
+    return value is not None and value >= 1 and isinstance(verb, Ew) and verb.fn in ("erf", "tanh", "sin", "cos")
