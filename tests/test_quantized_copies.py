@@ -268,3 +268,21 @@ def test_a_recurrent_net(spoilt: bool) -> None:
     found = compared(a, copy, "int8")
     assert (found.verdict in ACCEPTED) != spoilt, found.reason
     assert not spoilt or name in [row["b"] for row in found.evidence["precision"]["off"]]
+
+
+def test_what_is_off_and_what_stayed_is_told() -> None:
+    model = NETS["mlp"]()
+    copy = quantized(model, "QDQ", folds=False, nodes_to_exclude=["MatMul_3"])
+    found = compared(model, copy, "int8")
+    assert found.verdict is Verdict.WITHIN_ROUNDING and found.evidence["precision"]["kept"] == ["w2"], found.reason
+    put(copy, "w1_quantized", one_step(stored(copy, "w1_quantized")))
+    precision = compared(model, copy, "int8").evidence["precision"]
+    assert 0.5 < precision["off"][0]["by"] < 1.5
+
+
+def test_a_lost_bias_is_told_by_the_node_behind_it() -> None:
+    model, copy = pair("mlp", "QDQ, per channel")
+    copy = onnx.ModelProto.FromString(copy.SerializeToString())
+    put(copy, "b1_quantized", stored(copy, "b1_quantized") * 0)
+    found = compared(model, copy, "int8")
+    assert found.verdict not in ACCEPTED and found.evidence["precision"]["parts"]["node"].startswith("r_")

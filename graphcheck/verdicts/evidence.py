@@ -5,8 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from graphcheck.files import model as model_
@@ -83,6 +84,7 @@ class Precision:
         found: The constants that are no longer in the way.
         marks: How many casts to each format vanished, at the sizes where there are most.
         step: The node of a step behind one of them.
+        kept: Weights of B that stayed in float32.
         parts: The first node of B (``node``, ``op_type``) that A does not have even so, where the graphs are not the same.
         stopped: What ended it.
     """
@@ -93,6 +95,7 @@ class Precision:
     found: Substitutions = Substitutions()
     marks: Mapping[str, int] = dataclasses.field(default_factory=dict)
     step: str = ""
+    kept: Sequence[str] = ()
     parts: Mapping[str, str] | None = None
     stopped: str = ""
 
@@ -128,7 +131,11 @@ class Precision:
             "activations": sum(self.marks.values()),
             "cut": sum(c["cut"] for c in self.rounded),
             "lifted": sum(c["lifted"] for c in self.rounded),
-            "off": [{**{k: c[k] for k in ("a", "b", "elements", "index", "values")}, "reason": c["why"]} for c in off],
+            "off": [
+                {**{k: c[k] for k in ("a", "b", "elements", "index", "values")}, "by": c["needs"], "reason": c["why"]}
+                for c in ({**c, "needs": c["needs"] if math.isfinite(c["needs"]) else None} for c in off)
+            ],
+            "kept": list(self.kept) if self.rounded else [],
             "step": self.step or None,
             "parts": self.parts,
             "stopped": self.stopped or None,

@@ -30,7 +30,7 @@ _PART = 1 << 16  # elements at a time
 class Told:
     """What a constant is: ``format`` is that of the rounding, ``ulps``, or "" for neither; so many elements are ``cut`` to the
     largest number of the format, or ``lifted`` from nothing (or taken to nothing); ``why`` it is no such rounding, ``at`` an
-    element; ``needs`` are the ulps that would have to be allowed."""
+    element; ``needs`` are the ulps that would have to be allowed (of an integer format: how many steps it is off)."""
 
     format: str = ""
     cut: int = 0
@@ -93,7 +93,7 @@ def grid(
             steps = np.where(fits | cut, 0.0, far / (2 * room))
         at = int(np.argmax(np.where(np.isnan(steps), np.inf, steps)))
         why = f"{y[at]:.6g} is {steps[at]:.3g} steps from {x[at]:.6g}, not the nearest in {name}"
-        return Told(name, at=at, why=why)
+        return Told(name, at=at, why=why, needs=float(steps[at]))
     if x.any() != y.any():
         return Told(name, at=int(np.argmax(np.maximum(np.abs(x), np.abs(y)))), why=f"nothing of it is left in {name}")
     return Told(name, int(cut.sum()))

@@ -27,6 +27,7 @@ from graphcheck.verdicts.evidence import Evidence, Judged, Precision, Substituti
 from graphcheck.verdicts.rungs.rounding import replaced
 from graphcheck.verdicts.stages import Stage, Stages
 
+_PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "FusedMatMul", "FusedGemm", "FusedConv")
 _QUANTIZED = re.compile("Quantize|^QLinear|^QGemm|^QAttention|Integer")  # operators of whole numbers that stand for others
 
 
@@ -40,7 +41,7 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
     are the same but for constants that are none, or for a step behind a rounding."""
     asked = Allowed(case.options.formats, case.options.ulps)
     allowed = asked or Allowed(_own_formats(case))
-    precision = Precision(allowed.formats, allowed.ulps, bool(asked))
+    precision = Precision(allowed.formats, allowed.ulps, bool(asked), kept=_kept(case.models[1]))
     try:
         for found, pair in replaced(case, evidence, allowed):
             marks = Counter(name for _, name, _ in pair.algebra.marks) | Counter(precision.marks)
@@ -82,9 +83,16 @@ def _formats(model: ir.Model) -> set[str]:
     return packed | (names if quantized else names.difference(INTEGERS))
 
 
+def _kept(model: ir.Model) -> list[str]:
+    """The weights of products that are stored in float32."""
+    weights = [node.inputs[1] for node in model.graph.all_nodes() if node.op_type in _PRODUCTS and len(node.inputs) > 1]
+    wide = {v.name: None for v in weights if v is not None and v.const_value is not None and v.dtype == ir.DataType.FLOAT}
+    return [name for name in wide if name is not None]
+
+
 def _parted(pair: Pair, later: Sequence[Stage]) -> dict[str, str] | None:
     """The first node of B that gives what A has nowhere, once constants have given way."""
-    stages = Stages(pair.terms, later)
+    stages, last = Stages(pair.terms, later), later[-1][0] if later else pair.terms
 
     def roots(trace: Trace) -> dict[ir.Value, int]:
         known = {value: stages.root(held.cls) for value, held in trace.values.items() if isinstance(held, Tensor)}
@@ -93,7 +101,7 @@ def _parted(pair: Pair, later: Sequence[Stage]) -> dict[str, str] | None:
     there = {*roots(pair.a).values()}
     for value, root in roots(pair.b).items():
         node = value.producer()
-        if root not in there and node is not None:
+        if root not in there and node is not None and not last.constant_like(root):
             return {"node": model_.node_name(node), "op_type": node.op_type}
     return None
 
