@@ -161,7 +161,8 @@ def precision(found: Precision) -> str:
     formats = f"{' and '.join(found.formats) or 'rounding'}"
     off = [c for c in found.found.constants if not c["within"]]
     if not found.same and found.parts is not None:
-        return f"not the same but for {formats}: the first node that A does not have is {found.parts['node']!r}"
+        why = f" ({found.parts['why']})" if "why" in found.parts else ""
+        return f"not the same but for {formats}: the first node that A does not have is {found.parts['node']!r}{why}"
     if off:
         first = off[0]
         name = first["b"] or first["name"]

@@ -20,6 +20,7 @@ from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.ops.erasing import INTEGERS
 from graphcheck.kernel.proof.allowed import FORMATS, Allowed, steps
 from graphcheck.kernel.proof.pair import Pair
+from graphcheck.kernel.terms.verbs import Opaque, ranged
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts import record
 from graphcheck.verdicts.case import Case
@@ -99,6 +100,16 @@ def _parted(pair: Pair, later: Sequence[Stage]) -> dict[str, str] | None:
         return {value: root for value, root in known.items() if root is not None}
 
     there = {*roots(pair.a).values()}
+    ending = [
+        name
+        for name, _, cls in pair.algebra.marks
+        if isinstance(verb := pair.terms.terms[cls].verb, Opaque) and ranged(verb.key) and verb.key[0][1]
+        if stages.root(pair.terms.terms[cls].args[0]) in there and stages.root(cls) not in (None, *there)
+    ]
+    for value in pair.b.values if ending else ():
+        node = value.producer()
+        if node is not None and model_.node_name(node) == ending[0]:
+            return {"node": ending[0], "op_type": node.op_type, "why": "its range ends at 0, where A goes on"}
     for value, root in roots(pair.b).items():
         node = value.producer()
         if root not in there and node is not None and not last.constant_like(root):

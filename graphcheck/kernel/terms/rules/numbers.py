@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 
 from graphcheck.kernel.terms.store import Operand, Terms
-from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Rows, Sum
+from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Opaque, Rows, Sum, ranged
 
 Form = dict[Operand | None, Fraction]  # a factor for each view; beside None the constant
 _MOST, _BITS = 64, 4096  # steps of one look, and bits of one number
@@ -132,6 +132,8 @@ def positive(terms: Terms, cls: int, seen: set[int] | None = None) -> bool:
             return True
         case Rows("softmax"):
             return True
+        case Opaque(key) if ranged(key):
+            return bool(key[0][1] > 0)
         case Rows("max" | "min"):
             return positive(terms, term.args[0], seen)
         case Ew("mul", maps) if maps[0] is maps[1] and terms.find(term.args[0]) == terms.find(term.args[1]):
