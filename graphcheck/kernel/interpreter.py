@@ -139,6 +139,7 @@ class Interpreter:
                 return self._controlled(node, inputs, body)
             if node.op_type in sequence.OPS:
                 return self._sequenced(node, inputs)
+            inputs = erasing.unfolded(self.m, node, inputs)
             kept = _sums_floats(node, inputs) or erasing.stands(self.m, node, inputs)
             if _COMPUTED.isdisjoint(map(type, inputs)) and not kept:
                 return self._fold(node, inputs)

@@ -21,6 +21,7 @@ from graphcheck.kernel.terms.rules.numbers import positive
 from graphcheck.kernel.terms.verbs import RANGE, Opaque
 from graphcheck.kernel.values.bounds import limits
 
+_LARGE = 64  # elements of a constant that is no scale of a Resize, and no shape
 INTEGERS = ("int8", "int4")  # the types without a sign belong to them, and a bias in int32 to any
 
 
@@ -146,3 +147,11 @@ def stands(m: Algebra, node: Node, inputs: Sequence[Value]) -> bool:
 def ends(low: np.ndarray | None, high: np.ndarray | None) -> tuple[float, float]:
     """The bounds of a Clip."""
     return -math.inf if low is None else float(low.reshape(())), math.inf if high is None else float(high.reshape(()))
+
+
+def unfolded(m: Algebra, node: Node, inputs: list[Any]) -> list[Any]:
+    """The operands of a sum or a product of large constants as tensors, for a quantized copy has rounded each of them."""
+    if node.op_type not in ("Add", "Sub", "Mul") or not format_of(m, np.dtype(np.int32)):
+        return inputs
+    floats = all(isinstance(x, np.ndarray) and x.dtype.kind == "f" for x in inputs)
+    return [m.lift(x) for x in inputs] if floats and any(x.ndim > 1 and x.size >= _LARGE for x in inputs) else inputs
