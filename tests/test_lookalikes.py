@@ -47,6 +47,16 @@ def test_what_was_read_last_is_kept() -> None:
     assert made[-1] in recent and made[0] not in recent
 
 
+def test_of_many_with_one_sketch_marks_tell_which_are_looked_at() -> None:
+    """A state that a loop halves is 0 in float64 after a thousand steps, and differs from step to step modulo a prime."""
+    found, zero = Lookalikes(), np.zeros(4)
+    marks = {row: str(row % 500).encode() for row in range(600)} | {550: None}
+    seen = [[row for _, row in found.of(4, zero, (row, row), marks.get)] for row in range(600)]
+    assert max(len(some) for some in seen[:550]) == 17
+    assert all(row - 500 in some for row, some in enumerate(seen) if row >= 516 and row != 550)
+    assert len(seen[550]) == 550 and 550 in seen[599], "what is not known may be alike"
+
+
 def test_a_large_row_is_alike_where_its_elements_are() -> None:
     base = np.random.default_rng(0).standard_normal(5000)
     base[7] = 1e6  # beside such an element a sum tells little

@@ -6,6 +6,7 @@ import bisect
 import itertools
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from graphcheck.kernel.values.residues import Residues
 ROW = 2_000_000  # elements of a row that is evaluated
 _ALIKE = 1e-9  # relative to the sum of magnitudes; a few layers of float64 arithmetic err by far less
 _FEW, _MANY = 64, 4096  # elements of a row that are looked at besides its sketch, where it has many
+_CROWD = 16  # entries of one sketch that are compared one by one
 _WIDER = 4.0  # than what is granted to a sketch, relative to the largest element
 
 _Entry = tuple[int, tuple[int, int], np.ndarray]  # when it came, its class and its row, and a few elements
@@ -27,10 +29,14 @@ class Lookalikes:
 
     def __init__(self) -> None:
         self._seen: dict[tuple[int, int], tuple[list[float], list[_Entry], list[_Entry]]] = {}  # sketches in order
+        self._crowds: dict[tuple[int, int, float], dict[bytes | None, list[_Entry]]] = {}
         self._count = itertools.count()
 
-    def of(self, size: int, value: np.ndarray, entry: tuple[int, int]) -> list[tuple[int, int]]:
-        """Earlier entries that look alike; the new one is added."""
+    def of(
+        self, size: int, value: np.ndarray, entry: tuple[int, int], mark: Callable[[int], bytes | None] = lambda _: None
+    ) -> list[tuple[int, int]]:
+        """Earlier entries that look alike; the new one is added. Where many have one sketch (a state that a loop makes smaller
+        is 0 in the end), the ``mark`` of a row, or None, tells which of the later ones do."""
         weights = np.cos(np.arange(value.size) * 1.2345 + 0.5)
         few = value[np.linspace(0, value.size - 1, _FEW if value.size > _MANY else 0).astype(np.int64)]
         with np.errstate(all="ignore"):
@@ -45,8 +51,13 @@ class Lookalikes:
             near, at = _ALIKE * scale, bisect.bisect(sketches, sketch)
             low, high = bisect.bisect_left(sketches, sketch - near), bisect.bisect(sketches, sketch + near)
             found = [*(e for e in entries[low:high] if (np.abs(e[2] - few) <= room).all()), *untold]
-            sketches.insert(at, sketch)
-            entries.insert(at, new)
+            if at - bisect.bisect_left(sketches, sketch) < _CROWD:
+                sketches.insert(at, sketch)
+                entries.insert(at, new)
+            else:
+                own, crowd = mark(entry[1]), self._crowds.setdefault((size, value.size, sketch), {})
+                found += [e for known in ({own, None} if own else {*crowd}) for e in crowd.get(known, ())]
+                crowd.setdefault(own, []).append(new)
         return [e for _, e, _ in sorted(found, key=lambda e: e[0])]
 
 

@@ -166,7 +166,7 @@ class Prover:
                     break
                 with np.errstate(all="ignore"):
                     value = values.made(row).value
-                for other, other_row in lookalikes.of(self.terms.size(cls), value, (cls, row)):
+                for other, other_row in lookalikes.of(self.terms.size(cls), value, (cls, row), one.of):
                     if self.terms.find(other) == self.terms.find(cls):
                         break
                     pair = [row, other_row]
