@@ -57,7 +57,9 @@ class Tangents:
         with np.errstate(all="ignore"):
             made = self._made(term, xs, ts, np.asarray(values[cls]))
             if made is not None and not self.doubtful:
-                made = np.where(np.isinf(values[cls]), 0, np.asarray(made, np.float32).reshape(-1))  # of Exp, in a Sigmoid
+                made = np.where(np.isinf(values[cls]), 0, np.asarray(made).reshape(-1))  # of Exp, in a Sigmoid
+                narrow = made.astype(np.float32)  # but an Exp may err by more than float32 holds, or by less
+                made = narrow if np.isfinite(narrow).all() and np.array_equal(narrow != 0, made != 0) else made
                 self.doubtful = _in_doubt(made, np.asarray(values[cls]))
         self.known[cls] = made
 
@@ -121,6 +123,8 @@ class Tangents:
             self.doubtful = bool(np.any(unsure(fn, moved, [None] * len(seen))))
         partials = chosen(value, *seen) if fn in ("max", "min") else record.slope.partials(value, *seen)
         own = 0.0 if record.rounding.exact else (record.rounding.relative / U) * np.abs(value) * self._drawn(value.size)
+        if fn == "recip" and carried[0] is not None:  # the square of a large one is beyond float64
+            partials, carried = (-value,), [value * carried[0]]
         total = sum((t * p for t, p in zip(carried, partials, strict=True) if t is not None), own)
         return None if isinstance(total, float) else np.broadcast_to(total, value.shape)
 
