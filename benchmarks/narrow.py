@@ -160,7 +160,7 @@ def told(name: str, model: onnx.ModelProto, k: int, others: int) -> Iterator[str
             ]  # fmt: skip
             over = found["overflowed"][0]["node"] if found["overflowed"] else "-"
             seconds = time.process_time() - started
-            keep = [r["node"] for r in found["keep"]]
+            keep = [r["node"] for r in found.get("keep", ())]
             ranking = "-"
             if kind == "float16" and k and all(any(n.name == node for n in model.graph.node) for node in keep):
                 before, first, best, better = tried(model, keep, feeds, others)
