@@ -498,6 +498,21 @@ def test_what_cannot_be_evaluated_is_said() -> None:
     assert "random" in told["untold"] and told["headroom"] == []
 
 
+def test_constants_that_steer_an_operator_may_be_in_the_format() -> None:
+    """A converter that keeps Resize in float32 stores its scales in float16, and casts them."""
+    a = parsed("(float[1,1,2,2] x) => (float[1,1,4,4] y) { y = Resize (x, , scales) }", {"scales": np.float32([1, 1, 2, 2])})
+    b = parsed(
+        """(float[1,1,2,2] x) => (float[1,1,4,4] y) {
+        s = Cast <to = 1> (scales)
+        h = Cast <to = 10> (x)
+        w = Cast <to = 1> (h)
+        y = Resize (w, , s) }""",
+        {"scales": np.float16([1, 1, 2, 2])},
+    )
+    told = compare(a, b, run=False).evidence["precision"]
+    assert told["untold"] is None and [row["tensor"] for row in told["headroom"]] == ["h"]
+
+
 def test_what_was_found_before_a_limit_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     def over(*_: object) -> None:
         raise Undecided("the time limit was reached")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck.errors import Undecided
 from graphcheck.files import model as model_
 from graphcheck.kernel.interpreter import Env, Interpreter
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
@@ -28,6 +29,7 @@ from graphcheck.kernel.terms.verbs import Const, Ew, Leaf, Move, Rows
 from graphcheck.precision import kinds
 
 Key = tuple[Any, ...]
+_FEW = 16
 _NORMAL = {"LayerNormalization": True, "RMSNormalization": False, "SimplifiedLayerNormalization": False}  # mean taken off
 
 
@@ -101,7 +103,14 @@ def of(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> Program:
 
     Raises :class:`graphcheck.errors.Undecided`.
     """
-    cutting = _Cutting(model)
+    try:
+        return _of(model, feeds, 2)
+    except Undecided:  # few numbers may steer an operator, such as the scales of a Resize, which have to be known then
+        return _of(model, feeds, _FEW + 1)
+
+
+def _of(model: ir.Model, feeds: Mapping[str, np.ndarray], least: int) -> Program:
+    cutting = _Cutting(model, least)
     given: dict[str, Value] = {}
     for name, x in feeds.items():
         floats = x.dtype.kind == "f" or x.dtype.name in FORMATS
@@ -126,12 +135,13 @@ class _Cutting(Interpreter):
 
     m: _Reals
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, least: int) -> None:
         super().__init__(model, _Reals(Terms(PLAIN), erased=tuple(FORMATS)))
         self.made: list[Step] = []
         self.constants: dict[Key, np.ndarray] = {}
         self.types: dict[Key, np.dtype[Any]] = {}
         self.quanta: dict[str, float] = {}
+        self._least = least  # elements of a constant that is free
         self._inside = False
 
     def _constants(self, graph: ir.Graph, env: Env) -> None:
@@ -194,7 +204,7 @@ class _Cutting(Interpreter):
 
     def _stored(self, name: str, x: Value, quantized: bool = False) -> Value:
         """A constant of a narrow floating type, or a ``quantized`` one, as a leaf; any other as it is."""
-        if not isinstance(x, np.ndarray) or x.size < 2 or not (quantized or x.dtype.name in FORMATS):
+        if not isinstance(x, np.ndarray) or x.size < self._least or not (quantized or x.dtype.name in FORMATS):
             return x
         key = ("constant", name)
         self.constants[key], self.types[key] = x, x.dtype
