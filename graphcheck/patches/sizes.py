@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck.files.model import declared_shape, node_name
+from graphcheck.graphs import walk
 from graphcheck.kernel.every import Sizing
 from graphcheck.kernel.ops import forms, rows
 from graphcheck.kernel.ops.algebra import Value
@@ -57,14 +58,17 @@ def _contrary(value: ir.Value, kind: rows.Kind, symbol: str) -> str | None:
 
 def _cutting(value: ir.Value, sizing: Sizing, values: Mapping[ir.Value, Value]) -> ir.Node | None:
     """The node before an output that lays rows into an axis beside other elements; None where none does."""
-    node = value.producer()
-    while node is not None:
-        kinds = [(x, sizing.of(values[x])) for x in node.inputs if x is not None and x in values]
-        ahead = next(((x, kind) for x, kind in kinds if isinstance(kind, rows.Rows)), None)
-        if ahead is None or _alone(ahead[1]):
-            made = sizing.of(values[node.outputs[0]]) if node.outputs[0] in values else None
-            return node if ahead is not None and isinstance(made, rows.Rows) and not _alone(made) else None
-        node = ahead[0].producer()
+
+    def ahead(node: ir.Node) -> ir.Value | None:
+        known = (x for x in node.inputs if x is not None and x in values)
+        return next((x for x in known if isinstance(sizing.of(values[x]), rows.Rows)), None)
+
+    for made in walk.chain(value, ahead):
+        node = made.producer()
+        before = None if node is None else ahead(node)
+        if before is not None and _alone(sizing.of(values[before])):
+            kind = sizing.of(values[made]) if made in values else None
+            return node if isinstance(kind, rows.Rows) and not _alone(kind) else None
     return None
 
 

@@ -162,11 +162,14 @@ def apart(
         told = Told() if within or whole else allowed.told(one.value, two.value, (one.error, two.error), added=added)
     if told.at is not None:
         worst = _part(one.part(told.at, 1), two.part(told.at, 1), unit, rounds=bool(roundings))
-    said: Any = np.float32 if any(steps) else np.float64  # scales that are drawn anew at other sizes leave the last digits
+    said = np.array([max(part.ulps for part in parts), worst.room, *worst.values])
+    if any(steps):  # scales that are drawn anew at other sizes leave the last digits
+        with np.errstate(over="ignore"):
+            said = said.astype(np.float32).astype(np.float64)
     return {
-        "ulps": float(said(max(part.ulps for part in parts))),
-        "values": [float(said(value)) for value in worst.values],
-        "room": float(said(worst.room)),
+        "ulps": float(said[0]),
+        "values": said[2:].tolist(),
+        "room": float(said[1]),
         "roundings": roundings or 1,
         "within": within or told.within,
         "needs": told.needs,
