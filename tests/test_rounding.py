@@ -14,12 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphcheck import compare
 from graphcheck.kernel.interpreter import Interpreter
-from graphcheck.kernel.ops.algebra import Algebra
+from graphcheck.kernel.ops.algebra import Algebra, Tensor
 from graphcheck.kernel.proof import facing, room, rounding, summation
 from graphcheck.kernel.proof.room import apart
 from graphcheck.kernel.proof.rounding import _met
 from graphcheck.kernel.terms.renewal import anew
-from graphcheck.kernel.terms.rules import PUSH
+from graphcheck.kernel.terms.rules import PULL, PUSH
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Move
 from graphcheck.verdict import Verdict
@@ -274,3 +274,21 @@ def test_a_scale_is_folded_into_a_transposed_convolution(attributes: str, kernel
     folded[1, 2, 1, 0] *= np.float32(1 + 1e-6)
     wrong = compare(a, model(f"y = ConvTranspose {attributes} (x, w, t)", w=folded, t=shift.reshape(-1)), run=False)
     assert wrong.verdict is Verdict.UNDECIDED and "the same but for 1 constant" in wrong.reason
+
+
+@pytest.mark.parametrize(("factor", "same"), [("half", True), ("other", False)])
+def test_a_scalar_inside_of_a_product_is_gathered_behind_the_next_one(factor: str, same: bool) -> None:
+    """x (0.5 s) W c, as BiasGelu has it, beside x s 0.5 W c, where a scale by channel stands behind the product."""
+    head = """<ir_version: 8, opset_import: ["": 17]> g (float[4,3] x) => (float[4,2] y)
+    <float one = {1}, float half = {0.5}, float other = {0.25}, float[3,2] w = {1, 2, 3, 4, 5, 7}, float[2] c = {3, 7}>
+    { e = Erf(x) s = Add(e, one) """
+    tail = "m = MatMul(q, w) y = Mul(m, c) }"
+    algebra = Algebra(Terms(PULL))
+    given = {"x": Tensor(algebra.terms.leaf(("input", "x"), 12), (4, 3), np.dtype(np.float32))}
+    found = []
+    for body in ("p = Mul(x, s) q = Mul(p, half) ", f"p = Mul({factor}, s) q = Mul(x, p) "):
+        model = ir.from_onnx_text(head + body + tail)
+        (value,) = Interpreter(model, algebra).run(given).outputs
+        assert isinstance(value, Tensor)
+        found.append(algebra.terms.find(value.cls))
+    assert (found[0] == found[1]) is same

@@ -32,7 +32,12 @@ def push(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Applied 
 
 
 def pull(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Applied | None:
-    """Cases 1 to 4, but that a scalar factor stays outside."""
+    """Cases 1 to 4, but that a scalar factor stays outside, and is taken out of products (case 5)."""
+    if fn == "mul" and not any(terms.constant_like(c) or _is_step(terms, c) for c, _ in views):
+        for (x, map_), other in (views, views[::-1]):
+            if (found := _scalar_multiple(terms, x)) is not None:
+                product = terms.ew("mul", [(found[0], map_), other], size)
+                return 5, terms.ew("mul", [(product, None), (found[1], None)], size)
     return _gathered(terms, views, fn, size, pulls=True)
 
 
@@ -126,6 +131,11 @@ def pull_scalar(terms: Terms, operands: Sequence[int], verb: Contract) -> Applie
             product = terms.contract(bare, y, *c) if first else terms.contract(y, bare, *c)
             return 5, terms.ew("mul", [(product, None), (factor, None)], terms.size(product))
     return None
+
+
+def _is_step(terms: Terms, cls: int) -> bool:
+    """Whether a class is that of a Relu, which is known by what it is a step of."""
+    return isinstance(verb := terms.terms[terms.find(cls)].verb, Ew) and verb.fn == "pos"
 
 
 def _scalar_multiple(terms: Terms, cls: int) -> tuple[int, int] | None:
