@@ -207,6 +207,22 @@ def test_clipped_weights_are_counted() -> None:
     assert compared(small("y = MatMul (x, w)", w=W), small(body, s=scale, v=clipped), "int8").verdict not in ACCEPTED
 
 
+def test_what_lies_beyond_a_range_in_most_elements_is_no_rounding() -> None:
+    scale = np.float32(np.sort(np.abs(W).ravel())[-4] / 127)  # three of 16 are cut off
+    clipped = np.clip(np.rint(W / scale), -127, 127).astype(np.int8)
+    copy = small("w = DequantizeLinear (v, s) y = MatMul (x, w)", s=scale, v=clipped)
+    found = compared(small("y = MatMul (x, w)", w=W), copy, "int8")
+    assert found.verdict not in ACCEPTED and "3 of 16 elements lie beyond the range of its int8" in found.reason
+
+
+@pytest.mark.parametrize(("scale", "accepted"), [(0.04, True), (0.002, False)])
+def test_a_quantizer_that_saturates_is_no_rounding(scale: float, accepted: bool) -> None:
+    copy = small(QDQ.format("x", "s", "z", "Neg (d)"), s=scale, z=np.array(0, np.int8))
+    found = compared(small("y = Neg (x)"), copy, "int8")
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) is accepted
+    assert accepted or ("but QuantizeLinear" in found.reason and "more than rounding does" in found.reason)
+
+
 def test_a_table_that_is_gathered_from() -> None:
     text = """<ir_version: 10, opset_import: ["" : 21]> g (int64[N] i, float[N,4] x) => (float[N,4] y) {{ {0} y = Add (e, x) }}"""
 

@@ -15,7 +15,7 @@ from graphcheck.kernel.values.float64 import Real
 from graphcheck.precision.kinds import Kind
 from graphcheck.precision.program import Result, Step
 
-_ADDED = ("infinite", "zero", "subnormal", "elements", "cut")
+_ADDED = ("infinite", "zero", "subnormal", "elements", "cut", "over")
 MASK = -1e30  # what is below is a mask
 
 
@@ -110,7 +110,8 @@ def _distance(row: dict[str, Any]) -> dict[str, Any]:
 
 def _cut(step: Step, result: Result, kind: Kind, value: np.ndarray) -> dict[str, Any] | None:
     """The elements that a quantizer cuts to an end of its range, and by how many steps."""
-    beyond = np.maximum(np.rint(value) - kind.high, kind.low - np.rint(value))
+    over = np.rint(value) - kind.high
+    beyond = np.maximum(over, kind.low - np.rint(value))
     cut = beyond > 0
     if not cut.any():
         return None
@@ -120,6 +121,7 @@ def _cut(step: Step, result: Result, kind: Kind, value: np.ndarray) -> dict[str,
         "op_type": step.op_type,
         "format": kind.name,
         "cut": int(cut.sum()),
+        "over": int((over > 0).sum()),
         "elements": int(value.size),
         "steps": float(beyond.max()),
     }

@@ -45,6 +45,9 @@ def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Compari
         plain = reason.replace("no input was found that shows", "no input was found that surely shows")
         reason = f"{runs}; {plain}"
     copied = evidence.precision
+    clipped = numbers.clipped(evidence.numbers or {}) if copied is not None and copied.holds else None
+    if verdict is Verdict.WITHIN_ROUNDING and clipped is not None:
+        verdict, reason = Verdict.UNDECIDED, f"{reason}; but {clipped}"
     if verdict in (Verdict.UNDECIDED, Verdict.DIFFERENT) and copied is not None and copied.tells and not case.unfit:
         said = [record.precision(copied), reason]
         if not reason.startswith(said[0]):  # as it does where --every asks for more

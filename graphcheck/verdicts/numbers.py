@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import onnx_ir as ir
 
+from graphcheck import words
 from graphcheck.errors import GraphcheckError, Undecided
 from graphcheck.interface import inputs, ports
 from graphcheck.kernel.proof.allowed import FORMATS
@@ -17,6 +18,7 @@ from graphcheck.verdicts.evidence import Evidence
 
 _MOST, _WALKED, _RANKED = 2e10, 1e9, 2e8  # work of one walk for: anything; what takes several; what takes many
 _DRAWN = 4
+_FEW, _FAR = 8, 128  # one element of so many may lie beyond a range, or all by less than so many steps: half of the range
 _INPUTS = 16  # of the given ones that are looked at
 EMPTY: dict[str, Any] = {
     "side": None, "headroom": [], "overflowed": [], "vanished": [], "saturated": [], "spread": [], "layers": [], "keep": [],
@@ -50,6 +52,16 @@ def told(case: Case, evidence: Evidence, side: int) -> dict[str, Any]:
     except Exception as error:  # it is evidence alone, and must not cost a verdict
         return found | {"untold": f"the models could not be evaluated ({type(error).__name__}: {error})"}
     return found
+
+
+def clipped(found: Mapping[str, Any]) -> str | None:
+    """What a quantizer cuts off at the top of its range, where that is no rounding any more: the bottom may be a Relu."""
+    for row in found.get("saturated") or ():
+        if row["over"] * _FEW > row["elements"] and row["steps"] >= _FAR:
+            node = f"{row['op_type']} {words.short(row['node'])}"
+            cut = f"{row['over']:,} of {row['elements']:,} elements, by {row['steps']:,.0f} steps at most"
+            return f"{node} cuts off {cut}, at the input run: more than rounding does (--inputs takes real data)"
+    return None
 
 
 def copy_of(case: Case) -> int | None:

@@ -24,6 +24,7 @@ EDGES = {"float16": (65504.0, 2.0**-24), "bfloat16": (2.0**128 - 2.0**120, 2.0**
 CANCELLED = 2.0**12  # a sum that folding made may be smaller by so much than what was added up
 ONE = 2.0**-23  # an ulp of 1 in float32
 _PART = 1 << 16  # elements at a time
+_RARE = 8  # one element of so many may be cut: quantizers clip what lies far out, and no more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +97,9 @@ def grid(
         return Told(name, at=at, why=why, needs=float(steps[at]))
     if x.any() != y.any():
         return Told(name, at=int(np.argmax(np.maximum(np.abs(x), np.abs(y)))), why=f"nothing of it is left in {name}")
+    if cut.sum() * _RARE > cut.size:
+        why = f"{cut.sum()} of {cut.size} elements lie beyond the range of its {name}"
+        return Told(name, int(cut.sum()), at=int(np.argmax(np.where(cut, far, 0.0))), why=why)
     return Told(name, int(cut.sum()))
 
 _BY_INDEX = ("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND")  # operand 1 says which, the rest is moved
