@@ -29,18 +29,11 @@ from onnx import TensorProto, numpy_helper  # noqa: E402
 
 import graphcheck  # noqa: E402
 from tests.zoo import architectures  # noqa: E402
-from tests.zoo.quantized import COPIES, NETS, packed, quantized  # noqa: E402
+from tests.zoo.quantized import COPIES, NETS, one_step, packed, quantized  # noqa: E402
 
 ACCEPTED = ("identical", "proved", "within-rounding")
 SECONDS = 60.0
 KINDS = ("dynamic", "dynamic, per channel", "QDQ", "QDQ, per channel", "QOperator", "QOperator, per channel")
-
-
-def one_step(q: np.ndarray) -> np.ndarray:
-    """The element nearest to 60, one step on."""
-    flat = q.reshape(-1).copy()
-    flat[np.argmin(np.abs(flat.astype(int) - 60))] += 1
-    return flat.reshape(q.shape)
 
 
 def first(array: np.ndarray, change: Callable[[Any], Any]) -> np.ndarray:

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from graphcheck import compare
 from graphcheck.verdict import Comparison, Verdict
-from tests.zoo.quantized import COPIES, NETS, packed, quantized
+from tests.zoo.quantized import COPIES, NETS, one_step, packed, quantized
 
 ACCEPTED = (Verdict.IDENTICAL, Verdict.PROVED, Verdict.WITHIN_ROUNDING)
 
@@ -52,13 +52,6 @@ def stored(model: onnx.ModelProto, name: str) -> np.ndarray:
 def put(model: onnx.ModelProto, name: str, array: np.ndarray) -> None:
     tensor = next(t for t in model.graph.initializer if t.name == name)
     tensor.CopyFrom(numpy_helper.from_array(array.astype(numpy_helper.to_array(tensor).dtype), name))
-
-
-def one_step(q: np.ndarray) -> np.ndarray:
-    """The element that is nearest to the middle of the positive ones, one step on."""
-    flat = q.reshape(-1).copy()
-    flat[np.argmin(np.abs(flat.astype(int) - 60))] += 1
-    return flat.reshape(q.shape)
 
 
 def doubled(scale: np.ndarray) -> np.ndarray:

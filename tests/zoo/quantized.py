@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 import warnings
@@ -161,7 +162,7 @@ def quantized(model: onnx.ModelProto, kind: str, *, folds: bool = True, **option
 
     given = {key: QuantType[value] if key.endswith("_type") else value for key, value in options.items()}
     level = logging.root.manager.disable
-    with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as place, contextlib.chdir(place), warnings.catch_warnings():  # it leaves files behind
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:
@@ -194,3 +195,10 @@ COPIES: dict[str, dict[str, Any]] = {
         "kind": "QOperator", "activation_type": "QUInt8", "weight_type": "QUInt8", "per_channel": True
     },
 }  # fmt: skip
+
+
+def one_step(q: np.ndarray) -> np.ndarray:
+    """The element that is nearest to the middle of the positive ones, one step on."""
+    flat = q.reshape(-1).copy()
+    flat[np.argmin(np.abs(flat.astype(int) - 60))] += 1
+    return flat.reshape(q.shape)
