@@ -110,10 +110,49 @@ def stored(model: onnx.ModelProto) -> tuple[list[bytes], list[str]]:
     return held, sorted(str(node) for node in bare)
 
 
-def compared(a: onnx.ModelProto, b: onnx.ModelProto) -> tuple[str, str, dict[str, Any]]:
+def compared(a: onnx.ModelProto, b: onnx.ModelProto, allow: str = "float16") -> tuple[str, str, dict[str, Any]]:
     """Verdict, reason and evidence."""
-    found = graphcheck.compare(a, b, allow=["float16"], run=False, graphs=False, timeout=SECONDS)
+    found = graphcheck.compare(a, b, allow=[allow], run=False, graphs=False, timeout=SECONDS)
     return found.verdict.value, found.reason, found.evidence
+
+
+class Tally:
+    """What came out of right copies and of spoilt ones, and a note on each that is not as it should be."""
+
+    def __init__(self) -> None:
+        self.verdicts, self.wrong, self.named, self.notes = Counter[str](), Counter[str](), Counter[bool](), list[str]()
+
+    def right(self, title: str, verdict: str, reason: str) -> None:
+        """A right copy."""
+        self.verdicts[verdict] += 1
+        self.notes += [f"{title}, right: {verdict}: {reason[:300]}"] if verdict not in ACCEPTED else []
+
+    def spoilt(self, title: str, change: str, verdict: str, reason: str, *, named: bool) -> None:
+        """A spoilt copy, and whether what was changed is ``named``."""
+        self.wrong[verdict] += 1
+        self.named[named] += 1
+        if verdict in ACCEPTED:
+            self.notes.append(f"{title}, ACCEPTED: {change}: {verdict}: {reason[:300]}")
+        elif not named:
+            self.notes.append(f"{title}, not named: {change}: {verdict}")
+
+    def cells(self) -> str:
+        """How many of the spoilt ones were not accepted, and how many were named."""
+        total, bad = self.wrong.total(), sum(self.wrong[verdict] for verdict in ACCEPTED)
+        return f"{total - bad} of {total} | {self.named[True]}"
+
+    def add(self, other: Tally) -> None:
+        """Those of another one, too."""
+        self.verdicts += other.verdicts
+        self.wrong += other.wrong
+        self.named += other.named
+        self.notes += other.notes
+
+    def close(self) -> None:
+        """Print what there is in all."""
+        print(f"\n- right copies: {dict(self.verdicts)}")
+        print(f"- spoilt copies: {dict(self.wrong)}; {self.named[True]} of {self.named.total()} named")
+        print("\n".join(f"- {note}" for note in self.notes))
 
 
 def named(evidence: dict[str, Any], changed: str, model: onnx.ModelProto) -> bool:
@@ -134,13 +173,12 @@ def main() -> None:
     parser.add_argument("--exporters", type=lambda text: text.split(","), default=["torchscript", "dynamo"])
     parser.add_argument("--seeds", type=int, default=1, help="of the spoilt copies")
     options = parser.parse_args()
-    right, wrong, found = Counter[str](), Counter[str](), Counter[bool]()
-    notes: list[str] = []
+    every = Tally()
     print("| net | exporter | converter | float16 ports | half() | spoilt: not accepted | named | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for name in options.nets:
         for exporter in options.exporters:
-            started, cells, own, hits = time.monotonic(), [], Counter[str](), Counter[bool]()
+            started, cells, tally, title = time.monotonic(), list[str](), Tally(), f"{name}, {exporter}"
             try:
                 model = architectures.export(name, exporter)
             except Exception as error:
@@ -154,26 +192,15 @@ def main() -> None:
                     continue
                 verdict, reason, _ = compared(model, copy)
                 cells.append(verdict)
-                right[verdict] += 1
-                notes += [f"{name}, {exporter}, right: {verdict}: {reason[:300]}"] if verdict not in ACCEPTED else []
+                tally.right(title, verdict, reason)
             with contextlib.suppress(ValueError):  # the converter refuses the model
                 for kind, copy, changed in spoilt(model, options.seeds):
                     verdict, reason, evidence = compared(model, copy)
-                    own[verdict] += 1
-                    hits[named(evidence, changed, copy)] += 1
-                    if verdict in ACCEPTED:
-                        notes.append(f"{name}, {exporter}, ACCEPTED: {kind} at {changed}: {verdict}: {reason[:300]}")
-                    elif not named(evidence, changed, copy):
-                        notes.append(f"{name}, {exporter}, not named: {kind} at {changed}: {verdict}")
-            wrong += own
-            found += hits
-            bad = sum(own[verdict] for verdict in ACCEPTED)
-            total = sum(own.values())
-            seconds = time.monotonic() - started
-            told = f"{' | '.join(cells)} | {total - bad} of {total} | {hits[True]} | {seconds:.0f}"
+                    tally.spoilt(title, f"{kind} at {changed}", verdict, reason, named=named(evidence, changed, copy))
+            every.add(tally)
+            told = f"{' | '.join(cells)} | {tally.cells()} | {time.monotonic() - started:.0f}"
             print(f"| {name} | {exporter} | {told} |", flush=True)
-    print(f"\n- right copies: {dict(right)}\n- spoilt copies: {dict(wrong)}; {found[True]} of {found.total()} named")
-    print("\n".join(f"- {note}" for note in notes))
+    every.close()
 
 
 if __name__ == "__main__":

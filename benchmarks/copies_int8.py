@@ -14,7 +14,6 @@ import argparse
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,10 @@ import numpy as np  # noqa: E402
 import onnx  # noqa: E402
 from onnx import TensorProto, numpy_helper  # noqa: E402
 
-import graphcheck  # noqa: E402
+from benchmarks.copies import ACCEPTED, Tally, compared  # noqa: E402
 from tests.zoo import architectures  # noqa: E402
 from tests.zoo.quantized import COPIES, NETS, one_step, packed, quantized  # noqa: E402
 
-ACCEPTED = ("identical", "proved", "within-rounding")
-SECONDS = 60.0
 KINDS = ("dynamic", "dynamic, per channel", "QDQ", "QDQ, per channel", "QOperator", "QOperator, per channel")
 
 
@@ -87,12 +84,6 @@ def spoilt(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.ModelProto, set[s
             yield kind, made, {node.name}
 
 
-def compared(a: onnx.ModelProto, b: onnx.ModelProto, allow: str) -> tuple[str, str, dict[str, Any]]:
-    """Verdict, reason and evidence."""
-    found = graphcheck.compare(a, b, allow=[allow], run=False, graphs=False, timeout=SECONDS)
-    return found.verdict.value, found.reason, found.evidence
-
-
 def named(evidence: dict[str, Any], changed: set[str]) -> bool:
     """Whether what was changed is named, or the node at which the graphs part."""
     precision = evidence["precision"] or {"off": []}
@@ -105,15 +96,15 @@ def main() -> None:
     parser.add_argument("--nets", type=lambda text: text.split(","), default=[*NETS, *architectures.ARCHITECTURES])
     parser.add_argument("--exporter", default="torchscript")
     options = parser.parse_args()
-    right, wrong, hits, notes = Counter[str](), Counter[str](), Counter[bool](), list[str]()
+    every = Tally()
     print(f"| net | {' | '.join(KINDS)} | MatMulNBits | spoilt: not accepted | named | seconds |")
     print("|---" * (len(KINDS) + 5) + "|")
     for name in options.nets:
-        started, cells, own, seen = time.monotonic(), list[str](), Counter[str](), Counter[bool]()
+        started, cells, tally = time.monotonic(), list[str](), Tally()
         try:
             model = NETS[name]() if name in NETS else architectures.export(name, options.exporter)
         except Exception as error:
-            notes.append(f"{name}: {type(error).__name__}")
+            every.notes.append(f"{name}: {type(error).__name__}")
             continue
         for kind in (*KINDS, "int4"):
             try:
@@ -121,26 +112,16 @@ def main() -> None:
             except Exception as error:
                 cells.append(type(error).__name__)
                 continue
-            allow = "int4" if kind == "int4" else "int8"
+            allow, title = "int4" if kind == "int4" else "int8", f"{name}, {kind}"
             verdict, reason, _ = compared(model, copy, allow)
             cells.append(verdict)
-            right[verdict] += 1
-            notes += [f"{name}, {kind}, right: {verdict}: {reason[:300]}"] if verdict not in ACCEPTED else []
+            tally.right(title, verdict, reason)
             for change, damaged, changed in spoilt(copy) if verdict in ACCEPTED else ():
                 verdict, reason, evidence = compared(model, damaged, allow)
-                own[verdict] += 1
-                seen[named(evidence, changed)] += 1
-                if verdict in ACCEPTED:
-                    notes.append(f"{name}, {kind}, ACCEPTED: {change} at {min(changed)}: {reason[:200]}")
-                elif not named(evidence, changed):
-                    notes.append(f"{name}, {kind}, not named: {change} at {min(changed)}: {verdict}")
-        wrong += own
-        hits += seen
-        bad = sum(own[verdict] for verdict in ACCEPTED)
-        told = f"{own.total() - bad} of {own.total()} | {seen[True]} | {time.monotonic() - started:.0f}"
-        print(f"| {name} | {' | '.join(cells)} | {told} |", flush=True)
-    print(f"\n- right copies: {dict(right)}\n- spoilt copies: {dict(wrong)}; {hits[True]} of {hits.total()} named")
-    print("\n".join(f"- {note}" for note in notes))
+                tally.spoilt(title, f"{change} at {min(changed)}", verdict, reason, named=named(evidence, changed))
+        every.add(tally)
+        print(f"| {name} | {' | '.join(cells)} | {tally.cells()} | {time.monotonic() - started:.0f} |", flush=True)
+    every.close()
 
 
 if __name__ == "__main__":
