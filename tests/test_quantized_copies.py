@@ -225,9 +225,13 @@ def test_a_table_that_is_gathered_from() -> None:
         return model
 
     plain = made("e = Gather (w, i)", w=W)
+    turned = made("g = Gather (w, i) t = Transpose (g) e = Transpose (t)", w=W)
     for q, accepted in ((Q, True), (one_step(Q), False)):
         copy = made("g = Gather (v, i) e = DequantizeLinear (g, s)", v=q, s=S)
         assert (compared(plain, copy, "int8").verdict in ACCEPTED) == accepted
+        body = "g = Gather (v, i) t = Transpose (g) d = DequantizeLinear (t, s, z) e = Transpose (d)"
+        copy = made(body, v=(q.astype(np.int64) + 128).astype(np.uint8), s=S, z=np.uint8(128))  # as its quantizer moves it behind
+        assert (compared(turned, copy, "int8").verdict in ACCEPTED) == accepted
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -18,7 +18,7 @@ from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.terms.renewal import digest
 from graphcheck.kernel.terms.rules.numbers import positive
-from graphcheck.kernel.terms.verbs import RANGE, Opaque
+from graphcheck.kernel.terms.verbs import RANGE, Move, Opaque
 from graphcheck.kernel.values.bounds import limits
 
 _LARGE = 64  # elements of a constant that is no scale of a Resize, and no shape
@@ -100,6 +100,9 @@ def dequantized(m: Algebra, x: Some, scale: Some, zero: Value, name: str = "") -
                 table = Tensor(term.args[0], (m.terms.size(term.args[0]),), x.dtype)
                 whole = m.lift(dequantized(m, table, scale, zero))
                 return Tensor(m.terms.make(term, (whole.cls, *term.args[1:])), x.shape, scale.dtype)
+            case Move(map_) if len(term.args) == 1 and not map_.has_zero:
+                rows = Tensor(term.args[0], (m.terms.size(term.args[0]),), x.dtype)
+                return Tensor(m.terms.move((m.lift(dequantized(m, rows, scale, zero)).cls,), map_), x.shape, scale.dtype)
     wide = Tensor(m.lift(x).cls, x.shape, scale.dtype)
     return m.ew("mul", wide if zero is None else m.sub(wide, _wide(zero)), scale, dtype=scale.dtype)
 
