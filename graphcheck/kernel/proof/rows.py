@@ -161,12 +161,12 @@ class RowReducer:
 
     def _first_row(self, parts: Sequence[Any], sizes: list[int]) -> tuple[list[bool], list[Pieces]] | None:
         """The same by the forms of the first row and of where the rows start."""
-        moves, reads, begin = [], [], 0
-        for n in sizes:
-            found = [(pieces.within((one,), begin, n), starts) for one, starts in parts]
+        moves, reads, cut = [], [], [pieces.parted((one,), sizes) for one, _ in parts]
+        for n, *here in zip(sizes, *cut, strict=True):
+            found = [(some, starts) for some, (_, starts) in zip(here, parts, strict=True)]
             forms = [form for some, _ in found for form in some or ()]
             steps = {starts.strides if starts.box == (self.count,) else None for some, starts in found if some}
-            block, begin = n // self.count, begin + n
+            block = n // self.count
             moved = steps == {(block,)} and n % self.count == 0
             if any(some is None for some, _ in found) or not (moved or steps <= {(0,)}):
                 return None

@@ -8,6 +8,8 @@ repetition). Two pieces that run on in one another are one; the others may stand
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,9 +29,14 @@ BOXES = 1024  # of a guarded form that are copied one after the other
 
 def joined(forms: Iterable[Strided]) -> Pieces | None:
     """The pieces, in order, those that run on in one another as one; None for too many, or where one is hard to count."""
-    counts = [(form, count(form)) for form in forms]
-    todo, left = [form for form, n in counts if n != 0], list[Strided]()
-    if len(todo) > CASES or any(n is None for _, n in counts):
+    return _joined(tuple(forms))
+
+
+@functools.lru_cache(maxsize=4096)
+def _joined(forms: Pieces) -> Pieces | None:
+    counts = [count(form) for form in forms]
+    todo, left = [form for form, n in zip(forms, counts, strict=True) if n != 0], list[Strided]()
+    if len(todo) > CASES or None in counts:
         return None
     while todo:
         form = todo.pop()
@@ -113,18 +120,20 @@ def compose(inner: Pieces, outer: Pieces) -> Pieces | None:
     return joined(found)
 
 
-def within(pieces: Pieces, begin: int, size: int) -> Pieces | None:
-    """What reads one of the sources, which holds ``size`` elements from ``begin`` on, as a map of that source."""
-    found = []
-    for form in pieces:
-        low, high = begin - form.start, begin + size - 1 - form.start
-        least, most = guards_.bounds(form.box, form.strides, form.guards)
-        part: Strided | None = Strided(form.box, form.start - begin, form.strides, form.guards)
-        if least < low or most > high:
-            reads = (form.strides, low, high)
-            part = strided.normal(form.box, -low, form.strides, [*form.guards, reads]) if least <= high and most >= low else None
-        found += [part] if part is not None else []
-    return joined(found)
+def parted(pieces: Pieces, sizes: Iterable[int]) -> Iterator[Pieces | None]:
+    """For each of the sources, which hold so many elements and are laid end to end, what reads it, as a map of that source."""
+    ends = [guards_.bounds(form.box, form.strides, form.guards) for form in pieces]
+    begin = 0
+    for size in sizes:
+        found: list[Strided | None] = []
+        for form, (least, most) in zip(pieces, ends, strict=True):
+            low, high = begin - form.start, begin + size - 1 - form.start
+            if low <= least and most <= high:
+                found.append(dataclasses.replace(form, start=form.start - begin))
+            elif least <= high and most >= low:
+                found.append(strided.normal(form.box, -low, form.strides, [*form.guards, (form.strides, low, high)]))
+        yield joined(form for form in found if form is not None)
+        begin += size
 
 
 def count(form: Strided) -> int | None:

@@ -78,22 +78,17 @@ def _in_pieces(
 ) -> tuple[list[int], Pieces] | None:
     """The same in pieces; None where there are no few."""
     reads: list[list[Strided]] = [[] for _ in sizes]
-    begin = 0
-    for map_, some in zip(maps, places, strict=True):
-        size = sum(sizes[at] for at in some) if map_ is None else map_.size
-        part = pieces.within(outer, begin, size)
-        begin += size
+    whole = [sum(sizes[at] for at in some) if m is None else m.size for m, some in zip(maps, places, strict=True)]
+    for map_, some, part in zip(maps, places, pieces.parted(outer, whole), strict=True):
         if part and map_ is not None:
             part = map_.pieces and pieces.compose(map_.pieces, part)
         if part is None:
             return None
-        inside = 0
-        for at in some:
-            one = pieces.within(part, inside, sizes[at]) if len(some) > 1 else part
+        inside = pieces.parted(part, [sizes[at] for at in some]) if len(some) > 1 else [part]
+        for at, one in zip(some, inside, strict=True):
             if one is None:
                 return None
             reads[at] += one
-            inside += sizes[at]
     kept = [at for at, forms in enumerate(reads) if forms]
     starts = itertools.accumulate((sizes[at] for at in kept), initial=0)
     moved = (dataclasses.replace(form, start=form.start + a) for at, a in zip(kept, starts, strict=False) for form in reads[at])
