@@ -27,6 +27,7 @@ LAYERS = (
     ("kernel", "runs"),
     ("parting", "patches"),
     ("precision",),
+    ("blaming",),
     ("verdicts",),
     ("reporting", "rewriting", "exporting"),
     ("formats", "torch_side"),

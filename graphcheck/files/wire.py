@@ -122,7 +122,8 @@ def _map(path: Path) -> mmap.mmap | bytes:
         raise ModelError(path, f"cannot be opened: {error.strerror}") from None
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
+def varint(data: memoryview, at: int) -> tuple[int, int]:
+    """The number at a place, and the place behind it."""
     result = shift = 0
     while True:
         byte = data[at]
@@ -144,22 +145,22 @@ def _encode(value: int) -> bytes:
     return bytes(out)
 
 
-def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
+def fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
     """(field number, wire type, start of the field, start of its content, end) of a protobuf message."""
     at = start
     while at < end:
         begin = at
-        key, at = _varint(data, at)
+        key, at = varint(data, at)
         number, wire = key >> 3, key & 7
         content = at
         if wire == 0:
-            _, at = _varint(data, at)
+            _, at = varint(data, at)
         elif wire == 1:
             at += 8
         elif wire == 5:
             at += 4
         elif wire == 2:
-            length, content = _varint(data, at)
+            length, content = varint(data, at)
             at = content + length
         else:
             raise ValueError("it holds an unknown wire type")
@@ -172,13 +173,13 @@ def _strip(data: memoryview) -> tuple[bytes, Spans]:
     """The model without the bytes of its large initializers, and where those are: [(name, (start, length))]."""
     raw: Spans = []
     parts: list[bytes] = []
-    for number, wire, begin, content, end in _fields(data, 0, len(data)):
+    for number, wire, begin, content, end in fields(data, 0, len(data)):
         if number != _GRAPH or wire != 2:
             parts.append(bytes(data[begin:end]))
             continue
         graph: list[bytes] = []
         kept = content  # from here on as it is
-        for field, kind, first, inner, last in _fields(data, content, end):
+        for field, kind, first, inner, last in fields(data, content, end):
             if last - first >= MAPPED_BYTES and field == _INITIALIZER and kind == 2:
                 graph += bytes(data[kept:first]), _strip_tensor(data, inner, last, raw)
                 kept = last
@@ -189,7 +190,7 @@ def _strip(data: memoryview) -> tuple[bytes, Spans]:
 
 def _strip_tensor(data: memoryview, start: int, end: int, raw: Spans) -> bytes:
     kept, found, name, count = [], None, "", 0
-    for number, wire, begin, content, last in _fields(data, start, end):
+    for number, wire, begin, content, last in fields(data, start, end):
         if number == _RAW_DATA:
             count += 1
             if wire == 2 and last - content >= MAPPED_BYTES:
