@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graphcheck.api import analyze, assert_equivalent, compare, export, rewrite
+    from graphcheck.api import analyze, assert_equivalent, blame, compare, export, rewrite
     from graphcheck.errors import GraphcheckError, ModelError, UsageError
     from graphcheck.passes import PatchEmbedding
     from graphcheck.patches.site import Site
@@ -18,6 +18,7 @@ _PUBLIC = {
     "compare": ("api", "compare"),
     "analyze": ("api", "analyze"),
     "rewrite": ("api", "rewrite"),
+    "blame": ("api", "blame"),
     "export": ("api", "export"),
     "assert_equivalent": ("api", "assert_equivalent"),
     "Comparison": ("verdict", "Comparison"),
@@ -38,6 +39,7 @@ __all__ = [
     "Verdict",
     "analyze",
     "assert_equivalent",
+    "blame",
     "compare",
     "export",
     "rewrite",

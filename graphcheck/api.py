@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphcheck.errors import UsageError
-from graphcheck.options import AssertOptions, ModuleOptions, Options, check_names, keywords
+from graphcheck.options import AssertOptions, Blaming, ModuleOptions, Options, check_names, keywords
 from graphcheck.verdict import Comparison, Verdict
 
 if TYPE_CHECKING:
+    from graphcheck.blaming.record import Blame
     from graphcheck.exporting import Manifest
     from graphcheck.files.model import ModelLike
     from graphcheck.patches.site import Analysis
@@ -75,6 +76,24 @@ def assert_equivalent(a: ModelLike | Any, b: ModelLike | Any, options: AssertOpt
     if witness := result.evidence.get("witness"):
         lines.append(f"witness: {witness.get('path') or witness.get('kind')}")
     raise AssertionError("\n".join(lines))
+
+
+@keywords(Blaming)
+def blame(model: ModelLike, tensors: str | Path | Mapping[str, Any], options: Blaming) -> Blame:
+    """Which operators of a device are wrong: each is evaluated on what the device itself gave it, and held against rounding.
+
+    Args:
+        model: What the device was given: a path, an ``onnx.ModelProto`` or an ``onnx_ir.Model``.
+        tensors: What it dumped: a path, or arrays by the names of the model's tensors.
+        options: Each a keyword of its own.
+
+    Raises:
+        UsageError: for options that there are not, for a dump that cannot be read or that holds nothing of the model.
+        ModelError: for a model that cannot be read. A limit that is reached raises nothing: it is ``undecided``.
+    """
+    from graphcheck.blaming.blame import blamed
+
+    return blamed(model, tensors, options)
 
 
 def analyze(model: ModelLike) -> Analysis:

@@ -259,6 +259,7 @@ for _command, _example in (
     (analyze, "analyze model.onnx"),
     (commands.rewrite, "rewrite model.onnx --to conv -o conv.onnx"),
     (commands.guard, "guard model.onnx --out slim.onnx -- onnxslim {in} {out}"),
+    (commands.blame, "blame model.onnx --tensors dump.npz"),
     (sweep, "sweep exports --against reference"),
     (report, "report result.json -o result.html"),
     (export, "export vit -o models"),

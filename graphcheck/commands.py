@@ -15,10 +15,11 @@ from graphcheck.command_line import Model, SideA, SideB, command
 from graphcheck.errors import UsageError
 from graphcheck.files import kept, places, wire
 from graphcheck.formats import parse_format, write_formats
+from graphcheck.formats.blame import show_blame
 from graphcheck.formats.console import Terminal
 from graphcheck.formats.json import plain, write_json
 from graphcheck.formats.terminal import show_comparison, show_rewrite
-from graphcheck.options import Options, Required, Rewriting, Told
+from graphcheck.options import Blaming, Options, Required, Rewriting, Told
 from graphcheck.runs import early
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparison, Verdict
 from graphcheck.words import safe
@@ -193,7 +194,34 @@ def guard(
     return code
 
 
-def begin(options: Options) -> None:
+@command
+def blame(
+    model: Model,
+    tensors: Annotated[
+        Path, typer.Option("--tensors", metavar="DUMP", help="what the device dumped: tensors by name", show_default=False)
+    ],
+    *,
+    blaming: Blaming,
+    told: Told,
+) -> int:
+    """Tell which operator of a device is wrong: each is judged on the device's own inputs to it, so that drift accuses nobody."""
+    from graphcheck.blaming.blame import blamed
+
+    places.check_sources(model)
+    places.check_targets(told.json, told.report, sources=[model, tensors])
+    places.check_folders(None if blaming.reduce is None else Path(blaming.reduce))
+    begin(blaming)
+    terminal = Terminal(quiet=told.json == "-")
+    with terminal.status("reading") as say_status:
+        result = blamed(model, tensors, dataclasses.replace(blaming, progress=say_status))
+    data = result.to_json() | {"command": _command(), "model": str(model), "tensors": str(tensors)}
+    written = write_result(data, told.json, told.report)
+    show_blame(terminal, data)
+    say(terminal, written)
+    return result.exit_code()
+
+
+def begin(options: Options | Blaming) -> None:
     """Set the limits of a command from its options."""
     limits.begin(options.max_memory, options.timeout)
 

@@ -16,10 +16,21 @@ import typer
 import graphcheck
 from graphcheck import command_line, options
 from graphcheck.errors import UsageError
-from graphcheck.options import AssertOptions, Group, ModuleOptions, Options, Required, Rewriting, Sweeping, Told, option
+from graphcheck.options import (
+    AssertOptions,
+    Blaming,
+    Group,
+    ModuleOptions,
+    Options,
+    Required,
+    Rewriting,
+    Sweeping,
+    Told,
+    option,
+)
 
 ROOT = Path(__file__).parent.parent
-GROUPS = (Required, ModuleOptions, AssertOptions, Told, Rewriting, Sweeping)
+GROUPS = (Required, ModuleOptions, AssertOptions, Told, Rewriting, Sweeping, Blaming)
 FIELDS = [(group, field) for group in GROUPS for field in dataclasses.fields(group)]
 
 

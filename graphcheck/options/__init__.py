@@ -4,6 +4,7 @@ The command line (:mod:`graphcheck.command_line`), the keywords of :func:`graphc
 reference are made of these fields. Nothing heavy is imported here: the kernel reads :class:`Options` too.
 """
 
+from graphcheck.options.blaming import Blaming
 from graphcheck.options.calling import check_names, keywords
 from graphcheck.options.commands import Rewriting, Sweeping, Told
 from graphcheck.options.comparing import LEVELS, AssertOptions, File, ModuleOptions, Options, Required
@@ -11,6 +12,6 @@ from graphcheck.options.fields import OUT, PANELS, Group, Option, about, checked
 from graphcheck.options.values import by_output
 
 __all__ = [
-    "LEVELS", "OUT", "PANELS", "AssertOptions", "File", "Group", "ModuleOptions", "Option", "Options", "Required",
+    "LEVELS", "OUT", "PANELS", "AssertOptions", "Blaming", "File", "Group", "ModuleOptions", "Option", "Options", "Required",
     "Rewriting", "Sweeping", "Told", "about", "by_output", "check_names", "checked", "default_of", "keywords", "option",
 ]

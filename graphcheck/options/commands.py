@@ -16,7 +16,7 @@ class Told(Group):
     """How a result is told."""
 
     json: str | None = option(
-        None, "--json", of="compare rewrite guard sweep analyze demo export", panel=OUT, metavar="FILE",
+        None, "--json", of="compare rewrite guard sweep analyze blame demo export", panel=OUT, metavar="FILE",
         help="write the result as JSON; - is standard output, which then holds nothing else",
     )
     report: Path | None = option(

@@ -147,7 +147,7 @@ def _region(alignment: Alignment, side: int, end: ir.Value) -> Region:
             inputs[value] = None
         elif node is not None and node not in seen:
             seen.add(node)
-            stack += [(None, node), *((read, None) for read in reversed(_read(node)))]
+            stack += [(None, node), *((read, None) for read in reversed(read_by(node)))]
     return Region(nodes, list(inputs), end)
 
 
@@ -180,13 +180,33 @@ def _extract(
         tensor = trace.values[value]
         assert isinstance(tensor, Tensor)
         given[value] = made[names[(pair.terms.find(tensor.cls), tensor.shape)]]
+    tensor = trace.values[region.output]
+    assert isinstance(tensor, Tensor)
+
+    def known(value: ir.Value) -> tuple[ir.Value, Any]:
+        source = _chosen(alignment, side, value)
+        return source, trace.values.get(source)
+
+    return assembled(model, region.nodes, given, list(made.values()), {region.output: (tensor, "result")}, known)
+
+
+def assembled(
+    model: ir.Model,
+    around: Sequence[ir.Node],
+    given: dict[ir.Value, ir.Value],
+    inputs: Sequence[ir.Value],
+    ends: Mapping[ir.Value, tuple[Tensor | np.ndarray, str]],
+    known: Callable[[ir.Value], tuple[ir.Value, Any]],
+) -> ir.Model:
+    """Copies of some nodes, in order, as a model: ``given`` are the ``inputs`` by what they stand for, ``ends`` the outputs, each
+    with one of its shape and type and its name, ``known(value)`` the value that is meant by one and its array."""
     initializers: list[ir.Value] = []
     nodes: list[ir.Node] = []
-    for node in region.nodes:
-        for operand in _read(node):
-            source = _chosen(alignment, side, operand)
+    for node in around:
+        for operand in read_by(node):
+            source, array = known(operand)
             if source not in given:
-                given[source] = _constant(source, trace.values.get(source), initializers)
+                given[source] = _constant(source, array, initializers)
             given[operand] = given[source]
         operands = [None if operand is None else given[operand] for operand in node.inputs]
         outputs = [ir.Value(name=v.name, shape=v.shape, type=v.type) for v in node.outputs]
@@ -197,16 +217,15 @@ def _extract(
                 node.domain, node.op_type, operands, attributes, overload=node.overload, outputs=outputs, name=node.name
             )
         )
-    _unlike([*initializers, *(v for node in nodes for v in node.outputs)], {*made})
-    tensor = trace.values[region.output]
-    assert isinstance(tensor, Tensor)
-    end = given[region.output]
-    end.shape, end.type = ir.Shape(tensor.shape), ir.TensorType(ir.DataType.from_numpy(tensor.dtype))
-    end.name = "result"
+    taken = {str(value.name) for value in inputs}
+    _unlike([*initializers, *(v for node in nodes for v in node.outputs)], taken)
+    for value, (like, name) in ends.items():
+        end = given[value]
+        end.shape, end.type = ir.Shape(like.shape), ir.TensorType(ir.DataType.from_numpy(like.dtype))
+        end.name = name
     opsets = dict(model.opset_imports)
-    graph = ir.Graph(
-        list(made.values()), [end], nodes=nodes, initializers=initializers, opset_imports=opsets, name="reduced"
-    )
+    outer = [given[value] for value in ends]
+    graph = ir.Graph(list(inputs), outer, nodes=nodes, initializers=initializers, opset_imports=opsets, name="reduced")
     return ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
 
 
@@ -218,7 +237,7 @@ def _unlike(values: Sequence[ir.Value], taken: set[str]) -> None:
         taken |= {value.name} if value.name else set()
 
 
-def _read(node: ir.Node) -> list[ir.Value]:
+def read_by(node: ir.Node) -> list[ir.Value]:
     """What a node reads, also in its bodies."""
     return [*(v for v in node.inputs if v is not None), *_captured(node)]
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from graphcheck.errors import Undecided
 from graphcheck.files import model as model_
-from graphcheck.kernel.interpreter import Env, Interpreter
+from graphcheck.kernel.interpreter import Env, Interpreter, Trace
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.ops.table import TAUGHT
@@ -25,7 +25,7 @@ from graphcheck.kernel.proof.allowed import FORMATS
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.rules import PLAIN
 from graphcheck.kernel.terms.store import Terms
-from graphcheck.kernel.terms.verbs import Const, Ew, Leaf, Move, Rows
+from graphcheck.kernel.terms.verbs import Const, Ew, Leaf, Move, Rows, Verb
 from graphcheck.precision import kinds
 
 Key = tuple[Any, ...]
@@ -110,15 +110,19 @@ def of(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> Program:
 
 
 def _of(model: ir.Model, feeds: Mapping[str, np.ndarray], least: int) -> Program:
-    cutting = _Cutting(model, least)
-    given: dict[str, Value] = {}
-    for name, x in feeds.items():
-        floats = x.dtype.kind == "f" or x.dtype.name in FORMATS
-        key = ("input", name)
-        given[name] = Tensor(cutting.m.terms.leaf(key, x.size), x.shape, x.dtype) if floats and x.size else x
-        if isinstance(given[name], Tensor):
-            cutting.types[key] = x.dtype
-    trace = cutting.run(given)
+    cutting = Cutting(model, least)
+    given = {name: cutting.free(name, x.shape, x.dtype) if is_free(x.dtype) and x.size else x for name, x in feeds.items()}
+    return finished(cutting, cutting.run(given))
+
+
+def is_free(dtype: np.dtype[Any]) -> bool:
+    """Whether an input of this type is a leaf; integers and booleans are taken as they are."""
+    return dtype.kind == "f" or dtype.name in FORMATS
+
+
+def finished(cutting: Cutting, trace: Trace) -> Program:
+    """The program of a model that was cut."""
+    model = cutting.model
     inputs = {key: dtype for key, dtype in cutting.types.items() if key[0] == "input"}
     outputs: dict[str, Key | np.ndarray] = {}
     for value, found in zip(model.graph.outputs, trace.outputs, strict=True):
@@ -130,7 +134,7 @@ def _of(model: ir.Model, feeds: Mapping[str, np.ndarray], least: int) -> Program
     return Program(cutting.m.terms, tuple(cutting.made), inputs, cutting.constants, outputs, cutting.quanta)
 
 
-class _Cutting(Interpreter):
+class Cutting(Interpreter):
     """Traces a model and makes every result of a main-graph node a leaf."""
 
     m: _Reals
@@ -143,6 +147,12 @@ class _Cutting(Interpreter):
         self.quanta: dict[str, float] = {}
         self._least = least  # elements of a constant that is free
         self._inside = False
+
+    def free(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], kind: str = "input") -> Tensor:
+        """The leaf of an input, by its key ``(kind, name)``."""
+        key = (kind, name)
+        self.types[key] = dtype
+        return Tensor(self.m.terms.leaf(key, math.prod(shape)), shape, dtype)
 
     def _constants(self, graph: ir.Graph, env: Env) -> None:
         super()._constants(graph, env)
@@ -218,8 +228,7 @@ class _Cutting(Interpreter):
             self._step_of(names[0], given)
         for place, (name, x) in enumerate(zip(names, made, strict=False)):
             verb = terms.term(x.cls).verb if isinstance(x, Tensor) else None
-            same = isinstance(verb, Leaf) and isinstance(x, Tensor) and self.types.get(verb.key) == x.dtype
-            if not isinstance(x, Tensor) or same or (not x.shape and isinstance(verb, Const)):
+            if not isinstance(x, Tensor) or self._is_read(verb, x) or (not x.shape and isinstance(verb, Const)):
                 leaves.append(x)  # nothing, or what was read
                 continue
             key = ("result", len(self.made), place)
@@ -234,6 +243,10 @@ class _Cutting(Interpreter):
         normal = self._normal(source, given, results[0].cls) if given and source.op_type in _NORMAL else None
         self.made.append(Step(model_.node_name(source), source.op_type, reads, tuple(results), keeps, normal))
         return leaves
+
+    def _is_read(self, verb: Verb | None, x: Tensor) -> bool:
+        """Whether a result is what was read, in its type too."""
+        return isinstance(verb, Leaf) and self.types.get(verb.key) == x.dtype
 
     def _normal(self, source: ir.Node, given: Sequence[Value], cls: int) -> Normal | None:
         """What is known of a normalization of rows."""

@@ -44,7 +44,7 @@ def radii(
     for place, step in enumerate(program.steps):
         tick()
         with np.errstate(all="ignore"):
-            domain = _Running(known, wrong, 0.0 if step.keeps else unit)
+            domain = Running(known, wrong, 0.0 if step.keeps else unit)
             found = evaluate(program.terms, domain, [r.cls for r in step.results])
             for result in step.results:
                 real = found[program.terms.find(result.cls)]
@@ -104,7 +104,7 @@ def _read(value: np.ndarray | Key | None, known: Mapping[Key, np.ndarray], wrong
     return known[value], wrong.get(value, _NOTHING)
 
 
-class _Running(Float64):
+class Running(Float64):
     """Float64 with radii at the leaves, and roundings of another unit at each verb."""
 
     def __init__(self, values: Mapping[Key, np.ndarray], errors: Mapping[Key, np.ndarray], unit: float) -> None:

@@ -1,0 +1,142 @@
+"""``blame``: which operators of a device are beyond what rounding explains, on the device's own inputs to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck import limits
+from graphcheck.blaming import explain, pieces
+from graphcheck.blaming.arithmetic import Arithmetic, chosen
+from graphcheck.blaming.judge import Judged, Walk
+from graphcheck.blaming.record import Blame, Guilt
+from graphcheck.blaming.steps import Cut, cut
+from graphcheck.errors import Undecided, UsageError
+from graphcheck.files.model import ModelLike, read
+from graphcheck.options import Blaming
+from graphcheck.words import number
+
+Tensors = Mapping[str, np.ndarray]
+_EXPLAINED = 8  # convicted operators that are looked into, the first ones
+
+
+def blamed(model: ModelLike, tensors: str | Path | Tensors, options: Blaming) -> Blame:
+    """What a dump says of the device that made it.
+
+    Raises:
+        ModelError: for a model that cannot be read.
+        UsageError: for a dump that cannot be read, or that holds nothing of the model.
+    """
+    begun = time.perf_counter()
+    say: Callable[[str], None] = options.progress or (lambda _: None)
+    say("reading")
+    loaded = read(model)
+    dumped, notes = _opened(tensors, options.inputs)
+    paired, unmatched = _paired(loaded, dumped)
+    with limits.within(options.max_memory, options.timeout):
+        try:
+            return _blamed(loaded, paired, options, {"unmatched": unmatched, "notes": notes}, begun, say)
+        except (Undecided, MemoryError) as error:
+            reason = str(error) or "the memory limit was reached"
+            return Blame(Guilt.UNDECIDED, f"nothing was judged: {reason}", _nothing() | {"unmatched": unmatched, "notes": notes})
+
+
+def _blamed(
+    model: ir.Model, tensors: Tensors, options: Blaming, told: dict[str, Any], begun: float, say: Callable[[str], None]
+) -> Blame:
+    steps = cut(model, tensors)
+    results = [result for step in steps.program.steps for result in step.results]
+    arithmetic = chosen(options.precision, options.accumulate, tensors, [r.dtype for r in results])
+    say("judging")
+    walk = Walk(steps.program, tensors, arithmetic, limits.current().check_time).run()
+    guilty = [row for row in walk.rows if row.ratio > 1]
+    say("explaining")
+    convicted = [_told(model, steps, walk, row, arithmetic, explained=at < _EXPLAINED) for at, row in enumerate(guilty)]
+    suspect = [row.to_json() for row in walk.rows if row.ratio <= 1 and not row.likely]
+    skipped = {each.output: each.to_json() for each in (*steps.skipped, *walk.skipped)}
+    evidence = told | {
+        "convicted": convicted,
+        "suspect": suspect,
+        "checked": len(walk.rows),
+        "skipped": list(skipped.values()),
+        **arithmetic.to_json(),
+        "curve": [dataclasses.asdict(each) for each in walk.curve],
+        "reduced": pieces.write(model, steps, walk, guilty, options.reduce) if options.reduce is not None else None,
+        "seconds": time.perf_counter() - begun,
+    }
+    verdict = Guilt.CONVICTED if convicted else Guilt.CLEAN if walk.rows else Guilt.UNDECIDED
+    return Blame(verdict, _reason(verdict, evidence, arithmetic), evidence)
+
+
+def _told(model: ir.Model, steps: Cut, walk: Walk, row: Judged, arithmetic: Arithmetic, *, explained: bool) -> dict[str, Any]:
+    """An entry of ``convicted``: what it looks like, and which tensors to dump to narrow a region down."""
+    found = row.to_json() | {"looks_like": None, "dump_next": pieces.halving(row)}
+    if explained and (known := explain.explained(model, steps, walk, row, arithmetic)) is not None:
+        found["looks_like"] = known
+    return found
+
+
+def _reason(verdict: Guilt, evidence: dict[str, Any], arithmetic: Arithmetic) -> str:
+    """One sentence."""
+    words = f"{arithmetic.store.name}, sums in {arithmetic.inside.name}"
+    if verdict is Guilt.UNDECIDED:
+        first = next(iter(evidence["skipped"]), None)
+        why = f": {first['output']!r}: {first['reason']}" if first else ": the dump holds no tensor that the model computes"
+        return f"no tensor of the dump could be judged{why}"
+    count = f"{evidence['checked']} tensor{'s' * (evidence['checked'] != 1)}"
+    if verdict is Guilt.CLEAN:
+        drifts = [row["drift"] for row in evidence["curve"] if row["drift"] is not None]
+        far = f", though they drift by up to {100 * max(drifts):.2g} %" if drifts and max(drifts) > 1e-3 else ""
+        return f"all {count} that could be judged are within what {words}, explains on the device's own inputs{far}"
+    first = evidence["convicted"][0]
+    node = first["node"] if first["node"].startswith(f"{first['op_type']}(") else f"{first['op_type']} (node {first['node']})"
+    like = f"; it looks like {first['looks_like']['name']}" if first["looks_like"] else ""
+    region = f" (with {len(first['region']) - 1} before it that {'was' if len(first['region']) == 2 else 'were'} not dumped)"
+    more = f"; {len(evidence['convicted'])} of {count} are convicted" if len(evidence["convicted"]) > 1 else ""
+    return (
+        f"{node}{region if len(first['region']) > 1 else ''} is wrong: its output "
+        f"{first['output']!r} is {number(first['deviation'])} off where {words}, explains {number(first['bound'])}{like}{more}"
+    )
+
+
+def _nothing() -> dict[str, Any]:
+    rows: dict[str, Any] = {key: [] for key in ("convicted", "suspect", "skipped", "unmatched", "notes", "curve")}
+    return rows | {"checked": 0, "precision": None, "accumulate": None, "guessed": [], "reduced": None}
+
+
+def _opened(tensors: str | Path | Tensors, inputs: Any) -> tuple[Tensors, list[str]]:
+    """The dumped tensors by their names in the dump, and what is to be said of them."""
+    found = dict(tensors) if isinstance(tensors, Mapping) else _npz(Path(tensors))
+    return found | (_npz(Path(inputs)) if inputs is not None else {}), []
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such file") from None
+    except Exception as error:
+        raise UsageError(f"{path}: is no .npz of tensors ({error})") from None
+
+
+def _paired(model: ir.Model, dumped: Tensors) -> tuple[Tensors, list[str]]:
+    """The tensors by their names in the model, and the names of the others."""
+    names = {str(v.name) for v in _values(model)}
+    found = {name: x for name, x in dumped.items() if name in names}
+    if not found:
+        held, wanted = (", ".join(sorted(each)[:3]) or "nothing" for each in (dumped, names))
+        raise UsageError(f"the dump holds no tensor of the model by its name: it holds {held}, the model {wanted}")
+    return found, [name for name in dumped if name not in names]
+
+
+def _values(model: ir.Model) -> Iterable[ir.Value]:
+    yield from model.graph.inputs
+    for node in model.graph:
+        yield from (v for v in node.outputs if v.name)

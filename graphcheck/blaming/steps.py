@@ -1,0 +1,164 @@
+"""A model cut into steps at what was dumped: a node that cannot be evaluated is passed over, and what it was dumped as is taken.
+
+Whole numbers and booleans that depend on computed ones (the places of a TopK, a mask) are taken from the dump as they are, so
+that they may steer the operators behind them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphcheck.errors import Exhausted, Undecided
+from graphcheck.files import model as model_
+from graphcheck.kernel.interpreter import Env
+from graphcheck.kernel.ops import movement
+from graphcheck.kernel.ops.algebra import Tensor, Value
+from graphcheck.kernel.terms.verbs import Verb
+from graphcheck.precision import kinds
+from graphcheck.precision.program import Cutting, Key, Program, Result, Step, finished, is_free
+
+_FEW = 16  # elements of a constant that may steer an operator, and is taken as it was computed
+_PLAIN = frozenset(
+    ("Cast", "Where", "Add", "Sub", "Mul", "Div", "Neg", "Constant", "Equal", "Less", "Greater", "Not", "And", "Or")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A tensor that is not judged, and why."""
+
+    node: str
+    op_type: str
+    output: str
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """An entry of ``skipped`` in the JSON."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cut:
+    """A model's steps, what was passed over, and the arrays that nothing computed reaches, by value."""
+
+    program: Program
+    skipped: tuple[Skipped, ...]
+    constants: Mapping[ir.Value, np.ndarray]
+    computed: frozenset[str]  # tensors that depend on inputs
+
+
+def cut(model: ir.Model, tensors: Mapping[str, np.ndarray]) -> Cut:
+    """The steps of a model whose inputs and results were dumped as ``tensors``. Raises :class:`Undecided` at a limit alone."""
+    cutting = _Dumped(model, tensors)
+    given: dict[str, Value] = {}
+    for value in model.graph.inputs:
+        name = str(value.name)
+        if name not in model.graph.initializers or name in tensors:
+            found = _input(cutting, value, tensors.get(name))
+            if found is None:
+                cutting.lost[value] = f"input {name!r} was not dumped"
+            given[name] = found
+    trace = cutting.run(given)
+    arrays = {v: x for v, x in trace.values.items() if isinstance(x, np.ndarray) and v not in cutting.lost}
+    computed = frozenset(str(v.name) for v, x in trace.values.items() if isinstance(x, Tensor)) | cutting.taken
+    return Cut(finished(cutting, trace), tuple(cutting.skipped), arrays, computed)
+
+
+def _input(cutting: Cutting, value: ir.Value, dumped: np.ndarray | None) -> Value:
+    """What an input is taken as: a leaf of its declared type, or the array where it holds whole numbers."""
+    dtype = np.dtype(value.dtype.numpy()) if value.dtype is not None else None if dumped is None else dumped.dtype
+    if dtype is None:
+        return None
+    if dumped is not None:
+        return cutting.free(str(value.name), dumped.shape, dtype) if is_free(dtype) else np.asarray(dumped).astype(dtype)
+    dims = model_.declared_shape(value)
+    if is_free(dtype) and dims is not None and all(isinstance(d, int) for d in dims):
+        return cutting.free(str(value.name), tuple(d for d in dims if isinstance(d, int)), dtype)
+    return None
+
+
+class _Dumped(Cutting):
+    """Makes every result a leaf, of movement too, and goes on behind what it cannot evaluate."""
+
+    def __init__(self, model: ir.Model, tensors: Mapping[str, np.ndarray]) -> None:
+        super().__init__(model, _FEW + 1)
+        self.tensors = tensors
+        self.lost: dict[ir.Value, str] = {}
+        self.skipped: list[Skipped] = []
+        self.taken: set[str] = set()  # whole numbers that were dumped
+        self._folded: set[ir.Value] = set()  # constants that were rounded where nobody saw it
+
+    def evaluate(
+        self, source: ir.Node, env: Env, attributes: Mapping[str, Any], opsets: Mapping[str, int]
+    ) -> Sequence[Value]:
+        """As ever, or what was dumped."""
+        if self._inside:
+            return super().evaluate(source, env, attributes, opsets)
+        lost = next((self.lost[v] for v in source.inputs if v is not None and v in self.lost), None)
+        try:
+            if lost is not None:
+                raise Undecided(lost)
+            made = super().evaluate(source, env, attributes, opsets)
+        except Exhausted:
+            raise
+        except (Undecided, MemoryError) as error:
+            reason = error.reason if isinstance(error, Undecided) else "it does not fit into memory"
+            return [self._from_dump(source, value, reason) for value in source.outputs]
+        return [self._or_dump(source, v, x) for v, x in zip(source.outputs, made, strict=False)]
+
+    def _from_dump(self, source: ir.Node, value: ir.Value, reason: str) -> Value:
+        """What was dumped of a result that cannot be evaluated."""
+        name = str(value.name)
+        if not name:
+            return None
+        self.skipped.append(Skipped(model_.node_name(source), source.op_type, name, reason))
+        dumped = self.tensors.get(name)
+        if dumped is None:
+            self.lost[value] = reason if " is neither " in reason else f"{name!r} is neither dumped nor computed: {reason}"
+            return None
+        dtype = np.dtype(value.dtype.numpy()) if value.dtype is not None else dumped.dtype
+        if dumped.size and (is_free(dtype) or kinds.of(dtype) is not None):
+            return self.free(name, dumped.shape, dtype, "dumped")
+        self.taken.add(name)
+        return np.asarray(dumped).astype(dtype)
+
+    def _or_dump(self, source: ir.Node, value: ir.Value, made: Value) -> Value:
+        """A result, or what was dumped of it where that has to be known: whole numbers that depend on inputs, and constants,
+        which are judged if they are of one step."""
+        dumped = self.tensors.get(str(value.name))
+        if isinstance(made, Tensor):
+            whole = not is_free(made.dtype) and kinds.of(made.dtype) is None
+            if whole and dumped is not None and dumped.shape == made.shape and dumped.dtype.kind in "biuf":
+                self.taken.add(str(value.name))
+                return np.asarray(dumped).astype(made.dtype)
+            return made
+        if not isinstance(made, np.ndarray) or not is_free(made.dtype):
+            return made
+        rounds = source.op_type not in _PLAIN and source.op_type not in movement.OPS
+        unseen = any(v in self._folded for v in source.inputs if v is not None)
+        if dumped is None or dumped.shape != made.shape or made.size <= _FEW:
+            if rounds or unseen or source.op_type in _PLAIN:
+                self._folded.add(value)
+            return made
+        name, terms = str(value.name), self.m.terms
+        if rounds or unseen:
+            return self.free(name, made.shape, made.dtype, "dumped")
+        key = ("result", len(self.made), 0)
+        result = Result(self.m.lift(made).cls, key, name, made.shape, made.dtype)
+        self.types[key] = made.dtype
+        self.made.append(Step(model_.node_name(source), source.op_type, (), (result,), keeps=False))
+        return Tensor(terms.leaf(key, made.size), made.shape, made.dtype)
+
+    def _is_read(self, verb: Verb | None, x: Tensor) -> bool:
+        """Results that are what was read are steps too: a dump may hold either, and movement goes wrong as well."""
+        return False
+
+
+def key_name(key: Key, names: Mapping[Key, str]) -> str:
+    """The tensor that a key stands for."""
+    return names[key] if key in names else str(key[1])
