@@ -234,6 +234,22 @@ def test_a_table_that_is_gathered_from() -> None:
         assert (compared(turned, copy, "int8").verdict in ACCEPTED) == accepted
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "QDQ", "QOperator", "dynamic, per channel"])
+def test_steps_that_are_allowed_are_counted(kind: str) -> None:
+    plain, copy = pair("mlp", kind)
+    copy = onnx.ModelProto.FromString(copy.SerializeToString())
+    right = stored(copy, "w1_quantized")
+    put(copy, "w1_quantized", one_step(right))
+    assert compared(plain, copy, "int8").verdict not in ACCEPTED
+    found = compared(plain, copy, "int8", "steps=1")
+    assert found.verdict is Verdict.WITHIN_ROUNDING and found.evidence["precision"]["moved"] == 1, found.reason
+    assert "1 off by steps that are allowed" in found.reason
+    put(copy, "w1_quantized", right + 2 * (one_step(right) - right))
+    found = compared(plain, copy, "int8", "steps=1")
+    assert found.verdict not in ACCEPTED and "nor within 1 of it" in found.reason
+    assert compared(plain, copy, "int8", "steps=3").verdict in ACCEPTED
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_an_axis_that_is_not_the_weights(axis: int) -> None:
     scales = (np.abs(W).max(axis=0) / 127).astype(np.float32)

@@ -59,10 +59,11 @@ class Options(Group):
     allow: Sequence[str] = option(
         (), "--allow", of="compare guard sweep", panel=CLAIM, metavar="FORMAT", takes=str, repeatable=True,
         parse=values.parse_allowed, check=values.allowed,
-        help="accept a copy that was rounded to float16 or bfloat16, quantized to int8 or int4, or whose folded constants lie "
-        "within ulps=N, as within-rounding; repeatable",
+        help="accept a copy that was rounded to float16 or bfloat16, quantized to int8 or int4 (int8,steps=1: weights one step "
+        "off as well), or whose folded constants lie within ulps=N, as within-rounding; repeatable",
         doc="Roundings that a copy may have, and still be ``within-rounding``: ``float16``, ``bfloat16``, ``int8``, ``int4`` "
-        "(weights and activations that were quantized), ``ulps=N`` (folded constants within N ulps).",
+        "(weights and activations that were quantized), ``steps=N`` beside these (weights N steps off, as GPTQ and AdaRound "
+        "round), ``ulps=N`` (folded constants within N ulps).",
     )
     inputs: File | None = option(
         None, "--inputs", "--load-inputs", of="compare", panel=RUN, metavar="FILE.npz", takes=Path,
@@ -209,7 +210,15 @@ class Options(Group):
     @property
     def ulps(self) -> int:
         """The ulps that are allowed."""
-        return max((int(text.partition("=")[2]) for text in self.allow if "=" in text), default=0)
+        return self._most("ulps")
+
+    @property
+    def steps(self) -> int:
+        """The steps that a quantized constant may be off."""
+        return self._most("steps")
+
+    def _most(self, of: str) -> int:
+        return max((int(text.partition("=")[2]) for text in self.allow if text.startswith(of)), default=0)
 
     @property
     def gated(self) -> bool:

@@ -73,7 +73,7 @@ def parse_tolerances(name: str, texts: Iterable[str]) -> dict[str, float]:
 
 
 def parse_allowed(name: str, texts: Iterable[str]) -> tuple[str, ...]:
-    """Formats, and ``ulps=N``."""
+    """Formats, ``ulps=N`` and ``steps=N``."""
     return allowed(name, parse_separated(name, texts))
 
 
@@ -81,8 +81,10 @@ def allowed(name: str, given: Any) -> tuple[str, ...]:
     """The same, as a list."""
     found = names(name, given)
     for text in found:
-        if text not in ROUNDINGS and not re.fullmatch(r"ulps=[1-9]\d{0,3}", text):
-            raise UsageError(f"{name} takes {', '.join(ROUNDINGS)} or ulps=N (1 to 9999), not {text!r}")
+        if text not in ROUNDINGS and not re.fullmatch(r"ulps=[1-9]\d{0,3}|steps=[1-9]", text):
+            raise UsageError(f"{name} takes {', '.join(ROUNDINGS)}, ulps=N (1 to 9999) or steps=N (1 to 9), not {text!r}")
+        if text.startswith("steps=") and not {"int8", "int4"}.intersection(found):
+            raise UsageError(f"{name} {text} goes with a format that has steps, as in {name} int8,{text}")
     return tuple(found)
 
 

@@ -131,6 +131,7 @@ class Precision:
             "activations": sum(self.marks.values()),
             "cut": sum(c["cut"] for c in self.rounded),
             "lifted": sum(c["lifted"] for c in self.rounded),
+            "moved": sum(c["moved"] for c in self.rounded),
             "off": [
                 {**{k: c[k] for k in ("a", "b", "elements", "index", "values")}, "by": c["needs"], "reason": c["why"]}
                 for c in ({**c, "needs": c["needs"] if math.isfinite(c["needs"]) else None} for c in off)

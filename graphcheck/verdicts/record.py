@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 3  # sizes that a sentence names
 _FOLDED = 8  # ulps that folding by two tools may bring
-_EDGES = {"cut": "elements cut to its largest number", "lifted": "below its least"}
+_EDGES = {"cut": "elements cut to its largest number", "lifted": "below its least", "moved": "off by steps that are allowed"}
 _EXACT = "equality is of real arithmetic over the stored constants, where both sides are defined"
 
 

@@ -30,12 +30,14 @@ _RARE = 8  # one element of so many may be cut: quantizers clip what lies far ou
 @dataclasses.dataclass(frozen=True)
 class Told:
     """What a constant is: ``format`` is that of the rounding, ``ulps``, or "" for neither; so many elements are ``cut`` to the
-    largest number of the format, or ``lifted`` from nothing (or taken to nothing); ``why`` it is no such rounding, ``at`` an
-    element; ``needs`` are the ulps that would have to be allowed (of an integer format: how many steps it is off)."""
+    largest number of the format, ``lifted`` from nothing (or taken to nothing), or ``moved`` by steps that are allowed; ``why``
+    it is no such rounding, ``at`` an element; ``needs`` are the ulps that would have to be allowed (of an integer format: how
+    many steps it is off)."""
 
     format: str = ""
     cut: int = 0
     lifted: int = 0
+    moved: int = 0
     at: int | None = None
     why: str = ""
     needs: float = math.inf
@@ -48,10 +50,12 @@ class Told:
 
 @dataclasses.dataclass(frozen=True)
 class Allowed:
-    """Roundings to ``formats`` (keys of :data:`FORMATS`, or integers), and constants within so many ``ulps`` of float32."""
+    """Roundings to ``formats`` (keys of :data:`FORMATS`, or integers, so many ``steps`` off), and constants within so many
+    ``ulps`` of float32."""
 
     formats: tuple[str, ...] = ()
     ulps: int = 0
+    steps: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.formats or self.ulps)
@@ -80,27 +84,29 @@ NOTHING = Allowed()
 
 
 def grid(
-    name: str, x: np.ndarray, y: np.ndarray, room: np.ndarray, outwards: Sequence[np.ndarray | None]
+    name: str, x: np.ndarray, y: np.ndarray, room: np.ndarray, outwards: Sequence[np.ndarray | None], steps: int = 0
 ) -> Told:
-    """Whether of two constants one is the other one, rounded to whole numbers of steps: ``room`` is half a step, and ``outwards``
-    are their values were those at the ends of the grid far behind it (None where that says nothing)."""
+    """Whether of two constants one is the other one, rounded to whole numbers of steps, or so many ``steps`` off: ``room`` is
+    half a step, and ``outwards`` are their values were those at the ends of the grid far behind it (None: that says nothing)."""
     name, far = "int8" if name == "int32" else name, np.abs(x - y)
-    fits = np.isfinite(far) & np.isfinite(room) & (far <= room)
+    fits = np.isfinite(far) & np.isfinite(room) & (far <= room * (1 + 2 * steps))
     cut = np.zeros(x.shape, bool)
     for own, other, out in ((x, y, outwards[0]), (y, x, outwards[1])):
         cut |= False if out is None else ~fits & (out != own) & ((other - own) * (out - own) > 0)
     if not (fits | cut).all():
         with np.errstate(all="ignore"):
-            steps = np.where(fits | cut, 0.0, far / (2 * room))
-        at = int(np.argmax(np.where(np.isnan(steps), np.inf, steps)))
-        why = f"{y[at]:.6g} is {steps[at]:.3g} steps from {x[at]:.6g}, not the nearest in {name}"
-        return Told(name, at=at, why=why, needs=float(steps[at]))
+            off = np.where(fits | cut, 0.0, far / (2 * room))
+        at = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
+        within = f"the nearest, nor within {steps} of it" if steps else "the nearest"
+        why = f"{y[at]:.6g} is {off[at]:.3g} steps from {x[at]:.6g}, not {within} in {name}"
+        return Told(name, at=at, why=why, needs=float(off[at]))
     if x.any() != y.any():
         return Told(name, at=int(np.argmax(np.maximum(np.abs(x), np.abs(y)))), why=f"nothing of it is left in {name}")
     if cut.sum() * _RARE > cut.size:
         why = f"{cut.sum()} of {cut.size} elements lie beyond the range of its {name}"
         return Told(name, int(cut.sum()), at=int(np.argmax(np.where(cut, far, 0.0))), why=why)
-    return Told(name, int(cut.sum()))
+    return Told(name, int(cut.sum()), moved=int((fits & (far > room)).sum()))
+
 
 _BY_INDEX = ("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND")  # operand 1 says which, the rest is moved
 

@@ -157,7 +157,7 @@ def apart(
     within = all(part.exact if whole else part.within for part in parts)
     if any(steps):
         out = [_outwards(terms, c, unit) if step else None for c, step in zip((a, b), steps, strict=True)]
-        told = grid(steps[1] or steps[0], one.value, two.value, one.error + two.error, out)
+        told = grid(steps[1] or steps[0], one.value, two.value, one.error + two.error, out, allowed.steps)
     else:
         told = Told() if within or whole else allowed.told(one.value, two.value, (one.error, two.error), added=added)
     if told.at is not None:
@@ -173,7 +173,7 @@ def apart(
         "roundings": roundings or 1,
         "within": within or told.within,
         "needs": told.needs,
-        **({"format": told.format, "cut": told.cut, "lifted": told.lifted, "why": told.why} if allowed else {}),
+        **({key: getattr(told, key) for key in ("format", "cut", "lifted", "moved", "why")} if allowed else {}),
     }
 
 

@@ -40,7 +40,7 @@ def needless(case: Case, evidence: Evidence) -> bool:
 def look(case: Case, evidence: Evidence) -> Judged | None:
     """``within-rounding`` where the graphs are the same once allowed roundings are erased, and some are; ``undecided`` where they
     are the same but for constants that are none, or for a step behind a rounding."""
-    asked = Allowed(case.options.formats, case.options.ulps)
+    asked = Allowed(case.options.formats, case.options.ulps, case.options.steps)
     allowed = asked or Allowed(_own_formats(case))
     precision = Precision(allowed.formats, allowed.ulps, bool(asked), kept=_kept(case.models[1]))
     try:
