@@ -15,6 +15,7 @@ import numpy as np
 from graphcheck.blaming.arithmetic import Arithmetic, Format
 from graphcheck.blaming.device import Device, Marked, reading, stored
 from graphcheck.blaming.steps import Skipped
+from graphcheck.errors import Undecided
 from graphcheck.kernel.values.bounds import limits
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
@@ -255,11 +256,11 @@ class Walk:
     def _judged(self, step: Step, result: Result, real: Real, dumped: np.ndarray) -> Judged | str:
         """The tensor by what is likely; by the bound where it is beyond that."""
         store = self.arithmetic.of(result.dtype, self.tensors[result.name].dtype)
-        found = _held(result, real, dumped, store)
+        found = held(result, real, dumped, store)
         steps, reads = self.region(step)
         likely = isinstance(found, tuple) and not found[0].any()
         if not likely:
-            found = _held(result, self._worst(steps, step, result), dumped, store)
+            found = held(result, self.worst(steps, step, result), dumped, store)
         if isinstance(found, str):
             return found
         beyond, deviation, bound, unknown = found
@@ -294,7 +295,16 @@ class Walk:
         found = self.tensors.get(result.name)
         return found is not None and found.size == int(np.prod(result.shape))
 
-    def _worst(self, steps: Iterable[Step], last: Step, result: Result) -> Real:
+    def exact(self, name: str, like: Result) -> Real | None:
+        """A tensor by the bound, from what was dumped before it; None if it is not computed, or has another size."""
+        found = next((pair for pair in self.makers.values() if pair[1].name == name), None)
+        if found is None or np.prod(found[1].shape) != np.prod(like.shape):
+            return None
+        steps, _ = self.region(found[0])
+        with np.errstate(all="ignore"):
+            return self.worst(steps, *found)
+
+    def worst(self, steps: Iterable[Step], last: Step, result: Result) -> Real:
         """A result by the bound, its region computed anew from the dump."""
         known: dict[Key, Real] = {}
         for step in steps:
@@ -302,7 +312,8 @@ class Walk:
                 if key not in known:
                     kept = key in self._known
                     real = self._real(key)
-                    assert real is not None
+                    if real is None:
+                        raise Undecided(f"{self._name(key)!r} is neither dumped nor computed")
                     known[key] = real
                     if not kept:
                         del self._known[key]
@@ -316,7 +327,7 @@ class Walk:
 Held = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def _held(result: Result, real: Real, dumped: np.ndarray, store: Format) -> Held | str:
+def held(result: Result, real: Real, dumped: np.ndarray, store: Format) -> Held | str:
     """Which elements are beyond the bound, their deviations and bounds, and which have none; or why none is judged."""
     value, radius, kind = real.value, np.broadcast_to(real.error, real.raw.shape), result.kind
     if kind is not None and not kind.is_float:

@@ -1,0 +1,357 @@
+"""Changes of a node that make a known mistake of it: each function gives them, with what is said of each."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from graphcheck.blaming.editing import Site
+
+Edit = Callable[[Site], None]
+Edits = Iterator[tuple[str, Edit]]
+EPSILONS = (1e-5, 1e-6, 1e-12, 1e-3, 1e-7, 1e-8, 1e-4, 0.0)
+
+def _set(**attributes: Any) -> Edit:
+    return lambda site: site.set(**attributes)
+
+
+def _put(at: int, array: Any) -> Edit:
+    return lambda site: site.put(at, array)
+
+
+def _pass(at: int) -> Edit:
+    return lambda site: site.skip(at)
+
+
+def _as(op: str, domain: str = "") -> Edit:
+    return lambda site: site.swap(op, list(site.node.inputs), domain)
+
+
+def gelu(site: Site) -> Edits:
+    """The other form of a Gelu."""
+    if site.op == "Gelu" and site.node.domain == "":
+        other = "none" if site.attr("approximate", "none") == "tanh" else "tanh"
+        yield ("Gelu by tanh" if other == "tanh" else "Gelu by erf"), _set(approximate=other)
+    elif site.op in ("Gelu", "FastGelu", "BiasGelu"):
+        other = "FastGelu" if site.op != "FastGelu" else "Gelu" if len(site.node.inputs) < 2 else "BiasGelu"
+        said = "Gelu by tanh" if other == "FastGelu" else "Gelu by erf"
+        yield said, _as(other, "com.microsoft")
+    if site.op in ("Gelu", "FastGelu") and len(site.node.inputs) == 1:
+        yield "Gelu by a sigmoid", _as("QuickGelu", "com.microsoft")
+
+
+def erf(site: Site) -> Edits:
+    """A Gelu by tanh, or by a sigmoid, seen at its Erf."""
+    def by_tanh(site: Site) -> None:
+        z = site.read(0)
+        cube = site.before("Mul", [site.before("Mul", [z, z]), site.scalar(2 * 0.044715)])
+        grown = site.before("Mul", [site.before("Add", [cube, site.scalar(1.0)]), z])
+        site.swap("Tanh", [site.before("Mul", [grown, site.scalar(2 / math.sqrt(math.pi))])])
+
+    def by_sigmoid(site: Site) -> None:
+        wide = site.before("Mul", [site.read(0), site.scalar(1.702 * math.sqrt(0.5))])  # 2 sigmoid(2 t) - 1 is tanh(t)
+        site.swap("Tanh", [wide])
+
+    yield "Gelu by tanh", by_tanh
+    yield "Gelu by a sigmoid", by_sigmoid
+
+
+def axis(site: Site) -> Edits:
+    """Along another axis."""
+    old, shape = site.attr("axis", -1), site.made.shape
+    for axis in range(len(shape) if shape is not None else 0):
+        if shape is not None and axis != old % max(len(shape), 1):
+            yield f"{site.op} over axis {axis}", _set(axis=axis)
+
+
+def reduced(site: Site) -> Edits:
+    """Reduced over other axes."""
+    axes, shape = site.array(1), None if (x := site.read(0)) is None else x.shape
+    stored = [int(a) for a in axes] if axes is not None else site.attr("axes", None)
+    if stored is None or shape is None:
+        return
+    for other in itertools.combinations(range(len(shape)), len(stored)):
+        if sorted(a % len(shape) for a in stored) != list(other):
+            said = f"{site.op} over {'axis' if len(other) == 1 else 'axes'} {', '.join(map(str, other))}"
+            if axes is not None:
+                yield said, _put(1, np.asarray(other, np.int64))
+            else:
+                yield said, _set(axes=list(other))
+
+
+def flag(name: str, said: str, unsaid: str) -> Callable[[Site], Edits]:
+    """A flag that is flipped."""
+    def edits(site: Site) -> Edits:
+        old = int(site.attr(name, 0))
+        yield (unsaid if old else said), _set(**{name: 1 - old})
+
+    return edits
+
+
+def epsilon(site: Site) -> Edits:
+    """Another epsilon."""
+    old = float(site.attr("epsilon", 1e-5))
+    for epsilon in EPSILONS:
+        if not math.isclose(epsilon, old, rel_tol=1e-3):
+            yield f"an epsilon of {epsilon:g} for {old:g}", _set(epsilon=epsilon)
+
+
+def added_epsilon(site: Site) -> Edits:
+    """An epsilon that is added by hand."""
+    for at in (0, 1):
+        old = site.array(at)
+        if old is not None and old.size == 1 and 0 <= float(old.reshape(-1)[0]) <= 2e-3:
+            number = float(old.reshape(-1)[0])
+            for epsilon in EPSILONS:
+                if not math.isclose(epsilon, number, rel_tol=1e-3):
+                    yield f"an epsilon of {epsilon:g} for {number:g}", _put(at, np.full(old.shape, epsilon))
+
+
+def bias(site: Site) -> Edits:
+    """A bias that is left out."""
+    if site.op in ("Conv", "ConvTranspose", "Gemm", "LayerNormalization") and site.read(2) is not None:
+        yield "its bias missing", lambda site: site.node.resize_inputs(2)
+    if site.op == "Add":
+        for at in (0, 1):
+            if site.array(at) is not None:
+                yield "its bias missing", _pass(1 - at)
+                yield "its bias added twice", _again(at)
+    if site.op == "Add" and site.array(0) is None and site.array(1) is None:
+        for at in (0, 1):
+            yield "one operand missing", _pass(at)
+
+
+def _again(at: int) -> Edit:
+    def edit(site: Site) -> None:
+        bias = site.read(at)
+        assert bias is not None
+        site.then("Add", bias)
+
+    return edit
+
+
+def skipped(site: Site) -> Edits:
+    """An activation that is left out."""
+    yield f"its {site.op} missing", lambda site: site.skip()
+
+
+def clipped(site: Site) -> Edits:
+    """An activation too many, or another one."""
+    yield "a Relu too many", lambda site: site.then("Relu")
+    yield "a Clip to 0 and 6 too many", lambda site: site.then("Clip", site.scalar(0.0), site.scalar(6.0))
+    if site.op == "Relu":
+        yield "Clip to 0 and 6 for Relu", lambda site: site.swap("Clip", [site.read(0), site.scalar(0.0), site.scalar(6.0)])
+    if site.op == "Clip":
+        yield "Relu for Clip", _as("Relu")
+
+
+def resize(site: Site) -> Edits:
+    """Coordinates of another kind, or the other neighbour."""
+    modes = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric")
+    nearests = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+    old, near = site.attr("coordinate_transformation_mode", "half_pixel"), site.attr("nearest_mode", nearests[0])
+    for mode in modes:
+        if mode != old:
+            yield f"{mode} for {old}", _set(coordinate_transformation_mode=mode)
+    if site.attr("mode", "nearest") == "nearest":
+        for other in nearests:
+            if other != near:
+                yield f"nearest by {other} for {near}", _set(nearest_mode=other)
+        for mode, other in itertools.product(modes, nearests):
+            if mode != old and other != near:
+                yield f"{mode} for {old}, {other} for {near}", _set(coordinate_transformation_mode=mode, nearest_mode=other)
+    elif site.attr("mode", "nearest") == "cubic":
+        coefficient = float(site.attr("cubic_coeff_a", -0.75))
+        yield "another cubic coefficient", _set(cubic_coeff_a=-0.5 if coefficient < -0.6 else -0.75)
+    for mode in ("nearest", "linear", "cubic"):
+        if mode != site.attr("mode", "nearest"):
+            yield f"{mode} for {site.attr('mode', 'nearest')}", _set(mode=mode)
+
+
+def shifted(site: Site) -> Edits:
+    """Places that are off by one."""
+    if site.op.startswith("Gather") and (indices := site.array(1)) is not None:
+        axis, x = int(site.attr("axis", 0)), site.read(0)
+        size = None if x is None or x.shape is None else x.shape[axis]
+        count = size if isinstance(size, int) else None
+        for step in (1, -1):
+            if count is None:
+                yield f"its index off by {step:+d}", _put(1, indices + step)
+                continue
+            moved = np.where(indices < 0, indices + count, indices) + step
+            yield f"its index off by {step:+d}", _put(1, np.clip(moved, 0, count - 1))
+            yield f"its index off by {step:+d}, around", _put(1, moved % count)
+    if site.op == "Slice" and (starts := site.array(1)) is not None and (ends := site.array(2)) is not None:
+        for step in (1, -1):
+
+            def shift(site: Site, step: int = step, starts: np.ndarray = starts, ends: np.ndarray = ends) -> None:
+                site.put(1, starts + step)
+                site.put(2, np.where(np.abs(ends) < 2**30, ends + step, ends))
+
+            yield f"its begin off by {step:+d}", shift
+
+
+def moved(site: Site) -> Edits:
+    """Another permutation that gives the same shape."""
+    x, old = site.read(0), tuple(site.attr("perm", ()))
+    if x is None or x.shape is None or len(x.shape) > 5:
+        return
+    sizes, rank = list(x.shape), len(x.shape)
+    old = old or tuple(reversed(range(rank)))
+    want = [sizes[a] for a in old]
+    for perm in itertools.permutations(range(rank)):
+        got = [sizes[a] for a in perm]
+        if perm == old:
+            continue
+        said = "not transposed" if perm == tuple(range(rank)) else f"transposed by {list(perm)} for {list(old)}"
+        if got == want:
+            yield said, _set(perm=list(perm))
+        elif perm == tuple(range(rank)) and all(isinstance(d, int) for d in want):
+
+            def as_it_is(site: Site, want: list[Any] = want) -> None:
+                site.swap("Reshape", [site.read(0), site.constant(np.asarray(want, np.int64))])
+
+            yield said, as_it_is
+
+
+def weight(site: Site) -> Edits:
+    """A weight that is transposed, turned, or of which the last rows are left out."""
+    if site.op == "Gemm":
+        yield "its weight transposed", _set(transB=1 - int(site.attr("transB", 0)))
+        yield "alpha and beta left out", _set(alpha=1.0, beta=1.0)
+    w = site.array(1)
+    if w is None:
+        return
+    if site.op == "MatMul" and w.ndim >= 2 and w.shape[-1] == w.shape[-2]:
+        yield "its weight transposed", _put(1, w.swapaxes(-1, -2))
+    if site.op in ("Conv", "ConvTranspose") and w.ndim > 2:
+        yield "its kernel turned", _put(1, np.flip(w, tuple(range(2, w.ndim))))
+        if w.ndim == 4 and w.shape[2] == w.shape[3]:
+            yield "its kernel transposed", _put(1, w.swapaxes(2, 3))
+        yield "its channels in reverse", _put(1, w[:, ::-1])
+    axis = {"MatMul": w.ndim - 2, "Gemm": 1 if site.attr("transB", 0) else 0, "Conv": 1}.get(site.op)
+    if axis is not None and axis >= 0 and w.ndim >= 2:
+        count = w.shape[axis]
+        for block in dict.fromkeys(b for size in (4, 8, 16, 32, 64, 128) for b in (count % size or size, 1) if 0 < b < count):
+            kept = np.arange(count).reshape([-1 if a == axis else 1 for a in range(w.ndim)]) < count - block
+            yield f"the last {block} of {count} products missing", _put(1, np.where(kept, w, 0))
+
+
+def cut(site: Site) -> Edits:
+    """The last products of a MatMul of two computed operands left out."""
+    a, b = site.read(0), site.read(1)
+    if a is None or b is None or site.array(1) is not None or a.shape is None or not isinstance(a.shape[-1], int):
+        return
+    count = int(a.shape[-1])
+    for block in dict.fromkeys(b for size in (4, 8, 16, 32, 64) for b in (count % size or size, 1) if 0 < b < count):
+
+        def without(site: Site, block: int = block) -> None:
+            numbers = [site.constant(np.asarray([n], np.int64)) for n in (0, count - block, -1, -2)]
+            first = site.before("Slice", [site.read(0), numbers[0], numbers[1], numbers[2]])
+            second = site.before("Slice", [site.read(1), numbers[0], numbers[1], numbers[3]])
+            site.swap("MatMul", [first, second])
+
+        yield f"the last {block} of {count} products missing", without
+
+
+def padded(site: Site) -> Edits:
+    """Pads on the other side, or of another kind."""
+    pads = list(site.attr("pads", ()))
+    half = len(pads) // 2
+    if half and pads[:half] != pads[half:]:
+        yield "its pads on the other side", _set(pads=pads[half:] + pads[:half])
+    auto = site.attr("auto_pad", "NOTSET")
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        yield "its pads on the other side", _set(auto_pad="SAME_LOWER" if auto == "SAME_UPPER" else "SAME_UPPER")
+    if site.op == "Pad":
+        stored, old = site.array(1), site.attr("mode", "constant")
+        if stored is not None:
+            half = stored.size // 2
+            yield "its pads on the other side", _put(1, np.concatenate([stored[half:], stored[:half]]))
+        for mode in ("constant", "reflect", "edge", "wrap"):
+            if mode != old:
+                yield f"pads by {mode} for {old}", _set(mode=mode)
+    if site.op in ("Conv", "MaxPool", "AveragePool") and half and pads[:half] == pads[half:] and any(pads):
+        whole = [p + q for p, q in zip(pads[:half], pads[half:], strict=True)]
+        yield "all its pads in front", _set(pads=whole + [0] * half)
+        yield "all its pads behind", _set(pads=[0] * half + whole)
+    if site.op == "MaxPool" and any(pads):
+
+        def by_zero(site: Site) -> None:
+            outer = [0, 0, *pads[:half], 0, 0, *pads[half:]]
+            padded = site.before("Pad", [site.read(0), site.constant(np.asarray(outer, np.int64))])
+            site.node.replace_input_with(0, padded)
+            site.set(pads=[0] * len(pads))
+
+        yield "its pads count as 0", by_zero
+
+
+def numbers(site: Site) -> Edits:
+    """An attribute at its default, or at the value that others have."""
+    for name, values in (("alpha", (0.01, 1.0, 0.2, 1 / 6, 0.1)), ("beta", (0.5,)), ("gamma", (1.0,))):
+        if name in site.node.attributes:
+            old = float(site.attr(name, 0.0))
+            for number in values:
+                if not math.isclose(number, old, rel_tol=1e-3):
+                    yield f"{name} of {number:.3g} for {old:.3g}", _set(**{name: float(number)})
+    if site.op in ("LeakyRelu", "PRelu"):
+        yield f"Relu for {site.op}", _as("Relu")
+
+
+def order(site: Site) -> Edits:
+    """Operands that changed places."""
+    said = dict.fromkeys(("Sub", "Div"), "its operands swapped")
+    said |= {"Concat": "its operands in reverse", "Where": "its choices swapped"}
+
+    def turn(site: Site) -> None:
+        given = list(site.node.inputs)
+        turned = [given[0], given[2], given[1]] if site.op == "Where" else given[::-1]
+        for at, value in enumerate(turned):
+            site.node.replace_input_with(at, value)
+
+    if site.op in said:
+        yield said[site.op], turn
+
+
+def recurrent(site: Site) -> Edits:
+    """The other direction, or the other form of a GRU."""
+    old = site.attr("direction", "forward")
+    if old != "bidirectional":
+        yield f"{site.op} in the other direction", _set(direction="reverse" if old == "forward" else "forward")
+    if site.op == "GRU":
+        yield "linear_before_reset flipped", _set(linear_before_reset=1 - int(site.attr("linear_before_reset", 0)))
+
+
+def channels(site: Site) -> Edits:
+    """The scale of the channel beside it."""
+    places = {"BatchNormalization": (1, 2, 3, 4), "InstanceNormalization": (1, 2), "LayerNormalization": (1, 2)}
+    places |= {"QuantizeLinear": (1,), "DequantizeLinear": (1,), "Mul": (0, 1), "Conv": (2,), "PRelu": (1,)}
+    places |= {"QLinearConv": (4,), "ConvInteger": ()}
+    for at in places.get(site.op, ()):
+        array = site.array(at)
+        if array is None or array.size < 2:
+            continue
+        axis = int(np.argmax(array.shape))
+        for step in (1, -1):
+            yield f"operand {at} of the neighbour channel", _put(at, np.roll(array, step, axis))
+        first = np.broadcast_to(array.take([0], axis), array.shape)
+        yield f"operand {at} of the first channel for all", _put(at, first)
+
+
+def unscaled(site: Site) -> Edits:
+    """A number that is left out of a product."""
+    for at in (0, 1):
+        array = site.array(at)
+        if array is not None:
+            yield f"its {'factor' if site.op == 'Mul' else 'divisor'} missing", _pass(1 - at)
+
+
+def rounded(site: Site) -> Edits:
+    """Rounded the other way."""
+    others = {"Floor": ("Ceil", "Round"), "Ceil": ("Floor", "Round"), "Round": ("Floor", "Ceil")}
+    for other in others.get(site.op, ()):
+        yield f"{other} for {site.op}", _as(other)
