@@ -12,8 +12,11 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck import limits
-from graphcheck.blaming import explain, pieces
+from graphcheck.blaming import dumps, explain, pieces
 from graphcheck.blaming.arithmetic import Arithmetic, chosen
+from graphcheck.blaming.dumps import Dump
+from graphcheck.blaming.dumps.lazy import Entry, head
+from graphcheck.blaming.dumps.lazy import Tensors as DumpedTensors
 from graphcheck.blaming.judge import Judged, Walk
 from graphcheck.blaming.record import Blame, Guilt
 from graphcheck.blaming.steps import Cut, cut
@@ -110,26 +113,22 @@ def _nothing() -> dict[str, Any]:
     return rows | {"checked": 0, "precision": None, "accumulate": None, "guessed": [], "reduced": None}
 
 
-def _opened(tensors: str | Path | Tensors, inputs: Any) -> tuple[Tensors, list[str]]:
+def _opened(tensors: str | Path | Tensors, inputs: Any) -> tuple[DumpedTensors, list[str]]:
     """The dumped tensors by their names in the dump, and what is to be said of them."""
-    found = dict(tensors) if isinstance(tensors, Mapping) else _npz(Path(tensors))
-    return found | (_npz(Path(inputs)) if inputs is not None else {}), []
+    found = [Dump("arrays", tensors) if isinstance(tensors, Mapping) else dumps.read(Path(tensors))]
+    found += [dumps.read(Path(inputs))] if inputs is not None else []
+    entries = {name: Entry(*head(each.tensors, name), _loader(each.tensors, name)) for each in found for name in each.tensors}
+    return DumpedTensors(entries), [note for each in found for note in each.notes]
 
 
-def _npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise UsageError(f"{path}: there is no such file") from None
-    except Exception as error:
-        raise UsageError(f"{path}: is no .npz of tensors ({error})") from None
+def _loader(tensors: Tensors, name: str) -> Callable[[], np.ndarray]:
+    return lambda: np.asarray(tensors[name])
 
 
-def _paired(model: ir.Model, dumped: Tensors) -> tuple[Tensors, list[str]]:
+def _paired(model: ir.Model, dumped: DumpedTensors) -> tuple[Tensors, list[str]]:
     """The tensors by their names in the model, and the names of the others."""
     names = {str(v.name) for v in _values(model)}
-    found = {name: x for name, x in dumped.items() if name in names}
+    found = DumpedTensors({name: entry for name, entry in dumped.entries.items() if name in names})
     if not found:
         held, wanted = (", ".join(sorted(each)[:3]) or "nothing" for each in (dumped, names))
         raise UsageError(f"the dump holds no tensor of the model by its name: it holds {held}, the model {wanted}")

@@ -214,14 +214,22 @@ class Device(Float64):
 def reading(values: np.ndarray, store: Format) -> np.ndarray:
     """How far a tensor may be from what was dumped of it: rounded then, or flushed to 0."""
     size = np.abs(values)
-    size = np.where(np.isfinite(size), size, 0.0)
-    return np.asarray(np.where(size < store.normal, size, 2 * store.unit * size if store.unit > 2.0**-10 else store.unit * size))
+    error = size * (2 * store.unit if store.unit > 2.0**-10 else store.unit)
+    if not math.isfinite(float(np.add.reduce(error))):
+        error = np.where(np.isfinite(error), error, 0.0)
+    small = size < store.normal
+    return np.asarray(np.where(small, size, error)) if small.any() else np.asarray(error)
 
 
 def stored(values: np.ndarray, radius: np.ndarray, store: Format) -> np.ndarray:
     """The radius of a result once it is rounded to a format, whichever way, or flushed to 0."""
     size = np.abs(values) + radius
-    return np.asarray((radius + 2 * store.unit * size + np.minimum(size, store.normal)) * (1 + 2.0**-20))
+    bound = np.minimum(size, store.normal)
+    size *= 2 * store.unit
+    bound += size
+    bound += radius
+    bound *= 1 + 2.0**-20
+    return np.asarray(bound)
 
 
 def _norm(x: np.ndarray, axis: int) -> np.ndarray:

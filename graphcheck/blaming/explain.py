@@ -14,7 +14,8 @@ from graphcheck.blaming import pieces
 from graphcheck.blaming.arithmetic import Arithmetic
 from graphcheck.blaming.changes import Edit
 from graphcheck.blaming.editing import Site
-from graphcheck.blaming.judge import Judged, Walk, held
+from graphcheck.blaming.holding import held
+from graphcheck.blaming.judge import Judged, Walk
 from graphcheck.blaming.known import CHANGES, LAST, LOOKS, Look
 from graphcheck.blaming.looks import Seen
 from graphcheck.blaming.steps import Cut, cut
@@ -112,6 +113,6 @@ def _ratio(walk: Walk, row: Judged, real: Real, dumped: np.ndarray) -> float | N
     with np.errstate(all="ignore"):
         found = held(row.result, real, dumped.reshape(-1).astype(np.float64), store)
         known = np.isfinite(dumped.reshape(-1))
-        if isinstance(found, str) or int((found[3] & known).sum()) > row.unknown + dumped.size // 100:
+        if isinstance(found, str) or int((found[3] & known).sum()) > row.seen.unknown + dumped.size // 100:
             return None
         return float(np.where(found[1] > 0, found[1] / found[2], 0.0).max(initial=0.0))

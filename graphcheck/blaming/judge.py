@@ -7,13 +7,16 @@ judged as a whole. What was dumped, right or wrong, is what the steps behind it 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from graphcheck.blaming.arithmetic import Arithmetic, Format
+from graphcheck.blaming.arithmetic import Arithmetic
 from graphcheck.blaming.device import Device, Marked, reading, stored
+from graphcheck.blaming.dumps.lazy import head
+from graphcheck.blaming.holding import Told, apart, held, quickly, told
 from graphcheck.blaming.steps import Skipped
 from graphcheck.errors import Undecided
 from graphcheck.kernel.values.bounds import limits
@@ -21,39 +24,30 @@ from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 from graphcheck.precision.program import Key, Program, Result, Step
 
-_SPREAD = 0.5  # a bound of so much of the largest magnitude, everywhere, judges nothing
-_ENDS = 0.99  # of the largest number, where a device saturates in place of an infinity
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Judged:
-    """A dumped tensor: its largest deviation beyond the bound and the bound there, or both where their ratio is largest;
-    ``scale`` is the largest exact magnitude.
+    """A dumped tensor, and what is told of it.
 
-    ``steps`` are those of its region, in order, ``reads`` the dumped tensors that the region begins at; ``elements`` are those
-    beyond the bound, of ``size`` of which ``unknown`` have none.
+    ``steps`` are those of its region, in order, ``reads`` the dumped tensors that the region begins at, ``likely`` whether it is
+    within what is likely; ``got`` is what was dumped where it is told of.
     """
 
     step: Step
     result: Result
     steps: tuple[Step, ...]
     reads: tuple[str, ...]
-    deviation: float
-    bound: float
-    where: int
+    seen: Told
     likely: bool
-    elements: int
-    unknown: int
-    scale: float
     got: float
     expected: float
 
     @property
     def ratio(self) -> float:
         """Above 1: convicted."""
-        if not self.deviation:
+        if not self.seen.deviation:
             return 0.0
-        return self.deviation / self.bound if self.bound else np.inf
+        return self.seen.deviation / self.seen.bound if self.seen.bound else np.inf
 
     def to_json(self) -> dict[str, Any]:
         """An entry of ``convicted`` or ``suspect``."""
@@ -62,15 +56,15 @@ class Judged:
             "node": self.step.node,
             "op_type": self.step.op_type,
             "output": self.result.name,
-            "deviation": self.deviation,
-            "bound": self.bound,
+            "deviation": self.seen.deviation,
+            "bound": self.seen.bound,
             "ratio": self.ratio,
-            "where": [int(i) for i in np.unravel_index(self.where, shape)] if shape else [],
+            "where": [int(i) for i in np.unravel_index(self.seen.where, shape)] if shape else [],
             "got": self.got,
             "expected": self.expected,
-            "elements": self.elements,
+            "elements": self.seen.beyond,
             "of": int(np.prod(shape)),
-            "scale": self.scale,
+            "scale": self.seen.scale,
             "region": [step.node for step in self.steps],
             "reads": list(self.reads),
         }
@@ -103,7 +97,9 @@ class Walk:
         self.skipped: list[Skipped] = []
         self.curve: list[Drift] = []
         self.makers = {result.key: (step, result) for step in program.steps for result in step.results}
+        self.heads = {name: head(tensors, name) for name in tensors}
         self._shapes = {result.name: result.shape for _, result in self.makers.values()}
+        self._order = {step: place for place, step in enumerate(program.steps)}
         self._known: dict[Key, Real] = {}
         self._whole: dict[Key, np.ndarray] = {}  # of the float64 run from the model's inputs
         self._last = {key: place for place, step in enumerate(program.steps) for key in step.reads}
@@ -127,7 +123,7 @@ class Walk:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a dumped tensor as the model has it."""
-        return self._shapes.get(name, self.tensors[name].shape)
+        return self._shapes.get(name) or self.heads[name][0]
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
@@ -156,9 +152,9 @@ class Walk:
             self._skip(step, result, judged)
         else:
             self.rows.append(judged)
-        scale = float(np.abs(dumped[np.isfinite(dumped)]).max(initial=0.0)) if isinstance(judged, str) else judged.scale
-        drift = None if whole is None or not scale else _largest(dumped - whole) / scale
-        near = None if isinstance(judged, str) or not scale else (judged.deviation / scale, judged.bound / scale)
+        scale = float(np.abs(dumped[np.isfinite(dumped)]).max(initial=0.0)) if isinstance(judged, str) else judged.seen.scale
+        drift = None if whole is None or not scale else apart(dumped, whole) / scale
+        near = None if isinstance(judged, str) or not scale else (judged.seen.deviation / scale, judged.seen.bound / scale)
         self.curve.append(Drift(result.name, step.node, drift, *(near or (None, None))))
 
     def _made(self, step: Step, known: Mapping[Key, Real], *, worst: bool) -> dict[Key, Real]:
@@ -192,18 +188,17 @@ class Walk:
 
     def _dump(self, name: str) -> np.ndarray | None:
         """A dumped tensor, flat, in float64."""
-        found = self.tensors.get(name)
-        return None if found is None else np.asarray(found).reshape(-1).astype(np.float64)
+        return np.asarray(self.tensors[name]).reshape(-1).astype(np.float64) if name in self.heads else None
 
     def _fitting(self, step: Step, result: Result) -> np.ndarray | None:
         """What was dumped of a result, where its shape is that of the model."""
-        found = self.tensors.get(result.name)
-        if found is None:
+        if result.name not in self.heads:
             return None
-        if tuple(d for d in found.shape if d != 1) != tuple(d for d in result.shape if d != 1):
-            self._skip(step, result, f"it was dumped as {list(found.shape)}, and the model gives {list(result.shape)}")
+        held, _ = self.heads[result.name]
+        if tuple(d for d in held if d != 1) != tuple(d for d in result.shape if d != 1):
+            self._skip(step, result, f"it was dumped as {list(held)}, and the model gives {list(result.shape)}")
             return None
-        return self._dump(result.name)
+        return np.asarray(self.tensors[result.name]).reshape(-1)
 
     def _real(self, key: Key) -> Real | None:
         """What is known of a tensor that is read: as it was dumped, or computed from what was."""
@@ -214,16 +209,14 @@ class Walk:
             self._known[key] = Real(value, np.broadcast_to(np.zeros(1), value.shape))
             return self._known[key]
         if key in self.makers:
-            _, result = self.makers[key]
-            found = self.tensors.get(result.name)
-            if found is None or found.size != int(np.prod(result.shape)):
+            if not self._is_dumped(key):
                 return None
-            dtype = result.dtype
+            dtype = self.makers[key][1].dtype
+        elif str(key[1]) not in self.heads:
+            return None
         else:
-            found = self.tensors.get(str(key[1]))
-            if found is None:
-                return None
-            dtype = self.program.inputs.get(key, found.dtype)
+            dtype = self.program.inputs.get(key, self.heads[str(key[1])][1])
+        found = self.tensors[self._name(key)]
         value = np.asarray(found).reshape(-1).astype(np.float64)
         rounds = dtype.kind != "b" and limits(dtype) is None
         store = self.arithmetic.of(dtype, found.dtype)
@@ -255,23 +248,21 @@ class Walk:
 
     def _judged(self, step: Step, result: Result, real: Real, dumped: np.ndarray) -> Judged | str:
         """The tensor by what is likely; by the bound where it is beyond that."""
-        store = self.arithmetic.of(result.dtype, self.tensors[result.name].dtype)
-        found = held(result, real, dumped, store)
+        store = self.arithmetic.of(result.dtype, self.heads[result.name][1])
         steps, reads = self.region(step)
-        likely = isinstance(found, tuple) and not found[0].any()
-        if not likely:
-            found = held(result, self.worst(steps, step, result), dumped, store)
-        if isinstance(found, str):
-            return found
-        beyond, deviation, bound, unknown = found
-        with np.errstate(all="ignore"):
-            ratio = np.where(deviation > 0, deviation / bound, 0.0)
-        size = np.where(beyond, deviation, -1.0) if beyond.any() else np.where(unknown, -1.0, ratio)
-        at = int(np.argmax(np.where(np.isnan(size), np.inf, size)))
-        return Judged(
-            step, result, steps, reads, float(deviation[at]), float(bound[at]), at, likely, int(beyond.sum()),
-            int(unknown.sum()), _largest(real.value), float(dumped[at]), float(real.value[at]),
-        )  # fmt: skip
+        seen = quickly(result, real, dumped, store)
+        likely = seen is not None
+        if seen is None:
+            dumped = dumped.astype(np.float64)
+            found = held(result, real, dumped, store)
+            likely = isinstance(found, tuple) and not found[0].any()
+            if not likely:
+                found = held(result, self.worst(steps, step, result), dumped, store)
+            if isinstance(found, str):
+                return found
+            seen = told(found, real.value)
+        got, expected = float(dumped[seen.where]), float(real.value[seen.where])
+        return Judged(step, result, steps, reads, seen, likely, got, expected)
 
     def region(self, step: Step) -> tuple[tuple[Step, ...], tuple[str, ...]]:
         """The steps between dumped tensors and the results of one, it included, in order, and the tensors that they begin at."""
@@ -287,13 +278,11 @@ class Walk:
                     stack += inner.reads
             elif key not in self.program.constants:
                 reads[self._name(key)] = None
-        order = {each: place for place, each in enumerate(self.program.steps)} if len(found) > 1 else {step: 0}
-        return tuple(sorted(found, key=order.__getitem__)), tuple(reads)
+        return tuple(sorted(found, key=self._order.__getitem__)), tuple(reads)
 
     def _is_dumped(self, key: Key) -> bool:
         result = self.makers[key][1]
-        found = self.tensors.get(result.name)
-        return found is not None and found.size == int(np.prod(result.shape))
+        return result.name in self.heads and math.prod(self.heads[result.name][0]) == math.prod(result.shape)
 
     def exact(self, name: str, like: Result) -> Real | None:
         """A tensor by the bound, from what was dumped before it; None if it is not computed, or has another size."""
@@ -322,37 +311,3 @@ class Walk:
                 return made[result.key]
             known |= {r.key: self._settled(r, made[r.key]) for r in step.results}
         raise AssertionError("a region ends with its last step")
-
-
-Held = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
-
-def held(result: Result, real: Real, dumped: np.ndarray, store: Format) -> Held | str:
-    """Which elements are beyond the bound, their deviations and bounds, and which have none; or why none is judged."""
-    value, radius, kind = real.value, np.broadcast_to(real.error, real.raw.shape), result.kind
-    if kind is not None and not kind.is_float:
-        value = np.clip(value, kind.low, kind.high)
-        bound = radius + 0.5 * (1 + 2.0**-20)
-    elif result.dtype.kind in "biu" or limits(result.dtype) is not None:
-        bound = radius
-    else:
-        bound = stored(value, radius, store)
-    unknown = ~np.isfinite(bound) | np.isnan(value) | np.isposinf(value)
-    if unknown.all():
-        return "nothing bounds its rounding" if not np.isnan(value).all() else "its exact value is not a number, or not known"
-    deviation = np.abs(dumped - value)
-    masked = np.isneginf(value) & (dumped <= -_ENDS * store.high)
-    over = (np.abs(value) + bound >= store.over) & (np.abs(dumped) >= _ENDS * store.high) & (np.sign(dumped) == np.sign(value))
-    fine = unknown | masked | over
-    deviation = np.where(fine, 0.0, np.where(np.isnan(deviation), np.inf, deviation))
-    scale = _largest(value)
-    judged = ~fine
-    loose = judged.any() and scale and bool((bound[judged] >= _SPREAD * scale).all()) and result.dtype.kind not in "biu"
-    if loose and not (deviation > bound).any():
-        return "rounding alone may make it anything: its bound is as large as its values"
-    return deviation > bound, deviation, np.where(fine, np.inf, bound), unknown
-
-
-def _largest(values: np.ndarray) -> float:
-    size = np.abs(values)
-    return float(size.max(initial=0.0, where=np.isfinite(size)))

@@ -7,12 +7,14 @@ that they may steer the operators behind them.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck.blaming.dumps.lazy import head
 from graphcheck.errors import Exhausted, Undecided
 from graphcheck.files import model as model_
 from graphcheck.kernel.interpreter import Env
@@ -117,42 +119,42 @@ class _Dumped(Cutting):
         if not name:
             return None
         self.skipped.append(Skipped(model_.node_name(source), source.op_type, name, reason))
-        dumped = self.tensors.get(name)
-        if dumped is None:
+        if name not in self.tensors:
             self.lost[value] = reason if " is neither " in reason else f"{name!r} is neither dumped nor computed: {reason}"
             return None
-        dtype = np.dtype(value.dtype.numpy()) if value.dtype is not None else dumped.dtype
-        if dumped.size and (is_free(dtype) or kinds.of(dtype) is not None):
-            return self.free(name, dumped.shape, dtype, "dumped")
+        shape, dtype = head(self.tensors, name)
+        dtype = np.dtype(value.dtype.numpy()) if value.dtype is not None else dtype
+        if math.prod(shape) and (is_free(dtype) or kinds.of(dtype) is not None):
+            return self.free(name, shape, dtype, "dumped")
         self.taken.add(name)
-        return np.asarray(dumped).astype(dtype)
+        return np.asarray(self.tensors[name]).astype(dtype)
 
     def _or_dump(self, source: ir.Node, value: ir.Value, made: Value) -> Value:
         """A result, or what was dumped of it where that has to be known: whole numbers that depend on inputs, and constants,
         which are judged if they are of one step."""
-        dumped = self.tensors.get(str(value.name))
+        name = str(value.name)
+        shape, dtype = head(self.tensors, name) if name in self.tensors else (None, None)
         if isinstance(made, Tensor):
             whole = not is_free(made.dtype) and kinds.of(made.dtype) is None
-            if whole and dumped is not None and dumped.shape == made.shape and dumped.dtype.kind in "biuf":
-                self.taken.add(str(value.name))
-                return np.asarray(dumped).astype(made.dtype)
+            if whole and shape == made.shape and dtype is not None and dtype.kind in "biuf":
+                self.taken.add(name)
+                return np.asarray(self.tensors[name]).astype(made.dtype)
             return made
         if not isinstance(made, np.ndarray) or not is_free(made.dtype):
             return made
         rounds = source.op_type not in _PLAIN and source.op_type not in movement.OPS
         unseen = any(v in self._folded for v in source.inputs if v is not None)
-        if dumped is None or dumped.shape != made.shape or made.size <= _FEW:
+        if shape != made.shape or made.size <= _FEW:
             if rounds or unseen or source.op_type in _PLAIN:
                 self._folded.add(value)
             return made
-        name, terms = str(value.name), self.m.terms
         if rounds or unseen:
             return self.free(name, made.shape, made.dtype, "dumped")
         key = ("result", len(self.made), 0)
         result = Result(self.m.lift(made).cls, key, name, made.shape, made.dtype)
         self.types[key] = made.dtype
         self.made.append(Step(model_.node_name(source), source.op_type, (), (result,), keeps=False))
-        return Tensor(terms.leaf(key, made.size), made.shape, made.dtype)
+        return Tensor(self.m.terms.leaf(key, made.size), made.shape, made.dtype)
 
     def _is_read(self, verb: Verb | None, x: Tensor) -> bool:
         """Results that are what was read are steps too: a dump may hold either, and movement goes wrong as well."""
