@@ -28,32 +28,23 @@ class Laid:
 
 def readings(held: Shape, shape: Shape) -> Iterator[Laid]:
     """The ways in which an array of shape ``held`` may be a tensor of ``shape``, the plainest first: as it is, channels last for
-    channels first or the other way round, without axes of size 1, flat."""
+    channels first or the other way round, each but for axes of size 1, flat."""
     if math.prod(held) != math.prod(shape):
         return
     rank = len(shape)
-    last = (shape[0], *shape[2:], shape[1]) if rank > 2 else ()
-    first = (shape[0], shape[-1], *shape[1:-1]) if rank > 2 else ()
-    to_first, to_last = (0, rank - 1, *range(1, rank - 1)), (0, *range(2, rank), 1)
-    plain, others = held == shape or _narrow(held) == _narrow(shape), []
-    if rank > 2 and (1 not in (shape[1], math.prod(shape[2:]))):
-        others.append((Laid("channels last", shape, last, to_first), last))
-    if rank > 2 and (1 not in (shape[-1], math.prod(shape[1:-1]))):
-        others.append((Laid("channels first", shape, first, to_last), first))
-    if plain:
-        yield Laid("", shape, shape)
-    fitting = [reading for reading, laid in others if held == laid or _narrow(held) == _narrow(laid)]
-    yield from fitting
-    if not plain and not fitting:
+    ways = [Laid("", shape, shape)]
+    if rank > 2 and 1 not in (shape[1], math.prod(shape[2:])):
+        ways.append(Laid("channels last", shape, (shape[0], *shape[2:], shape[1]), (0, rank - 1, *range(1, rank - 1))))
+    if rank > 2 and 1 not in (shape[-1], math.prod(shape[1:-1])):
+        ways.append(Laid("channels first", shape, (shape[0], shape[-1], *shape[1:-1]), (0, *range(2, rank), 1)))
+    exact = [way for way in ways if way.held == held]
+    narrow = [way for way in ways if way.held != held and _narrow(way.held) == _narrow(held)]
+    yield from (*exact, *narrow)
+    if not exact and not narrow:
         yield Laid("another shape", shape, shape)
         if len(_narrow(held)) < 2:  # flat: of any layout
-            yield from (reading for reading, _ in others)
+            yield from ways[1:]
 
 
 def _narrow(shape: Shape) -> Shape:
     return tuple(size for size in shape if size != 1)
-
-
-def every_reading(shape: Shape) -> list[Laid]:
-    """Every reading of an array that has as many elements, whatever its shape."""
-    return list({w.layout: w for held in (shape, (math.prod(shape),)) for w in readings(held, shape)}.values())

@@ -48,6 +48,11 @@ def picked(x: Array, way: Laid) -> np.ndarray:
     return np.asarray(seen[_places(way.shape)] if way.shape else seen.reshape(1), np.float64)
 
 
+def looked(x: Array) -> np.ndarray:
+    """The looked-at elements of a tensor of the model."""
+    return picked(x, Laid("", x.shape, x.shape))
+
+
 def _is_number(x: Array) -> bool:
     """Whether an array holds numbers, and not bits of an unknown type."""
     return x.dtype.kind in "fiub" or (x.dtype.kind == "V" and hasattr(ml_dtypes, x.dtype.name))

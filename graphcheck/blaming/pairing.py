@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import re
 from collections import Counter
@@ -14,15 +13,12 @@ import numpy as np
 
 from graphcheck.blaming import likeness
 from graphcheck.blaming.dumps.lazy import Array, Entry, Tensors, head
-from graphcheck.blaming.layouts import Laid, Shape, every_reading, readings
-from graphcheck.errors import Undecided
-from graphcheck.precision import program as program_
-from graphcheck.precision.program import Program
+from graphcheck.blaming.layouts import Laid, Shape, readings
+from graphcheck.blaming.steps import Cut, cut
+from graphcheck.files.model import declared_shape, required_inputs
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-_RESHAPING = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,32 +52,26 @@ def pair(
 ) -> Pairing:
     """The pairs of a model's tensors with those of a dump. What is of another shape than the model's is read as it may lie; with
     ``values``, what bears no name of the model is found by what it holds, at the cost of two float64 evaluations."""
-    feeds = inputs(model, tensors)
-    program, why = _program(model, {name: x for name, (x, _) in feeds.items()})
-    every = {str(v.name) for node in model.graph for v in node.outputs if v.name} | {
-        *map(str, model.graph.initializers)
-    }
+    made = {str(v.name) for node in model.graph for v in node.outputs if v.name}
+    every = made | {*map(str, model.graph.initializers), *(str(v.name) for v in model.graph.inputs)}
     named = _by_name(sorted(every), tensors)
-    pairs = {name: Pair(at, _how(name, at)) for name, at in named.items()} | {
-        name: each for name, (_, each) in feeds.items()
-    }
-    notes = [why] if why else []
-    if program is not None:
-        arrays = {name: np.asarray(x) for name, (x, _) in feeds.items()}
-        pairs = _laid(program, tensors, arrays, pairs, notes, tick)
-        lost = [
-            n
-            for n in tensors
-            if n not in {p.name for p in pairs.values()} and math.prod(head(tensors, n)[0]) >= likeness.FEWEST
-        ]
-        if values and lost:
-            known = {name: (p.name, p.laid) for name, p in pairs.items() if p.laid is not None}
-            search = likeness.Search(program, tensors, arrays, known, lost, tick)
-            pairs |= {name: Pair(at, "value", way) for name, (at, way) in search.run().items() if name not in known}
-            notes += search.notes
-            pairs |= _copies(
-                model, tensors, pairs, [name for name in lost if name not in {p.name for p in pairs.values()}]
-            )
+    given = _inputs(model, tensors, named)
+    feeds = {name: x for name, (x, _) in given.items()}
+    pairs = {name: Pair(at, _how(name, at)) for name, at in named.items()}
+    pairs |= {name: each for name, (_, each) in given.items()}
+    notes: list[str] = []
+    steps = cut(model, feeds)
+    missing = _missing(model, feeds)
+    pairs = _laid(steps, tensors, feeds if missing is None else None, pairs, notes, tick)
+    taken = {each.name for each in pairs.values()}
+    lost = [n for n in tensors if n not in taken and math.prod(head(tensors, n)[0]) >= likeness.FEWEST]
+    if values and lost and missing is not None:
+        notes.append(f"input {missing!r} is not in the dump, so that tensors are paired by their names alone")
+    elif values and lost:
+        known = {name: (p.name, p.laid) for name, p in pairs.items() if p.laid is not None}
+        search = likeness.Search(steps.program, tensors, feeds, known, lost, tick)
+        pairs |= {name: Pair(at, "value", way) for name, (at, way) in search.run().items() if name not in known}
+        notes += search.notes
     taken = {each.name for each in pairs.values()}
     counts = Counter(p.laid.layout for p in pairs.values() if p.laid is not None and p.laid.layout)
     notes += [f"{count} tensors of the dump are read as {layout}" for layout, count in sorted(counts.items())]
@@ -90,127 +80,75 @@ def pair(
     return Pairing(pairs, tuple(name for name in tensors if name not in taken), tuple(notes))
 
 
-def _copies(
-    model: ir.Model, tensors: Mapping[str, Array], pairs: Mapping[str, Pair], lost: Collection[str]
-) -> dict[str, Pair]:
-    """Reshapes of what is paired: what is left of the dump with the same numbers in the same order."""
-    found: dict[str, Pair] = {}
-    bits: dict[str, bytes] = {}
-
-    def octets(name: str) -> bytes:
-        if name not in bits:
-            bits[name] = hashlib.sha256(np.ascontiguousarray(tensors[name]).tobytes()).digest()
-        return bits[name]
-
-    for node in model.graph:
-        if node.op_type not in _RESHAPING or node.domain or not node.inputs or node.inputs[0] is None:
-            continue
-        source, name = (
-            pairs.get(str(node.inputs[0].name)) or found.get(str(node.inputs[0].name)),
-            str(node.outputs[0].name),
-        )
-        if source is None or name in pairs or (source.laid is not None and source.laid.layout):
-            continue
-        shape = _reshaped(node, source.laid.shape if source.laid is not None else head(tensors, source.name)[0])
-        for other in lost:
-            free = other not in {each.name for each in found.values()}
-            if free and head(tensors, other)[0] == shape and octets(other) == octets(source.name):
-                found[name] = Pair(other, "value")
-                break
-    return found
-
-
-def _reshaped(node: ir.Node, shape: Shape) -> Shape | None:
-    """The shape behind a node that only reshapes, where constants say it."""
-    more = [v.const_value.numpy().tolist() for v in node.inputs[1:] if v is not None and v.const_value is not None]
-    if node.op_type == "Identity":
-        return shape
-    if node.op_type == "Flatten":
-        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-        return (math.prod(shape[:axis]), math.prod(shape[axis:]))
-    if node.op_type == "Reshape" and more:
-        sizes = [shape[place] if size == 0 and place < len(shape) else size for place, size in enumerate(more[0])]
-        rest = math.prod(size for size in sizes if size > 0)
-        return tuple(math.prod(shape) // max(1, rest) if size == -1 else size for size in sizes)
-    declared = node.outputs[0].shape
-    sizes = list(declared) if declared is not None else [None]
-    return (
-        tuple(size for size in sizes if isinstance(size, int)) if all(isinstance(size, int) for size in sizes) else None
-    )
-
-
-def _program(model: ir.Model, feeds: Mapping[str, Array]) -> tuple[Program | None, str]:
-    """The model's steps at the dumped inputs, or why there are none."""
-    from graphcheck.files.model import required_inputs
-
-    if missing := [str(v.name) for v in required_inputs(model) if str(v.name) not in feeds]:
-        return None, f"input {missing[0]!r} is not in the dump, so that tensors are paired by their names alone"
-    try:
-        return program_.of(model, feeds), ""
-    except Undecided as error:
-        return None, f"tensors are paired by their names alone, since the model cannot be evaluated: {error}"
+def _missing(model: ir.Model, feeds: Mapping[str, Array]) -> str | None:
+    """An input that the dump does not hold."""
+    return next((name for v in required_inputs(model) if (name := str(v.name)) not in feeds), None)
 
 
 def _laid(
-    program: Program,
+    steps: Cut,
     tensors: Mapping[str, Array],
-    feeds: Mapping[str, Array],
+    feeds: Mapping[str, Array] | None,
     pairs: Mapping[str, Pair],
     notes: list[str],
     tick: Callable[[], None],
 ) -> dict[str, Pair]:
     """The pairs with how each is read; without those whose sizes say that the device has something else there."""
-    shapes = {result.name: result.shape for step in program.steps for result in step.results}
+    shapes = {str(value.name): x.shape for value, x in steps.constants.items()}
+    shapes |= {result.name: result.shape for step in steps.program.steps for result in step.results}
     made = dict(pairs)
+    ways: dict[str, list[Laid]] = {}
     for name, each in pairs.items():
-        if name not in shapes:
+        if name not in shapes or each.laid is not None:
             continue
         held = head(tensors, each.name)[0]
-        way = next(readings(held, shapes[name]), None)
-        if way is None:
+        ways[name] = list(readings(held, shapes[name]))
+        if not ways[name]:
             notes.append(f"{each.name!r} has the shape {list(held)} in the dump and {list(shapes[name])} in the model")
             del made[name]
         else:
-            made[name] = dataclasses.replace(each, laid=way)
-    told = [
-        p.laid for p in made.values() if p.laid is not None and len(p.laid.shape) > 3 and len(set(p.laid.shape[1:])) > 1
-    ]
-    if sum(bool(way.layout) for way in told) * 2 > len(told):
-        return _by_values(program, tensors, feeds, made, tick)
-    return made
+            made[name] = dataclasses.replace(each, laid=ways[name][0])
+    told = [found[0].layout for found in ways.values() if len(found) == 1 and len(found[0].shape) > 3]
+    most = Counter(told).most_common(1)[0][0] if told else ""
+    doubtful = {name for name, found in ways.items() if len(found) > 1}
+    if feeds is None or not doubtful or most not in ("channels last", "channels first"):
+        return made
+    return made | _by_values(steps, tensors, feeds, {name: (made[name], ways[name]) for name in doubtful}, most, tick)
 
 
 def _by_values(
-    program: Program,
+    steps: Cut,
     tensors: Mapping[str, Array],
     feeds: Mapping[str, Array],
-    pairs: dict[str, Pair],
+    pairs: Mapping[str, tuple[Pair, list[Laid]]],
+    most: str,
     tick: Callable[[], None],
 ) -> dict[str, Pair]:
-    """Of a dump that mostly has channels elsewhere: what shapes do not tell (as many channels as rows and columns), values do."""
-    seen = likeness.samples(program, feeds, tick)
-    made = dict(pairs)
-    for name, each in pairs.items():
-        if each.laid is None or each.laid.layout or name not in seen:
-            continue
-        held = head(tensors, each.name)[0]
-        ways = [way for way in every_reading(each.laid.shape) if way.held == held]
-        apart = [likeness.apart(likeness.picked(tensors[each.name], way), seen[name]) for way in ways]
-        best = int(np.argmin(apart)) if apart else 0
-        if len(ways) > 1 and all(apart[best] * likeness.MARGIN <= d for place, d in enumerate(apart) if place != best):
-            made[name] = dataclasses.replace(each, laid=ways[best])
+    """Of a dump that mostly has channels elsewhere, what shapes do not tell (as many channels as rows): values do, else the
+    layout of the most."""
+    seen = {str(value.name): likeness.looked(x) for value, x in steps.constants.items() if str(value.name) in pairs}
+    seen |= likeness.samples(steps.program, feeds, tick)
+    made = {}
+    for name, (each, ways) in pairs.items():
+        like = next((way for way in ways if way.layout == most), ways[0])
+        if name in seen:
+            apart = [likeness.apart(likeness.picked(tensors[each.name], way), seen[name]) for way in ways]
+            best = int(np.argmin(apart))
+            if all(apart[best] * likeness.MARGIN <= d for place, d in enumerate(apart) if place != best):
+                like = ways[best]
+        made[name] = dataclasses.replace(each, laid=like)
     return made
 
 
-def inputs(model: ir.Model, tensors: Mapping[str, Array]) -> dict[str, tuple[Array, Pair]]:
-    """The model's inputs that a dump holds, by name, by escaped name, or as the only tensor of a declared shape."""
-    from graphcheck.files.model import declared_shape, required_inputs
-
-    named = _by_name([str(v.name) for v in required_inputs(model)], tensors)
+def _inputs(model: ir.Model, tensors: Mapping[str, Array], named: Mapping[str, str]) -> dict[str, tuple[Array, Pair]]:
+    """The model's inputs that a dump holds, by name, or, where it bears no name of the model at all, as the only tensor of a
+    declared shape: what follows then shows whether that is it."""
+    strange = not set(named) - {str(v.name) for v in model.graph.inputs}
     found: dict[str, tuple[Array, Pair]] = {}
     for value in required_inputs(model):
         name, declared = str(value.name), declared_shape(value)
-        fit = [n for n in tensors if n not in named.values() and declared and _admits(declared, head(tensors, n)[0])]
+        free = [n for n in tensors if n not in named.values()] if strange and declared else []
+        fit = [n for n in free if _admits(declared or [], head(tensors, n)[0])]
         at = named.get(name) or (fit[0] if len(fit) == 1 else None)
         if at is None:
             continue

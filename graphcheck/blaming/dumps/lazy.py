@@ -51,13 +51,18 @@ class Entry:
 
 
 class Tensors(Mapping[str, Array]):
-    """Tensors by name; each is read anew whenever it is asked for, and nothing of it is kept here."""
+    """Tensors by name, each read when it is asked for; the last one alone is kept."""
 
     def __init__(self, entries: Mapping[str, Entry]) -> None:
         self.entries = dict(entries)
+        self._last: tuple[str, Array] | None = None
 
     def __getitem__(self, name: str) -> Array:
-        return self.entries[name].load()
+        entry = self.entries[name]
+        if self._last is None or self._last[0] != name:
+            self._last = None  # before the next one is read
+            self._last = (name, entry.load())
+        return self._last[1]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -67,6 +72,21 @@ class Tensors(Mapping[str, Array]):
 
     def __contains__(self, name: object) -> bool:  # without reading it
         return name in self.entries
+
+
+def joined(*parts: Mapping[str, Array]) -> Tensors:
+    """All of them, the last of a name; arrays are held as they are."""
+    entries: dict[str, Entry] = {}
+    for part in parts:
+        if isinstance(part, Tensors):
+            entries |= part.entries
+        else:
+            entries |= {name: _held(np.asarray(x)) for name, x in part.items()}
+    return Tensors(entries)
+
+
+def _held(x: Array) -> Entry:
+    return Entry(x.shape, x.dtype, lambda: x)
 
 
 def head(tensors: Mapping[str, Array], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
