@@ -228,6 +228,14 @@ def test_names_cannot_move_the_cursor(run: Run, tmp_path: Path) -> None:
         assert code == 0 and "\x1b" not in out and "\\x1b[2J" in out
 
 
+def test_analyze_hashes_the_file_only_where_it_is_asked_for(run: Run, moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr("graphcheck.files.model.file_digest", lambda path: asked.append(Path(path)) or "of the file")
+    assert run("analyze", moved)[0] == 0 and not asked
+    assert run("analyze", moved, "--json", "r.json")[0] == 0 and asked == [moved]
+    assert json.loads(Path("r.json").read_text())["model"]["sha256"] == "of the file"
+
+
 def test_analyze_tells_the_geometry(run: Run, moved: Path) -> None:
     code, out, _ = run("analyze", moved, "--json", "r.json")
     assert code == 0 and "1 patch embedding" in out and "kernel 2×2, strides 2×2" in out

@@ -202,8 +202,8 @@ def required_inputs(model: ir.Model) -> list[ir.Value]:
     return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
 
 
-def summary(model: ir.Model, sha256: str | None = None) -> dict[str, Any]:
-    """What a person wants to know first of a model, as plain data; ``sha256`` if the file's digest is known already."""
+def summary(model: ir.Model, sha256: str | None = None, *, digest: bool = True) -> dict[str, Any]:
+    """What a person wants to know first of a model, as plain data; ``sha256`` if the file's ``digest`` is known already."""
     path = path_of(model)
     nodes = list(all_nodes(model))
     ranks = [len(v.shape) for node in nodes for v in node.outputs if v.shape is not None]
@@ -211,7 +211,7 @@ def summary(model: ir.Model, sha256: str | None = None) -> dict[str, Any]:
     weights = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
     return {
         "path": path,
-        "sha256": sha256 or (file_digest(path) if path else None),
+        "sha256": sha256 or (file_digest(path) if path and digest else None),
         "bytes": os.path.getsize(path) if path else None,
         "ir_version": model.ir_version,
         "producer": " ".join(filter(None, (model.producer_name, model.producer_version))),

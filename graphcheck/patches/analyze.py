@@ -169,7 +169,7 @@ def _build(contraction: Contraction, readings: Sequence[Reading], ends: Sequence
         alpha=first.alpha,
         bias=first.bias if bias is None else bias.astype(weight.dtype),
         order=order,
-        quantized=stored_integers(first.traced.values[1], _channel_of(index, weight.size), trial),
+        quantized=stored_integers(first.traced.values[1], index, trial),
         shape=trial.shape(end),
         direct=first.direct,
         own_kernel=_sizes(contraction.first.kernel_shape) == _sizes(first.kernel_shape),
@@ -196,13 +196,6 @@ def _ending(value: ir.Value, readings: Sequence[Reading]) -> Ending | None:
     found = [end for reading in readings if (end := _end(value, reading)) is not None]
     same = len(found) == len(readings) and len({order for order, _ in found}) == 1
     return found[0] if same and _same_bias([bias for _, bias in found]) else None
-
-
-def _channel_of(index: np.ndarray, size: int) -> np.ndarray:
-    """The out_channel that each element of the weight belongs to, -1 where it is not used."""
-    channel = np.full(size + 1, -1)
-    channel[index.reshape(index.shape[0], -1)] = np.arange(index.shape[0])[:, None]
-    return channel[:size]
 
 
 def _beta(site: Site, node: Node, first: Reading) -> np.ndarray | None:

@@ -44,16 +44,16 @@ def _with(seen: Analyzed, more: tuple[Refusal, ...]) -> Analyzed:
     return dataclasses.replace(seen, analysis=analysis)
 
 
-def analyze_json(model: ir.Model, seen: Analyzed | None = None) -> dict[str, Any]:
+def analyze_json(model: ir.Model, seen: Analyzed | None = None, *, digest: bool = True) -> dict[str, Any]:
     """``graphcheck analyze`` as plain data (schema graphcheck/analyze/1), without the drawn graph.
 
-    ``seen`` is what :func:`prepared` gave for the model, if it has been asked.
+    ``seen`` is what :func:`prepared` gave for the model, if it has been asked; without ``digest`` its file is not hashed.
     """
     seen = seen or prepared(model)
-    analysis = seen.analysis
+    analysis, run = seen.analysis, seen.runs[0]
     return {
         "schema": SCHEMA,
-        "model": {**model_.summary(model), "sizes": sizes(seen.model, seen.runs[0].tracer.sizings, seen.runs[0].values)},
+        "model": model_.summary(model, digest=digest) | {"sizes": sizes(seen.model, run.tracer.sizings, run.values)},
         "patch_embeddings": [site.to_json() for site in analysis.sites],
         "refusals": [refusal.to_json() for refusal in analysis.refusals],
     }

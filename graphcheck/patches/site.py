@@ -206,11 +206,9 @@ class Site:
         count = min(len(self.weight_index), _SHOWN_FILTERS, _SHOWN_NUMBERS // (channels * math.prod(self.kernel_shape)))
         if len(self.kernel_shape) != 2 or count < 1 or self.weight.dtype.kind not in "f":
             return None
-        padded = np.append(self.weight.reshape(-1).astype(np.float64) * self.alpha, 0.0)  # its last element is at -1
-        filters = [
-            [[[float(f"{v:.3g}") for v in row] for row in plane] for plane in kernel]
-            for kernel in padded[self.weight_index[:count, :channels]].tolist()
-        ]
+        index = self.weight_index[:count, :channels]
+        shown = np.where(index < 0, 0.0, self.weight.reshape(-1)[index].astype(np.float64) * self.alpha)
+        filters = [[[[float(f"{v:.3g}") for v in row] for row in plane] for plane in kernel] for kernel in shown.tolist()]
         columns = re.search(r"->.*\(([^()]*)\)[^()]*$", self.pattern or "")
         order = columns.group(1).split() if columns else []
         return {

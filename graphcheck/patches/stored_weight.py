@@ -14,10 +14,10 @@ from graphcheck.patches.site import Quantized
 from graphcheck.patches.trace import Trial
 
 
-def stored_integers(weight: ir.Value, channel: np.ndarray, trial: Trial) -> Quantized | None:
+def stored_integers(weight: ir.Value, used: np.ndarray, trial: Trial) -> Quantized | None:
     """The stored integers of ``weight`` in its own order; None where it is not quantized, or not per tensor or channel.
 
-    ``channel`` is int [weight size], the out_channel of each element (-1 where it is not used).
+    ``used`` is int [out_channels, ...], the flat elements of the weight that each out_channel reads (-1: none).
     """
     dequantized = _behind(weight, trial)
     if dequantized is None:
@@ -34,11 +34,19 @@ def stored_integers(weight: ir.Value, channel: np.ndarray, trial: Trial) -> Quan
         return flat, scale.reshape(()), None if zero is None else zero.reshape(-1)[:1].reshape(())
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
     along = np.unravel_index(index, stored.shape)[axis % stored.ndim]
+    channel = _channel_of(used, flat.size)
     by_channel = np.full(int(channel.max()) + 1, -1)
     by_channel[channel[channel >= 0]] = along[channel >= 0]
     if not bool((by_channel[channel[channel >= 0]] == along[channel >= 0]).all()) or bool((by_channel < 0).any()):
         return None
     return flat, scale.reshape(-1)[by_channel], None if zero is None else zero.reshape(-1)[by_channel]
+
+
+def _channel_of(used: np.ndarray, size: int) -> np.ndarray:
+    """The out_channel that each element of the weight belongs to, -1 where it is not used."""
+    channel = np.full(size + 1, -1)
+    channel[used.reshape(used.shape[0], -1)] = np.arange(used.shape[0])[:, None]
+    return channel[:size]
 
 
 def _behind(weight: ir.Value, trial: Trial) -> tuple[ir.Node, np.ndarray] | None:
