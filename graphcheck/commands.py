@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 import sys
@@ -19,7 +20,7 @@ from graphcheck.formats.blame import show_blame
 from graphcheck.formats.console import Terminal
 from graphcheck.formats.json import plain, write_json
 from graphcheck.formats.terminal import show_comparison, show_rewrite
-from graphcheck.options import Blaming, Options, Required, Rewriting, Told
+from graphcheck.options import Blaming, Guarding, Options, Required, Rewriting, Told
 from graphcheck.runs import early
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparison, Verdict
 from graphcheck.words import safe
@@ -154,32 +155,40 @@ def _reported(result: Rewrite) -> list[dict[str, str]]:
 def guard(
     model: Model,
     command: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="-- COMMAND ... {in} {out}",
-            help="the optimizer; {in} and {out} stand for its files",
+            help="the optimizer; {in} and {out} stand for its files, {pass} for a pass of --passes-from",
             show_default=False,
         ),
-    ],
+    ] = None,
+    *,
+    guarding: Guarding,
     required: Required,
     told: Told,
     options: Options,
     rewriting: Rewriting,
 ) -> int:
-    """Run an optimizer on a model and compare what it made with what it was given; --out keeps it only if it passes."""
-    from graphcheck import guarding
+    """Run an optimizer on a model and compare what it made with what it was given; --out keeps it only if it passes.
 
+    With --passes, each of its passes is run alone and in the usual order, and the first that changes the function is
+    named.
+    """
     places.check_sources(model)
     places.check_targets(told.json, told.report, rewriting.out, sources=[model])
     places.check_folders(None if options.reduce is None else Path(options.reduce))
-    begin(options)
     numerics = options.numerics or ("full" if told.report else "quick")
     options = dataclasses.replace(options, numerics=numerics, witness=kept.writable())
-    terminal = Terminal(quiet=told.json == "-")
     level, out = Verdict(required.require or Verdict.WITHIN_ROUNDING), rewriting.out
-    result = guarding.guard(
+    terminal = Terminal(quiet=told.json == "-")
+    if guarding.passes or guarding.passes_from:
+        return _guarded_by_pass(terminal, model, command or [], guarding, told, options, level, out)
+    from graphcheck.guarding.command import guard as guard_command
+
+    begin(options)
+    result = guard_command(
         model,
-        command,
+        command or [],
         lambda before, after: _compared(terminal, before, after, options),
         out=out,
         accept=lambda result: result.exit_code(level) == EXIT_OK,
@@ -219,6 +228,50 @@ def blame(
     show_blame(terminal, data)
     say(terminal, written)
     return result.exit_code()
+
+
+def _guarded_by_pass(
+    terminal: Terminal,
+    model: Path,
+    command: list[str],
+    guarding: Guarding,
+    told: Told,
+    options: Options,
+    level: Verdict,
+    out: Path | None,
+) -> int:
+    """``guard`` with each pass of an optimizer; the limits of the options hold for each pass and each comparison."""
+    from graphcheck.formats.passes import show_passes
+    from graphcheck.guarding.passes import guard_passes
+    from graphcheck.guarding.runners import runner_of
+    from graphcheck.verdicts import compare as comparing
+
+    running = runner_of(guarding.passes, guarding.passes_from, command, options.timeout)
+    with contextlib.closing(running) as runner, terminal.status("reading") as progress:
+
+        def check(before: Path, after: Path) -> Comparison:
+            return comparing.compared(before, after, dataclasses.replace(options, reduce=None, progress=progress))
+
+        def reduced(before: Path, after: Path) -> Comparison:
+            return comparing.compared(before, after, dataclasses.replace(options, progress=progress))
+
+        result = guard_passes(
+            model, runner, check, begin=lambda: begin(options), require=level, out=out, progress=progress,
+            reduced=None if options.reduce is None else reduced,
+        )  # fmt: skip
+    data = result.to_json(level) | {"command": _command()}
+    write_json(data, told.json)
+    first = data["first"]
+    drawn = write_result(first["comparison"], None, told.report) if first and told.report else ""
+    show_passes(terminal, data)
+    if first:
+        show_comparison(terminal, first["comparison"], top=options.top)
+        if options.reduce is None and first["comparison"].get("divergence"):
+            terminal.say("next: --reduce DIR writes the two small models around it, ready for a bug report", "dim")
+    say(terminal, drawn)
+    if out is not None:
+        terminal.say(f"wrote {safe(out)}" if data["output"] else f"{safe(out)} was not written")
+    return int(data["exit_code"])
 
 
 def begin(options: Options | Blaming) -> None:

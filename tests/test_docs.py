@@ -138,6 +138,7 @@ def test_the_keys_of_the_json_are_documented(given: Path, monkeypatch: pytest.Mo
         "compare": f"compare {pair} --atol 1",
         "analyze": "analyze export.onnx",
         "rewrite": "rewrite export.onnx --dry-run --explain",
+        "passes": "guard export.onnx --passes onnxruntime:EliminateIdentity --no-run",
         "sweep": "sweep pairs.json --no-run --jobs 1",
     }
     text = PAGES["reference/json.md"].text

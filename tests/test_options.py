@@ -20,6 +20,7 @@ from graphcheck.options import (
     AssertOptions,
     Blaming,
     Group,
+    Guarding,
     ModuleOptions,
     Options,
     Required,
@@ -30,7 +31,7 @@ from graphcheck.options import (
 )
 
 ROOT = Path(__file__).parent.parent
-GROUPS = (Required, ModuleOptions, AssertOptions, Told, Rewriting, Sweeping, Blaming)
+GROUPS = (Required, ModuleOptions, AssertOptions, Told, Rewriting, Guarding, Sweeping, Blaming)
 FIELDS = [(group, field) for group in GROUPS for field in dataclasses.fields(group)]
 
 

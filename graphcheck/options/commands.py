@@ -74,6 +74,20 @@ class Rewriting(Group):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Guarding(Group):
+    """How an optimizer is run: as a whole where none of these is given."""
+
+    passes: str | None = option(
+        None, "--passes", of="guard", panel=WHAT, metavar="TOOL[:PASS,...]",
+        help="pass by pass: onnxoptimizer, onnxsim, onnxslim, onnxscript, onnxruntime or onnx-passes",
+    )
+    passes_from: str | None = option(
+        None, "--passes-from", of="guard", panel=WHAT, metavar="COMMAND",
+        help="pass by pass: COMMAND lists them, and the command behind -- takes {pass}",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweeping(Group):
     """What is done to each model of a sweep, how, and where it is kept."""
 

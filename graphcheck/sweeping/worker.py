@@ -46,7 +46,7 @@ def _compare(task: dict[str, Any]) -> Any:
 
 
 def _guard(task: dict[str, Any]) -> Any:
-    from graphcheck.guarding import guard
+    from graphcheck.guarding.command import guard
     from graphcheck.verdicts.compare import compare
 
     options = _options(task)

@@ -34,15 +34,11 @@ def guard(
             raise UsageError(
                 f"the command must name {placeholder}, as in: graphcheck guard MODEL -- onnxsim {{in}} {{out}}"
             )
-    files = places.files_of(model)
     with tempfile.TemporaryDirectory(prefix="graphcheck-") as folder:
         source, target = Path(folder, "in", model.name), Path(folder, "out", model.name)
-        for path, name in files:
-            copy = source.parent / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+        copy_files(model, source.parent)
         target.parent.mkdir()
-        _run([part.replace("{in}", str(source)).replace("{out}", str(target)) for part in command])
+        run([part.replace("{in}", str(source)).replace("{out}", str(target)) for part in command])
         if not target.is_file():
             raise GraphcheckError(f"{command[0]}: the command ended without an error, but wrote no {{out}}")
         try:
@@ -61,16 +57,32 @@ def guard(
     return dataclasses.replace(result, evidence=result.evidence | renamed)
 
 
-def _run(command: list[str]) -> None:
-    # The answer must stay readable, so what the command prints is shown only where it fails.
+def copy_files(model: Path, folder: Path) -> None:
+    """Copy a model with its external data into a folder, which is made."""
+    for path, name in places.files_of(model):
+        copy = folder / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
+def run(command: Sequence[str], timeout: float | None = None) -> str:
+    """What a command prints; GraphcheckError where it cannot be started, fails, or takes more than ``timeout`` seconds.
+
+    The answer must stay readable, so what the command prints is shown only where it fails.
+    """
     try:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False
-        )
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False,
+            timeout=timeout,
+        )  # fmt: skip
     except OSError as error:
         raise GraphcheckError(f"{command[0]}: the command cannot be started: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise GraphcheckError(f"{command[0]}: the command took more than {timeout:g} s") from None
+    said = done.stdout.decode(errors="replace")
     if done.returncode:
-        said = processes.last_words(done.stdout.decode(errors="replace").splitlines())
         how = "was ended by" if done.returncode < 0 else "failed with"
         how = f"{command[0]}: the command {how} {processes.ended(done.returncode)}"
-        raise GraphcheckError(f"{how}: {said}" if said else how)
+        last = processes.last_words(said.splitlines())
+        raise GraphcheckError(f"{how}: {last}" if last else how)
+    return said
