@@ -12,11 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck import limits
-from graphcheck.blaming import dumps, explain, pieces
+from graphcheck.blaming import dumps, explain, pairing, pieces
 from graphcheck.blaming.arithmetic import Arithmetic, chosen
-from graphcheck.blaming.dumps import Dump
-from graphcheck.blaming.dumps.lazy import Entry, head
-from graphcheck.blaming.dumps.lazy import Tensors as DumpedTensors
+from graphcheck.blaming.dumps.lazy import joined
 from graphcheck.blaming.judge import Judged, Walk
 from graphcheck.blaming.record import Blame, Guilt
 from graphcheck.blaming.steps import Cut, cut
@@ -41,13 +39,16 @@ def blamed(model: ModelLike, tensors: str | Path | Tensors, options: Blaming) ->
     say("reading")
     loaded = read(model)
     dumped, notes = _opened(tensors, options.inputs)
-    paired, unmatched = _paired(loaded, dumped)
+    told: dict[str, Any] = {"unmatched": [], "notes": notes}
     with limits.within(options.max_memory, options.timeout):
         try:
-            return _blamed(loaded, paired, options, {"unmatched": unmatched, "notes": notes}, begun, say)
+            say("pairing")
+            paired, found = _paired(loaded, dumped)
+            told = {"unmatched": list(found.unmatched), "notes": [*notes, *found.notes]}
+            return _blamed(loaded, paired, options, told, begun, say)
         except (Undecided, MemoryError) as error:
             reason = str(error) or "the memory limit was reached"
-            return Blame(Guilt.UNDECIDED, f"nothing was judged: {reason}", _nothing() | {"unmatched": unmatched, "notes": notes})
+            return Blame(Guilt.UNDECIDED, f"nothing was judged: {reason}", _nothing() | told)
 
 
 def _blamed(
@@ -113,26 +114,21 @@ def _nothing() -> dict[str, Any]:
     return rows | {"checked": 0, "precision": None, "accumulate": None, "guessed": [], "reduced": None}
 
 
-def _opened(tensors: str | Path | Tensors, inputs: Any) -> tuple[DumpedTensors, list[str]]:
+def _opened(tensors: str | Path | Tensors, inputs: Any) -> tuple[Tensors, list[str]]:
     """The dumped tensors by their names in the dump, and what is to be said of them."""
-    found = [Dump("arrays", tensors) if isinstance(tensors, Mapping) else dumps.read(Path(tensors))]
-    found += [dumps.read(Path(inputs))] if inputs is not None else []
-    entries = {name: Entry(*head(each.tensors, name), _loader(each.tensors, name)) for each in found for name in each.tensors}
-    return DumpedTensors(entries), [note for each in found for note in each.notes]
+    parts = [dumps.Dump("", tensors) if isinstance(tensors, Mapping) else dumps.read(Path(tensors))]
+    parts += [dumps.read(Path(inputs))] if inputs is not None else []
+    return joined(*(part.tensors for part in parts)), [note for part in parts for note in part.notes]
 
 
-def _loader(tensors: Tensors, name: str) -> Callable[[], np.ndarray]:
-    return lambda: np.asarray(tensors[name])
-
-
-def _paired(model: ir.Model, dumped: DumpedTensors) -> tuple[Tensors, list[str]]:
-    """The tensors by their names in the model, and the names of the others."""
-    names = {str(v.name) for v in _values(model)}
-    found = DumpedTensors({name: entry for name, entry in dumped.entries.items() if name in names})
-    if not found:
-        held, wanted = (", ".join(sorted(each)[:3]) or "nothing" for each in (dumped, names))
-        raise UsageError(f"the dump holds no tensor of the model by its name: it holds {held}, the model {wanted}")
-    return found, [name for name in dumped if name not in names]
+def _paired(model: ir.Model, dumped: Tensors) -> tuple[Tensors, pairing.Pairing]:
+    """The tensors by their names in the model and in its shapes, and how they were found."""
+    found = pairing.pair(model, dumped, tick=limits.current().check_time)
+    if not found.pairs:
+        names = sorted(str(v.name) for v in _values(model))[:3]
+        some = ", ".join(sorted(dumped)[:3]) or "nothing"
+        raise UsageError(f"the dump holds no tensor of the model: it holds {some}, the model {', '.join(names)}")
+    return found.named(dumped), found
 
 
 def _values(model: ir.Model) -> Iterable[ir.Value]:
