@@ -25,6 +25,7 @@ from graphcheck.kernel.values.gather import picked
 Key = tuple[Any, ...]
 _NOTHING = np.zeros(1)
 _WALK = 3.0  # deviations of a random walk
+_TINY = 2.0**-126  # the least normal number of float32
 _DEEP = 690.0  # exp of less is 0
 
 
@@ -228,6 +229,7 @@ def stored(values: np.ndarray, radius: np.ndarray, store: Format) -> np.ndarray:
     size *= 2 * store.unit
     bound += size
     bound += radius
+    bound += 16 * store.unit * store.normal + _TINY  # some of the least numbers, and what exp of very little is cut to
     bound *= 1 + 2.0**-20
     return np.asarray(bound)
 
