@@ -9,101 +9,101 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.blaming.editing import Site
+from graphcheck.blaming.editing import Spot
 
-Edit = Callable[[Site], None]
+Edit = Callable[[Spot], None]
 Edits = Iterator[tuple[str, Edit]]
 EPSILONS = (1e-5, 1e-6, 1e-12, 1e-3, 1e-7, 1e-8, 1e-4, 0.0)
 
 def _set(**attributes: Any) -> Edit:
-    return lambda site: site.set(**attributes)
+    return lambda spot: spot.set(**attributes)
 
 
 def _put(at: int, array: Any) -> Edit:
-    return lambda site: site.put(at, array)
+    return lambda spot: spot.put(at, array)
 
 
 def _pass(at: int) -> Edit:
-    return lambda site: site.skip(at)
+    return lambda spot: spot.skip(at)
 
 
 def _as(op: str, domain: str = "") -> Edit:
-    return lambda site: site.swap(op, list(site.node.inputs), domain)
+    return lambda spot: spot.swap(op, list(spot.node.inputs), domain)
 
 
-def gelu(site: Site) -> Edits:
+def gelu(spot: Spot) -> Edits:
     """The other form of a Gelu."""
-    if site.op == "Gelu" and site.node.domain == "":
-        other = "none" if site.attr("approximate", "none") == "tanh" else "tanh"
+    if spot.op == "Gelu" and spot.node.domain == "":
+        other = "none" if spot.attr("approximate", "none") == "tanh" else "tanh"
         yield ("Gelu by tanh" if other == "tanh" else "Gelu by erf"), _set(approximate=other)
-    elif site.op in ("Gelu", "FastGelu", "BiasGelu"):
-        other = "FastGelu" if site.op != "FastGelu" else "Gelu" if len(site.node.inputs) < 2 else "BiasGelu"
+    elif spot.op in ("Gelu", "FastGelu", "BiasGelu"):
+        other = "FastGelu" if spot.op != "FastGelu" else "Gelu" if len(spot.node.inputs) < 2 else "BiasGelu"
         said = "Gelu by tanh" if other == "FastGelu" else "Gelu by erf"
         yield said, _as(other, "com.microsoft")
-    if site.op in ("Gelu", "FastGelu") and len(site.node.inputs) == 1:
+    if spot.op in ("Gelu", "FastGelu") and len(spot.node.inputs) == 1:
         yield "Gelu by a sigmoid", _as("QuickGelu", "com.microsoft")
 
 
-def erf(site: Site) -> Edits:
+def erf(spot: Spot) -> Edits:
     """A Gelu by tanh, or by a sigmoid, seen at its Erf."""
-    def by_tanh(site: Site) -> None:
-        z = site.read(0)
-        cube = site.before("Mul", [site.before("Mul", [z, z]), site.scalar(2 * 0.044715)])
-        grown = site.before("Mul", [site.before("Add", [cube, site.scalar(1.0)]), z])
-        site.swap("Tanh", [site.before("Mul", [grown, site.scalar(2 / math.sqrt(math.pi))])])
+    def by_tanh(spot: Spot) -> None:
+        z = spot.read(0)
+        cube = spot.before("Mul", [spot.before("Mul", [z, z]), spot.scalar(2 * 0.044715)])
+        grown = spot.before("Mul", [spot.before("Add", [cube, spot.scalar(1.0)]), z])
+        spot.swap("Tanh", [spot.before("Mul", [grown, spot.scalar(2 / math.sqrt(math.pi))])])
 
-    def by_sigmoid(site: Site) -> None:
-        wide = site.before("Mul", [site.read(0), site.scalar(1.702 * math.sqrt(0.5))])  # 2 sigmoid(2 t) - 1 is tanh(t)
-        site.swap("Tanh", [wide])
+    def by_sigmoid(spot: Spot) -> None:
+        wide = spot.before("Mul", [spot.read(0), spot.scalar(1.702 * math.sqrt(0.5))])  # 2 sigmoid(2 t) - 1 is tanh(t)
+        spot.swap("Tanh", [wide])
 
     yield "Gelu by tanh", by_tanh
     yield "Gelu by a sigmoid", by_sigmoid
 
 
-def axis(site: Site) -> Edits:
+def axis(spot: Spot) -> Edits:
     """Along another axis."""
-    old, shape = site.attr("axis", -1), site.made.shape
+    old, shape = spot.attr("axis", -1), spot.made.shape
     for axis in range(len(shape) if shape is not None else 0):
         if shape is not None and axis != old % max(len(shape), 1):
-            yield f"{site.op} over axis {axis}", _set(axis=axis)
+            yield f"{spot.op} over axis {axis}", _set(axis=axis)
 
 
-def reduced(site: Site) -> Edits:
+def reduced(spot: Spot) -> Edits:
     """Reduced over other axes."""
-    axes, shape = site.array(1), None if (x := site.read(0)) is None else x.shape
-    stored = [int(a) for a in axes] if axes is not None else site.attr("axes", None)
+    axes, shape = spot.array(1), None if (x := spot.read(0)) is None else x.shape
+    stored = [int(a) for a in axes] if axes is not None else spot.attr("axes", None)
     if stored is None or shape is None:
         return
     for other in itertools.combinations(range(len(shape)), len(stored)):
         if sorted(a % len(shape) for a in stored) != list(other):
-            said = f"{site.op} over {'axis' if len(other) == 1 else 'axes'} {', '.join(map(str, other))}"
+            said = f"{spot.op} over {'axis' if len(other) == 1 else 'axes'} {', '.join(map(str, other))}"
             if axes is not None:
                 yield said, _put(1, np.asarray(other, np.int64))
             else:
                 yield said, _set(axes=list(other))
 
 
-def flag(name: str, said: str, unsaid: str) -> Callable[[Site], Edits]:
+def flag(name: str, said: str, unsaid: str) -> Callable[[Spot], Edits]:
     """A flag that is flipped."""
-    def edits(site: Site) -> Edits:
-        old = int(site.attr(name, 0))
+    def edits(spot: Spot) -> Edits:
+        old = int(spot.attr(name, 0))
         yield (unsaid if old else said), _set(**{name: 1 - old})
 
     return edits
 
 
-def epsilon(site: Site) -> Edits:
+def epsilon(spot: Spot) -> Edits:
     """Another epsilon."""
-    old = float(site.attr("epsilon", 1e-5))
+    old = float(spot.attr("epsilon", 1e-5))
     for epsilon in EPSILONS:
         if not math.isclose(epsilon, old, rel_tol=1e-3):
             yield f"an epsilon of {epsilon:g} for {old:g}", _set(epsilon=epsilon)
 
 
-def added_epsilon(site: Site) -> Edits:
+def added_epsilon(spot: Spot) -> Edits:
     """An epsilon that is added by hand."""
     for at in (0, 1):
-        old = site.array(at)
+        old = spot.array(at)
         if old is not None and old.size == 1 and 0 <= float(old.reshape(-1)[0]) <= 2e-3:
             number = float(old.reshape(-1)[0])
             for epsilon in EPSILONS:
@@ -111,71 +111,71 @@ def added_epsilon(site: Site) -> Edits:
                     yield f"an epsilon of {epsilon:g} for {number:g}", _put(at, np.full(old.shape, epsilon))
 
 
-def bias(site: Site) -> Edits:
+def bias(spot: Spot) -> Edits:
     """A bias that is left out."""
-    if site.op in ("Conv", "ConvTranspose", "Gemm", "LayerNormalization") and site.read(2) is not None:
-        yield "its bias missing", lambda site: site.node.resize_inputs(2)
-    if site.op == "Add":
+    if spot.op in ("Conv", "ConvTranspose", "Gemm", "LayerNormalization") and spot.read(2) is not None:
+        yield "its bias missing", lambda spot: spot.node.resize_inputs(2)
+    if spot.op == "Add":
         for at in (0, 1):
-            if site.array(at) is not None:
+            if spot.array(at) is not None:
                 yield "its bias missing", _pass(1 - at)
                 yield "its bias added twice", _again(at)
-    if site.op == "Add" and site.array(0) is None and site.array(1) is None:
+    if spot.op == "Add" and spot.array(0) is None and spot.array(1) is None:
         for at in (0, 1):
             yield "one operand missing", _pass(at)
 
 
 def _again(at: int) -> Edit:
-    def edit(site: Site) -> None:
-        bias = site.read(at)
+    def edit(spot: Spot) -> None:
+        bias = spot.read(at)
         assert bias is not None
-        site.then("Add", bias)
+        spot.then("Add", bias)
 
     return edit
 
 
-def skipped(site: Site) -> Edits:
+def skipped(spot: Spot) -> Edits:
     """An activation that is left out."""
-    yield f"its {site.op} missing", lambda site: site.skip()
+    yield f"its {spot.op} missing", lambda spot: spot.skip()
 
 
-def clipped(site: Site) -> Edits:
+def clipped(spot: Spot) -> Edits:
     """An activation too many, or another one."""
-    yield "a Relu too many", lambda site: site.then("Relu")
-    yield "a Clip to 0 and 6 too many", lambda site: site.then("Clip", site.scalar(0.0), site.scalar(6.0))
-    if site.op == "Relu":
-        yield "Clip to 0 and 6 for Relu", lambda site: site.swap("Clip", [site.read(0), site.scalar(0.0), site.scalar(6.0)])
-    if site.op == "Clip":
+    yield "a Relu too many", lambda spot: spot.then("Relu")
+    yield "a Clip to 0 and 6 too many", lambda spot: spot.then("Clip", spot.scalar(0.0), spot.scalar(6.0))
+    if spot.op == "Relu":
+        yield "Clip to 0 and 6 for Relu", lambda spot: spot.swap("Clip", [spot.read(0), spot.scalar(0.0), spot.scalar(6.0)])
+    if spot.op == "Clip":
         yield "Relu for Clip", _as("Relu")
 
 
-def resize(site: Site) -> Edits:
+def resize(spot: Spot) -> Edits:
     """Coordinates of another kind, or the other neighbour."""
     modes = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric")
     nearests = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
-    old, near = site.attr("coordinate_transformation_mode", "half_pixel"), site.attr("nearest_mode", nearests[0])
+    old, near = spot.attr("coordinate_transformation_mode", "half_pixel"), spot.attr("nearest_mode", nearests[0])
     for mode in modes:
         if mode != old:
             yield f"{mode} for {old}", _set(coordinate_transformation_mode=mode)
-    if site.attr("mode", "nearest") == "nearest":
+    if spot.attr("mode", "nearest") == "nearest":
         for other in nearests:
             if other != near:
                 yield f"nearest by {other} for {near}", _set(nearest_mode=other)
         for mode, other in itertools.product(modes, nearests):
             if mode != old and other != near:
                 yield f"{mode} for {old}, {other} for {near}", _set(coordinate_transformation_mode=mode, nearest_mode=other)
-    elif site.attr("mode", "nearest") == "cubic":
-        coefficient = float(site.attr("cubic_coeff_a", -0.75))
+    elif spot.attr("mode", "nearest") == "cubic":
+        coefficient = float(spot.attr("cubic_coeff_a", -0.75))
         yield "another cubic coefficient", _set(cubic_coeff_a=-0.5 if coefficient < -0.6 else -0.75)
     for mode in ("nearest", "linear", "cubic"):
-        if mode != site.attr("mode", "nearest"):
-            yield f"{mode} for {site.attr('mode', 'nearest')}", _set(mode=mode)
+        if mode != spot.attr("mode", "nearest"):
+            yield f"{mode} for {spot.attr('mode', 'nearest')}", _set(mode=mode)
 
 
-def shifted(site: Site) -> Edits:
+def shifted(spot: Spot) -> Edits:
     """Places that are off by one."""
-    if site.op.startswith("Gather") and (indices := site.array(1)) is not None:
-        axis, x = int(site.attr("axis", 0)), site.read(0)
+    if spot.op.startswith("Gather") and (indices := spot.array(1)) is not None:
+        axis, x = int(spot.attr("axis", 0)), spot.read(0)
         size = None if x is None or x.shape is None else x.shape[axis]
         count = size if isinstance(size, int) else None
         for step in (1, -1):
@@ -185,19 +185,19 @@ def shifted(site: Site) -> Edits:
             moved = np.where(indices < 0, indices + count, indices) + step
             yield f"its index off by {step:+d}", _put(1, np.clip(moved, 0, count - 1))
             yield f"its index off by {step:+d}, around", _put(1, moved % count)
-    if site.op == "Slice" and (starts := site.array(1)) is not None and (ends := site.array(2)) is not None:
+    if spot.op == "Slice" and (starts := spot.array(1)) is not None and (ends := spot.array(2)) is not None:
         for step in (1, -1):
 
-            def shift(site: Site, step: int = step, starts: np.ndarray = starts, ends: np.ndarray = ends) -> None:
-                site.put(1, starts + step)
-                site.put(2, np.where(np.abs(ends) < 2**30, ends + step, ends))
+            def shift(spot: Spot, step: int = step, starts: np.ndarray = starts, ends: np.ndarray = ends) -> None:
+                spot.put(1, starts + step)
+                spot.put(2, np.where(np.abs(ends) < 2**30, ends + step, ends))
 
             yield f"its begin off by {step:+d}", shift
 
 
-def moved(site: Site) -> Edits:
+def moved(spot: Spot) -> Edits:
     """Another permutation that gives the same shape."""
-    x, old = site.read(0), tuple(site.attr("perm", ()))
+    x, old = spot.read(0), tuple(spot.attr("perm", ()))
     if x is None or x.shape is None or len(x.shape) > 5:
         return
     sizes, rank = list(x.shape), len(x.shape)
@@ -212,28 +212,28 @@ def moved(site: Site) -> Edits:
             yield said, _set(perm=list(perm))
         elif perm == tuple(range(rank)) and all(isinstance(d, int) for d in want):
 
-            def as_it_is(site: Site, want: list[Any] = want) -> None:
-                site.swap("Reshape", [site.read(0), site.constant(np.asarray(want, np.int64))])
+            def as_it_is(spot: Spot, want: list[Any] = want) -> None:
+                spot.swap("Reshape", [spot.read(0), spot.constant(np.asarray(want, np.int64))])
 
             yield said, as_it_is
 
 
-def weight(site: Site) -> Edits:
+def weight(spot: Spot) -> Edits:
     """A weight that is transposed, turned, or of which the last rows are left out."""
-    if site.op == "Gemm":
-        yield "its weight transposed", _set(transB=1 - int(site.attr("transB", 0)))
+    if spot.op == "Gemm":
+        yield "its weight transposed", _set(transB=1 - int(spot.attr("transB", 0)))
         yield "alpha and beta left out", _set(alpha=1.0, beta=1.0)
-    w = site.array(1)
+    w = spot.array(1)
     if w is None:
         return
-    if site.op == "MatMul" and w.ndim >= 2 and w.shape[-1] == w.shape[-2]:
+    if spot.op == "MatMul" and w.ndim >= 2 and w.shape[-1] == w.shape[-2]:
         yield "its weight transposed", _put(1, w.swapaxes(-1, -2))
-    if site.op in ("Conv", "ConvTranspose") and w.ndim > 2:
+    if spot.op in ("Conv", "ConvTranspose") and w.ndim > 2:
         yield "its kernel turned", _put(1, np.flip(w, tuple(range(2, w.ndim))))
         if w.ndim == 4 and w.shape[2] == w.shape[3]:
             yield "its kernel transposed", _put(1, w.swapaxes(2, 3))
         yield "its channels in reverse", _put(1, w[:, ::-1])
-    axis = {"MatMul": w.ndim - 2, "Gemm": 1 if site.attr("transB", 0) else 0, "Conv": 1}.get(site.op)
+    axis = {"MatMul": w.ndim - 2, "Gemm": 1 if spot.attr("transB", 0) else 0, "Conv": 1}.get(spot.op)
     if axis is not None and axis >= 0 and w.ndim >= 2:
         count = w.shape[axis]
         for block in dict.fromkeys(b for size in (4, 8, 16, 32, 64, 128) for b in (count % size or size, 1) if 0 < b < count):
@@ -241,98 +241,98 @@ def weight(site: Site) -> Edits:
             yield f"the last {block} of {count} products missing", _put(1, np.where(kept, w, 0))
 
 
-def cut(site: Site) -> Edits:
+def cut(spot: Spot) -> Edits:
     """The last products of a MatMul of two computed operands left out."""
-    a, b = site.read(0), site.read(1)
-    if a is None or b is None or site.array(1) is not None or a.shape is None or not isinstance(a.shape[-1], int):
+    a, b = spot.read(0), spot.read(1)
+    if a is None or b is None or spot.array(1) is not None or a.shape is None or not isinstance(a.shape[-1], int):
         return
     count = int(a.shape[-1])
     for block in dict.fromkeys(b for size in (4, 8, 16, 32, 64) for b in (count % size or size, 1) if 0 < b < count):
 
-        def without(site: Site, block: int = block) -> None:
-            numbers = [site.constant(np.asarray([n], np.int64)) for n in (0, count - block, -1, -2)]
-            first = site.before("Slice", [site.read(0), numbers[0], numbers[1], numbers[2]])
-            second = site.before("Slice", [site.read(1), numbers[0], numbers[1], numbers[3]])
-            site.swap("MatMul", [first, second])
+        def without(spot: Spot, block: int = block) -> None:
+            numbers = [spot.constant(np.asarray([n], np.int64)) for n in (0, count - block, -1, -2)]
+            first = spot.before("Slice", [spot.read(0), numbers[0], numbers[1], numbers[2]])
+            second = spot.before("Slice", [spot.read(1), numbers[0], numbers[1], numbers[3]])
+            spot.swap("MatMul", [first, second])
 
         yield f"the last {block} of {count} products missing", without
 
 
-def padded(site: Site) -> Edits:
+def padded(spot: Spot) -> Edits:
     """Pads on the other side, or of another kind."""
-    pads = list(site.attr("pads", ()))
+    pads = list(spot.attr("pads", ()))
     half = len(pads) // 2
     if half and pads[:half] != pads[half:]:
         yield "its pads on the other side", _set(pads=pads[half:] + pads[:half])
-    auto = site.attr("auto_pad", "NOTSET")
+    auto = spot.attr("auto_pad", "NOTSET")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         yield "its pads on the other side", _set(auto_pad="SAME_LOWER" if auto == "SAME_UPPER" else "SAME_UPPER")
-    if site.op == "Pad":
-        stored, old = site.array(1), site.attr("mode", "constant")
+    if spot.op == "Pad":
+        stored, old = spot.array(1), spot.attr("mode", "constant")
         if stored is not None:
             half = stored.size // 2
             yield "its pads on the other side", _put(1, np.concatenate([stored[half:], stored[:half]]))
         for mode in ("constant", "reflect", "edge", "wrap"):
             if mode != old:
                 yield f"pads by {mode} for {old}", _set(mode=mode)
-    if site.op in ("Conv", "MaxPool", "AveragePool") and half and pads[:half] == pads[half:] and any(pads):
+    if spot.op in ("Conv", "MaxPool", "AveragePool") and half and pads[:half] == pads[half:] and any(pads):
         whole = [p + q for p, q in zip(pads[:half], pads[half:], strict=True)]
         yield "all its pads in front", _set(pads=whole + [0] * half)
         yield "all its pads behind", _set(pads=[0] * half + whole)
-    if site.op == "MaxPool" and any(pads):
+    if spot.op == "MaxPool" and any(pads):
 
-        def by_zero(site: Site) -> None:
+        def by_zero(spot: Spot) -> None:
             outer = [0, 0, *pads[:half], 0, 0, *pads[half:]]
-            padded = site.before("Pad", [site.read(0), site.constant(np.asarray(outer, np.int64))])
-            site.node.replace_input_with(0, padded)
-            site.set(pads=[0] * len(pads))
+            padded = spot.before("Pad", [spot.read(0), spot.constant(np.asarray(outer, np.int64))])
+            spot.node.replace_input_with(0, padded)
+            spot.set(pads=[0] * len(pads))
 
         yield "its pads count as 0", by_zero
 
 
-def numbers(site: Site) -> Edits:
+def numbers(spot: Spot) -> Edits:
     """An attribute at its default, or at the value that others have."""
     for name, values in (("alpha", (0.01, 1.0, 0.2, 1 / 6, 0.1)), ("beta", (0.5,)), ("gamma", (1.0,))):
-        if name in site.node.attributes:
-            old = float(site.attr(name, 0.0))
+        if name in spot.node.attributes:
+            old = float(spot.attr(name, 0.0))
             for number in values:
                 if not math.isclose(number, old, rel_tol=1e-3):
                     yield f"{name} of {number:.3g} for {old:.3g}", _set(**{name: float(number)})
-    if site.op in ("LeakyRelu", "PRelu"):
-        yield f"Relu for {site.op}", _as("Relu")
+    if spot.op in ("LeakyRelu", "PRelu"):
+        yield f"Relu for {spot.op}", _as("Relu")
 
 
-def order(site: Site) -> Edits:
+def order(spot: Spot) -> Edits:
     """Operands that changed places."""
     said = dict.fromkeys(("Sub", "Div"), "its operands swapped")
     said |= {"Concat": "its operands in reverse", "Where": "its choices swapped"}
 
-    def turn(site: Site) -> None:
-        given = list(site.node.inputs)
-        turned = [given[0], given[2], given[1]] if site.op == "Where" else given[::-1]
+    def turn(spot: Spot) -> None:
+        given = list(spot.node.inputs)
+        turned = [given[0], given[2], given[1]] if spot.op == "Where" else given[::-1]
         for at, value in enumerate(turned):
-            site.node.replace_input_with(at, value)
+            spot.node.replace_input_with(at, value)
 
-    if site.op in said:
-        yield said[site.op], turn
+    if spot.op in said:
+        yield said[spot.op], turn
 
 
-def recurrent(site: Site) -> Edits:
+def recurrent(spot: Spot) -> Edits:
     """The other direction, or the other form of a GRU."""
-    old = site.attr("direction", "forward")
+    old = spot.attr("direction", "forward")
     if old != "bidirectional":
-        yield f"{site.op} in the other direction", _set(direction="reverse" if old == "forward" else "forward")
-    if site.op == "GRU":
-        yield "linear_before_reset flipped", _set(linear_before_reset=1 - int(site.attr("linear_before_reset", 0)))
+        yield f"{spot.op} in the other direction", _set(direction="reverse" if old == "forward" else "forward")
+    if spot.op == "GRU":
+        yield "linear_before_reset flipped", _set(linear_before_reset=1 - int(spot.attr("linear_before_reset", 0)))
 
 
-def channels(site: Site) -> Edits:
+def channels(spot: Spot) -> Edits:
     """The scale of the channel beside it."""
     places = {"BatchNormalization": (1, 2, 3, 4), "InstanceNormalization": (1, 2), "LayerNormalization": (1, 2)}
     places |= {"QuantizeLinear": (1,), "DequantizeLinear": (1,), "Mul": (0, 1), "Conv": (2,), "PRelu": (1,)}
     places |= {"QLinearConv": (4,), "ConvInteger": ()}
-    for at in places.get(site.op, ()):
-        array = site.array(at)
+    for at in places.get(spot.op, ()):
+        array = spot.array(at)
         if array is None or array.size < 2:
             continue
         axis = int(np.argmax(array.shape))
@@ -342,16 +342,16 @@ def channels(site: Site) -> Edits:
         yield f"operand {at} of the first channel for all", _put(at, first)
 
 
-def unscaled(site: Site) -> Edits:
+def unscaled(spot: Spot) -> Edits:
     """A number that is left out of a product."""
     for at in (0, 1):
-        array = site.array(at)
+        array = spot.array(at)
         if array is not None:
-            yield f"its {'factor' if site.op == 'Mul' else 'divisor'} missing", _pass(1 - at)
+            yield f"its {'factor' if spot.op == 'Mul' else 'divisor'} missing", _pass(1 - at)
 
 
-def rounded(site: Site) -> Edits:
+def rounded(spot: Spot) -> Edits:
     """Rounded the other way."""
     others = {"Floor": ("Ceil", "Round"), "Ceil": ("Floor", "Round"), "Round": ("Floor", "Ceil")}
-    for other in others.get(site.op, ()):
-        yield f"{other} for {site.op}", _as(other)
+    for other in others.get(spot.op, ()):
+        yield f"{other} for {spot.op}", _as(other)

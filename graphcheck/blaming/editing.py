@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Site:
+class Spot:
     """A node of a piece, which is changed in place."""
 
     model: ir.Model

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from graphcheck.blaming import pieces
 from graphcheck.blaming.arithmetic import Arithmetic
 from graphcheck.blaming.changes import Edit
-from graphcheck.blaming.editing import Site
+from graphcheck.blaming.editing import Spot
 from graphcheck.blaming.holding import held
 from graphcheck.blaming.judge import Judged, Walk
 from graphcheck.blaming.known import CHANGES, LAST, LOOKS, Look
@@ -62,9 +62,9 @@ def _changes(
         return
     tried, most = 0, min(_MOST, _WORK / max(1.0, effort(walk.program) * len(row.steps) / len(walk.program.steps)))
     nodes = list(whole.graph)
-    sites = [(at, change) for change in CHANGES for at in reversed(range(len(nodes))) if nodes[at].op_type in change.ops]
-    for at, change in sites:
-        for said, edit in _edits(Site(whole, nodes[at]), change.edits):
+    spots = [(at, change) for change in CHANGES for at in reversed(range(len(nodes))) if nodes[at].op_type in change.ops]
+    for at, change in spots:
+        for said, edit in _edits(Spot(whole, nodes[at]), change.edits):
             if tried >= most:
                 return
             tried += 1
@@ -74,17 +74,17 @@ def _changes(
                 yield change.kind, f"{said}{node}", real
 
 
-def _edits(site: Site, edits: Any) -> Iterator[tuple[str, Edit]]:
+def _edits(spot: Spot, edits: Any) -> Iterator[tuple[str, Edit]]:
     """What a row of the table gives for a node; nothing of what does not fit it."""
     with contextlib.suppress(AttributeError, IndexError, KeyError, TypeError, ValueError):
-        yield from edits(site)
+        yield from edits(spot)
 
 
 def _changed(piece: ir.Model, at: int, edit: Edit, walk: Walk, row: Judged, arithmetic: Arithmetic) -> Real | None:
     """What a piece gives once a node is changed; None where that cannot be, or has another shape."""
     name = row.result.name
     try:
-        edit(Site(piece, list(piece.graph)[at]))
+        edit(Spot(piece, list(piece.graph)[at]))
         given = pieces.typed(piece.graph.inputs, walk.tensors)
         tensors = {key: np.asarray(walk.tensors[key]).reshape(x.shape) for key, x in given.items()}
         small = cut(piece, tensors | {name: np.asarray(walk.tensors[name])})

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from graphcheck.blaming import changes, looks
 from graphcheck.blaming.changes import Edits
-from graphcheck.blaming.editing import Site
+from graphcheck.blaming.editing import Spot
 from graphcheck.blaming.looks import Seen, Values
 
 _NORMS = "LayerNormalization InstanceNormalization GroupNormalization BatchNormalization RMSNormalization"
@@ -24,7 +24,7 @@ class Change:
 
     kind: str
     ops: frozenset[str]
-    edits: Callable[[Site], Edits]
+    edits: Callable[[Spot], Edits]
 
 
 @dataclasses.dataclass(frozen=True)
