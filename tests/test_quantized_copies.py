@@ -250,6 +250,21 @@ def test_steps_that_are_allowed_are_counted(kind: str) -> None:
     assert compared(plain, copy, "int8", "steps=3").verdict in ACCEPTED
 
 
+GELU = "e = Erf (d) o = Add (e, one) p = Mul (f, o) y = Mul (p, half)"
+
+
+@pytest.mark.parametrize("body", [f"d = Mul (f, inv) {GELU}", "y = com.microsoft.Gelu (f)"])
+def test_factors_that_stand_elsewhere_beside_the_step_of_a_quantizer(body: str) -> None:
+    numbers = {"root": np.sqrt(2), "inv": 1 / np.sqrt(2), "one": 1.0, "half": 0.5, "b": np.linspace(-1, 1, 4)}
+    numbers = {name: np.asarray(x, np.float32) for name, x in numbers.items()}
+    plain = small(f"f0 = MatMul (x, w) f = Add (f0, b) d = Div (f, root) {GELU}", w=W, **numbers)
+    whole = "q, sx, z = DynamicQuantizeLinear (x) i = MatMulInteger (q, v, z) f1 = Cast <to = 1> (i)"
+    for steps, accepted in ((Q, True), (one_step(Q), False)):
+        copy = small(f"{whole} t = Mul (sx, s) f0 = Mul (f1, t) f = Add (f0, b) {body}", v=steps, s=S, **numbers)
+        found = compared(plain, copy, "int8")
+        assert (found.verdict in ACCEPTED) == accepted, found.reason
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_an_axis_that_is_not_the_weights(axis: int) -> None:
     scales = (np.abs(W).max(axis=0) / 127).astype(np.float32)

@@ -46,6 +46,7 @@ def face_to_face(terms: Terms, prover: Prover, sketches: Sketches) -> list[Facin
     places: dict[Any, tuple[list[_Place], list[_Place]]] = {}
     near = any(fn.startswith("near:") for fn in terms.functions)
     for side, bit in (("a", 1), ("b", 2)):
+        factors = _factors(terms, prover.nodes[side]) if near else {}
         for cls in prover.nodes[side]:
             if prover.shared(cls) or terms.constant_like(cls):
                 continue
@@ -65,9 +66,25 @@ def face_to_face(terms: Terms, prover: Prover, sketches: Sketches) -> list[Facin
                 place = -1 if ew is not None and function(ew.fn).commutative else i
                 key: tuple[Any, ...] = (_without_views(term.verb), place, tuple(sorted(rest)), term.size)
                 key += () if ew is not None else (terms.size(constant),)
-                places.setdefault(key, ([], []))[bit - 1].append((cls, _as_kn(terms, term, constant), map_))
+                found = [(cls, _as_kn(terms, term, constant), map_)]
+                if near and isinstance(term.verb, Contract):
+                    scaled = [(by, terms.ew("mul", [(found[0][1], None), (c, None)], key[-1])) for by, c in factors.get(cls, ())]
+                    found += [(*each, None) for each in scaled]
+                places.setdefault(key, ([], []))[bit - 1].extend(found)
     met = (pair for ones, twos in places.values() for pair in _paired(sketches, ones, twos))
     return [facing for one, two in met if (facing := _met_at(terms, one, two))]
+
+
+def _factors(terms: Terms, nodes: Sequence[int]) -> dict[int, list[tuple[int, int]]]:
+    """For each class that is multiplied by a constant number, the product and the number, which may be a quantizer's step."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for cls in nodes:
+        match terms.terms[cls]:
+            case Term(Ew("mul", (None, None)), (one, two)):
+                for a, c in ((one, two), (two, one)):
+                    if terms.size(c) == 1 and terms.constant_like(c):
+                        found.setdefault(terms.find(a), []).append((cls, terms.find(c)))
+    return found
 
 
 _Place = tuple[int, int, Map | None]  # the class of an operator, its constant operand, and how that is seen
@@ -83,7 +100,8 @@ def _paired(sketches: Sketches, ones: list[_Place], twos: list[_Place]) -> list[
 
 def _met_at(terms: Terms, one: _Place, two: _Place) -> Facing | None:
     (user, other, seen), (cls, constant, map_) = one, two
-    places = terms.size(cls) if isinstance(terms.terms[cls].verb, Ew) else terms.size(constant)
+    own = isinstance(terms.terms[cls].verb, Ew) and constant in map(terms.find, terms.terms[cls].args)
+    places = terms.size(cls if own else constant)
     pairs = _unlike(terms, (other, seen), (constant, map_), places, {})
     whole = pairs == [((other, seen), (constant, map_), places)] and seen is map_
     verb = terms.terms[cls].verb
@@ -179,9 +197,10 @@ def _parts(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any
 
 
 def _mixed(terms: Terms, a: Operand, b: Operand, size: int) -> int:
-    """Whether a stored constant faces an expression, or one of another size: where operands may be swapped, like rather faces
-    like."""
-    return 2 * (_is_stored(terms, a[0]) != _is_stored(terms, b[0])) + (terms.size(a[0]) != terms.size(b[0]))
+    """Whether a stored constant, or one that stands for it, faces an expression, or one of another size: where operands may be
+    swapped, like rather faces like."""
+    one, two = (_is_stored(terms, c) or bool(near_in(terms, c)) for c, _ in (a, b))
+    return 2 * (one != two) + (terms.size(a[0]) != terms.size(b[0]))
 
 
 def _through(terms: Terms, cls: int, inner: Map | None, outer: Map | None) -> Operand:
