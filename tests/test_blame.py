@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -196,6 +197,26 @@ def test_places_that_depend_on_values_are_taken_from_the_dump() -> None:
     assert graphcheck.blame(parsed(text), dumped).verdict is Guilt.CLEAN
     result = graphcheck.blame(parsed(text), dumped | {"y": dumped["y"][:, ::-1]})
     assert convicted(result) == ["y"]
+
+
+@pytest.mark.parametrize(("op", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_a_recurrence_is_judged_step_by_step(op: str, gates: int, direction: str) -> None:
+    ways = 2 if direction == "bidirectional" else 1
+    text = f"""(float[12,2,5] x) => (float[12,{ways},2,6] y, float[{ways},2,6] h) {{
+        y, h = {op} <hidden_size = 6, direction = "{direction}"> (x, w, r)
+    }}"""
+    model = parsed(text, weights(0, w=(ways, 6 * gates, 5), r=(ways, 6 * gates, 6)))
+    x = np.random.default_rng(0).standard_normal((12, 2, 5)).astype(np.float32)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    y, h = session.run(None, {"x": x})
+    dumped = {"x": x, "y": y, "h": h}
+    result = graphcheck.blame(model, dumped)
+    assert result.verdict is Guilt.CLEAN and result.evidence["checked"] == 2
+    wrong = y.copy()
+    wrong[5, 0, 1, 2] += 1e-3
+    rows = graphcheck.blame(model, dumped | {"y": wrong}).evidence["convicted"]
+    assert [row["output"] for row in rows] == ["y"] and rows[0]["where"][0] in (4, 5, 6)
 
 
 def test_masks_and_overflow_are_no_fault() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck.blaming import recurrent
 from graphcheck.blaming.arithmetic import Arithmetic
 from graphcheck.blaming.device import Device, Marked, reading, stored
 from graphcheck.blaming.dumps.lazy import head
@@ -162,7 +163,11 @@ class Walk:
         fused = any(key in self.makers and not self._is_dumped(key) for key in step.reads)
         fused = fused or not any(self._is_dumped(r.key) for r in step.results)
         domain = Device(known, self.arithmetic, worst=worst, fused=fused)
-        found = evaluate(self.program.terms, domain, [r.cls for r in step.results])
+        roots, first = [r.cls for r in step.results], step.results[0]
+        if step.op_type in recurrent.OPS and self._is_dumped(first.key) and (dumped := self._real(first.key)) is not None:
+            found = recurrent.stepwise(self.program.terms, domain, roots, dumped)
+        else:
+            found = evaluate(self.program.terms, domain, roots)
         made = {r.key: found[self.program.terms.find(r.cls)] for r in step.results}
         return {key: self._ended(step, real) for key, real in made.items()}
 
