@@ -271,6 +271,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     told = json.loads((tmp_path / "r.json").read_text())
     assert told["schema"] == "graphcheck/blame/1" and told["verdict"] == "convicted" and told["checked"] == 11
     assert {"node", "op_type", "output", "deviation", "bound", "ratio", "where"} <= set(told["convicted"][0])
+    page = (Path(__file__).parent.parent / "docs" / "reference" / "json.md").read_text(encoding="utf-8")
+    section = page.partition("\n## blame\n")[2].partition("\n## ")[0]
+    assert [key for key in (*told, *told["convicted"][0]) if f"`{key}`" not in section and key not in section] == []
     (piece,) = told["reduced"]
     with np.load(Path(piece["folder"]) / "inputs.npz") as given, np.load(Path(piece["folder"]) / "dumped.npz") as got:
         small = onnx.load(Path(piece["folder"]) / "model.onnx")

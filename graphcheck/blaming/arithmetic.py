@@ -7,14 +7,14 @@ roundoffs. Numbers below the least normal one may be flushed to 0. What is read 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphcheck.kernel.values.bounds import held
 from graphcheck.precision import kinds
-from graphcheck.precision.program import is_free
+from graphcheck.precision.program import Result, is_free
 
 _FEW, _TENSORS = 4096, 64  # elements, and tensors, that a format is guessed from
 _MOST = 0.9  # of the tensors that a format has to hold
@@ -23,7 +23,7 @@ _MOST = 0.9  # of the tensors that a format has to hold
 @dataclasses.dataclass(frozen=True)
 class Format:
     """A floating format: its unit roundoff, its largest and least normal number, and the relative error of an operand of a
-    product, where operands are cut to fewer digits."""
+    product, where operands are cut to fewer digits than are stored."""
 
     name: str
     unit: float
@@ -45,8 +45,8 @@ FORMATS = {
         Format("float32", _SINGLE, _TOP, 2.0**-126),
         Format("tf32", _SINGLE, _TOP, 2.0**-126, 2.0**-10),
         Format("int8", _SINGLE, _TOP, 2.0**-126),
-        Format("float16", 2.0**-11, 65504.0, 2.0**-14, 2.0**-10),
-        Format("bfloat16", 2.0**-8, float(2.0**127 * (2 - 2.0**-7)), 2.0**-126, 2.0**-7),
+        Format("float16", 2.0**-11, 65504.0, 2.0**-14),
+        Format("bfloat16", 2.0**-8, float(2.0**127 * (2 - 2.0**-7)), 2.0**-126),
     )
 }
 
@@ -78,17 +78,19 @@ class Arithmetic:
         return Format(found[0].name, unit, min(each.high for each in found), normal, found[0].operand)
 
 
-def chosen(precision: str | None, accumulate: str | None, tensors: Mapping[str, np.ndarray], types: Iterable[Any]) -> Arithmetic:
-    """As it was asked for, or as the dumped ``tensors`` and the declared ``types`` of the model's results say."""
+def chosen(
+    precision: str | None, accumulate: str | None, tensors: Mapping[str, np.ndarray], results: Sequence[Result]
+) -> Arithmetic:
+    """As it was asked for, or as the dumped results of the model and their declared types say."""
     guessed = tuple(name for name, given in (("precision", precision), ("accumulate", accumulate)) if given is None)
-    store = FORMATS[precision or _guess(tensors, [np.dtype(t) for t in types])]
+    store = FORMATS[precision or _guess(tensors, results)]
     wide = FORMATS["float64"] if store.name == "float64" else FORMATS["float32"]
     return Arithmetic(store, FORMATS[accumulate] if accumulate else wide, guessed)
 
 
-def _guess(tensors: Mapping[str, np.ndarray], types: list[np.dtype[Any]]) -> str:
+def _guess(tensors: Mapping[str, np.ndarray], results: Sequence[Result]) -> str:
     """The narrowest format that holds nearly all of what is dumped; int8 where most of it is quantized."""
-    names = list(tensors)
+    names, types = [r.name for r in results if r.name in tensors], [r.dtype for r in results]
     seen = {name: _some(np.asarray(tensors[name])) for name in names[:: max(1, len(names) // _TENSORS)]}
     narrow = [x for x in seen.values() if x.dtype.itemsize == 1 and x.dtype.kind in "iu"]
     floats = [np.asarray(x, np.float64) for x in seen.values() if is_free(x.dtype)]

@@ -56,9 +56,9 @@ def _blamed(
 ) -> Blame:
     steps = cut(model, tensors)
     results = [result for step in steps.program.steps for result in step.results]
-    arithmetic = chosen(options.precision, options.accumulate, tensors, [r.dtype for r in results])
+    arithmetic = chosen(options.precision, options.accumulate, tensors, results)
     say("judging")
-    walk = Walk(steps.program, tensors, arithmetic, limits.current().check_time).run()
+    walk = Walk(steps, tensors, arithmetic, limits.current().check_time).run()
     guilty = [row for row in walk.rows if row.ratio > 1]
     say("explaining")
     convicted = [_told(model, steps, walk, row, arithmetic, explained=at < _EXPLAINED) for at, row in enumerate(guilty)]

@@ -145,8 +145,8 @@ def clipped(spot: Spot) -> Edits:
     yield "a Clip to 0 and 6 too many", lambda spot: spot.then("Clip", spot.scalar(0.0), spot.scalar(6.0))
     if spot.op == "Relu":
         yield "Clip to 0 and 6 for Relu", lambda spot: spot.swap("Clip", [spot.read(0), spot.scalar(0.0), spot.scalar(6.0)])
-    if spot.op == "Clip":
-        yield "Relu for Clip", _as("Relu")
+    if spot.op in ("Clip", "Gelu", "LeakyRelu", "PRelu", "Elu", "HardSwish", "Swish", "Mish"):
+        yield f"Relu for {spot.op}", lambda spot: spot.swap("Relu", [spot.read(0)])
 
 
 def resize(spot: Spot) -> Edits:
@@ -298,8 +298,6 @@ def numbers(spot: Spot) -> Edits:
             for number in values:
                 if not math.isclose(number, old, rel_tol=1e-3):
                     yield f"{name} of {number:.3g} for {old:.3g}", _set(**{name: float(number)})
-    if spot.op in ("LeakyRelu", "PRelu"):
-        yield f"Relu for {spot.op}", _as("Relu")
 
 
 def order(spot: Spot) -> Edits:

@@ -40,23 +40,26 @@ class Marked(Real):
 
 class Device(Float64):
     """Float64 with the roundings of a device at each verb; ``fused``: of a region whose inner results are not known, where
-    roundings to the stored format come at other places than the model's."""
+    roundings to the stored format come at other places than the model's; ``numbers``: of a node that reads a constant number of
+    the model, since any other is the operator's own, and is not stored."""
 
-    def __init__(self, known: Mapping[Key, Real], arithmetic: Arithmetic, *, worst: bool, fused: bool) -> None:
+    def __init__(self, known: Mapping[Key, Real], arithmetic: Arithmetic, *, worst: bool, fused: bool, numbers: bool) -> None:
         super().__init__({})
         self.known, self.worst = known, worst
         self.store, self.inside = arithmetic.store, arithmetic.inside
         self.unit_inside = self.inside.unit + 2.0**-52  # float64 rounds as well
         self.unit_added = max(self.unit_inside, self.store.unit) if fused else self.unit_inside
-        self.operand = self.store.operand + (4 * self.store.unit if fused else 0.0)
+        self.operand = self.store.operand + (self.store.unit if fused else 0.0)  # a folded weight is rounded again
         self.rereads = self.store.unit > 2.0**-24  # constants of a wider type are rounded to the stored format
+        self.numbers = numbers
 
     # -- what is there already ---------------------------------------------------------------------------------------
 
     def const(self, array: np.ndarray) -> Real:
         """A constant, which a narrower format rounds."""
         found = super().const(array)
-        if not self.rereads or array.dtype.kind != "f" or array.dtype.itemsize <= 2:
+        inner = array.size == 1 and not self.numbers
+        if not self.rereads or inner or array.dtype.kind != "f" or array.dtype.itemsize <= 2:
             return found
         return Real(found.raw, reading(found.value, self.store))
 
@@ -157,13 +160,14 @@ class Device(Float64):
                 error = error + ae.reshape(av.shape) @ (np.abs(bv) + right(be))
             error = np.where(parts >= self.inside.over, np.inf, error)
         else:
-            walk = _WALK * (math.sqrt(k) * self.unit_inside + 2 * self.operand)
+            apart = min(1.0, _WALK / math.sqrt(max(k, 1)))  # errors of the operands, some up and some down
+            walk = _WALK * math.sqrt(k) * self.unit_inside + 2 * apart * self.operand
             rows, columns = _norm(av, 2), _norm(bv, 1)
             error = (walk * rows) * columns
             if be.any():
-                error = error + rows * _norm(right(be), 1)
+                error = error + (apart * rows) * _norm(right(be), 1)
             if ae.any():
-                error = error + _norm(ae.reshape(av.shape), 2) * (columns + (_norm(right(be), 1) if be.any() else 0.0))
+                error = error + (apart * _norm(ae.reshape(av.shape), 2)) * columns
         return self._more(value, error.reshape(-1))
 
     @np.errstate(all="ignore")

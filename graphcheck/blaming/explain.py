@@ -88,7 +88,7 @@ def _changed(piece: ir.Model, at: int, edit: Edit, walk: Walk, row: Judged, arit
         given = pieces.typed(piece.graph.inputs, walk.tensors)
         tensors = {key: np.asarray(walk.tensors[key]).reshape(x.shape) for key, x in given.items()}
         small = cut(piece, tensors | {name: np.asarray(walk.tensors[name])})
-        return Walk(small.program, tensors | {name: np.asarray(walk.tensors[name])}, arithmetic).exact(name, row.result)
+        return Walk(small, tensors | {name: np.asarray(walk.tensors[name])}, arithmetic).exact(name, row.result)
     except Exhausted:
         raise
     except (Undecided, GraphcheckError, AttributeError, IndexError, KeyError, TypeError, ValueError, MemoryError):

@@ -18,12 +18,12 @@ from graphcheck.blaming.arithmetic import Arithmetic
 from graphcheck.blaming.device import Device, Marked, reading, stored
 from graphcheck.blaming.dumps.lazy import head
 from graphcheck.blaming.holding import Told, apart, held, quickly, told
-from graphcheck.blaming.steps import Skipped
+from graphcheck.blaming.steps import Cut, Skipped
 from graphcheck.errors import Undecided
 from graphcheck.kernel.values.bounds import limits
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
-from graphcheck.precision.program import Key, Program, Result, Step
+from graphcheck.precision.program import Key, Result, Step
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,12 +88,13 @@ class Walk:
 
     def __init__(
         self,
-        program: Program,
+        steps: Cut,
         tensors: Mapping[str, np.ndarray],
         arithmetic: Arithmetic,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
-        self.program, self.tensors, self.arithmetic, self.tick = program, tensors, arithmetic, tick
+        program = self.program = steps.program
+        self.scaled, self.tensors, self.arithmetic, self.tick = steps.scaled, tensors, arithmetic, tick
         self.rows: list[Judged] = []
         self.skipped: list[Skipped] = []
         self.curve: list[Drift] = []
@@ -162,7 +163,8 @@ class Walk:
         """What a step gives, by key, with the radius that is likely or at the worst."""
         fused = any(key in self.makers and not self._is_dumped(key) for key in step.reads)
         fused = fused or not any(self._is_dumped(r.key) for r in step.results)
-        domain = Device(known, self.arithmetic, worst=worst, fused=fused)
+        numbers = any(r.name in self.scaled for r in step.results)
+        domain = Device(known, self.arithmetic, worst=worst, fused=fused, numbers=numbers)
         roots, first = [r.cls for r in step.results], step.results[0]
         if step.op_type in recurrent.OPS and self._is_dumped(first.key) and (dumped := self._real(first.key)) is not None:
             found = recurrent.stepwise(self.program.terms, domain, roots, dumped)

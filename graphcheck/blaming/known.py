@@ -39,6 +39,8 @@ def _ops(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+_SUMS = "Conv Gemm MatMul Add BatchNormalization Mul Sub ConvTranspose "
+_ACTIVATIONS = "Relu Clip Gelu LeakyRelu PRelu Elu HardSwish Swish Mish"
 _COUNTED = changes.flag("count_include_pad", "its pads counted", "its pads not counted")
 CHANGES = (
     Change("gelu", _ops("Gelu FastGelu BiasGelu"), changes.gelu),
@@ -48,7 +50,7 @@ CHANGES = (
     Change("softmax axis", _ops("Softmax LogSoftmax Hardmax ArgMax ArgMin CumSum"), changes.axis),
     Change("missing activation", _ops("Relu Clip LeakyRelu Sigmoid Tanh Gelu Softmax HardSwish Elu PRelu"), changes.skipped),
     Change("missing bias", _ops("Conv ConvTranspose Gemm LayerNormalization Add"), changes.bias),
-    Change("extra activation", _ops("Conv Gemm MatMul Add Relu Clip BatchNormalization Mul Sub ConvTranspose"), changes.clipped),
+    Change("extra activation", _ops(_SUMS + _ACTIVATIONS), changes.clipped),
     Change("epsilon", _ops(_NORMS), changes.epsilon),
     Change("epsilon", _ops("Add"), changes.added_epsilon),
     Change("index", _ops("Gather GatherElements GatherND Slice"), changes.shifted),

@@ -52,6 +52,7 @@ class Cut:
     skipped: tuple[Skipped, ...]
     constants: Mapping[ir.Value, np.ndarray]
     computed: frozenset[str]  # tensors that depend on inputs
+    scaled: frozenset[str]  # results of nodes that read a constant number of the model
 
 
 def cut(model: ir.Model, tensors: Mapping[str, np.ndarray]) -> Cut:
@@ -68,7 +69,7 @@ def cut(model: ir.Model, tensors: Mapping[str, np.ndarray]) -> Cut:
     trace = cutting.run(given)
     arrays = {v: x for v, x in trace.values.items() if isinstance(x, np.ndarray) and v not in cutting.lost}
     computed = frozenset(str(v.name) for v, x in trace.values.items() if isinstance(x, Tensor)) | cutting.taken
-    return Cut(finished(cutting, trace), tuple(cutting.skipped), arrays, computed)
+    return Cut(finished(cutting, trace), tuple(cutting.skipped), arrays, computed, frozenset(cutting.scaled))
 
 
 def _input(cutting: Cutting, value: ir.Value, dumped: np.ndarray | None) -> Value:
@@ -92,6 +93,7 @@ class _Dumped(Cutting):
         self.tensors = tensors
         self.lost: dict[ir.Value, str] = {}
         self.skipped: list[Skipped] = []
+        self.scaled: set[str] = set()
         self.taken: set[str] = set()  # whole numbers that were dumped
         self._folded: set[ir.Value] = set()  # constants that were rounded where nobody saw it
 
@@ -155,6 +157,11 @@ class _Dumped(Cutting):
         self.types[key] = made.dtype
         self.made.append(Step(model_.node_name(source), source.op_type, (), (result,), keeps=False))
         return Tensor(self.m.terms.leaf(key, made.size), made.shape, made.dtype)
+
+    def _cut(self, source: ir.Node, names: Sequence[str], made: Sequence[Value], given: Sequence[Value] = ()) -> list[Value]:
+        if any(isinstance(x, np.ndarray) and x.size == 1 and is_free(x.dtype) for x in given):
+            self.scaled.update(names)
+        return super()._cut(source, names, made, given)
 
     def _is_read(self, verb: Verb | None, x: Tensor) -> bool:
         """Results that are what was read are steps too: a dump may hold either, and movement goes wrong as well."""
