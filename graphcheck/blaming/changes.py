@@ -15,19 +15,23 @@ Edit = Callable[[Spot], None]
 Edits = Iterator[tuple[str, Edit]]
 EPSILONS = (1e-5, 1e-6, 1e-12, 1e-3, 1e-7, 1e-8, 1e-4, 0.0)
 
-def _set(**attributes: Any) -> Edit:
+def given(**attributes: Any) -> Edit:
+    """Attributes at other values."""
     return lambda spot: spot.set(**attributes)
 
 
-def _put(at: int, array: Any) -> Edit:
+def put(at: int, array: Any) -> Edit:
+    """Another array for an operand."""
     return lambda spot: spot.put(at, array)
 
 
-def _pass(at: int) -> Edit:
+def passed(at: int) -> Edit:
+    """An operand as the result."""
     return lambda spot: spot.skip(at)
 
 
-def _as(op: str, domain: str = "") -> Edit:
+def instead(op: str, domain: str = "") -> Edit:
+    """Another operator."""
     return lambda spot: spot.swap(op, list(spot.node.inputs), domain)
 
 
@@ -35,13 +39,13 @@ def gelu(spot: Spot) -> Edits:
     """The other form of a Gelu."""
     if spot.op == "Gelu" and spot.node.domain == "":
         other = "none" if spot.attr("approximate", "none") == "tanh" else "tanh"
-        yield ("Gelu by tanh" if other == "tanh" else "Gelu by erf"), _set(approximate=other)
+        yield ("Gelu by tanh" if other == "tanh" else "Gelu by erf"), given(approximate=other)
     elif spot.op in ("Gelu", "FastGelu", "BiasGelu"):
         other = "FastGelu" if spot.op != "FastGelu" else "Gelu" if len(spot.node.inputs) < 2 else "BiasGelu"
         said = "Gelu by tanh" if other == "FastGelu" else "Gelu by erf"
-        yield said, _as(other, "com.microsoft")
+        yield said, instead(other, "com.microsoft")
     if spot.op in ("Gelu", "FastGelu") and len(spot.node.inputs) == 1:
-        yield "Gelu by a sigmoid", _as("QuickGelu", "com.microsoft")
+        yield "Gelu by a sigmoid", instead("QuickGelu", "com.microsoft")
 
 
 def erf(spot: Spot) -> Edits:
@@ -65,7 +69,7 @@ def axis(spot: Spot) -> Edits:
     old, shape = spot.attr("axis", -1), spot.made.shape
     for axis in range(len(shape) if shape is not None else 0):
         if shape is not None and axis != old % max(len(shape), 1):
-            yield f"{spot.op} over axis {axis}", _set(axis=axis)
+            yield f"{spot.op} over axis {axis}", given(axis=axis)
 
 
 def reduced(spot: Spot) -> Edits:
@@ -78,16 +82,16 @@ def reduced(spot: Spot) -> Edits:
         if sorted(a % len(shape) for a in stored) != list(other):
             said = f"{spot.op} over {'axis' if len(other) == 1 else 'axes'} {', '.join(map(str, other))}"
             if axes is not None:
-                yield said, _put(1, np.asarray(other, np.int64))
+                yield said, put(1, np.asarray(other, np.int64))
             else:
-                yield said, _set(axes=list(other))
+                yield said, given(axes=list(other))
 
 
 def flag(name: str, said: str, unsaid: str) -> Callable[[Spot], Edits]:
     """A flag that is flipped."""
     def edits(spot: Spot) -> Edits:
         old = int(spot.attr(name, 0))
-        yield (unsaid if old else said), _set(**{name: 1 - old})
+        yield (unsaid if old else said), given(**{name: 1 - old})
 
     return edits
 
@@ -97,7 +101,7 @@ def epsilon(spot: Spot) -> Edits:
     old = float(spot.attr("epsilon", 1e-5))
     for epsilon in EPSILONS:
         if not math.isclose(epsilon, old, rel_tol=1e-3):
-            yield f"an epsilon of {epsilon:g} for {old:g}", _set(epsilon=epsilon)
+            yield f"an epsilon of {epsilon:g} for {old:g}", given(epsilon=epsilon)
 
 
 def added_epsilon(spot: Spot) -> Edits:
@@ -108,7 +112,7 @@ def added_epsilon(spot: Spot) -> Edits:
             number = float(old.reshape(-1)[0])
             for epsilon in EPSILONS:
                 if not math.isclose(epsilon, number, rel_tol=1e-3):
-                    yield f"an epsilon of {epsilon:g} for {number:g}", _put(at, np.full(old.shape, epsilon))
+                    yield f"an epsilon of {epsilon:g} for {number:g}", put(at, np.full(old.shape, epsilon))
 
 
 def bias(spot: Spot) -> Edits:
@@ -118,11 +122,11 @@ def bias(spot: Spot) -> Edits:
     if spot.op == "Add":
         for at in (0, 1):
             if spot.array(at) is not None:
-                yield "its bias missing", _pass(1 - at)
+                yield "its bias missing", passed(1 - at)
                 yield "its bias added twice", _again(at)
     if spot.op == "Add" and spot.array(0) is None and spot.array(1) is None:
         for at in (0, 1):
-            yield "one operand missing", _pass(at)
+            yield "one operand missing", passed(at)
 
 
 def _again(at: int) -> Edit:
@@ -156,20 +160,20 @@ def resize(spot: Spot) -> Edits:
     old, near = spot.attr("coordinate_transformation_mode", "half_pixel"), spot.attr("nearest_mode", nearests[0])
     for mode in modes:
         if mode != old:
-            yield f"{mode} for {old}", _set(coordinate_transformation_mode=mode)
+            yield f"{mode} for {old}", given(coordinate_transformation_mode=mode)
     if spot.attr("mode", "nearest") == "nearest":
         for other in nearests:
             if other != near:
-                yield f"nearest by {other} for {near}", _set(nearest_mode=other)
+                yield f"nearest by {other} for {near}", given(nearest_mode=other)
         for mode, other in itertools.product(modes, nearests):
             if mode != old and other != near:
-                yield f"{mode} for {old}, {other} for {near}", _set(coordinate_transformation_mode=mode, nearest_mode=other)
+                yield f"{mode} for {old}, {other} for {near}", given(coordinate_transformation_mode=mode, nearest_mode=other)
     elif spot.attr("mode", "nearest") == "cubic":
         coefficient = float(spot.attr("cubic_coeff_a", -0.75))
-        yield "another cubic coefficient", _set(cubic_coeff_a=-0.5 if coefficient < -0.6 else -0.75)
+        yield "another cubic coefficient", given(cubic_coeff_a=-0.5 if coefficient < -0.6 else -0.75)
     for mode in ("nearest", "linear", "cubic"):
         if mode != spot.attr("mode", "nearest"):
-            yield f"{mode} for {spot.attr('mode', 'nearest')}", _set(mode=mode)
+            yield f"{mode} for {spot.attr('mode', 'nearest')}", given(mode=mode)
 
 
 def shifted(spot: Spot) -> Edits:
@@ -180,11 +184,11 @@ def shifted(spot: Spot) -> Edits:
         count = size if isinstance(size, int) else None
         for step in (1, -1):
             if count is None:
-                yield f"its index off by {step:+d}", _put(1, indices + step)
+                yield f"its index off by {step:+d}", put(1, indices + step)
                 continue
             moved = np.where(indices < 0, indices + count, indices) + step
-            yield f"its index off by {step:+d}", _put(1, np.clip(moved, 0, count - 1))
-            yield f"its index off by {step:+d}, around", _put(1, moved % count)
+            yield f"its index off by {step:+d}", put(1, np.clip(moved, 0, count - 1))
+            yield f"its index off by {step:+d}, around", put(1, moved % count)
     if spot.op == "Slice" and (starts := spot.array(1)) is not None and (ends := spot.array(2)) is not None:
         for step in (1, -1):
 
@@ -209,7 +213,7 @@ def moved(spot: Spot) -> Edits:
             continue
         said = "not transposed" if perm == tuple(range(rank)) else f"transposed by {list(perm)} for {list(old)}"
         if got == want:
-            yield said, _set(perm=list(perm))
+            yield said, given(perm=list(perm))
         elif perm == tuple(range(rank)) and all(isinstance(d, int) for d in want):
 
             def as_it_is(spot: Spot, want: list[Any] = want) -> None:
@@ -218,67 +222,27 @@ def moved(spot: Spot) -> Edits:
             yield said, as_it_is
 
 
-def weight(spot: Spot) -> Edits:
-    """A weight that is transposed, turned, or of which the last rows are left out."""
-    if spot.op == "Gemm":
-        yield "its weight transposed", _set(transB=1 - int(spot.attr("transB", 0)))
-        yield "alpha and beta left out", _set(alpha=1.0, beta=1.0)
-    w = spot.array(1)
-    if w is None:
-        return
-    if spot.op == "MatMul" and w.ndim >= 2 and w.shape[-1] == w.shape[-2]:
-        yield "its weight transposed", _put(1, w.swapaxes(-1, -2))
-    if spot.op in ("Conv", "ConvTranspose") and w.ndim > 2:
-        yield "its kernel turned", _put(1, np.flip(w, tuple(range(2, w.ndim))))
-        if w.ndim == 4 and w.shape[2] == w.shape[3]:
-            yield "its kernel transposed", _put(1, w.swapaxes(2, 3))
-        yield "its channels in reverse", _put(1, w[:, ::-1])
-    axis = {"MatMul": w.ndim - 2, "Gemm": 1 if spot.attr("transB", 0) else 0, "Conv": 1}.get(spot.op)
-    if axis is not None and axis >= 0 and w.ndim >= 2:
-        count = w.shape[axis]
-        for block in dict.fromkeys(b for size in (4, 8, 16, 32, 64, 128) for b in (count % size or size, 1) if 0 < b < count):
-            kept = np.arange(count).reshape([-1 if a == axis else 1 for a in range(w.ndim)]) < count - block
-            yield f"the last {block} of {count} products missing", _put(1, np.where(kept, w, 0))
-
-
-def cut(spot: Spot) -> Edits:
-    """The last products of a MatMul of two computed operands left out."""
-    a, b = spot.read(0), spot.read(1)
-    if a is None or b is None or spot.array(1) is not None or a.shape is None or not isinstance(a.shape[-1], int):
-        return
-    count = int(a.shape[-1])
-    for block in dict.fromkeys(b for size in (4, 8, 16, 32, 64) for b in (count % size or size, 1) if 0 < b < count):
-
-        def without(spot: Spot, block: int = block) -> None:
-            numbers = [spot.constant(np.asarray([n], np.int64)) for n in (0, count - block, -1, -2)]
-            first = spot.before("Slice", [spot.read(0), numbers[0], numbers[1], numbers[2]])
-            second = spot.before("Slice", [spot.read(1), numbers[0], numbers[1], numbers[3]])
-            spot.swap("MatMul", [first, second])
-
-        yield f"the last {block} of {count} products missing", without
-
-
 def padded(spot: Spot) -> Edits:
     """Pads on the other side, or of another kind."""
     pads = list(spot.attr("pads", ()))
     half = len(pads) // 2
     if half and pads[:half] != pads[half:]:
-        yield "its pads on the other side", _set(pads=pads[half:] + pads[:half])
+        yield "its pads on the other side", given(pads=pads[half:] + pads[:half])
     auto = spot.attr("auto_pad", "NOTSET")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
-        yield "its pads on the other side", _set(auto_pad="SAME_LOWER" if auto == "SAME_UPPER" else "SAME_UPPER")
+        yield "its pads on the other side", given(auto_pad="SAME_LOWER" if auto == "SAME_UPPER" else "SAME_UPPER")
     if spot.op == "Pad":
         stored, old = spot.array(1), spot.attr("mode", "constant")
         if stored is not None:
             half = stored.size // 2
-            yield "its pads on the other side", _put(1, np.concatenate([stored[half:], stored[:half]]))
+            yield "its pads on the other side", put(1, np.concatenate([stored[half:], stored[:half]]))
         for mode in ("constant", "reflect", "edge", "wrap"):
             if mode != old:
-                yield f"pads by {mode} for {old}", _set(mode=mode)
+                yield f"pads by {mode} for {old}", given(mode=mode)
     if spot.op in ("Conv", "MaxPool", "AveragePool") and half and pads[:half] == pads[half:] and any(pads):
         whole = [p + q for p, q in zip(pads[:half], pads[half:], strict=True)]
-        yield "all its pads in front", _set(pads=whole + [0] * half)
-        yield "all its pads behind", _set(pads=[0] * half + whole)
+        yield "all its pads in front", given(pads=whole + [0] * half)
+        yield "all its pads behind", given(pads=[0] * half + whole)
     if spot.op == "MaxPool" and any(pads):
 
         def by_zero(spot: Spot) -> None:
@@ -297,7 +261,7 @@ def numbers(spot: Spot) -> Edits:
             old = float(spot.attr(name, 0.0))
             for number in values:
                 if not math.isclose(number, old, rel_tol=1e-3):
-                    yield f"{name} of {number:.3g} for {old:.3g}", _set(**{name: float(number)})
+                    yield f"{name} of {number:.3g} for {old:.3g}", given(**{name: float(number)})
 
 
 def order(spot: Spot) -> Edits:
@@ -315,41 +279,21 @@ def order(spot: Spot) -> Edits:
         yield said[spot.op], turn
 
 
-def recurrent(spot: Spot) -> Edits:
-    """The other direction, or the other form of a GRU."""
-    old = spot.attr("direction", "forward")
-    if old != "bidirectional":
-        yield f"{spot.op} in the other direction", _set(direction="reverse" if old == "forward" else "forward")
-    if spot.op == "GRU":
-        yield "linear_before_reset flipped", _set(linear_before_reset=1 - int(spot.attr("linear_before_reset", 0)))
-
-
-def channels(spot: Spot) -> Edits:
-    """The scale of the channel beside it."""
-    places = {"BatchNormalization": (1, 2, 3, 4), "InstanceNormalization": (1, 2), "LayerNormalization": (1, 2)}
-    places |= {"QuantizeLinear": (1,), "DequantizeLinear": (1,), "Mul": (0, 1), "Conv": (2,), "PRelu": (1,)}
-    places |= {"QLinearConv": (4,), "ConvInteger": ()}
-    for at in places.get(spot.op, ()):
-        array = spot.array(at)
-        if array is None or array.size < 2:
-            continue
-        axis = int(np.argmax(array.shape))
-        for step in (1, -1):
-            yield f"operand {at} of the neighbour channel", _put(at, np.roll(array, step, axis))
-        first = np.broadcast_to(array.take([0], axis), array.shape)
-        yield f"operand {at} of the first channel for all", _put(at, first)
-
-
-def unscaled(spot: Spot) -> Edits:
-    """A number that is left out of a product."""
-    for at in (0, 1):
-        array = spot.array(at)
-        if array is not None:
-            yield f"its {'factor' if spot.op == 'Mul' else 'divisor'} missing", _pass(1 - at)
-
-
 def rounded(spot: Spot) -> Edits:
     """Rounded the other way."""
     others = {"Floor": ("Ceil", "Round"), "Ceil": ("Floor", "Round"), "Round": ("Floor", "Ceil")}
     for other in others.get(spot.op, ()):
-        yield f"{other} for {spot.op}", _as(other)
+        yield f"{other} for {spot.op}", instead(other)
+
+
+def _hard(alpha: float) -> Edit:
+    return lambda spot: spot.swap("HardSigmoid", [spot.read(0)], alpha=alpha, beta=0.5)
+
+
+def saturating(spot: Spot) -> Edits:
+    """A Sigmoid or a Tanh by straight lines."""
+    if spot.op == "Sigmoid":
+        for alpha in (1 / 6, 0.2):
+            yield "a HardSigmoid", _hard(alpha)
+    else:
+        yield "a Clip to -1 and 1", lambda spot: spot.swap("Clip", [spot.read(0), spot.scalar(-1.0), spot.scalar(1.0)])

@@ -23,6 +23,7 @@ from graphcheck.errors import Exhausted, GraphcheckError, Undecided
 from graphcheck.kernel.values.float64 import Real
 from graphcheck.precision.keeping import effort
 
+_EARLIER = 16  # tensors of the same size that are looked at
 _MOST, _WORK = 120, 3e10  # changes that are tried for one tensor, and what they may cost
 
 
@@ -102,7 +103,12 @@ def _seen(walk: Walk, row: Judged) -> Seen:
     beyond = found[0] if isinstance(found, tuple) else np.zeros(dumped.shape, bool)
     reads = {name: np.asarray(walk.tensors[name]) for name in row.reads}
     error = np.broadcast_to(real.error, real.raw.shape)
-    return Seen(real.value, error, dumped, beyond, row.result.shape, row.result.dtype, row.step.op_type, reads)
+
+    def earlier() -> Iterator[tuple[str, np.ndarray]]:
+        for name in walk.earlier(row.step, dumped.size)[:_EARLIER]:
+            yield name, np.asarray(walk.tensors[name])
+
+    return Seen(real.value, error, dumped, beyond, row.result.shape, row.result.dtype, row.step.op_type, reads, earlier)
 
 
 def _ratio(walk: Walk, row: Judged, real: Real, dumped: np.ndarray) -> float | None:

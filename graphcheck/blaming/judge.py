@@ -127,6 +127,11 @@ class Walk:
         """The shape of a dumped tensor as the model has it."""
         return self._shapes.get(name) or self.heads[name][0]
 
+    def earlier(self, step: Step, size: int) -> list[str]:
+        """Dumped tensors of a size that steps before one give, the last first."""
+        results = [r for each in reversed(self.program.steps[: self._order[step]]) for r in each.results]
+        return [r.name for r in results if math.prod(r.shape) == size and self._is_dumped(r.key)]
+
     # -- one step ----------------------------------------------------------------------------------------------------
 
     def _step(self, step: Step) -> None:

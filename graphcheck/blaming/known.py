@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from graphcheck.blaming import changes, looks
+from graphcheck.blaming import changes, looks, operands
 from graphcheck.blaming.changes import Edits
 from graphcheck.blaming.editing import Spot
 from graphcheck.blaming.looks import Seen, Values
@@ -39,6 +39,7 @@ def _ops(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+_CHANNELS = " QuantizeLinear DequantizeLinear Mul Add Sub Div Conv PRelu QLinearConv"
 _SUMS = "Conv Gemm MatMul Add BatchNormalization Mul Sub ConvTranspose "
 _ACTIVATIONS = "Relu Clip Gelu LeakyRelu PRelu Elu HardSwish Swish Mish"
 _COUNTED = changes.flag("count_include_pad", "its pads counted", "its pads not counted")
@@ -57,12 +58,14 @@ CHANGES = (
     Change("reduced axes", _ops("ReduceMean ReduceSum ReduceMax ReduceMin ReduceL2 ReduceProd ReduceSumSquare"), changes.reduced),
     Change("transposition", _ops("Transpose"), changes.moved),
     Change("padding", _ops("Conv MaxPool AveragePool Pad ConvTranspose"), changes.padded),
-    Change("neighbour channel", _ops(f"{_NORMS} QuantizeLinear DequantizeLinear Mul Conv PRelu QLinearConv"), changes.channels),
-    Change("weight", _ops("MatMul Gemm Conv ConvTranspose"), changes.weight),
-    Change("missing products", _ops("MatMul"), changes.cut),
+    Change("neighbour channel", _ops(_NORMS + _CHANNELS), operands.channels),
+    Change("weight", _ops("MatMul Gemm Conv ConvTranspose"), operands.weight),
+    Change("missing products", _ops("MatMul"), operands.cut),
+    Change("windows", _ops("Conv MaxPool AveragePool"), operands.moved_windows),
+    Change("straight lines", _ops("Sigmoid Tanh"), changes.saturating),
     Change("order of operands", _ops("Sub Div Concat Where"), changes.order),
-    Change("direction", _ops("LSTM GRU RNN"), changes.recurrent),
-    Change("missing factor", _ops("Mul Div"), changes.unscaled),
+    Change("direction", _ops("LSTM GRU RNN"), operands.recurrent),
+    Change("missing factor", _ops("Mul Div"), operands.unscaled),
     Change("parameter", _ops("LeakyRelu Elu HardSigmoid Selu ThresholdedRelu PRelu Gemm Celu"), changes.numbers),
     Change("flag", _ops("CumSum"), changes.flag("exclusive", "exclusive sums", "inclusive sums")),
     Change("flag", _ops("CumSum"), changes.flag("reverse", "sums from the end", "sums from the begin")),
@@ -79,4 +82,9 @@ LAST = (  # where no change of a node explains it
     Look("layout", looks.axes),
     Look("tile", looks.zeros),
     Look("order or sign", looks.turned),
+    Look("overflow", looks.overflow),
+    Look("one channel", looks.one_channel),
+    Look("parts exchanged", looks.exchanged),
+    Look("stale sums", looks.stale),
+    Look("tensor before", looks.before),
 )

@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+_HALF = math.log(65504.0) - 0.01
 Values = Iterator[tuple[str, np.ndarray, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Seen:
     """A convicted tensor, flat: the exact value and its radius, what was dumped, which elements are beyond the bound; its shape
-    and operator, and the dumped tensors that were read."""
+    and operator, the dumped tensors that were read, and those of its size that were computed before it, the last one first."""
 
     value: np.ndarray
     error: np.ndarray
@@ -26,6 +27,7 @@ class Seen:
     dtype: np.dtype[Any]
     op_type: str
     reads: Mapping[str, np.ndarray]
+    earlier: Callable[[], Iterator[tuple[str, np.ndarray]]]
 
 
 def input_as_it_is(seen: Seen) -> Values:
@@ -42,11 +44,11 @@ def zeros(seen: Seen) -> Values:
     if numbers.size == 1 and np.isfinite(numbers[0]) and at.size > 1:
         places = np.unravel_index(at, seen.shape)
         box = np.ix_(*(np.arange(p.min(), p.max() + 1) for p in places))
-        if (seen.dumped.reshape(seen.shape)[box] != numbers[0]).any():
-            return
-        tile = [f"{p.min()}:{p.max() + 1}" for p in places]
-        said = f"a tile of {'zeros' if not numbers[0] else f'{numbers[0]:g}'} at [{', '.join(tile)}]"
-        yield said, np.where(seen.beyond, numbers[0], seen.value), seen.error
+        made, of = np.where(seen.beyond, numbers[0], seen.value), "zeros" if not numbers[0] else f"{numbers[0]:g}"
+        if (seen.dumped.reshape(seen.shape)[box] == numbers[0]).all():
+            yield f"a tile of {of} at [{', '.join(f'{p.min()}:{p.max() + 1}' for p in places)}]", made, seen.error
+        elif (seen.dumped[at[0] : at[-1] + 1] == numbers[0]).all():
+            yield f"a tile of {of}: elements {at[0]} to {at[-1]} in memory", made, seen.error
 
 
 def layout(seen: Seen) -> Values:
@@ -110,3 +112,83 @@ def softmax(seen: Seen) -> Values:
             if (lost | ~rows).all():
                 said = f"a Softmax without its maximum, which overflows {name}"
                 yield said, np.where(rows, seen.dumped, seen.value), np.where(rows, 0.0, seen.error)
+    rows = np.repeat((~np.isfinite(seen.dumped)).reshape(table.shape).any(axis=1), seen.shape[-1])
+    if rows.any() and not (np.repeat(total, seen.shape[-1])[rows] < _HALF).any():
+        rough = np.where(rows, 0.0, seen.error + 2.0**-9 * np.abs(seen.value) + 2.0**-14)
+        said = "a Softmax without its maximum, its exponentials in float16"
+        yield said, np.where(rows, seen.dumped, seen.value), rough
+
+
+def overflow(seen: Seen) -> Values:
+    """The largest numbers, which become infinite or none."""
+    odd = seen.beyond & ~np.isfinite(seen.dumped)
+    size = np.abs(seen.value)
+    if odd.any() and bool((odd == seen.beyond).all()) and float(size[odd].min()) >= float(size[~odd].max(initial=0.0)) * 0.999:
+        said = f"an overflow from {float(size[odd].min()):.3g} on"
+        yield said, np.where(odd, seen.dumped, seen.value), np.where(odd, 0.0, seen.error)
+
+
+def one_channel(seen: Seen) -> Values:
+    """All of a tensor, or one slice of it, times a number."""
+    value, error, dumped, beyond = _shaped(seen)
+    yield from _scaled(seen, "it", value, error, dumped, np.ones(seen.shape, bool))
+    for axis, count in enumerate(seen.shape):
+        places = np.flatnonzero(beyond.any(axis=tuple(a for a in range(len(seen.shape)) if a != axis)))
+        if count > 1 and places.size == 1:
+            inside = np.zeros(seen.shape, bool)
+            inside[(slice(None),) * axis + (places[0],)] = True
+            yield from _scaled(seen, f"channel {places[0]} of axis {axis}", value, error, dumped, inside)
+
+
+def _scaled(
+    seen: Seen, what: str, value: np.ndarray, error: np.ndarray, dumped: np.ndarray, inside: np.ndarray
+) -> Values:
+    x, y = value[inside], dumped[inside]
+    fine = np.isfinite(x) & np.isfinite(y)
+    total = float(np.square(x[fine]).sum())
+    if not total:
+        return
+    factor = float((x[fine] * y[fine]).sum()) / total
+    factor = round(factor, 4) if abs(round(factor, 4) - factor) < 1e-5 * abs(factor) else factor
+    made = np.where(inside, factor * value, value).reshape(-1)
+    yield f"{what} times {factor:.4g}", made, np.where(inside, abs(factor) * error, error).reshape(-1)
+
+
+def exchanged(seen: Seen) -> Values:
+    """Two slices, as heads or channels, that changed places."""
+    value, error, _, beyond = _shaped(seen)
+    for axis, count in enumerate(seen.shape):
+        places = np.flatnonzero(beyond.any(axis=tuple(a for a in range(len(seen.shape)) if a != axis)))
+        if count > 2 and places.size == 2:
+            order = np.arange(count)
+            order[places] = places[::-1]
+            said = f"{places[0]} and {places[1]} of axis {axis} exchanged"
+            yield said, value.take(order, axis).reshape(-1), error.take(order, axis).reshape(-1)
+
+
+def stale(seen: Seen) -> Values:
+    """A half that begins with the sums of the other."""
+    value, error, _, _ = _shaped(seen)
+    for axis, count in enumerate(seen.shape):
+        half = count // 2
+        if half:
+            first, second = [(slice(None),) * axis + (s,) for s in (slice(0, half), slice(half, 2 * half))]
+            for to, of, word in ((second, first, "second"), (first, second, "first")):
+                made, wrong = value.copy(), error.copy()
+                made[to] += value[of]
+                wrong[to] += error[of]
+                yield f"the {word} half of axis {axis} with the sums of the other", made.reshape(-1), wrong.reshape(-1)
+
+
+def before(seen: Seen) -> Values:
+    """A tensor that was computed before, whose memory was read again."""
+    for name, x in seen.earlier():
+        yield f"the tensor {name!r} that was computed before", x.astype(np.float64).reshape(-1), np.zeros(1)
+
+
+def _shaped(seen: Seen) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Value, radius, dump and what is beyond, in the tensor's shape."""
+    value, error, dumped, beyond = (
+        np.broadcast_to(x, seen.value.shape).reshape(seen.shape) for x in (seen.value, seen.error, seen.dumped, seen.beyond)
+    )
+    return value, error, dumped, beyond
