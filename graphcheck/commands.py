@@ -224,6 +224,11 @@ def blame(
     with terminal.status("reading") as say_status:
         result = blamed(model, tensors, dataclasses.replace(blaming, progress=say_status))
     data = result.to_json() | {"command": _command(), "model": str(model), "tensors": str(tensors)}
+    if told.json or told.report:
+        from graphcheck.files.model import read
+        from graphcheck.reporting.shapes import graph_of
+
+        data |= {"graph": graph_of(read(model))}
     written = write_result(data, told.json, told.report)
     show_blame(terminal, data)
     say(terminal, written)

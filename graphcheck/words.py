@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 GLYPHS = {"identical": "≡", "proved": "✓", "within-rounding": "≈", "undecided": "?", "different": "≠"}
+GLYPHS |= {"clean": "✓", "convicted": "✗"}  # of blame
 LONGEST = 72  # characters of a name
 # C0, C1, line separators, and the marks that reverse the direction of text: names in a model are not to be trusted.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")

@@ -263,11 +263,11 @@ def save(folder: Path, model: onnx.ModelProto, arrays: Arrays) -> list[str]:
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, feeds = block()
     command = save(tmp_path, model, Device(model).run(feeds))
-    assert main(command) == 0 and capsys.readouterr().out.startswith("clean: all 11 tensors")
+    assert main(command) == 0 and capsys.readouterr().out.startswith("✓ clean: all 11 tensors")
     command = save(tmp_path, model, Device(model, faults={"a": lambda x: x * np.float32(1.01)}).run(feeds))
     assert main([*command, "--json", str(tmp_path / "r.json"), "--reduce", str(tmp_path / "cut")]) == 1
     out = capsys.readouterr().out
-    assert out.startswith("convicted: Gelu(a) is wrong: its output 'a' is ") and "off by" in out
+    assert out.startswith("✗ convicted: Gelu(a) is wrong: its output 'a' is ") and "off by" in out
     told = json.loads((tmp_path / "r.json").read_text())
     assert told["schema"] == "graphcheck/blame/1" and told["verdict"] == "convicted" and told["checked"] == 11
     assert {"node", "op_type", "output", "deviation", "bound", "ratio", "where"} <= set(told["convicted"][0])

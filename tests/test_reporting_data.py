@@ -330,7 +330,31 @@ def demo(verdict: str = "proved") -> Json:
     }
 
 
+def blame() -> Json:
+    """A device whose first product is wrong; the second tensor is skipped."""
+    drawn = conv_graph()
+    first, *others = drawn["nodes"]
+    row = {
+        "node": first["name"], "op_type": first["op_type"], "output": first["outputs"][0], "deviation": 0.5, "bound": 1e-3,
+        "ratio": 500.0, "where": [0, 1], "got": 1.5, "expected": 1.0, "elements": 3, "of": 12, "scale": 2.0,
+        "region": [first["name"]], "reads": ["x"], "looks_like": {"kind": "epsilon", "name": HOSTILE, "ratio": 0.5},
+        "dump_next": [], "picture": {"heatmap": {"values": [[0.0, 0.5], [0.0, 0.1]], "over": "rows"}, "scatter": [[1.5, 1.0]]},
+    }  # fmt: skip
+    curve = [
+        {"tensor": node["outputs"][0], "node": node["name"], "drift": 0.1, "local": 0.25 / 10**at, "bound": 5e-4}
+        for at, node in enumerate(drawn["nodes"])
+    ]
+    return {
+        "schema": "graphcheck/blame/1", "verdict": "convicted", "reason": "an operator is wrong", "model": "net.onnx",
+        "tensors": "dump.npz", "convicted": [row], "suspect": [row | {"looks_like": None, "picture": None}], "checked": 2,
+        "skipped": [{"node": n["name"], "op_type": n["op_type"], "output": "y", "reason": HOSTILE} for n in others[:1]],
+        "unmatched": ["z"], "precision": "float16", "accumulate": "float32", "guessed": ["precision"], "curve": curve,
+        "notes": [], "reduced": None, "seconds": 0.1, "command": "graphcheck blame net.onnx", "graph": drawn,
+    }  # fmt: skip
+
+
 SAMPLES: dict[str, Callable[[], Json]] = {
+    "blame": blame,
     "compare": compare,
     "mutant": mutant,
     "analyze": analyze,

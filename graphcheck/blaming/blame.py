@@ -21,6 +21,7 @@ from graphcheck.blaming.steps import Cut, cut
 from graphcheck.errors import Undecided, UsageError
 from graphcheck.files.model import ModelLike, read
 from graphcheck.options import Blaming
+from graphcheck.runs.pictures import pictures
 from graphcheck.words import number
 
 Tensors = Mapping[str, np.ndarray]
@@ -80,7 +81,10 @@ def _blamed(
 
 def _told(model: ir.Model, steps: Cut, walk: Walk, row: Judged, arithmetic: Arithmetic, *, explained: bool) -> dict[str, Any]:
     """An entry of ``convicted``: what it looks like, and which tensors to dump to narrow a region down."""
-    found = row.to_json() | {"looks_like": None, "dump_next": pieces.halving(row)}
+    found = row.to_json() | {"looks_like": None, "dump_next": pieces.halving(row), "picture": None}
+    if explained:
+        right = walk.worst(row.steps, row.step, row.result).value.reshape(row.result.shape)
+        found["picture"] = pictures(np.asarray(walk.tensors[row.result.name]).reshape(right.shape), right)
     if explained and (known := explain.explained(model, steps, walk, row, arithmetic)) is not None:
         found["looks_like"] = known
     return found

@@ -21,6 +21,8 @@ STYLES = {
     "within-rounding": "bold green",
     "undecided": "bold yellow",
     "different": "bold red",
+    "clean": "bold green",
+    "convicted": "bold red",
 }
 _LONGEST_LINE = 4000
 _ASKS_FOR_STYLE = ("FORCE_COLOR", "TTY_COMPATIBLE")  # as rich has it, also where there is no terminal

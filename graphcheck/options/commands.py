@@ -20,7 +20,7 @@ class Told(Group):
         help="write the result as JSON; - is standard output, which then holds nothing else",
     )
     report: Path | None = option(
-        None, "--report", of="compare rewrite guard analyze", panel=OUT, metavar="FILE",
+        None, "--report", of="compare rewrite guard analyze blame", panel=OUT, metavar="FILE",
         help="write a self-contained HTML report",
     )
     format: Sequence[str] = option(

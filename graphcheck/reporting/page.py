@@ -17,10 +17,10 @@ import jinja2
 from markupsafe import Markup
 
 from graphcheck.errors import GraphcheckError
-from graphcheck.reporting import charts, families, patchart, rewritten, views, words
+from graphcheck.reporting import blamed, charts, families, patchart, rewritten, views, words
 
 MAX_SCRIPT, LARGE = 60_000, 1_000_000
-MAKERS = views.MAKERS | {"graphcheck/demo/1": families.demo}
+MAKERS = views.MAKERS | {"graphcheck/demo/1": families.demo, "graphcheck/blame/1": blamed.blame}
 
 
 class Blocks:
@@ -62,6 +62,7 @@ def _environment() -> jinja2.Environment:
     environment.globals |= {
         "histogram": charts.histogram,
         "curve": charts.curve,
+        "blame_curves": blamed.curves,
         "heatmap": charts.heatmap,
         "scatter": charts.scatter,
         "time_bars": charts.time_bars,
@@ -111,7 +112,7 @@ def fragment(template: str, **context: Any) -> Markup:
 def render(results: list[dict[str, Any]]) -> str:
     """See ``graphcheck.reporting.render``."""
     if not results:
-        raise GraphcheckError("no result to report: give at least one JSON file of compare, analyze, rewrite or demo")
+        raise GraphcheckError("no result to report: give at least one JSON file of compare, analyze, rewrite, blame or demo")
     with _uncollected():
         return _render(results)
 

@@ -66,7 +66,25 @@ VERDICTS: dict[str, Saying] = {
             "That they are equal, however close the numbers.",
         ),
     ),
+    "clean": Saying(
+        words.GLYPHS["clean"],
+        "No operator is wrong",
+        "Each tensor that was judged is what the model's operator may give on the device's own inputs to it.",
+        (
+            "That the outputs are good enough: drift stands beside it.",
+            "Anything of tensors that were not dumped, or not judged.",
+            "That there is no mistake smaller than the rounding of the format.",
+        ),
+    ),
+    "convicted": Saying(
+        words.GLYPHS["convicted"],
+        "An operator is wrong",
+        "On the device's own inputs to it, the model's operator gives other numbers than the device, by more than rounding "
+        "explains in the arithmetic that is named.",
+        ("Why it is wrong, unless a known mistake is named.", "That all that is not convicted is right."),
+    ),
 }
+UNJUDGED = Saying(words.GLYPHS["undecided"], "Nothing was judged", "No tensor of the dump could be held against the model.", ())
 _UNKNOWN = Saying("·", "No verdict", "This result carries no verdict that this version of graphcheck knows.", ())
 
 STATUS = {
