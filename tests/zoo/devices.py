@@ -21,6 +21,7 @@ Arrays = dict[str, np.ndarray]
 Contract = Callable[[np.ndarray, np.ndarray], np.ndarray]  # [..., m, k] x [..., k, n]
 Fault = Callable[["Place"], "list[np.ndarray] | None"]
 _TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+_WRONG = ("float32", "int8", "uint8")  # what a fault may make: shapes and indices stay right
 _PRODUCTS = ("MatMul", "Gemm", "Conv")
 # What runs in the registers of what computes its operand: elementwise, on a result that nobody else reads.
 _CURVES = (
@@ -291,7 +292,7 @@ class Executor:
             inputs = tuple(value(name) for name in node.input)
             place = Place(node, inputs, compute, stored, self.constants, random)
             made = fault(place) if fault is not None and node_name(node) == at else None
-            if fault is not None and node_name(node) == at and made is None:
+            if fault is not None and node_name(node) == at and (made is None or made[0].dtype.name not in _WRONG):
                 raise ValueError("the fault does not apply there")
             for name, x in zip(node.output, compute(node, inputs) if made is None else made, strict=False):
                 if name and on.fused and self.stays(name):
