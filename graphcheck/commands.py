@@ -16,11 +16,11 @@ from graphcheck.command_line import Model, SideA, SideB, command
 from graphcheck.errors import UsageError
 from graphcheck.files import kept, places, wire
 from graphcheck.formats import parse_format, write_formats
-from graphcheck.formats.blame import show_blame
+from graphcheck.formats.blame import show_blame, show_twice
 from graphcheck.formats.console import Terminal
 from graphcheck.formats.json import plain, write_json
 from graphcheck.formats.terminal import show_comparison, show_rewrite
-from graphcheck.options import Blaming, Guarding, Options, Required, Rewriting, Told
+from graphcheck.options import Blaming, Guarding, Options, Required, Rewriting, Told, Twice
 from graphcheck.runs import early
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparison, Verdict
 from graphcheck.words import safe
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
 
 @command
-def compare(a: SideA, b: SideB, required: Required, told: Told, options: Options) -> int:
+def compare(a: SideA, b: SideB, required: Required, told: Told, twice: Twice, options: Options) -> int:
     """Tell whether two models are the same function, and if not, where they part."""
     places.check_sources(a, b)
+    if twice.asked:
+        return _twice(a, b, told, twice, options)
     wanted = [parse_format(text) for text in told.format]
     if sum(file is None for _, file in wanted) + (told.json == "-") > 1:
         raise UsageError("only one --format, or --json -, can go to standard output: name files for the others")
@@ -57,6 +59,27 @@ def compare(a: SideA, b: SideB, required: Required, told: Told, options: Options
     show_comparison(terminal, data, top_k=options.top_k, explain=options.explain, top=options.top)
     say(terminal, written)
     return _exit_code(terminal, result, required.require, reduced=options.reduce is not None)
+
+
+def _twice(a: Path, b: Path, told: Told, ways: Twice, options: Options) -> int:
+    """One model, run in two ways."""
+    from graphcheck.blaming import made_here
+
+    if not a.samefile(b):
+        how = "--optimizations-a, -b and --providers-a, -b run one model in two ways"
+        raise UsageError(f"{b}: is another file, and {how}: name {a} twice")
+    if told.report or told.format:
+        raise UsageError("--report and --format tell of two models; of one that is run in two ways, --json does")
+    places.check_targets(told.json, sources=[a])
+    begin(options)
+    terminal = Terminal(quiet=told.json == "-")
+    with terminal.status("reading") as progress:
+        result = made_here.twice(a, ways, options, progress)
+    data = result.to_json() | {"command": _command(), "model": str(a)}
+    written = write_result(data, told.json, None)
+    show_twice(terminal, data)
+    say(terminal, written)
+    return result.exit_code()
 
 
 @command

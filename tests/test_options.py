@@ -27,11 +27,12 @@ from graphcheck.options import (
     Rewriting,
     Sweeping,
     Told,
+    Twice,
     option,
 )
 
 ROOT = Path(__file__).parent.parent
-GROUPS = (Required, ModuleOptions, AssertOptions, Told, Rewriting, Guarding, Sweeping, Blaming)
+GROUPS = (Required, ModuleOptions, AssertOptions, Told, Twice, Rewriting, Guarding, Sweeping, Blaming)
 FIELDS = [(group, field) for group in GROUPS for field in dataclasses.fields(group)]
 
 

@@ -133,7 +133,7 @@ def test_hang_is_a_result() -> None:
 def test_options_are_checked() -> None:
     with pytest.raises(UsageError, match=r"no provider 'NopeExecutionProvider' here; it has .*CPUExecutionProvider"):
         load(model(), providers=["NopeExecutionProvider"])
-    with pytest.raises(UsageError, match="optimizations are off or on"):
+    with pytest.raises(UsageError, match="optimizations are off, basic, extended, all, on"):
         load(model(), optimizations="some")
 
 

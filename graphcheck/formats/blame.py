@@ -37,6 +37,17 @@ def show_blame(terminal: Terminal, result: dict[str, Any]) -> None:
         terminal.say("next: --reduce DIR cuts each convicted operator out, ready for a bug report", "dim")
 
 
+def show_twice(terminal: Terminal, result: dict[str, Any]) -> None:
+    """The answer of ``compare`` where one model was run in two ways."""
+    terminal.verdict(result["verdict"], result["reason"])
+    for side in "ab":
+        told = result[side]
+        how = f"optimizations {told['optimizations']} on {', '.join(told['providers'])}"
+        terminal.say(f"  {side.upper()}: {how}: {told['verdict']}, {plural(told['checked'], 'tensor')} judged", "dim")
+        _show_rows(terminal, told["convicted"], f"convicted in {side.upper()}")
+        _show_rows(terminal, told["suspect"], f"suspect in {side.upper()}")
+
+
 def _show_rows(terminal: Terminal, rows: list[dict[str, Any]], word: str) -> None:
     """A table of tensors."""
     head = (word, "operator", "node", "off by", "explained", "ratio", "at")

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from graphcheck.options import values
-from graphcheck.options.fields import HOW, OUT, WHAT, Group, option
+from graphcheck.options.fields import HOW, OUT, RUN, WHAT, Group, option
+
+_LEVELS = ("off", "basic", "extended", "all")  # of onnxruntime's optimizations
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,37 @@ class Rewriting(Group):
     explain: bool = option(
         False, "--explain", of="rewrite", help="show each site's tensors before and after, and every check",
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Twice(Group):
+    """One model run in two ways, each judged like a device: where one of these is given, both files have to be the same."""
+
+    optimizations_a: str | None = option(
+        None, "--optimizations-a", of="compare", panel=RUN, metavar="LEVEL", takes=Literal["off", "basic", "extended", "all"],
+        check=values.one_of(*_LEVELS),
+        help="one model twice: what onnxruntime does to it in the first run, off, basic, extended or all (default)",
+    )
+    optimizations_b: str | None = option(
+        None, "--optimizations-b", of="compare", panel=RUN, metavar="LEVEL", takes=Literal["off", "basic", "extended", "all"],
+        check=values.one_of(*_LEVELS),
+        help="likewise in the second run; each is judged on its own tensors, and a wrong operator is named",
+    )
+    providers_a: Sequence[str] = option(
+        (), "--providers-a", of="compare", panel=RUN, metavar="NAME", takes=str, repeatable=True,
+        parse=values.parse_separated, check=values.names,
+        help="one model twice: the execution providers of the first run (default: those of --providers)",
+    )
+    providers_b: Sequence[str] = option(
+        (), "--providers-b", of="compare", panel=RUN, metavar="NAME", takes=str, repeatable=True,
+        parse=values.parse_separated, check=values.names,
+        help="likewise of the second run",
+    )
+
+    @property
+    def asked(self) -> bool:
+        """Whether one of them is given."""
+        return bool(self.optimizations_a or self.optimizations_b or self.providers_a or self.providers_b)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,14 @@ Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
 Source = str | os.PathLike[str] | bytes  # a file, or a serialized ModelProto
 
-OPTIMIZATIONS = ("off", "on")
+# What onnxruntime does to a graph, and the name of its level; "on" is what it does by default.
+OPTIMIZATIONS = {
+    "off": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+    "on": "ORT_ENABLE_ALL",
+}
 # Element types that numpy lacks: onnxruntime takes and gives them only as bits.
 _BIT_TYPES: dict[str, Any] = {
     "tensor(bfloat16)": ml_dtypes.bfloat16,
@@ -122,7 +129,7 @@ def load(
 ) -> Session:
     """An onnxruntime session; :class:`RunError` where onnxruntime refuses the model.
 
-    ``optimizations`` is ``on`` (all that onnxruntime does by default) or ``off``; ``threads`` 0 leaves it the number.
+    ``optimizations`` is one of ``OPTIMIZATIONS``; ``threads`` 0 leaves it the number.
     Without ``prepack``, weights stay as and where they are, mapped files included, which suits a single run. With
     ``spinning``, as onnxruntime does by default, idle threads keep their cores, which another session may want.
     :class:`UsageError` for a provider that this onnxruntime has not.
@@ -130,13 +137,12 @@ def load(
     import onnxruntime as ort
 
     if optimizations not in OPTIMIZATIONS:
-        raise UsageError(f"optimizations are {' or '.join(OPTIMIZATIONS)}, not {optimizations!r}")
+        raise UsageError(f"optimizations are {', '.join(OPTIMIZATIONS)}, not {optimizations!r}")
     available = ort.get_available_providers()
     if unknown := [name for name in providers if name not in available]:
         raise UsageError(f"onnxruntime has no provider {unknown[0]!r} here; it has {', '.join(available)}")
     options = ort.SessionOptions()
-    level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimizations == "on" else level.ORT_DISABLE_ALL
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, OPTIMIZATIONS[optimizations])
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what matters arrives as an exception
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
