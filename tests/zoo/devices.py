@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from tests.zoo.device_kernels import HALF, LIBRARY, Kernel, statistics_folded, winograd
 from tests.zoo.editing import attribute, constant_of
 
 Arrays = dict[str, np.ndarray]
@@ -114,6 +115,7 @@ class Device:
         fused: Whether chains of elementwise nodes stay in float32 and are not dumped.
         weights: Whether stored weights are in the format as well.
         flushes: Whether subnormal numbers become 0.
+        kernels: Kernels of its own, by operator.
         every: Of how many results one is dumped.
         named: Whether the dump has the names of the model.
         layout: "NCHW", or "NHWC" for images with channels last.
@@ -128,6 +130,7 @@ class Device:
     fused: bool = False
     weights: bool = False
     flushes: bool = False
+    kernels: Mapping[str, Kernel] = dataclasses.field(default_factory=dict)
     every: int = 1
     named: bool = True
     layout: str = "NCHW"
@@ -145,6 +148,7 @@ class Device:
 
 
 F16 = np.float16
+FOLDED: dict[str, Kernel] = {"BatchNormalization": statistics_folded}
 DEVICES = (
     Device("float32", "float32"),
     Device("float32, sums backwards", "float32", contract=fused_steps(np.float32)),
@@ -169,6 +173,13 @@ DEVICES = (
     Device("bfloat16, fused", "bfloat16", storage="bfloat16", operands=7, fused=True),
     Device("tf32", "tf32", operands=10),
     Device("tf32, fused", "tf32", operands=10, fused=True, contract=in_blocks(4, np.float32)),
+    Device("float32, library", "float32", kernels=LIBRARY | {"Conv": winograd(2)}),
+    Device("float32, library, fused", "float32", kernels=LIBRARY | {"Conv": winograd(4)}, fused=True),
+    Device(
+        "float16, library", "float16", storage="float16", weights=True, kernels=LIBRARY | FOLDED | {"Conv": winograd(4)}
+    ),
+    Device("float16, inside too", "float16", "float16", "float16", contract=in_blocks(16, F16), kernels=HALF | FOLDED),
+    Device("tf32, library", "tf32", operands=10, kernels=LIBRARY | {"Conv": winograd(2)}),
     Device("float16, every third", "float16", storage="float16", weights=True, every=3),
     Device("float16, names lost", "float16", storage="float16", named=False),
     Device("float16, NHWC", "float16", storage="float16", fused=True, layout="NHWC"),
@@ -336,6 +347,10 @@ class Executor:
     def _compute(self, node: onnx.NodeProto, inputs: Sequence[np.ndarray | None], on: Device) -> list[np.ndarray]:
         if node.op_type in _PRODUCTS and on.operands:
             inputs = [x if x is None or place > 1 else rounded(x, on.operands) for place, x in enumerate(inputs)]
+        own = on.kernels.get(node.op_type)
+        made = None if own is None else own(node, inputs)
+        if made is not None:
+            return made
         if (
             on.contract is not None
             and node.op_type in _PRODUCTS
