@@ -18,7 +18,7 @@ from graphcheck.exporting.catalogue import catalogue
 from graphcheck.exporting.manifest import Exported, Manifest, write_manifest
 from graphcheck.outcome import Outcome
 from graphcheck.sweeping.keys import digest
-from graphcheck.sweeping.manifest import Job, read_jobs
+from graphcheck.sweeping.manifest import Job, part, read_jobs
 from graphcheck.sweeping.store import Store
 from graphcheck.verdict import Verdict
 from tests.sweeping_support import LIMITS, Faked, answer, rows, run, save_model, settings
@@ -169,6 +169,29 @@ def test_equal_content_is_done_once_under_both_names(tmp_path: Path) -> None:
     found = run(jobs, settings(), workers, tmp_path / "s", progress=seen.append)
     assert len(workers.tasks) == 1 and len(rows(tmp_path / "s")) == 1 and sorted(seen) == ["a", "b"]
     assert [(name, o.name, o.a) for name, o in found.items()] == [(job.name, job.name, str(job.a)) for job in jobs]
+
+
+def test_of_two_stores_the_answer_stays_and_then_the_later_one(tmp_path: Path) -> None:
+    (job,) = jobs_of(tmp_path, 1)
+    stores = [tmp_path / name for name in ("crash", "late", "later")]
+    for store, given in zip(stores, [answer("trouble", "crash"), answer("undecided"), answer("proved")], strict=True):
+        run([job], settings(), Faked(lambda task, given=given: given), store)
+    for order in (stores, stores[::-1]):
+        with Store(tmp_path / f"all-{order[0].name}") as kept:
+            assert [kept.take(store) for store in order] == [1, 1, 1]
+        assert rows(tmp_path / f"all-{order[0].name}") == [("0", "proved")]
+    with Store(tmp_path / "two") as kept:
+        kept.take(stores[1])
+        kept.take(stores[0])
+    assert rows(tmp_path / "two") == [("0", "undecided")]
+
+
+def test_a_part_is_chosen_by_the_name_alone() -> None:
+    jobs = [Job(f"net {i}", Path("x")) for i in range(1000)]
+    parts = [part(jobs, which, 4) for which in range(1, 5)]
+    assert sorted(job.name for each in parts for job in each) == sorted(job.name for job in jobs)
+    assert all(200 < len(each) < 300 for each in parts)
+    assert [job.name for job in part(jobs[::7], 2, 4)] == [job.name for job in parts[1] if job in jobs[::7]]
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,64 @@ def test_rewritten_models_are_written_once_proved_and_again_where_they_are_missi
     assert not results(here / "out.json")["patches"]["known"] and (here / "other" / "patches.onnx").exists()
 
 
+KINDS = {
+    "0": answer(), "1": answer("different", result={"schema": "graphcheck/compare/1"}), "2": answer("undecided"),
+    "3": answer("undecided", "timeout"), "4": answer("trouble", "crash"), "5": answer("within-rounding"),
+}  # fmt: skip
+
+
+def said(folder: Path, text: str) -> tuple[Any, ...]:
+    """What a sweep tells of its results, but for what is known from before."""
+    told = json.loads((folder / "out.json").read_text())
+    rows = [{key: value for key, value in row.items() if key != "known"} for row in told["results"]]
+    table = [line for line in text.splitlines() if not line.startswith(("wrote", "  6 were known"))]
+    pages = [(page.name, page.read_text()) for page in sorted((folder / "site").rglob("*.html"))]
+    return rows, told["exit_code"], table, (folder / "out.xml").read_text(), pages
+
+
+def test_shards_that_are_merged_tell_what_one_run_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(KINDS):
+        save_model(tmp_path / "m" / f"{name}.onnx", last=float(number))
+    workers = Faked(lambda task: KINDS[Path(task["a"]).stem], room=1)
+    monkeypatch.setattr(executors, "Local", lambda jobs: workers)
+    told = ("--json", "out.json", "--report", "site", "--format", "junit=out.xml")
+    command_ = ("m", "--guard", "x {in} {out}", "--max-memory", "1G", *told)
+    code = sweep(*command_, "--store", "one.sqlite")
+    whole = said(tmp_path, capsys.readouterr().out)
+    assert code == 1 and whole[0][3]["failure"] == "timeout" and len(whole[4]) == 1
+
+    workers.tasks.clear()
+    codes = [sweep(*command_, "--store", f"shards/{i}.sqlite", "--shard", f"{i}/4") for i in range(1, 5) if not made(i)]
+    done = [Path(task["a"]).stem for task in workers.tasks]
+    assert sorted(done) == list(KINDS), "each in one part"
+    assert max(codes) > 0 and 1 in codes
+    capsys.readouterr()
+    # On another machine, whose memory is another: that is no reason to do anything again.
+    other = tuple("2G" if word == "1G" else word for word in command_)
+    assert sweep(*other, "--store", "all.sqlite", "--merge", "shards") == code and len(workers.tasks) == len(KINDS)
+    assert said(tmp_path, capsys.readouterr().out) == whole
+    assert rows(tmp_path / "all.sqlite") == rows(tmp_path / "one.sqlite")
+    # A shard that was lost is done by the one who merges.
+    lost = next(i for i in range(1, 5) if rows(tmp_path / "shards" / f"{i}.sqlite"))
+    again = [name for name, _ in rows(tmp_path / "shards" / f"{lost}.sqlite")]
+    (tmp_path / "shards" / f"{lost}.sqlite").unlink()
+    assert sweep(*command_, "--store", "rest.sqlite", "--merge", "shards") == code
+    assert sorted(Path(task["a"]).stem for task in workers.tasks[len(KINDS) :]) == again
+    (tmp_path / "broken.sqlite").write_bytes(b"no store" * 999)
+    with pytest.raises(GraphcheckError, match=r"broken\.sqlite: cannot serve as the store of results"):
+        sweep(*command_, "--store", "all.sqlite", "--merge", "broken.sqlite")
+    assert (tmp_path / "broken.sqlite").read_bytes() == b"no store" * 999
+
+
+def made(number: int) -> bool:
+    """Whether a shard's store is there; its folder is made."""
+    Path("shards").mkdir(exist_ok=True)
+    return Path("shards", f"{number}.sqlite").exists()
+
+
 def documented() -> list[str]:
     text = "".join((ROOT / "docs" / "how-to" / name).read_text() for name in ("sweep.md", "ci.md"))
     found = re.findall(r"^ *graphcheck sweep (.*(?:\n +--.*)*)", text, re.MULTILINE)
@@ -139,7 +197,7 @@ def test_documented_commands_are_understood(here: Path, arguments: str, monkeypa
         return Faked(lambda task: answer())
 
     monkeypatch.setattr(executors, "Local", workers)
-    monkeypatch.setattr(executors, "OnDask", type("OnDask", (), {"__new__": lambda _, address: workers(address)}))
+    monkeypatch.setattr(executors, "OnDask", type("OnDask", (), {"__new__": lambda _, address, resources: workers(address)}))
     assert sweep(*shlex.split(arguments)) == 0
     assert reached == (["tcp://scheduler:8786"] if "--dask" in arguments else [max(1, processes.cores() // 2)])
 
@@ -154,6 +212,12 @@ def test_documented_commands_are_understood(here: Path, arguments: str, monkeypa
         (["a", "--against", "b", "--timeout", "0"], "--timeout takes seconds above 0"),
         (["a", "--against", "b", "--max-memory", "lots"], "such as 6G, not 'lots'"),
         (["a", "--against", "b", "--format", "junit", "--json", "-"], "can go to standard output"),
+        (["a", "--against", "b", "--shard", "3/2"], "--shard takes I/N, the I-th of N parts, such as 2/5, not '3/2'"),
+        (["a", "--against", "b", "--shard", "1/2", "--merge", "x"], "not with --shard, --fresh or --retry"),
+        (["a", "--against", "b", "--merge", "absent.sqlite"], "absent.sqlite: there is no such store"),
+        (["a", "--against", "b", "--merge", "b"], "there is no store (*.sqlite) below this folder"),
+        (["a", "--against", "b", "--resources", "gpu=1"], "give --dask ADDRESS too"),
+        (["a", "--against", "b", "--dask", "x:1", "--resources", "gpu"], "--resources takes NAME=NUMBER"),
         (["a"], "has no manifest.json"),
         (["a", "--against", "a/same.onnx"], "is not a folder"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -140,6 +140,18 @@ class Sweeping(Group):
     )
     dask: str | None = option(
         None, "--dask", of="sweep", panel=HOW, metavar="ADDRESS", help="run on the workers of this Dask scheduler",
+    )
+    resources: Mapping[str, float] = option(
+        {}, "--resources", of="sweep", panel=HOW, metavar="NAME=AMOUNT", takes=str, repeatable=True,
+        parse=values.parse_resources, help="with --dask, what each needs of its worker, such as gpu=1; repeatable",
+    )
+    shard: tuple[int, int] | None = option(
+        None, "--shard", of="sweep", panel=WHAT, metavar="I/N", takes=str, parse=values.parse_shard,
+        help="the I-th of N parts, which together are all, each in one part",
+    )
+    merge: Sequence[Path] = option(
+        (), "--merge", of="sweep", panel=WHAT, metavar="STORE|DIR", takes=Path, repeatable=True,
+        help="take the results of other stores, or of those in a folder, and do what none of them has; repeatable",
     )
     timeout: float = option(
         300.0, "--timeout", of="sweep", panel=HOW, metavar="SECONDS", check=values.seconds,

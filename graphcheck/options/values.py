@@ -33,6 +33,22 @@ def parse_range(text: str) -> tuple[str, float, float]:
     return name, low, high
 
 
+def parse_shard(name: str, text: str) -> tuple[int, int]:
+    """(which, of how many) of ``--shard 2/5``."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError(f"{name} takes I/N, the I-th of N parts, such as 2/5, not {text!r}")
+    return int(found[1]), int(found[2])
+
+
+def parse_resources(name: str, texts: Iterable[str]) -> dict[str, float]:
+    """Numbers above 0 by the name of a resource, from ``gpu=1``."""
+    found = parse_numbers(name, texts)
+    if any(amount <= 0 for amount in found.values()):
+        raise UsageError(f"{name} takes amounts above 0, such as gpu=1")
+    return found
+
+
 # Parsers: of the option's name and what was given for it, a list where the option is repeatable.
 
 

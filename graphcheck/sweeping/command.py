@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,7 +47,7 @@ def sweep(source: Source, sweeping: Sweeping, told: Told, required: Required, op
     """
     from graphcheck.sweeping import index
     from graphcheck.sweeping.keys import Settings
-    from graphcheck.sweeping.manifest import read_jobs
+    from graphcheck.sweeping.manifest import part, read_jobs
     from graphcheck.sweeping.run import sweep as run
     from graphcheck.sweeping.store import Store
 
@@ -57,13 +57,22 @@ def sweep(source: Source, sweeping: Sweeping, told: Told, required: Required, op
         raise UsageError("only one --format, or --json -, can go to standard output: name files for the others")
     if o.out is not None and do != "rewrite":
         raise UsageError("--out is for --rewrite, which alone writes models")
+    if o.merge and (o.shard or o.fresh or o.retry):
+        raise UsageError("--merge tells what other sweeps found: not with --shard, --fresh or --retry")
+    if o.resources and o.dask is None:
+        raise UsageError("--resources are those of Dask's workers: give --dask ADDRESS too")
     places.check_targets(told.json, o.store, *(file for _, file in wanted))
     folders = (o.report, o.out, options.witness, options.reduce)
     places.check_folders(*(None if folder is None else Path(folder) for folder in folders))
     found = read_jobs(source, against=o.against, pairs=do == "compare")
+    if o.shard is not None:
+        found = part(found, *o.shard)
+    stores = [store for path in o.merge for store in _stores(path, o.store)]
     terminal = Terminal(quiet=told.json == "-" or any(file is None for _, file in wanted))
     jobs = o.jobs or max(1, processes.cores() // 2)
-    with Store(o.store) as kept, _workers(o.dask, jobs) as workers:
+    with Store(o.store) as kept, _workers(o.dask, jobs=jobs, resources=o.resources) as workers:
+        for store in stores:
+            kept.take(store)
         settings = Settings(
             do,
             _deciding(dataclasses.replace(options, numerics=options.numerics or "quick")),
@@ -78,7 +87,7 @@ def sweep(source: Source, sweeping: Sweeping, told: Told, required: Required, op
         )
         with terminal.progress("sweeping", len(found)) as step:
             try:
-                outcomes = run(found, settings, workers, kept, fresh=o.fresh, retry=o.retry, progress=step)
+                outcomes = run(found, settings, workers, kept, fresh=o.fresh, retry=o.retry, final=bool(stores), progress=step)
             except KeyboardInterrupt:
                 terminal.say(f"interrupted; what is done is in {safe(o.store)}, and the same command goes on from there")
                 raise
@@ -118,11 +127,21 @@ def _what(o: Sweeping) -> str:
     return (named[0] if named else "--compare").removeprefix("--").replace("against", "compare")
 
 
+def _stores(path: Path, own: Path) -> list[Path]:
+    """The store at a path, or those below a folder, without the sweep's own."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(each for each in path.rglob("*.sqlite") if each.is_file() and each.resolve() != own.resolve())
+    if not found:
+        raise UsageError(f"--merge {path}: there is no store (*.sqlite) below this folder")
+    return found
+
+
 @contextlib.contextmanager
-def _workers(address: str | None, jobs: int) -> Any:
+def _workers(address: str | None, *, jobs: int, resources: Mapping[str, float]) -> Any:
     from graphcheck.sweeping.executors import Local, OnDask
 
-    workers = Local(jobs) if address is None else OnDask(address)
+    workers = Local(jobs) if address is None else OnDask(address, resources=resources)
     try:
         yield workers
     finally:

@@ -50,11 +50,20 @@ def digest(path: Path) -> str:
     """
     total = hashlib.sha256(_file(path))
     folder = path.parent.resolve()
+    for name in files_of(path)[1:]:
+        total.update(name.encode(errors="surrogateescape") + b"\0" + _file((folder / name).resolve()))
+    return total.hexdigest()
+
+
+def files_of(path: Path) -> list[str]:
+    """The name of a model file, and those of the external data that it names inside its folder; raises OSError."""
+    folder = path.parent.resolve()
+    names = []
     for name in sorted(set(_locations(path))):
         target = (folder / name).resolve()
         if target.is_relative_to(folder) and target.is_file():
-            total.update(name.encode(errors="surrogateescape") + b"\0" + _file(target))
-    return total.hexdigest()
+            names.append(name)
+    return [path.name, *names]
 
 
 def _file(path: Path) -> bytes:

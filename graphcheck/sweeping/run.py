@@ -20,6 +20,7 @@ from graphcheck.sweeping.store import Store
 from graphcheck.verdict import EXIT_OK
 
 _HASHERS = 4
+Digests = dict[Path, tuple[str, str | None]]  # of a file, and why it has none
 
 
 def sweep(
@@ -30,13 +31,16 @@ def sweep(
     *,
     fresh: bool = False,
     retry: bool = False,
+    final: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Outcome]:
     """The brief outcome of each job, in order; jobs with equal content are done once.
 
-    With ``fresh`` nothing counts as known, with ``retry`` no failure does. ``progress`` is called once for each job.
+    With ``fresh`` nothing counts as known, with ``retry`` no failure does, with ``final`` all that is stored does.
+    ``progress`` is called once for each job.
     """
-    keys = _keys(jobs, settings)
+    digests = _digests(jobs)
+    keys = _keys(jobs, settings, digests)
     found: dict[str, Outcome] = {}
     waiting: dict[str, Job] = {}
     outcomes: dict[str, Outcome] = {}
@@ -46,7 +50,7 @@ def sweep(
             outcomes[job.name] = key
             progress(job.name)
         elif key not in found and key not in waiting:
-            old = None if fresh else store.known(key, timeout=settings.timeout, max_memory=settings.max_memory, retry=retry)
+            old = None if fresh else _known(key, settings, store, retry=retry, final=final)
             if old is not None and _still_there(old, job, settings):
                 found[key] = old
             else:
@@ -54,7 +58,8 @@ def sweep(
     for job in jobs:
         if isinstance(key := keys[job.name], str) and waiting.get(key) is not job:
             progress(job.name)
-    found |= _work(deque(waiting.items()), settings, workers, store, progress)
+    ready = deque((key, job, task_of(job, settings, digests)) for key, job in waiting.items())
+    found |= _work(ready, settings, workers, store, progress)
     for job in jobs:
         key = keys[job.name]
         if isinstance(key, str):
@@ -62,16 +67,24 @@ def sweep(
     return [outcomes[job.name] for job in jobs]
 
 
+def _known(key: str, settings: Settings, store: Store, *, retry: bool, final: bool) -> Outcome | None:
+    return store.known(key, timeout=settings.timeout, max_memory=settings.max_memory, retry=retry, final=final)
+
+
 def _work(
-    waiting: deque[tuple[str, Job]], settings: Settings, workers: Workers, store: Store, progress: Callable[[str], None]
+    waiting: deque[tuple[str, Job, dict[str, Any]]],
+    settings: Settings,
+    workers: Workers,
+    store: Store,
+    progress: Callable[[str], None],
 ) -> dict[str, Outcome]:
     done: dict[str, Outcome] = {}
     running: dict[Answer, tuple[str, Job]] = {}
     while waiting or running:
         room = max(1, workers.capacity()) if waiting else 0
         while waiting and len(running) < room:
-            key, job = waiting.popleft()
-            running[workers.submit(task_of(job, settings))] = (key, job)
+            key, job, task = waiting.popleft()
+            running[workers.submit(task)] = (key, job)
         ended, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
         for future in ended:
             key, job = running.pop(future)
@@ -94,8 +107,8 @@ def _answer(future: Answer) -> dict[str, Any]:
         return failure(TROUBLE, "lost", f"the worker died or failed ({type(error).__name__}: {text})")
 
 
-def task_of(job: Job, settings: Settings) -> dict[str, Any]:
-    """The task as a worker takes it: plain data, absolute paths."""
+def task_of(job: Job, settings: Settings, digests: Digests) -> dict[str, Any]:
+    """The task as a worker takes it: plain data, absolute paths, and the digests of the models by these paths."""
     names = {
         "a": _absolute(job.a),
         "b": job.b and _absolute(job.b),
@@ -104,7 +117,8 @@ def task_of(job: Job, settings: Settings) -> dict[str, Any]:
         "out": _out(job, settings),
     }
     fields = dataclasses.asdict(settings) | {"options": dict(settings.options), "command": list(settings.command)}
-    return fields | names
+    known = {_absolute(path): digests[path][0] for path in (job.a, job.b) if path is not None}
+    return fields | names | {"digests": known}
 
 
 def _out(job: Job, settings: Settings) -> str | None:
@@ -121,11 +135,15 @@ def _file_name(name: str) -> str:
     return "/".join(filter(None, parts))[:200] or "model"
 
 
-def _keys(jobs: Sequence[Job], settings: Settings) -> dict[str, str | Outcome]:
-    """The key of each job, or why it has none; each file is hashed once, several at a time."""
+def _digests(jobs: Sequence[Job]) -> Digests:
+    """Each file is hashed once, several at a time."""
     files = {path for job in jobs if not job.problem for path in (job.a, job.b) if path is not None}
     with concurrent.futures.ThreadPoolExecutor(_HASHERS) as pool:
-        digests = dict(zip(files, pool.map(_try_digest, files), strict=True))
+        return dict(zip(files, pool.map(_try_digest, files), strict=True))
+
+
+def _keys(jobs: Sequence[Job], settings: Settings, digests: Digests) -> dict[str, str | Outcome]:
+    """The key of each job, or why it has none."""
     keys: dict[str, str | Outcome] = {}
     for job in jobs:
         paths = [path for path in (job.a, job.b) if path is not None]

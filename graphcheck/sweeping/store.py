@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sqlite3
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ _TABLE = """CREATE TABLE IF NOT EXISTS results (
   seconds REAL NOT NULL, memory INTEGER NOT NULL, timeout REAL NOT NULL, max_memory INTEGER NOT NULL,
   finished REAL NOT NULL, result BLOB) WITHOUT ROWID"""
 _COLUMNS = "name, status, reason, failure, a, b, seconds, memory, result"
+_ALL = "key, name, status, reason, a, b, seconds, memory, timeout, max_memory, result, failure, finished"
 
 
 def _unpack(packed: bytes | None) -> dict[str, Any] | None:
@@ -32,8 +35,8 @@ def _unpack(packed: bytes | None) -> dict[str, Any] | None:
 class Store:
     """The file; raises GraphcheckError where it is no store or cannot be written. To be used by one thread."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, called: Path | None = None) -> None:
+        self.path = called or path  # as errors name it
         with self._trouble():
             self.connection = sqlite3.connect(path, timeout=30.0, isolation_level=None)
             self.connection.execute("PRAGMA journal_mode = WAL")
@@ -43,14 +46,18 @@ class Store:
                 self.connection.execute(f"PRAGMA application_id = {_APPLICATION}")
                 self.connection.execute(f"PRAGMA user_version = {_VERSION}")
             elif marks != [_APPLICATION, _VERSION]:
-                raise GraphcheckError(f"{path}: is not a store of this version of graphcheck; name another with --store")
+                raise GraphcheckError(
+                    f"{self.path}: is not a store of this version of graphcheck; name another with --store"
+                )
             self.connection.execute(_TABLE)
 
-    def known(self, key: str, timeout: float, max_memory: int, retry: bool = False) -> Outcome | None:
+    def known(
+        self, key: str, timeout: float, max_memory: int, retry: bool = False, final: bool = False
+    ) -> Outcome | None:
         """The outcome stored under ``key``, unless another try could tell more.
 
         That is so for a lost worker, for what ended without an answer under tighter limits than these (``timeout``
-        seconds, ``max_memory`` bytes), and with ``retry`` for every failure.
+        seconds, ``max_memory`` bytes), and with ``retry`` for every failure. With ``final`` what is stored is the answer.
         """
         with self._trouble():
             row = self.connection.execute(
@@ -63,7 +70,7 @@ class Store:
         open_ = outcome.status in (Verdict.UNDECIDED, TROUBLE)
         tighter = timeout > row[0] or max_memory > row[1]
         again = outcome.failure == "lost" or (open_ and tighter) or (retry and outcome.failure is not None)
-        return None if again else outcome
+        return None if again and not final else outcome
 
     def result(self, key: str) -> dict[str, Any] | None:
         """The whole result under ``key``."""
@@ -83,6 +90,34 @@ class Store:
                 f"VALUES ({', '.join('?' * 13)})",
                 (*row, timeout, max_memory, time.time()),
             )
+
+    def take(self, path: Path) -> int:
+        """Take over the rows of another store, which is read from a copy; returns how many there are.
+
+        Of two with one key stays the one that is no failure, or else the later one.
+        """
+        if not path.is_file():
+            raise GraphcheckError(f"{path}: there is no such store")
+        with tempfile.TemporaryDirectory(prefix="graphcheck-") as folder:
+            copy = Path(folder, "store")
+            for ending in ("", "-wal"):  # rows of a sweep that was ended are in the second file
+                source = path.with_name(path.name + ending)
+                if source.is_file():
+                    shutil.copyfile(source, copy.with_name(copy.name + ending))
+            with Store(copy, called=path) as other:
+                return sum(map(self._take_row, other._rows()))
+
+    def _rows(self) -> Iterator[tuple[Any, ...]]:
+        with self._trouble():
+            yield from self.connection.execute(f"SELECT {_ALL} FROM results")
+
+    def _take_row(self, row: tuple[Any, ...]) -> int:
+        key, failure, finished = row[0], *row[-2:]
+        with self._trouble():
+            mine = self.connection.execute("SELECT failure, finished FROM results WHERE key = ?", (key,)).fetchone()
+            if mine is None or (failure is None, finished) > (mine[0] is None, mine[1]):
+                self.connection.execute(f"REPLACE INTO results ({_ALL}) VALUES ({', '.join('?' * len(row))})", row)
+        return 1
 
     def _number(self, query: str) -> int:
         return int(self.connection.execute(query).fetchone()[0])
