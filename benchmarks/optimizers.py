@@ -1,11 +1,12 @@
 """Other people's optimizers under guard: every node test of ONNX and the zoo, before and after each of them.
 
-    python benchmarks/optimizers.py [nodes] [nets] [zoo] [--float16] [--only NAME] [--found FILE]
+    python benchmarks/optimizers.py [nodes] [nets] [zoo] [--float16] [--only NAME] [--by OPTIMIZER] [--found FILE]
 
 ``nodes`` are ONNX's own node tests, their integer and boolean inputs stored as constants; ``nets`` the hand-written graphs;
 ``zoo`` what torch's two exporters and tf2onnx make of the architectures, families and Keras models (needs torch and
 TensorFlow, and an hour). With ``--float16``, each model is first converted to float16. Every row is made in a process of its
-own, so that a crash of an optimizer is a row too. Prints a table, and what is not equal; FILE takes those pairs.
+own, so that a crash of an optimizer is a row too. onnxoptimizer and onnx-passes are looked at where they are installed.
+Prints a table, and what is not equal; FILE takes those pairs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ import numpy as np  # noqa: E402
 import onnx  # noqa: E402
 
 import graphcheck  # noqa: E402
+from graphcheck.guarding import tools  # noqa: E402
+from graphcheck.verdict import version  # noqa: E402
 from tests.zoo import optimizers  # noqa: E402
 
 _SECONDS = 60  # for optimizing and comparing a model
@@ -48,10 +51,32 @@ def _rules(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnxscript.rewriter.rewrite(optimizers._onnxscript(model))
 
 
-OPTIMIZERS = optimizers.OPTIMIZERS | {
-    "onnxruntime all": optimizers._onnxruntime("ALL"),
-    "onnxscript with rules": _rules,
+def _passes(tool: str, names: Sequence[str]) -> optimizers.Optimizer:
+    """Passes of a tool that ``guard --passes`` knows, its usual ones where none are named."""
+
+    def optimize(model: onnx.ModelProto) -> Any:
+        found = tools.load(tool)
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder, "in.onnx"), Path(folder, "out.onnx")
+            source.write_bytes(model.SerializeToString())
+            found.run(names or found.passes(), source, target)
+            return onnx.ModelProto.FromString(target.read_bytes())
+
+    return optimize
+
+
+# Those that are no part of constraints.txt are looked at where they are installed.
+_OTHERS = {
+    "onnxoptimizer": _passes("onnxoptimizer", ()),
+    "onnx-passes": _passes("onnx-passes", ("shape-inference", "fold-constants", "eliminate", "cleanup")),
+    "onnx-passes lowered": _passes("onnx-passes", ("shape-inference", "inline-batchnorm", "lower-conv", "lower-pooling")),
+    "onnx-passes streamlined": _passes("onnx-passes", ("streamline",)),
 }
+OPTIMIZERS = (
+    optimizers.OPTIMIZERS
+    | {"onnxruntime all": optimizers._onnxruntime("ALL"), "onnxscript with rules": _rules}
+    | {name: run for name, run in _OTHERS.items() if version(name.split()[0]) is not None}
+)
 
 
 def nodes() -> Iterator[Source]:
@@ -190,13 +215,14 @@ def main() -> int:
     parser.add_argument("kinds", nargs="*", default=["nodes", "nets"], help="nodes, nets, zoo")
     parser.add_argument("--float16", action="store_true")
     parser.add_argument("--only", default="", help="models whose name holds this")
+    parser.add_argument("--by", action="append", choices=list(OPTIMIZERS), help="this optimizer alone; repeatable")
     parser.add_argument("--found", type=Path)
     options = parser.parse_args()
     if options.found is not None:
         options.found.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
     _prepare()
-    counts: dict[str, Counter[str]] = {name: Counter() for name in OPTIMIZERS}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in options.by or OPTIMIZERS}
     for kind in options.kinds:
         for label, make in {"nodes": nodes, "nets": nets, "zoo": zoo}[kind]():
             if options.only not in label:
@@ -205,7 +231,7 @@ def main() -> int:
             if kind == "zoo" and not _made(source, label):  # exporters load too much to do so in every child
                 continue
             work = functools.partial(_guard, source, options.found, label)
-            for name, row in rows(work, list(OPTIMIZERS)):
+            for name, row in rows(work, list(counts)):
                 counts[name][row["verdict"]] += 1
                 if row["verdict"] not in (*_EQUAL, "not read"):
                     print(f"{row['verdict']}: {label} ~ {name}: {row['reason']}", flush=True)
