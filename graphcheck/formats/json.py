@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(result, dict) or not str(result.get("schema", "")).startswith("graphcheck/"):
         raise GraphcheckError(f"{path}: is not a JSON result of graphcheck: its schema key is missing")
     return result
+
+
+def renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """Plain data with names exchanged wherever they stand in a text."""
+    if isinstance(value, str):
+        for old, new in names.items():
+            value = value.replace(old, new)
+        return value
+    if isinstance(value, dict):
+        return {key: renamed(each, names) for key, each in value.items()}
+    return [renamed(each, names) for each in value] if isinstance(value, list) else value

@@ -16,6 +16,7 @@ from typing import Any
 from graphcheck.errors import GraphcheckError, ModelError, Undecided
 from graphcheck.files import model as model_
 from graphcheck.files import places
+from graphcheck.formats.json import renamed
 from graphcheck.guarding.command import copy_files
 from graphcheck.guarding.runners import Runner
 from graphcheck.outcome import TROUBLE
@@ -171,14 +172,16 @@ def guard_passes(
 
 def _named(first: tuple[str, str, tuple[str, ...], Path, Path], result: Comparison, model: Path) -> Comparison:
     """The comparison with its files called by what they were: they are gone by the time that it is read."""
-    name, _, behind, *_ = first
+    name, _, behind, source, target = first
     a = f"{model} behind {', '.join(behind)}" if behind else str(model)
     sides = {
         side: (result.evidence.get(side) or {}) | {"path": path} for side, path in (("a", a), ("b", f"{{{name}}}"))
     }
     if result.evidence.get("witness"):
         sides["witness"] = result.evidence["witness"] | {"replay": None}
-    return dataclasses.replace(result, evidence=result.evidence | sides)
+    names = {str(source): a, str(target): f"{{{name}}}"}
+    evidence = renamed(result.evidence | sides, names)
+    return dataclasses.replace(result, reason=renamed(result.reason, names), evidence=evidence)
 
 
 class _Bench:
@@ -239,7 +242,7 @@ class _Bench:
             return Step(TROUBLE, f"what it wrote {error.cause}")
         except Undecided as error:
             return Step(str(Verdict.UNDECIDED), str(error))
-        return Step(str(result.verdict), result.reason)
+        return Step(str(result.verdict), renamed(result.reason, {str(source): "{in}", str(target): "{out}"}))
 
     def digest(self, path: Path) -> str:
         return self.look(path)[0]

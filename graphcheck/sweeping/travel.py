@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from graphcheck.formats.json import renamed
 from graphcheck.sweeping.child import failure, run_task
 from graphcheck.sweeping.keys import digest, files_of
 
@@ -107,17 +108,6 @@ def _elsewhere(task: dict[str, Any], there: Mapping[str, str]) -> dict[str, Any]
         }
         back = {new: task[name] for name, new in (moved | sides).items() if new != task[name]}
         return {name: renamed(value, back) for name, value in answer.items()} | {"files": files}
-
-
-def renamed(value: Any, names: Mapping[str, str]) -> Any:
-    """Plain data with names exchanged wherever they stand in a text."""
-    if isinstance(value, str):
-        for old, new in names.items():
-            value = value.replace(old, new)
-        return value
-    if isinstance(value, dict):
-        return {key: renamed(each, names) for key, each in value.items()}
-    return [renamed(each, names) for each in value] if isinstance(value, list) else value
 
 
 def received(task: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
