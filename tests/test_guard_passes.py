@@ -131,12 +131,16 @@ def test_a_pass_runs_alone(wanted: str, changed: set[str]) -> None:
     assert after == before - 1
 
 
-def test_what_a_tool_does_to_every_model_is_told_apart() -> None:
+def test_what_a_tool_does_to_every_model_is_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
     save('<ir_version: 10, opset_import: ["": 21]> g (float[2] x, float[2] z) => (float[2] y) { y = Relu (x) }')
     assert main(["guard", "model.onnx", "--passes", "onnxslim:FusionConvBN,weight_tying", "--json", "r.json"]) == 1
     found = rows()
-    assert verdicts(found["FusionConvBN"])[0] == "different"
-    assert verdicts(found["(no pass)"]) == verdicts(found["weight_tying"]) == ("identical", "identical")
+    assert verdicts(found["(no pass)"]) == ("different", "different") and found["(no pass)"]["alone"]["changes"]
+    assert verdicts(found["FusionConvBN"]) == ("different", "different") and not found["FusionConvBN"]["alone"]["changes"]
+    assert verdicts(found["weight_tying"]) == ("identical", "identical")
+    said = capsys.readouterr().out
+    assert ": (no pass) is the first that changes the function" in said and "FusionConvBN" not in said
+    assert "2 passes changed nothing more than the tool does without any" in said
 
 
 def test_every_tool_lists_what_it_runs() -> None:

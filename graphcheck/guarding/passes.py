@@ -218,7 +218,8 @@ class _Bench:
         if name == BARE and source == self.source:
             self.bare = digest
         judged = self.judged(source, target)
-        changes = judged.verdict != Verdict.IDENTICAL and digest not in (self.digest(source), self.bare)
+        known = (self.digest(source), None if name == BARE else self.bare)
+        changes = judged.verdict != Verdict.IDENTICAL and digest not in known
         nodes = (self.look(source)[1], self.look(target)[1])
         step = dataclasses.replace(judged, seconds=seconds, nodes=nodes, changes=changes)
         return step, None if step.verdict == TROUBLE else target

@@ -1,4 +1,7 @@
-"""onnxslim: its four stages by their skip list, and each pattern of its fusion by that of patterns."""
+"""onnxslim: its stages by their skip list, and each pattern of its fusion by that of patterns.
+
+Without any pass it fuses no pattern, and cleans the graph up as its fusion and most of its stages do.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def _run(names: Sequence[str], source: Path, target: Path) -> None:
     import onnxslim
 
     patterns = _patterns()
-    stages = {*names, _FUSION} if set(names) & set(patterns) else set(names)
+    stages = {*names, _FUSION} if set(names) & set(patterns) or not names else set(names)
     made = onnxslim.slim(
         load_model(source),
         skip_optimizations=[stage for stage in _stages() if stage not in stages],
