@@ -276,21 +276,25 @@ def _guarded_by_pass(
 
     running = runner_of(guarding.passes, guarding.passes_from, command, options.timeout)
     with contextlib.closing(running) as runner, terminal.status("reading") as progress:
-
-        def check(before: Path, after: Path) -> Comparison:
-            return comparing.compared(before, after, dataclasses.replace(options, reduce=None, progress=progress))
-
-        def reduced(before: Path, after: Path) -> Comparison:
-            return comparing.compared(before, after, dataclasses.replace(options, progress=progress))
-
+        told_in_full = bool(told.json or told.report)
+        shown = dataclasses.replace(options, graphs=told_in_full, partners=told_in_full, progress=progress)
+        judged = dataclasses.replace(shown, reduce=None, graphs=False, partners=False)
         result = guard_passes(
-            model, runner, check, begin=lambda: begin(options), require=level, out=out, progress=progress,
-            reduced=None if options.reduce is None else reduced,
-        )  # fmt: skip
+            model,
+            runner,
+            lambda before, after: comparing.compared(before, after, judged),
+            convict=lambda before, after: comparing.compared(before, after, shown),
+            begin=lambda: begin(options),
+            require=level,
+            out=out,
+            progress=progress,
+        )
     data = result.to_json(level) | {"command": _command()}
     write_json(data, told.json)
     first = data["first"]
-    drawn = write_result(first["comparison"], None, told.report) if first and told.report else ""
+    drawn = f"no report was written: {told.report} would show the pass that changes the function" if told.report else ""
+    if first and told.report:
+        drawn = write_result(first["comparison"], None, told.report)
     show_passes(terminal, data)
     if first:
         show_comparison(terminal, first["comparison"], top=options.top)

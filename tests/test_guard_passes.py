@@ -120,9 +120,11 @@ def test_onnxscripts_rule_that_merges_two_clips_is_named(capsys: pytest.CaptureF
         ("onnxscript:mul_by_1_rule-2,IdentityEliminationPass,NameFixPass", {"IdentityEliminationPass"}),
     ],
 )
-def test_a_pass_runs_alone(wanted: str, changed: set[str]) -> None:
+def test_a_pass_runs_alone(wanted: str, changed: set[str], capsys: pytest.CaptureFixture[str]) -> None:
     save(PLAIN)
-    assert main(["guard", "model.onnx", "--passes", wanted, "--json", "r.json", "--require", "proved"]) == 0
+    arguments = ["--json", "r.json", "--require", "proved", "--report", "r.html"]
+    assert main(["guard", "model.onnx", "--passes", wanted, *arguments]) == 0
+    assert "no report was written: r.html would show" in capsys.readouterr().out and not Path("r.html").exists()
     found = rows()
     assert {name for name, row in found.items() if row["alone"]["changes"]} == changed
     (row,) = (found[name] for name in changed)

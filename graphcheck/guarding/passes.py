@@ -129,13 +129,13 @@ def guard_passes(
     runner: Runner,
     check: Check,
     *,
+    convict: Check,
     begin: Callable[[], None] = lambda: None,
     require: Verdict = Verdict.WITHIN_ROUNDING,
     out: Path | None = None,
-    reduced: Check | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Guarded:
-    """Every pass of ``runner`` on ``model``, judged by ``check``; ``reduced`` compares the first culprit once more.
+    """Every pass of ``runner`` on ``model``, judged by ``check``; ``convict`` compares the first culprit again, in full.
 
     ``begin`` is called before each pass and each comparison, whose time starts there, and ``progress`` for each pass.
     With ``out``, what all established passes made goes there if it is established too. Raises GraphcheckError for a
@@ -166,7 +166,7 @@ def guard_passes(
         if written is not None:
             places.copy_model(state, written)
         begin()
-        culprit = first and Culprit(*first[:3], _named(first, (reduced or check)(*first[3:]), model))
+        culprit = first and Culprit(*first[:3], _named(first, convict(*first[3:]), model))
         return Guarded(runner.title, model, tuple(rows), culprit, kept, whole, written)
 
 
@@ -214,7 +214,7 @@ class _Bench:
         except ModelError as error:
             return Step(TROUBLE, f"what it wrote {error.cause}"), None
         except GraphcheckError as error:
-            return Step(TROUBLE, str(error)), None
+            return Step(TROUBLE, renamed(str(error), {str(source): "{in}", str(target): "{out}"})), None
         if name == BARE and source == self.source:
             self.bare = digest
         judged = self.judged(source, target)
