@@ -6,11 +6,13 @@ import importlib.util
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
@@ -164,6 +166,24 @@ def test_no_rule_of_onnxruntime_is_missing() -> None:
     assert "Level1_RuleBasedTransformer" in logged and "ConstantFolding" in logged
     assert not any("RuleBased" in name for name in onnxruntime._logged(onnxruntime._RULES))
     assert any("RuleBased" in name for name in onnxruntime._logged(onnxruntime._RULES[1:]))
+
+
+def test_weights_that_do_not_fit_into_one_file_go_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphcheck.guarding.tools import onnxruntime
+
+    model = onnx.parser.parse_model(HEAD.replace("float[2] y", "float[300] y") + "{ i = Identity (x) y = MatMul (i, w) }")
+    weight = np.linspace(0, 1, 600, dtype=np.float32).reshape(2, 300)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    Path("in").mkdir()
+    Path("in/model.onnx").write_bytes(model.SerializeToString())
+    monkeypatch.setattr(onnxruntime, "INLINE", 2**10)
+    monkeypatch.setattr(tools, "INLINE", 2**10)
+    for run in (onnxruntime._run, tools.load("onnxslim").run, tools.load("onnxscript").run):
+        Path("out").mkdir()
+        run([], Path("in/model.onnx"), Path("out/model.onnx"))
+        assert Path("out/model.onnx.data").stat().st_size >= 2400 and Path("out/model.onnx").stat().st_size < 2400
+        assert main(["compare", "in/model.onnx", "out/model.onnx", "--require", "proved"]) == 0
+        shutil.rmtree("out")
 
 
 def test_a_crash_in_a_pass_is_its_answer() -> None:

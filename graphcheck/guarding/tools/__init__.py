@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 TOOLS = ("onnxoptimizer", "onnxsim", "onnxslim", "onnxscript", "onnxruntime", "onnx-passes")
-_INLINE = 2**31 - 2**20  # bytes of a model beyond which its weights go into a file of their own
+INLINE = 2**31 - 2**20  # bytes of a model beyond which its weights go into a file of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ def save_model(model: Any, path: Path) -> None:
     """Write a ModelProto, its weights beside it where they do not fit into one file."""
     import onnx
 
-    if model.ByteSize() < _INLINE:
+    if model.ByteSize() < INLINE:
         onnx.save(model, path)  # noqa: TID251
     else:
         onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data")  # noqa: TID251

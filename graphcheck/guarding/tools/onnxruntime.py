@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from graphcheck.guarding.tools import Tool
+from graphcheck.guarding.tools import INLINE, Tool
 
 _RULES = (
     "EliminateIdentity", "EliminateSlice", "UnsqueezeElimination", "EliminateDropout", "ExpandElimination",
@@ -24,6 +24,7 @@ _RULES = (
     "ReluQuantRewrite",
 )  # fmt: skip
 _OF_RULES = ("Level1_RuleBasedTransformer", "Level2_RuleBasedTransformer")
+_WEIGHTS = "session.optimized_model_external_initializers_file_name"
 _PROBE = '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) { y = Relu (x) }'
 
 
@@ -68,6 +69,8 @@ def _session(model: Any, disabled: Sequence[str], target: Path | None, severity:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     if target is not None:
         options.optimized_model_filepath = str(target)
+        if sum(file.stat().st_size for file in Path(model).parent.iterdir()) >= INLINE:
+            options.add_session_config_entry(_WEIGHTS, f"{target.name}.data")
     onnxruntime.InferenceSession(
         model, options, providers=["CPUExecutionProvider"], disabled_optimizers=set(disabled) or None
     )
