@@ -29,7 +29,7 @@ PLAIN = HEAD + "<float two = {2}> { i = Identity (x) t = Mul (i, two) y = Relu (
 TOOL = """
 import os, sys
 if sys.argv[1:] == ["--list"]:
-    sys.exit(print("copy\\nidentity crash scale empty last"))
+    sys.exit(print("copy\\nidentity vandal crash scale empty last"))
 import onnx
 _, name, given, made = sys.argv
 with open("log", "a") as log:
@@ -49,6 +49,8 @@ if name == "last":
 onnx.save(model, made)
 if name == "empty":
     open(made, "w").close()
+if name == "vandal":
+    open(given, "w").close()
 """
 
 
@@ -78,7 +80,8 @@ def test_somebodys_own_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["guard", "model.onnx", "--passes-from", listing, *arguments, "--", *own, "{pass}", "{in}", "{out}"]) == 1
     said = capsys.readouterr().out
     found, result = rows(), json.loads(Path("r.json").read_text())
-    assert list(found) == ["copy", "identity", "crash", "scale", "empty", "last"]
+    assert list(found) == ["copy", "identity", "vandal", "crash", "scale", "empty", "last"]
+    assert verdicts(found["vandal"]) == ("identical", "identical")
     assert verdicts(found["copy"]) == ("identical", "identical") and not found["copy"]["alone"]["changes"]
     assert verdicts(found["identity"]) == ("proved", "proved") and found["identity"]["in_order"]["nodes"] == [3, 2]
     assert verdicts(found["crash"]) == ("trouble", "trouble") and "SIGABRT" in found["crash"]["alone"]["reason"]
@@ -96,7 +99,7 @@ def test_somebodys_own_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert [node.op_type for node in onnx.load("out.onnx").graph.node] == ["Mul", "Relu"]
     # Each pass ran once on the model, and once more only where those before it had changed it.
     assert sorted(Path("log").read_text().split()) == sorted(
-        ["copy", "identity", "crash", "crash", "scale", "scale", "empty", "empty", "last", "last"]
+        ["copy", "identity", "vandal", "vandal", "crash", "crash", "scale", "scale", "empty", "empty", "last", "last"]
     )
 
 

@@ -158,15 +158,18 @@ class OfCommands:
 
     def run(self, passes: Sequence[str] | None, source: Path, target: Path) -> float:
         (name,) = passes or ()
-        filled = {"{pass}": name, "{in}": str(source), "{out}": str(target)}
-        words = list(self.command)
-        for placeholder, value in filled.items():
-            words = [word.replace(placeholder, value) for word in words]
-        start = time.monotonic()
-        command_.run(words, self.timeout)
+        with tempfile.TemporaryDirectory(prefix="graphcheck-") as folder:  # whoever works in place harms no later pass
+            command_.copy_files(source, Path(folder))
+            filled = {"{pass}": name, "{in}": str(Path(folder, source.name)), "{out}": str(target)}
+            words = list(self.command)
+            for placeholder, value in filled.items():
+                words = [word.replace(placeholder, value) for word in words]
+            start = time.monotonic()
+            command_.run(words, self.timeout)
+            seconds = time.monotonic() - start
         if not target.is_file():
             raise GraphcheckError(f"{words[0]}: the command ended without an error, but wrote no {{out}}")
-        return time.monotonic() - start
+        return seconds
 
     def close(self) -> None:
         pass
