@@ -258,14 +258,14 @@ class _Judge:
         at = d.at
         if d.kind != "first-order" or at is None or d.units <= SPREAD_FACTOR:
             return d
-        if d.certain and all(tape.tangents is not None and not tape.tangents.doubtful for tape in self.tapes):
+        roots = next((a, b) for name, a, b in self.outputs if name == d.output)
+        if d.certain and not any(tape.doubt(root, at) for tape, root in zip(self.tapes, roots, strict=True)):
             return d
         if not d.certain:
             seen = [x.reshape(-1)[at] for x in shown.get(d.output, ())]
             if not seen or not all(abs(x - y) <= _SEEN_SAME * d.deviation for x, y in zip(seen, d.sides, strict=True)):
                 return d
         pairs, times, doubt = (1, _DOUBTED, BESIDE) if d.certain else (PAIRS, SURE, DOUBT)
-        roots = next((a, b) for name, a, b in self.outputs if name == d.output)
         known, enough = (self.terms, self.inputs, roots, at, self.seed), d.deviation / times
         total = moved(*known, pairs=pairs, enough=enough, doubt=doubt, tick=self.tick)
         if math.isinf(total):

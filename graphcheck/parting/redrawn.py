@@ -147,13 +147,11 @@ class Redrawn:
         lost = lost | (ends & ~read & (fn != "exp"))
         if ends.any() or read.any():
             own = Real(own.raw, np.where(ends, 0.0, np.where(read, _LEAST, own.error)))
-        scale, steep = 1.0, max(v.steep for v in values) if fn in ("add", "recip") else 1.0
-        if fn in _GENTLE or (fn == "mul" and any(map(_shrinks, values))):
-            scale = max(v.scale for v in values)
+        shrinks = [shrinking(v[0], len(v) == 1, v.scale) for v in values]
+        found = self._rounded([own, *rows[1:]], lost, *cut(fn, [(v.scale, v.steep) for v in values], shrinks))
         if fn != "exp":
-            return self._rounded([own, *rows[1:]], lost, scale, steep)
-        power = self._rounded([own, *rows[1:]], lost, steep=values[0].scale)
-        return Rows(power, power.scale, power.steep, values[0] if maps[0] is None else self.move(values, maps[0]))
+            return found
+        return Rows(found, found.scale, found.steep, values[0] if maps[0] is None else self.move(values, maps[0]))
 
     def contract(self, a: Rows, b: Rows, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> Rows:
         """Batched products; a sum of k random roundings."""
@@ -198,8 +196,7 @@ class Redrawn:
             for sign, at in ((1.0, 1 + 2 * number), (-1.0, 2 + 2 * number)):
                 made.append(rows[min(at, len(rows) - 1)].value + sign * noise)
         room, size = _room(made), np.abs(plain)
-        largest = float(size.max(initial=1.0, where=size < MASK))
-        scale, steep = min(max(scale, largest), _CUT * largest), min(steep, _CUT)
+        scale, steep = beside(size, scale, steep)
         lost = ~(room <= steep * self.doubt * np.maximum(size, scale)) | np.isinf(room) | unsure
         if lost.any():
             made = [np.where(lost, np.nan, row) for row in made]
@@ -217,9 +214,22 @@ def _by_row(values: Sequence[Rows]) -> list[list[Real]]:
     ]
 
 
-def _shrinks(value: Rows) -> bool:
+def shrinking(plain: np.ndarray, exact: bool, scale: float) -> bool:
     """Whether a factor enlarges nothing: it is within 1, as a mask and a Sigmoid are."""
-    return bool(np.abs(value[0][0]) <= 1) if len(value) == value[0].size == 1 else len(value) > 1 and value.scale <= 1
+    return bool(np.abs(plain[0]) <= 1) if exact and plain.size == 1 else not exact and scale <= 1
+
+
+def cut(fn: str, operands: Sequence[tuple[float, float]], shrinks: Sequence[bool]) -> tuple[float, float]:
+    """The scale and the steepness that an elementwise function takes over from those of its operands (see :class:`Rows`)."""
+    scales, steeps = zip(*operands, strict=True)
+    scale = max(scales) if fn in _GENTLE or (fn == "mul" and any(shrinks)) else 1.0
+    return scale, scales[0] if fn == "exp" else max(steeps) if fn in ("add", "recip") else 1.0
+
+
+def beside(size: np.ndarray, scale: float = 1.0, steep: float = 1.0) -> tuple[float, float]:
+    """The scale and the steepness of a tensor of such a size, given what it takes over."""
+    largest = float(size.max(initial=1.0, where=size < MASK))
+    return min(max(scale, largest), _CUT * largest), min(steep, _CUT)
 
 
 def _exact(value: np.ndarray) -> Real:

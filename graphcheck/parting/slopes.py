@@ -16,7 +16,6 @@ makes the bound infinite.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -30,7 +29,8 @@ from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaqu
 from graphcheck.kernel.values.bounds import TINY, U
 from graphcheck.kernel.values.domain import apply
 from graphcheck.kernel.values.float64 import Float64, Real, gamma
-from graphcheck.kernel.values.windows import by_rows, is_large
+from graphcheck.kernel.values.gather import picked
+from graphcheck.kernel.values.windows import block, by_rows, is_large
 from graphcheck.parting.budget import work
 from graphcheck.parting.rooms import Rooms
 from graphcheck.parting.tangents import Tangents
@@ -84,7 +84,7 @@ class Tape:
                     start[cls] = value
                     room -= value.size
                 if tangents is not None:
-                    tangents.follow(cls, values)
+                    tangents.follow(cls, values, cls in self.harmless)
                 for arg in self._args(cls):
                     if last[arg] == cls and arg not in kept:
                         values.pop(arg, None)
@@ -113,6 +113,10 @@ class Tape:
         """The float64 values of a root."""
         return self.ends[self.terms.find(root)]
 
+    def doubt(self, root: int, index: int) -> bool:
+        """Whether a value on the way to an element may be in doubt by the tangents, or none were carried."""
+        return self.tangents is None or self.tangents.doubt(self.terms.find(root), index)
+
     def bound(self, root: int, index: int) -> float:
         """How far element ``index`` of a root may be from the true number, to first order."""
         self.kinks = total = 0.0
@@ -127,6 +131,7 @@ class Tape:
         slopes = {self.terms.find(root): np.zeros(self.terms.size(root))}
         slopes[self.terms.find(root)][index] = 1.0
         for part, start in zip(reversed(self.parts), reversed(self.starts), strict=True):
+            slopes = {cls: slope for cls, slope in slopes.items() if slope.any()}
             if slopes.keys().isdisjoint(part):
                 continue
             values = dict(start)
@@ -136,7 +141,7 @@ class Tape:
             self.rooms = Rooms(self.terms, self.exact, values)
             for cls in reversed(part):
                 slope = slopes.pop(cls, None)
-                if slope is None:
+                if slope is None or not slope.any():  # nothing depends on it
                     continue
                 self.tick(2 * work(self.terms.terms[cls]))  # both operands' derivatives
                 ids = self._args(cls)
@@ -160,7 +165,7 @@ class Tape:
 
     def _operand(self, cls: int, place: int, value: Kept) -> Any:
         """What a class reads: large windows as they are where it reads them row by row, else all values in float64."""
-        late = not place and isinstance(value, Late) and by_rows(self.terms.terms[cls].verb)
+        late = not place and isinstance(value, Late) and by_rows(self.terms.terms[cls].verb, value.map)
         return value if late else _dense(value)
 
     def _apply(self, cls: int, values: Mapping[int, Kept]) -> Kept:
@@ -170,13 +175,14 @@ class Tape:
         if is_large(self.terms, cls) and isinstance(term.verb, Move) and not any(isinstance(v, Late) for v in below):
             return Late(np.concatenate(below) if len(below) > 1 else np.asarray(below[0]), term.verb.map)
         with np.errstate(all="ignore"):
-            if isinstance(term.verb, Contract) and isinstance(windows := values[ids[0]], Late) and by_rows(term.verb):
-                verb, other = term.verb, Real(_dense(values[ids[1]]), _NOTHING)
-                made = np.empty((verb.m, verb.n))
+            verb, windows = term.verb, below[0] if below else None
+            if isinstance(verb, Contract) and isinstance(windows, Late) and by_rows(verb, windows.map):
+                other, made = _dense(below[1]).reshape(verb.batches[1], -1), np.empty((verb.batches[0] * verb.m, verb.n))
                 for at, rows in windows.rows(verb.k):
-                    block = dataclasses.replace(verb, m=len(rows))
-                    shape = (block.batches, block.m, block.n, block.k, block.kn)
-                    made[at] = self.domain.contract(_real(rows), other, *shape).raw.reshape(-1, verb.n)
+                    batches, some = block(verb, at)
+                    both = _real(rows), _real(other[batches])
+                    found = self.domain.contract(*both, some.batches, some.m, verb.n, verb.k, verb.kn)
+                    made[at] = found.raw.reshape(-1, verb.n)
                 return made.reshape(-1)
             before = self.domain.broken
             made = apply(self.terms, self.domain, cls, [_real(np.asarray(values[a])) for a in ids]).raw
@@ -303,7 +309,7 @@ class Tape:
         fn, maps = verb.fn, verb.maps
         record = function(fn)
         rule, edge = record.slope, record.edge
-        seen = [a if map_ is None else a[map_.index - 1] for a, map_ in zip(args, maps, strict=True)]
+        seen = [a if map_ is None else picked([a], map_) for a, map_ in zip(args, maps, strict=True)]
         places = list(zip(ids, maps, strict=True))
         if fn in ("max", "min"):
             partials = self._extremes(fn, slope, seen, places, value)
@@ -406,8 +412,13 @@ def _saturating(terms: Terms, order: Sequence[int], kept: set[int]) -> set[int]:
                 return not added and others == [1.0] and fine(reader, True)
         return isinstance(term.verb, Move) and len(term.args) == 1 and fine(reader, added)
 
-    exps = [cls for cls in order if isinstance(verb := terms.terms[cls].verb, Ew) and verb.fn == "exp" and fine(cls, False)]
-    return {*exps, *(reader for cls in exps for reader in readers[cls])}
+    rest = [cls for cls in order if isinstance(verb := terms.terms[cls].verb, Ew) and verb.fn == "exp" and fine(cls, False)]
+    found: set[int] = set()
+    while rest:  # up to the sum
+        found.add(cls := rest.pop())
+        verb = terms.terms[cls].verb
+        rest += [] if isinstance(verb, Ew) and verb.fn == "add" else readers[cls]
+    return found
 
 
 def _real(value: np.ndarray) -> Real:

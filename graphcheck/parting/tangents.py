@@ -3,8 +3,9 @@
 A first-order bound holds where no value on the way errs by much, which it does not look at itself: behind a steep Tanh the
 derivatives are 0, however wrong its operand. What is carried here are random multiples of the roundings of every step (the
 tangents, in units of :data:`~graphcheck.kernel.values.bounds.U`), in float32 and beside the evaluation, for a fraction of
-what it costs. It only ever says that nothing is in doubt, by the rules of :mod:`graphcheck.parting.redrawn`; else, and where
-a step is not followed (a place of an extreme, an operator without derivatives), that is to be looked into.
+what it costs. It only ever says that nothing on the way to an element is in doubt, by the rules of
+:mod:`graphcheck.parting.redrawn`; else, and where a step is not followed (a place of an extreme, an operator without
+derivatives), the tangent is NaN, and so is all that depends on it: that is to be looked into.
 """
 
 from __future__ import annotations
@@ -20,27 +21,34 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Rows, Sum, Term
 from graphcheck.kernel.values.bounds import U
 from graphcheck.kernel.values.gather import picked
-from graphcheck.kernel.values.windows import by_rows
-from graphcheck.parting.redrawn import BESIDE, ENLARGED, ZERO, unsure
-from graphcheck.parting.rooms import MASK
+from graphcheck.kernel.values.windows import block, by_rows
+from graphcheck.parting.redrawn import BESIDE, ENLARGED, ZERO, beside, cut, shrinking, unsure
 from graphcheck.parting.windows import Late, lengths
 
 _NOISE = 2**20  # random numbers that are used again and again
+_BLOCK = 2**15
+_LARGE = 1e250  # what is larger is taken for infinite
 Tangent = np.ndarray | Late | None  # None: no rounding on the way
 
 
 class Tangents:
-    """The draw: :meth:`follow` each class once its value is known; ``doubtful`` says that a value is, or may be."""
+    """The draw: :meth:`follow` each class once its value is known; then :meth:`doubt` its elements."""
 
     def __init__(self, terms: Terms, seed: int) -> None:
-        self.terms, self.doubtful = terms, False
+        self.terms, self.lost = terms, False  # once all of a tensor is in doubt
         self.known: dict[int, Tangent] = {}
+        self.told: dict[int, tuple[float, float]] = {}  # the scale and the steepness of a class
         self.random = np.random.default_rng([seed, 83])
         self.noise = self.random.standard_normal(_NOISE, np.float32)
 
-    def follow(self, cls: int, values: Mapping[int, Any]) -> None:
-        """Carry the tangents of the operands of a class to it."""
-        if self.doubtful:
+    def doubt(self, cls: int, at: int) -> bool:
+        """Whether a value on the way to an element is, or may be, in doubt."""
+        found = None if self.lost else self.known[cls]
+        return self.lost or (found is not None and bool(np.isnan(np.asarray(found)[at])))
+
+    def follow(self, cls: int, values: Mapping[int, Any], harmless: bool = False) -> None:
+        """Carry the tangents of the operands of a class to it; ``harmless``: however large it is, that is no matter."""
+        if self.lost:
             self.known.clear()
             return
         term = self.terms.terms[cls]
@@ -50,20 +58,40 @@ class Tangents:
             free = all(t is None for t in ts)
             sources = [_or_zeros(t, x) for t, x in zip(ts, xs, strict=True)]
             self.known[cls] = None if free else Late(np.concatenate(sources), values[cls].map)
+            self.told[cls] = self._cut(term, xs, ts, ids)
             return
-        late = 1 if by_rows(term.verb) else 0  # what may be left to be read by rows
+        late = int(bool(xs) and isinstance(xs[0], Late) and by_rows(term.verb, xs[0].map))  # what may be left to be read by rows
         xs = [*xs[:late], *map(np.asarray, xs[late:])]
         ts = [*ts[:late], *(np.asarray(t) if isinstance(t, Late) else t for t in ts[late:])]
         with np.errstate(all="ignore"):
-            made = self._made(term, xs, ts, np.asarray(values[cls]))
-            if made is not None and not self.doubtful:
-                made = np.where(np.isinf(values[cls]), 0, np.asarray(made).reshape(-1))  # of Exp, in a Sigmoid
+            size = np.abs(values[cls])
+            far = size > _LARGE if harmless else np.isinf(size)  # of Exp, in a Sigmoid
+            made = self._made(term, xs, ts, np.asarray(values[cls]), far)
+            scale, steep = self.told[cls] = beside(size, *self._cut(term, xs, ts, ids))
+            if made is not None:
+                made = np.broadcast_to(np.asarray(made).reshape(-1), size.shape)
                 narrow = made.astype(np.float32)  # but an Exp may err by more than float32 holds, or by less
-                made = narrow if np.isfinite(narrow).all() and np.array_equal(narrow != 0, made != 0) else made
-                self.doubtful = _in_doubt(made, np.asarray(values[cls]))
+                made = narrow if not np.isinf(narrow).any() and np.array_equal(narrow != 0, made != 0) else np.array(made)
+                _lose(made, size, scale, steep)
+                self.lost = bool(np.isnan(made).all())
         self.known[cls] = made
 
-    def _made(self, term: Term, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray) -> np.ndarray | None:
+    def _cut(self, term: Term, xs: Sequence[Any], ts: Sequence[Tangent], ids: Sequence[int]) -> tuple[float, float]:
+        """The scale and the steepness that a class takes over from its operands, as in :mod:`graphcheck.parting.redrawn`."""
+        told = [self.told[a] for a in ids]
+        match term.verb:
+            case Move():
+                return max(scale for scale, _ in told), max(steep for _, steep in told)
+            case Ew(fn):
+                known = zip(xs, ts, told, strict=True)
+                return cut(fn, told, [shrinking(x, t is None, scale) for x, t, (scale, _) in known])
+            case Rows():
+                return told[0][0], 1.0
+        return 1.0, 1.0
+
+    def _made(
+        self, term: Term, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, far: np.ndarray
+    ) -> np.ndarray | None:
         free = all(t is None for t in ts)
         match term.verb:
             case Const() | Leaf():
@@ -71,7 +99,7 @@ class Tangents:
             case Move(map_):
                 return None if free else picked([_or_zeros(t, x) for t, x in zip(ts, xs, strict=True)], map_)
             case Ew(fn, maps):
-                return self._elementwise(fn, maps, xs, ts, value)
+                return self._elementwise(fn, maps, xs, ts, value, far)
             case Contract():
                 return self._product(term.verb, xs, ts)
             case Sum(rows_, k):
@@ -85,10 +113,12 @@ class Tangents:
             case Rows("max" | "min" as fn, rows_, k):
                 table = xs[0].reshape(rows_, k)
                 at = (table if fn == "max" else -table).argmax(axis=1)
-                return None if ts[0] is None else ts[0].reshape(rows_, k)[np.arange(rows_), at]
+                if ts[0] is None:
+                    return None
+                t = ts[0].reshape(rows_, k)
+                return np.where(np.isnan(t).any(axis=1), np.nan, t[np.arange(rows_), at])
             case verb:  # the place of an extreme of exact numbers is exact
-                self.doubtful = self.doubtful or not (free and isinstance(verb, Rows))
-                return None
+                return None if free and isinstance(verb, Rows) else np.full(value.size, np.nan)
 
     def _product(self, verb: Contract, xs: Sequence[Any], ts: Sequence[Any]) -> np.ndarray:
         def left(x: np.ndarray) -> np.ndarray:
@@ -103,30 +133,44 @@ class Tangents:
         total *= self._drawn(total.size).reshape(total.shape)
         for one, other in ((ts[0], xs[1]), (xs[0], ts[1])):
             if isinstance(one, Late) and other is not None:
+                table, flat = right(other), total.reshape(-1, verb.n)
                 for at, part in one.rows(verb.k, np.float32):
-                    total[0, at] += part @ right(other)[0]
+                    batches, some = block(verb, at)
+                    flat[at] += (part.reshape(-1, some.m, verb.k) @ table[batches]).reshape(-1, verb.n)
             elif one is not None and other is not None:
                 total += left(one) @ right(other)
         return np.asarray(total)
 
     def _elementwise(
-        self, fn: str, maps: Sequence[Map | None], xs: Sequence[np.ndarray], ts: Sequence[np.ndarray | None], value: np.ndarray
+        self,
+        fn: str,
+        maps: Sequence[Map | None],
+        xs: Sequence[np.ndarray],
+        ts: Sequence[np.ndarray | None],
+        value: np.ndarray,
+        far: np.ndarray,
     ) -> np.ndarray | None:
         record = function(fn)
         seen = [x if m is None else picked([x], m) for x, m in zip(xs, maps, strict=True)]
         carried = [t if t is None or m is None else picked([t], m) for t, m in zip(ts, maps, strict=True)]
         if record.slope is None:
-            self.doubtful = True
-            return None
+            return np.full(value.size, np.nan)
+        lost: Any = False
         if record.jumps or record.slope.pole is not nowhere:
             moved = [(x, x + ENLARGED * U * (0.0 if t is None else t)) for x, t in zip(seen, carried, strict=True)]
-            self.doubtful = bool(np.any(unsure(fn, moved, [None] * len(seen))))
+            lost = unsure(fn, moved, [None] * len(seen))
         partials = chosen(value, *seen) if fn in ("max", "min") else record.slope.partials(value, *seen)
         own = 0.0 if record.rounding.exact else (record.rounding.relative / U) * np.abs(value) * self._drawn(value.size)
-        if fn == "recip" and carried[0] is not None:  # the square of a large one is beyond float64
-            partials, carried = (-value,), [value * carried[0]]
-        total = sum((t * p for t, p in zip(carried, partials, strict=True) if t is not None), own)
-        return None if isinstance(total, float) else np.broadcast_to(total, value.shape)
+        flows = [(t, p) for t, p in zip(carried, partials, strict=True) if t is not None]
+        if fn == "recip" and flows:  # the square of a large one is beyond float64
+            flows = [(value * carried[0], -value)]
+        total = sum((t * p for t, p in flows), own)
+        if isinstance(total, float) and not np.any(lost):
+            return None
+        total = np.broadcast_to(total, value.shape)
+        if far.any():
+            total = np.where(far, sum(np.where(np.isnan(t), t, 0) for t in carried if t is not None), total)
+        return np.where(lost, np.nan, total) if np.any(lost) else total
 
     def _drawn(self, count: int) -> np.ndarray:
         if count >= _NOISE:
@@ -135,16 +179,18 @@ class Tangents:
         return self.noise[start : start + count]
 
 
-def _in_doubt(t: np.ndarray, x: np.ndarray) -> bool:
-    """Whether a value errs by much beside its tensor, or may be an exact 0 over the reals: what is one in float64 as well
-    grows on the way, if anything does."""
-    size, room = np.abs(x), np.abs(t) * (ENLARGED * U)
-    most = float(room.max(initial=0.0))
-    if not most <= BESIDE:
-        largest = float(size.max(initial=1.0, where=size < MASK))
-        if not most <= BESIDE * largest and not (room <= BESIDE * np.maximum(size, largest)).all():
-            return True
-    return bool(((t != 0) & (x != 0) & (room >= ZERO * size)).any())
+def _lose(t: np.ndarray, size: np.ndarray, scale: float, steep: float) -> None:
+    """Make the tangents NaN of values of such a ``size`` that err by much beside their tensor, or may be an exact 0 over the
+    reals: what is one in float64 as well grows on the way, if anything does."""
+    doubt = steep * BESIDE
+    for at in range(0, t.size, _BLOCK):  # that stays in the cache
+        part, found = size[at : at + _BLOCK], t[at : at + _BLOCK]
+        room = np.abs(found) * (ENLARGED * U)
+        if not float(room.max()) <= doubt * scale:
+            found[~(room <= doubt * np.maximum(part, scale))] = np.nan
+        nothing = (room >= ZERO * part) & (room != 0) & (part != 0)
+        if nothing.any():
+            found[nothing] = np.nan
 
 
 def _or_zeros(t: Any, x: np.ndarray) -> np.ndarray:

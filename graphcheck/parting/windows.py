@@ -14,7 +14,7 @@ from graphcheck.kernel.terms.pieces import BOXES, boxes, fixed_digits
 from graphcheck.kernel.terms.strided import Strided
 from graphcheck.kernel.terms.verbs import Contract
 from graphcheck.kernel.values.gather import picked, view
-from graphcheck.kernel.values.windows import blocks
+from graphcheck.kernel.values.windows import block, blocks
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ def added(total: np.ndarray, form: Strided, values: np.ndarray) -> bool:
     """Add values at the places that a form reads them from; False, and nothing done, where that takes too many boxes."""
     guarded = [any(row) for row in zip(*(c for c, _, _ in form.guards), strict=True)] or [False] * len(form.box)
     again = tuple(j for j, stride in enumerate(form.strides) if not stride and not guarded[j])  # one element, read often
-    table = values.reshape(form.box).sum(axis=again, keepdims=True)
+    table = values.reshape(form.box)
+    table = table.sum(axis=again, keepdims=True) if again else table
     form = dataclasses.replace(form, box=table.shape)
     fixed = fixed_digits(form.box, form.guards)
     span = 0
@@ -102,13 +103,17 @@ def _squared(table: np.ndarray) -> np.ndarray:
 
 def _through_windows(verb: Contract, slope: np.ndarray, windows: Late, b: np.ndarray, fixed: bool) -> list[np.ndarray | None]:
     """The derivatives towards the source of the windows, and towards the other operand."""
-    up = slope.reshape(verb.m, verb.n)
-    table = b.reshape((verb.k, verb.n) if verb.kn else (verb.n, verb.k))
+    up = slope.reshape(-1, verb.n)
+    table = b.reshape(verb.batches[1], *((verb.k, verb.n) if verb.kn else (verb.n, verb.k)))
     total, to_b = np.zeros(windows.source.size), np.zeros(table.shape)
     for at, part in blocks(windows.map, verb.k):
-        add(total, part, up[at] @ (table.T if verb.kn else table))
+        batches, some = block(verb, at)
+        back = table[batches].swapaxes(1, 2) if verb.kn else table[batches]
+        add(total, part, up[at].reshape(-1, some.m, verb.n) @ back)
     for at, rows in () if fixed else windows.rows(verb.k):
-        to_b += rows.T @ up[at] if verb.kn else up[at].T @ rows
+        batches, some = block(verb, at)
+        a, to_a = rows.reshape(-1, some.m, verb.k), up[at].reshape(-1, some.m, verb.n)
+        to_b[batches] += a.swapaxes(1, 2) @ to_a if verb.kn else to_a.swapaxes(1, 2) @ a
     return [total, None if fixed else to_b.reshape(-1)]
 
 

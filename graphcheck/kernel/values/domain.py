@@ -11,7 +11,7 @@ import numpy as np
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum
-from graphcheck.kernel.values.windows import blocks, by_rows, is_large
+from graphcheck.kernel.values.windows import block, blocks, by_rows, is_large, run
 
 V = TypeVar("V")
 
@@ -115,7 +115,8 @@ def _late(terms: Terms, order: Sequence[int], wanted: set[int]) -> set[int]:
     late = {cls for cls in order if cls not in wanted and is_large(terms, cls)}
     for cls in order if late else ():
         first, *rest = _args(terms, cls) or (-1,)
-        late.difference_update(rest if by_rows(terms.terms[cls].verb) and cls not in late else (first, *rest))
+        rows = first in late and cls not in late and by_rows(terms.terms[cls].verb, terms.terms[first].verb.map)  # type: ignore[union-attr]
+        late.difference_update(rest if rows else (first, *rest))
     return late
 
 
@@ -127,10 +128,12 @@ def _by_blocks(terms: Terms, domain: Domain[V], cls: int, values: Sequence[V]) -
     *sources, other = values
     if len(sources) > 1:
         sources = [domain.move(sources, terms.maps.whole(sum(map(terms.size, moved.args))))]
-    made = [
-        domain.contract(domain.move(sources, part), other, (1, 1), rows.stop - rows.start, verb.n, verb.k, verb.kn)
-        for rows, part in blocks(moved.verb.map, verb.k)
-    ]
+    made = []
+    for rows, part in blocks(moved.verb.map, verb.k):
+        at, some = block(verb, rows)
+        size = verb.n * verb.k
+        right = other if verb.batches[1] == 1 else domain.move([other], run(at.start * size, (at.stop - at.start) * size))
+        made.append(domain.contract(domain.move(sources, part), right, some.batches, some.m, verb.n, verb.k, verb.kn))
     return domain.move(made, terms.maps.whole(term.size))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
@@ -23,9 +24,28 @@ def is_large(terms: Terms, cls: int) -> bool:
     return isinstance(term.verb, Move) and term.size > max(LARGE, GROWTH * sum(map(terms.size, term.args)))
 
 
-def by_rows(verb: object) -> bool:
-    """Whether a verb reads its first operand row by row."""
-    return isinstance(verb, Contract) and verb.batches == (1, 1)
+def by_rows(verb: object, map_: Map) -> bool:
+    """Whether a verb reads its first operand, windows by a map, row by row: of several batches, each with a matrix of its own
+    (a depthwise Conv), where a digit of the map begins with each."""
+    if not isinstance(verb, Contract) or verb.batches[0] != verb.batches[1]:
+        return False
+    boxes = [form.box for form in map_.pieces or ()]
+    ends = (math.prod(box[at:]) == verb.m * verb.k for box in boxes for at in range(len(box)))
+    return verb.batches[0] == 1 or (len(boxes) == 1 and any(ends))
+
+
+def block(verb: Contract, rows: slice) -> tuple[slice, Contract]:
+    """(batches, their contraction): what a block of rows is to a contraction."""
+    count = rows.stop - rows.start
+    first, many = rows.start // verb.m, max(1, count // verb.m)
+    return slice(first, first + many), dataclasses.replace(verb, batches=(many, many), m=count // many)
+
+
+def run(start: int, count: int) -> Map:
+    """So many elements of one source, from one on."""
+    form = normal((count,), start, (1,), ())
+    assert form is not None
+    return Map((form,), None, b"")
 
 
 def blocks(map_: Map, width: int) -> Iterator[tuple[slice, Map]]:
