@@ -15,12 +15,14 @@ from graphcheck.kernel.terms.maps import Maps
 from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Contract, Leaf
-from graphcheck.kernel.values import float64
+from graphcheck.kernel.values import float64, gather
 from graphcheck.kernel.values import windows as values
 from graphcheck.kernel.values.bounds import U, quantum
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
 from graphcheck.kernel.values.residues import Residues
+from graphcheck.parting import slopes as slopes_
+from graphcheck.parting import tangents as tangents_
 from graphcheck.parting import windows
 from graphcheck.parting.redrawn import Redrawn
 from graphcheck.parting.slopes import Tape
@@ -146,6 +148,40 @@ def test_tangents_follow_windows(kind: str, squared: bool, monkeypatch: pytest.M
     for name, value in (("LARGE", 0), ("GROWTH", 0), ("BLOCK", 200)):
         monkeypatch.setattr(values, name, value)
     assert np.abs(carried() - whole).max() < 1e-4 * np.abs(whole).max() > 0
+
+
+@pytest.mark.parametrize("kind", ["form", "table", "two"])
+@pytest.mark.parametrize("fn", ["max", "min"])
+def test_an_extreme_of_windows_is_the_same_in_blocks(fn: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of windows of 1 / x, where two elements of some rows are equal but for rounding."""
+    terms, rng = Terms(RULES), np.random.default_rng(0)
+    _, columns = product(terms, kind)
+    args, map_, size = terms.terms[columns].args, terms.terms[columns].verb.map, terms.size(columns)
+    sign = terms.const(np.full(1, 1.0 if fn == "max" else -1.0))  # padding is no extreme
+    inverse = [terms.ew("recip", [(x, None)], terms.size(x)) for x in args]
+    columns = terms.move([terms.ew("mul", [(x, None), (sign, None)], terms.size(x)) for x in inverse], map_)
+    root = terms.ew("exp", [(terms.rows(fn, columns, size // 18, 18), None)], size // 18)
+    inputs = {("input", f"x{i}"): 1 + rng.integers(1, 3, terms.size(x)) / 64 for i, x in enumerate(args)}
+
+    def told() -> tuple[np.ndarray, list[np.ndarray]]:
+        residues = evaluate(terms, Residues([1009, 2003], 3), [root])[root]
+        real, tangents = evaluate(terms, Float64(inputs), [root])[root], Tangents(terms, 7)
+        tape = Tape(terms, inputs, [root], tangents=tangents)
+        slopes = [slope for cls, slope, _ in tape.back(root, 11) if isinstance(terms.terms[cls].verb, Leaf)]
+        numbers = [real.value, real.error, tape.value(root), np.asarray(tangents.known[root]), *slopes]
+        return residues, [*numbers, np.array([tape.bound(root, 11), tape.kinks])]
+
+    whole = told()
+    for name, value in (("LARGE", 0), ("GROWTH", 0), ("BLOCK", 200)):
+        monkeypatch.setattr(values, name, value)
+    made, picked = list[int](), gather.picked
+    for module in (float64, windows, slopes_, tangents_):
+        monkeypatch.setattr(module, "picked", lambda parts, map_: made.append(map_.size) or picked(parts, map_))
+    residues, numbers = told()
+    assert kind == "two" or max(made) < size / 2
+    assert np.array_equal(residues, whole[0]) and len(numbers) == len(whole[1]) > 5
+    assert all(np.allclose(x, y, rtol=1e-6, atol=0) for x, y in zip(numbers, whole[1], strict=True))
+    assert (numbers[-1] > 0).all()
 
 
 @pytest.mark.parametrize("groups", [1, 3])

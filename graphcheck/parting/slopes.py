@@ -16,6 +16,7 @@ makes the bound infinite.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -30,11 +31,11 @@ from graphcheck.kernel.values.bounds import TINY, U
 from graphcheck.kernel.values.domain import apply
 from graphcheck.kernel.values.float64 import Float64, Real, gamma
 from graphcheck.kernel.values.gather import picked
-from graphcheck.kernel.values.windows import block, by_rows, is_large
+from graphcheck.kernel.values.windows import block, blocks, by_rows, is_large
 from graphcheck.parting.budget import work
 from graphcheck.parting.rooms import Rooms
 from graphcheck.parting.tangents import Tangents
-from graphcheck.parting.windows import Late, contracted_back, lengths, pulled
+from graphcheck.parting.windows import Late, add, contracted_back, lengths, pulled
 
 Kept = np.ndarray | Late
 Place = tuple[int, Map | None]  # a class, and how it is seen
@@ -165,8 +166,9 @@ class Tape:
 
     def _operand(self, cls: int, place: int, value: Kept) -> Any:
         """What a class reads: large windows as they are where it reads them row by row, else all values in float64."""
-        late = not place and isinstance(value, Late) and by_rows(self.terms.terms[cls].verb, value.map)
-        return value if late else _dense(value)
+        verb = self.terms.terms[cls].verb
+        late = not place and isinstance(value, Late) and by_rows(verb, value.map)
+        return value if late and (isinstance(verb, Contract) or len(self._args(self._args(cls)[0])) == 1) else _dense(value)
 
     def _apply(self, cls: int, values: Mapping[int, Kept]) -> Kept:
         term, ids = self.terms.terms[cls], self._args(cls)
@@ -184,6 +186,9 @@ class Tape:
                     found = self.domain.contract(*both, some.batches, some.m, verb.n, verb.k, verb.kn)
                     made[at] = found.raw.reshape(-1, verb.n)
                 return made.reshape(-1)
+            if isinstance(verb, Rows) and isinstance(windows, Late) and by_rows(verb, windows.map):
+                made_ = (self.domain.rows(verb.fn, _real(x), len(x), verb.k, len(x)) for _, x in windows.rows(verb.k))
+                return np.concatenate([found.raw for found in made_])
             before = self.domain.broken
             made = apply(self.terms, self.domain, cls, [_real(np.asarray(values[a])) for a in ids]).raw
             self.domain.broken = before if cls in self.harmless else self.domain.broken
@@ -266,17 +271,27 @@ class Tape:
             case _:
                 return [np.full(a.size, np.nan) for a in args]
 
-    def _rows(
-        self, verb: Rows, slope: np.ndarray, cls: int, x: np.ndarray, value: np.ndarray
-    ) -> np.ndarray:
+    def _rows(self, verb: Rows, slope: np.ndarray, cls: int, x: Any, value: np.ndarray) -> np.ndarray:
+        if isinstance(x, Late):  # back into what the windows are made of
+            total, (source,) = np.zeros(x.source.size), self._args(cls)
+            for at, part in blocks(x.map, verb.k):
+                some = dataclasses.replace(verb, rows=at.stop - at.start)
+                add(total, part, self._extreme(some, slope[at], (source, part), picked([x.source], part), _again(part, some)))
+            return total
+        moved = self.terms.terms[cls].verb
+        again = _again(moved.map, verb) if isinstance(moved, Move) else np.zeros((verb.rows, verb.k), bool)
+        return self._extreme(verb, slope, (cls, None), x, again) if verb.fn != "softmax" else self._softmax(verb, slope, value)
+
+    def _softmax(self, verb: Rows, slope: np.ndarray, value: np.ndarray) -> np.ndarray:
+        p, up = (x.reshape(verb.rows, verb.k) for x in (value, slope))
+        return np.asarray(p * (up - (up * p).sum(axis=1, keepdims=True))).reshape(-1)
+
+    def _extreme(self, verb: Rows, slope: np.ndarray, place: Place, x: np.ndarray, again: np.ndarray) -> np.ndarray:
+        """Towards the largest of each row, or its place; ``again`` are no rivals of others in it."""
         fn, rows, k = verb.fn, verb.rows, verb.k
         table = x.reshape(rows, k)
-        if fn == "softmax":
-            p, up = value.reshape(rows, k), slope.reshape(rows, k)
-            return np.asarray(p * (up - (up * p).sum(axis=1, keepdims=True))).reshape(-1)
         signed = -table if "min" in fn else table
         first = signed.argmax(axis=1)
-        again = self._again(cls, rows, k)
 
         def rivals(room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             rooms = np.broadcast_to(room, x.shape).reshape(rows, k)
@@ -285,21 +300,13 @@ class Tape:
             room = rooms.max(axis=1, initial=0.0, where=found)
             return (room > 0) & (found.sum(axis=1) > 1), room
 
-        near, room = self._near([(cls, None)], rivals)
+        near, room = self._near([place], rivals)
         if "arg" in fn:
             return np.repeat(np.where((slope != 0) & near, np.nan, 0.0), k)
         self._kink(slope, near, room)
         found = np.zeros((rows, k))
         found[np.arange(rows), first] = slope
         return found.reshape(-1)
-
-    def _again(self, cls: int, rows: int, k: int) -> np.ndarray:
-        """Where a row has the element beside it once more, as windows at an edge do: it is no rival of itself."""
-        verb, found = self.terms.terms[cls].verb, np.zeros((rows, k), bool)
-        if isinstance(verb, Move) and verb.map.form is None:
-            table = verb.map.index.reshape(rows, k)
-            found[:, 1:] = table[:, 1:] == table[:, :-1]
-        return found
 
     def _elementwise(
         self, cls: int, slope: np.ndarray, ids: Sequence[int], args: Sequence[np.ndarray], value: np.ndarray
@@ -379,6 +386,15 @@ class Tape:
                 elif ids[x] not in self.exact:  # where the factor is 0 only by rounding, the step matters all the same
                     partials[step] = np.where(seen[x] == 0, 1e-300, seen[x])
         return partials
+
+
+def _again(map_: Map, verb: Rows) -> np.ndarray:
+    """Where a row has the element beside it once more, as windows at an edge do: it is no rival of itself."""
+    found = np.zeros((verb.rows, verb.k), bool)
+    if map_.form is None:
+        table = map_.index.reshape(found.shape)
+        found[:, 1:] = table[:, 1:] == table[:, :-1]
+    return found
 
 
 def _is_costly(verb: Verb) -> bool:

@@ -111,12 +111,12 @@ class Tangents:
                 t = np.zeros(1) if ts[0] is None else ts[0].reshape(rows_, k)
                 return np.asarray(own + p * (t - (p * t).sum(axis=-1, keepdims=True)))
             case Rows("max" | "min" as fn, rows_, k):
-                table = xs[0].reshape(rows_, k)
-                at = (table if fn == "max" else -table).argmax(axis=1)
                 if ts[0] is None:
                     return None
-                t = ts[0].reshape(rows_, k)
-                return np.where(np.isnan(t).any(axis=1), np.nan, t[np.arange(rows_), at])
+                if isinstance(xs[0], Late):
+                    blocks = zip(xs[0].rows(k), ts[0].rows(k, np.float32), strict=True)
+                    return np.concatenate([_of_extreme(fn, x, t) for (_, x), (_, t) in blocks])
+                return _of_extreme(fn, xs[0].reshape(rows_, k), ts[0].reshape(rows_, k))
             case verb:  # the place of an extreme of exact numbers is exact
                 return None if free and isinstance(verb, Rows) else np.full(value.size, np.nan)
 
@@ -177,6 +177,12 @@ class Tangents:
             return np.resize(self.noise, count)
         start = int(self.random.integers(_NOISE - count))
         return self.noise[start : start + count]
+
+
+def _of_extreme(fn: str, table: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """The tangent of the largest of each row; in doubt where that of any is, which may be the largest."""
+    at = (table if fn == "max" else -table).argmax(axis=1)
+    return np.where(np.isnan(t).any(axis=1), np.nan, t[np.arange(len(t)), at])
 
 
 def _lose(t: np.ndarray, size: np.ndarray, scale: float, steep: float) -> None:

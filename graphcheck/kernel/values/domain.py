@@ -121,17 +121,20 @@ def _late(terms: Terms, order: Sequence[int], wanted: set[int]) -> set[int]:
 
 
 def _by_blocks(terms: Terms, domain: Domain[V], cls: int, values: Sequence[V]) -> V:
-    """A contraction of windows with the last of the ``values``; the others are what the windows are made of."""
+    """A maximum of windows, or a contraction with the last of the ``values``; the others are what the windows are made of."""
     term = terms.terms[cls]
     verb, moved = term.verb, terms.terms[terms.find(term.args[0])]
-    assert isinstance(verb, Contract) and isinstance(moved.verb, Move)
-    *sources, other = values
+    assert isinstance(verb, (Contract, Rows)) and isinstance(moved.verb, Move)
+    sources, others = values[: len(moved.args)], values[len(moved.args) :]
     if len(sources) > 1:
         sources = [domain.move(sources, terms.maps.whole(sum(map(terms.size, moved.args))))]
     made = []
     for rows, part in blocks(moved.verb.map, verb.k):
-        at, some = block(verb, rows)
-        size = verb.n * verb.k
+        if isinstance(verb, Rows):
+            count = rows.stop - rows.start
+            made.append(domain.rows(verb.fn, domain.move(sources, part), count, verb.k, count))
+            continue
+        (other,), (at, some), size = others, block(verb, rows), verb.n * verb.k
         right = other if verb.batches[1] == 1 else domain.move([other], run(at.start * size, (at.stop - at.start) * size))
         made.append(domain.contract(domain.move(sources, part), right, some.batches, some.m, verb.n, verb.k, verb.kn))
     return domain.move(made, terms.maps.whole(term.size))

@@ -12,7 +12,7 @@ from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.pieces import Pieces, refined
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.strided import Strided, normal
-from graphcheck.kernel.terms.verbs import Contract, Move
+from graphcheck.kernel.terms.verbs import Contract, Move, Rows
 
 LARGE, BLOCK = 2_000_000, 1_000_000  # elements of windows that are not made whole, and of those made at a time
 GROWTH = 2  # times the elements of their source
@@ -25,8 +25,10 @@ def is_large(terms: Terms, cls: int) -> bool:
 
 
 def by_rows(verb: object, map_: Map) -> bool:
-    """Whether a verb reads its first operand, windows by a map, row by row: of several batches, each with a matrix of its own
-    (a depthwise Conv), where a digit of the map begins with each."""
+    """Whether a verb reads its first operand, windows by a map, row by row: a maximum, or a product; of several batches, each
+    with a matrix of its own (a depthwise Conv), where a digit of the map begins with each."""
+    if isinstance(verb, Rows):
+        return verb.fn in ("max", "min") and verb.k > 0
     if not isinstance(verb, Contract) or verb.batches[0] != verb.batches[1]:
         return False
     boxes = [form.box for form in map_.pieces or ()]
