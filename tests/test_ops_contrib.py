@@ -193,8 +193,10 @@ QUANTIZED = """g (float[1,2,4,4] x) => (float[1,3,4,4] y) <
 }"""
 
 
-def test_quantized_conv_as_the_extended_level_fuses_it(tmp_path: Path) -> None:
-    """QDQ around a Conv becomes QLinearConv: at most one step of the output's scale apart, where a tie rounds."""
+@pytest.mark.parametrize("level", ["EXTENDED", "ALL"])
+def test_quantized_conv_as_the_levels_fuse_it(level: str, tmp_path: Path) -> None:
+    """QDQ around a Conv becomes QLinearConv, with channels last at the level "all": at most one step of the output's scale apart,
+    where a tie rounds."""
     import onnx
     import onnxruntime as ort
 
@@ -202,7 +204,7 @@ def test_quantized_conv_as_the_extended_level_fuses_it(tmp_path: Path) -> None:
     weight = np.random.default_rng(0).integers(-100, 100, (3, 2, 3, 3)).astype(np.int8)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
     options.optimized_model_filepath = str(tmp_path / "fused.onnx")
     options.log_severity_level = 4
     ort.InferenceSession(proto.SerializeToString(), options)

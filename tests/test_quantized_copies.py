@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
@@ -352,3 +354,17 @@ def test_constants_that_are_added_up_are_told_apart(spoilt: bool) -> None:
     found = compared(made("", b=bias, m=mask), copy, "int8")
     assert (found.verdict in ACCEPTED) != spoilt, found.reason
     assert not spoilt or [row["b"] for row in found.evidence["precision"]["off"]] == ["p"]
+
+
+@pytest.mark.parametrize("kind", ["QDQ", "QDQ, unsigned", "QOperator"])
+@pytest.mark.parametrize("level", ["EXTENDED", "ALL"])
+def test_what_onnxruntime_makes_of_a_copy_is_that_copy(kind: str, level: str, tmp_path: Path) -> None:
+    """Channels last, a MaxPool of whole numbers, a Relu that a range takes over: proved, and accepted beside the plain model."""
+    plain, copy = pair("cnn", kind)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "made.onnx"), 4
+    ort.InferenceSession(copy.SerializeToString(), options)
+    made = onnx.load(tmp_path / "made.onnx")
+    assert compared(copy, made).verdict in (Verdict.IDENTICAL, Verdict.PROVED)
+    assert compared(plain, made, "int8").verdict is Verdict.WITHIN_ROUNDING

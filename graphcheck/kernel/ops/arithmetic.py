@@ -13,6 +13,8 @@ from graphcheck.errors import Untaught
 from graphcheck.kernel.ops import erasing, rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of, shaped
 from graphcheck.kernel.ops.node import Node
+from graphcheck.kernel.terms.rules.identities import is_step
+from graphcheck.kernel.terms.verbs import Ew
 from graphcheck.kernel.values.bounds import limits
 
 
@@ -352,14 +354,40 @@ def quantize(m: Algebra, node: Node, x: Some, scale: Some, zero: Value = None) -
         points = None if zero is None else _along(m, node, x, zero)
         if (found := erasing.quantized(m, node, x, _along(m, node, x, scale), points, to)) is not None:
             return found
-    scaled = m.div(m.lift(x), _along(m, node, x, scale))
+    ends = limits(to)
+    scaled = m.div(_unclipped(m, m.lift(x), scale, zero, ends), _along(m, node, x, scale))
     scaled = m.ew("round", scaled) if _kind(to) == "i" else scaled
     shifted = scaled if zero is None else m.add(scaled, _wide(_along(m, node, x, zero), scaled.dtype))
-    ends = limits(to)
     if ends is None:
         return m.ew(f"saturate:{to.name}", shifted, dtype=to)
     low, high = (np.asarray(end, np.int64) for end in ends)
     return m.ew("min", m.ew("max", shifted, low), high, dtype=to)
+
+
+def _unclipped(m: Algebra, x: Tensor, scale: Some, zero: Value, ends: tuple[float, float] | None) -> Tensor:
+    """What a quantizer of constant parameters gives the same of: what lies before a Relu or a Clip that its range lies within."""
+    steps, points = m.lower(scale), np.zeros(()) if zero is None else m.lower(zero)
+    if ends is None or not isinstance(steps, np.ndarray) or not isinstance(points, np.ndarray) or not (steps > 0).all():
+        return x
+    wide, zeros = steps.astype(np.float64), points.astype(np.float64)
+    least, most = ((end + part - zeros) * wide for end, part in zip(ends, (0.49, -0.49), strict=True))
+    while (inner := _before_clip(m, x.cls, float(least.min()), float(most.max()))) is not None:
+        x = Tensor(inner, x.shape, x.dtype)
+    return x
+
+
+def _before_clip(m: Algebra, cls: int, least: float, most: float) -> int | None:
+    """What is clipped at no more than ``least``, or at no less than ``most``."""
+    term = m.terms.term(cls)
+    if not isinstance(term.verb, Ew) or term.verb.maps != (None, None):
+        return None
+    fn, n = term.verb.fn, term.size
+    for a, c in (term.args, term.args[::-1]):
+        relu = fn == "mul" and is_step(m.terms, (c, None), (m.terms.find(a), None))
+        end = 0.0 if relu else m.terms.scalar(c)
+        if end is not None and m.terms.size(a) == n and (end <= least if relu or fn == "max" else fn == "min" and end >= most):
+            return a
+    return None
 
 
 def _wide(zero: Some, dtype: np.dtype[Any]) -> Some:

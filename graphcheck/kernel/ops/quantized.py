@@ -45,11 +45,21 @@ def matmul(m: Algebra, node: Node, *xs: Some) -> Some:
 def conv(m: Algebra, node: Node, *xs: Some) -> Some:
     """Weights with a scale per filter; the bias has the scale of the products."""
     x, sx, zx, w, sw, zw, sy, zy, *bias = xs
-    if node.attr("channels_last", 0):
-        raise Untaught("QLinearConv with channels last", node.name)
     b = _bias(m, bias[0], sx, sw) if bias else None
-    y = contraction.conv(m, node, _read(m, node, x, sx, zx), _read(m, node, w, sw, zw, 0), b)
-    return _write(m, node, y, sy, zy)
+
+    def of(m: Algebra, node: Node, x: Some) -> Some:
+        y = contraction.conv(m, node, _read(m, node, x, sx, zx), _read(m, node, w, sw, zw, 0), b)
+        return _write(m, node, y, sy, zy)
+
+    return _channels_first(m, node, x, of)
+
+
+def _channels_first(m: Algebra, node: Node, x: Some, of: Callable[..., Some]) -> Some:
+    """An operator on [N, C, ...], of [N, ..., C] where ``channels_last`` says so."""
+    if not node.attr("channels_last", node.op_type.startswith("Nhwc")):
+        return of(m, node, x)
+    last = len(x.shape) - 1
+    return m.transpose(of(m, node, m.transpose(x, (0, last, *range(1, last)))), (0, *range(2, last + 1), 1))
 
 
 def gemm(m: Algebra, node: Node, *xs: Value) -> Some:
@@ -79,9 +89,7 @@ def unary(of: Callable[..., Some]) -> Callable[..., Some]:
     """An operator of one quantized input."""
 
     def op(m: Algebra, node: Node, x: Some, sx: Some, zx: Value, sy: Some, zy: Value = None) -> Some:
-        if node.attr("channels_last", 0):
-            raise Untaught(f"{node.op_type} with channels last", node.name)
-        return _write(m, node, of(m, node, _read(m, node, x, sx, zx)), sy, zy)
+        return _channels_first(m, node, x, lambda m, node, x: _write(m, node, of(m, node, _read(m, node, x, sx, zx)), sy, zy))
 
     return op
 
@@ -208,6 +216,7 @@ CONTRIB: dict[str, tuple[Callable[..., Any], str, rows.Rule]] = {
     "QuantizeLinear": (arithmetic.quantize, "axis", rows.quantized),
     "DequantizeLinear": (arithmetic.dequantize, "axis", rows.quantized),
     "QLinearConv": (conv, _CONV, rows.first),
+    "NhwcMaxPool": (functools.partial(_channels_first, of=reduction.max_pool), _POOL, rows.first),
     "QLinearAdd": (binary("add"), "", rows.elementwise),
     "QLinearMul": (binary("mul"), "", rows.elementwise),
     "QLinearSigmoid": (unary(lambda m, node, x: m.sigmoid(x)), "", rows.elementwise),

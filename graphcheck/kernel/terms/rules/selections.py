@@ -1,7 +1,8 @@
 """Maxima of rows, and choices by comparison, in normal form: exact identities over the reals.
 
 1. The maximum of a row of maxima is that of all their elements, each counted once (and so for minima)
-2. Max over a row of s x, x + c, Max(x, c), Min(x, c) and Relu(x) is that function of the maximum of x; for s < 0 of its minimum
+2. Max over a row of s x, x + c, Max(x, c), Min(x, c), Relu(x) and of x rounded is that function of the maximum of x; for s < 0 of
+   its minimum
 3. ArgMin(x) = ArgMax(-x)
 4. u > 0 ? x : y is Max(x, y) where x - y = k u with k > 0, and Min(x, y) where k < 0
 5. s Gather(x) and s + Gather(x) are Gather(s x) and Gather(s + x), whatever the indices
@@ -79,25 +80,25 @@ def monotone(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) 
     (a,) = operands
     if fn.startswith("argmin"):
         return 3, terms.rows(fn.replace("min", "max"), negative(terms, a, rows * k), rows, k)
-    layers: list[tuple[str, Operand]] = []
+    layers: list[tuple[str, Operand | None]] = []
     while fn in OPPOSITE and (layer := _outermost(terms, a, fn, rows * k)):
         a, fn, of, other = layer
         layers.append((of, other))
     found = terms.rows(fn, a, rows, k) if layers else a
     for of, other in reversed(layers):  # in a loop: they may be hundreds
-        found = terms.ew(of, [(found, None), other], rows)
+        found = terms.ew(of, [(found, None), *([] if other is None else [other])], rows)
     return (2, found) if layers else None
 
 
-def _outermost(terms: Terms, a: int, by: str, size: int) -> tuple[int, str, str, Operand] | None:
-    """(x, max or min of it, function, its other operand): the outermost function of case 2 at ``a``."""
+def _outermost(terms: Terms, a: int, by: str, size: int) -> tuple[int, str, str, Operand | None] | None:
+    """(x, max or min of it, function, its other operand, if it has one): the outermost function of case 2 at ``a``."""
     term = terms.terms[a]
     map_ = term.verb.map if isinstance(term.verb, Move) and len(term.args) == 1 and not term.verb.map.has_zero else None
     term = term if map_ is None else terms.terms[terms.find(term.args[0])]
-    if not isinstance(term.verb, Ew) or term.verb.fn not in ("add", "mul", "max", "min") or terms.neginf[a]:
+    if not isinstance(term.verb, Ew) or term.verb.fn not in ("add", "mul", "max", "min", "round") or terms.neginf[a]:
         return None
-    if len(term.args) != 2:
-        return None  # a maximum of several
+    if len(term.args) != 2:  # not a maximum of several
+        return (terms.seen(through(terms, *term.views[0], map_), size), by, "round", None) if term.verb.fn == "round" else None
     of, views = term.verb.fn, [(terms.find(c), m) for c, m in term.views]
     for x, other in (views, views[::-1]):
         value = number(terms, other[0]) if other[1] is None and terms.size(other[0]) == 1 else None
