@@ -81,13 +81,14 @@ def _is(path: Path, wanted: str) -> bool:
 
 
 def _keep(files: Files, folder: Path) -> None:
-    """Write files into a folder that is there afterwards as a whole, whoever else writes it."""
+    """Write files into a folder that is there afterwards as a whole, in the place of one with other content."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent))
     for name, data in files.items():
         assert _is_inside(name), name
         (made / name).parent.mkdir(parents=True, exist_ok=True)
         (made / name).write_bytes(data)
+    shutil.rmtree(folder, ignore_errors=True)
     try:
         os.rename(made, folder)
     except OSError:
