@@ -71,6 +71,7 @@ def verdicts(row: dict[str, Any]) -> tuple[str, str]:
     return row["alone"]["verdict"], row["in_order"]["verdict"]
 
 
+@pytest.mark.slow
 def test_somebodys_own_passes(capsys: pytest.CaptureFixture[str]) -> None:
     save(PLAIN)
     Path("tool.py").write_text(TOOL)
@@ -116,6 +117,7 @@ def test_onnxscripts_rule_that_merges_two_clips_is_named(capsys: pytest.CaptureF
     assert "3 passes changed nothing" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "changed"),
     [
@@ -150,6 +152,7 @@ def test_what_a_tool_does_to_every_model_is_told_apart(capsys: pytest.CaptureFix
     assert "2 passes changed nothing more than the tool does without any" in said
 
 
+@pytest.mark.slow
 def test_every_tool_lists_what_it_runs() -> None:
     for name in tools.TOOLS:
         tool = tools.load(name)
