@@ -96,6 +96,7 @@ def test_somebodys_own_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert first["comparison"]["divergence"]["b"]["op_type"] == "Mul" and first["comparison"]["reduced"]
     assert len(list(Path("cut").glob("*.onnx"))) == 2 and Path("r.html").is_file()
     assert "scale is the first that changes the function, in the usual order, behind identity" in said
+    assert main(["report", "r.json", "-o", "again.html"]) == 0 and Path("again.html").stat().st_size > 10_000
     assert result["kept"]["verdict"] == "proved" and result["whole"] is None and result["output"] == "out.onnx"
     assert [node.op_type for node in onnx.load("out.onnx").graph.node] == ["Mul", "Relu"]
     # Each pass ran once on the model, and once more only where those before it had changed it.
@@ -132,6 +133,7 @@ def test_a_pass_runs_alone(wanted: str, changed: set[str], capsys: pytest.Captur
     arguments = ["--json", "r.json", "--require", "proved", "--report", "r.html"]
     assert main(["guard", "model.onnx", "--passes", wanted, *arguments]) == 0
     assert "no report was written: r.html would show" in capsys.readouterr().out and not Path("r.html").exists()
+    assert main(["report", "r.json"]) == 2 and "changes the function: there is nothing to draw" in capsys.readouterr().err
     found = rows()
     assert {name for name, row in found.items() if row["alone"]["changes"]} == changed
     (row,) = (found[name] for name in changed)

@@ -20,7 +20,20 @@ from graphcheck.errors import GraphcheckError
 from graphcheck.reporting import blamed, charts, families, patchart, rewritten, views, words
 
 MAX_SCRIPT, LARGE = 60_000, 1_000_000
-MAKERS = views.MAKERS | {"graphcheck/demo/1": families.demo, "graphcheck/blame/1": blamed.blame}
+
+
+def _passes(result: dict[str, Any], *arguments: Any) -> Any:
+    """The comparison with what the first pass made that changes the function."""
+    if result["first"] is None:
+        raise GraphcheckError(f"no pass of {words.short(result['tool'], 80)} changes the function: there is nothing to draw")
+    return views.MAKERS["graphcheck/compare/1"](result["first"]["comparison"], *arguments)
+
+
+MAKERS = views.MAKERS | {
+    "graphcheck/demo/1": families.demo,
+    "graphcheck/blame/1": blamed.blame,
+    "graphcheck/passes/1": _passes,
+}
 
 
 class Blocks:
