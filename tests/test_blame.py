@@ -219,6 +219,36 @@ def test_a_recurrence_is_judged_step_by_step(op: str, gates: int, direction: str
     assert [row["output"] for row in rows] == ["y"] and rows[0]["where"][0] in (4, 5, 6)
 
 
+def test_no_numbers_are_seen_by_isnan() -> None:
+    text = """(float[2,8] x) => (float[2,8] y) {
+        s = Softmax (x)
+        n = IsNaN (s)
+        zero = Constant <value_float = 0.0> ()
+        y = Where (n, zero, s)
+    }"""
+    x = np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)
+    x[1] = -np.inf  # a row that is masked as a whole
+    dumped = Device(parsed(text)).run({"x": x})
+    assert dumped["n"][1].all()
+    for kept in (dumped, {name: dumped[name] for name in ("x", "s", "y")}, {name: dumped[name] for name in ("x", "y")}):
+        assert convicted(graphcheck.blame(parsed(text), kept)) == []
+    wrong = Device(parsed(text), faults={"n": np.logical_not}).run({"x": x})
+    assert convicted(graphcheck.blame(parsed(text), wrong)) == ["n"]
+
+
+def test_whole_numbers_are_judged_wherever_they_are_from() -> None:
+    text = """(int64[4] i, float[8,2] x) => (float[4,2] y) {
+        one = Constant <value_ints = [1]> ()
+        j = Add (i, one)
+        y = Gather (x, j)
+    }"""
+    x = np.random.default_rng(0).standard_normal((8, 2)).astype(np.float32)
+    feeds = {"i": np.array([0, 3, 2, 5]), "x": x}
+    assert graphcheck.blame(parsed(text), Device(parsed(text)).run(feeds)).evidence["checked"] == 2
+    wrong = Device(parsed(text), faults={"j": lambda j: j + 1}).run(feeds)
+    assert convicted(graphcheck.blame(parsed(text), wrong)) == ["j"]
+
+
 def test_masks_and_overflow_are_no_fault() -> None:
     text = """(float[2,8] x, float[2,8] mask) => (float[2,8] y) {
         m = Add (x, mask)

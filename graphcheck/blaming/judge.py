@@ -17,7 +17,7 @@ from graphcheck.blaming import recurrent
 from graphcheck.blaming.arithmetic import Arithmetic
 from graphcheck.blaming.device import Device, Marked, reading, stored
 from graphcheck.blaming.dumps.lazy import head
-from graphcheck.blaming.holding import Told, apart, held, quickly, told
+from graphcheck.blaming.holding import Told, apart, held, largest, quickly, told
 from graphcheck.blaming.steps import Cut, Skipped
 from graphcheck.errors import Undecided
 from graphcheck.kernel.values.bounds import limits
@@ -176,15 +176,18 @@ class Walk:
         else:
             found = evaluate(self.program.terms, domain, roots)
         made = {r.key: found[self.program.terms.find(r.cls)] for r in step.results}
-        return {key: self._ended(step, real) for key, real in made.items()}
+        return {key: self._ended(step, real, known) for key, real in made.items()}
 
-    def _ended(self, step: Step, real: Real) -> Real:
-        """A Resize takes its coordinates in the format of its sums, each of which is as far off as it is large."""
-        if step.op_type not in ("Resize", "Upsample"):
-            return real
-        sizes = [max(r.shape, default=1) for r in step.results]
-        reach = 8 * self.arithmetic.inside.unit * max(sizes, default=1) * float(np.abs(real.value).max(initial=0.0))
-        return Real(real.raw, real.error + reach)
+    def _ended(self, step: Step, real: Real, known: Mapping[Key, Real]) -> Real:
+        """What an operator rounds that no term tells: the coordinates of a Resize, the roots of unity of a Fourier transform."""
+        unit = self.arithmetic.inside.unit
+        if step.op_type in ("Resize", "Upsample"):
+            sizes = [max(r.shape, default=1) for r in step.results]
+            return Real(real.raw, real.error + 8 * unit * max(sizes, default=1) * largest(real.value))
+        if step.op_type in ("DFT", "STFT"):
+            length = sum(float(np.square(known[key].value).sum()) for key in step.reads) ** 0.5
+            return Real(real.raw, real.error + 32 * unit * length)
+        return real
 
     def _drifted(self, step: Step) -> dict[Key, np.ndarray]:
         """What a step gives in a float64 run of the whole model, where its inputs are known."""

@@ -39,7 +39,7 @@ def piece(model: ir.Model, steps: Cut, walk: Walk, row: Judged) -> ir.Model:
     values = {str(v.name): v for node in model.graph for v in node.outputs} | {str(v.name): v for v in model.graph.inputs}
     end = values[row.result.name]
     begins = {values[name] for name in row.reads}
-    constants = {v for v, x in steps.constants.items() if v not in begins}
+    constants = {v for v in steps.constants if v not in begins and v is not end}
 
     def further(value: ir.Value) -> tuple[ir.Value | None, ...]:
         if (value in begins and value is not end) or value in constants or value.producer() is None:

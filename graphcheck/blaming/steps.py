@@ -21,10 +21,12 @@ from graphcheck.kernel.interpreter import Env
 from graphcheck.kernel.ops import movement
 from graphcheck.kernel.ops.algebra import Tensor, Value
 from graphcheck.kernel.terms.verbs import Verb
+from graphcheck.kernel.values.bounds import limits
 from graphcheck.precision import kinds
 from graphcheck.precision.program import Cutting, Key, Program, Result, Step, finished, is_free
 
 _FEW = 16  # elements of a constant that may steer an operator, and is taken as it was computed
+_FINITE, _SIGNS = frozenset(("IsNaN", "IsInf")), ("positive", "negative")
 _PLAIN = frozenset(
     ("Cast", "Where", "Add", "Sub", "Mul", "Div", "Neg", "Constant", "Equal", "Less", "Greater", "Not", "And", "Or")
 )
@@ -42,6 +44,17 @@ class Skipped:
     def to_json(self) -> dict[str, Any]:
         """An entry of ``skipped`` in the JSON."""
         return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class _Quantized(Result):
+    """What a quantizer writes, in as many bits as it may be: its rounding is no part of the terms."""
+
+    @property
+    def kind(self) -> kinds.Kind | None:
+        """As of 8 bits."""
+        ends = limits(self.dtype)
+        return kinds.of(self.dtype) if ends is None else kinds.Kind(self.dtype, *ends, np.inf, 0.0, 1.0, 0.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,8 +90,11 @@ def _input(cutting: Cutting, value: ir.Value, dumped: np.ndarray | None) -> Valu
     dtype = np.dtype(value.dtype.numpy()) if value.dtype is not None else None if dumped is None else dumped.dtype
     if dtype is None:
         return None
+    steers = any(node.op_type in ("Resize", "Upsample") and at for node, at in value.uses())  # its scales
+    if dumped is not None and is_free(dtype) and not steers:
+        return cutting.free(str(value.name), dumped.shape, dtype)
     if dumped is not None:
-        return cutting.free(str(value.name), dumped.shape, dtype) if is_free(dtype) else np.asarray(dumped).astype(dtype)
+        return np.asarray(dumped).astype(dtype)
     dims = model_.declared_shape(value)
     if is_free(dtype) and dims is not None and all(isinstance(d, int) for d in dims):
         return cutting.free(str(value.name), tuple(d for d in dims if isinstance(d, int)), dtype)
@@ -133,18 +149,26 @@ class _Dumped(Cutting):
 
     def _or_dump(self, source: ir.Node, value: ir.Value, made: Value) -> Value:
         """A result, or what was dumped of it where that has to be known: whole numbers that depend on inputs, and constants,
-        which are judged if they are of one step."""
+        which are judged if they are of one step. Whole numbers are judged wherever they are from."""
         name = str(value.name)
         shape, dtype = head(self.tensors, name) if name in self.tensors else (None, None)
+        if source.op_type in _FINITE and not source.domain:
+            made = self._odd(source, made)
         if isinstance(made, Tensor):
             whole = not is_free(made.dtype) and kinds.of(made.dtype) is None
             if whole and shape == made.shape and dtype is not None and dtype.kind in "biuf":
                 self.taken.add(name)
                 return np.asarray(self.tensors[name]).astype(made.dtype)
             return made
-        if not isinstance(made, np.ndarray) or not is_free(made.dtype):
+        if not isinstance(made, np.ndarray):
             return made
-        rounds = source.op_type not in _PLAIN and source.op_type not in movement.OPS
+        if not is_free(made.dtype):
+            if shape != made.shape or made.dtype.kind not in "biu" or source.op_type == "Constant":
+                return made
+            self._judged(source, name, made)
+            return np.asarray(self.tensors[name]).astype(made.dtype)
+        moves = source.op_type in movement.OPS and source.op_type not in ("Resize", "Upsample")
+        rounds = source.op_type not in _PLAIN and not moves
         unseen = any(v in self._folded for v in source.inputs if v is not None)
         if shape != made.shape or made.size <= _FEW:
             if rounds or unseen or source.op_type in _PLAIN:
@@ -152,22 +176,38 @@ class _Dumped(Cutting):
             return made
         if rounds or unseen:
             return self.free(name, made.shape, made.dtype, "dumped")
+        return Tensor(self.m.terms.leaf(self._judged(source, name, made), made.size), made.shape, made.dtype)
+
+    def _odd(self, source: ir.Node, made: Value) -> Value:
+        """IsNaN and IsInf of what was dumped: over the reals neither is ever true."""
+        name = "" if source.inputs[0] is None else str(source.inputs[0].name)
+        if name not in self.tensors or not isinstance(made, np.ndarray):
+            return made
+        x = np.asarray(self.tensors[name])
+        if source.op_type == "IsNaN":
+            return np.asarray(np.isnan(x)).reshape(made.shape)
+        signs = [source.attributes[f"detect_{s}"].as_int() if f"detect_{s}" in source.attributes else 1 for s in _SIGNS]
+        found = (np.isposinf(x) & bool(signs[0])) | (np.isneginf(x) & bool(signs[1]))
+        return np.asarray(found).reshape(made.shape)
+
+    def _judged(self, source: ir.Node, name: str, made: np.ndarray) -> Key:
+        """A step more, which gives an array."""
         key = ("result", len(self.made), 0)
         result = Result(self.m.lift(made).cls, key, name, made.shape, made.dtype)
         self.types[key] = made.dtype
         self.made.append(Step(model_.node_name(source), source.op_type, (), (result,), keeps=False))
-        return Tensor(self.m.terms.leaf(key, made.size), made.shape, made.dtype)
+        return key
 
     def _cut(self, source: ir.Node, names: Sequence[str], made: Sequence[Value], given: Sequence[Value] = ()) -> list[Value]:
         if any(isinstance(x, np.ndarray) and x.size == 1 and is_free(x.dtype) for x in given):
             self.scaled.update(names)
-        return super()._cut(source, names, made, given)
+        count = len(self.made)
+        leaves = super()._cut(source, names, made, given)
+        if source.op_type.startswith("Q") and len(self.made) > count:
+            results = tuple(_Quantized(*(getattr(r, f.name) for f in dataclasses.fields(r))) for r in self.made[-1].results)
+            self.made[-1] = dataclasses.replace(self.made[-1], results=results)
+        return leaves
 
     def _is_read(self, verb: Verb | None, x: Tensor) -> bool:
         """Results that are what was read are steps too: a dump may hold either, and movement goes wrong as well."""
         return False
-
-
-def key_name(key: Key, names: Mapping[Key, str]) -> str:
-    """The tensor that a key stands for."""
-    return names[key] if key in names else str(key[1])
