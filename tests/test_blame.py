@@ -219,6 +219,16 @@ def test_a_recurrence_is_judged_step_by_step(op: str, gates: int, direction: str
     assert [row["output"] for row in rows] == ["y"] and rows[0]["where"][0] in (4, 5, 6)
 
 
+def test_a_region_that_is_too_large_says_what_to_dump_as_well() -> None:
+    lines = "".join(f"h{i + 1} = MatMul (h{i}, w)\n" for i in range(8))
+    model = parsed(f"(float[2,64] h0) => (float[2,64] y) {{ {lines} y = Exp (h8) }}", weights(0, w=(64, 64)))
+    dumped = Device(model).run({"h0": np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)})
+    result = graphcheck.blame(model, {k: dumped[k] for k in ("h0", "y")}, precision="float16", accumulate="float16")
+    assert result.verdict is Guilt.UNDECIDED and result.exit_code() == 3
+    (row,) = result.evidence["skipped"]
+    assert "over 9 nodes since the last tensor that was dumped: dump 'h4' as well" in row["reason"]
+
+
 def test_no_numbers_are_seen_by_isnan() -> None:
     text = """(float[2,8] x) => (float[2,8] y) {
         s = Softmax (x)

@@ -15,7 +15,7 @@ from graphcheck import limits
 from graphcheck.blaming import dumps, explain, pairing, pieces
 from graphcheck.blaming.arithmetic import Arithmetic, chosen
 from graphcheck.blaming.dumps.lazy import joined
-from graphcheck.blaming.judge import Judged, Walk
+from graphcheck.blaming.judge import Judged, Walk, halving
 from graphcheck.blaming.record import Blame, Guilt
 from graphcheck.blaming.steps import Cut, cut
 from graphcheck.errors import Undecided, UsageError
@@ -81,7 +81,7 @@ def _blamed(
 
 def _told(model: ir.Model, steps: Cut, walk: Walk, row: Judged, arithmetic: Arithmetic, *, explained: bool) -> dict[str, Any]:
     """An entry of ``convicted``: what it looks like, and which tensors to dump to narrow a region down."""
-    found = row.to_json() | {"looks_like": None, "dump_next": pieces.halving(row), "picture": None}
+    found = row.to_json() | {"looks_like": None, "dump_next": halving(row.steps), "picture": None}
     if explained:
         right = walk.worst(row.steps, row.step, row.result).value.reshape(row.result.shape)
         found["picture"] = pictures(np.asarray(walk.tensors[row.result.name]).reshape(right.shape), right)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ from graphcheck.kernel.values.bounds import limits
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 from graphcheck.precision.program import Key, Result, Step
+
+_MOST = 8  # tensors that are named to be dumped next
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,6 +83,20 @@ class Drift:
     drift: float | None
     local: float | None
     bound: float | None
+
+
+def halving(steps: Sequence[Step]) -> list[str]:
+    """The tensors whose dump would cut a region in two: those that its first half hands to its second."""
+    half = len(steps) // 2
+    read = {key for step in steps[half:] for key in step.reads}
+    return [result.name for step in steps[:half] for result in step.results if result.key in read][-_MOST:]
+
+
+def _narrowed(steps: Sequence[Step]) -> str:
+    """What to do about a region that is too large to be judged."""
+    if len(steps) < 2:
+        return ""
+    return f" over {len(steps)} nodes since the last tensor that was dumped: dump {', '.join(map(repr, halving(steps)))} as well"
 
 
 class Walk:
@@ -274,7 +290,7 @@ class Walk:
             if not likely:
                 found = held(result, self.worst(steps, step, result), dumped, store)
             if isinstance(found, str):
-                return found
+                return found + _narrowed(steps)
             seen = told(found, real.value)
         got, expected = float(dumped[seen.where]), float(real.value[seen.where])
         return Judged(step, result, steps, reads, seen, likely, got, expected)

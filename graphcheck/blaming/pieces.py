@@ -19,19 +19,6 @@ from graphcheck.interface.inputs import save_npz
 from graphcheck.parting.reduction import assembled, read_by
 from graphcheck.words import plural
 
-_MOST = 8  # tensors that are named to be dumped next
-
-
-def halving(row: Judged) -> list[str]:
-    """The tensors whose dump would cut a region in two: those that its first half hands to its second."""
-    if len(row.steps) < 2:
-        return []
-    half = len(row.steps) // 2
-    first, second = row.steps[:half], row.steps[half:]
-    read = {key for step in second for key in step.reads}
-    names = [result.name for step in first for result in step.results if result.key in read]
-    return names[-_MOST:]
-
 
 def piece(model: ir.Model, steps: Cut, walk: Walk, row: Judged) -> ir.Model:
     """The region as a model: the dumped tensors that it begins at are its inputs, constants its initializers, as far as it reads
