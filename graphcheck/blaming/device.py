@@ -3,7 +3,8 @@
 ``worst`` holds in every order of a sum, with or without fused multiply-add: K products in any order err by at most K u sum
 |a_k b_k| (Jeannerod and Rump, SIAM J. Matrix Anal. Appl. 34, 2013), a sum of two is charged with the size of its parts, so that a
 product may be distributed over it, and an elementary function may err by several units and by what rounding its argument does.
-A variance may be taken as the mean of the squares less the square of the mean. ``likely`` takes the error of a sum as that of
+A variance may be taken as the mean of the squares less the square of the mean, and a convolution by Winograd's tiles (Lavin and
+Gray, CVPR 2016). ``likely`` takes the error of a sum as that of
 a random walk, by the norms of its operands: no bound, but enough to call a tensor clean at the price of one evaluation.
 """
 
@@ -26,6 +27,7 @@ Key = tuple[Any, ...]
 _NOTHING = np.zeros(1)
 _WALK = 3.0  # deviations of a random walk
 _TINY = 2.0**-126  # the least normal number of float32
+_TILES = 64  # roundings of Winograd's convolution by tiles of 4x4, beside those of the sum
 _DEEP = 690.0  # exp of less is 0
 
 
@@ -43,7 +45,9 @@ class Device(Float64):
     roundings to the stored format come at other places than the model's; ``numbers``: of a node that reads a constant number of
     the model, since any other is the operator's own, and is not stored."""
 
-    def __init__(self, known: Mapping[Key, Real], arithmetic: Arithmetic, *, worst: bool, fused: bool, numbers: bool) -> None:
+    def __init__(
+        self, known: Mapping[Key, Real], arithmetic: Arithmetic, *, worst: bool, fused: bool, numbers: bool, tiled: bool
+    ) -> None:
         super().__init__({})
         self.known, self.worst = known, worst
         self.store, self.inside = arithmetic.store, arithmetic.inside
@@ -51,7 +55,7 @@ class Device(Float64):
         self.unit_added = max(self.unit_inside, self.store.unit) if fused else self.unit_inside
         self.operand = self.store.operand + (self.store.unit if fused else 0.0)  # a folded weight is rounded again
         self.rereads = self.store.unit > 2.0**-24  # constants of a wider type are rounded to the stored format
-        self.numbers = numbers
+        self.numbers, self.tiled = numbers, tiled
 
     # -- what is there already ---------------------------------------------------------------------------------------
 
@@ -139,7 +143,7 @@ class Device(Float64):
             return np.asarray((8 + 2 * np.minimum(power, _DEEP)) * u * size)
         if fn in ("sin", "cos", "tan", "sinh", "cosh"):
             return np.asarray((8 + x) * u * np.maximum(size, 1.0))
-        return np.asarray(8 * u * (size + 1.0))
+        return np.asarray((16 if fn == "erf" else 8) * u * (size + 1.0))  # Abramowitz and Stegun's polynomial of an erf
 
     @np.errstate(all="ignore")
     def contract(self, a: Real, b: Real, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> Real:
@@ -154,6 +158,8 @@ class Device(Float64):
         if self.worst:
             parts = np.abs(av) @ np.abs(bv)
             error = (k * self.unit_inside + 2 * self.operand) * parts
+            if self.tiled:  # the tiles of Winograd's convolution add and take off what lies beside a window
+                error += (k + _TILES) * self.unit_inside * parts.max(axis=(1, 2), keepdims=True, initial=0.0)
             if be.any():
                 error = error + np.abs(av) @ right(be)
             if ae.any():

@@ -185,7 +185,8 @@ class Walk:
         fused = any(key in self.makers and not self._is_dumped(key) for key in step.reads)
         fused = fused or not any(self._is_dumped(r.key) for r in step.results)
         numbers = any(r.name in self.scaled for r in step.results)
-        domain = Device(known, self.arithmetic, worst=worst, fused=fused, numbers=numbers)
+        tiled = step.op_type in ("Conv", "FusedConv")
+        domain = Device(known, self.arithmetic, worst=worst, fused=fused, numbers=numbers, tiled=tiled)
         roots, first = [r.cls for r in step.results], step.results[0]
         if step.op_type in recurrent.OPS and self._is_dumped(first.key) and (dumped := self._real(first.key)) is not None:
             found = recurrent.stepwise(self.program.terms, domain, roots, dumped)
