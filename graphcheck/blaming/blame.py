@@ -14,7 +14,7 @@ import onnx_ir as ir
 from graphcheck import limits
 from graphcheck.blaming import dumps, explain, pairing, pieces
 from graphcheck.blaming.arithmetic import Arithmetic, chosen
-from graphcheck.blaming.dumps.lazy import joined
+from graphcheck.blaming.dumps.lazy import head, joined
 from graphcheck.blaming.judge import Judged, Walk, halving
 from graphcheck.blaming.record import Blame, Guilt
 from graphcheck.blaming.steps import Cut, cut
@@ -44,18 +44,24 @@ def blamed(model: ModelLike, tensors: str | Path | Tensors, options: Blaming) ->
     with limits.within(options.max_memory, options.timeout):
         try:
             say("pairing")
-            paired, found = _paired(loaded, dumped)
-            told = {"unmatched": list(found.unmatched), "notes": [*notes, *found.notes]}
-            return _blamed(loaded, paired, options, told, begun, say)
+            if (steps := _as_named(loaded, dumped)) is None:
+                dumped, found = _paired(loaded, dumped)
+                told = {"unmatched": list(found.unmatched), "notes": [*notes, *found.notes]}
+            return _blamed(loaded, steps or cut(loaded, dumped), dumped, options, told, begun, say)
         except (Undecided, MemoryError) as error:
             reason = str(error) or "the memory limit was reached"
             return Blame(Guilt.UNDECIDED, f"nothing was judged: {reason}", _nothing() | told)
 
 
 def _blamed(
-    model: ir.Model, tensors: Tensors, options: Blaming, told: dict[str, Any], begun: float, say: Callable[[str], None]
+    model: ir.Model,
+    steps: Cut,
+    tensors: Tensors,
+    options: Blaming,
+    told: dict[str, Any],
+    begun: float,
+    say: Callable[[str], None],
 ) -> Blame:
-    steps = cut(model, tensors)
     results = [result for step in steps.program.steps for result in step.results]
     arithmetic = chosen(options.precision, options.accumulate, tensors, results)
     say("judging")
@@ -123,6 +129,16 @@ def _opened(tensors: str | Path | Tensors, inputs: Any) -> tuple[Tensors, list[s
     parts = [dumps.Dump("", tensors) if isinstance(tensors, Mapping) else dumps.read(Path(tensors))]
     parts += [dumps.read(Path(inputs))] if inputs is not None else []
     return joined(*(part.tensors for part in parts)), [note for part in parts for note in part.notes]
+
+
+def _as_named(model: ir.Model, dumped: Tensors) -> Cut | None:
+    """The model's steps where each tensor of the dump has a name of the model and its shape there, so that none is looked for."""
+    names = {str(v.name) for v in _values(model)}
+    if not names.issuperset(dumped):
+        return None
+    steps = cut(model, dumped)
+    shapes = {r.name: r.shape for step in steps.program.steps for r in step.results}
+    return steps if dumped and all(head(dumped, n)[0] == shapes.get(n, head(dumped, n)[0]) for n in dumped) else None
 
 
 def _paired(model: ir.Model, dumped: Tensors) -> tuple[Tensors, pairing.Pairing]:

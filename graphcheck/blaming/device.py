@@ -4,8 +4,8 @@
 |a_k b_k| (Jeannerod and Rump, SIAM J. Matrix Anal. Appl. 34, 2013), a sum of two is charged with the size of its parts, so that a
 product may be distributed over it, and an elementary function may err by several units and by what rounding its argument does.
 A variance may be taken as the mean of the squares less the square of the mean, and a convolution by Winograd's tiles (Lavin and
-Gray, CVPR 2016). ``likely`` takes the error of a sum as that of
-a random walk, by the norms of its operands: no bound, but enough to call a tensor clean at the price of one evaluation.
+Gray, CVPR 2016). ``likely`` takes the error of a sum as that of a random walk, by the norms of its operands: no bound, but enough
+to call a tensor clean at the price of one evaluation.
 """
 
 from __future__ import annotations
@@ -133,9 +133,12 @@ class Device(Float64):
 
     def _allowed(self, fn: str, value: np.ndarray, seen: Sequence[np.ndarray]) -> np.ndarray:
         """What a device's own function may err by."""
-        u, size, x = self.unit_inside, np.abs(value), np.abs(seen[0])
+        u, size = self.unit_inside, np.abs(value)
         if fn in ("recip", "sqrt"):
             return np.asarray(4 * u * size)
+        if fn in ("erf", "tanh", "log"):
+            return np.asarray((16 if fn == "erf" else 8) * u * (size + 1.0))  # Abramowitz and Stegun's polynomial of an erf
+        x = np.abs(seen[0])
         if fn == "exp":
             return np.asarray((8 + 2 * np.minimum(x, _DEEP)) * u * size)
         if fn == "pow":
@@ -143,7 +146,7 @@ class Device(Float64):
             return np.asarray((8 + 2 * np.minimum(power, _DEEP)) * u * size)
         if fn in ("sin", "cos", "tan", "sinh", "cosh"):
             return np.asarray((8 + x) * u * np.maximum(size, 1.0))
-        return np.asarray((16 if fn == "erf" else 8) * u * (size + 1.0))  # Abramowitz and Stegun's polynomial of an erf
+        return np.asarray(8 * u * (size + 1.0))
 
     @np.errstate(all="ignore")
     def contract(self, a: Real, b: Real, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> Real:
