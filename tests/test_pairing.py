@@ -117,6 +117,17 @@ def test_a_tensor_far_from_what_it_should_be_is_found_by_what_follows() -> None:
     assert any("is far from what 'r' should be, and what follows was computed from it" in note for note in found.notes)
 
 
+def test_what_is_left_is_told_by_elimination_and_not_judged() -> None:
+    model = nets.net("detector")
+    run = Executor(model).run(inputs(model), device("float32"))
+    dump = {name if name == "x" else f"t{place}": x for place, (name, x) in enumerate(run.dump.items())}
+    lost = next(name for name, x in dump.items() if x is run.dump["a"])
+    dump[lost] = np.cos(dump[lost] * 9)
+    found = pairing.pair(read(model), dump)
+    assert found.unmatched == (lost,) and "a" not in found.pairs
+    assert f"{lost!r} can only be 'a' by its shape, and is far from what that should be: name it so, if it is" in found.notes
+
+
 def test_a_tensor_of_no_model_is_unmatched() -> None:
     """A buffer of the device's own, and one that is nearly two others."""
     text = "net (float[64] x) => (float[64] y) <float[64] b> { a = Mul (x, x) c = Add (a, b) y = Neg (c) }"

@@ -72,12 +72,28 @@ def pair(
         search = likeness.Search(steps.program, tensors, feeds, known, lost, tick)
         pairs |= {name: Pair(at, "value", way) for name, (at, way) in search.run().items() if name not in known}
         notes += search.notes
+        notes += _by_elimination(steps, tensors, pairs)
     taken = {each.name for each in pairs.values()}
     counts = Counter(p.laid.layout for p in pairs.values() if p.laid is not None and p.laid.layout)
     notes += [f"{count} tensors of the dump are read as {layout}" for layout, count in sorted(counts.items())]
     by = Counter(p.by for p in pairs.values())
     notes += [f"{by[how]} tensors of the dump were found by {how}" for how in ("escaped name", "value") if by[how]]
     return Pairing(pairs, tuple(name for name in tensors if name not in taken), tuple(notes))
+
+
+def _by_elimination(steps: Cut, tensors: Mapping[str, Array], pairs: Mapping[str, Pair]) -> list[str]:
+    """What to say of tensors of the dump that can be but one of the model's by their shape, and are far from what it should be:
+    a wrong operator gives such, but so does a buffer of the device's own, so that they are not judged."""
+    taken = {each.name for each in pairs.values()}
+    left = [n for n in tensors if n not in taken and math.prod(head(tensors, n)[0]) >= likeness.FEWEST]
+    free = [r for step in steps.program.steps for r in step.results if r.name and r.name not in pairs]
+    fits = {n: [r.name for r in free if next(readings(head(tensors, n)[0], r.shape), None) is not None] for n in left}
+    wanted = Counter(name for names in fits.values() for name in names)
+    return [
+        f"{n!r} can only be {names[0]!r} by its shape, and is far from what that should be: name it so, if it is"
+        for n, names in fits.items()
+        if len(names) == 1 and wanted[names[0]] == 1
+    ]
 
 
 def _missing(model: ir.Model, feeds: Mapping[str, Array]) -> str | None:
