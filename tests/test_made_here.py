@@ -86,7 +86,7 @@ def test_a_wrong_run_is_named(net: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert "l" in told["b"]["convicted"][0]["region"]
     assert told["outputs"][0]["apart"] > 1e-3
     said = capsys.readouterr().out
-    assert said.startswith("convicted: B (optimizations extended on CPUExecutionProvider):")
+    assert said.startswith("✗ convicted: B (optimizations extended on CPUExecutionProvider):")
     assert "A: optimizations off on CPUExecutionProvider: clean" in " ".join(said.split())
 
 
