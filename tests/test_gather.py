@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ops_support import model, trace
 
 from graphcheck.kernel.geometry import Window, im2col_form
 from graphcheck.kernel.proof.rows import RowReducer
 from graphcheck.kernel.terms import strided
 from graphcheck.kernel.terms.maps import Map, Maps
-from graphcheck.kernel.terms.rules import RULES
+from graphcheck.kernel.terms.rules import RULES, selections
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Move
 from graphcheck.kernel.values import gather
 
 steps = st.tuples(st.integers(1, 5), st.integers(-6, 6))  # a digit: how many values, and its stride
@@ -91,6 +93,27 @@ def test_a_map_over_sources_in_order_stays_as_it_is(monkeypatch: pytest.MonkeyPa
         assert terms.move((both,), map_) == terms.move(sources, map_)
     swapped = terms.terms[terms.move(sources[::-1], map_)]
     assert swapped.args == tuple(sources) and swapped.verb != terms.terms[terms.move(sources, map_)].verb
+
+
+def test_a_nearest_resize_makes_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "g (float[1,2,3,4] x) => (float[1,2,6,12] y) <float[4] s = {1,1,2,3}> { y = Resize<mode=\"nearest\">(x, , s) }"
+    with monkeypatch.context() as patched:
+        patched.setattr(Maps, "intern", lambda self, index: no_table(self.whole(index.size)))
+        m, (y,) = trace(model(text), {"x": np.zeros((1, 2, 3, 4), np.float32)})
+    table = np.arange(1, 25).reshape(1, 2, 3, 4).repeat(2, axis=2).repeat(3, axis=3)
+    verb = m.terms.terms[y.cls].verb
+    assert isinstance(verb, Move) and y.shape == table.shape and np.array_equal(verb.map.index, table.reshape(-1))
+
+
+def test_maxima_of_maxima_are_told_once_for_both_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = "MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>"
+    text = f"g (float[2,3,7,6] x) => (float[2,3,7,6] y, float[2,3,7,6] z) {{ a = {pool}(x) y = {pool}(a) b = Neg(x) c = Neg(b)"
+    made, nested = list[int](), selections._nested
+    monkeypatch.setattr(selections, "_nested", lambda *tables: made.append(1) or nested(*tables))
+    _, (y, z) = trace(model(text + f" d = {pool}(c) z = {pool}(d) }}"), {"x": np.zeros((2, 3, 7, 6), np.float32)})
+    assert y.cls == z.cls and made == [1]
+    _, (y, z) = trace(model(text + f" d = {pool}(b) z = {pool}(d) }}"), {"x": np.zeros((2, 3, 7, 6), np.float32)})
+    assert y.cls != z.cls and made == [1, 1], "of another tensor by the same maps"
 
 
 def no_table(map_: Map) -> np.ndarray:

@@ -184,8 +184,8 @@ def _resize_axis(m: Algebra, node: Node, x: Tensor, axis: int, at: int, count: i
         return x
     shape = (*x.shape[:axis], to, *x.shape[axis + 1 :])
     if bool(((weights == 0) | (weights == 1)).all() and (weights.sum(axis=0) == 1).all()):
-        index = np.arange(1, 1 + math.prod(x.shape)).reshape(x.shape)
-        return m.pick(x, np.take(index, weights.argmax(axis=0), axis=axis), shape)
+        sides = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
+        return m.pick(x, m.terms.maps.along(sides[0], n, sides[1], weights.argmax(axis=0)), shape)
     rank = len(x.shape)
     out = m.matmul(m.transpose(x, [*(i for i in range(rank) if i != axis), axis]), weights)
     return m.transpose(Tensor(out.cls, out.shape, x.dtype), [*range(axis), rank - 1, *range(axis, rank - 1)])

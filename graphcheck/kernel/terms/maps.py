@@ -161,14 +161,14 @@ class Maps:
 
     def picked(self, rows: int, width: int, columns: np.ndarray) -> Map:
         """Of [rows, width] the ``columns``, counted from 0."""
-        return self._along(rows, width, 1, columns)
+        return self.along(rows, width, 1, columns)
 
     def picked_rows(self, rows: np.ndarray, width: int) -> Map:
         """Of [..., width] the ``rows``, counted from 0."""
-        return self._along(1, 0, width, rows)
+        return self.along(1, 0, width, rows)
 
-    def _along(self, outer: int, width: int, inner: int, at: np.ndarray) -> Map:
-        """Of [outer, width, inner] the places ``at`` of the second axis."""
+    def along(self, outer: int, width: int, inner: int, at: np.ndarray) -> Map:
+        """Of [outer, width, inner] the places ``at`` of the second axis, counted from 0."""
         found = pieces.recognised(at + 1)
         forms = found and [
             strided.normal(

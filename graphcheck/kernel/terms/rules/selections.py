@@ -16,6 +16,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.rules.columns import elements
 from graphcheck.kernel.terms.rules.extremes import OPPOSITE, negative
 from graphcheck.kernel.terms.rules.identities import is_step
@@ -43,11 +44,16 @@ def nested(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) ->
     sources, map_ = (base.args, base.verb.map) if isinstance(base.verb, Move) else ((below,), terms.maps.whole(base.size))
     if max(rows * k, map_.size) > _MOST:
         return None
-    high = (moved or terms.maps.whole(rows * k)).index.reshape(rows, k).astype(np.int64)
-    table = _nested(high, map_.index.reshape(inner.verb.rows, inner.verb.k).astype(np.int64))
-    if table is None:
+    above = moved or terms.maps.whole(rows * k)
+    key = ("nested", above.key, k, inner.verb.k)
+    if key not in map_.row_cache:  # the other graph has the same
+        high = above.index.reshape(rows, k).astype(np.int64)
+        table = _nested(high, map_.index.reshape(inner.verb.rows, inner.verb.k).astype(np.int64))
+        map_.row_cache[key] = None if table is None else terms.maps.intern(table)
+    found = map_.row_cache[key]
+    if not isinstance(found, Map):
         return None
-    return 1, terms.rows(fn, terms.move(sources, terms.maps.intern(table)), rows, table.shape[1])
+    return 1, terms.rows(fn, terms.move(sources, found), rows, found.size // rows)
 
 
 def _nested(high: np.ndarray, low: np.ndarray) -> np.ndarray | None:
@@ -62,7 +68,10 @@ def _nested(high: np.ndarray, low: np.ndarray) -> np.ndarray | None:
     once = elements(low[first - 1].reshape(len(first), -1))
     if once.size * blocks > _MOST:
         return None
-    return np.where(once > 0, once + step * np.arange(blocks)[:, None, None], 0).reshape(len(high), -1)
+    made = np.empty((blocks, *once.shape), np.int32 if low.max(initial=0) < 2**31 else np.int64)  # 13x13 windows are many
+    for at, part in enumerate(made):
+        part[...] = np.where(once > 0, once + step * at, 0)
+    return made.reshape(len(high), -1)
 
 
 def _repeats(table: np.ndarray, blocks: int, step: int) -> bool:
@@ -72,7 +81,7 @@ def _repeats(table: np.ndarray, blocks: int, step: int) -> bool:
     parts = table.reshape(blocks, -1)
     if parts[1, 0] - parts[0, 0] != step:
         return False
-    return bool((parts == parts[0] + step * np.arange(blocks)[:, None]).all())
+    return all(np.array_equal(part, parts[0] + step * at) for at, part in enumerate(parts))
 
 
 def monotone(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) -> Found | None:
