@@ -73,7 +73,7 @@ class Tangents:
                 narrow = made.astype(np.float32)  # but an Exp may err by more than float32 holds, or by less
                 made = narrow if not np.isinf(narrow).any() and np.array_equal(narrow != 0, made != 0) else np.array(made)
                 _lose(made, size, scale, steep)
-                self.lost = bool(np.isnan(made).all())
+                self.lost = bool(made.size) and bool(np.isnan(made).all())
         self.known[cls] = made
 
     def _cut(self, term: Term, xs: Sequence[Any], ts: Sequence[Tangent], ids: Sequence[int]) -> tuple[float, float]:
