@@ -229,9 +229,9 @@ class Maps:
         if map_.form is not None:
             found = strided.inverse(map_.form)
             return None if found is None else self.of(found)
-        index = map_.index.astype(np.int64) - 1
-        if index.max() != map_.size - 1 or np.bincount(index, minlength=map_.size).max() != 1:
+        if map_.index.max() != map_.size or np.bincount(map_.index).max() != 1:  # of millions of windows, without a copy
             return None
+        index = map_.index.astype(np.int64) - 1
         back = np.empty(map_.size, np.int64)
         back[index] = np.arange(1, map_.size + 1)
         return self.intern(back)
