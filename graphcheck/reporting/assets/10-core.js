@@ -20,6 +20,10 @@ function svg(name, attrs = {}, ...children) {
   return node;
 }
 
+// Four corners, drawn: few fonts have the glyph.
+const corners = () => svg("svg", { width: 12, height: 12, viewBox: "0 0 12 12", "aria-hidden": "true" },
+  svg("path", { d: "M1 4V1h3M8 1h3v3M11 8v3H8M4 11H1V8", fill: "none", stroke: "currentColor", "stroke-width": 1.5 }));
+
 const blocks = new Map();
 function load(id) {
   if (!blocks.has(id)) blocks.set(id, unpack(document.getElementById(id)));

@@ -35,7 +35,7 @@ Object.assign(Stage.prototype, {
           button("Fold", "Fold all (c)", () => this.folding(false)), button("Unfold", "Unfold all (o)", () => this.folding(true))) : null,
         el("span", { class: "seg" }, button("−", "Zoom out (-)", () => this.setZoom(this.zoom / 1.25)),
           button("Fit", "Fit the width (0)", () => { this.fit(); this.draw(); }), button("+", "Zoom in (+)", () => this.setZoom(this.zoom * 1.25))),
-        button("⛶", "Fill the window (f)", () => this.full()),
+        button(corners(), "Fill the window (f)", () => this.full()),
         button("?", "Keys", () => this.help(), { class: "wide" })));
   },
 
