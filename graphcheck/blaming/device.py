@@ -27,6 +27,7 @@ Key = tuple[Any, ...]
 _NOTHING = np.zeros(1)
 _WALK = 3.0  # deviations of a random walk
 _TINY = 2.0**-126  # the least normal number of float32
+_UNIT = 2.0**-24  # of float32, which tiles are added in
 _TILES = 64  # roundings of Winograd's convolution by tiles of 4x4, beside those of the sum
 _DEEP = 690.0  # exp of less is 0
 
@@ -162,7 +163,7 @@ class Device(Float64):
             parts = np.abs(av) @ np.abs(bv)
             error = (k * self.unit_inside + 2 * self.operand) * parts
             if self.tiled:  # the tiles of Winograd's convolution add and take off what lies beside a window
-                error += (k + _TILES) * self.unit_inside * parts.max(axis=(1, 2), keepdims=True, initial=0.0)
+                error += (k + _TILES) * _UNIT * parts.max(axis=(1, 2), keepdims=True, initial=0.0)
             if be.any():
                 error = error + np.abs(av) @ right(be)
             if ae.any():
