@@ -182,6 +182,9 @@ def test_what_cannot_be_judged_is_skipped_with_the_reason() -> None:
     assert result.verdict is Guilt.CLEAN and result.evidence["checked"] == 2
     reasons = {row["output"]: row["reason"] for row in result.evidence["skipped"]}
     assert set(reasons) == {"u", "w"} and reasons["w"] == "its input 'other' is neither dumped nor computed"
+    assert result.reason.endswith("; 2 not judged")
+    more = graphcheck.blame(model, dumped | {"z": x, "t": x})
+    assert more.reason.endswith("; 2 not judged; 2 of the dump without a place in the model")
     nothing = graphcheck.blame(model, {"u": x})
     assert nothing.verdict is Guilt.UNDECIDED and nothing.exit_code() == 3 and "'u'" in nothing.reason
 

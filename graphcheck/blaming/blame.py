@@ -107,7 +107,9 @@ def _reason(verdict: Guilt, evidence: dict[str, Any], arithmetic: Arithmetic) ->
     if verdict is Guilt.CLEAN:
         drifts = [row["drift"] for row in evidence["curve"] if row["drift"] is not None]
         far = f", though they drift by up to {100 * max(drifts):.2g} %" if drifts and max(drifts) > 1e-3 else ""
-        return f"all {count} that could be judged are within what {words}, explains on the device's own inputs{far}"
+        left = {"skipped": "not judged", "unmatched": "of the dump without a place in the model"}
+        besides = "".join(f"; {len(evidence[key])} {what}" for key, what in left.items() if evidence[key])
+        return f"all {count} that could be judged are within what {words}, explains on the device's own inputs{far}{besides}"
     first = evidence["convicted"][0]
     node = first["node"] if first["node"].startswith(f"{first['op_type']}(") else f"{first['op_type']} (node {first['node']})"
     like = f"; it looks like {first['looks_like']['name']}" if first["looks_like"] else ""

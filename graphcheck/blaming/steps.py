@@ -175,6 +175,8 @@ class _Dumped(Cutting):
                 self._folded.add(value)
             return made
         if rounds or unseen:
+            why = "it is made of constants, by more than one operator that rounds or was not dumped"
+            self.skipped.append(Skipped(model_.node_name(source), source.op_type, name, why))
             return self.free(name, made.shape, made.dtype, "dumped")
         return Tensor(self.m.terms.leaf(self._judged(source, name, made), made.size), made.shape, made.dtype)
 
