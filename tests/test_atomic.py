@@ -69,3 +69,15 @@ def makes_its_own(source: str) -> bool:
 def test_nobody_else_makes_and_renames_temporary_files() -> None:
     assert makes_its_own("import os\nos.replace(a, b)") and not makes_its_own("text.replace(a, b)")
     assert [p.name for p in PACKAGE.rglob("*.py") if makes_its_own(p.read_text())] == ["atomic.py"]
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        with replacing_folder(tmp_path / "models" / "one") as made:
+            (made / "file").write_text(text)
+        assert (tmp_path / "models" / "one" / "file").read_text() == text
+    with pytest.raises(ZeroDivisionError), replacing_folder(tmp_path / "models" / "one") as made:
+        (made / "file").write_text("third")
+        raise ZeroDivisionError
+    assert [p.name for p in (tmp_path / "models").iterdir()] == ["one"]
+    assert (tmp_path / "models" / "one" / "file").read_text() == "second"

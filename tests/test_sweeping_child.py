@@ -90,7 +90,8 @@ def test_a_worker_ends_with_its_parent(tmp_path: Path) -> None:
     """Killed outright, a sweep or Dask worker can end nobody: its tasks must do so themselves, with their children."""
     command = script(tmp_path, f"Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); time.sleep(60)")
     what = settings("guard", command=tuple(command.split()))
-    task = task_of(Job("m", save_model(tmp_path / "m.onnx")), what)
+    model = save_model(tmp_path / "m.onnx")
+    task = task_of(Job("m", model), what, {model: ("digest", None)})
     code = f"from graphcheck.sweeping.child import run_task\nrun_task({task!r})"
     parent = subprocess.Popen([sys.executable, "-c", code])
     try:
@@ -105,6 +106,7 @@ def test_a_worker_ends_with_its_parent(tmp_path: Path) -> None:
 
 
 def test_the_worker_answers_errors_in_words(tmp_path: Path) -> None:
-    found = run_task(task_of(Job("m", tmp_path / "absent.onnx", tmp_path / "b.onnx"), settings()))
+    sides = tmp_path / "absent.onnx", tmp_path / "b.onnx"
+    found = run_task(task_of(Job("m", *sides), settings(), dict.fromkeys(sides, ("digest", None))))
     assert (found["status"], found["failure"]) == ("trouble", "error")
     assert found["reason"] == f"{tmp_path / 'absent.onnx'}: there is no such file"

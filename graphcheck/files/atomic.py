@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,21 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder to fill, which takes the place of ``path`` as a whole; where another comes first, that one stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _telling(path):
+        made = Path(tempfile.mkdtemp(dir=path.parent))
+        try:
+            yield made
+            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                made.rename(path)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def write_bytes(data: bytes, path: str | os.PathLike[str]) -> None:

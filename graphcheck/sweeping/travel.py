@@ -7,13 +7,13 @@ it names, and is given; it keeps it for later tasks of the sweep. Plain data and
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from graphcheck.files.atomic import replacing_folder
 from graphcheck.formats.json import renamed
 from graphcheck.sweeping.child import failure, run_task
 from graphcheck.sweeping.keys import digest, files_of
@@ -82,17 +82,11 @@ def _is(path: Path, wanted: str) -> bool:
 
 def _keep(files: Files, folder: Path) -> None:
     """Write files into a folder that is there afterwards as a whole, in the place of one with other content."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=folder.parent))
-    for name, data in files.items():
-        assert _is_inside(name), name
-        (made / name).parent.mkdir(parents=True, exist_ok=True)
-        (made / name).write_bytes(data)
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        os.rename(made, folder)
-    except OSError:
-        shutil.rmtree(made)  # another task of this worker was first
+    with replacing_folder(folder) as made:
+        for name, data in files.items():
+            assert _is_inside(name), name
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            (made / name).write_bytes(data)
 
 
 def _elsewhere(task: dict[str, Any], there: Mapping[str, str]) -> dict[str, Any]:
