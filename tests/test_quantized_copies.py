@@ -267,6 +267,16 @@ def test_factors_that_stand_elsewhere_beside_the_step_of_a_quantizer(body: str) 
         assert (found.verdict in ACCEPTED) == accepted, found.reason
 
 
+@pytest.mark.parametrize(("factor", "accepted"), [(1.0, True), (1.0005, False)])
+@pytest.mark.parametrize("tail", [GELU, "u = Tanh (d) y = Add (u, f)"])
+def test_half_a_step_hides_no_divisor(tail: str, factor: float, accepted: bool) -> None:
+    numbers = {"one": np.float32(1), "half": np.float32(0.5)} if tail is GELU else {}
+    plain = small(f"f = MatMul (x, w) d = Div (f, root) {tail}", w=W, root=np.sqrt(2), **numbers)
+    body = f"w = DequantizeLinear (v, s) f = MatMul (x, w) d = Div (f, root) {tail}"
+    found = compared(plain, small(body, s=S, v=Q, root=factor * np.sqrt(2), **numbers), "int8")
+    assert (found.verdict in ACCEPTED) == accepted, found.reason
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_an_axis_that_is_not_the_weights(axis: int) -> None:
     scales = (np.abs(W).max(axis=0) / 127).astype(np.float32)

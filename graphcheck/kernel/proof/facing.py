@@ -137,7 +137,8 @@ def _strangers(terms: Terms, cls: int, other: int) -> int:
     """How many constants an expression has that another one does not have; zero points and what is divided out again aside."""
     below, there = ({*terms.order([root])} for root in (cls, other))
     own = [c for c in below - there if c in terms.arrays and terms.precision.get(c) and not _counts(terms.arrays[c])]
-    return sum(terms.ew("recip", [(c, None)], terms.size(c)) not in below for c in own)
+    readers = {c: {u for u in below if c in map(terms.find, terms.terms[u].args)} for c in own}
+    return sum(len(readers[c]) < 2 or terms.ew("recip", [(c, None)], terms.size(c)) not in readers[c] for c in own)
 
 
 def _counts(array: np.ndarray) -> bool:
