@@ -20,6 +20,7 @@ from test_reporting_data import HOSTILE, LONG, SAMPLES, analyze, compare, demo, 
 from graphcheck import reporting
 from graphcheck.errors import GraphcheckError
 from graphcheck.reporting import families, page, words
+from graphcheck.verdict import Verdict
 
 VOID = {"meta", "link", "br", "input", "img"}
 ALLOWED_PARENT = {
@@ -336,3 +337,9 @@ def test_every_text_colour_can_be_read_in_light_and_dark() -> None:
     for (name, text), ground, scheme in itertools.product(texts.items(), grounds.values(), (0, 1)):
         dark, light = sorted((luminance(text[scheme]), luminance(ground[scheme])))
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (name, scheme)
+
+
+def test_the_legend_of_families_has_the_verdicts_of_pairs() -> None:
+    text = reporting.render([demo()])
+    legend = text[text.index('<p class="legend">') :].partition("</p>")[0]
+    assert all(verdict in legend for verdict in Verdict) and "convicted" not in legend

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from graphcheck.errors import GraphcheckError
 from graphcheck.reporting import blamed, charts, families, patchart, rewritten, views, words
+from graphcheck.verdict import Verdict
 
 MAX_SCRIPT, LARGE = 60_000, 1_000_000
 
@@ -88,7 +89,7 @@ def _environment() -> jinja2.Environment:
         "ranks": views.ranks,
         "FLOATS": words.FLOATS,
         "STATUS": words.STATUS,
-        "VERDICTS": words.VERDICTS,
+        "VERDICTS": [name for name in words.VERDICTS if name in set(Verdict)],  # not those of blame
     }
     return environment
 
