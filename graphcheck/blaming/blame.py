@@ -68,7 +68,7 @@ def _blamed(
     walk = Walk(steps, tensors, arithmetic, limits.current().check_time).run()
     guilty = [row for row in walk.rows if row.ratio > 1]
     say("explaining")
-    convicted = [_told(model, steps, walk, row, arithmetic, explained=at < _EXPLAINED) for at, row in enumerate(guilty)]
+    convicted = [_told(model, steps, walk, row, explained=at < _EXPLAINED) for at, row in enumerate(guilty)]
     suspect = [row.to_json() for row in walk.rows if row.ratio <= 1 and not row.likely]
     skipped = {each.output: each.to_json() for each in (*steps.skipped, *walk.skipped)}
     evidence = told | {
@@ -85,14 +85,14 @@ def _blamed(
     return Blame(verdict, _reason(verdict, evidence, arithmetic), evidence)
 
 
-def _told(model: ir.Model, steps: Cut, walk: Walk, row: Judged, arithmetic: Arithmetic, *, explained: bool) -> dict[str, Any]:
+def _told(model: ir.Model, steps: Cut, walk: Walk, row: Judged, *, explained: bool) -> dict[str, Any]:
     """An entry of ``convicted``: what it looks like, and which tensors to dump to narrow a region down."""
     found = row.to_json() | {"looks_like": None, "dump_next": halving(row.steps), "picture": None}
     if explained:
-        right = walk.worst(row.steps, row.step, row.result).value.reshape(row.result.shape)
+        real = walk.worst(row.steps, row.step, row.result)
+        right = real.value.reshape(row.result.shape)
         found["picture"] = pictures(np.asarray(walk.tensors[row.result.name]).reshape(right.shape), right)
-    if explained and (known := explain.explained(model, steps, walk, row, arithmetic)) is not None:
-        found["looks_like"] = known
+        found["looks_like"] = explain.explained(model, steps, walk, row, real)
     return found
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck.blaming import pieces
-from graphcheck.blaming.arithmetic import Arithmetic
 from graphcheck.blaming.changes import Edit
 from graphcheck.blaming.editing import Spot
 from graphcheck.blaming.holding import held
@@ -27,10 +26,11 @@ _EARLIER = 16  # tensors of the same size that are looked at
 _MOST, _WORK = 120, 3e10  # changes that are tried for one tensor, and what they may cost
 
 
-def explained(model: ir.Model, steps: Cut, walk: Walk, row: Judged, arithmetic: Arithmetic) -> dict[str, Any] | None:
-    """The mistake, with the largest ratio of what is left to the bound; None where none is known."""
+def explained(model: ir.Model, steps: Cut, walk: Walk, row: Judged, right: Real) -> dict[str, Any] | None:
+    """The mistake, with the largest ratio of what is left to the bound; None where none is known. ``right`` is the tensor by the
+    bound, from what was dumped before it."""
     dumped = np.asarray(walk.tensors[row.result.name])
-    for kind, said, real in _hypotheses(model, steps, walk, row, arithmetic):
+    for kind, said, real in _hypotheses(model, steps, walk, row, right):
         ratio = _ratio(walk, row, real, dumped)
         if ratio is not None and ratio <= 1:
             return {"kind": kind, "name": said, "ratio": ratio}
@@ -38,12 +38,12 @@ def explained(model: ir.Model, steps: Cut, walk: Walk, row: Judged, arithmetic: 
 
 
 def _hypotheses(
-    model: ir.Model, steps: Cut, walk: Walk, row: Judged, arithmetic: Arithmetic
+    model: ir.Model, steps: Cut, walk: Walk, row: Judged, right: Real
 ) -> Iterator[tuple[str, str, Real]]:
     """Kind, name and what the tensor would be."""
-    seen = _seen(walk, row)
+    seen = _seen(walk, row, right)
     yield from _looks(seen, LOOKS)
-    yield from _changes(model, steps, walk, row, arithmetic)
+    yield from _changes(model, steps, walk, row)
     yield from _looks(seen, LAST)
 
 
@@ -53,9 +53,7 @@ def _looks(seen: Seen, looks: Iterable[Look]) -> Iterator[tuple[str, str, Real]]
             yield look.kind, said, Real(value, np.broadcast_to(error, value.shape))
 
 
-def _changes(
-    model: ir.Model, steps: Cut, walk: Walk, row: Judged, arithmetic: Arithmetic
-) -> Iterator[tuple[str, str, Real]]:
+def _changes(model: ir.Model, steps: Cut, walk: Walk, row: Judged) -> Iterator[tuple[str, str, Real]]:
     """What the tensor would be if a node of its region were another."""
     try:
         whole = pieces.piece(model, steps, walk, row)
@@ -69,7 +67,7 @@ def _changes(
             if tried >= most:
                 return
             tried += 1
-            real = _changed(pieces.piece(model, steps, walk, row), at, edit, walk, row, arithmetic)
+            real = _changed(whole.clone(), at, edit, walk, row)
             if real is not None:
                 node = f" ({nodes[at].op_type} {nodes[at].name or nodes[at].outputs[0].name})" if len(nodes) > 1 else ""
                 yield change.kind, f"{said}{node}", real
@@ -81,23 +79,22 @@ def _edits(spot: Spot, edits: Any) -> Iterator[tuple[str, Edit]]:
         yield from edits(spot)
 
 
-def _changed(piece: ir.Model, at: int, edit: Edit, walk: Walk, row: Judged, arithmetic: Arithmetic) -> Real | None:
+def _changed(piece: ir.Model, at: int, edit: Edit, walk: Walk, row: Judged) -> Real | None:
     """What a piece gives once a node is changed; None where that cannot be, or has another shape."""
     name = row.result.name
     try:
         edit(Spot(piece, list(piece.graph)[at]))
         given = pieces.typed(piece.graph.inputs, walk.tensors)
         tensors = {key: np.asarray(walk.tensors[key]).reshape(x.shape) for key, x in given.items()}
-        small = cut(piece, tensors | {name: np.asarray(walk.tensors[name])})
-        return Walk(small, tensors | {name: np.asarray(walk.tensors[name])}, arithmetic).exact(name, row.result)
+        tensors |= {name: np.asarray(walk.tensors[name])}
+        return Walk(cut(piece, tensors), tensors, walk.arithmetic).exact(name, row.result)
     except Exhausted:
         raise
     except (Undecided, GraphcheckError, AttributeError, IndexError, KeyError, TypeError, ValueError, MemoryError):
         return None
 
 
-def _seen(walk: Walk, row: Judged) -> Seen:
-    real = walk.worst(row.steps, row.step, row.result)
+def _seen(walk: Walk, row: Judged, real: Real) -> Seen:
     dumped = np.asarray(walk.tensors[row.result.name]).reshape(-1).astype(np.float64)
     found = held(row.result, real, dumped, walk.arithmetic.of(row.result.dtype, walk.tensors[row.result.name].dtype))
     beyond = found[0] if isinstance(found, tuple) else np.zeros(dumped.shape, bool)

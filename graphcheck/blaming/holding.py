@@ -11,6 +11,7 @@ from graphcheck.blaming.device import stored
 from graphcheck.kernel.values.bounds import limits
 from graphcheck.kernel.values.float64 import Real
 from graphcheck.precision.program import Result
+from graphcheck.precision.walks import largest
 
 _SPREAD = 0.5  # a bound of so much of the largest magnitude, everywhere, judges nothing
 _ENDS = 0.99  # of the largest number, where a device saturates in place of an infinity
@@ -95,9 +96,3 @@ def apart(x: np.ndarray, y: np.ndarray) -> float:
     """The largest finite difference."""
     blocks = range(0, x.size, _BLOCK)
     return max((largest(x[at : at + _BLOCK] - y[at : at + _BLOCK]) for at in blocks), default=0.0)
-
-
-def largest(values: np.ndarray) -> float:
-    """The largest finite magnitude."""
-    size = np.abs(values)
-    return float(size.max(initial=0.0, where=np.isfinite(size)))

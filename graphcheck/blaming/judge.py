@@ -17,13 +17,14 @@ from graphcheck.blaming import recurrent
 from graphcheck.blaming.arithmetic import Arithmetic
 from graphcheck.blaming.device import Device, Marked, reading, stored
 from graphcheck.blaming.dumps.lazy import head
-from graphcheck.blaming.holding import Told, apart, held, largest, quickly, told
+from graphcheck.blaming.holding import Told, apart, held, quickly, told
 from graphcheck.blaming.steps import Cut, Skipped
 from graphcheck.errors import Undecided
 from graphcheck.kernel.values.bounds import limits
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 from graphcheck.precision.program import Key, Result, Step
+from graphcheck.precision.walks import largest
 
 _MOST = 8  # tensors that are named to be dumped next
 
@@ -175,7 +176,7 @@ class Walk:
             self._skip(step, result, judged)
         else:
             self.rows.append(judged)
-        scale = float(np.abs(dumped[np.isfinite(dumped)]).max(initial=0.0)) if isinstance(judged, str) else judged.seen.scale
+        scale = largest(dumped) if isinstance(judged, str) else judged.seen.scale
         drift = None if whole is None or not scale else apart(dumped, whole) / scale
         near = None if isinstance(judged, str) or not scale else (judged.seen.deviation / scale, judged.seen.bound / scale)
         self.curve.append(Drift(result.name, step.node, drift, *(near or (None, None))))

@@ -78,9 +78,7 @@ def samples(program: Program, feeds: Mapping[str, Array], tick: Callable[[], Non
 
     def settle(step: Step, result: Result, value: np.ndarray) -> np.ndarray:
         if result.name:
-            found[result.name] = (
-                value.reshape(result.shape)[_places(result.shape)] if result.shape else value.reshape(1)
-            )
+            found[result.name] = _look(value, result)
         return value
 
     walks.walk(program, walks.fed(program, feeds), settle, tick=tick)

@@ -128,23 +128,23 @@ def places(model: ir.Model) -> list[str]:
         one = node.outputs[0]
         if live == {one} and one not in ends and at - (found[-1] if found else -_APART) >= _APART:
             found.append(at)
-    more = _halfway(found, nodes, last, ends)
+    more = _halfway(found, nodes, ends)
     return [str(nodes[at].outputs[0].name) for at in sorted({*found, *more})]
 
 
-def _halfway(
-    found: Sequence[int], nodes: Sequence[ir.Node], last: Mapping[ir.Value, int], ends: set[ir.Value]
-) -> list[int]:
+def _halfway(found: Sequence[int], nodes: Sequence[ir.Node], ends: set[ir.Value]) -> list[int]:
     """Places in stretches without any: products, which begin what is fused rather than lie within it."""
     more: list[int] = []
+    order = {node: at for at, node in enumerate(nodes)}
     before = 0
     for at, node in enumerate(nodes):
         if at in found:
             before = at
         first = node.inputs[0] if node.inputs else None
         ready = at - before >= _FARTHEST and node.op_type in ("Conv", "MatMul", "Gemm") and first is not None
-        if ready and first not in ends and first is not None and first.producer() in set(nodes) and _computed(first):
-            place = nodes.index(first.producer())
+        maker = None if first is None else first.producer()
+        if ready and maker in order and first is not None and first not in ends and _computed(first):
+            place = order[maker]
             if place not in (*found, *more):
                 more.append(place)
                 before = at

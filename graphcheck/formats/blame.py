@@ -65,7 +65,7 @@ def _show_rows(terminal: Terminal, rows: list[dict[str, Any]], word: str) -> Non
     ]
     terminal.table(head, body)
     if len(rows) > _FEW:
-        terminal.say(f"  and {plural(len(rows) - _FEW, 'more')[:-1] if len(rows) - _FEW != 1 else '1 more'}")
+        terminal.say(f"  and {number(len(rows) - _FEW)} more")
 
 
 def _show_unjudged(terminal: Terminal, result: dict[str, Any]) -> None:
