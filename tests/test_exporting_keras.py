@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -56,3 +59,15 @@ def test_export_is_deterministic(tmp_path: Path) -> None:
         contents.append((tmp_path / folder / model.file).read_bytes())
     assert contents[0] == contents[1] == contents[2]
     assert b"Tensordot" in contents[0] and b"site-packages" not in contents[0]
+
+
+def test_triton_is_loaded_before_tensorflow(tmp_path: Path) -> None:
+    """Behind it, triton's LLVM ends the process; the two stand-ins say when they are loaded."""
+    for name in ("triton", "tensorflow"):
+        (tmp_path / f"{name}.py").write_text(f"print({name!r})")
+    code = "from graphcheck.exporting import keras_export; keras_export._tensorflow()"
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["triton", "tensorflow"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import re
 import sys
@@ -107,8 +109,14 @@ def _weights(variant: Variant, shape: tuple[int, ...]) -> tuple[np.ndarray[Any, 
 
 
 def _tensorflow() -> Any:
-    """The tensorflow module; what its C++ side prints while loading goes nowhere: no setting silences all of it."""
+    """The tensorflow module; what its C++ side prints while loading goes nowhere: no setting silences all of it.
+
+    PyTorch's builds for CUDA bring triton. Both have an LLVM of their own: loaded behind tensorflow's, triton's ends the
+    process (a segmentation fault), the other way round they get along.
+    """
     if "tensorflow" not in sys.modules:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("triton")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         try:
