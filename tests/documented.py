@@ -107,7 +107,7 @@ def run(page: Page, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (folder / name).write_text(text, encoding="utf-8")
     ran = 0
     for shown in page.shown:
-        words = shlex.split(shown.command)
+        words = shlex.split(shown.command, comments=True)
         if words[0] not in ("graphcheck", "python") or words[1] == "demo" or "scheduler:" in shown.command:
             continue
         capsys.readouterr()
@@ -145,7 +145,7 @@ def renewed(page: Page, folder: Path) -> str:
         (folder / name).write_text(text, encoding="utf-8")
     page_text = page.text
     for shown in page.shown:
-        words = shlex.split(shown.command)
+        words = shlex.split(shown.command, comments=True)
         if words[0] == "make" or words[1] == "demo" or "scheduler:" in shown.command:
             continue
         done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
