@@ -98,7 +98,7 @@ def _told(model: ir.Model, steps: Cut, walk: Walk, row: Judged, *, explained: bo
 
 def _reason(verdict: Guilt, evidence: dict[str, Any], arithmetic: Arithmetic) -> str:
     """One sentence."""
-    words = f"{arithmetic.store.name}, sums in {arithmetic.inside.name}"
+    words = f"rounding (stored in {arithmetic.store.name}, sums in {arithmetic.inside.name})"
     if verdict is Guilt.UNDECIDED:
         first = next(iter(evidence["skipped"]), None)
         why = f": {first['output']!r}: {first['reason']}" if first else ": the dump holds no tensor that the model computes"
@@ -109,7 +109,7 @@ def _reason(verdict: Guilt, evidence: dict[str, Any], arithmetic: Arithmetic) ->
         far = f", though they drift by up to {100 * max(drifts):.2g} %" if drifts and max(drifts) > 1e-3 else ""
         left = {"skipped": "not judged", "unmatched": "of the dump without a place in the model"}
         besides = "".join(f"; {len(evidence[key])} {what}" for key, what in left.items() if evidence[key])
-        return f"all {count} that could be judged are within what {words}, explains on the device's own inputs{far}{besides}"
+        return f"all {count} that could be judged are within what {words} explains on the device's own inputs{far}{besides}"
     first = evidence["convicted"][0]
     node = first["node"] if first["node"].startswith(f"{first['op_type']}(") else f"{first['op_type']} (node {first['node']})"
     like = f"; it looks like {first['looks_like']['name']}" if first["looks_like"] else ""
@@ -117,7 +117,7 @@ def _reason(verdict: Guilt, evidence: dict[str, Any], arithmetic: Arithmetic) ->
     more = f"; {len(evidence['convicted'])} of {count} are convicted" if len(evidence["convicted"]) > 1 else ""
     return (
         f"{node}{region if len(first['region']) > 1 else ''} is wrong: its output "
-        f"{first['output']!r} is {number(first['deviation'])} off where {words}, explains {number(first['bound'])}{like}{more}"
+        f"{first['output']!r} is off by {number(first['deviation'])}, and {words} explains {number(first['bound'])}{like}{more}"
     )
 
 
