@@ -17,7 +17,7 @@ class Guilt(enum.StrEnum):
     Attributes:
         CLEAN: Every tensor that was judged is within what rounding explains, given the device's own inputs to its operator.
         CONVICTED: A tensor is beyond it.
-        UNDECIDED: No tensor could be judged.
+        UNDECIDED: No tensor could be judged, or a limit ended it before a fault was found.
     """
 
     CLEAN = "clean"
@@ -48,7 +48,7 @@ class Blame:
         return f"{self.verdict}: {self.reason}"
 
     def exit_code(self) -> int:
-        """0 if clean, 1 if convicted, 3 if nothing was judged."""
+        """0 if clean, 1 if convicted, 3 if nothing was judged, or a limit ended it first."""
         return _CODES[self.verdict]
 
     def to_json(self) -> dict[str, Any]:
