@@ -12,9 +12,7 @@ _OPSET = 18
 _LARGE = 3000  # elements of a tensor
 _SUMS = "ab,bc->ac ab,cb->ac ab,ac->bc ab,ab->a ab,bc->ca ab,ac->abc"
 _NUMBERS = "Add Sub Mul Div Mod Min Max Less Equal Where Cast Clip Abs Neg Concat Prod Float Slice Fmod"
-_MOVES = (
-    "Transpose Concat Split Gather Slice Squeeze Unsqueeze Pad GatherElements Trilu Resize ScatterElements GatherND"
-)
+_MOVES = "Transpose Concat Split Gather Slice Squeeze Unsqueeze Pad GatherElements Trilu Resize ScatterElements GatherND"
 _ALONG = "ReduceSum ReduceMax ReduceMean Softmax CumSum TopK ArgMax LayerNormalization ArgMax LpNormalization"
 _STEPS = (
     "elementwise", "shaped", "moved", "reduced", "contracted", "arithmetic", "steered", "shaped", "moved", "elementwise",
@@ -57,9 +55,7 @@ class Maker:
                 dims[0 if self.chance(0.7) else int(self.rng.integers(rank))] = "N"
             kind = np.int64 if number and self.chance(0.25) else np.float32
             name = f"x{number}"
-            self.inputs.append(
-                helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), dims)
-            )
+            self.inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), dims))
             shape = [self.n if d == "N" else d for d in dims]
             self.values[name] = self.rng.integers(0, 2, shape).astype(kind)
 
@@ -201,9 +197,7 @@ class Maker:
                 self.put("Reshape", [x, self.constant(parts)])
                 return
         else:
-            names = [
-                self.size() if self.chance(0.4) else self.constant([int(self.any([1, 1, 2]))]) for _ in shape or [1]
-            ]
+            names = [self.size() if self.chance(0.4) else self.constant([int(self.any([1, 1, 2]))]) for _ in shape or [1]]
         names = [k for k in names if self.values[k].ndim == 1]
         to = self.put("Concat", names, axis=0) if names else []
         if not to or (op != "Reshape" and (self.values[to[0]] > 12).any()):
@@ -225,9 +219,7 @@ class Maker:
         if op == "Transpose":
             self.put(op, [x], perm=[int(p) for p in self.rng.permutation(rank)])
         elif op == "Concat":
-            other = (
-                self.some(rank=1) if self.chance(0.6) else self.constant(self.rng.integers(-2, 3, shape), np.float32)
-            )
+            other = self.some(rank=1) if self.chance(0.6) else self.constant(self.rng.integers(-2, 3, shape), np.float32)
             if other:
                 self.put(op, [x, other] if self.chance(0.5) else [other, x], axis=axis)
         elif op == "Split" and shape[axis] > 1:
@@ -235,9 +227,7 @@ class Maker:
         elif op == "Gather":
             ids = self.some("i")
             known = self.constant(self.rng.integers(0, max(1, min(2, shape[axis])), self.any([(), (1,), (2,), (2, 2)])))
-            self.put(
-                op, [x, ids if ids and self.chance(0.4) else self.size() if self.chance(0.1) else known], axis=axis
-            )
+            self.put(op, [x, ids if ids and self.chance(0.4) else self.size() if self.chance(0.1) else known], axis=axis)
         elif op == "Slice":
             start = self.size() if self.chance(0.15) else self.constant([int(self.any([0, 0, 0, 0, 1, -1]))])
             far = self.any([1, 2, self.n, self.n, self.n + 1, -1, 2**31 - 1, 2**63 - 1])
@@ -259,10 +249,7 @@ class Maker:
                 self.put(op, [x, ids], axis=axis)
         elif op == "GatherND":
             depth = self.any([1, 1, 2])
-            ids, known = (
-                self.some("i", 1),
-                self.constant(self.rng.integers(0, 2, [*self.any([(), (2,), (2, 3)]), depth])),
-            )
+            ids, known = self.some("i", 1), self.constant(self.rng.integers(0, 2, [*self.any([(), (2,), (2, 3)]), depth]))
             self.put(op, [x, ids if ids and self.chance(0.4) else known], batch_dims=self.any([0, 0, 1]))
         elif op == "Trilu":
             self.put(op, [x], upper=int(self.chance(0.5)))
@@ -281,11 +268,7 @@ class Maker:
         axes = [axis for axis, size in enumerate(self.values[x].shape) if size == self.n] if x else []
         if not x or not axes:
             return
-        shape, axis, op = (
-            self.values[x].shape,
-            int(self.any(axes)),
-            self.any(["Pad", "Shift", "Slice", "Reshape", "Turn"]),
-        )
+        shape, axis, op = self.values[x].shape, int(self.any(axes)), self.any(["Pad", "Shift", "Slice", "Reshape", "Turn"])
         end, along = self.constant([self.n]), self.constant([axis])
         if op == "Pad":
             pads = [0] * (2 * len(shape))
@@ -295,9 +278,7 @@ class Maker:
         elif op == "Slice":
             last = [self.constant([-self.n]), self.constant([2**31 - 1])]
             self.put(op, [x, *([self.constant([0]), end] if self.chance(0.5) else last), along])
-        elif (
-            op == "Shift"
-        ):  # a Pad that cuts off at one end what it adds at the other, which onnx.reference does not take
+        elif op == "Shift":  # a Pad that cuts off at one end what it adds at the other, which onnx.reference does not take
             by, out, rolled = self.any([1, -1]), f"s{len(self.nodes)}", [slice(None)] * len(shape)
             pads = [by * (i == axis) - by * (i == axis + len(shape)) for i in range(2 * len(shape))]
             self.nodes.append(helper.make_node("Pad", [x, self.constant(pads)], [out], name=f"n{len(self.nodes)}"))
@@ -345,10 +326,7 @@ class Maker:
 
     def contracted(self) -> None:
         """MatMul, Gemm, Einsum, Conv, pools."""
-        x, op = (
-            self.some(rank=1),
-            self.any(["MatMul", "MatMul", "Gemm", "Einsum", "Conv", "MaxPool", "GlobalAveragePool"]),
-        )
+        x, op = self.some(rank=1), self.any(["MatMul", "MatMul", "Gemm", "Einsum", "Conv", "MaxPool", "GlobalAveragePool"])
         if x is None:
             return
         shape, rank = self.values[x].shape, self.values[x].ndim
@@ -374,9 +352,7 @@ class Maker:
 
     def layered(self) -> None:
         """Layers that have the batch in one place: norms, recurrences, one-hot vectors, quantized tensors."""
-        op = self.any(
-            ["BatchNormalization", "InstanceNormalization", "OneHot", "LSTM", "GRU", "QuantizeLinear", "ConvTranspose"]
-        )
+        op = self.any(["BatchNormalization", "InstanceNormalization", "OneHot", "LSTM", "GRU", "QuantizeLinear", "ConvTranspose"])
         x = self.some("i" if op == "OneHot" else "f", 1)
         if x is None:
             return
@@ -394,9 +370,7 @@ class Maker:
             self.put(op, [x, self.constant(self.rng.integers(-1, 2, (shape[1], 2, 2)), np.float32)], strides=[2])
         elif op in ("LSTM", "GRU") and rank == 3:
             gates, hidden = {"LSTM": 4, "GRU": 3}[op], 2
-            weights = [
-                self.constant(self.rng.integers(-1, 2, (1, gates * hidden, n)), np.float32) for n in (shape[2], hidden)
-            ]
+            weights = [self.constant(self.rng.integers(-1, 2, (1, gates * hidden, n)), np.float32) for n in (shape[2], hidden)]
             state = [self.constant(np.ones((1, shape[1], hidden)), np.float32)] if self.chance(0.3) else []
             self.put(op, [x, *weights, "", "", *state], 2, hidden_size=hidden)
         elif "Normalization" in op and rank > 2 - (op[0] == "B"):
@@ -416,14 +390,10 @@ class Maker:
             if not test or self.values[test[0]].size != 1:
                 return
             then, other = (
-                helper.make_graph(
-                    [helper.make_node(kind, [x], [f"{out}{kind}"])], kind, [], [float_(f"{out}{kind}", 1, None)]
-                )
+                helper.make_graph([helper.make_node(kind, [x], [f"{out}{kind}"])], kind, [], [float_(f"{out}{kind}", 1, None)])
                 for kind in ("Neg", "Identity")
             )
-            self._blind(
-                "If", test, out, bool(self.values[test[0]].reshape(-1)[0]), x, then_branch=then, else_branch=other
-            )
+            self._blind("If", test, out, bool(self.values[test[0]].reshape(-1)[0]), x, then_branch=then, else_branch=other)
         elif op == "Loop":
             trips = self.size() if self.chance(0.5) else self.constant([2])
             if self.values[trips].size != 1 or not 0 <= int(self.values[trips].reshape(-1)[0]) < 6:
@@ -439,10 +409,7 @@ class Maker:
         else:
             axis = int(self.rng.integers(len(shape)))
             body = helper.make_graph(
-                [
-                    helper.make_node("Add", ["state", "part"], ["next"]),
-                    helper.make_node("Identity", ["next"], ["kept"]),
-                ],
+                [helper.make_node("Add", ["state", "part"], ["next"]), helper.make_node("Identity", ["next"], ["kept"])],
                 "b",
                 [float_("state", 1, None), float_("part", 1, None)],
                 [float_("next", 1, None), float_("kept", 1, None)],
@@ -458,9 +425,7 @@ class Maker:
                 kept = np.cumsum(self.values[x], axis) + np.expand_dims(total, axis)
                 self.values[f"{out}a"], self.values[f"{out}b"] = 2 * total, kept.astype(np.float32)
 
-    def _blind(
-        self, op: str, inputs: list[str], out: str, yes: bool | None, x: str, times: int = 1, **graphs: Any
-    ) -> None:
+    def _blind(self, op: str, inputs: list[str], out: str, yes: bool | None, x: str, times: int = 1, **graphs: Any) -> None:
         """A node with subgraphs, whose value is known."""
         self.nodes.append(helper.make_node(op, inputs, [out], name=f"n{len(self.nodes)}", **graphs))
         self.values[out] = (-self.values[x] if yes else self.values[x]) * np.float32(times)
@@ -475,8 +440,7 @@ class Maker:
                 for attribute in node.attribute:
                     needed |= {name for inner in attribute.g.node for name in inner.input}
         infos = [
-            helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(self.values[k].dtype), None)
-            for k in outputs
+            helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(self.values[k].dtype), None) for k in outputs
         ]
         constants = [c for c in self.constants if c.name in needed]
         graph = helper.make_graph(nodes, "g", self.inputs, infos, constants)

@@ -112,11 +112,7 @@ def in_float64(proto: onnx.ModelProto) -> Run:
 
     def run(names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray | None]:
         algebra = Algebra(Terms(PLAIN))
-        free = {
-            k: Tensor(algebra.terms.leaf((k,), x.size), x.shape, x.dtype)
-            for k, x in feeds.items()
-            if x.dtype.kind == "f"
-        }
+        free = {k: Tensor(algebra.terms.leaf((k,), x.size), x.shape, x.dtype) for k, x in feeds.items() if x.dtype.kind == "f"}
         made = Interpreter(model, algebra).run({**feeds, **free}).outputs
         domain, found = Float64({(k,): x for k, x in feeds.items()}), []
         for name in names:

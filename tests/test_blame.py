@@ -43,9 +43,7 @@ BLOCK = """(float[2,6,16] x) => (float[2,6,16] y) {
 
 def weights(seed: int = 0, **shapes: tuple[int, ...]) -> Arrays:
     random = np.random.default_rng(seed)
-    return {
-        name: (random.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32) for name, shape in shapes.items()
-    }
+    return {name: (random.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32) for name, shape in shapes.items()}
 
 
 BLOCK_WEIGHTS = weights(0, g=(16,), b=(16,), w1=(16, 32), b1=(32,), w2=(32, 16))
@@ -61,9 +59,7 @@ def parsed(text: str, constants: Mapping[str, np.ndarray] | None = None, dtype: 
 class Device:
     """Runs a model node by node in float64 and rounds each result to a type; ``faults`` change the result of a tensor."""
 
-    def __init__(
-        self, model: onnx.ModelProto, dtype: Any = np.float32, faults: Mapping[str, Fault] | None = None
-    ) -> None:
+    def __init__(self, model: onnx.ModelProto, dtype: Any = np.float32, faults: Mapping[str, Fault] | None = None) -> None:
         self.model, self.dtype, self.faults = model, np.dtype(dtype), dict(faults or {})
 
     def run(self, feeds: Arrays, sums: Any = np.float32) -> Arrays:
@@ -146,9 +142,7 @@ def test_the_faulty_tensor_alone_is_convicted(fault: str, dtype: Any) -> None:
 def test_convicted_in_the_order_of_the_graph() -> None:
     model, feeds = block()
     result = graphcheck.blame(model, Device(model, faults={"y": np.negative, "h": np.negative}).run(feeds))
-    assert (
-        convicted(result) == ["h", "y"] and "'h'" in result.reason and "2 of 11 tensors are convicted" in result.reason
-    )
+    assert convicted(result) == ["h", "y"] and "'h'" in result.reason and "2 of 11 tensors are convicted" in result.reason
 
 
 @pytest.mark.parametrize("broken", ["h", "y", None])
@@ -336,9 +330,7 @@ def test_quantized_tensors_are_judged_in_steps() -> None:
     assert graphcheck.blame(model, dumped).verdict is Guilt.CLEAN
     other = dumped | {"q": dumped["q"].copy()}
     other["q"][0, 0] = 6 if dumped["q"][0, 0] == 5 else 5
-    assert (
-        convicted(graphcheck.blame(model, other | {"y": (other["q"].astype(np.float32) - 3) * np.float32(0.05)})) == []
-    )
+    assert convicted(graphcheck.blame(model, other | {"y": (other["q"].astype(np.float32) - 3) * np.float32(0.05)})) == []
     cut = dumped | {"q": np.trunc(np.clip(x / 0.05 + 3, -128, 127)).astype(np.int8)}
     assert convicted(graphcheck.blame(model, cut))[0] == "q"
 

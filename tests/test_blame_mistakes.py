@@ -127,9 +127,7 @@ def test_a_softmax_without_its_maximum() -> None:
     with np.errstate(all="ignore"):
         power = np.exp(x)
         made = (power / power.sum(axis=1, keepdims=True)).astype(np.float32)
-    (row,) = graphcheck.blame(parsed(ROWS.replace("4,", "3,") % "y = Softmax (x)"), {"x": x, "y": made}).evidence[
-        "convicted"
-    ]
+    (row,) = graphcheck.blame(parsed(ROWS.replace("4,", "3,") % "y = Softmax (x)"), {"x": x, "y": made}).evidence["convicted"]
     assert row["looks_like"]["name"] == "a Softmax without its maximum, which overflows float32"
 
 
@@ -145,10 +143,7 @@ def test_integers_that_wrap_around_or_are_cut() -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.asarray(0, np.int8), "z"))
     x = drawn(4, 8) * 60
     steps = np.rint(x.astype(np.float64) / 0.5)
-    for made, said in (
-        ((steps + 128) % 256 - 128, "wraps around"),
-        (np.clip(np.trunc(x / 0.5), -128, 127), "truncated"),
-    ):
+    for made, said in (((steps + 128) % 256 - 128, "wraps around"), (np.clip(np.trunc(x / 0.5), -128, 127), "truncated")):
         (row,) = graphcheck.blame(model, {"x": x, "y": made.astype(np.int8)}).evidence["convicted"]
         assert said in row["looks_like"]["name"]
 
@@ -156,6 +151,4 @@ def test_integers_that_wrap_around_or_are_cut() -> None:
 def test_the_table_is_wide_enough() -> None:
     kinds = {row.kind for row in CHANGES} | {row.kind for row in (*LOOKS, *LAST)}
     assert len(kinds) >= 20
-    assert all(
-        onnx.defs.has(op) or op in ("FastGelu", "BiasGelu", "RMSNormalization") for row in CHANGES for op in row.ops
-    )
+    assert all(onnx.defs.has(op) or op in ("FastGelu", "BiasGelu", "RMSNormalization") for row in CHANGES for op in row.ops)

@@ -196,19 +196,7 @@ def test_a_room_keeps_its_budget(room: str) -> None:
 
 
 def test_docstrings_comments_and_blank_lines_are_free() -> None:
-    text = [
-        '"""What."""',
-        "",
-        "# why",
-        "x = 1  # one",
-        "",
-        "def f():",
-        '    """It.',
-        "",
-        '    More."""',
-        "    return (",
-        "x)",
-    ]
+    text = ['"""What."""', "", "# why", "x = 1  # one", "", "def f():", '    """It.', "", '    More."""', "    return (", "x)"]
     assert code_lines("\n".join(text) + "\n") == 4
 
 
@@ -221,9 +209,7 @@ def loops_over_nodes(source: str) -> list[str]:
 def test_the_interpreter_is_the_only_loop_that_evaluates_nodes() -> None:
     assert loops_over_nodes((ROOT / "graphcheck/kernel/interpreter.py").read_text()) == ["nodes"]
     assert loops_over_nodes((ROOT / "graphcheck/patches/trace.py").read_text()) == []
-    assert loops_over_nodes(
-        "for n in graph: f(n)\nx = [n for n in reversed(list(model.graph))]\nfor v in graph.inputs: 0"
-    ) == [
+    assert loops_over_nodes("for n in graph: f(n)\nx = [n for n in reversed(list(model.graph))]\nfor v in graph.inputs: 0") == [
         "graph",
         "reversed(list(model.graph))",
     ]

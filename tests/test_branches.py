@@ -53,9 +53,7 @@ def judged(graph: str, then: str, other: str, compared: str = "Equal", **options
         (SWITCHED, "Cos", "Relu", "", "proved where flag = false; different where flag = true: "),
     ],
 )
-def test_the_verdict_is_told_by_branch_where_it_differs(
-    graph: str, then: str, other: str, compared: str, told: str
-) -> None:
+def test_the_verdict_is_told_by_branch_where_it_differs(graph: str, then: str, other: str, compared: str, told: str) -> None:
     found = judged(graph, then, other, compared)
     assert found.verdict is Verdict.DIFFERENT and found.exit_code() == 1
     assert re.match(told + "output 'y' differs by ", found.reason), found.reason

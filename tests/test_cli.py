@@ -83,23 +83,10 @@ def test_help_loads_nothing_that_takes_its_time(arguments: list[str]) -> None:
 
 
 # What `compare` of two files, printed into a file or a pipe, has no use for: onnxruntime runs in a child.
-UNUSED = {
-    "torch",
-    "tensorflow",
-    "tf2onnx",
-    "transformers",
-    "onnxruntime",
-    "networkx",
-    "sympy",
-    "rich",
-    "jinja2",
-    "fast_sugiyama",
-}
+UNUSED = {"torch", "tensorflow", "tf2onnx", "transformers", "onnxruntime", "networkx", "sympy", "rich", "jinja2", "fast_sugiyama"}
 
 
-@pytest.mark.parametrize(
-    "options", [[], ["--no-run"], ["--json", "found.json"], ["--require", "proved", "--format", "junit"]]
-)
+@pytest.mark.parametrize("options", [[], ["--no-run"], ["--json", "found.json"], ["--require", "proved", "--format", "junit"]])
 def test_compare_loads_no_more_than_it_needs(conv: Path, moved: Path, options: list[str], tmp_path: Path) -> None:
     """Each takes a tenth of a second and more, in which two small models are proved."""
     command = ["compare", str(conv), str(moved), *(str(tmp_path / o) if o == "found.json" else o for o in options)]
@@ -108,9 +95,7 @@ def test_compare_loads_no_more_than_it_needs(conv: Path, moved: Path, options: l
 
 
 @pytest.mark.parametrize(("options", "begun"), [([], [False]), (["--no-run"], [])])
-def test_onnxruntime_is_begun_while_the_packages_load(
-    conv: Path, moved: Path, options: list[str], begun: list[bool]
-) -> None:
+def test_onnxruntime_is_begun_while_the_packages_load(conv: Path, moved: Path, options: list[str], begun: list[bool]) -> None:
     command = ["compare", str(conv), str(moved), *options]
     loaded_after(
         "import sys\nfrom graphcheck.runs import early\nfrom graphcheck.cli import main\nstart, begun = early.start, []\n"
@@ -121,9 +106,7 @@ def test_onnxruntime_is_begun_while_the_packages_load(
 
 @pytest.mark.parametrize("statement", ["import networkx", "import sympy", "import rich.text"])
 def test_an_unused_package_is_seen(conv: Path, statement: str) -> None:
-    loaded = loaded_after(
-        f"from graphcheck.cli import main\nmain(['compare', {str(conv)!r}, {str(conv)!r}])\n{statement}"
-    )
+    loaded = loaded_after(f"from graphcheck.cli import main\nmain(['compare', {str(conv)!r}, {str(conv)!r}])\n{statement}")
     assert statement.split()[1].split(".")[0] in loaded & UNUSED
 
 
@@ -166,10 +149,7 @@ def test_different_models_exit_with_1_and_leave_a_witness_that_replays(run: Run,
     witness = result["witness"]
     assert Path(witness["path"]).is_file() and f"witness {witness['id']}: " in out and f"kept as {witness['id']}" in out
     assert f"  replay it: {witness['replay']}\n" in out
-    for replay in (
-        shlex.split(witness["replay"]),
-        ["graphcheck", "compare", conv, other, "--replay", witness["id"][:6]],
-    ):
+    for replay in (shlex.split(witness["replay"]), ["graphcheck", "compare", conv, other, "--replay", witness["id"][:6]]):
         code, out, _ = run(*replay[1:])
         assert code == 1 and "on the given input" in out
     assert run("compare", result["reduced"]["a"], result["reduced"]["b"])[0] == 1
@@ -248,9 +228,7 @@ def test_names_cannot_move_the_cursor(run: Run, tmp_path: Path) -> None:
         assert code == 0 and "\x1b" not in out and "\\x1b[2J" in out
 
 
-def test_analyze_hashes_the_file_only_where_it_is_asked_for(
-    run: Run, moved: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_analyze_hashes_the_file_only_where_it_is_asked_for(run: Run, moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Path] = []
     monkeypatch.setattr("graphcheck.files.model.file_digest", lambda path: asked.append(Path(path)) or "of the file")
     assert run("analyze", moved)[0] == 0 and not asked
@@ -364,7 +342,9 @@ def test_what_cannot_be_printed_is_trouble_and_no_traceback(conv: Path) -> None:
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     for environment in (buffered, buffered | {"PYTHONUNBUFFERED": "1"}):
         with open("/dev/full", "w") as full:
-            done = subprocess.run(command, cwd=ROOT, env=environment, stdout=full, stderr=subprocess.PIPE, check=False)
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, stdout=full, stderr=subprocess.PIPE, check=False
+            )
         assert (done.returncode, done.stderr) == (2, b"graphcheck: standard output: No space left on device\n")
     closed = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], cwd=ROOT, capture_output=True, check=False)
     assert (closed.returncode, closed.stderr) == (0, b"")

@@ -272,9 +272,7 @@ def test_sizes_of_a_failed_substitution_are_not_settled(monkeypatch: pytest.Monk
         ("y = Exp (x)", {"max_abs": None, "scale_ulp": None, "unequal": 384}),
     ],
 )
-def test_a_proof_that_executions_gainsay_is_told(
-    monkeypatch: pytest.MonkeyPatch, body: str, seen: dict[str, Any]
-) -> None:
+def test_a_proof_that_executions_gainsay_is_told(monkeypatch: pytest.MonkeyPatch, body: str, seen: dict[str, Any]) -> None:
     from graphcheck.runs import numeric
 
     plain = numeric.compare_arrays
@@ -295,9 +293,7 @@ def test_a_shape_on_which_the_standard_and_onnxruntime_differ_is_no_difference()
         assert "Slice backwards with 9223372036854775807 as its end" in result.reason
 
 
-def test_each_deviation_is_told_with_the_input_that_shows_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_deviation_is_told_with_the_input_that_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The witness is smaller than the inputs of the runs, and so is its deviation: neither number goes without its input."""
     from graphcheck.formats.console import Terminal
     from graphcheck.formats.terminal import show_comparison
@@ -320,9 +316,7 @@ def test_each_deviation_is_told_with_the_input_that_shows_it(
 def test_a_string_is_no_reason_to_refuse() -> None:
     def proto(strings: str, floats: str) -> onnx.ModelProto:
         head = '<ir_version: 10, opset_import: ["": 21]> g (string[N] s, float[N] x) => (string[N] t, float[N] y)'
-        return onnx.parser.parse_model(
-            f"{head} <float zero = {{0.0}}> {{ u = Identity(s) t = {strings} y = {floats} }}"
-        )
+        return onnx.parser.parse_model(f"{head} <float zero = {{0.0}}> {{ u = Identity(s) t = {strings} y = {floats} }}")
 
     a = proto("StringConcat(s, s)", "Relu(x)")
     for numerics in ("quick", "full"):

@@ -24,14 +24,7 @@ def test_equal_bytes_are_one_content(size: int) -> None:
     contents, array = Contents(), np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8)
     spread = np.zeros(2 * size, np.uint8)
     spread[::2] = array
-    same = [
-        array,
-        array.copy(),
-        array.reshape(1, -1),
-        spread[::2],
-        array.view(np.int8),
-        np.frombuffer(bytes(array), np.uint8),
-    ]
+    same = [array, array.copy(), array.reshape(1, -1), spread[::2], array.view(np.int8), np.frombuffer(bytes(array), np.uint8)]
     assert len({contents.of(a) for a in same}) == 1
 
 

@@ -15,16 +15,7 @@ from graphcheck.verdict import Verdict
 from graphcheck.verdicts import contrary, record
 from graphcheck.verdicts.compare import compare
 
-ROW = {
-    "a": "y",
-    "shape": [2, 3],
-    "shape_b": [2, 3],
-    "nan_a": 0,
-    "nan_b": 0,
-    "unequal": 6,
-    "max_abs": 34.4,
-    "scale_ulp": 2e6,
-}
+ROW = {"a": "y", "shape": [2, 3], "shape_b": [2, 3], "nan_a": 0, "nan_b": 0, "unequal": 6, "max_abs": 34.4, "scale_ulp": 2e6}
 UNBOUND = Deviation("y", 34.4, float("inf"), 8e-4, "first-order")
 SAID = [
     ({}, [UNBOUND], [], "differ by 34.4, far beyond rounding, but float64 has no bound on its own error there"),
@@ -33,12 +24,7 @@ SAID = [
     ({}, [Deviation("y", 1e-9, 0.0, 1e-6)], [], "but in float64 they differ by 1e-09 at most"),
     ({"nan_b": 4, "scale_ulp": 0.0, "max_abs": 0.0}, [], [], "are NaN on one side, at 0 elements in A and at 4 in B"),
     ({"nan_a": 2, "nan_b": 4}, [], [], "are NaN at other places, at 2 elements in A and at 4 in B"),
-    (
-        {"nan_b": 4},
-        [Deviation("y", 1e-9, 0.0, 1e-6)],
-        [],
-        "float64, which does not overflow there, has numbers, 1e-09 apart",
-    ),
+    ({"nan_b": 4}, [Deviation("y", 1e-9, 0.0, 1e-6)], [], "float64, which does not overflow there, has numbers, 1e-09 apart"),
     ({"scale_ulp": None, "max_abs": None, "unequal": 5}, [], [], "differ at 5 of 6 elements"),
     ({"shape_b": [3, 2]}, [], [], "have the shapes [2, 3] in A and [3, 2] in B"),
 ]
@@ -82,14 +68,9 @@ def test_what_rounding_explains_is_not(changed: dict[str, Any], deviations: list
 
 
 def test_the_first_sentence_of_a_comparison_says_so() -> None:
-    text = (
-        '<ir_version: 10, opset_import: ["": 20]> g (float[N,6] x) => (float[N,6] y) { h = Hardmax(x) y = Add(h, %s) }'
-    )
+    text = '<ir_version: 10, opset_import: ["": 20]> g (float[N,6] x) => (float[N,6] y) { h = Hardmax(x) y = Add(h, %s) }'
     a, b = (onnx.parser.parse_model(text % other) for other in ("x", "h"))
     found = compare(a, b, timeout=60.0)
     assert found.verdict is Verdict.UNDECIDED
     assert found.reason.startswith("onnxruntime's outputs 'y' differ by ")
-    assert (
-        "but float64 does not evaluate Hardmax; " in found.reason
-        and "no input was found that shows" not in found.reason
-    )
+    assert "but float64 does not evaluate Hardmax; " in found.reason and "no input was found that shows" not in found.reason

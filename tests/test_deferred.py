@@ -60,9 +60,7 @@ def test_it_loads_once_it_is_used(use: str) -> None:
 
 
 def test_a_wrong_dim_is_told_as_ever() -> None:
-    fresh(
-        f"{IMPORT}try: ir.SymbolicDim(1.5)\nexcept TypeError as error: assert 'float' in str(error)\nelse: raise SystemExit(1)"
-    )
+    fresh(f"{IMPORT}try: ir.SymbolicDim(1.5)\nexcept TypeError as error: assert 'float' in str(error)\nelse: raise SystemExit(1)")
 
 
 def test_what_is_loaded_already_stays() -> None:
@@ -73,9 +71,7 @@ def test_what_is_loaded_already_stays() -> None:
 
 
 def test_an_import_within_is_the_real_one() -> None:
-    fresh(
-        "with deferred.sympy():\n    import sympy, onnx_ir as ir\n    assert sympy.Symbol and ir._core.sympy is sympy"
-    )
+    fresh("with deferred.sympy():\n    import sympy, onnx_ir as ir\n    assert sympy.Symbol and ir._core.sympy is sympy")
 
 
 def test_what_onnx_ir_uses_as_it_loads_is_loaded() -> None:

@@ -101,9 +101,7 @@ def test_of_two_free_dims_both_are_claimed_at_once_or_the_batch_at_the_sizes_of_
     result = compare(model(double), model(text), run=False, every=["all"])
     assert (result.verdict, result.evidence["proof"]["every"]) == (Verdict.PROVED, ["N", "S"])
     assert "for every batch size and every size of S and every input of shape x=NxS" in result.reason
-    double, text = (
-        each.replace("y = ", "z = ").replace(" }", "\n y = Softmax<axis=1>(z) }") for each in (double, text)
-    )
+    double, text = (each.replace("y = ", "z = ").replace(" }", "\n y = Softmax<axis=1>(z) }") for each in (double, text))
     spelled = "e = Exp(z)\n i = Constant<value_ints=[1]>()\n s = ReduceSum(e, i)\n y = Div(e, s)"
     text = text.replace("y = Softmax<axis=1>(z)", spelled)
     result = compare(model(double), model(text), run=False)
@@ -121,13 +119,9 @@ def sizes(text: str) -> list[dict[str, object]]:
 
 
 def test_analyze_says_what_a_model_does_with_its_batch() -> None:
-    assert sizes(SUM) == [
-        {"symbol": "N", "rows": True, "mixed": None, "bakes": None, "breakpoints": [], "declared": []}
-    ]
+    assert sizes(SUM) == [{"symbol": "N", "rows": True, "mixed": None, "bakes": None, "breakpoints": [], "declared": []}]
     mixed = {"output": "y", "node": "Softmax(y)", "reason": "it works along this dim"}
-    assert sizes(ALONG) == [
-        {"symbol": "N", "rows": False, "mixed": mixed, "bakes": None, "breakpoints": [], "declared": []}
-    ]
+    assert sizes(ALONG) == [{"symbol": "N", "rows": False, "mixed": mixed, "bakes": None, "breakpoints": [], "declared": []}]
     (found,) = sizes(SWITCH)
     assert found["breakpoints"] == [{"size": 4, "node": "LessOrEqual(few)"}, {"size": 5, "node": "LessOrEqual(few)"}]
 
@@ -223,9 +217,7 @@ def test_a_size_that_stands_in_two_inputs_of_the_copy_is_typed_in_both() -> None
     one = HEAD + "g (float[1,4] x, float[M,4] z) => (float[M,4] y) "
     free = HEAD + "g (float[N,4] x, float[N,4] z) => (float[N,4] y) "
     for axis, found in ((1, ["N"]), (0, [])):
-        result = compare(
-            model(one + body % axis), model(free + (body % axis).replace("Add(x, s)", "Add(s, x)")), run=False
-        )
+        result = compare(model(one + body % axis), model(free + (body % axis).replace("Add(x, s)", "Add(s, x)")), run=False)
         assert (result.verdict, result.evidence["proof"]["row_by_row"]) == (Verdict.PROVED, found)
 
 
@@ -249,41 +241,29 @@ def test_an_operator_whose_body_is_another_at_another_size_leaves_no_claim(monke
 def test_a_name_of_one_model_is_not_that_of_the_other() -> None:
     """N of A is z's batch and N of B is x's: B was said to work row by row over both."""
     a = HEAD + "g (float[1,3] x, float[N,3] z) => (float[1,3] y, float[N,3] w) { y = Neg(x)\n w = Neg(z) }"
-    b = (
-        HEAD
-        + "g (float[N,3] x, float[1,3] z) => (float[N,3] y, float[1,3] w) <float m = {-1}> { y = Mul(x, m)\n w = Mul(z, m) }"
-    )
+    b = HEAD + "g (float[N,3] x, float[1,3] z) => (float[N,3] y, float[1,3] w) <float m = {-1}> { y = Mul(x, m)\n w = Mul(z, m) }"
     assert compare(model(a), model(b), run=False).evidence["proof"]["row_by_row"] == []
 
 
 def test_rows_beside_one_length_and_lengths_beside_one_row_are_not_told_at_once() -> None:
     """(N - 1) (L - 8) is 0 for every L beside N = 1, and for every N beside L = 8."""
     a = HEAD + "g (float[1,L] x) => (float[1,L] y) { y = Neg(x) }"
-    b = (
-        HEAD
-        + """g (float[N,L] x) => (float[N,L] y) <int64[1] i = {1}, int64[1] k = {8}, int64[1] o = {0}> {
+    b = HEAD + """g (float[N,L] x) => (float[N,L] y) <int64[1] i = {1}, int64[1] k = {8}, int64[1] o = {0}> {
       n = Shape<end=1>(x) l = Shape<start=1>(x) p = Sub(n, i) q = Sub(l, k) r = Mul(p, q) c = Equal(r, o)
       y = If(c) <then_branch = t () => (float[a,b] u) { u = Neg(x) }, else_branch = e () => (float[a,b] v) { v = Abs(x) }>
     }"""
-    )
     proof = compare(model(a), model(b), run=False).evidence["proof"]
     assert len(proof["every"]) + len(proof["row_by_row"]) < 2
 
 
 def test_a_choice_by_a_computed_condition_names_its_node() -> None:
-    text = (
-        HEAD
-        + """g (float[N,3] x, float w) => (float[N,3] y) <float z = {0}> {
+    text = HEAD + """g (float[N,3] x, float w) => (float[N,3] y) <float z = {0}> {
       c = Less(w, z)
       y = If(c) <then_branch = t () => (float[a,b] u) { u = Neg(x) }, else_branch = e () => (float[a,b] v) { v = Abs(x) }>
     }"""
-    )
-    plain = (
-        HEAD
-        + """g (float[N,3] x, float w) => (float[N,3] y) <float z = {0}> {
+    plain = HEAD + """g (float[N,3] x, float w) => (float[N,3] y) <float z = {0}> {
       c = Less(w, z) n = Neg(x) a = Abs(x) y = Where(c, n, a)
     }"""
-    )
     limit = compare(model(text), model(plain), run=False).evidence["proof"]["limits"]["N"]
     assert limit["a"]["node"] == "If(y)"
 
@@ -339,10 +319,7 @@ def test_every_on_the_command_line_ends_with_3_and_the_node(tmp_path: Path, caps
     a, b, c, d = (str(tmp_path / f"{name}.onnx") for name in "abcd")
     for path, text in ((a, ALONG), (b, TURNED), (c, DOUBLE), (d, SUM)):
         onnx.save(model(text), path)
-    for asked, pair, code in [(word, (a, b), 3) for word in ("batch", "N", "all")] + [
-        ("batch", (c, d), 0),
-        ("all", (c, d), 0),
-    ]:
+    for asked, pair, code in [(word, (a, b), 3) for word in ("batch", "N", "all")] + [("batch", (c, d), 0), ("all", (c, d), 0)]:
         assert main(["compare", *pair, "--no-run", "--every", asked]) == code
         told = capsys.readouterr().out
         assert ("not for every batch size: Softmax(y) of A" in told) == (code == 3)
@@ -368,8 +345,6 @@ def test_a_difference_beyond_a_breakpoint_is_shown_where_constants_were_rounded_
     assert witness is not None and result.evidence["divergence"] is not None
     result = compare(*rounded("y = Identity(m)"), run=False, every=["batch"])
     assert result.verdict is Verdict.WITHIN_ROUNDING
-    assert result.reason.endswith("exact expression, for every batch size and every input of shape x=Nx3"), (
-        result.reason
-    )
+    assert result.reason.endswith("exact expression, for every batch size and every input of shape x=Nx3"), result.reason
     same = "few = Min(n, k)\n z = Sub(few, few)\n f = Cast<to=1>(z)\n y = Add(m, f)"  # it changes at 4, and differs nowhere
     assert compare(*rounded(same), run=False, graphs=False).verdict is Verdict.WITHIN_ROUNDING

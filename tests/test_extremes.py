@@ -142,9 +142,7 @@ def test_a_maximum_behind_hundreds_of_functions() -> None:
             deep, expected = with_number(m, fn, deep, number), WITH_NUMBER[fn](expected, number)
     found = m.lift(m.extreme("max", deep, [1]))
     assert np.allclose(
-        evaluate(m.terms, Float64({("x",): value.reshape(-1)}, bounds=False), [found.cls])[
-            m.terms.find(found.cls)
-        ].value,
+        evaluate(m.terms, Float64({("x",): value.reshape(-1)}, bounds=False), [found.cls])[m.terms.find(found.cls)].value,
         expected.max(axis=1),
     )
     below = {m.terms.find(m.lift(least).cls)}

@@ -66,10 +66,7 @@ def test_a_branch_without_sizes_leaves_the_pair_open(tmp_path: Path) -> None:
     files = twins(tmp_path, short="{{7, 1009}}")
     found = judged(files)
     assert found.verdict is Verdict.UNDECIDED
-    assert (
-        found.reason
-        == "proved where sr = 16000; undecided elsewhere: no sizes were found that the models take at sr=8000"
-    )
+    assert found.reason == "proved where sr = 16000; undecided elsewhere: no sizes were found that the models take at sr=8000"
     asked = compare(*files, ranges={"sr": (16000, 16000)}, graphs=False)
     assert asked.verdict is Verdict.PROVED and "at sr=16000 alone" in asked.reason
 

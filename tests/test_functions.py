@@ -118,11 +118,7 @@ def truth(name: str, *xs: float | Number) -> Number:
 def called(f: Callable[..., Any], *xs: float) -> Any:
     with np.errstate(all="ignore"):
         found = f(*(np.asarray([x]) for x in xs))
-    return (
-        [float(np.reshape(part, -1)[0]) for part in found]
-        if isinstance(found, tuple)
-        else float(np.reshape(found, -1)[0])
-    )
+    return [float(np.reshape(part, -1)[0]) for part in found] if isinstance(found, tuple) else float(np.reshape(found, -1)[0])
 
 
 def wrong_values(f: Function) -> bool:
@@ -384,9 +380,7 @@ def test_a_wrong_record_is_seen(name: str, changes: dict[str, Any], fault: str) 
 
 
 def test_what_a_record_leaves_out_is_taken_at_its_worst() -> None:
-    bare = Function(
-        name="bare", arity=1, value=np.cbrt, bound=lambda a, ea: (np.cbrt(a), ea * np.inf), rounding=CORRECTLY
-    )
+    bare = Function(name="bare", arity=1, value=np.cbrt, bound=lambda a, ea: (np.cbrt(a), ea * np.inf), rounding=CORRECTLY)
     assert bare.slope is None and bare.jumps and not (bare.parity or bare.commutative or bare.rational or bare.mask)
     assert bare.reach.overflow(1.0) is True and bare.reach.underflow(1.0) is True
     assert bare.noise(np.asarray([-2.0]), [], 0.5) == [2.0]
@@ -397,9 +391,7 @@ def test_a_name_without_a_record_is_an_error_at_the_door(name: str) -> None:
     m = Algebra(Terms(RULES))
     x = np.ones(2, np.float32)
     for ew in (lambda: m.ew(name, x), lambda: m.terms.ew(name, [(m.lift(x).cls, None)], 2)):
-        with pytest.raises(
-            UnknownFunction, match=rf"an operator applies the elementwise function '{name}', which has no"
-        ):
+        with pytest.raises(UnknownFunction, match=rf"an operator applies the elementwise function '{name}', which has no"):
             ew()
 
 
@@ -412,9 +404,7 @@ def cube_roots(body: str) -> Any:
 def test_an_operator_with_an_unknown_function_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TAUGHT, ("com.example", "Cbrt"), lambda m, node, x: m.ew("cbrt", x))
     pair = cube_roots("y = Cbrt(x)"), cube_roots("t = Add(x, x) y = Cbrt(t)")
-    with pytest.raises(
-        UnknownFunction, match=r"Cbrt \(node \S+\) applies the elementwise function 'cbrt', which has no record"
-    ):
+    with pytest.raises(UnknownFunction, match=r"Cbrt \(node \S+\) applies the elementwise function 'cbrt', which has no record"):
         graphcheck.compare(*pair, run=False)
 
 

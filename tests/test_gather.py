@@ -96,7 +96,7 @@ def test_a_map_over_sources_in_order_stays_as_it_is(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_nearest_resize_makes_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = 'g (float[1,2,3,4] x) => (float[1,2,6,12] y) <float[4] s = {1,1,2,3}> { y = Resize<mode="nearest">(x, , s) }'
+    text = "g (float[1,2,3,4] x) => (float[1,2,6,12] y) <float[4] s = {1,1,2,3}> { y = Resize<mode=\"nearest\">(x, , s) }"
     with monkeypatch.context() as patched:
         patched.setattr(Maps, "intern", lambda self, index: no_table(self.whole(index.size)))
         m, (y,) = trace(model(text), {"x": np.zeros((1, 2, 3, 4), np.float32)})

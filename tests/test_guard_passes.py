@@ -78,9 +78,7 @@ def test_somebodys_own_passes(capsys: pytest.CaptureFixture[str]) -> None:
     own = [sys.executable, "tool.py"]
     arguments = ["--json", "r.json", "--reduce", "cut", "-o", "out.onnx", "--report", "r.html"]
     listing = shlex.join([*own, "--list"])
-    assert (
-        main(["guard", "model.onnx", "--passes-from", listing, *arguments, "--", *own, "{pass}", "{in}", "{out}"]) == 1
-    )
+    assert main(["guard", "model.onnx", "--passes-from", listing, *arguments, "--", *own, "{pass}", "{in}", "{out}"]) == 1
     said = capsys.readouterr().out
     found, result = rows(), json.loads(Path("r.json").read_text())
     assert list(found) == ["copy", "identity", "vandal", "crash", "scale", "empty", "last"]
@@ -135,9 +133,7 @@ def test_a_pass_runs_alone(wanted: str, changed: set[str], capsys: pytest.Captur
     arguments = ["--json", "r.json", "--require", "proved", "--report", "r.html"]
     assert main(["guard", "model.onnx", "--passes", wanted, *arguments]) == 0
     assert "no report was written: r.html would show" in capsys.readouterr().out and not Path("r.html").exists()
-    assert (
-        main(["report", "r.json"]) == 2 and "changes the function: there is nothing to draw" in capsys.readouterr().err
-    )
+    assert main(["report", "r.json"]) == 2 and "changes the function: there is nothing to draw" in capsys.readouterr().err
     found = rows()
     assert {name for name, row in found.items() if row["alone"]["changes"]} == changed
     (row,) = (found[name] for name in changed)
@@ -151,9 +147,7 @@ def test_what_a_tool_does_to_every_model_is_told_apart(capsys: pytest.CaptureFix
     assert main(["guard", "model.onnx", "--passes", "onnxslim:FusionConvBN,weight_tying", "--json", "r.json"]) == 1
     found = rows()
     assert verdicts(found["(no pass)"]) == ("different", "different") and found["(no pass)"]["alone"]["changes"]
-    assert (
-        verdicts(found["FusionConvBN"]) == ("different", "different") and not found["FusionConvBN"]["alone"]["changes"]
-    )
+    assert verdicts(found["FusionConvBN"]) == ("different", "different") and not found["FusionConvBN"]["alone"]["changes"]
     assert verdicts(found["weight_tying"]) == ("identical", "identical")
     said = capsys.readouterr().out
     assert ": (no pass) is the first that changes the function" in said and "FusionConvBN" not in said
@@ -185,9 +179,7 @@ def test_no_rule_of_onnxruntime_is_missing() -> None:
 def test_weights_that_do_not_fit_into_one_file_go_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from graphcheck.guarding.tools import onnxruntime
 
-    model = onnx.parser.parse_model(
-        HEAD.replace("float[2] y", "float[300] y") + "{ i = Identity (x) y = MatMul (i, w) }"
-    )
+    model = onnx.parser.parse_model(HEAD.replace("float[2] y", "float[300] y") + "{ i = Identity (x) y = MatMul (i, w) }")
     weight = np.linspace(0, 1, 600, dtype=np.float32).reshape(2, 300)
     model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
     Path("in").mkdir()
@@ -237,10 +229,7 @@ def test_a_pass_that_takes_too_long_ends_and_the_next_one_runs() -> None:
         (["--passes", "onnxslim", "--passes-from", "x"], "--passes and --passes-from exclude each other"),
         (["--passes", "onnxslim", "--", "x", "{in}", "{out}"], "with a command of your own, give --passes-from"),
         (["--passes-from", "x", "--", "x", "{in}", "{out}"], "the command must name {pass}"),
-        (
-            ["--passes-from", "true", "--", "x", "{pass}", "{in}", "{out}"],
-            "true: the command that lists passes printed none",
-        ),
+        (["--passes-from", "true", "--", "x", "{pass}", "{in}", "{out}"], "true: the command that lists passes printed none"),
         ([], "the command must name {in}"),
     ],
 )
@@ -251,9 +240,7 @@ def test_bad_usage_is_one_sentence(arguments: list[str], said: str, capsys: pyte
     assert out == "" and said in err and err.count("\n") == 1
 
 
-def test_a_tool_that_is_not_installed_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_tool_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     if importlib.util.find_spec("onnx_passes") is not None:
         pytest.skip("it is installed")
     save(PLAIN)

@@ -128,7 +128,9 @@ def resized_table(rng: np.random.Generator) -> Fold:
     resize = 'r = Resize <mode = "linear"> (e, , , sizes)'
     made = ReferenceEvaluator(model("", "float[1,2,8,8] r", resize, c)).run(None, {})[0]
     stored = {"t": np.asarray(made, np.float32)}
-    return Fold("float[1,2,8,8] x", "float[1,2,8,8] y", f"{resize}\n y = Add (x, r)", c, "y = Add (x, t)", stored)
+    return Fold(
+        "float[1,2,8,8] x", "float[1,2,8,8] y", f"{resize}\n y = Add (x, r)", c, "y = Add (x, t)", stored
+    )
 
 
 def product_of_three(rng: np.random.Generator) -> Fold:
@@ -203,8 +205,6 @@ def hidden(stored: Mapping[str, np.ndarray], share: float, rng: np.random.Genera
     array = stored[name].copy()
     flat = array.reshape(-1)
     at = int(np.abs(flat).argmin()) if rng.integers(2) else int(rng.integers(flat.size))
-    flat[at] += flat.dtype.type(
-        rng.choice([-1.0, 1.0]) * share * np.sqrt(np.mean(np.square(stored[name], dtype=float)))
-    )
+    flat[at] += flat.dtype.type(rng.choice([-1.0, 1.0]) * share * np.sqrt(np.mean(np.square(stored[name], dtype=float))))
     assert flat[at] != stored[name].reshape(-1)[at]
     return {**stored, name: array}, name

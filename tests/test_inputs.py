@@ -118,13 +118,7 @@ def test_other_types() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "low", "high"),
-    [
-        ("uint8", 0, 255),
-        ("int8", -128, 127),
-        ("uint16", 0, 65535),
-        ("uint32", 0, 2**32 - 1),
-        ("int32", 1 - 2**15, 2**15 - 1),
-    ],
+    [("uint8", 0, 255), ("int8", -128, 127), ("uint16", 0, 65535), ("uint32", 0, 2**32 - 1), ("int32", 1 - 2**15, 2**15 - 1)],
 )
 def test_wide_integers_reach_the_ends_of_their_type(kind: str, low: int, high: int) -> None:
     """But for int32 and int64, which proofs take as unbounded."""
@@ -181,9 +175,7 @@ def test_one_comparison_reads_its_inputs_once(tmp_path: Path, monkeypatch: pytes
     # the runs and the proof ask for them in two threads; a search that finds a witness asks once more
     save_npz(tmp_path / "in.npz", {"x": np.ones((2, 4), np.float32)})
     models = [
-        ir.from_onnx_text(
-            f'<ir_version: 8, opset_import: ["" : 18]> g (float[N,4] x) => (float[N,4] y) {{ y = {op} (x) }}'
-        )
+        ir.from_onnx_text(f'<ir_version: 8, opset_import: ["" : 18]> g (float[N,4] x) => (float[N,4] y) {{ y = {op} (x) }}')
         for op in ("Relu", "Neg")
     ]
     read: list[str] = []

@@ -96,9 +96,7 @@ def test_a_field_is_set_once() -> None:
         evidence.congruence = ()
     with pytest.raises(AttributeError, match="evidence has no field 'novelty'"):
         evidence.novelty = 1  # type: ignore[attr-defined]
-    with pytest.raises(
-        AttributeError, match="'structure' is known already"
-    ):  # as a rung that is climbed twice would be
+    with pytest.raises(AttributeError, match="'structure' is known already"):  # as a rung that is climbed twice would be
         climbed(RELU, MAX, (*LADDER[:2], LADDER[1], *LADDER[2:]), run=False)
 
 
@@ -180,9 +178,7 @@ def test_large_graphs_are_tried_at_a_batch_of_1_first(monkeypatch: pytest.Monkey
 def test_large_rows_wait_for_the_witness_where_the_runs_are_plainly_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     spared: list[bool] = []
     rows = Prover._rows
-    monkeypatch.setattr(
-        Prover, "_rows", lambda prover, sparing, *more: spared.append(sparing()) or rows(prover, sparing, *more)
-    )
+    monkeypatch.setattr(Prover, "_rows", lambda prover, sparing, *more: spared.append(sparing()) or rows(prover, sparing, *more))
     assert compare(model("y = Tanh(x)"), model("y = Sin(x)"), graphs=False).verdict is Verdict.DIFFERENT
     assert set(spared) == {True}
     spared.clear()
@@ -207,9 +203,7 @@ def test_the_runs_are_not_waited_for_where_no_row_is_large(monkeypatch: pytest.M
 @pytest.mark.parametrize(("perm", "met"), [("0, 2, 1, 3", True), ("0, 1, 2, 3", False)])
 def test_rows_close_what_lies_behind_a_concat(perm: str, met: bool) -> None:
     """Lengths of pairs, of two layers side by side that are transposed before or after."""
-    start = (
-        "s = Sin(x) c = Cos(x) j = Concat<axis = 1>(s, c) k = Constant<value_ints = [2, 2, 2, 2]>() r = Reshape(j, k)"
-    )
+    start = "s = Sin(x) c = Cos(x) j = Concat<axis = 1>(s, c) k = Constant<value_ints = [2, 2, 2, 2]>() r = Reshape(j, k)"
     end = "a = Constant<value_ints = [-1]>() {} q = Mul(m, m) u = ReduceSum<keepdims = 0>(q, a) {}"
     one = f"t = Transpose<perm = [{perm}]>(r) w = Constant<value_floats = [3.0, 5.0]>() m = Mul(t, w)", "y = Sqrt(u)"
     two = "w = Constant<value_floats = [3.0, 5.0]>() m = Mul(r, w)", "z = Sqrt(u) y = Transpose<perm = [0, 2, 1]>(z)"
@@ -299,9 +293,7 @@ def test_a_loop_without_an_end_is_not_waited_for() -> None:
     assert all("was ended after" in error and "a loop has no end in sight" in error for error in run["errors"].values())
 
 
-def test_constants_are_gathered_first_in_the_way_that_found_them_at_the_size_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_constants_are_gathered_first_in_the_way_that_found_them_at_the_size_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three sizes of two samples each, at which pulling finds them: pushing is tried once a sample of the first."""
 
     class Sizes:

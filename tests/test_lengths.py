@@ -56,9 +56,7 @@ def unlike(a: onnx.ModelProto, b: onnx.ModelProto, names: list[str], seed: int =
     """Sizes of the free dims at which both models run in onnxruntime, and give something else."""
     rng = np.random.default_rng(seed)
     few = SIZES if len(names) == 1 else (1, 2, 3, 5, 8)
-    for choice in (
-        itertools.product(few, repeat=len(names)) if len(names) < 3 else rng.integers(1, 9, (24, len(names))).tolist()
-    ):
+    for choice in itertools.product(few, repeat=len(names)) if len(names) < 3 else rng.integers(1, 9, (24, len(names))).tolist():
         sizes = dict(zip(names, choice, strict=True))
         feeds = {}
         for value in a.graph.input:
@@ -75,9 +73,7 @@ def unlike(a: onnx.ModelProto, b: onnx.ModelProto, names: list[str], seed: int =
 
 def symbols(proto: onnx.ModelProto) -> list[str]:
     """The names of the free dims."""
-    return list(
-        dict.fromkeys(d.dim_param for v in proto.graph.input for d in v.type.tensor_type.shape.dim if d.dim_param)
-    )
+    return list(dict.fromkeys(d.dim_param for v in proto.graph.input for d in v.type.tensor_type.shape.dim if d.dim_param))
 
 
 @pytest.mark.parametrize(("name", "every", "head", "a", "b"), [pytest.param(*p, id=p[0]) for p in pairs()])

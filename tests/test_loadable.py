@@ -178,7 +178,7 @@ def test_an_own_operator_in_a_function_is_refused() -> None:
 def test_a_deprecated_operator_in_a_function_is_read() -> None:
     head = '<ir_version: 8, opset_import: ["" : 18, "f" : 1]>'
     call = "g (float[2,4,3] x, float[2] s, float[2] b) => (float[2,4,3] y) { y = f.foo <n = 2> (x, s, b) }"
-    body = "foo <n> (x, s, b) => (y) { y = GroupNormalization <num_groups: int = @n> (x, s, b) }"
+    body = 'foo <n> (x, s, b) => (y) { y = GroupNormalization <num_groups: int = @n> (x, s, b) }'
     proto = onnx.parser.parse_model(f'{head} {call} <domain: "f", opset_import: ["" : 18]> {body}')
     assert loads(proto)
     feeds = {"x": values((2, 4, 3)), "s": floats(2, -3), "b": floats(1, 0.5)}
@@ -187,10 +187,7 @@ def test_a_deprecated_operator_in_a_function_is_read() -> None:
 
 
 def test_sorting_is_stable_and_moves_no_more_than_it_must() -> None:
-    proto = graph(
-        "a = Exp(x) y = Add(e, d) b = Neg(a) d = Abs(b) c = Cos(x) e = Sin(c)",
-        signature="g (float[2] x) => (float[2] y)",
-    )
+    proto = graph("a = Exp(x) y = Add(e, d) b = Neg(a) d = Abs(b) c = Cos(x) e = Sin(c)", signature="g (float[2] x) => (float[2] y)")
     found = [node.outputs[0].name for node in model_.read(proto).graph]
     assert found == ["a", "b", "d", "c", "e", "y"]
 
@@ -245,8 +242,7 @@ def test_meaning_is_that_of_onnxruntime(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "version"),
-    [("y = SimplifiedLayerNormalization<unknown = 3>(x, s)", 13), ("y = Affine<alpha = 2.0>(x)", 13)],
+    ("body", "version"), [("y = SimplifiedLayerNormalization<unknown = 3>(x, s)", 13), ("y = Affine<alpha = 2.0>(x)", 13)]
 )
 def test_an_own_operator_in_a_form_that_is_not_known_is_no_known_function(body: str, version: int) -> None:
     a = graph(body, version)
@@ -451,9 +447,7 @@ def test_rewrite_keeps_an_output_that_is_a_map(tmp_path: Path) -> None:
     proto.graph.node.extend(
         [
             helper.make_node("Reshape", ["y", "rows"], ["scores"]),
-            helper.make_node(
-                "ZipMap", ["scores"], ["by_class"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2, 3, 4]
-            ),
+            helper.make_node("ZipMap", ["scores"], ["by_class"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2, 3, 4]),
         ]
     )
     numbers = helper.make_map_type_proto(7, helper.make_tensor_type_proto(1, []))

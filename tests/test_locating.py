@@ -172,9 +172,7 @@ BROKEN = """g (float[2,3] x) => (float[2,6] y) {
     ("right", "wrong", "tensor"),
     [("Concat<axis=1>", "Concat<axis=0>", "c"), ("[2,6]>() y", "[5,5]>() y", "y"), ("a = Sin(x)", "a = Tan(x)", "a")],
 )
-def test_where_one_graph_cannot_be_evaluated_the_fault_is_named_all_the_same(
-    right: str, wrong: str, tensor: str
-) -> None:
+def test_where_one_graph_cannot_be_evaluated_the_fault_is_named_all_the_same(right: str, wrong: str, tensor: str) -> None:
     other = BROKEN.replace(right, wrong)
     if tensor != "y":  # the last node fails either way
         other = other.replace("Exp(c) k = Constant<value_ints=[2,6]>()", "Exp(c) k = Constant<value_ints=[7,7]>()")
@@ -184,12 +182,8 @@ def test_where_one_graph_cannot_be_evaluated_the_fault_is_named_all_the_same(
 
 @pytest.mark.parametrize("branch", ["then_branch", "else_branch"])
 def test_a_node_that_fails_in_a_body_is_told_as_the_node_around_it(branch: str) -> None:
-    wrong = {"then_branch": ("p = Exp(r)", "p = MatMul(r, k)"), "else_branch": ("p2 = Neg(a)", "p2 = MatMul(a, k)")}[
-        branch
-    ]
-    place = first(
-        model(IF), model(IF.replace(*wrong).replace("a = Sin(x)", "a = Sin(x) k = Constant<value_floats=[1.0,2.0]>()"))
-    )
+    wrong = {"then_branch": ("p = Exp(r)", "p = MatMul(r, k)"), "else_branch": ("p2 = Neg(a)", "p2 = MatMul(a, k)")}[branch]
+    place = first(model(IF), model(IF.replace(*wrong).replace("a = Sin(x)", "a = Sin(x) k = Constant<value_floats=[1.0,2.0]>()")))
     assert place["op_type"] == "If"
 
 
@@ -247,9 +241,7 @@ def test_reduce_keeps_tensors_of_two_branches_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["equal", "broken", "interface"])
 def test_reduce_says_why_it_writes_nothing(kind: str, tmp_path: Path) -> None:
     a = model(BROKEN)
-    text = {"equal": BROKEN, "broken": BROKEN.replace("axis=1", "axis=0").replace("[2,6]>", "[5,5]>"), "interface": IF}[
-        kind
-    ]
+    text = {"equal": BROKEN, "broken": BROKEN.replace("axis=1", "axis=0").replace("[2,6]>", "[5,5]>"), "interface": IF}[kind]
     b = onnx.parser.parse_model(f"{HEADER} {text}")
     found = compare(a, b, run=False, reduce=tmp_path / "r").evidence["reduced"]
     reasons = {"equal": "the graphs do not part", "broken": "could not be evaluated", "interface": "ended before"}

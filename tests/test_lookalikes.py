@@ -74,10 +74,7 @@ def test_one_prime_tells_what_only_looks_alike(monkeypatch: pytest.MonkeyPatch) 
     x, size = terms.leaf(("input", "x"), 8), 8
     least = terms.const(np.array([1e-12]))
     y = terms.ew("exp", [(x, None)], size)
-    roots = (
-        terms.ew("sin", [(y, None)], size),
-        terms.ew("sin", [(terms.ew("add", [(y, None), (least, None)], size), None)], size),
-    )
+    roots = terms.ew("sin", [(y, None)], size), terms.ew("sin", [(terms.ew("add", [(y, None), (least, None)], size), None)], size)
     of = Marks.of
     monkeypatch.setattr(Marks, "of", lambda self, row: asked.append((len(self.domain.primes), row)) or of(self, row))
     assert not Prover(terms, [roots[0]], [roots[1]], [2], seed=0, target=2.0**-40).by_rows()
@@ -114,19 +111,13 @@ ENTRIES = st.lists(st.integers(0, 4) | st.integers(13, 14), min_size=3, max_size
 
 
 @given(ENTRIES, st.sampled_from([(4, 2), (4, 0), (0, 2), (0, 0), (4, 1), (3, 2)]), st.none() | st.integers(0, 17))
-def test_a_row_of_tensors_side_by_side_is_that_row(
-    entries: list[int], steps: tuple[int, int], damage: int | None
-) -> None:
+def test_a_row_of_tensors_side_by_side_is_that_row(entries: list[int], steps: tuple[int, int], damage: int | None) -> None:
     terms, inputs = Terms(PLAIN), {("x",): np.arange(1.0, 13), ("y",): np.arange(21.0, 27)}
     root = joined(terms, entries, steps, damage)
     term = terms.terms[terms.find(root)]
     leaves = [c for c in terms.order([root]) if not terms.terms[c].args]
     row = RowReducer(terms, 3, leaves.__contains__).reduce(root)
-    if (
-        damage is None
-        and {1, 13} <= {min(e, 1) if e < 13 else 13 for e in entries if e}
-        and steps in ((4, 2), (4, 0), (0, 2))
-    ):
+    if damage is None and {1, 13} <= {min(e, 1) if e < 13 else 13 for e in entries if e} and steps in ((4, 2), (4, 0), (0, 2)):
         assert row is not None
     if row is None or len(term.args) < 2:
         return

@@ -48,9 +48,7 @@ HALF_IN_THE_MIDDLE = """(float[N,64] x) => (float[N,64] y) {
 def drawn(seed: int, **shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Constants by name."""
     random = np.random.default_rng(seed)
-    return {
-        name: (random.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32) for name, shape in shapes.items()
-    }
+    return {name: (random.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32) for name, shape in shapes.items()}
 
 
 def parsed(text: str, constants: Arrays = NOTHING) -> onnx.ModelProto:
@@ -106,10 +104,7 @@ def test_headroom_is_that_of_the_numbers() -> None:
     x = np.array([[1.0, 2.0, 2**-9, 2**-13]], np.float32)
     rows = {row["tensor"]: row for row in of(parsed(text), halved(text), x).numbers(0, ranked=False)["headroom"]}
     assert list(rows) == ["x_half", "s"]  # a Relu keeps what it is given
-    assert (
-        rows["s"] | {"largest": 4.0, "above": 14.0, "below": 16.0, "subnormal": 1, "zero": 1, "infinite": 0}
-        == rows["s"]
-    )
+    assert rows["s"] | {"largest": 4.0, "above": 14.0, "below": 16.0, "subnormal": 1, "zero": 1, "infinite": 0} == rows["s"]
     assert rows["s"]["lost"] == 2.0**-26
 
 
@@ -121,9 +116,7 @@ def test_what_vanishes_is_told_where_it_is_more_than_rounding(scale: float, vani
     found = of(parsed(text), halved(text), x).numbers(0, ranked=False)["vanished"]
     assert [row["tensor"] for row in found] == vanishes
     soft = "(float[N,4] x) => (float[N,4] y) { y = Softmax (x) }"
-    assert (
-        of(parsed(soft), halved(soft), np.array([[0, 40, 0, 0]], np.float32)).numbers(0, ranked=False)["vanished"] == []
-    )
+    assert of(parsed(soft), halved(soft), np.array([[0, 40, 0, 0]], np.float32)).numbers(0, ranked=False)["vanished"] == []
 
 
 def test_a_mask_is_no_overflow_and_a_reached_sum_is_told_apart() -> None:
@@ -160,13 +153,7 @@ def test_ranges_are_those_of_all_inputs_that_were_given(tmp_path: Path) -> None:
     given = {"inputs": files[0], "more_inputs": files[1:]}
     told = compare(parsed(text), halved(text), run=False, **given).evidence["precision"]
     (row,) = told["overflowed"]
-    assert (row["tensor"], row["largest"], row["infinite"], row["elements"], row["above"]) == (
-        "s",
-        90000.0,
-        4,
-        12,
-        -0.5,
-    )
+    assert (row["tensor"], row["largest"], row["infinite"], row["elements"], row["above"]) == ("s", 90000.0, 4, 12, -0.5)
     assert told["spread"][0]["largest"] == 1.0  # of the first
 
 
@@ -252,9 +239,7 @@ def test_derivatives_are_those_of_the_outputs(name: str) -> None:
         for key, slope in each.results.items():
             at = int(np.argmax(np.abs(slope)))
 
-            def moved(
-                step: program.Step, result: program.Result, value: np.ndarray, key: Any = key, at: int = at
-            ) -> np.ndarray:
+            def moved(step: program.Step, result: program.Result, value: np.ndarray, key: Any = key, at: int = at) -> np.ndarray:
                 return value + SIZE * (np.arange(value.size) == at) if result.key == key else value
 
             after = walks.walk(copied.copy, copied.fed, moved)["y"]
@@ -367,9 +352,7 @@ def test_what_is_quantized_belongs_to_the_node_it_is_quantized_for() -> None:
     constants = drawn(9, u=(6, 6), v=(6, 2)) | {
         "fine": np.array(0.02, np.float32), "coarse": np.array(1.0, np.float32), "z": np.array(0, np.int8)
     }  # fmt: skip
-    a = parsed(
-        "(float[N,6] x) => (float[N,2] y) { h = MatMul (x, u) \n y = MatMul (h, v) }", drawn(9, u=(6, 6), v=(6, 2))
-    )
+    a = parsed("(float[N,6] x) => (float[N,2] y) { h = MatMul (x, u) \n y = MatMul (h, v) }", drawn(9, u=(6, 6), v=(6, 2)))
     b = parsed(
         """(float[N,6] x) => (float[N,2] y) {
         qx = QuantizeLinear (x, fine, z)
@@ -454,11 +437,7 @@ def test_sums_that_are_accumulated_in_the_format_are_within_their_bound() -> Non
 
 def test_a_running_bound_stays_finite_behind_many_normalizations() -> None:
     steps = [f"n{i} = LayerNormalization (h{i}, g) \n h{i + 1} = MatMul (n{i}, w)" for i in range(12)]
-    text = (
-        "(float[N,16] x) => (float[N,16] y) { h0 = Identity (x) \n"
-        + "\n".join(steps)
-        + "\n y = LayerNormalization (h12, g) }"
-    )
+    text = "(float[N,16] x) => (float[N,16] y) { h0 = Identity (x) \n" + "\n".join(steps) + "\n y = LayerNormalization (h12, g) }"
     constants = drawn(10, w=(16, 16)) | {"g": np.ones(16, np.float32)}
     x = np.random.default_rng(0).standard_normal((2, 16)).astype(np.float32)
     (row,) = of(parsed(text, constants), halved(text, constants), x).numbers(0, ranked=True)["bound"]
@@ -484,16 +463,11 @@ def test_a_constant_without_a_partner_is_off_by_any_rounding() -> None:
 
 def test_numbers_are_told_of_a_wrong_copy_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text, constants, _ = NETS["mlp"]
-    files = {
-        "a.onnx": parsed(text, constants),
-        "b.onnx": halved(text, constants | {"w3": constants["w3"][::-1].copy()}),
-    }
+    files = {"a.onnx": parsed(text, constants), "b.onnx": halved(text, constants | {"w3": constants["w3"][::-1].copy()})}
     for name, model in files.items():
         onnx.save(model, tmp_path / name)
     table = tmp_path / "layers.csv"
-    code = main(
-        ["compare", str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"), "--top", "2", "--format", f"layers={table}"]
-    )
+    code = main(["compare", str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"), "--top", "2", "--format", f"layers={table}"])
     out = capsys.readouterr().out
     assert code != 0 and "y deviates by" in out and "headroom in float16" in out
     assert sum(line.startswith(("  1  ", "  2  ")) for line in out.splitlines()) == 2 and "\n  3  " not in out
@@ -526,9 +500,7 @@ def test_what_cannot_be_evaluated_is_said() -> None:
 
 def test_constants_that_steer_an_operator_may_be_in_the_format() -> None:
     """A converter that keeps Resize in float32 stores its scales in float16, and casts them."""
-    a = parsed(
-        "(float[1,1,2,2] x) => (float[1,1,4,4] y) { y = Resize (x, , scales) }", {"scales": np.float32([1, 1, 2, 2])}
-    )
+    a = parsed("(float[1,1,2,2] x) => (float[1,1,4,4] y) { y = Resize (x, , scales) }", {"scales": np.float32([1, 1, 2, 2])})
     b = parsed(
         """(float[1,1,2,2] x) => (float[1,1,4,4] y) {
         s = Cast <to = 1> (scales)

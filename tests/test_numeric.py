@@ -119,13 +119,7 @@ def test_given_inputs_and_other_names() -> None:
     given = check_inputs({"image": np.ones((4, 3), np.float32)}, interface)
     result = numeric(a, b, interface, Options(threads=1), [lambda: given])
     (run,) = result["runs"]
-    assert run["inputs"] == {
-        "seed": None,
-        "scale": None,
-        "distribution": "given",
-        "shapes": {"x": [4, 3]},
-        "values": {},
-    }
+    assert run["inputs"] == {"seed": None, "scale": None, "distribution": "given", "shapes": {"x": [4, 3]}, "values": {}}
     assert (run["outputs"][0]["a"], run["outputs"][0]["b"], run["outputs"][0]["unequal"]) == ("y", "out", 0)
 
 

@@ -243,9 +243,7 @@ def test_rows_walk_over_what_is_evaluated_once() -> None:
     assert long < 2.3 * short
 
 
-SKETCHED = (
-    st.floats(-2, 2) | st.just(math.nan) | st.just(math.inf) | st.sampled_from([1.0, 1.0 + 1e-9, 1.0 + 1e-8, 0.0])
-)
+SKETCHED = st.floats(-2, 2) | st.just(math.nan) | st.just(math.inf) | st.sampled_from([1.0, 1.0 + 1e-9, 1.0 + 1e-8, 0.0])
 
 
 @given(st.lists(SKETCHED, max_size=12))

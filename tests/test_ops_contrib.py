@@ -319,9 +319,7 @@ def test_quantized_lstms_of_one_row_are_told_apart_and_proved_as_unknown_functio
     assert "DynamicQuantizeLSTM is taken as an unknown function" in proved.to_json()["proof"]["assumptions"]
     for other in (quantized_lstm("", weight=4), quantized_lstm("", "z = Neg(x)")):
         assert graphcheck.compare(a, one_row(other)).verdict == "different"
-    assert (
-        graphcheck.compare(quantized_lstm(""), quantized_lstm("", weight=4)).verdict == "undecided"
-    )  # threads decide there
+    assert graphcheck.compare(quantized_lstm(""), quantized_lstm("", weight=4)).verdict == "undecided"  # threads decide there
 
 
 @pytest.mark.parametrize("lstm", [True, False])
@@ -344,10 +342,7 @@ def test_an_unknown_function_of_integers_leaves_the_pair_undecided(lstm: bool) -
 
 DYNAMIC = """g (float[2,3,4] x) => (float[2,3,5] y) <float[5] sb = {0.02, 0.01, 0.03, 0.01, 0.02}, float[5] other = {0.02, 0.01, 0.01, 0.03, 0.02},
   int8[5] zb = {0, 0, 0, 0, 0}, float[5] c = {1, 2, 3, 4, 5}, int8[4,5] b = {3, -7, 50, 100, -100, 1, 2, 3, 4, 5, 90, 80, 70, 60, 50, -9, -8, -7, -6, -5}> {"""
-AS_EXPORTED = (
-    DYNAMIC
-    + "q, s, z = DynamicQuantizeLinear(x) i = MatMulInteger(q, b, z, zb) f = Cast<to = 1>(i) t = Mul(s, sb) u = Mul(f, t) y = Add(c, u) }"
-)
+AS_EXPORTED = DYNAMIC + "q, s, z = DynamicQuantizeLinear(x) i = MatMulInteger(q, b, z, zb) f = Cast<to = 1>(i) t = Mul(s, sb) u = Mul(f, t) y = Add(c, u) }"
 
 
 @pytest.mark.parametrize(
@@ -371,23 +366,15 @@ def test_products_of_what_is_quantized_on_the_way(fused: str) -> None:
 def test_an_operator_that_nobody_knows_has_the_shape_that_onnxruntime_gives_it(op: str) -> None:
     def proto(first: str, body: str) -> onnx.ModelProto:
         inverse = op.endswith("Inverse")
-        call = f"{op} ({first})" if inverse else f'{op} <mode = "bilinear"> ({first}, g)'
-        inputs, shape = (
-            ("float[2,4,4] x", "float[2,4,4]") if inverse else ("float[2,1,4,4] x, float[2,3,5,2] g", "float[2,1,3,5]")
-        )
-        return model(
-            f"g ({inputs}) => ({shape} y) <float two = {{2.0}}, float half = {{0.5}}> {{ n = Neg(x) i = {call} {body} }}",
-            21,
-        )
+        call = f"{op} ({first})" if inverse else f"{op} <mode = \"bilinear\"> ({first}, g)"
+        inputs, shape = ("float[2,4,4] x", "float[2,4,4]") if inverse else ("float[2,1,4,4] x, float[2,3,5,2] g", "float[2,1,3,5]")
+        return model(f"g ({inputs}) => ({shape} y) <float two = {{2.0}}, float half = {{0.5}}> {{ n = Neg(x) i = {call} {body} }}", 21)
 
     a, b = proto("x", "m = Mul(i, two) y = Relu(m)"), proto("x", "m = Div(i, half) y = Relu(m)")
     found = graphcheck.compare(a, b)
     assert found.verdict == "proved", found.reason
     name = op.replace("com.microsoft.", "")
-    assert (
-        f"the shape of what com.microsoft.{name} gives is taken from onnxruntime"
-        in found.evidence["proof"]["assumptions"]
-    )
+    assert f"the shape of what com.microsoft.{name} gives is taken from onnxruntime" in found.evidence["proof"]["assumptions"]
     assert graphcheck.compare(a, proto("n", "m = Mul(i, two) y = Relu(m)")).verdict in ("undecided", "different")
     alone = graphcheck.compare(a, b, run=False)
     assert alone.verdict == "undecided" and f"the shape of what com.microsoft.{name} gives is not known" in alone.reason

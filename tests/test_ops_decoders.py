@@ -27,8 +27,7 @@ def check(op: str, inputs: list[Any], attributes: dict[str, Any], constants: Any
 
 @pytest.mark.parametrize("interleaved", [0, 1])
 @pytest.mark.parametrize(
-    ("shape", "attributes"),
-    [((2, 3, 3, 8), {}), ((2, 3, 24), {}), ((2, 3, 20), {"num_heads": 2, "rotary_embedding_dim": 8})],
+    ("shape", "attributes"), [((2, 3, 3, 8), {}), ((2, 3, 24), {}), ((2, 3, 20), {"num_heads": 2, "rotary_embedding_dim": 8})]
 )
 @pytest.mark.parametrize("positions", [ints(4), np.asarray([[3, 0, 15], [1, 2, 3]])])
 def test_rotary_embedding(interleaved: int, shape: tuple[int, ...], attributes: dict[str, int], positions: Any) -> None:
@@ -90,28 +89,16 @@ HEADS, SHARED, SIZE, LENGTH, HIDDEN = 4, 2, 16, 5, 64
 
 
 def _weights() -> dict[str, np.ndarray]:
-    shapes = {
-        "wq": (HIDDEN, HIDDEN),
-        "wk": (HIDDEN, SHARED * SIZE),
-        "wv": (HIDDEN, SHARED * SIZE),
-        "wo": (HIDDEN, HIDDEN),
-    }
+    shapes = {"wq": (HIDDEN, HIDDEN), "wk": (HIDDEN, SHARED * SIZE), "wv": (HIDDEN, SHARED * SIZE), "wo": (HIDDEN, HIDDEN)}
     found = {name: values(shape, i) / np.float32(8) for i, (name, shape) in enumerate(shapes.items())}
     angles = np.arange(16)[:, None] * 10000 ** (-np.arange(8) / 8)
-    more = {
-        "cos": np.cos(angles),
-        "sin": np.sin(angles),
-        "g1": 1 + values((HIDDEN,), 7) / 9,
-        "g2": 1 + values((HIDDEN,), 8) / 9,
-    }
+    more = {"cos": np.cos(angles), "sin": np.sin(angles), "g1": 1 + values((HIDDEN,), 7) / 9, "g2": 1 + values((HIDDEN,), 8) / 9}
     return found | {name: x.astype(np.float32) for name, x in more.items()}
 
 
 def _decoder(body: str, constants: dict[str, np.ndarray]) -> onnx.ModelProto:
     inputs = f"float[2,{LENGTH},{HIDDEN}] x"
-    proto = model(
-        f"g ({inputs}) => (float[2,{LENGTH},{HIDDEN}] y, float[2,{LENGTH},{HIDDEN}] residual) {{ {body} }}", 23
-    )
+    proto = model(f"g ({inputs}) => (float[2,{LENGTH},{HIDDEN}] y, float[2,{LENGTH},{HIDDEN}] residual) {{ {body} }}", 23)
     proto.graph.initializer.extend(numpy_helper.from_array(x, name) for name, x in constants.items())
     return proto
 
@@ -139,8 +126,7 @@ def exported(turn: str = "Neg (b{0})", masked: int = 0) -> onnx.ModelProto:
     more |= {"axis": ints(2), "heads": ints(0, LENGTH, -1, SIZE), "halves": ints(8, 8), "flat": ints(0, LENGTH, HIDDEN)}
     more |= {"wide": ints(1, 1, HEADS // SHARED, 1, 1), "joined": ints(0, HEADS, LENGTH, SIZE)}
     parts = [
-        f"{at}0 = MatMul (n, w{at}) {at}1 = Reshape ({at}0, heads) {at}2 = Transpose <perm = [0,2,1,3]> ({at}1)"
-        for at in "qkv"
+        f"{at}0 = MatMul (n, w{at}) {at}1 = Reshape ({at}0, heads) {at}2 = Transpose <perm = [0,2,1,3]> ({at}1)" for at in "qkv"
     ]
     parts += [
         f"a{at}, b{at} = Split <axis = -1> ({at}2, halves) m{at} = {turn.format(at)} r{at} = Concat <axis = -1> (m{at}, a{at})"
@@ -163,8 +149,6 @@ def test_a_decoder_of_the_model_builder_is_its_export() -> None:
     assert found.verdict == "proved", found.reason
 
 
-@pytest.mark.parametrize(
-    "damage", [{"turn": "Identity (b{0})"}, {"masked": 1}], ids=["turned the other way", "sees the next"]
-)
+@pytest.mark.parametrize("damage", [{"turn": "Identity (b{0})"}, {"masked": 1}], ids=["turned the other way", "sees the next"])
 def test_a_decoder_that_departs_is_different(damage: dict[str, Any]) -> None:
     assert compare(built(), exported(**damage)).verdict == "different"

@@ -31,9 +31,7 @@ def ml(
     sizes = [["n"], ["n", "m"]][-len(outputs) :]
     typed = [helper.make_tensor_value_info(*row) for row in zip(outputs, kinds, sizes, strict=True)]
     stored = [numpy_helper.from_array(c, n) for c, n in zip(constants, names, strict=True)]
-    graph = helper.make_graph(
-        [node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)], typed, stored
-    )
+    graph = helper.make_graph([node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)], typed, stored)
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", opset)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
@@ -77,11 +75,7 @@ def grown(
         ("Normalizer", {"norm": "L2"}, ()),
         ("ArrayFeatureExtractor", {}, (np.asarray([2, 0, 2]),)),
         ("LinearRegressor", {"coefficients": [0.5, 1.0, -2.0], "intercepts": [0.25]}, ()),
-        (
-            "LinearRegressor",
-            {"coefficients": [0.5, 1.0, -2.0, 1.0, 3.0, 2.0], "intercepts": [0.25, 1.0], "targets": 2},
-            (),
-        ),
+        ("LinearRegressor", {"coefficients": [0.5, 1.0, -2.0, 1.0, 3.0, 2.0], "intercepts": [0.25, 1.0], "targets": 2}, ()),
         ("TreeEnsembleRegressor", grown(), ()),
         ("TreeEnsembleRegressor", {**grown(1, targets=2), "n_targets": 2, "base_values": [0.5, -1.0]}, ()),
         ("TreeEnsembleRegressor", {**grown(2), "aggregate_function": "AVERAGE", "base_values": [0.5]}, ()),
@@ -232,9 +226,7 @@ def test_another_threshold_deep_in_a_forest_is_shown(seed: int, trees: int, dept
     forest = grown(seed, trees, depth)
     at = forest["nodes_modes"].index("BRANCH_LT") + 2
     moved = {**forest, "nodes_values": [v + 0.3 * (i == at) for i, v in enumerate(forest["nodes_values"])]}
-    found = compare(
-        *(ml("TreeEnsembleRegressor", attributes, ("N", 3)) for attributes in (forest, moved)), graphs=False
-    )
+    found = compare(*(ml("TreeEnsembleRegressor", attributes, ("N", 3)) for attributes in (forest, moved)), graphs=False)
     assert found.verdict == "different", found.reason
 
 

@@ -72,15 +72,10 @@ def test_this_machine_has_the_blocks_that_it_is_said_to_have() -> None:
 
 def test_reorder_lays_channels_in_blocks(block: int) -> None:
     x = values((2, 20, 3, 2))
-    found = float64(
-        net("g (float[2,20,3,2] x) => (float[a,b,c,d] y) { y = com.microsoft.nchwc.ReorderInput(x) }"), {"x": x}
-    )[0].value
+    found = float64(net("g (float[2,20,3,2] x) => (float[a,b,c,d] y) { y = com.microsoft.nchwc.ReorderInput(x) }"), {"x": x})[0].value
     full = -(-20 // block) * block
     wide = np.concatenate([x, np.zeros((2, full - 20, 3, 2))], axis=1)
-    flat = [
-        wide[n, c + k, h, w]
-        for n, c, h, w, k in itertools.product(range(2), range(0, full, block), range(3), range(2), range(block))
-    ]
+    flat = [wide[n, c + k, h, w] for n, c, h, w, k in itertools.product(range(2), range(0, full, block), range(3), range(2), range(block))]
     assert np.array_equal(found.reshape(-1), flat)
 
 
@@ -120,14 +115,7 @@ def test_conv_in_blocks_is_conv(channels: int, filters: int, groups: int, block:
     assert graphcheck.compare(plain, inside, run=False).verdict == "proved"
     mutant = stored(wide, block, both)
     mutant.flat[[0, 5]] = mutant.flat[[5, 0]]
-    for wrong in (
-        net(conv(channels, filters, groups, name), w=mutant, b=bias),
-        net(
-            conv(channels, filters, groups, name, ", dilations = [1, 1]").replace("[1, 0, 1, 1]", "[0, 1, 2, 0]"),
-            w=stored(wide, block, both),
-            b=bias,
-        ),
-    ):
+    for wrong in (net(conv(channels, filters, groups, name), w=mutant, b=bias), net(conv(channels, filters, groups, name, ", dilations = [1, 1]").replace("[1, 0, 1, 1]", "[0, 1, 2, 0]"), w=stored(wide, block, both), b=bias)):
         assert graphcheck.compare(plain, wrong, run=False).verdict in ("different", "undecided")
     feeds = {"x": values((1, channels, 5, 4))}
     off = np.abs(float64(inside, feeds)[0].value - run(plain, feeds)[0]).max()
@@ -135,15 +123,10 @@ def test_conv_in_blocks_is_conv(channels: int, filters: int, groups: int, block:
 
 
 def test_a_file_of_other_blocks_is_undecided_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    text, weights = (
-        conv(3, 24, 1, "x"),
-        {"w": stored(values((24, 3, 3, 2)), 8, False), "b": values((1, 24)).reshape(-1)},
-    )
+    text, weights = conv(3, 24, 1, "x"), {"w": stored(values((24, 3, 3, 2)), 8, False), "b": values((1, 24)).reshape(-1)}
     for size, verdict in ((8, "proved"), (16, "undecided"), (None, "undecided")):
         monkeypatch.setattr(nchwc, "machine_block", lambda size=size: size)
-        found = graphcheck.compare(
-            net(conv(3, 24, 1, ""), w=values((24, 3, 3, 2)), b=weights["b"]), net(text, **weights), run=False
-        )
+        found = graphcheck.compare(net(conv(3, 24, 1, ""), w=values((24, 3, 3, 2)), b=weights["b"]), net(text, **weights), run=False)
         assert found.verdict == verdict
         if size == 16:
             assert "onnxruntime has blocks of 16 channels, no divisor of 24, on this kind of machine" in str(found)
@@ -235,11 +218,7 @@ def test_what_onnxruntime_writes_at_level_all_is_the_same_function(name: str, tm
 def damaged(proto: onnx.ModelProto, how: str) -> onnx.ModelProto:
     """A level-all file with one fault in a node or a weight of its last Conv but one, or of its pool."""
     wrong = onnx.ModelProto.FromString(proto.SerializeToString())
-    node = [
-        n
-        for n in wrong.graph.node
-        if n.domain == nchwc.DOMAIN and n.op_type == ("MaxPool" if how == "pool" else "Conv")
-    ][0 if how == "pool" else 1]
+    node = [n for n in wrong.graph.node if n.domain == nchwc.DOMAIN and n.op_type == ("MaxPool" if how == "pool" else "Conv")][0 if how == "pool" else 1]
     if how == "weights":
         tensor = next(t for t in wrong.graph.initializer if t.name == node.input[1])
         w = onnx.numpy_helper.to_array(tensor).copy()
@@ -271,9 +250,7 @@ def test_a_scale_as_a_conv_of_one_element_is_the_product(scale: tuple[float, ...
     """onnxruntime writes the Mul of a BatchNormalization in blocks as a depthwise 1x1 Conv."""
     w, s = values((3, 1, 2, 2), 1), np.asarray(scale, np.float32)
     product = net(SCALED.format("y = Mul(c, s)"), w=w, s=np.asarray([[[1.5]], [[2]], [[3]]], np.float32))
-    found = graphcheck.compare(
-        product, net(SCALED.format("y = Conv<group = 3>(c, s)"), w=w, s=s.reshape(3, 1, 1, 1)), run=False
-    )
+    found = graphcheck.compare(product, net(SCALED.format("y = Conv<group = 3>(c, s)"), w=w, s=s.reshape(3, 1, 1, 1)), run=False)
     assert found.verdict == verdict
     if verdict == "proved":
         assert found.to_json()["proof"]["tier"] == "congruence"
@@ -291,10 +268,7 @@ def test_a_tensor_that_leaves_its_blocks_by_another_operator_is_not_the_plain_on
     assert graphcheck.compare(net(f"{head} {{ y = Identity(x) }}"), as_it_lies, run=False).verdict == "different"
 
 
-@pytest.mark.parametrize(
-    ("attributes", "opaque"),
-    [("", False), (', coordinate_transformation_mode = "half_pixel"', True), (', mode = "cubic"', True)],
-)
+@pytest.mark.parametrize(("attributes", "opaque"), [("", False), (', coordinate_transformation_mode = "half_pixel"', True), (', mode = "cubic"', True)])
 def test_an_upsample_that_onnxruntime_refuses_is_an_unknown_function(attributes: str, opaque: bool, block: int) -> None:
     text = f"g (float[1,16,2,2] x) => (float[1,16,4,6] y) {{ y = com.microsoft.nchwc.Upsample<scales = [1, 1, 2, 3]{attributes}>(x) }}"
     assert float64(net(text), {"x": values((1, 16, 2, 2))})[0].opaque == opaque

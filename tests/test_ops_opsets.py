@@ -294,10 +294,7 @@ def test_a_slice_from_and_to_beyond_the_ends(start: int, step: int) -> None:
     x = values((5,))
     for end in ENDS:
         proto = node_model("Slice", [x], {}, 13, constants=[ints(start), ints(end), ints(0), ints(step)])
-        if step < 0 and end in (
-            2**31 - 1,
-            2**63 - 1,
-        ):  # onnxruntime takes these for the beginning, the standard does not
+        if step < 0 and end in (2**31 - 1, 2**63 - 1):  # onnxruntime takes these for the beginning, the standard does not
             with pytest.raises(Undecided, match="Slice backwards with"):
                 assert_agrees(proto, {"x0": x})
         else:
@@ -336,9 +333,7 @@ def test_what_the_standard_leaves_open_is_not_folded_either() -> None:
 
     from graphcheck.api import compare
 
-    head = (
-        "g (float[1,1,1,2] x) => (float[1,1,1,2] y) <float[1,1,2,4] c = {1,2,3,4,5,6,7,8}, float[4] s = {1,1,0.6,0.6}>"
-    )
+    head = "g (float[1,1,1,2] x) => (float[1,1,1,2] y) <float[1,1,2,4] c = {1,2,3,4,5,6,7,8}, float[4] s = {1,1,0.6,0.6}>"
     resize = '{ r = Resize<mode = "linear", coordinate_transformation_mode = "align_corners">(c, , s) y = Add(x, r) }'
     seen = "g (float[1,1,1,2] x) => (float[1,1,1,2] y) <float[1,1,1,2] r = {1, 3.142857074737549}> { y = Add(x, r) }"
     assert compare(model(f"{head} {resize}"), model(seen), graphs=False, run=False).verdict == "undecided"

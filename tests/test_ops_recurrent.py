@@ -106,8 +106,6 @@ def test_a_state_of_another_batch_fits_nothing(op: str) -> None:
     """It would be broadcast, and what no runtime runs be proved."""
     proto, feeds = made(op, {}, 2 if op == "LSTM" else 1)
     state = proto.graph.initializer[-1]
-    state.CopyFrom(
-        type(state)(name=state.name, data_type=1, dims=[state.dims[0], 1, state.dims[2]], raw_data=bytes(20))
-    )
+    state.CopyFrom(type(state)(name=state.name, data_type=1, dims=[state.dims[0], 1, state.dims[2]], raw_data=bytes(20)))
     with pytest.raises(Refused, match="does not begin with a state for each of its rows"):
         float64(proto, feeds)

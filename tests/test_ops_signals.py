@@ -40,9 +40,7 @@ def test_stft(onesided: int, window: bool, length: int | None) -> None:
 )
 def test_col2im(attributes: dict[str, Any]) -> None:
     image, block = (5, 6), (2, 3)
-    pads, strides, dilations = (
-        attributes.get(k, d) for k, d in (("pads", [0] * 4), ("strides", [1, 1]), ("dilations", [1, 1]))
-    )
+    pads, strides, dilations = (attributes.get(k, d) for k, d in (("pads", [0] * 4), ("strides", [1, 1]), ("dilations", [1, 1])))
     extents = [dilations[i] * (k - 1) + 1 for i, k in enumerate(block)]
     rows = [(n + pads[i] + pads[i + 2] - extents[i]) // strides[i] + 1 for i, n in enumerate(image)]
     check("Col2Im", (2, 3 * 6, rows[0] * rows[1]), attributes, [ints(*image), ints(*block)])
@@ -56,10 +54,7 @@ def test_a_transform_is_the_product_with_its_table() -> None:
     reshaped = _behind(transform, [2, 8, 1], [2, 10])
     assert compare(reshaped, _named(stored)).verdict == "within-rounding"
     weight[3, 2] *= -1
-    assert (
-        compare(reshaped, _named(node_model("MatMul", [values((2, 8))], {}, 18, 1, "", [weight]))).verdict
-        == "different"
-    )
+    assert compare(reshaped, _named(node_model("MatMul", [values((2, 8))], {}, 18, 1, "", [weight]))).verdict == "different"
 
 
 def _named(proto: Any) -> Any:
@@ -81,8 +76,6 @@ def _behind(proto: Any, before: list[int], after: list[int]) -> Any:
     node.input[0], node.output[0] = "inside", "outside"
     proto.graph.node.insert(0, helper.make_node("Reshape", ["x0", "before"], ["inside"]))
     proto.graph.node.append(helper.make_node("Reshape", ["outside", "after"], ["y0"]))
-    proto.graph.initializer.extend(
-        numpy_helper.from_array(ints(*s), n) for n, s in (("before", before), ("after", after))
-    )
+    proto.graph.initializer.extend(numpy_helper.from_array(ints(*s), n) for n, s in (("before", before), ("after", after)))
     proto.graph.input[0].CopyFrom(_typed("x0", [2, 8]))
     return _named(proto)

@@ -41,15 +41,8 @@ class More(Options):
     """The options with one more."""
 
     every: tuple[str, ...] = option(
-        (),
-        "--every",
-        of="compare",
-        panel=options.OUT,
-        metavar="SYMBOL",
-        takes=str,
-        repeatable=True,
-        check=options.values.names,
-        help="prove for every size of SYMBOL; repeatable",
+        (), "--every", of="compare", panel=options.OUT, metavar="SYMBOL", takes=str, repeatable=True,
+        check=options.values.names, help="prove for every size of SYMBOL; repeatable",
     )
 
 

@@ -125,10 +125,7 @@ def test_what_is_left_is_told_by_elimination_and_not_judged() -> None:
     dump[lost] = np.cos(dump[lost] * 9)
     found = pairing.pair(read(model), dump)
     assert found.unmatched == (lost,) and "a" not in found.pairs
-    assert (
-        f"{lost!r} can only be 'a' by its shape, and is far from what that should be: name it so, if it is"
-        in found.notes
-    )
+    assert f"{lost!r} can only be 'a' by its shape, and is far from what that should be: name it so, if it is" in found.notes
 
 
 def test_a_tensor_of_no_model_is_unmatched() -> None:

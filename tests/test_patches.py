@@ -152,14 +152,8 @@ REFUSED = {
         "MatMul(y)",
     ),
     "one size only": (
-        graph(
-            "float[N,3,H,W] x",
-            TOKENS,
-            f"{PATCHES} y = MatMul(m, w)",
-            split=ints(0, 3, 2, 4, 3, 4),
-            merged=ints(0, 6, 48),
-            w=(48, 5),
-        ),
+        graph("float[N,3,H,W] x", TOKENS, f"{PATCHES} y = MatMul(m, w)", split=ints(0, 3, 2, 4, 3, 4), merged=ints(0, 6, 48),
+              w=(48, 5)),
         "it can be evaluated at one size only, so its geometry may depend on the size",
         "MatMul(y)",
     ),
@@ -169,21 +163,12 @@ REFUSED = {
         "Conv(y)",
     ),
     "a bias that is an input": (
-        projected(
-            "f = Reshape(m, k) y = Gemm(f, w, c)", f"{IMAGE}, float[5] c", "float[a,b] y", w=(48, 5), k=ints(-1, 48)
-        ),
+        projected("f = Reshape(m, k) y = Gemm(f, w, c)", f"{IMAGE}, float[5] c", "float[a,b] y", w=(48, 5), k=ints(-1, 48)),
         "the bias is not constant",
         "Gemm(y)",
     ),
     "a bias for each row": (
-        projected(
-            "f = Reshape(m, k) y = Gemm(f, w, c)",
-            "float[1,3,8,8] x",
-            "float[a,b] y",
-            w=(48, 5),
-            k=ints(-1, 48),
-            c=(4, 5),
-        ),
+        projected("f = Reshape(m, k) y = Gemm(f, w, c)", "float[1,3,8,8] x", "float[a,b] y", w=(48, 5), k=ints(-1, 48), c=(4, 5)),
         "the bias differs between the rows",
         "Gemm(y)",
     ),
@@ -271,23 +256,15 @@ BEHIND = {  # what stands before a Conv: input, nodes, initializers, whether the
     "a Transpose, patches": ("float[N,8,8,3] x", HWC.format("strides = [4, 4]"), {"w": (5, 3, 4, 4)}, False),
     "a Transpose, gaps": ("float[N,8,8,3] x", HWC.format("strides = [4, 4]"), {"w": (5, 3, 3, 3)}, True),
     "a Transpose, dilated": (
-        "float[N,8,8,3] x",
-        HWC.format("strides = [2, 2], dilations = [2, 2]"),
-        {"w": (5, 3, 2, 2)},
-        True,
+        "float[N,8,8,3] x", HWC.format("strides = [2, 2], dilations = [2, 2]"), {"w": (5, 3, 2, 2)}, True,
     ),
     "an Unsqueeze": ("float[N,3,8] x", LINE.format("pads = [0, 2, 0, 2]"), {"axis": ints(2), "w": (5, 3, 1, 5)}, True),
     "an Unsqueeze, patches": (
-        "float[N,3,8] x",
-        LINE.format("strides = [1, 4]"),
-        {"axis": ints(2), "w": (5, 3, 1, 4)},
-        False,
+        "float[N,3,8] x", LINE.format("strides = [1, 4]"), {"axis": ints(2), "w": (5, 3, 1, 4)}, False,
     ),
     "a channel shuffle": (
-        "float[N,4,8,8] x",
-        SHUFFLED.format("group = 4, strides = [2, 2], pads = [1, 1, 1, 1]"),
-        SHUFFLE | {"w": (4, 1, 3, 3)},
-        True,
+        "float[N,4,8,8] x", SHUFFLED.format("group = 4, strides = [2, 2], pads = [1, 1, 1, 1]"),
+        SHUFFLE | {"w": (4, 1, 3, 3)}, True,
     ),
     "patch movement": ("float[N,3,8,8] x", FOCUS.format("strides = [1, 1]"), {"w": (5, 12, 1, 1)}, False),
     "patch movement, wider": ("float[N,3,8,8] x", FOCUS.format("pads = [1, 1, 1, 1]"), {"w": (5, 12, 3, 3)}, False),
@@ -320,9 +297,7 @@ def test_padding_where_the_tensor_has_elements_is_no_window() -> None:
 def test_a_table_that_is_no_window_is_told_by_a_few_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, width = 5000, 8
     random = np.random.default_rng(0).permutation(rows * width).reshape(rows, width) + 1
-    far = (
-        np.arange(1, width + 1) + np.arange(rows)[:, None]
-    )  # windows of a line, but for one row between those looked at
+    far = np.arange(1, width + 1) + np.arange(rows)[:, None]  # windows of a line, but for one row between those looked at
     at = next(row for row in range(rows) if row not in np.arange(64) * 0x9E3779B1 % rows)
     far[at] = far[at][::-1]
     looked: list[int] = []
@@ -395,9 +370,7 @@ def test_movement_in_other_operators_is_movement() -> None:
 def test_an_input_of_a_hundred_billion_elements_takes_no_memory_of_its_size(before: str) -> None:
     """4 GB were taken by tables of windows; what is told is as of a small input."""
     inputs = "float[1,3,200000,200000] x"
-    model = graph(
-        inputs, "float[n,c,h,w] y", f"{before} y = Conv<strides = [16, 16]>(p, w)", w=(4, 3, 16, 16), k=ints(*[0] * 8)
-    )
+    model = graph(inputs, "float[n,c,h,w] y", f"{before} y = Conv<strides = [16, 16]>(p, w)", w=(4, 3, 16, 16), k=ints(*[0] * 8))
     tracemalloc.start()
     try:
         analysis = find(model)

@@ -27,9 +27,7 @@ from graphcheck.kernel.values import windows as values
 from graphcheck.kernel.values.gather import picked
 from graphcheck.parting import windows
 
-unshrunk = settings(
-    phases=[Phase.generate], max_examples=150
-)  # every example is small, and planted errors make many fail
+unshrunk = settings(phases=[Phase.generate], max_examples=150)  # every example is small, and planted errors make many fail
 
 
 def through(inner: np.ndarray, outer: np.ndarray) -> np.ndarray:
@@ -72,9 +70,7 @@ def test_joined_pieces_are_the_same_map(given_: tuple[list[Strided], np.ndarray]
     found = pieces.joined(forms)
     assert found is not None and np.array_equal(table(found), array)
     assert len(found) <= len(forms) and np.array_equal(pieces.index(found), array)
-    assert pieces.held(found) == np.count_nonzero(array) and all(
-        pieces.reach(form) >= form.index().max() for form in found
-    )
+    assert pieces.held(found) == np.count_nonzero(array) and all(pieces.reach(form) >= form.index().max() for form in found)
     map_ = Maps().of(found)
     assert map_.has_zero == bool((array == 0).any()) and map_.empty == (not array.any())
     assert np.array_equal(map_.index, array) and np.array_equal(map_.at(np.arange(array.size)), array)
@@ -85,9 +81,7 @@ def test_joined_pieces_are_the_same_map(given_: tuple[list[Strided], np.ndarray]
 
 @unshrunk
 @given(broken(), broken())
-def test_composition_is_that_of_the_arrays(
-    a: tuple[list[Strided], np.ndarray], b: tuple[list[Strided], np.ndarray]
-) -> None:
+def test_composition_is_that_of_the_arrays(a: tuple[list[Strided], np.ndarray], b: tuple[list[Strided], np.ndarray]) -> None:
     inner, outer = pieces.joined(a[0]), pieces.joined(b[0])
     assert inner is not None and outer is not None
     if b[1].max() <= a[1].size:
@@ -187,13 +181,7 @@ def test_columns_are_in_one_order_whatever_theirs_is(data: st.DataObject) -> Non
 
 
 @unshrunk
-@given(
-    st.integers(1, 2),
-    st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    st.integers(2, 3),
-    st.integers(1, 3),
-    st.booleans(),
-)
+@given(st.integers(1, 2), st.tuples(st.integers(1, 3), st.integers(1, 3)), st.integers(2, 3), st.integers(1, 3), st.booleans())
 def test_a_window_over_an_enlarged_image_is_in_pieces(
     batch: int, side: tuple[int, int], times: int, kernel: int, channels_last: bool
 ) -> None:
@@ -300,9 +288,7 @@ def test_a_transposed_conv_needs_no_table() -> None:
     { u = Relu(x) y = ConvTranspose<strides = [2, 2], pads = [1, 1, 1, 1]>(u, w) }""")
     m, (y,) = trace(proto, {name: np.broadcast_to(np.zeros((), np.float32), shape) for name, shape in shapes.items()})
     large = [term.verb.map for term in m.terms.terms if isinstance(term.verb, Move) and term.size > 10**6]
-    assert (
-        y.shape == (1, 8, 512, 512) and large and all(map_.form is not None and map_._index is None for map_ in large)
-    )
+    assert y.shape == (1, 8, 512, 512) and large and all(map_.form is not None and map_._index is None for map_ in large)
 
 
 def test_long_signals_and_wide_windows_are_counted() -> None:
@@ -384,12 +370,5 @@ def test_pieces_of_a_large_map_are_told_apart_without_their_elements() -> None:
     maps, size = Maps(), 10**12
     one = maps.of(pieces.laid([(2, 3, size), (2, 5, size)], 1))
     assert one is maps.of(pieces.laid([(2, 3, size), (2, 5, size)], 1))
-    assert (
-        one is not maps.of(pieces.laid([(2, 4, size), (2, 4, size)], 1)) and not one.has_zero and one.size == 16 * size
-    )
-    assert (
-        math.prod(
-            one.at(np.asarray([0, 3 * size, 8 * size, 16 * size - 1])) - [1, 6 * size + 1, 3 * size + 1, 16 * size]
-        )
-        == 0
-    )
+    assert one is not maps.of(pieces.laid([(2, 4, size), (2, 4, size)], 1)) and not one.has_zero and one.size == 16 * size
+    assert math.prod(one.at(np.asarray([0, 3 * size, 8 * size, 16 * size - 1])) - [1, 6 * size + 1, 3 * size + 1, 16 * size]) == 0

@@ -145,9 +145,7 @@ def test_an_error_without_a_bound_explains_nothing(allowed: Allowed) -> None:
         told = allowed.told(x, y, errors, added=False)
         assert not told.within and told.needs == np.inf
     terms = Terms(PUSH)
-    a, b, c, stored = (
-        terms.const(np.array(v, np.float32)) for v in ([1.1, 3], [0.9090909, 1.25], [-1, 1.5], [123, 1 / 5.25])
-    )
+    a, b, c, stored = (terms.const(np.array(v, np.float32)) for v in ([1.1, 3], [0.9090909, 1.25], [-1, 1.5], [123, 1 / 5.25]))
     near_0 = terms.ew("add", [(terms.ew("mul", [(a, None), (b, None)], 2), None), (c, None)], 2)
     found = apart(terms, terms.ew("recip", [(near_0, None)], 2), stored, allowed=allowed)
     assert not found["within"] and found["needs"] == np.inf

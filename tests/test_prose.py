@@ -52,9 +52,7 @@ def long_lines(text: str) -> list[int]:
     return found
 
 
-PAGES = [
-    page for pattern in ("*.md", "*/*.md", "docs/*/*.md") for page in ROOT.glob(pattern) if ".venv" not in page.parts
-]
+PAGES = [page for pattern in ("*.md", "*/*.md", "docs/*/*.md") for page in ROOT.glob(pattern) if ".venv" not in page.parts]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -76,9 +74,7 @@ def odd_sentences(source: str) -> list[str]:
     """The texts of a file, docstrings aside, that say what something is by what it is not."""
     tree = ast.parse(source)
     docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    texts = [
-        n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docs
-    ]
+    texts = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docs]
     return [text.value for text in texts if ODD.search(text.value)]
 
 

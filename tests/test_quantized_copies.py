@@ -105,15 +105,11 @@ def test_truncated_weights_are_named() -> None:
 
 def small(body: str, *, opset: int = 21, out: str = "float[N,4] y", **constants: object) -> onnx.ModelProto:
     """A net of x [N, 4] in ONNX text."""
-    text = (
-        f'<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1]> g (float[N,4] x) => ({out}) {{ {body} }}'
-    )
+    text = f'<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1]> g (float[N,4] x) => ({out}) {{ {body} }}'
     model = onnx.parser.parse_model(text)
     for name, value in constants.items():
         array = np.asarray(value)
-        model.graph.initializer.append(
-            numpy_helper.from_array(array.astype(np.float32) if array.dtype == float else array, name)
-        )
+        model.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32) if array.dtype == float else array, name))
     return model
 
 
@@ -124,9 +120,7 @@ Q = np.rint(W / S).astype(np.int8)
 
 @pytest.mark.parametrize(("zero", "dtype"), [(0, np.int8), (128, np.uint8)])
 def test_the_sign_of_the_type_is_no_matter(zero: int, dtype: type) -> None:
-    body = (
-        "q = QuantizeLinear (x, sx, z) d = DequantizeLinear (q, sx, z) w = DequantizeLinear (v, s, z) y = MatMul (d, w)"
-    )
+    body = "q = QuantizeLinear (x, sx, z) d = DequantizeLinear (q, sx, z) w = DequantizeLinear (v, s, z) y = MatMul (d, w)"
     copy = small(body, sx=0.1, s=S, z=np.array(zero, dtype), v=(Q.astype(int) + zero).astype(dtype))
     found = compared(small("y = MatMul (x, w)", w=W), copy, "int8")
     assert found.verdict is Verdict.WITHIN_ROUNDING, found.reason
@@ -148,11 +142,7 @@ WRONG = {
     "another zero point": ("y = Relu (x)", QDQ.format("x", "s", "u", "Relu (d)"), ZERO),
     "a Relu that its range does not start at": ("y = Relu (x)", QDQ.format("x", "s", "z", "Identity (d)"), ZERO),
     "a range that is a Relu": ("y = Neg (x)", QDQ.format("x", "s", "z", "Neg (d)"), LEAST),
-    "a Clip that its range does not lie within": (
-        "y = Clip (x, l, h)",
-        QDQ.format("x", "s", "z", "Identity (d)"),
-        LEAST,
-    ),
+    "a Clip that its range does not lie within": ("y = Clip (x, l, h)", QDQ.format("x", "s", "z", "Identity (d)"), LEAST),
 }
 RIGHT = {
     "as it is": ("y = Neg (x)", QDQ.format("x", "s", "z", "Neg (d)"), ZERO),
@@ -174,9 +164,7 @@ def test_where_a_quantizer_may_stand(case: str) -> None:
 
     found = compared(made(plain), made(body), "int8")
     assert (found.verdict in ACCEPTED) == (case in RIGHT), found.reason
-    assert case != "a range that is a Relu" or (
-        "QuantizeLinear" in found.reason and "its range ends at 0" in found.reason
-    )
+    assert case != "a range that is a Relu" or ("QuantizeLinear" in found.reason and "its range ends at 0" in found.reason)
 
 
 def test_the_scale_of_another_tensor_is_not_forgiven() -> None:
@@ -244,9 +232,7 @@ def test_a_table_that_is_gathered_from() -> None:
         copy = made("g = Gather (v, i) e = DequantizeLinear (g, s)", v=q, s=S)
         assert (compared(plain, copy, "int8").verdict in ACCEPTED) == accepted
         body = "g = Gather (v, i) t = Transpose (g) d = DequantizeLinear (t, s, z) e = Transpose (d)"
-        copy = made(
-            body, v=(q.astype(np.int64) + 128).astype(np.uint8), s=S, z=np.uint8(128)
-        )  # as its quantizer moves it behind
+        copy = made(body, v=(q.astype(np.int64) + 128).astype(np.uint8), s=S, z=np.uint8(128))  # as its quantizer moves it behind
         assert (compared(turned, copy, "int8").verdict in ACCEPTED) == accepted
 
 
@@ -321,9 +307,7 @@ def test_weights_in_few_bits(bits: int, symmetric: bool) -> None:
     assert compared(model, copy, "float16").verdict not in ACCEPTED
     assert f"--allow int{bits} accepts that" in compared(model, copy).reason
     name = next(t.name for t in copy.graph.initializer if t.data_type == onnx.TensorProto.UINT8 and len(t.dims) == 3)
-    put(
-        copy, name, stored(copy, name) ^ (np.arange(stored(copy, name).size) == 5).reshape(stored(copy, name).shape) * 2
-    )
+    put(copy, name, stored(copy, name) ^ (np.arange(stored(copy, name).size) == 5).reshape(stored(copy, name).shape) * 2)
     found = compared(model, copy, f"int{bits}")
     assert found.verdict not in ACCEPTED
     (row,) = found.evidence["precision"]["off"]

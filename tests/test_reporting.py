@@ -285,11 +285,7 @@ def test_tallies_count_what_was_tried() -> None:
     one, two, _ = result["families"][0]["variants"]
     one["rewrite_conv"] |= {"sites": [], "refusals": []}  # in that form already
     two["rewrite_conv"]["checks"][0]["ok"] = False
-    assert families.tallies(result) == {
-        "recognised": (3, 3),
-        "rewritten to conv": (1, 2),
-        "rewritten to matmul": (0, 0),
-    }
+    assert families.tallies(result) == {"recognised": (3, 3), "rewritten to conv": (1, 2), "rewritten to matmul": (0, 0)}
     assert "1 failed" in " ".join(Checker(reporting.render([result])).text)
 
 

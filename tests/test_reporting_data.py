@@ -263,9 +263,7 @@ def rewrite(to: str = "conv") -> Json:
         "schema": "graphcheck/rewrite/1",
         "model": summary(),
         "to": to,
-        "sites": [
-            {"site": site(), "from": "matmul", "to": to, "before": before, "after": [before[0] | {"tensor": "c"}]}
-        ],
+        "sites": [{"site": site(), "from": "matmul", "to": to, "before": before, "after": [before[0] | {"tensor": "c"}]}],
         "refusals": [{"reason": "its output is used elsewhere", "node": "Relu_3"}],
         "graphs": {"a": a, "b": b},
         "alignment": [[3, 2, "same"]],

@@ -108,9 +108,7 @@ def _inflated(share: float | None) -> onnx.ModelProto:
     w = drawn(4, 3, 2, 2)
     if share is None:
         return text("(float[1,3,4,4] x) => (float[1,4,2,2] y) { y = Conv <strides = [2,2]> (x, w) }", w=w)
-    body = (
-        "u = Unsqueeze (x, two) f = Concat <axis = 2> (u, u) c = Conv <strides = [2,2,2]> (f, w) y = Squeeze (c, two)"
-    )
+    body = "u = Unsqueeze (x, two) f = Concat <axis = 2> (u, u) c = Conv <strides = [2,2,2]> (f, w) y = Squeeze (c, two)"
     kernel = np.stack([w * np.float32(share)] * 2, 2)
     return text(f"(float[1,3,4,4] x) => (float[1,4,2,2] y) {{ {body} }}", w=kernel, two=np.array([2]))
 
@@ -496,12 +494,8 @@ def test_02_a_file_of_one_sampling_rate_is_compared_with_fix() -> None:
 
 def test_02_an_input_that_is_held_is_as_long_as_the_batch() -> None:
     """Held at 1, a mask of N rows has the sum N: that of one row alone was taken for it, at every size."""
-    head = (
-        '<ir_version: 10, opset_import: ["": 18]> g (float[N,3] x, float[N,1] k) => (float[N,3] y) <int64[1] z = {0}>'
-    )
-    summed, shown = (
-        onnx.parser.parse_model(f"{head} {{ s = {op} y = Mul (x, s) }}") for op in ("ReduceSum (k, z)", "Abs (k)")
-    )
+    head = '<ir_version: 10, opset_import: ["": 18]> g (float[N,3] x, float[N,1] k) => (float[N,3] y) <int64[1] z = {0}>'
+    summed, shown = (onnx.parser.parse_model(f"{head} {{ s = {op} y = Mul (x, s) }}") for op in ("ReduceSum (k, z)", "Abs (k)"))
     plain = onnx.parser.parse_model(f"{head.replace(', float[N,1] k', '')} {{ y = Identity (x) }}")
     for first, second in ((summed, plain), (plain, summed)):
         found = judged(first, second, fix={"k": 1}, run=True)
@@ -510,9 +504,7 @@ def test_02_an_input_that_is_held_is_as_long_as_the_batch() -> None:
 
 
 def test_02_a_dim_that_an_input_held_has_alone_is_1_and_told() -> None:
-    head = (
-        '<ir_version: 10, opset_import: ["": 18]> g (float[N,3] x, float[N,M] k) => (float[N,3] y) <int64[1] z = {1}>'
-    )
+    head = '<ir_version: 10, opset_import: ["": 18]> g (float[N,3] x, float[N,M] k) => (float[N,3] y) <int64[1] z = {1}>'
     model = onnx.parser.parse_model(f"{head} {{ s = ReduceSum (k, z) y = Mul (x, s) }}")
     plain = onnx.parser.parse_model(f"{head.replace(', float[N,M] k', '')} {{ y = Identity (x) }}")
     found = judged(model, plain, fix={"k": 1})

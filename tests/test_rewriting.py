@@ -175,11 +175,7 @@ THERE = "1 site has the form already"
 
 def test_the_form_that_is_there_is_left_alone() -> None:
     result = rewrite(CASES["nchw"][0], "matmul")
-    assert (result.changed, result.model is CASES["nchw"][0], result.reason) == (
-        False,
-        True,
-        f"nothing to rewrite: {THERE}",
-    )
+    assert (result.changed, result.model is CASES["nchw"][0], result.reason) == (False, True, f"nothing to rewrite: {THERE}")
 
 
 def test_an_ordinary_convolution_is_rewritten_when_named_only() -> None:
@@ -234,11 +230,7 @@ def test_a_blocked_site_gets_a_conv_beside_it_when_named(needed: str) -> None:
 
 
 ENDS = {
-    "a feature map": (
-        "c = Conv<strides = [4, 4]>(x, v, b) f = Reshape(c, s) y = Transpose<perm = [0, 2, 1]>(f)",
-        "c",
-        "c",
-    ),
+    "a feature map": ("c = Conv<strides = [4, 4]>(x, v, b) f = Reshape(c, s) y = Transpose<perm = [0, 2, 1]>(f)", "c", "c"),
     "with its bias": ("p = MatMul(m, w) c = Add(p, b) y = Transpose<perm = [0, 2, 1]>(c)", "c", "c"),
     "without its bias": ("c = MatMul(m, w) a = Add(c, b) y = Transpose<perm = [0, 2, 1]>(a)", "c", "c"),
 }

@@ -18,27 +18,9 @@ MOVED = "t = Transpose<perm = [0, 2, 4, 1, 3, 5]>(r) m = Reshape(t, b)"
 # name: (type of the input, type of the output, nodes, type of the weight, more constants)
 CASES: dict[str, tuple[str, str, str, str, dict[str, Any]]] = {
     "in front": ("uint8", "float", f"c = Cast<to = 1>(x) r = Reshape(c, a) {MOVED} y = MatMul(m, w)", "float", {}),
-    "behind the movement": (
-        "uint8",
-        "float",
-        f"r = Reshape(x, a) {MOVED} c = Cast<to = 1>(m) y = MatMul(c, w)",
-        "float",
-        {},
-    ),
-    "half to float": (
-        "float16",
-        "float",
-        f"r = Reshape(x, a) {MOVED} c = Cast<to = 1>(m) y = MatMul(c, w)",
-        "float",
-        {},
-    ),
-    "behind the site": (
-        "float16",
-        "float",
-        f"r = Reshape(x, a) {MOVED} z = MatMul(m, w) y = Cast<to = 1>(z)",
-        "float16",
-        {},
-    ),
+    "behind the movement": ("uint8", "float", f"r = Reshape(x, a) {MOVED} c = Cast<to = 1>(m) y = MatMul(c, w)", "float", {}),
+    "half to float": ("float16", "float", f"r = Reshape(x, a) {MOVED} c = Cast<to = 1>(m) y = MatMul(c, w)", "float", {}),
+    "behind the site": ("float16", "float", f"r = Reshape(x, a) {MOVED} z = MatMul(m, w) y = Cast<to = 1>(z)", "float16", {}),
     "before the bias": (
         "float16",
         "float",
@@ -80,7 +62,5 @@ def test_a_normalization_is_not_folded_through_a_cast() -> None:
     u = np.ones((3, 1, 1), np.float16)
     model = graph("float16[N,3,16,16] x", "float[n,c,h,w] y", text, v=(8, 3, 4, 4), u=u)
     result = rewrite(model, "matmul", fold_normalization=True)
-    assert "the normalization is not folded: a Cast stands between it and the patches" in [
-        r.reason for r in result.refusals
-    ]
+    assert "the normalization is not folded: a Cast stands between it and the patches" in [r.reason for r in result.refusals]
     assert result.changed and ops(result.model)[:2] == ["Sub", "Cast"]

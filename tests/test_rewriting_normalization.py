@@ -28,9 +28,7 @@ def comparison(verdict: Verdict) -> Comparison:
 
 UNFOLDED = {
     "padding": (
-        "",
-        "strides = [4, 4], pads = [1, 1, 1, 1]",
-        "the padding behind it is zero, and a constant added before it is not",
+        "", "strides = [4, 4], pads = [1, 1, 1, 1]", "the padding behind it is zero, and a constant added before it is not"
     ),
     "used elsewhere": ("z = Relu(d)", "strides = [4, 4]", "it is used elsewhere"),
 }
@@ -53,10 +51,7 @@ def test_a_normalization_by_computed_constants_is_not_proved() -> None:
     model = graph(IMAGE, "float[a,b,c,d] y", text, w=(5, 3, 4, 4), b=(5,), u=(3, 1, 1), k=k)
     result = rewrite(model, "conv", fold_normalization=True, check=lambda a, b: comparison(Verdict.PROVED))
     assert not result.changed and result.verdict is Verdict.UNDECIDED
-    assert (
-        result.reason
-        == "the folded normalization is not proved: its constants are not stored, but computed in the graph"
-    )
+    assert result.reason == "the folded normalization is not proved: its constants are not stored, but computed in the graph"
 
 
 NORMALIZED = {

@@ -38,9 +38,7 @@ def run(olive: Any, path: Path, out: Path, **config: Any) -> Any:
     from olive.model import ONNXModelHandler
     from olive.passes.olive_pass import create_pass_from_dict
 
-    step = create_pass_from_dict(
-        olive.PatchEmbedding, config, disable_search=True, accelerator_spec=DEFAULT_CPU_ACCELERATOR
-    )
+    step = create_pass_from_dict(olive.PatchEmbedding, config, disable_search=True, accelerator_spec=DEFAULT_CPU_ACCELERATOR)
     return step.run(ONNXModelHandler(str(path)), str(out))
 
 

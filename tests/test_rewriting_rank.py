@@ -132,12 +132,7 @@ LEFT = {
         {"o": SIX["o"]},
         "tensor t has 6 dims where 5 are allowed: it is an input of the model",
     ),
-    "a constant": (
-        "y = Add(x, w)",
-        "float[N,2] x",
-        {"w": (1, 1, 1, 1, 1, 2)},
-        "initializer w has 6 dims where 5 are allowed",
-    ),
+    "a constant": ("y = Add(x, w)", "float[N,2] x", {"w": (1, 1, 1, 1, 1, 2)}, "initializer w has 6 dims where 5 are allowed"),
     "a subgraph": (
         """c = ReduceMax<keepdims = 0>(x) z = Cast<to = 9>(c) y = If(z)<then_branch = one () => (float[1,1,1,1,N,2] u)
         { u = Reshape(x, s) }, else_branch = two () => (float[1,1,1,1,N,2] v) { v = Reshape(x, s) }>""",

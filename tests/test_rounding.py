@@ -199,9 +199,7 @@ def test_the_room_of_a_product_is_that_of_its_sums_and_of_the_products_roundings
     assert squares == pytest.approx(np.square(one).sum())
 
 
-def test_the_room_of_a_very_large_product_is_no_wider_for_terms_without_an_order(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_room_of_a_very_large_product_is_no_wider_for_terms_without_an_order(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(6)
     a, b = rng.standard_normal((1, 30, 300)), rng.standard_normal((1, 300, 40))
     followed = summation.room_of_products(a, b)
@@ -226,9 +224,7 @@ def test_a_float32_that_no_float16_holds_has_no_room_of_a_float16() -> None:
 
 
 @pytest.mark.parametrize(("scale", "factor"), [(2.0**-22, 1 + 2**-5), (2.0**20, 1 + 2**-10)])
-def test_a_float32_of_few_bits_beyond_the_range_of_float16_has_no_room_of_a_float16(
-    scale: float, factor: float
-) -> None:
+def test_a_float32_of_few_bits_beyond_the_range_of_float16_has_no_room_of_a_float16(scale: float, factor: float) -> None:
     w, s = np.array([1, 2, 3, 4], np.float16), np.full(1, scale, np.float32)
     honest = w.astype(np.float32) * s
     within = []

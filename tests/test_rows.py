@@ -109,9 +109,7 @@ def rules() -> dict[tuple[str, str], rows.Rule]:
 
 def test_each_operator_with_a_rule_has_a_case_and_each_rule_a_near_miss() -> None:
     shown = {(n.domain, n.op_type) for case in CASES if case.typed for n in case.proto.graph.node}
-    missed = {
-        (n.domain, n.op_type) for case in CASES if not case.typed for n in case.proto.graph.node if n.op_type == case.op
-    }
+    missed = {(n.domain, n.op_type) for case in CASES if not case.typed for n in case.proto.graph.node if n.op_type == case.op}
     assert sorted(rules().keys() - shown) == []
     assert {rule for key, rule in rules().items()} - {rules()[key] for key in missed if key in rules()} == set()
 
@@ -196,28 +194,20 @@ def test_a_name_that_two_dims_have_stands_for_neither() -> None:
       y = If (c) <then_branch = t () => (float[a,b] u) { u = Neg (x) }, else_branch = e () => (float[a,b] v) { v = Abs (x) }>
     }"""
     b = "g (float[K,3] x, float[N,3] z) => (float[K,3] y, float[N,3] w) { w = Neg (z) y = Neg (x) }"
-    found = graphcheck.compare(
-        *(onnx.parser.parse_model(HEADER.format(18, 3) + g) for g in (a, b)), run=False, graphs=False
-    )
+    found = graphcheck.compare(*(onnx.parser.parse_model(HEADER.format(18, 3) + g) for g in (a, b)), run=False, graphs=False)
     assert found.verdict == "different", found.reason
 
 
 @pytest.mark.parametrize(
     ("inputs", "constants", "nodes"),
     [
-        (
-            "float[N,3] x",
-            "int64[1] k = {4611686018427387904}",
-            "d = Shape <end = 1> (x); p = Mul (d, k); s = Mul (p, k)",
-        ),
+        ("float[N,3] x", "int64[1] k = {4611686018427387904}", "d = Shape <end = 1> (x); p = Mul (d, k); s = Mul (p, k)"),
         ("float[N,1] x", "int64[1] k = {1}", "q = Squeeze (x); d = Shape <start = 1> (q); s = ReduceSum (d)"),
     ],
     ids=["larger than the type", "a sum of nothing"],
 )
 def test_sizes_that_are_no_numbers_stop_no_trace(inputs: str, constants: str, nodes: str) -> None:
-    a, b = (
-        parsed(inputs, constants, f"{nodes}; e1 = Cast <to = 1> (s); y = {op}") for op in ("Add (x, e1)", "Add (e1, x)")
-    )
+    a, b = (parsed(inputs, constants, f"{nodes}; e1 = Cast <to = 1> (s); y = {op}") for op in ("Add (x, e1)", "Add (e1, x)"))
     assert graphcheck.compare(a, b, run=False, graphs=False, partners=False).verdict in ("proved", "identical")
 
 
@@ -245,11 +235,7 @@ def arithmetic(draw: st.DrawFn) -> onnx.ModelProto:
     for _ in range(draw(st.integers(2, 6))):
         p = draw(st.sampled_from(made[-3:]))
         q = constant() if draw(st.booleans()) else draw(st.sampled_from(made))
-        step = draw(
-            st.sampled_from(
-                [*_PAIR, *_PAIR, *_TEST, "Where", "Clip", "Float", "Abs", "Neg", "Vector", "Narrow", "Fmod"]
-            )
-        )
+        step = draw(st.sampled_from([*_PAIR, *_PAIR, *_TEST, "Where", "Clip", "Float", "Abs", "Neg", "Vector", "Narrow", "Fmod"]))
         if step in _TEST:
             nodes.append(f"b{len(nodes)} = {step} ({p}, {q})")
             put(f"Cast <to = 7> (b{len(nodes) - 1})")
@@ -262,12 +248,8 @@ def arithmetic(draw: st.DrawFn) -> onnx.ModelProto:
         elif step == "Float":
             nodes.append(f"f{len(nodes)} = Cast <to = 1> ({p})")
             nodes.append(f"g{len(nodes)} = Cast <to = 1> ({constant()})")
-            nodes.append(
-                f"h{len(nodes)} = {draw(st.sampled_from(['Mul', 'Div']))} (f{len(nodes) - 2}, g{len(nodes) - 1})"
-            )
-            nodes.append(
-                f"k{len(nodes)} = {draw(st.sampled_from(['Floor', 'Ceil', 'Identity', 'Abs']))} (h{len(nodes) - 1})"
-            )
+            nodes.append(f"h{len(nodes)} = {draw(st.sampled_from(['Mul', 'Div']))} (f{len(nodes) - 2}, g{len(nodes) - 1})")
+            nodes.append(f"k{len(nodes)} = {draw(st.sampled_from(['Floor', 'Ceil', 'Identity', 'Abs']))} (h{len(nodes) - 1})")
             put(f"Cast <to = 7> (k{len(nodes) - 1})")
         elif step == "Vector":
             nodes.append(f"v{len(nodes)} = Concat <axis = 0> ({p}, {q}, {constant()})")
@@ -292,18 +274,14 @@ def at(proto: onnx.ModelProto, n: int) -> Any:
 
     with np.errstate(all="raise"):
         try:
-            return [
-                int(y.reshape(-1)[0]) for y in ReferenceEvaluator(proto).run(None, {"x": np.zeros((n, 3), np.float32)})
-            ]
+            return [int(y.reshape(-1)[0]) for y in ReferenceEvaluator(proto).run(None, {"x": np.zeros((n, 3), np.float32)})]
         except (FloatingPointError, ZeroDivisionError):
             return None
 
 
 @settings(max_examples=60, deadline=None)
 @given(arithmetic(), st.sampled_from([1, 2, 3, 8]))
-def test_what_is_sure_of_a_size_is_so_at_every_size_and_breakpoints_have_the_rest(
-    proto: onnx.ModelProto, n: int
-) -> None:
+def test_what_is_sure_of_a_size_is_so_at_every_size_and_breakpoints_have_the_rest(proto: onnx.ModelProto, n: int) -> None:
     """A form that is sure is the value at 1 to 40. Walking on from the breakpoints, each value at a size that was not visited
     is that of the form at the next visited size below or above."""
     values = {size: at(proto, size) for size in range(1, LAST + 1)}

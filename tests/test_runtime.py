@@ -24,11 +24,7 @@ X = {"x": np.array([[-1, 2, 3]], np.float32)}
 
 
 def run(
-    source: runtime.Source,
-    inputs: Arrays,
-    outputs: list[str] | None = None,
-    timeout: float | None = None,
-    **options: Any,
+    source: runtime.Source, inputs: Arrays, outputs: list[str] | None = None, timeout: float | None = None, **options: Any
 ) -> Arrays:
     """One run: here, or with a timeout in a child process."""
     if timeout is None:

@@ -29,9 +29,7 @@ NEEDED = {
 
 
 @pytest.mark.parametrize(("text", "expected"), NEEDED.items())
-def test_integers_that_alone_compute_an_operand_of_an_unknown_function(
-    text: str, expected: dict[str, int | None]
-) -> None:
+def test_integers_that_alone_compute_an_operand_of_an_unknown_function(text: str, expected: dict[str, int | None]) -> None:
     model = ir.from_proto(onnx.parser.parse_model(HEADER + text))
     interface = pair_interfaces(model, model)
     shapes = {p.key: tuple(p.a.shape) for p in interface.inputs if p.a is not None and p.a.shape is not None}
@@ -58,7 +56,6 @@ def test_given_integers_are_tried_first_and_alone_choose_the_branch() -> None:
         return pairs.build(model, model, feeds, values)
 
     free, given = build({}), {"x": np.zeros(2, np.float32), "sr": np.asarray(8)}
-
     def tried(pair: pairs.Pair, given: Arrays | None) -> list[pairs.Pair]:
         roots = [(x.cls, x.cls) for x in pair.a.outputs if isinstance(x, Tensor)]
         return list(samples.pairs(pair, interface, roots, InputSpec(0), given, build))

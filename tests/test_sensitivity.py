@@ -32,9 +32,7 @@ def sixty_digits() -> Iterator[None]:
         yield
 
 
-def element_bound(
-    terms: Terms, inputs: dict[tuple[Any, ...], np.ndarray], root: int, index: int
-) -> tuple[float, float]:
+def element_bound(terms: Terms, inputs: dict[tuple[Any, ...], np.ndarray], root: int, index: int) -> tuple[float, float]:
     """(value, first-order error bound) of one element of a class; inf where no derivative is known."""
     tape = Tape(terms, inputs, [root])
     return float(tape.value(root)[index]), tape.bound(root, index)
@@ -182,9 +180,7 @@ def test_rooms_are_followed_where_something_is_near_alone(monkeypatch: pytest.Mo
         terms = Terms(RULES)
         x = terms.leaf(("x",), 2)
         square = terms.ew("mul", [(x, None), (x, None)], 2)
-        root = terms.ew(
-            "recip", [(terms.ew("add", [(square, None), (terms.const(np.full(1, 0.5)), None)], 2), None)], 2
-        )
+        root = terms.ew("recip", [(terms.ew("add", [(square, None), (terms.const(np.full(1, 0.5)), None)], 2), None)], 2)
         asked.clear()
         assert math.isfinite(element_bound(terms, inputs, root, 1)[1])
         assert bool(asked) is (inputs is near)
@@ -228,8 +224,7 @@ def test_a_saturated_unit_leaves_the_others_their_bounds(act: str) -> None:
     feeds["w"][:, 0] = -60 * np.sign(feeds["x"][0])
     body = act.replace("Swish(p)", "Mul(p, s)")
     m, (y,) = trace(
-        model(f"g (float[2,6] x, float[6,6] w) => (float[2,6] y) {{ p = MatMul(x, w) s = Sigmoid(p) y = {body} }}"),
-        feeds,
+        model(f"g (float[2,6] x, float[6,6] w) => (float[2,6] y) {{ p = MatMul(x, w) s = Sigmoid(p) y = {body} }}"), feeds
     )
     inputs = {(n,): x for n, x in feeds.items()}
     truth = evaluate(m.terms, Exact(inputs), [y.cls])[m.terms.find(y.cls)]

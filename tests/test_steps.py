@@ -72,9 +72,7 @@ def faults(models: Models, proof: dict[str, Any], *, reference: bool = True) -> 
     return found
 
 
-def _faults(
-    models: Models, step: dict[str, Any], values: list[dict[str, np.ndarray]], proof: dict[str, Any]
-) -> list[str]:
+def _faults(models: Models, step: dict[str, Any], values: list[dict[str, np.ndarray]], proof: dict[str, Any]) -> list[str]:
     why, found = step["why"], []
     x, y = (held.get(step[side]["tensor"]) for side, held in zip("ab", values, strict=True))
     if x is not None and y is not None:

@@ -53,9 +53,7 @@ def of(map_: tuple[tuple[int, ...], int, tuple[int, ...], list[strided.Guard]]) 
 
 @unshrunk
 @given(raw())
-def test_the_normal_form_is_the_same_map(
-    map_: tuple[tuple[int, ...], int, tuple[int, ...], list[strided.Guard]],
-) -> None:
+def test_the_normal_form_is_the_same_map(map_: tuple[tuple[int, ...], int, tuple[int, ...], list[strided.Guard]]) -> None:
     found, wanted = of(map_), table(*map_)
     if found is None:
         assert not wanted.any()
@@ -69,9 +67,7 @@ def test_the_normal_form_is_the_same_map(
 
 @unshrunk
 @given(st.integers(0, 2**33), st.lists(st.tuples(st.integers(1, 3), LARGE, LARGE), max_size=3), LARGE)
-def test_a_table_holds_what_single_places_do_however_large(
-    start: int, digits: list[tuple[int, int, int]], low: int
-) -> None:
+def test_a_table_holds_what_single_places_do_however_large(start: int, digits: list[tuple[int, int, int]], low: int) -> None:
     box, strides, weights = ([d[i] for d in digits] for i in range(3))
     for unit in (1, 2**10, 2**20, 2**30):  # numbers that 32 bits hold, and others
         guards = [(tuple(w // unit for w in weights), low // unit, low // unit + 2**30)]
@@ -122,9 +118,7 @@ def test_composition_is_that_of_the_arrays(data: st.DataObject) -> None:
         return
     found = strided.compose(inner, outer)
     if found is not None:
-        assert np.array_equal(
-            sum((f.index() for f in found), np.zeros(outer.size)), through(inner.index(), outer.index())
-        )
+        assert np.array_equal(sum((f.index() for f in found), np.zeros(outer.size)), through(inner.index(), outer.index()))
 
 
 @st.composite

@@ -197,9 +197,7 @@ def test_documented_commands_are_understood(here: Path, arguments: str, monkeypa
         return Faked(lambda task: answer())
 
     monkeypatch.setattr(executors, "Local", workers)
-    monkeypatch.setattr(
-        executors, "OnDask", type("OnDask", (), {"__new__": lambda _, address, resources: workers(address)})
-    )
+    monkeypatch.setattr(executors, "OnDask", type("OnDask", (), {"__new__": lambda _, address, resources: workers(address)}))
     assert sweep(*shlex.split(arguments)) == 0
     assert reached == (["tcp://scheduler:8786"] if "--dask" in arguments else [max(1, processes.cores() // 2)])
 

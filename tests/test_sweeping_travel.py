@@ -69,9 +69,7 @@ def test_nothing_is_written_outside_of_the_folder_that_was_named(tmp_path: Path)
     given = {"witness": str(tmp_path / "witness"), "reduce": None, "out": None}
     for name in ("../evil", "/evil", "a/../../evil"):
         sent = {"status": "proved", "failure": None, "files": {"witness": {name: b"x"}}}
-        assert (
-            travel.received(given, sent)["reason"] == f"the worker sent a file {name!r}, which lies outside its folder"
-        )
+        assert travel.received(given, sent)["reason"] == f"the worker sent a file {name!r}, which lies outside its folder"
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(AssertionError):
         travel._keep({"../evil": b"x"}, tmp_path / "kept" / "digest")

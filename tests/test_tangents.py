@@ -70,9 +70,7 @@ def test_nothing_is_in_doubt_in_a_layer(name: str) -> None:
 @pytest.mark.parametrize("at", [-2e4, 2e4])
 def test_a_saturated_sigmoid_is_in_no_doubt(at: float) -> None:
     """Its Exp, of 200, and the error of that lie beyond float32."""
-    pair, roots = traced(
-        *(graph(f"u = Mul(x, tenth) v = Mul(u, tenth) s = Sigmoid(v) y = Mul(s, {n})") for n in ("two", "four"))
-    )
+    pair, roots = traced(*(graph(f"u = Mul(x, tenth) v = Mul(u, tenth) s = Sigmoid(v) y = Mul(s, {n})") for n in ("two", "four")))
     x = leaves_of({"x": np.full(8, at, np.float32)})
     assert not any(doubts(pair.terms, root, x, seed) for root in roots for seed in range(3))
 

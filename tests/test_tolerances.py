@@ -85,9 +85,7 @@ def test_watching_the_runs_costs_none(
     assert len(counted) == 2 * plain
 
 
-def test_each_feed_is_run_once_by_each_side(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[str]
-) -> None:
+def test_each_feed_is_run_once_by_each_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[str]) -> None:
     monkeypatch.chdir(tmp_path)
     Path("load.py").write_text(
         "import numpy as np\n"
@@ -121,11 +119,7 @@ def test_what_was_not_run_has_not_passed(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(numeric, "numeric", stopped)
     assert run(a, a, "--atol", "1") == 3
     assert graphcheck.compare(a, a, atol=1.0).evidence["tolerances"] == {
-        "atol": {"": 1.0},
-        "rtol": {},
-        "top_k": None,
-        "passed": False,
-        "outputs": [],
+        "atol": {"": 1.0}, "rtol": {}, "top_k": None, "passed": False, "outputs": [],
     }
 
 

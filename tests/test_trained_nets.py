@@ -66,9 +66,7 @@ NETS: dict[str, tuple[str, dict[str, tuple[tuple[int, ...], float]]]] = {
         {"w0": ((30, 8), 9.0), "w1": ((8, 8), 6.0), "w2": ((8, 8), 1.0)},
     ),
 }
-DAMAGES = [
-    (n, d) for n in NETS for d in ("pads", "negated", "swapped", "one column") if d != "pads" or "Conv" in NETS[n][0]
-]
+DAMAGES = [(n, d) for n in NETS for d in ("pads", "negated", "swapped", "one column") if d != "pads" or "Conv" in NETS[n][0]]
 
 
 def net(name: str) -> onnx.ModelProto:

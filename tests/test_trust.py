@@ -26,9 +26,7 @@ def section(title: str) -> str:
 
 def rooms(text: str) -> dict[str, tuple[int, int]]:
     """The rooms of the table, with the files and lines of code that it states."""
-    return {
-        names: (int(files.replace(",", "")), int(lines.replace(",", ""))) for names, files, lines in ROW.findall(text)
-    }
+    return {names: (int(files.replace(",", "")), int(lines.replace(",", ""))) for names, files, lines in ROW.findall(text)}
 
 
 def counted(names: str) -> tuple[int, int]:
@@ -121,9 +119,7 @@ def departures() -> list[str]:
         for node in ast.walk(ast.parse(SOURCES[path])):
             raised = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in RAISED
             if isinstance(node, ast.Call) and raised:
-                found += [
-                    text for argument in node.args for text in _texts(argument) if re.search(r"standard|runtimes", text)
-                ]
+                found += [text for argument in node.args for text in _texts(argument) if re.search(r"standard|runtimes", text)]
             if isinstance(node, ast.FunctionDef) and node.name in ("_doubt", "broken_length"):
                 returned = [child.value for child in ast.walk(node) if isinstance(child, ast.Return) and child.value]
                 found += [text for value in returned for text in _texts(value) if len(text) > 5]

@@ -90,9 +90,7 @@ def test_products_of_windows_are_the_same_in_blocks(kind: str, monkeypatch: pyte
     root, columns = product(terms, kind)
     inputs = {("input", name): rng.standard_normal(math.prod(IMAGE)) for name in ("x0", "x1", "w")}
     domains = [Residues([1009, 2003], 3), Float64(inputs), Redrawn(inputs, 2, 3)]
-    inputs.update(
-        {("input", f"x{i}"): inputs["input", f"x{i}"][: math.prod(IMAGE) // (1 + (kind == "two"))] for i in (0, 1)}
-    )
+    inputs.update({("input", f"x{i}"): inputs["input", f"x{i}"][: math.prod(IMAGE) // (1 + (kind == "two"))] for i in (0, 1)})
     inputs["input", "w"] = inputs["input", "w"][:90]
     whole = [evaluate(terms, domain, [root])[root] for domain in domains]
     for name, value in (("LARGE", 0), ("GROWTH", 0), ("BLOCK", 200)):
@@ -101,9 +99,7 @@ def test_products_of_windows_are_the_same_in_blocks(kind: str, monkeypatch: pyte
     monkeypatch.setattr(Float64, "move", lambda self, xs, m: moved.append(m.size) or move(self, xs, m))
     domains[2] = Redrawn(inputs, 2, 3)
     seen = list[int]()
-    residues, real, rows = (
-        evaluate(terms, domain, [root], visit=lambda cls, _: seen.append(cls))[root] for domain in domains
-    )
+    residues, real, rows = (evaluate(terms, domain, [root], visit=lambda cls, _: seen.append(cls))[root] for domain in domains)
     assert np.array_equal(residues, whole[0])
     assert np.abs(real.value - whole[1].value).max() < 1e-12 and np.allclose(real.error, whole[1].error, rtol=1e-6)
     assert len(rows) == len(whole[2]) == 5 and np.abs(rows[0] - whole[2][0]).max() < 1e-12
@@ -224,6 +220,4 @@ def test_what_is_read_often_is_summed_before_it_is_added(strides: tuple[int, int
     total = np.zeros(2 * windows.BOXES + 5)
     assert windows.added(total, form, np.ones(form.size))
     read = form.box[strides.index(1)]
-    assert (
-        set(total[3 : 3 + read]) == {float(form.size // read)} and not total[:3].any() and not total[3 + read :].any()
-    )
+    assert set(total[3 : 3 + read]) == {float(form.size // read)} and not total[:3].any() and not total[3 + read :].any()

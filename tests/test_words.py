@@ -26,13 +26,7 @@ def test_a_number(value: object, digits: int, text: str) -> None:
 
 
 def test_the_page_writes_the_same_numbers_in_its_own_signs() -> None:
-    assert [page.number(v) for v in (None, True, 1234567, 0.0012345, "x")] == [
-        "–",
-        "yes",
-        "1\u202f234\u202f567",
-        "0.00123",
-        "x",
-    ]
+    assert [page.number(v) for v in (None, True, 1234567, 0.0012345, "x")] == ["–", "yes", "1\u202f234\u202f567", "0.00123", "x"]
     assert {v: page.VERDICTS[v].glyph for v in page.VERDICTS} == words.GLYPHS
 
 

@@ -114,15 +114,11 @@ def test_the_share_of_pairs_for_every_batch_size(
     assert [each.claim for each in found.values()] == ["every", "sampled"]
     monkeypatch.setattr(batches, "looked", lambda group, name, a, b: dataclasses.replace(found[id(a)], name=name))
     made = [("a ~ b", *one)] * (20 - mixed) + [("a ~ c", *two)] * mixed + [("static", *fixed)]
-    monkeypatch.setattr(
-        batches, "pairs", lambda group, folder: iter([*made, Row("a ~ onnxsim", "optimizer fails", "", 0.0)])
-    )
+    monkeypatch.setattr(batches, "pairs", lambda group, folder: iter([*made, Row("a ~ onnxsim", "optimizer fails", "", 0.0)]))
     monkeypatch.setattr(batches, "groups", lambda words: ["nets"])
     assert batches.main([]) == code
     told = capsys.readouterr().out
-    assert (
-        f"Of 20 pairs that are proved, {20 - mixed} ({(20 - mixed) / 20:.1%}) are proved for every batch size." in told
-    )
+    assert f"Of 20 pairs that are proved, {20 - mixed} ({(20 - mixed) / 20:.1%}) are proved for every batch size." in told
     assert told.count("- nets: a ~ c: sampled: N: Softmax(s) of A: it works along this dim") == mixed
     assert "static" not in told and f"| nets | {20 - mixed} | 0 | {mixed} | 0 | 0 | 0 | 0 | 0 | 1 |" in told
 
