@@ -14,6 +14,7 @@ from graphcheck.files import model as model_
 from graphcheck.graphs.changed import changed
 from graphcheck.graphs.structure import Structure
 from graphcheck.interface.ports import Mismatch
+from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.sizes import Attempt
 from graphcheck.parting.alignment import Alignment, Divergence
 from graphcheck.parting.difference import Deviation
@@ -279,8 +280,8 @@ class Evidence:
         first = next((a.pair for a in self.attempts if a.pair is not None), None)
         now = time.monotonic()
         return {
-            "a": self._summary(case, 0),
-            "b": self._summary(case, 1),
+            "a": self._summary(case, 0, first),
+            "b": self._summary(case, 1, first),
             "interface": case.interface.to_json(),
             "structure": self.structure.to_json() if self.structure is not None and case.options.partners else None,
             "numeric": self._numeric(case),
@@ -305,11 +306,12 @@ class Evidence:
             **self.executions.gate(),
         }
 
-    def _summary(self, case: Case, side: int) -> dict[str, Any]:
+    def _summary(self, case: Case, side: int, pair: Pair | None) -> dict[str, Any]:
         model = case.models[side]
         if not case.options.graphs:
             return {"path": model_.path_of(model)}
-        return model_.summary(model, self.digests[side].result() if self.digests else None)
+        rank = None if pair is None else model_.largest_rank((pair.a, pair.b)[side].values.values())
+        return model_.summary(model, self.digests[side].result() if self.digests else None, traced=rank)
 
     def _precision(self) -> dict[str, Any] | None:
         """What is known of a copy, and of its numbers."""
