@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from graphcheck.files import model as model_
-from graphcheck.graphs.changed import changed
 from graphcheck.graphs.structure import Structure
 from graphcheck.interface.ports import Mismatch
 from graphcheck.kernel.proof.pair import Pair
@@ -21,6 +20,7 @@ from graphcheck.parting.difference import Deviation
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts import record
 from graphcheck.verdicts.case import Case
+from graphcheck.verdicts.changed import changed, used
 from graphcheck.verdicts.executions import Executions
 from graphcheck.verdicts.steps import Met
 
@@ -287,6 +287,7 @@ class Evidence:
             "numeric": self._numeric(case),
             "constants": self.constants,
             "changed": changed(self.structure) if self.structure is not None else [],
+            "used": used(self.structure) if self.structure is not None else None,
             "float64": [d.to_json() for d in self.deviations],
             "proof": record.proof(self.attempts, case.sizes, self.constants, error, self.steps) if shown else None,
             "precision": self._precision(),
