@@ -43,11 +43,12 @@ def compare(a: SideA, b: SideB, required: Required, told: Told, twice: Twice, op
     places.check_folders(*(Path(folder) for folder in (options.reduce, options.witness) if folder is not None))
     wire.ahead(a, b)  # while the heavy packages load
     begin(options)
+    measured = any(kind == "tensors" for kind, _ in wanted)
     options = dataclasses.replace(
         options,
-        numerics=options.numerics or ("full" if told.report else "quick"),
+        numerics=options.numerics or ("full" if told.report or measured else "quick"),
         witness=options.witness or kept.writable(),
-        graphs=bool(told.json or told.report),
+        graphs=bool(told.json or told.report or measured),
         partners=bool(told.json or told.report),
     )
     terminal = Terminal(quiet=told.json == "-" or any(file is None for _, file in wanted))

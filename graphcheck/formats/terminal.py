@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphcheck.formats.console import Cell, Terminal
-from graphcheck.formats.numbers import show_numbers
+from graphcheck.formats.numbers import show_depth, show_numbers
 from graphcheck.graphs.repeats import repetition
 from graphcheck.words import dims, divergence, number, plural, safe, short
 
@@ -96,6 +96,8 @@ def show_comparison(
         _show_numeric(terminal, result["numeric"], top_k)
     if "headroom" in (result.get("precision") or {}):
         show_numbers(terminal, result["precision"], top)
+    elif top is not None and result.get("numeric"):
+        show_depth(terminal, result["numeric"].get("curve") or [], top)
     if result.get("proof"):
         _show_proof(terminal, result["proof"])
         for output in result["proof"].get("steps") or [] if explain else ():

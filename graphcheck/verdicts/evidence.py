@@ -323,7 +323,7 @@ class Evidence:
     def _numeric(self, case: Case) -> dict[str, Any] | None:
         numbers = self.executions.numbers
         points, seen = self.curve or ([], {})
-        if numbers and self.curve is not None and case.options.graphs:
+        if numbers and self.curve is not None and (case.options.graphs or case.options.top):
             numbers = {**numbers, "curve": points}
         record.in_spreads(numbers, {d.output: d.spread for d in self.deviations if d.spread} or seen)
         return numbers

@@ -109,13 +109,14 @@ def _complete(case: Case, evidence: Evidence, verdict: Verdict) -> None:
     if alignment is None and traced and case.options.partners:
         alignment = Alignment(*case.models, traced[-1])
     evidence.alignment = alignment
-    if evidence.executions.numbers and case.options.numerics == "full":
+    side = numbers.copy_of(case)
+    if evidence.executions.numbers and (case.options.numerics == "full" or (case.options.top and side is None)):
         shown = verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING)
         runs, seed = evidence.executions.runs, case.options.seed
         with evidence.timed("curve"):
             known = (case.models, case.interface, traced, evidence.divergence, runs)
             evidence.curve = first_curve(*known, seed, shown)
-    if (side := numbers.copy_of(case)) is not None:
+    if side is not None:
         with evidence.timed("numbers"):
             evidence.numbers = numbers.told(case, evidence, side)
     if verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING) and (case.options.graphs or case.options.explain):
