@@ -27,7 +27,7 @@ from graphcheck.verdicts.steps import Met
 Judged = tuple[Verdict, str]
 Attempts = tuple[Attempt, ...]
 # The keys of ``timings`` that are no rungs: ``onnxruntime`` has threads of its own, and ``waiting`` for it may be in a rung.
-BESIDES = ("read", "onnxruntime", "waiting", "curve", "numbers", "steps", "reduction", "total")
+BESIDES = ("read", "onnxruntime", "waiting", "curve", "numbers", "steps", "reduction", "approximation", "total")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
