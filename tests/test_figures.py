@@ -47,6 +47,16 @@ def test_largest_rank_counts_tensors_that_are_not_declared() -> None:
     assert [evidence[side]["largest_rank"] for side in "ab"] == [6, 6]
 
 
+def test_a_symbolic_dim_has_the_size_that_was_run_beside_it() -> None:
+    text = UNDECLARED.replace("float[1,8,4,4] x", "float[N,8,4,4] x").replace("float[1,2,8,8] y", "float[half_of_N,2,8,8] y")
+    text = text.replace("{1,2,2,2,4,4}", "{-1,2,2,2,4,4}").replace("{1,2,8,8}", "{-1,2,8,8}")
+    tensors = graphcheck.compare(proto(text), proto(text)).evidence["graphs"]["a"]["tensors"]
+    assert "sizes" not in tensors["x"]  # the graphs are the same, and nothing was traced
+    evidence = graphcheck.compare(proto(text), proto(text.replace("perm = [0,3", "perm = [-6,3"))).evidence
+    found = {name: (row["shape"], row.get("sizes")) for name, row in evidence["graphs"]["a"]["tensors"].items()}
+    assert found["y"] == (["half_of_N", 2, 8, 8], [2, 2, 8, 8]) and found["r"] == ([2, 2, 2, 2, 4, 4], None)
+
+
 def test_parameters_are_counted_wherever_they_are_stored() -> None:
     found = summary(ir.from_proto(proto(STORED)))
     assert (found["parameters"], found["parameter_bytes"]) == (3 + 4 + 1 + 5, 4 * 13)  # no axes, no shape
