@@ -223,8 +223,9 @@ def analyze(model: Model, told: Told, options: Options) -> int:
     terminal = Terminal(quiet=told.json == "-")
     loaded = read(model)
     try:
-        found = prepared(loaded)
-        result = analyze_json(loaded, found, digest=bool(told.json or told.report))
+        with terminal.status("analyzing"):
+            found = prepared(loaded)
+            result = analyze_json(loaded, found, digest=bool(told.json or told.report))
     except Undecided as error:
         raise Undecided(f"{model}: {error}") from None
     if told.json or told.report:

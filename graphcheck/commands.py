@@ -43,11 +43,12 @@ def compare(a: SideA, b: SideB, required: Required, told: Told, twice: Twice, op
     places.check_folders(*(Path(folder) for folder in (options.reduce, options.witness) if folder is not None))
     wire.ahead(a, b)  # while the heavy packages load
     begin(options)
+    measured = any(kind == "tensors" for kind, _ in wanted)
     options = dataclasses.replace(
         options,
-        numerics=options.numerics or ("full" if told.report else "quick"),
+        numerics=options.numerics or ("full" if told.report or measured else "quick"),
         witness=options.witness or kept.writable(),
-        graphs=bool(told.json or told.report),
+        graphs=bool(told.json or told.report or measured),
         partners=bool(told.json or told.report),
     )
     terminal = Terminal(quiet=told.json == "-" or any(file is None for _, file in wanted))
@@ -105,7 +106,8 @@ def rewrite(model: Model, rewriting: Rewriting, told: Told, options: Options) ->
         proofs.append((original, rewritten, found))
         return found
 
-    result = _rewritten(model, rewriting, options, None if dry_run else prove)
+    with terminal.status("measuring the forms" if rewriting.to == "fastest" else "rewriting"):
+        result = _rewritten(model, rewriting, options, None if dry_run else prove)
     failed = result.verdict is Verdict.DIFFERENT or any(check.ok is False for check in result.checks)
     if failed:
         code = EXIT_DIFFERENT
@@ -209,13 +211,14 @@ def guard(
     from graphcheck.guarding.command import guard as guard_command
 
     begin(options)
-    result = guard_command(
-        model,
-        command or [],
-        lambda before, after: _compared(terminal, before, after, options),
-        out=out,
-        accept=lambda result: result.exit_code(level) == EXIT_OK,
-    )
+    with terminal.status("running the optimizer"):
+        result = guard_command(
+            model,
+            command or [],
+            lambda before, after: _compared(terminal, before, after, options),
+            out=out,
+            accept=lambda result: result.exit_code(level) == EXIT_OK,
+        )
     data = result.to_json() | {"command": _command()}
     written = write_result(data, told.json, told.report)
     show_comparison(terminal, data, top=options.top)

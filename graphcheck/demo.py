@@ -91,8 +91,10 @@ def run(
                 step(f"compared {family.name}")
         rows = [_row(family) for family in families]
     compared = time.monotonic()
-    for row, family in zip(rows, families, strict=True):
-        _time(row, family, models)
+    with terminal.status("timing") as tell:
+        for row, family in zip(rows, families, strict=True):
+            tell(f"timing {family.name}")
+            _time(row, family, models)
     from graphcheck.verdicts.record import versions
 
     timings = {

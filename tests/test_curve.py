@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from typing import Any
 
@@ -11,6 +13,9 @@ import pytest
 from patch_cases import dynamic, focus
 from test_compare import BATCH_NORM, conv_constants, folded, model
 
+from graphcheck.formats import format_results
+from graphcheck.formats.console import Terminal
+from graphcheck.formats.terminal import show_comparison
 from graphcheck.parting import curve
 from graphcheck.patches.preparing import analyze_json
 from graphcheck.reporting.charts import BAND
@@ -59,6 +64,27 @@ def test_a_bug_jumps_where_it_is() -> None:
     points = {p["a"]: p for p in found["curve"]}
     assert all(points[name]["deviation"] <= BAND * points[name]["spread"] for name in "abc")
     assert all(points[name]["deviation"] > 1000 * BAND * points[name]["spread"] for name in "efy")
+
+
+def test_where_the_deviation_rises_most_is_ranked(capsys: pytest.CaptureFixture[str]) -> None:
+    """Asked for with ``top``, quick and without graphs; the CSV has all in A's order."""
+    result = compare(deep(DEEP, "Relu"), deep(RENAMED, "Neg"), top=2, graphs=False)
+    points = result.evidence["numeric"]["curve"]
+    highest = 0.0
+    for point in points:
+        assert point["rise"] == pytest.approx(max(0.0, point["deviation"] - highest), abs=1e-3)
+        highest = max(highest, point["deviation"])
+    rows = list(csv.DictReader(io.StringIO(format_results(result, "tensors"))))
+    assert [row["a"] for row in rows] == [p["a"] for p in points] and [row["place"] for row in rows][:2] == ["1", "2"]
+    assert float(rows[-1]["deviation"]) == points[-1]["deviation"] and rows[0]["op_type"] == "MatMul"
+    show_comparison(Terminal(), result.to_json(), top=2)
+    shown = capsys.readouterr().out.splitlines()
+    at = next(i for i, line in enumerate(shown) if line.startswith(f"  of {len(points)}  operator"))
+    first = max(points, key=lambda p: p["rise"])
+    assert f"{first['a']} / {first['b']}" in shown[at + 1] and "rises above" in shown[at + 3]
+    alone = compare(deep(DEEP, "Relu"), deep(RENAMED, "Neg"), top=2, graphs=False, run=False)
+    show_comparison(Terminal(), alone.to_json(), top=2)
+    assert "rises above" not in capsys.readouterr().out
 
 
 def test_what_is_folded_is_no_jump() -> None:

@@ -138,6 +138,27 @@ def test_hovering_tells_op_shape_attributes_and_partner(show: Open) -> None:
     assert title == "Relu Relu_2\naxis = 1\n1×N×?×8 float\nsame: Relu Relu_3 of B\ndeviation 3.0e-5, spread 2.0e-6"
 
 
+def test_a_long_dim_is_shown_at_the_size_that_was_run_with_its_formula_on_hover(show: Open) -> None:
+    result, formula = compare(), "floor(height/2 - 1/2) + 1"
+    for name, tensor in result["graphs"]["a"]["tensors"].items():
+        tensor |= {"shape": [1, "N", formula, 8], "sizes": [1, 2, 112, 8]} if name == "y" else {}
+    page = show(result)
+    box = page.locator(f'[data-key="va{relu(page)}"]')
+    assert box.locator(".dims").text_content() == "1×N×112×8"
+    assert f"1×N×112×8 as run\n1×N×{formula}×8 float" in box.locator("title").text_content()
+    box.click()
+    shown = page.locator('.panel [data-side="a"] .tensors b', has_text="112")
+    assert shown.get_attribute("title") == f"1×N×{formula}×8"
+
+
+def test_icons_are_drawn_and_no_signs_of_a_font(show: Open) -> None:
+    page = show(blocks())
+    assert page.locator("#theme svg").count() == 1 and page.locator("#theme").inner_text() == ""
+    assert page.locator(".canvas .fold .turn").count() >= 1
+    text = page.evaluate("document.body.textContent")
+    assert not set(text) & set("◐☀☾▸▾⛶")
+
+
 def test_search_finds_a_node_inside_a_fold(show: Open) -> None:
     page = show(blocks())
     assert page.locator(".box .op", has_text="Softmax").count() == 0

@@ -37,7 +37,7 @@ def patches(batch: str = "n") -> ir.Model:
 
 def test_shapes_are_traced_and_symbols_named() -> None:
     tensors = graph_of(patches())["tensors"]
-    assert tensors["b"] == {"dtype": "float", "shape": ["n", 2, 2, 2, 2, 2], "constant": False}
+    assert tensors["b"] == {"dtype": "float", "shape": ["n", 2, 2, 2, 2, 2], "constant": False, "sizes": [2] * 6}
     assert tensors["c"]["shape"] == ["n", 4, 8] and tensors["w"]["constant"]
     assert graph_of(patches("1"))["tensors"]["a"]["shape"] == [1, 2, 2, 2, 2, 2]
 

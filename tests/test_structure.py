@@ -14,8 +14,8 @@ from graphcheck.errors import ModelError
 from graphcheck.files.contents import Contents
 from graphcheck.graphs import structure
 from graphcheck.graphs.canonical import content_of
-from graphcheck.graphs.changed import changed
 from graphcheck.graphs.structure import compare_structure, graph_json
+from graphcheck.verdicts.changed import changed, used
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
 BASE = """g (float[N,3] x) => (float[N,3] y) <float[3] w = {1.0, 2.0, 3.0}> {
@@ -330,8 +330,11 @@ def changes(a: str, b: str) -> list[dict[str, object]]:
 def test_the_constants_that_alone_separate_two_graphs() -> None:
     other = BASE.replace("2.0, 3.0", "2.5, 7.0")
     assert changes(BASE, other) == [
-        {"a": "w", "b": "w", "unequal": 2, "max_abs": 4.0, "shape_a": [3], "shape_b": [3]}
+        {"a": "w", "b": "w", "elements": 3, "shape_a": [3], "shape_b": [3]}
+        | {"unequal": 2, "max_abs": 4.0, "max_ulp": 2.5 * 2.0**22}
     ], "once, though two nodes take it"
+    assert [row["max_ulp"] for row in changes(BASE, BASE.replace("2.0, 3.0", "2.0000002, 3.0"))] == [1.0]
+    assert used(compare_structure(read(BASE), read(other))) == {"a": 1, "b": 1}
     two = "g (float[N,3] x) => (float[N,3] y) <float[1,3] v = {1,2,3}, float w = {4}> { h = Add(x, v) y = Mul(h, w) }"
     found = changes(two, two.replace("[1,3] v = {1,2,3}", "[3] u = {1,2,3}").replace("x, v", "x, u").replace("4", "5"))
     assert [(row["a"], row["b"], row["unequal"], row["shape_b"]) for row in found] == [

@@ -15,7 +15,7 @@ from graphcheck.blaming.changes import Edit
 from graphcheck.blaming.editing import Spot
 from graphcheck.blaming.holding import held
 from graphcheck.blaming.judge import Judged, Walk
-from graphcheck.blaming.known import CHANGES, LAST, LOOKS, Look
+from graphcheck.blaming.known import CHANGES, LAST, LOOKS, Change, Look
 from graphcheck.blaming.looks import Seen
 from graphcheck.blaming.steps import Cut, cut
 from graphcheck.errors import Exhausted, GraphcheckError, Undecided
@@ -63,7 +63,7 @@ def _changes(model: ir.Model, steps: Cut, walk: Walk, row: Judged) -> Iterator[t
     nodes = list(whole.graph)
     spots = [(at, change) for change in CHANGES for at in reversed(range(len(nodes))) if nodes[at].op_type in change.ops]
     for at, change in spots:
-        for said, edit in _edits(Spot(whole, nodes[at]), change.edits):
+        for said, edit in edits_of(Spot(whole, nodes[at]), change):
             if tried >= most:
                 return
             tried += 1
@@ -73,10 +73,10 @@ def _changes(model: ir.Model, steps: Cut, walk: Walk, row: Judged) -> Iterator[t
                 yield change.kind, f"{said}{node}", real
 
 
-def _edits(spot: Spot, edits: Any) -> Iterator[tuple[str, Edit]]:
+def edits_of(spot: Spot, change: Change) -> Iterator[tuple[str, Edit]]:
     """What a row of the table gives for a node; nothing of what does not fit it."""
     with contextlib.suppress(AttributeError, IndexError, KeyError, TypeError, ValueError):
-        yield from edits(spot)
+        yield from change.edits(spot)
 
 
 def _changed(piece: ir.Model, at: int, edit: Edit, walk: Walk, row: Judged) -> Real | None:

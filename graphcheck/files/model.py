@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from graphcheck.files.contents import Contents
 
 ModelLike = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 
+_NO_PARAMETERS = (ir.DataType.INT64, ir.DataType.BOOL)
 _UNKNOWN = frozenset({"?", "-1", "None"})  # what exporters write for a dim that they do not know, however often
 
 
@@ -202,13 +203,20 @@ def required_inputs(model: ir.Model) -> list[ir.Value]:
     return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
 
 
-def summary(model: ir.Model, sha256: str | None = None, *, digest: bool = True) -> dict[str, Any]:
-    """What a person wants to know first of a model, as plain data; ``sha256`` if the file's ``digest`` is known already."""
+def summary(
+    model: ir.Model, sha256: str | None = None, *, digest: bool = True, traced: int | None = None
+) -> dict[str, Any]:
+    """What a person wants to know first of a model, as plain data; ``sha256`` if the file's ``digest`` is known already.
+
+    ``traced`` is the largest rank that a trace met: most files declare no shapes of what lies between. Parameters are the
+    elements of initializers and Constant nodes, without int64 and bool: those are shapes, axes, indices and flags.
+    """
     path = path_of(model)
     nodes = list(all_nodes(model))
     ranks = [len(v.shape) for node in nodes for v in node.outputs if v.shape is not None]
     ranks += [len(v.shape) for v in (*model.graph.inputs, *model.graph.outputs) if v.shape is not None]
-    weights = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
+    ranks += [] if traced is None else [traced]
+    weights = [tensor for tensor in stored(model) if tensor.dtype not in _NO_PARAMETERS]
     return {
         "path": path,
         "sha256": sha256 or (file_digest(path) if path and digest else None),
@@ -225,6 +233,21 @@ def summary(model: ir.Model, sha256: str | None = None, *, digest: bool = True) 
         "parameter_bytes": sum(t.nbytes for t in weights),
         "largest_rank": max(ranks, default=None),
     }
+
+
+def largest_rank(traced: Iterable[object]) -> int | None:
+    """The most dims that any of these tensors has; None where there are none."""
+    return max((len(value.shape) for value in traced if hasattr(value, "shape")), default=None)
+
+
+def stored(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """The initializers of all graphs, and what the Constant nodes hold."""
+    for graph in model.graphs():
+        yield from (value.const_value for value in graph.initializers.values() if value.const_value is not None)
+    for node in all_nodes(model):
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            tensor = ir.convenience.get_const_tensor(node.outputs[0])
+            yield from () if tensor is None else (tensor,)
 
 
 def op_name(node: ir.Node) -> str:

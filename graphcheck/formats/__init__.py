@@ -13,7 +13,7 @@ from graphcheck.errors import UsageError
 from graphcheck.outcome import Outcome
 from graphcheck.verdict import Comparison, Verdict
 
-FORMATS: tuple[str, ...] = ("junit", "sarif", "github", "summary", "layers")
+FORMATS: tuple[str, ...] = ("junit", "sarif", "github", "summary", "layers", "tensors")
 
 Result = Outcome | Comparison | Mapping[str, Any]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphcheck.formats import heartbeat
 from graphcheck.words import GLYPHS, cut, safe, short
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ STYLES = {
     "clean": "bold green",
     "convicted": "bold red",
 }
-_LONGEST_LINE = 4000
+_LONGEST_LINE, _LONGEST_PHASE = 4000, 200
 _ASKS_FOR_STYLE = ("FORCE_COLOR", "TTY_COMPATIBLE")  # as rich has it, also where there is no terminal
 
 
@@ -33,6 +35,7 @@ class Terminal:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
+        self._tell: Callable[[str], None] | None = None  # of the status that is shown
 
     def _print(self, *parts: Cell) -> None:
         """A line of pieces, each plain or with a style, without the blanks at its end."""
@@ -73,25 +76,43 @@ class Terminal:
 
     @contextlib.contextmanager
     def status(self, first: str) -> Iterator[Callable[[str], None]]:
-        """A line of progress on standard error that goes away at the end; nothing where that is no terminal."""
-        if _is_plain(sys.stderr) or not (console := _console(sys.stderr)).is_terminal:
-            yield lambda _: None
+        """A line of progress on standard error that goes away at the end; where that is no terminal, see ``heartbeat``.
+
+        Inside of another one it goes on in its line.
+        """
+        if self._tell is not None:
+            self._tell(first)
+            yield self._tell
             return
-        with console.status(safe(first)) as status:
-            yield lambda text: status.update(safe(text))
+        with contextlib.ExitStack() as stack:
+            if _is_plain(sys.stderr) or not (console := _console(sys.stderr)).is_terminal:
+                beat = stack.enter_context(heartbeat.beating(sys.stderr, safe(first)))
+                self._tell = lambda text: beat(short(text, _LONGEST_PHASE))
+            else:
+                status = stack.enter_context(console.status(safe(first)))
+                self._tell = lambda text: status.update(safe(text))
+            try:
+                yield self._tell
+            finally:
+                self._tell = None
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[str], None]]:
-        """A progress bar on standard error; each call of what it yields is one step, and names it."""
-        if _is_plain(sys.stderr):
-            yield lambda step: None
+        """A progress bar on standard error; each call of what it yields is one step, and names it.
+
+        Where that is no terminal, a line each minute; ``total`` is 0 where it is not known.
+        """
+        if _is_plain(sys.stderr) or not _console(sys.stderr).is_terminal:
+            of, done = f" of {total}" if total else "", itertools.count(1)
+            with heartbeat.beating(sys.stderr, safe(what), heartbeat.MINUTE) as beat:
+                yield lambda step: beat(f"{safe(what)}: {next(done)}{of} ({short(step, 48)})")
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         console = _console(sys.stderr)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         text = TextColumn("{task.fields[step]}", markup=False)
-        with Progress(*columns, text, console=console, transient=True, disable=not console.is_terminal) as bar:
+        with Progress(*columns, text, console=console, transient=True) as bar:
             task = bar.add_task(what, total=total, step="")
             yield lambda step: bar.update(task, advance=1, step=short(step, 48))
 

@@ -34,6 +34,19 @@ def show_numbers(terminal: Terminal, told: dict[str, Any], top: int | None) -> N
         terminal.table(("", "keep in float32", "share of the deviation", "by its constants", left), rows)
 
 
+def show_depth(terminal: Terminal, curve: list[dict[str, Any]], top: int) -> None:
+    """The aligned tensors at which the deviation rises most above that of all before; ``curve`` as in ``numeric``."""
+    if not curve:
+        terminal.say("  no tensors inside were measured side by side", "dim")
+        return
+    rows = []
+    for place, row in sorted(enumerate(curve, 1), key=lambda item: (-item[1]["rise"], -item[1]["deviation"]))[:top]:
+        name = short(row["a"], 60) if row["a"] == row["b"] else f"{short(row['a'], 40)} / {short(row['b'], 40)}"
+        rows.append([str(place), safe(row["op_type"] or ""), name, *(number(row[k]) for k in ("rise", "deviation", "spread"))])
+    terminal.table((f"of {len(curve)}", "operator", "tensor", "rise", "deviation", "spread"), rows)
+    terminal.say("  by how much the deviation rises above that of all tensors before, in each one's largest magnitude", "dim")
+
+
 def _show_ends(terminal: Terminal, told: dict[str, Any]) -> None:
     """What leaves the range of the format, or comes near its end."""
     for key, verb in (("overflowed", "overflows"), ("vanished", "vanishes")):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from graphcheck.formats.console import Cell, Terminal
-from graphcheck.formats.numbers import show_numbers
+from graphcheck.formats.numbers import show_depth, show_numbers
 from graphcheck.graphs.repeats import repetition
 from graphcheck.words import dims, divergence, number, plural, safe, short
 
@@ -97,6 +96,8 @@ def show_comparison(
         _show_numeric(terminal, result["numeric"], top_k)
     if "headroom" in (result.get("precision") or {}):
         show_numbers(terminal, result["precision"], top)
+    elif top is not None and result.get("numeric"):
+        show_depth(terminal, result["numeric"].get("curve") or [], top)
     if result.get("proof"):
         _show_proof(terminal, result["proof"])
         for output in result["proof"].get("steps") or [] if explain else ():
@@ -106,7 +107,7 @@ def show_comparison(
     if result.get("divergence"):
         terminal.say(f"  first divergence: {divergence(result['divergence'])}")
     if result["verdict"] in ("different", "undecided"):
-        _show_changed(terminal, result.get("changed") or [])
+        _show_changed(terminal, result.get("changed") or [], result.get("used") or {})
     if reduced := result.get("reduced"):
         where = (
             f"{safe(reduced['a'])} and {safe(reduced['b'])} are {safe(reduced['verdict'])}" if reduced["a"] else "none"
@@ -116,19 +117,21 @@ def show_comparison(
             terminal.say("  note: their inputs are free, so that they may differ where the whole models do not", "dim")
 
 
-def _show_changed(terminal: Terminal, rows: list[dict[str, Any]]) -> None:
+def _show_changed(terminal: Terminal, rows: list[dict[str, Any]], used: dict[str, int]) -> None:
     """The constants that alone separate the graphs."""
-    texts = []
+    if not rows:
+        return
+    verb = "differs" if len(rows) == 1 else "differ"
+    terminal.say(f"  {len(rows):,} of {plural(max(used.values()), 'constant')} {verb}, and the graphs in nothing else")
+    shown = []
     for row in rows[:8]:
         name = short(row["a"], 40) if row["a"] == row["b"] else f"{short(row['a'], 24)} / {short(row['b'], 24)}"
-        by = f", at most {number(row['max_abs'])} apart" if row["max_abs"] is not None else ""
-        of = plural(math.prod(row["shape_a"]), "element")
-        count = f"{row['unequal']:,} of {of}{by}" if row["unequal"] is not None else ""
-        shapes = f"{dims(row['shape_a'])} and {dims(row['shape_b'])}" if row["shape_a"] != row["shape_b"] else ""
-        texts.append(f"{name} ({shapes or count or dims(row['shape_a'])})")
-    if texts:
-        more = f", and {len(rows) - 8:,} more" if len(rows) > 8 else ""
-        terminal.say(f"  the graphs differ by {plural(len(rows), 'constant')} alone: {', '.join(texts)}{more}")
+        of = f"{row['unequal']:,} of {row['elements']:,}" if row["unequal"] is not None else "-"
+        shapes = " and ".join(dict.fromkeys(dims(row[f"shape_{side}"]) for side in "ab"))
+        shown.append([name, shapes, of, *(number(row[key]) for key in ("max_abs", "max_ulp"))])
+    terminal.table(("constant", "shape", "elements", "max abs", "max ulp"), shown, 4)
+    if len(rows) > 8:
+        terminal.say(f"    and {len(rows) - 8:,} more, in the JSON", "dim")
 
 
 def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> None:

@@ -253,6 +253,13 @@ def graph_json(model: ir.Model) -> dict[str, Any]:
     }
 
 
+def run_at(row: dict[str, Any] | None, traced: Any) -> None:
+    """Give a tensor of the record the ``sizes`` of a trace beside a shape with symbolic dims, whose formulas may be long."""
+    sizes = list(getattr(traced, "shape", ()))
+    if row is not None and row["shape"] and len(sizes) == len(row["shape"]) and any(isinstance(d, str) for d in row["shape"]):
+        row["sizes"] = sizes
+
+
 def _tensor_json(value: ir.Value, constant: bool) -> dict[str, Any]:
     dtype, shape = value.dtype, declared_shape(value)
     if value.const_value is not None:

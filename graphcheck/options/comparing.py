@@ -100,7 +100,8 @@ class Options(Group):
     numerics: str | None = option(
         None, "--numerics", of="compare guard sweep", panel=RUN, metavar="quick|full", takes=Literal["quick", "full"],
         check=values.one_of("quick", "full"),
-        help="quick: one input; full: many, at several scales, with optimizations off and on (default with --report)",
+        help="quick: one input; full: many, at several scales, with optimizations off and on (default with --report "
+        "and --format tensors)",
         doc="``quick`` (one input; the default) or ``full`` (seeds, scales, signs, batch sizes; optimizations off and on).",
     )
     iterations: int | None = option(
@@ -161,9 +162,11 @@ class Options(Group):
     )
     top: int | None = option(
         None, "--top", of="compare guard", panel=OUT, metavar="N", least=1,
-        help="of a copy in a narrower format: show the N nodes that bring most of its deviation",
+        help="of a copy in a narrower format: show the N nodes that bring most of its deviation; else the N tensors at which "
+        "the deviation rises most",
         doc="Of a copy in a narrower format, look for the nodes that bring most of its deviation in large models too; all stand "
-        "under ``precision.layers`` in the evidence.",
+        "under ``precision.layers`` in the evidence. Of another pair, measure the deviation of aligned tensors, which stands "
+        "under ``numeric.curve``.",
     )
     explain: bool = option(
         False, "--explain", of="compare", panel=OUT,

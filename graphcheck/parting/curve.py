@@ -39,14 +39,15 @@ def curve(
     *,
     equal: bool = False,
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """[{"a", "b", "deviation", "spread"}] of up to 150 tensors in A's order; [] where the models are too large to look at.
+    """[{"a", "b", "op_type", "deviation", "rise", "spread"}] of up to 150 tensors in A's order; [] where the models are too
+    large to look at.
 
     Both models run once in onnxruntime, optimizations off, on ``inputs`` (by pair key, of the shapes that ``pair`` was
     traced at). Tensors are paired by their class; behind a divergence by op and shape, in order, where the functions are
     ``equal`` only if they are near each other. ``deviation`` is the largest |A - B|, ``spread`` the largest that seeded
     noise of the declared type's rounding causes (None where that is not known), both relative to the tensor's largest
-    magnitude; the second result is the absolute spread of outputs by A's name. Raises :class:`GraphcheckError` where
-    onnxruntime cannot run one of them.
+    magnitude; ``rise`` is by how much the deviation is above that of all tensors before. The second result is the absolute
+    spread of outputs by A's name. Raises :class:`GraphcheckError` where onnxruntime cannot run one of them.
     """
     outputs = [(p.a.name, p.b.name) for p in interface.outputs if p.a is not None and p.b is not None]
     chosen = _chosen(list(partners(models, pair, outputs, divergence)))
@@ -61,7 +62,8 @@ def curve(
         _run(models[1], feeds[1], [row[1] for row in chosen]),
     ]
     spread = _spread(pair, [row[2].cls for row in chosen], inputs, seed)
-    points, absolute = [], {}
+    points: list[dict[str, Any]] = []
+    absolute, highest = {}, 0.0
     for a, b, tensor, sure in chosen:
         raw = [found[str(v.name)] for found, v in zip(seen, (a, b), strict=True)]
         if any(value.dtype.kind in "OSUT" for value in raw):
@@ -72,7 +74,10 @@ def curve(
             noise = spread.get(pair.terms.find(tensor.cls))
             if noise is not None and a.is_graph_output():
                 absolute[str(a.name)] = noise
-            row = {"a": a.name, "b": b.name, "deviation": round_to(apart / scale)}
+            op = None if (node := a.producer()) is None else model_.op_name(node)
+            row = {"a": a.name, "b": b.name, "op_type": op, "deviation": round_to(apart / scale)}
+            row["rise"] = round_to(max(0.0, apart / scale - highest))
+            highest = max(highest, apart / scale)
             points.append(row | {"spread": None if noise is None else round_to(noise / scale)})
     return points, absolute
 

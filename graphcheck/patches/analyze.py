@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck.errors import Oversized
+from graphcheck.files import model as model_
 from graphcheck.kernel.ops.node import Node
 from graphcheck.patches import merge
 from graphcheck.patches.contraction import Contraction, Traced, contractions
@@ -74,7 +75,7 @@ def analyzed(model: ir.Model) -> Analyzed:
     open_ = {site.node: _unblocked(model, site, met[site.node]) for site in blocked}
     if any(open_.values()):
         marked = mark_blocked(model, [open_.get(site.node) or site for site in marked])
-    return Analyzed(model, Analysis(marked, tuple(refusals)), runs)
+    return Analyzed(model, Analysis(marked, tuple(refusals), model_.largest_rank(runs[0].values.values())), runs)
 
 
 def site_at(model: ir.Model, node: ir.Node) -> Site | None:

@@ -53,7 +53,8 @@ def analyze_json(model: ir.Model, seen: Analyzed | None = None, *, digest: bool 
     analysis, run = seen.analysis, seen.runs[0]
     return {
         "schema": SCHEMA,
-        "model": model_.summary(model, digest=digest) | {"sizes": sizes(seen.model, run.tracer.sizings, run.values)},
+        "model": model_.summary(model, digest=digest, traced=analysis.largest_rank)
+        | {"sizes": sizes(seen.model, run.tracer.sizings, run.values)},
         "patch_embeddings": [site.to_json() for site in analysis.sites],
         "refusals": [refusal.to_json() for refusal in analysis.refusals],
     }

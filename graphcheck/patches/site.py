@@ -242,7 +242,9 @@ class Analysis:
     Attributes:
         sites: Patch embeddings, ordinary convolutions included.
         refusals: Contractions behind data movement that are none, each with the reason.
+        largest_rank: Of all tensors of the main graph, as they were traced; None where none could be.
     """
 
     sites: tuple[Site, ...]
     refusals: tuple[Refusal, ...]
+    largest_rank: int | None = None

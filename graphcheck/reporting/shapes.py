@@ -22,10 +22,10 @@ def graph_of(model: ir.Model, runs: Sequence[Trial] | None = None) -> dict[str, 
     import onnx_ir as ir
 
     from graphcheck.errors import GraphcheckError, Undecided
-    from graphcheck.graphs.structure import graph_json
+    from graphcheck.graphs import structure
     from graphcheck.patches.trace import trials
 
-    graph = graph_json(model)
+    graph = structure.graph_json(model)
     try:
         runs = trials(model) if runs is None else runs
     except (GraphcheckError, Undecided, MemoryError, ValueError):
@@ -42,6 +42,8 @@ def graph_of(model: ir.Model, runs: Sequence[Trial] | None = None) -> dict[str, 
             row["shape"] = [t if d is None else d for d, t in zip(declared, traced, strict=True)]
         if row["dtype"] is None and found is not None:
             row["dtype"] = ir.DataType.from_numpy(found.dtype).name.lower()
+    for value, found in runs[0].values.items():
+        structure.run_at(graph["tensors"].get(getattr(value, "name", None)), found)
     return graph
 
 

@@ -99,7 +99,7 @@ class Rewrite:
         """``graphcheck rewrite`` as plain data (schema graphcheck/rewrite/1); ``output`` is the caller's to fill."""
         return {
             "schema": SCHEMA,
-            "model": model_.summary(self.original),
+            "model": model_.summary(self.original, traced=self.analysis.largest_rank),
             "to": self.to,
             "sites": [a.to_json() for a in self.applied],
             "moved": list(self.moved),

@@ -89,7 +89,7 @@ def numeric(
     options = options or Options()
     rows: list[dict[str, Any]] = []
     worst: dict[str, dict[str, Any]] = {}
-    warnings: dict[str, None] = {}  # in order, each once
+    warnings: dict[str, list[int]] = {}  # in order, each once, with the runs that it is of
     seen: dict[tuple[object, ...], set[bytes]] = {}
     times: list[tuple[float, float]] = []
     with _Sides(a, b, interface, options) as sides:
@@ -100,15 +100,16 @@ def numeric(
                 _picture(item, row, worst, interface)
             if on_run is not None:
                 on_run(item)
-            warnings |= dict.fromkeys(_warnings(item, row, interface))
+            for text in dict.fromkeys(_warnings(item, row, interface)):
+                warnings.setdefault(text, []).append(len(rows))
             if item.a.error is None and item.b.error is None:
                 times.append((item.a.milliseconds, item.b.milliseconds))
             _remember(item, seen)
             if options.fail_fast and any(output["unequal"] != 0 for output in row["outputs"]):
                 break
-        warnings |= dict.fromkeys(_stuck(seen, interface))
+        said = [_of_runs(text, places, len(rows)) for text, places in warnings.items()] + [*_stuck(seen, interface)]
         time_a, time_b = sides.time() if options.numerics == "full" and times else times[-1] if times else (None, None)
-    return {"runs": rows, "warnings": list(warnings), "time_a_ms": time_a, "time_b_ms": time_b}
+    return {"runs": rows, "warnings": said, "time_a_ms": time_a, "time_b_ms": time_b}
 
 
 class _Sides:
@@ -291,6 +292,15 @@ def _warnings(item: Run, row: dict[str, Any], interface: Interface) -> Iterator[
             yield from vacuous(key, item.a.outputs[key], item.b.outputs[key])
 
 
+def _of_runs(text: str, places: list[int], of: int) -> str:
+    """A warning with the runs that it is of, as they are counted from 1, where there are several."""
+    if of < 2:
+        return text
+    if len(places) == of:
+        return f"{text} (in every run)"
+    return f"{text} (in run{'s' * (len(places) > 1)} {', '.join(map(str, places))})"
+
+
 def _remember(item: Run, seen: dict[tuple[object, ...], set[bytes]]) -> None:
     """Note what each output was, to find those that do not depend on the input."""
     digest = b"".join(array.tobytes() for array in item.inputs.values())
@@ -314,4 +324,4 @@ def _stuck(seen: dict[tuple[object, ...], set[bytes]], interface: Interface) -> 
 
 
 def _text(chosen: Shapes) -> str:
-    return ", ".join(f"{name}={list(shape)}" for name, shape in chosen.items()) or "no input"
+    return ", ".join(f"{name}={list(shape) or 'scalar'}" for name, shape in chosen.items()) or "no input"

@@ -90,7 +90,7 @@ def vacuous(name: str, a: Array, b: Array) -> list[str]:
 
 def coarser(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any] | None:
     """The float dtype of fewer digits; None if neither is a float of 2 bytes or more."""
-    floats = [dtype for dtype in (a, b) if _is_float(dtype)]
+    floats = [dtype for dtype in (a, b) if is_float(dtype)]
     return max(floats, key=lambda dtype: float(_finfo(dtype).eps), default=None)
 
 
@@ -120,7 +120,8 @@ def _finfo(dtype: np.dtype[Any]) -> Any:
     return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
 
 
-def _is_float(dtype: np.dtype[Any]) -> bool:
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether a type is a float of 2, 4 or 8 bytes."""
     return dtype.itemsize in _BITS and (dtype.kind == "f" or dtype.name == "bfloat16")
 
 

@@ -11,22 +11,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from graphcheck.files import model as model_
-from graphcheck.graphs.changed import changed
 from graphcheck.graphs.structure import Structure
 from graphcheck.interface.ports import Mismatch
+from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.sizes import Attempt
 from graphcheck.parting.alignment import Alignment, Divergence
 from graphcheck.parting.difference import Deviation
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts import record
 from graphcheck.verdicts.case import Case
+from graphcheck.verdicts.changed import changed, used
 from graphcheck.verdicts.executions import Executions
 from graphcheck.verdicts.steps import Met
 
 Judged = tuple[Verdict, str]
 Attempts = tuple[Attempt, ...]
 # The keys of ``timings`` that are no rungs: ``onnxruntime`` has threads of its own, and ``waiting`` for it may be in a rung.
-BESIDES = ("read", "onnxruntime", "waiting", "curve", "numbers", "steps", "reduction", "total")
+BESIDES = ("read", "onnxruntime", "waiting", "curve", "numbers", "steps", "reduction", "approximation", "total")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -279,13 +280,14 @@ class Evidence:
         first = next((a.pair for a in self.attempts if a.pair is not None), None)
         now = time.monotonic()
         return {
-            "a": self._summary(case, 0),
-            "b": self._summary(case, 1),
+            "a": self._summary(case, 0, first),
+            "b": self._summary(case, 1, first),
             "interface": case.interface.to_json(),
             "structure": self.structure.to_json() if self.structure is not None and case.options.partners else None,
             "numeric": self._numeric(case),
             "constants": self.constants,
             "changed": changed(self.structure) if self.structure is not None else [],
+            "used": used(self.structure) if self.structure is not None else None,
             "float64": [d.to_json() for d in self.deviations],
             "proof": record.proof(self.attempts, case.sizes, self.constants, error, self.steps) if shown else None,
             "precision": self._precision(),
@@ -305,11 +307,12 @@ class Evidence:
             **self.executions.gate(),
         }
 
-    def _summary(self, case: Case, side: int) -> dict[str, Any]:
+    def _summary(self, case: Case, side: int, pair: Pair | None) -> dict[str, Any]:
         model = case.models[side]
         if not case.options.graphs:
             return {"path": model_.path_of(model)}
-        return model_.summary(model, self.digests[side].result() if self.digests else None)
+        rank = None if pair is None else model_.largest_rank((pair.a, pair.b)[side].values.values())
+        return model_.summary(model, self.digests[side].result() if self.digests else None, traced=rank)
 
     def _precision(self) -> dict[str, Any] | None:
         """What is known of a copy, and of its numbers."""
@@ -320,7 +323,7 @@ class Evidence:
     def _numeric(self, case: Case) -> dict[str, Any] | None:
         numbers = self.executions.numbers
         points, seen = self.curve or ([], {})
-        if numbers and self.curve is not None and case.options.graphs:
+        if numbers and self.curve is not None and (case.options.graphs or case.options.top):
             numbers = {**numbers, "curve": points}
         record.in_spreads(numbers, {d.output: d.spread for d in self.deviations if d.spread} or seen)
         return numbers

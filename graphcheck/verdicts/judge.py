@@ -14,7 +14,7 @@ from graphcheck.parting import reduction
 from graphcheck.parting.alignment import Alignment
 from graphcheck.parting.curve import first_curve
 from graphcheck.verdict import Comparison, Verdict
-from graphcheck.verdicts import branches, contrary, every, fitting, numbers, record
+from graphcheck.verdicts import approximations, branches, contrary, every, fitting, numbers, record
 from graphcheck.verdicts.case import Case, opened
 from graphcheck.verdicts.evidence import Evidence, Judged
 from graphcheck.verdicts.executions import Executions
@@ -24,8 +24,8 @@ from graphcheck.verdicts.steps import steps
 _AGAIN = 60.0  # seconds for the two small models that ``reduce`` asks for
 
 
-def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Comparison:
-    """The verdict with its evidence; ``undecided`` where a limit was reached.
+def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options, *, named: bool = True) -> Comparison:
+    """The verdict with its evidence; ``undecided`` where a limit was reached. ``named``: a known approximation is looked for.
 
     Where both models refuse all usual sizes, others are looked for, and the verdict is that at those.
     """
@@ -52,8 +52,10 @@ def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Compari
         said = [record.precision(copied), reason]
         if not reason.startswith(said[0]):  # as it does where --every asks for more
             reason = "; ".join(said if verdict is Verdict.UNDECIDED else said[::-1])
-    hint = fitting.hint(case) if nothing else None
-    told = Comparison(verdict, reason, evidence.to_json(case, verdict) | {"hint": hint, "branches": None})
+    known = _approximation(case, evidence) if named and verdict in (Verdict.UNDECIDED, Verdict.DIFFERENT) else None
+    reason += f"; {known.text()}" if known is not None else ""
+    more = {"approximation": known and known.to_json(), "hint": fitting.hint(case) if nothing else None, "branches": None}
+    told = Comparison(verdict, reason, evidence.to_json(case, verdict) | more)
     del evidence  # its graphs are held no longer
     return branches.split(case, told, time.monotonic() - case.started, lambda each: judge(a, b, each))
 
@@ -87,6 +89,15 @@ def _held_against_runs(case: Case, evidence: Evidence, judged: Judged) -> Judged
     return (Verdict.UNDECIDED, doubt) if doubt else (judged[0], judged[1] + evidence.executions.refused())
 
 
+def _approximation(case: Case, evidence: Evidence) -> approximations.Approximation | None:
+    """The known approximation that separates the two models."""
+    if case.unfit:
+        return None
+    with evidence.timed("approximation"):
+        spent = time.monotonic() - case.started
+        return approximations.approximation(case, spent, lambda *each: judge(*each, named=False).verdict)
+
+
 def _contrary(case: Case, evidence: Evidence) -> str | None:
     """What onnxruntime's outputs say against an open verdict, and why it is open all the same."""
     if case.unfit:
@@ -109,13 +120,14 @@ def _complete(case: Case, evidence: Evidence, verdict: Verdict) -> None:
     if alignment is None and traced and case.options.partners:
         alignment = Alignment(*case.models, traced[-1])
     evidence.alignment = alignment
-    if evidence.executions.numbers and case.options.numerics == "full":
+    side = numbers.copy_of(case)
+    if evidence.executions.numbers and (case.options.numerics == "full" or (case.options.top and side is None)):
         shown = verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING)
         runs, seed = evidence.executions.runs, case.options.seed
         with evidence.timed("curve"):
             known = (case.models, case.interface, traced, evidence.divergence, runs)
             evidence.curve = first_curve(*known, seed, shown)
-    if (side := numbers.copy_of(case)) is not None:
+    if side is not None:
         with evidence.timed("numbers"):
             evidence.numbers = numbers.told(case, evidence, side)
     if verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING) and (case.options.graphs or case.options.explain):

@@ -288,6 +288,7 @@ def drawn(models: tuple[ir.Model, ir.Model], pair: Pair | None) -> dict[str, Any
             row = graphs[side]["tensors"].get(value.name)
             if row is not None and row["shape"] is None and isinstance(traced, Tensor):
                 row |= {"shape": list(traced.shape), "dtype": ir.DataType.from_numpy(traced.dtype).name.lower()}
+            structure.run_at(row, traced)
     return graphs
 
 

@@ -21,6 +21,13 @@ function svg(name, attrs = {}, ...children) {
 }
 
 // Four corners, drawn: few fonts have the glyph.
+// Icons are drawn: fonts lack their signs. The theme of the system, light, dark.
+const THEMES = { auto: ["M6 1a5 5 0 0 0 0 10Z"], light: ["M6 0v2M6 10v2M0 6h2M10 6h2M1.8 1.8l1.4 1.4M8.8 8.8l1.4 1.4M1.8 10.2l1.4-1.4M8.8 3.2l1.4-1.4"], dark: ["M10.4 7.6A5 5 0 1 1 4.9 1.2A4 4 0 0 0 10.4 7.6Z"] };
+function themeIcon(name) {
+  const round = name === "dark" ? [] : [svg("circle", { cx: 6, cy: 6, r: name === "auto" ? 5 : 2.5, fill: name === "auto" ? "none" : "currentColor", stroke: "currentColor" })];
+  return svg("svg", { width: 14, height: 14, viewBox: "0 0 12 12", "aria-hidden": "true" }, ...round,
+    ...THEMES[name].map((d) => svg("path", { d, fill: name === "light" ? "none" : "currentColor", stroke: "currentColor" })));
+}
 const corners = () => svg("svg", { width: 12, height: 12, viewBox: "0 0 12 12", "aria-hidden": "true" },
   svg("path", { d: "M1 4V1h3M8 1h3v3M11 8v3H8M4 11H1V8", fill: "none", stroke: "currentColor", "stroke-width": 1.5 }));
 
@@ -39,6 +46,9 @@ async function unpack(holder) {
 
 const short = (text, n) => (text.length <= n ? text : text.slice(0, n - 1) + "…");
 const shapeText = (dims) => (!dims ? "" : dims.length ? dims.map((d) => (d === null ? "?" : d)).join("×") : "scalar");
+// A dim whose formula is long is shown at the size that was run; the formula stands in the title.
+const LONG_DIM = 12;
+const sizeText = (t) => shapeText(t.shape?.map((d, i) => (typeof d === "string" && d.length > LONG_DIM && t.sizes ? t.sizes[i] : d)));
 
 function numberText(x) {
   if (typeof x !== "number") return x === null || x === undefined ? "–" : String(x);
@@ -57,13 +67,12 @@ function remembered(key, value) {
 function theme() {
   const button = $("#theme");
   const names = { auto: "Theme: as the system", light: "Theme: light", dark: "Theme: dark" };
-  const marks = { auto: "◐", light: "☀", dark: "☾" };
   let now = remembered("graphcheck-theme");
   if (!(now in names)) now = "auto";
   const show = () => {
     if (now === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = now;
-    button.textContent = marks[now];
+    button.replaceChildren(themeIcon(now));
     button.title = names[now];
     button.setAttribute("aria-label", names[now]);
   };

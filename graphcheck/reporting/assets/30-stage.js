@@ -200,7 +200,7 @@ class Stage {
       transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`, "data-key": `v${s}${v}` });
     out.append(svg("rect", { width: BOX.w, height: BOX.h, rx: vert.kind === "n" ? 7 : 19 }));
     if (vert.status === "a" || vert.status === "b") out.append(svg("rect", { class: `hatched h-${vert.status}`, width: BOX.w, height: BOX.h, rx: 7 }));
-    const sub = tensor ? shapeText(tensor.shape) : "";
+    const sub = tensor ? sizeText(tensor) : "";
     out.append(words("text", "op", BOX.w / 2, sub ? 16 : 23, short(label, 19)));
     if (sub) out.append(words("text", "dims", BOX.w / 2, 30, short(sub, 21)));
     if (GLYPH[vert.status]) out.append(svg("circle", { class: "badge", cx: BOX.w - 4, cy: 4, r: 8 }), words("text", "glyph", BOX.w - 4, 7.6, GLYPH[vert.status]));
@@ -231,7 +231,7 @@ class Stage {
     const out = svg("g", { class: `fold${fold.times ? " many" : ""}`, transform: `translate(${x.toFixed(1)} ${y})`, "data-key": `f${s}${fold.id}` });
     if (fold.times) for (const o of [8, 4]) out.append(svg("rect", { class: "sheet", x: o, y: o, width: FOLD.w, height: FOLD.h, rx: 10 }));
     out.append(svg("rect", { width: FOLD.w, height: FOLD.h, rx: 10 }));
-    out.append(words("text", "op", 16, 21, "▸ " + short(fold.title, fold.times ? 25 : 31)));
+    out.append(svg("path", { class: "turn", d: "M16 12l7 4.5l-7 4.5z" }), words("text", "op", 28, 21, short(fold.title, fold.times ? 25 : 31)));
     if (fold.times) out.append(words("text", "times", FOLD.w - 14, 21, `× ${fold.times}`));
     out.append(words("text", "dims", 16, 38, short(counted(fold.counts), 40)));
     out.append(words("title", "", 0, 0, `${fold.title}\n${fold.note}\n${counted(fold.counts)}\nClick to open`));
@@ -243,7 +243,7 @@ class Stage {
     const out = svg("g", { class: "opened", "data-key": `h${fold.id}` });
     out.append(svg("rect", { x: inset, y: item.y + 3, width: this.g.width - 2 * inset, height: item.end - item.y - 3, rx: 12 }));
     const wide = fold.times ? ` × ${fold.times}` : "";
-    out.append(words("text", "op", inset + 12, item.y + 20, "▾ " + short(fold.title, 48) + wide));
+    out.append(svg("path", { class: "turn", d: `M${inset + 12} ${item.y + 12}h9l-4.5 7z` }), words("text", "op", inset + 26, item.y + 20, short(fold.title, 48) + wide));
     out.append(words("title", "", 0, 0, "Click to fold"));
     return out;
   }

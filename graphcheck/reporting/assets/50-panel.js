@@ -28,6 +28,8 @@ Object.assign(Stage.prototype, {
     if (node?.module) lines.push(`module ${short(node.module, 200)}`);
     for (const [k, x] of Object.entries(node?.attributes || {}).slice(0, 6)) lines.push(`${short(k, 40)} = ${short(String(x), 80)}`);
     const name = this.g.tensorNames(v, s)[0], t = (this.g.graphs[s].tensors || {})[name] || {};
+    const run = sizeText(t);
+    if (run !== shapeText(t.shape)) lines.push(`${run} as run`);
     lines.push(`${shapeText(t.shape) || "shape unknown"} ${String(t.dtype || "").toLowerCase()}`);
     const there = vert[other] !== null ? v : this.g.byNode[other]?.get(vert.other);
     const partner = there === undefined || !this.g.sides.includes(other) ? null : this.g.node(there, other);
@@ -75,7 +77,7 @@ Object.assign(Stage.prototype, {
     return el("li", {},
       el("span", { class: "way" }, way === "in" ? `in ${index}` : `out ${index}`),
       el("div", {},
-        el("b", {}, shapeText(t.shape) || "shape unknown"), " ", el("span", { class: "soft" }, String(t.dtype || "").toLowerCase()), t.constant ? el("span", { class: "soft" }, " constant") : "",
+        el("b", { title: shapeText(t.shape) }, sizeText(t) || "shape unknown"), " ", el("span", { class: "soft" }, String(t.dtype || "").toLowerCase()), t.constant ? el("span", { class: "soft" }, " constant") : "",
         el("br"), far === undefined ? el("code", {}, short(name, 300)) : el("button", { type: "button", class: "quiet", title: way === "in" ? "Go to its producer" : "Go to its first reader", onclick: () => this.select(far, s, true) }, el("code", {}, short(name, 300))),
         dev ? el("div", { class: "soft" }, `deviation ${numberText(dev[0])}${dev[1] ? `, spread ${numberText(dev[1])}` : ""}`) : ""));
   },
