@@ -134,6 +134,13 @@ def test_dependencies_point_one_way() -> None:
     assert violations(sources) == []
 
 
+def test_one_module_alone_reaches_upwards_by_a_name() -> None:
+    """What a notebook shows of a result is the report's to say."""
+    texts = {p.relative_to(ROOT).as_posix(): p.read_text() for p in (ROOT / "graphcheck").rglob("*.py")}
+    named = {(path, name) for path, text in texts.items() for name in re.findall(r'import_module\("(graphcheck.*?)"', text)}
+    assert named == {("graphcheck/verdict.py", "graphcheck.reporting.notebook")}
+
+
 # Imports, and what is said of them; the first three are right.
 IMPORTS = [
     ({"files/model": "import graphcheck.errors"}, []),

@@ -6,7 +6,10 @@ as that goes without the hosts.
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
 from pathlib import Path
 
 import hosts_support as support
@@ -71,3 +74,67 @@ def test_the_passes_run_in_olive(wheel: Path) -> None:
     told = call(env / "bin/python", "-m", "pytest", "-q", "tests/test_rewriting_olive.py")
     assert re.search(r"\d+ passed", told) and "skipped" not in told
     assert str(ROOT) in call(env / "bin/python", "-c", "import graphcheck; print(graphcheck.__file__)", cwd=ROOT)
+
+
+NOTEBOOK = """
+import graphcheck, numpy as np
+a, b = "conv.onnx", "wrong.onnx"
+results = [graphcheck.compare(a, b), graphcheck.analyze(a), graphcheck.rewrite(a, "matmul")]
+results.append(graphcheck.blame(a, {"x": np.ones((1, 3, 8, 8), np.float32), "y": np.ones((1, 8, 2, 2), np.float32)}))
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_notebook_page_shows_the_results(theme: str, wheel: Path, tmp_path: Path) -> None:
+    """As nbconvert writes it of an executed notebook, in Chromium, with no address asked for."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("needs Chromium")
+    env = support.environment("notebook", wheel, ("nbconvert", "ipykernel")) / "bin"
+    cells = [NOTEBOOK, *(f"results[{i}]" for i in range(4))]
+    code = [
+        {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "source": cell} for cell in cells
+    ]
+    (models(tmp_path) / "n.ipynb").write_text(
+        json.dumps({"cells": code, "metadata": {}, "nbformat": 4, "nbformat_minor": 4})
+    )
+    call(env / "python", "-m", "nbconvert", "--execute", "--to", "html", "--theme", theme, "n.ipynb", cwd=tmp_path)
+    with sync_api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_page(color_scheme="dark" if theme == "light" else "light")  # the page's theme wins
+        page.goto((tmp_path / "n.html").as_uri(), wait_until="domcontentloaded")
+        shown = page.locator(".graphcheck-result")
+        verdicts = shown.locator(".verdict").all_inner_texts()
+        assert [text.split(":")[0][2:] for text in verdicts if ":" in text] == ["different", "proved", "convicted"]
+        assert shown.locator("svg").count() >= 3 and shown.locator("table").count() == 4
+        light = shown.first.evaluate("e => getComputedStyle(e).backgroundColor") == "rgb(255, 255, 255)"
+        assert light == (theme == "light")
+        if folder := os.environ.get("GRAPHCHECK_SHOTS"):
+            page.screenshot(path=Path(folder, f"notebook-{theme}.png"), full_page=True)
+        browser.close()
+
+
+def test_model_explorer_reads_its_node_data(wheel: Path, tmp_path: Path) -> None:
+    env = support.environment("model-explorer", wheel, ("ai-edge-model-explorer",)) / "bin"
+    compare = (env / "graphcheck", "compare", "conv.onnx", "wrong.onnx", "--format", "model-explorer=data.json")
+    call(*compare, cwd=models(tmp_path), code=1)
+    call(env / "python", "-c", READER, cwd=tmp_path)
+
+
+# The classes are those that Model Explorer's own writers use; the server has to take the file that they would write.
+READER = """
+import json
+from model_explorer.config import ModelExplorerConfig
+from model_explorer.node_data_builder import GraphNodeData, NodeDataResult
+given = json.load(open("data.json"))
+rows = {name: NodeDataResult(**row) for name, row in given["results"].items()}
+graph = GraphNodeData(results=rows, name=given["name"])
+assert set(rows) == {"y"} and rows["y"].bgColor == "#b42318"
+written = json.loads(graph.to_json_string())
+assert all(written[key] == given[key] for key in given), written
+config = ModelExplorerConfig()
+config.add_node_data_from_path("data.json")
+config.add_node_data("graphcheck", graph)
+assert len(config.node_data_sources) == 2
+"""
