@@ -246,7 +246,7 @@ def blame(
     with terminal.status("reading") as say_status:
         result = blamed(model, tensors, dataclasses.replace(blaming, progress=say_status))
     data = result.to_json() | {"command": _command(), "model": str(model), "tensors": str(tensors)}
-    if told.json or told.report:
+    if told.json or asked.drawn:
         from graphcheck.files.model import read
         from graphcheck.reporting.shapes import graph_of
 
@@ -277,7 +277,7 @@ def _guarded_by_pass(
 
     running = runner_of(guarding.passes, guarding.passes_from, command, options.timeout)
     with contextlib.closing(running) as runner, terminal.status("reading") as progress:
-        told_in_full = bool(told.json or told.report)
+        told_in_full = bool(told.json) or asked.drawn
         shown = dataclasses.replace(options, graphs=told_in_full, partners=told_in_full, progress=progress)
         judged = dataclasses.replace(shown, reduce=None, graphs=False, partners=False)
         result = guard_passes(

@@ -33,7 +33,7 @@ LAYERS = (
     ("formats", "torch_side"),
     ("command_line",),
     ("api", "guarding", "passes"),
-    ("sweeping", "olive"),
+    ("sweeping", "olive", "pytest_plugin"),
     ("demo", "commands"),
     ("cli",),
     ("__init__", "__main__"),
@@ -61,7 +61,10 @@ def heavy_after(statement: str) -> set[str]:
     return HEAVY & loaded_after(statement)
 
 
-@pytest.mark.parametrize("module", ["graphcheck", "graphcheck.errors", "graphcheck.verdict", "graphcheck.cli"])
+LIGHT = ["graphcheck", "graphcheck.errors", "graphcheck.verdict", "graphcheck.cli", "graphcheck.pytest_plugin"]
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_light_module_loads_nothing_heavy(module: str) -> None:
     assert heavy_after(f"import {module}") == set()
 

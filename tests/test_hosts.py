@@ -6,11 +6,16 @@ as that goes without the hosts.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hosts_support as support
 import onnx
@@ -76,6 +81,19 @@ def test_the_passes_run_in_olive(wheel: Path) -> None:
     assert str(ROOT) in call(env / "bin/python", "-c", "import graphcheck; print(graphcheck.__file__)", cwd=ROOT)
 
 
+@contextlib.contextmanager
+def opened() -> Iterator[Any]:
+    """A browser."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("needs Chromium")
+    with sync_api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox", "--enable-unsafe-swiftshader"])
+        yield browser
+        browser.close()
+
+
 NOTEBOOK = """
 import graphcheck, numpy as np
 a, b = "conv.onnx", "wrong.onnx"
@@ -87,10 +105,6 @@ results.append(graphcheck.blame(a, {"x": np.ones((1, 3, 8, 8), np.float32), "y":
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_notebook_page_shows_the_results(theme: str, wheel: Path, tmp_path: Path) -> None:
     """As nbconvert writes it of an executed notebook, in Chromium, with no address asked for."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("needs Chromium")
     env = support.environment("notebook", wheel, ("nbconvert", "ipykernel")) / "bin"
     cells = [NOTEBOOK, *(f"results[{i}]" for i in range(4))]
     code = [
@@ -100,8 +114,7 @@ def test_a_notebook_page_shows_the_results(theme: str, wheel: Path, tmp_path: Pa
         json.dumps({"cells": code, "metadata": {}, "nbformat": 4, "nbformat_minor": 4})
     )
     call(env / "python", "-m", "nbconvert", "--execute", "--to", "html", "--theme", theme, "n.ipynb", cwd=tmp_path)
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with opened() as browser:
         page = browser.new_page(color_scheme="dark" if theme == "light" else "light")  # the page's theme wins
         page.goto((tmp_path / "n.html").as_uri(), wait_until="domcontentloaded")
         shown = page.locator(".graphcheck-result")
@@ -112,29 +125,49 @@ def test_a_notebook_page_shows_the_results(theme: str, wheel: Path, tmp_path: Pa
         assert light == (theme == "light")
         if folder := os.environ.get("GRAPHCHECK_SHOTS"):
             page.screenshot(path=Path(folder, f"notebook-{theme}.png"), full_page=True)
-        browser.close()
 
 
-def test_model_explorer_reads_its_node_data(wheel: Path, tmp_path: Path) -> None:
-    env = support.environment("model-explorer", wheel, ("ai-edge-model-explorer",)) / "bin"
+def test_model_explorer_shows_the_node_data(wheel: Path, tmp_path: Path) -> None:
+    """Its server and its page, with its adapter for ONNX: the node has the value and the colour of the file."""
+    env = support.environment("model-explorer", wheel, ("ai-edge-model-explorer", "model-explorer-onnx")) / "bin"
     compare = (env / "graphcheck", "compare", "conv.onnx", "wrong.onnx", "--format", "model-explorer=data.json")
     call(*compare, cwd=models(tmp_path), code=1)
+    given = json.loads((tmp_path / "data.json").read_text())
+    assert given["results"]["node"]["bgColor"] == "#b42318"
     call(env / "python", "-c", READER, cwd=tmp_path)
+    options = ("--node_data_paths", "data.json", "--no_open_in_browser", "--extensions", "model_explorer_onnx")
+    command = [env / "model-explorer", "wrong.onnx", *options]
+    with (tmp_path / "log").open("w") as log, opened() as browser:
+        server = subprocess.Popen(list(map(str, command)), cwd=tmp_path, stdout=log, stderr=log)
+        try:
+            page = browser.new_page(viewport={"width": 1300, "height": 800})
+            page.goto(address(tmp_path / "log"))
+            table = page.locator("table", has_text="Conv")
+            table.wait_for(timeout=60_000)
+            shown = table.inner_text()
+            assert f"{given['results']['node']['value']:.3f}"[:5] in shown, shown
+            if folder := os.environ.get("GRAPHCHECK_SHOTS"):
+                page.screenshot(path=Path(folder, "model-explorer.png"))
+        finally:
+            server.kill()
+            server.wait()
 
 
-# The classes are those that Model Explorer's own writers use; the server has to take the file that they would write.
+def address(log: Path) -> str:
+    """What a server says that it listens at."""
+    for _ in range(300):
+        if found := re.search(r"http://\S+", log.read_text()):
+            return found[0]
+        time.sleep(0.2)
+    raise AssertionError(log.read_text())
+
+
+# The classes are those that Model Explorer's own writers use.
 READER = """
 import json
-from model_explorer.config import ModelExplorerConfig
 from model_explorer.node_data_builder import GraphNodeData, NodeDataResult
 given = json.load(open("data.json"))
 rows = {name: NodeDataResult(**row) for name, row in given["results"].items()}
-graph = GraphNodeData(results=rows, name=given["name"])
-assert set(rows) == {"y"} and rows["y"].bgColor == "#b42318"
-written = json.loads(graph.to_json_string())
+written = json.loads(GraphNodeData(results=rows, name=given["name"]).to_json_string())
 assert all(written[key] == given[key] for key in given), written
-config = ModelExplorerConfig()
-config.add_node_data_from_path("data.json")
-config.add_node_data("graphcheck", graph)
-assert len(config.node_data_sources) == 2
 """

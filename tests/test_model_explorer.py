@@ -18,17 +18,21 @@ from graphcheck.outcome import Outcome
 NET = """<ir_version: 10, opset_import: ["": 21]> net (float[1,2] x) => (float[1,2] y)
 <float[2,2] w = {1, 2, 3, 4}, float[2,2] v = {1, %s, 0, 1}> { h = MatMul (x, w) i = MatMul (h, v) y = Relu (i) }"""
 
+NODES = ("node", "/body/project", "node_1")
+
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, number in (("a", "2"), ("b", "3")):
-        (tmp_path / f"{name}.onnx").write_bytes(onnx.parser.parse_model(NET % number).SerializeToString())
+        model = onnx.parser.parse_model(NET % number)
+        model.graph.node[1].name = "/body/project"
+        (tmp_path / f"{name}.onnx").write_bytes(model.SerializeToString())
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def checked(data: Any) -> dict[str, str]:
-    """Tensor -> status, of data that is what ``GraphNodeData`` says: see model_explorer/node_data_builder.py."""
+    """Node -> status, of data that is what ``GraphNodeData`` says: see model_explorer/node_data_builder.py."""
     assert set(data) == {"results", "name"} and isinstance(data["name"], str)
     status = {colours: name for name, colours in COLOURS.items() if name != "suspect"}
     found = {}
@@ -41,10 +45,10 @@ def checked(data: Any) -> dict[str, str]:
 def test_a_comparison_shows_where_the_graphs_part(here: Path) -> None:
     assert main(["compare", "a.onnx", "b.onnx", "--format", "model-explorer=data.json"]) == 1
     data = json.loads((here / "data.json").read_text())
-    assert checked(data) == {"h": "same", "i": "wrong", "y": "unlike"}
-    assert data["results"]["h"]["value"] == 0 and data["results"]["i"]["value"] > 0.01
+    assert checked(data) == dict(zip(NODES, ("same", "wrong", "unlike"), strict=True))
+    assert data["results"][NODES[0]]["value"] == 0 and data["results"][NODES[1]]["value"] > 0.01
     assert main(["compare", "a.onnx", "a.onnx", "--format", "model-explorer=data.json"]) == 0
-    assert checked(json.loads((here / "data.json").read_text())) == dict.fromkeys("hiy", "same")
+    assert checked(json.loads((here / "data.json").read_text())) == dict.fromkeys(NODES, "same")
 
 
 def test_a_blame_shows_who_is_wrong(here: Path) -> None:
@@ -56,7 +60,8 @@ def test_a_blame_shows_who_is_wrong(here: Path) -> None:
     formats = ["--format", "model-explorer=data.json", "--format", "junit=told.xml"]
     assert main(["blame", "a.onnx", "--tensors", "dump.npz", *formats]) == 1
     data = json.loads((here / "data.json").read_text())
-    assert checked(data) == {"h": "same", "i": "wrong", "y": "same"} and data["results"]["i"]["value"] > 1
+    assert checked(data) == dict(zip(NODES, ("same", "wrong", "same"), strict=True))
+    assert data["results"][NODES[1]]["value"] > 1
     assert 'failures="1"' in (here / "told.xml").read_text()
 
 
@@ -64,7 +69,7 @@ def test_a_guarded_optimizer_has_formats_too(here: Path) -> None:
     (here / "copy.sh").write_text("cp b.onnx $2")
     copy = ["--", "sh", "copy.sh", "{in}", "{out}"]
     assert main(["guard", "a.onnx", "--format", "model-explorer=data.json", "--format", "sarif=s.json", *copy]) == 1
-    assert checked(json.loads((here / "data.json").read_text()))["i"] == "wrong"
+    assert checked(json.loads((here / "data.json").read_text()))[NODES[1]] == "wrong"
     assert len(json.loads((here / "s.json").read_text())["runs"][0]["results"]) == 1
     code = main(["guard", "a.onnx", "--passes", "onnxslim", "--format", "junit=told.xml"])
     assert code == 0 and 'failures="0"' in (here / "told.xml").read_text()

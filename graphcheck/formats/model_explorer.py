@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,10 +24,10 @@ Row = tuple[str, str, float]
 def write(outcomes: Sequence[Outcome], require: Verdict) -> str:
     """JSON of ``GraphNodeData`` for one result, and of ``ModelNodeData`` with a graph for each where there are many.
 
-    Keys are names of tensors, by which Model Explorer finds the nodes of an ONNX model. Of a comparison the value is the
-    largest deviation of the tensor, relative to its largest magnitude, where it was measured: green if the other graph has
-    the tensor, red where the graphs part, yellow behind that. Of a blame it is the local deviation by its bound: red
-    beyond 1.
+    Keys are the ids that Model Explorer's adapter for ONNX gives to nodes: their names, or made ones. Of a
+    comparison it is the nodes of B: green if A has the tensor, red where the graphs part, yellow behind that; the value is
+    the largest deviation, relative to the tensor's largest magnitude, where it was measured. Of a blame it is the nodes
+    that were judged: the value is the local deviation by its bound, red beyond 1.
     """
     graphs = {safe(each.name): _graph(each) for each in outcomes}
     data = next(iter(graphs.values())) if len(graphs) == 1 else graphs
@@ -37,33 +38,54 @@ def _graph(outcome: Outcome) -> dict[str, Any]:
     result = outcome.result or {}
     rows = _blamed(result) if "convicted" in result else _compared(result)
     results = {
-        tensor: {"value": value, "bgColor": COLOURS[status][0], "textColor": COLOURS[status][1]}
-        for tensor, status, value in rows
+        node: {"value": value, "bgColor": COLOURS[status][0], "textColor": COLOURS[status][1]}
+        for node, status, value in rows
     }
     return {"results": results, "name": safe(f"graphcheck: {outcome.status}")}
 
 
+def _ids(graph: Mapping[str, Any] | None) -> dict[int, str]:
+    """The ids of a graph's nodes by their numbers, as onnx_ir's NameFixPass makes names and keeps them apart."""
+    ids: dict[int, str] = {}
+    used: set[str] = set()
+    counts: Counter[str] = Counter()
+    for node in (graph or {}).get("nodes") or ():
+        made = f"{node['op_type']}({next(iter(node['outputs']), '')})"  # what stands for a name where there is none
+        own = found = "node" if node["name"] == made else str(node["name"])
+        while found in used:
+            counts[own] += 1
+            found = f"{own}_{counts[own]}"
+        used.add(found)
+        ids[node["id"]] = found
+    return ids
+
+
 def _compared(result: Mapping[str, Any]) -> Iterator[Row]:
-    """Of the tensors of A and B; one that both have by name is B's."""
-    graphs, numeric = result.get("graphs") or {}, result.get("numeric") or {}
-    deviations = {(side, p[side]): p["deviation"] for p in numeric.get("curve") or () for side in "ab"}
-    met: tuple[set[int], ...] = tuple({row[at] for row in result.get("alignment") or ()} for at in (0, 1))
-    whole = result["verdict"] in (Verdict.IDENTICAL, Verdict.PROVED, Verdict.WITHIN_ROUNDING)
-    for side, there in zip("ab", met, strict=True):
-        first = ((result.get("divergence") or {}).get(side) or {}).get("node")
-        for node in (graphs.get(side) or {}).get("nodes") or ():
-            same = result["verdict"] == Verdict.IDENTICAL or node["id"] in there
-            status = "same" if same else "wrong" if node["name"] == first and not whole else "unlike"
-            for tensor in filter(None, node["outputs"]):
-                yield str(tensor), status, deviations.get((side, tensor)) or 0.0
+    curve = (result.get("numeric") or {}).get("curve") or ()
+    deviations = {point["b"]: point["deviation"] or 0.0 for point in curve}
+    met = {row[1] for row in result.get("alignment") or ()}
+    first = ((result.get("divergence") or {}).get("b") or {}).get("node")
+    graph = (result.get("graphs") or {}).get("b")
+    ids = _ids(graph)
+    for node in (graph or {}).get("nodes") or ():
+        same = result["verdict"] == Verdict.IDENTICAL or node["id"] in met
+        status = "same" if same else "wrong" if node["name"] == first and not _whole(result) else "unlike"
+        yield ids[node["id"]], status, max((deviations.get(tensor, 0.0) for tensor in node["outputs"]), default=0.0)
+
+
+def _whole(result: Mapping[str, Any]) -> bool:
+    """Whether the graphs are the same function, so that where they part nothing is wrong."""
+    return Verdict(result["verdict"]).meets(Verdict.WITHIN_ROUNDING)
 
 
 def _blamed(result: Mapping[str, Any]) -> Iterator[Row]:
-    """Of the tensors that were judged."""
-    suspects = {row["output"] for row in result["suspect"]}
+    graph = result.get("graph") or {}
+    made = _ids(graph)
+    ids = {node["name"]: made[node["id"]] for node in graph.get("nodes") or ()}
+    suspects = {row["node"] for row in result["suspect"]}
     for point in result["curve"]:
-        local, bound = point["local"], point["bound"]
+        node, local, bound = point["node"], point["local"], point["bound"]
         if local is not None and bound:
-            yield str(point["tensor"]), "suspect" if point["tensor"] in suspects else "same", local / bound
+            yield ids.get(node, node), "suspect" if node in suspects else "same", local / bound
     for row in result["convicted"]:
-        yield str(row["output"]), "wrong", float(row["ratio"] or 0.0)
+        yield ids.get(row["node"], row["node"]), "wrong", float(row["ratio"] or 0.0)
