@@ -15,11 +15,12 @@ from graphcheck import limits
 from graphcheck.command_line import Model, SideA, SideB, command
 from graphcheck.errors import UsageError
 from graphcheck.files import kept, places, wire
-from graphcheck.formats import parse_format, write_formats
+from graphcheck.formats import write_formats
 from graphcheck.formats.blame import show_blame, show_twice
 from graphcheck.formats.console import Terminal
 from graphcheck.formats.json import plain, write_json
 from graphcheck.formats.terminal import show_comparison, show_rewrite
+from graphcheck.formats.wanted import Wanted, wanted
 from graphcheck.options import Blaming, Guarding, Options, Required, Rewriting, Told, Twice
 from graphcheck.runs import early
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparison, Verdict
@@ -35,28 +36,24 @@ def compare(a: SideA, b: SideB, required: Required, told: Told, twice: Twice, op
     places.check_sources(a, b)
     if twice.asked:
         return _twice(a, b, told, twice, options)
-    wanted = [parse_format(text) for text in told.format]
-    if sum(file is None for _, file in wanted) + (told.json == "-") > 1:
-        raise UsageError("only one --format, or --json -, can go to standard output: name files for the others")
-    saved = (Path(file) for file in (options.save_inputs, options.save_outputs) if file is not None)
-    places.check_targets(told.json, told.report, *saved, *(file for _, file in wanted), sources=(a, b))
+    saved = [Path(file) for file in (options.save_inputs, options.save_outputs) if file is not None]
+    asked = wanted(told, *saved, sources=(a, b))
     places.check_folders(*(Path(folder) for folder in (options.reduce, options.witness) if folder is not None))
     wire.ahead(a, b)  # while the heavy packages load
     begin(options)
-    measured = any(kind == "tensors" for kind, _ in wanted)
     options = dataclasses.replace(
         options,
-        numerics=options.numerics or ("full" if told.report or measured else "quick"),
+        numerics=options.numerics or ("full" if asked.drawn else "quick"),
         witness=options.witness or kept.writable(),
-        graphs=bool(told.json or told.report or measured),
-        partners=bool(told.json or told.report),
+        graphs=bool(told.json) or asked.drawn,
+        partners=bool(told.json) or asked.drawn,
     )
-    terminal = Terminal(quiet=told.json == "-" or any(file is None for _, file in wanted))
+    terminal = Terminal(quiet=asked.quiet)
     with early.begun(options.run):
         result = _compared(terminal, a, b, options)
     data = result.to_json() | {"command": _command()}
     written = write_result(data, told.json, told.report)
-    write_formats(result, wanted, required.require or Verdict.WITHIN_ROUNDING)
+    write_formats(result, asked.formats, required.require or Verdict.WITHIN_ROUNDING)
     show_comparison(terminal, data, top_k=options.top_k, explain=options.explain, top=options.top)
     say(terminal, written)
     return _exit_code(terminal, result, required.require, reduced=options.reduce is not None)
@@ -200,14 +197,14 @@ def guard(
     named.
     """
     places.check_sources(model)
-    places.check_targets(told.json, told.report, rewriting.out, sources=[model])
+    asked = wanted(told, rewriting.out, sources=[model])
     places.check_folders(None if options.reduce is None else Path(options.reduce))
-    numerics = options.numerics or ("full" if told.report else "quick")
+    numerics = options.numerics or ("full" if asked.drawn else "quick")
     options = dataclasses.replace(options, numerics=numerics, witness=kept.writable())
     level, out = Verdict(required.require or Verdict.WITHIN_ROUNDING), rewriting.out
-    terminal = Terminal(quiet=told.json == "-")
+    terminal = Terminal(quiet=asked.quiet)
     if guarding.passes or guarding.passes_from:
-        return _guarded_by_pass(terminal, model, command or [], guarding, told, options, level, out)
+        return _guarded_by_pass(terminal, model, command or [], guarding, told, asked, options, level, out)
     from graphcheck.guarding.command import guard as guard_command
 
     begin(options)
@@ -221,6 +218,7 @@ def guard(
         )
     data = result.to_json() | {"command": _command()}
     written = write_result(data, told.json, told.report)
+    write_formats(result, asked.formats, level)
     show_comparison(terminal, data, top=options.top)
     say(terminal, written)
     code = _exit_code(terminal, result, required.require, reduced=options.reduce is not None)
@@ -243,19 +241,20 @@ def blame(
     from graphcheck.blaming.blame import blamed
 
     places.check_sources(model)
-    places.check_targets(told.json, told.report, sources=[model, tensors])
+    asked = wanted(told, sources=[model, tensors])
     places.check_folders(None if blaming.reduce is None else Path(blaming.reduce))
     begin(blaming)
-    terminal = Terminal(quiet=told.json == "-")
+    terminal = Terminal(quiet=asked.quiet)
     with terminal.status("reading") as say_status:
         result = blamed(model, tensors, dataclasses.replace(blaming, progress=say_status))
     data = result.to_json() | {"command": _command(), "model": str(model), "tensors": str(tensors)}
-    if told.json or told.report:
+    if told.json or asked.drawn:
         from graphcheck.files.model import read
         from graphcheck.reporting.shapes import graph_of
 
         data |= {"graph": graph_of(read(model))}
     written = write_result(data, told.json, told.report)
+    write_formats(data, asked.formats, Verdict.WITHIN_ROUNDING)
     show_blame(terminal, data)
     say(terminal, written)
     return result.exit_code()
@@ -267,6 +266,7 @@ def _guarded_by_pass(
     command: list[str],
     guarding: Guarding,
     told: Told,
+    asked: Wanted,
     options: Options,
     level: Verdict,
     out: Path | None,
@@ -279,7 +279,7 @@ def _guarded_by_pass(
 
     running = runner_of(guarding.passes, guarding.passes_from, command, options.timeout)
     with contextlib.closing(running) as runner, terminal.status("reading") as progress:
-        told_in_full = bool(told.json or told.report)
+        told_in_full = bool(told.json) or asked.drawn
         shown = dataclasses.replace(options, graphs=told_in_full, partners=told_in_full, progress=progress)
         judged = dataclasses.replace(shown, reduce=None, graphs=False, partners=False)
         result = guard_passes(
@@ -294,6 +294,7 @@ def _guarded_by_pass(
         )
     data = result.to_json(level) | {"command": _command()}
     write_json(data, told.json)
+    write_formats(result.outcomes(), asked.formats, level)
     first = data["first"]
     drawn = f"no report was written: {told.report} would show the pass that changes the function" if told.report else ""
     if first and told.report:

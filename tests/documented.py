@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import graphcheck
 from graphcheck.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -132,9 +133,10 @@ def run_examples(page: Page, names: dict[str, object], folder: Path, monkeypatch
     monkeypatch.chdir(folder)
     for text in page.examples:
         exec(compile(text, str(page.path), "exec"), names)
+    fixtures = {"tmp_path": folder, "graphcheck_equivalent": graphcheck.assert_equivalent}
     for name, value in list(names.items()):
         if name.startswith("test_") and not getattr(value, "pytestmark", None):
-            value(*([folder] if "tmp_path" in inspect.signature(value).parameters else []))  # type: ignore[operator, arg-type]
+            value(*(fixtures[taken] for taken in inspect.signature(value).parameters))  # type: ignore[operator, arg-type]
     return len(page.examples)
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 from typing import Any
 
-from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED
+from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Displayed
 
 SCHEMA = "graphcheck/blame/1"
 
@@ -29,7 +29,7 @@ _CODES = {Guilt.CLEAN: EXIT_OK, Guilt.CONVICTED: EXIT_DIFFERENT, Guilt.UNDECIDED
 
 
 @dataclasses.dataclass(frozen=True)
-class Blame:
+class Blame(Displayed):
     """The result of ``blame``: a verdict, the sentence that explains it, and everything that was seen.
 
     Attributes:

@@ -26,8 +26,8 @@ class Told(Group):
         help="write a self-contained HTML report",
     )
     format: Sequence[str] = option(
-        (), "--format", of="compare", panel=OUT, metavar="KIND[=FILE]", takes=str, repeatable=True, check=values.names,
-        help="{formats}, to FILE, or to standard output in place of the answer; repeatable",
+        (), "--format", of="compare guard blame", panel=OUT, metavar="KIND[=FILE]", takes=str, repeatable=True,
+        check=values.names, help="{formats}, to FILE, or to standard output in place of the answer; repeatable",
     )
 
 

@@ -15,10 +15,8 @@ from graphcheck.files import model as model_
 from graphcheck.graphs import walk
 from graphcheck.patches.analyze import Analyzed, analyzed
 from graphcheck.patches.inlining import inlined
-from graphcheck.patches.site import Refusal
+from graphcheck.patches.site import SCHEMA, Refusal
 from graphcheck.patches.sizes import sizes
-
-SCHEMA = "graphcheck/analyze/1"
 
 _MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 
@@ -51,13 +49,8 @@ def analyze_json(model: ir.Model, seen: Analyzed | None = None, *, digest: bool 
     """
     seen = seen or prepared(model)
     analysis, run = seen.analysis, seen.runs[0]
-    return {
-        "schema": SCHEMA,
-        "model": model_.summary(model, digest=digest, traced=analysis.largest_rank)
-        | {"sizes": sizes(seen.model, run.tracer.sizings, run.values)},
-        "patch_embeddings": [site.to_json() for site in analysis.sites],
-        "refusals": [refusal.to_json() for refusal in analysis.refusals],
-    }
+    told = model_.summary(model, digest=digest, traced=analysis.largest_rank)
+    return {"schema": SCHEMA, "model": told | {"sizes": sizes(seen.model, run.tracer.sizings, run.values)}} | analysis.to_json()
 
 
 def _hoist(quantize: ir.Node) -> bool:

@@ -13,7 +13,9 @@ import onnx_ir as ir
 
 from graphcheck.files import model as model_
 from graphcheck.kernel.ops.node import Node
+from graphcheck.verdict import Displayed
 
+SCHEMA = "graphcheck/analyze/1"
 _SHOWN_FILTERS, _SHOWN_CHANNELS, _SHOWN_NUMBERS = 6, 3, 6000
 
 
@@ -236,7 +238,7 @@ class Refusal:
 
 
 @dataclasses.dataclass(frozen=True)
-class Analysis:
+class Analysis(Displayed):
     """What ``analyze`` found in a model, in graph order.
 
     Attributes:
@@ -248,3 +250,11 @@ class Analysis:
     sites: tuple[Site, ...]
     refusals: tuple[Refusal, ...]
     largest_rank: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """``graphcheck analyze`` as plain data (schema graphcheck/analyze/1), without the model."""
+        return {
+            "schema": SCHEMA,
+            "patch_embeddings": [site.to_json() for site in self.sites],
+            "refusals": [refusal.to_json() for refusal in self.refusals],
+        }

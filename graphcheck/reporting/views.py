@@ -86,7 +86,7 @@ def compare(
         title=title,
         ids={s: ids_of(pair.get(s)) for s in "ab"},
         curve_data=_curve(result, pair),
-        worst=_worst(result),
+        worst=worst(result),
         brief=family is not None,
     )
     return View(ident, "compare", title, str(result["verdict"]), str(result.get("reason") or ""), html)
@@ -141,7 +141,7 @@ def _units(out: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def _worst(result: dict[str, Any]) -> list[dict[str, Any]]:
+def worst(result: dict[str, Any]) -> list[dict[str, Any]]:
     """For each pair of outputs, the run that deviates most for its size, which is the one that pictures were made of."""
     best: dict[tuple[str, str], dict[str, Any]] = {}
     spreads: dict[tuple[str, str], float] = {}

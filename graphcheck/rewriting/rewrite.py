@@ -23,7 +23,7 @@ from graphcheck.rewriting.checks import Check, structural_checks
 from graphcheck.rewriting.folded_proof import parametric
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rank import limit_rank
-from graphcheck.verdict import Comparison, Verdict
+from graphcheck.verdict import Comparison, Displayed, Verdict
 
 SCHEMA = "graphcheck/rewrite/1"
 
@@ -53,7 +53,7 @@ class Applied:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Rewrite:
+class Rewrite(Displayed):
     """The result of a rewrite.
 
     Attributes:
