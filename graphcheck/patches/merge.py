@@ -59,7 +59,10 @@ def _axis(seen: list[Axis]) -> SiteAxis:
     low, high = max(lows), min(lows) + stride - 1
     if low > high:
         raise NoWindow("the geometry differs between sizes: the windows end elsewhere")
-    if low <= begin <= high and begin >= 0:
+    stated = {a.end for a in seen}
+    if len(stated) == 1 and first.end is not None:
+        end = first.end
+    elif low <= begin <= high and begin >= 0:
         end = begin
     else:
         end = 0 if low <= 0 <= high else low if low > 0 else high

@@ -192,9 +192,23 @@ def _reading(value: ir.Value, window: WindowMap, found: Product, traced: Traced)
     kernel = tuple(axis.kernel for axis in window.axes if axis.role == "spatial")
     bias = _bias(found, traced, placed, groups * filters)
     return Reading(
-        traced, value, window.axes, placed, index, site_groups, found.alpha, bias, False, flattened,
+        traced, value, _stated(window.axes, traced), placed, index, site_groups, found.alpha, bias, False, flattened,
         (window.offsets, window.positions), traced.kernel_shape if flattened else kernel,
     )  # fmt: skip
+
+
+def _stated(axes: tuple[Axis, ...], traced: Traced) -> tuple[Axis, ...]:
+    """The axes with the padding behind that a Conv states, where its own windows are those that were found."""
+    spatial = [axis for axis in axes if axis.role == "spatial"]
+    if not traced.is_conv or len(spatial) != len(traced.kernel_shape):
+        return axes
+    window = geometry.Window.resolve(traced.node.attributes, traced.data.shape[2:], traced.weight.shape[2:])
+    begins, ends = window.pads[: len(spatial)], window.pads[len(spatial) :]
+    own = list(zip(window.kernel_shape, window.strides, window.dilations, begins, strict=True))
+    if own != [(a.kernel, a.stride, a.dilation, -a.origin) for a in spatial]:
+        return axes
+    left = iter(ends)
+    return tuple(dataclasses.replace(a, end=next(left)) if a.role == "spatial" else a for a in axes)
 
 
 def _bias(found: Product, traced: Traced, placed: Map, filters: int) -> np.ndarray | None:
@@ -222,7 +236,7 @@ def _direct(traced: Traced) -> Reading | None:
     axes = [Axis("batch", x.shape[0], count=x.shape[0]), Axis("channel", x.shape[1])]
     for i, size in enumerate(x.shape[2:]):
         geometry_ = (window.kernel_shape[i], window.strides[i], window.dilations[i], -window.pads[i])
-        axes.append(Axis("spatial", size, *geometry_, out[i]))
+        axes.append(Axis("spatial", size, *geometry_, out[i], window.pads[rank + i]))
     placed = traced.trial.terms.maps.transpose((x.shape[0], math.prod(out), w.shape[0]), (0, 2, 1))
     nothing: Any = np.zeros((0, 0), np.int64)
     return Reading(

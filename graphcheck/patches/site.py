@@ -202,6 +202,8 @@ class Site:
 
     def _first_filters(self) -> dict[str, Any] | None:
         """{"order": names of the matrix rows, "first": 0, "filters": [[c][kh][kw], ...]}: what a drawing shows of the weight."""
+        if self.flattened:
+            return None
         channels = min(self.weight_index.shape[1], _SHOWN_CHANNELS)
         count = min(len(self.weight_index), _SHOWN_FILTERS, _SHOWN_NUMBERS // (channels * math.prod(self.kernel_shape)))
         if len(self.kernel_shape) != 2 or count < 1 or self.weight.dtype.kind not in "f":
