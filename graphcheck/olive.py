@@ -52,6 +52,8 @@ class PatchEmbedding(Pass):
             "sites": parameter("sites", list[str]),
             "max_rank": parameter("max_rank", int),
             "fold_normalization": parameter("fold_normalization", bool),
+            "pointwise": parameter("pointwise", bool),
+            "ordinary": parameter("ordinary", bool),
             "seed": parameter("seed", int),
             "timeout": parameter("timeout", float),
         }

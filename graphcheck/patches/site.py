@@ -143,12 +143,18 @@ class Site:
         return any(axis.extent > axis.stride for axis in self.spatial)
 
     @property
+    def pointwise(self) -> bool:
+        """Whether it is a projection of the channels alone, at every place by itself: no patch embedding."""
+        return all(axis.kernel == 1 for axis in self.axes) and not self.flattened
+
+    @property
     def ordinary(self) -> bool:
         """An ordinary Conv, as every CNN has many: rewritten only when it is named.
 
         Its own kernel spans the windows, and they are no patches: kernel and stride differ, or there are gaps.
         """
-        return self.own_kernel and any((axis.kernel, axis.dilation) != (axis.stride, 1) for axis in self.spatial)
+        apart = any((axis.kernel, axis.dilation) != (axis.stride, 1) for axis in self.spatial)
+        return self.own_kernel and apart and not self.pointwise
 
     @property
     def name(self) -> str:

@@ -17,12 +17,13 @@ from graphcheck.patches.preparing import prepared
 from graphcheck.patches.site import Analysis, Refusal, Site
 from graphcheck.patches.transpositions import Transposition
 from graphcheck.rewriting import normalization
-from graphcheck.rewriting.apply import apply, cancel_transposes, sweep
+from graphcheck.rewriting.apply import apply, sweep
 from graphcheck.rewriting.builder import RULE, Cannot
 from graphcheck.rewriting.checks import Check, structural_checks
 from graphcheck.rewriting.folded_proof import parametric
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rank import limit_rank
+from graphcheck.rewriting.transposes import cancel_transposes
 from graphcheck.verdict import Comparison, Verdict
 
 SCHEMA = "graphcheck/rewrite/1"
@@ -121,6 +122,8 @@ def rewrite(
     sites: Sequence[str] | None = None,
     max_rank: int | None = None,
     fold_normalization: bool = False,
+    pointwise: bool = False,
+    ordinary: bool = False,
     run: bool = True,
 ) -> Rewrite:
     """Rewrite the patch embeddings of ``model`` (left as it is) to the form ``to``, or named sites to a form each.
@@ -134,6 +137,8 @@ def rewrite(
         max_rank: No tensor of more dims: sites over it take whichever form fits, movement elsewhere is split into steps.
         fold_normalization: Take a per-channel normalization before the patches into the weight, which is then no longer
             the original's bit for bit.
+        pointwise: Rewrite projections of the channels too: a MatMul or Gemm to a 1x1 Conv, or back.
+        ordinary: Rewrite ordinary Convs too, whose windows overlap or leave gaps, and those in groups.
         run: False leaves onnxruntime out, for a form that its CPU provider cannot run.
 
     Raises:
@@ -143,13 +148,16 @@ def rewrite(
     for form in forms.values() or (to,):
         if form not in FORMS:
             raise UsageError(f"there is no form {form!r}; the forms are {', '.join(FORMS)}; --to fastest measures them")
+    if pointwise and not forms and to not in ("conv", "matmul"):
+        raise UsageError(f"--pointwise is for --to conv, matmul or fastest: a projection is no {to}")
     sites = list(forms) if forms else sites
     if max_rank is not None and max_rank < 3:
         raise UsageError(f"--max-rank is {max_rank}; 3 is the least that movement can be split into")
     start = time.perf_counter()
-    seen = prepared(model.clone(), whole=max_rank is not None)
+    seen = prepared(model.clone(), whole=max_rank is not None, pointwise=pointwise)
     seconds = time.perf_counter() - start
-    result = written(model, seen, forms or to, sites, max_rank=max_rank, fold_normalization=fold_normalization)
+    given: dict[str, Any] = {"max_rank": max_rank, "fold_normalization": fold_normalization, "ordinary": ordinary}
+    result = written(model, seen, forms or to, sites, **given)
     del seen  # its trials are large, and the proof wants room
     result = dataclasses.replace(result, timings={"analyze": seconds, **result.timings})
     return judge(result, check, run) if result.changed else result
@@ -163,6 +171,7 @@ def written(
     *,
     max_rank: int | None = None,
     fold_normalization: bool = False,
+    ordinary: bool = False,
 ) -> Rewrite:
     """The rewrite of a clone of ``model``, in place there, by what was ``seen`` in it; nothing is checked yet.
 
@@ -172,7 +181,7 @@ def written(
     work, analysis = seen.model, seen.analysis
     work.meta.pop("graphcheck.path", None)
     known, unfolded = normalization.fold(seen, sites) if fold_normalization else (analysis.sites, ())
-    chosen, refusals = choose(known, to, sites, max_rank)
+    chosen, refusals = choose(known, to, sites, max_rank, ordinary=ordinary)
     there = len([s for s in known if not sites or set(_names(s)) & set(sites)]) - len(chosen) - len(refusals)
     refusals = [*analysis.refusals, *unfolded, *refusals]
     replaced: dict[ir.Value, ir.Value] = {}
@@ -184,7 +193,8 @@ def written(
             refusals.append(Refusal(str(error), site.name))
             continue
         applied.append(Applied(site, form, _before(site), described(nodes)))
-    cancel_transposes(work, [node for node in work.graph if RULE in node.metadata_props])
+    sweep(work)
+    cancel_transposes([node for node in work.graph if RULE in node.metadata_props])
     sweep(work)
     moved: list[tuple[Transposition, list[ir.Node]]] = []
     if max_rank is not None:
@@ -249,7 +259,7 @@ def _names(site: Site) -> tuple[str, str, str]:
 
 def choose(
     sites: Sequence[Site], to: str | Mapping[str, str], named: Sequence[str] | None, max_rank: int | None = None,
-    *, measured: bool = False,
+    *, measured: bool = False, ordinary: bool = False,
 ) -> tuple[list[Site], list[Refusal]]:  # fmt: skip
     """The sites to rewrite, and why others are left alone.
 
@@ -270,9 +280,9 @@ def choose(
         there = site.form == form or (form == "matmul" and site.form == "unfold" and site.sliding)
         if there and not site.folded and (max_rank is None or site.rank <= max_rank):
             continue
-        if site.ordinary and not named:
+        if site.ordinary and not named and not ordinary:
             refusals.append(Refusal("an ordinary Conv is rewritten only when it is named", site.name))
-        elif site.groups > 1 and form in ("matmul", "unfold") and not named:
+        elif site.groups > 1 and form in ("matmul", "unfold") and not named and not ordinary:
             reason = (
                 f"as one MatMul its {site.groups} groups would be mostly zeros; it is rewritten only when it is named"
             )
