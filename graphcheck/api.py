@@ -124,6 +124,7 @@ def rewrite(
     fold_normalization: bool = False,
     pointwise: bool = False,
     ordinary: bool = False,
+    movement: bool = False,
     **options: Any,
 ) -> Rewrite:
     """A rewrite of a model's patch embeddings to one form; its ``.model`` is the original where no proof is found.
@@ -138,6 +139,8 @@ def rewrite(
         fold_normalization: Take a per-channel normalization before the patches into the weight, which re-rounds it.
         pointwise: Rewrite projections of the channels too: a MatMul or Gemm to a 1x1 Conv, or back.
         ordinary: Rewrite ordinary convolutions too, whose windows overlap or leave gaps, and those in groups.
+        movement: Rewrite movement without a projection too: ``space-to-depth`` writes SpaceToDepth or DepthToSpace,
+            ``reshape``, which is a form of nothing else, Reshape, Transpose, Reshape.
         options: Those of :func:`compare`, for the check.
 
     Raises:
@@ -162,6 +165,7 @@ def rewrite(
         fold_normalization=fold_normalization,
         pointwise=pointwise,
         ordinary=ordinary,
+        movement=movement,
     )
 
 

@@ -25,6 +25,7 @@ from graphcheck import api
 from graphcheck.errors import UsageError
 from graphcheck.files import model as model_
 from graphcheck.options import Options, Rewriting, about, default_of
+from graphcheck.rewriting import movement as moving
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rewrite import Rewrite, rewrite
 
@@ -54,6 +55,7 @@ class PatchEmbedding(Pass):
             "fold_normalization": parameter("fold_normalization", bool),
             "pointwise": parameter("pointwise", bool),
             "ordinary": parameter("ordinary", bool),
+            "movement": parameter("movement", bool),
             "seed": parameter("seed", int),
             "timeout": parameter("timeout", float),
         }
@@ -61,7 +63,7 @@ class PatchEmbedding(Pass):
     @classmethod
     def validate_config(cls, config: type[BasePassConfig], accelerator_spec: AcceleratorSpec) -> bool:
         """Whether the form is known."""
-        known = config.to in FORMS
+        known = config.to in FORMS or config.to in moving.FORMS
         if not known:
             logger.warning("graphcheck knows no form %r", config.to)
         return bool(super().validate_config(config, accelerator_spec) and known)

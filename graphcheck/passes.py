@@ -28,8 +28,8 @@ class PatchEmbedding(ir.passes.FunctionalPass):
     Args:
         to: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``.
         check: Proves the result against the input: :func:`graphcheck.compare`, or one like it; None leaves it unproved.
-        sites: As for :func:`graphcheck.rewrite`, and so are ``max_rank``, ``fold_normalization``, ``pointwise`` and
-            ``ordinary``.
+        sites: As for :func:`graphcheck.rewrite`, and so are ``max_rank``, ``fold_normalization``, ``pointwise``,
+            ``ordinary`` and ``movement``.
         run: False leaves onnxruntime out, for a form that its CPU provider cannot run.
 
     Raises:
@@ -46,12 +46,13 @@ class PatchEmbedding(ir.passes.FunctionalPass):
         fold_normalization: bool = False,
         pointwise: bool = False,
         ordinary: bool = False,
+        movement: bool = False,
         run: bool = True,
     ) -> None:
         super().__init__()
         self.to, self.check, self.sites = to, check, sites
         self.max_rank, self.fold_normalization, self.run = max_rank, fold_normalization, run
-        self.pointwise, self.ordinary = pointwise, ordinary
+        self.pointwise, self.ordinary, self.movement = pointwise, ordinary, movement
         self.result: Rewrite | None = None
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -65,6 +66,7 @@ class PatchEmbedding(ir.passes.FunctionalPass):
             fold_normalization=self.fold_normalization,
             pointwise=self.pointwise,
             ordinary=self.ordinary,
+            movement=self.movement,
             run=self.run,
         )
         changed = self.result.changed

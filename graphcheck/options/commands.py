@@ -64,6 +64,10 @@ class Rewriting(Group):
         False, "--ordinary", of="rewrite",
         help="rewrite ordinary Convs too: overlapping, padded, dilated and grouped ones",
     )
+    movement: bool = option(
+        False, "--movement", of="rewrite",
+        help="rewrite movement without a projection: --to space-to-depth (DepthToSpace too), and --to reshape back",
+    )
     batch: int = option(
         1, "--batch", of="rewrite", metavar="N", least=1,
         help="for --to fastest: a symbolic batch (default: 1)",

@@ -16,6 +16,7 @@ from graphcheck.patches.analyze import Analyzed
 from graphcheck.patches.preparing import prepared
 from graphcheck.patches.site import Analysis, Refusal, Site
 from graphcheck.patches.transpositions import Transposition
+from graphcheck.rewriting import movement as moving
 from graphcheck.rewriting import normalization
 from graphcheck.rewriting.apply import apply, sweep
 from graphcheck.rewriting.builder import RULE, Cannot
@@ -67,7 +68,7 @@ class Rewrite:
         reason: One sentence.
         checks: What else was looked at: interface, onnx.checker, onnxruntime, window maps.
         timings: Seconds by stage.
-        moved: Movement elsewhere that was split to keep ``max_rank``.
+        moved: Movement elsewhere that was split to keep ``max_rank``, or written anew.
         measured: For ``fastest``: milliseconds of each form, by site.
         analysis: What the analyzer found in the model.
     """
@@ -124,6 +125,7 @@ def rewrite(
     fold_normalization: bool = False,
     pointwise: bool = False,
     ordinary: bool = False,
+    movement: bool = False,
     run: bool = True,
 ) -> Rewrite:
     """Rewrite the patch embeddings of ``model`` (left as it is) to the form ``to``, or named sites to a form each.
@@ -139,14 +141,18 @@ def rewrite(
             the original's bit for bit.
         pointwise: Rewrite projections of the channels too: a MatMul or Gemm to a 1x1 Conv, or back.
         ordinary: Rewrite ordinary Convs too, whose windows overlap or leave gaps, and those in groups.
+        movement: Rewrite movement without a projection too: ``space-to-depth`` writes SpaceToDepth or DepthToSpace,
+            ``reshape``, which is a form of nothing else, Reshape, Transpose, Reshape.
         run: False leaves onnxruntime out, for a form that its CPU provider cannot run.
 
     Raises:
         UsageError: for an unknown form or site.
     """
     forms = {} if isinstance(to, str) else dict(to)
+    if movement and (to not in moving.FORMS or sites):
+        raise UsageError(f"--movement is for --to {' or '.join(moving.FORMS)}, without --site")
     for form in forms.values() or (to,):
-        if form not in FORMS:
+        if form not in FORMS and not movement:
             raise UsageError(f"there is no form {form!r}; the forms are {', '.join(FORMS)}; --to fastest measures them")
     if pointwise and not forms and to not in ("conv", "matmul"):
         raise UsageError(f"--pointwise is for --to conv, matmul or fastest: a projection is no {to}")
@@ -157,6 +163,7 @@ def rewrite(
     seen = prepared(model.clone(), whole=max_rank is not None, pointwise=pointwise)
     seconds = time.perf_counter() - start
     given: dict[str, Any] = {"max_rank": max_rank, "fold_normalization": fold_normalization, "ordinary": ordinary}
+    given |= {"movement": movement}
     result = written(model, seen, forms or to, sites, **given)
     del seen  # its trials are large, and the proof wants room
     result = dataclasses.replace(result, timings={"analyze": seconds, **result.timings})
@@ -172,6 +179,7 @@ def written(
     max_rank: int | None = None,
     fold_normalization: bool = False,
     ordinary: bool = False,
+    movement: bool = False,
 ) -> Rewrite:
     """The rewrite of a clone of ``model``, in place there, by what was ``seen`` in it; nothing is checked yet.
 
@@ -181,6 +189,7 @@ def written(
     work, analysis = seen.model, seen.analysis
     work.meta.pop("graphcheck.path", None)
     known, unfolded = normalization.fold(seen, sites) if fold_normalization else (analysis.sites, ())
+    known = () if to == moving.RESHAPE else known
     chosen, refusals = choose(known, to, sites, max_rank, ordinary=ordinary)
     there = len([s for s in known if not sites or set(_names(s)) & set(sites)]) - len(chosen) - len(refusals)
     refusals = [*analysis.refusals, *unfolded, *refusals]
@@ -196,9 +205,16 @@ def written(
     sweep(work)
     cancel_transposes([node for node in work.graph if RULE in node.metadata_props])
     sweep(work)
-    moved: list[tuple[Transposition, list[ir.Node]]] = []
+    moved: list[dict[str, Any]] = []
+    if movement:
+        rewritten, left = moving.rewrite_movement(work, str(to))
+        moved += [_row(m, m.made, m.to) for m in rewritten]
+        refusals += left
+    elif not applied and to in moving.FORMS:
+        refusals += moving.unasked(work, seen.runs)
     if max_rank is not None:
-        moved, left = limit_rank(work, max_rank, seen.runs[0])
+        steps, left = limit_rank(work, max_rank, seen.runs[0])
+        moved += [_row(*step, "steps") for step in steps]
         refusals += left
     reason = ""
     if not applied and not moved:
@@ -214,7 +230,7 @@ def written(
         reason,
         (),
         {"rewrite": time.perf_counter() - start},
-        tuple(_row(*m) for m in moved),
+        tuple(moved),
         analysis=analysis,
     )
 
@@ -239,9 +255,10 @@ def _before(site: Site) -> tuple[dict[str, Any], ...]:
     )
 
 
-def _row(movement: Transposition, nodes: Sequence[ir.Node]) -> dict[str, Any]:
-    """Movement that was split, as plain data."""
+def _row(movement: Transposition | moving.Moved, nodes: Sequence[ir.Node], to: str) -> dict[str, Any]:
+    """Movement that was written anew, as plain data."""
     return {
+        "to": to,
         "input": movement.input.name,
         "output": movement.output.name,
         "before": list(described(movement.nodes)),
