@@ -125,6 +125,7 @@ def rewrite(
     pointwise: bool = False,
     ordinary: bool = False,
     movement: bool = False,
+    stills: bool = False,
     **options: Any,
 ) -> Rewrite:
     """A rewrite of a model's patch embeddings to one form; its ``.model`` is the original where no proof is found.
@@ -141,6 +142,8 @@ def rewrite(
         ordinary: Rewrite ordinary convolutions too, whose windows overlap or leave gaps, and those in groups.
         movement: Rewrite movement without a projection too: ``space-to-depth`` writes SpaceToDepth or DepthToSpace,
             ``reshape``, which is a form of nothing else, Reshape, Transpose, Reshape.
+        stills: Rewrite patch embeddings of a repeated image too, a Conv3d of one frame several times: the weight is
+            summed over the copies, which rounds it.
         options: Those of :func:`compare`, for the check.
 
     Raises:
@@ -166,6 +169,7 @@ def rewrite(
         pointwise=pointwise,
         ordinary=ordinary,
         movement=movement,
+        stills=stills,
     )
 
 

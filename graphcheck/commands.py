@@ -162,7 +162,7 @@ def _rewritten(model: Path, rewriting: Rewriting, options: Options, check: Any) 
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
 
     common: dict[str, Any] = {"check": check, "sites": rewriting.sites or None, "run": options.run}
-    common |= {"pointwise": rewriting.pointwise, "ordinary": rewriting.ordinary}
+    common |= {"pointwise": rewriting.pointwise, "ordinary": rewriting.ordinary, "stills": rewriting.stills}
     if rewriting.to == "fastest":
         return fastest(read(model), _timer(rewriting, options), **common)
     within: dict[str, Any] = {"max_rank": rewriting.max_rank, "fold_normalization": rewriting.fold_normalization}

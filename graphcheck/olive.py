@@ -56,6 +56,7 @@ class PatchEmbedding(Pass):
             "pointwise": parameter("pointwise", bool),
             "ordinary": parameter("ordinary", bool),
             "movement": parameter("movement", bool),
+            "stills": parameter("stills", bool),
             "seed": parameter("seed", int),
             "timeout": parameter("timeout", float),
         }

@@ -29,7 +29,7 @@ class PatchEmbedding(ir.passes.FunctionalPass):
         to: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``.
         check: Proves the result against the input: :func:`graphcheck.compare`, or one like it; None leaves it unproved.
         sites: As for :func:`graphcheck.rewrite`, and so are ``max_rank``, ``fold_normalization``, ``pointwise``,
-            ``ordinary`` and ``movement``.
+            ``ordinary``, ``movement`` and ``stills``.
         run: False leaves onnxruntime out, for a form that its CPU provider cannot run.
 
     Raises:
@@ -47,12 +47,13 @@ class PatchEmbedding(ir.passes.FunctionalPass):
         pointwise: bool = False,
         ordinary: bool = False,
         movement: bool = False,
+        stills: bool = False,
         run: bool = True,
     ) -> None:
         super().__init__()
         self.to, self.check, self.sites = to, check, sites
         self.max_rank, self.fold_normalization, self.run = max_rank, fold_normalization, run
-        self.pointwise, self.ordinary, self.movement = pointwise, ordinary, movement
+        self.pointwise, self.ordinary, self.movement, self.stills = pointwise, ordinary, movement, stills
         self.result: Rewrite | None = None
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -67,6 +68,7 @@ class PatchEmbedding(ir.passes.FunctionalPass):
             pointwise=self.pointwise,
             ordinary=self.ordinary,
             movement=self.movement,
+            stills=self.stills,
             run=self.run,
         )
         changed = self.result.changed

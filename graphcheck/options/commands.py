@@ -68,6 +68,10 @@ class Rewriting(Group):
         False, "--movement", of="rewrite",
         help="rewrite movement without a projection: --to space-to-depth (DepthToSpace too), and --to reshape back",
     )
+    stills: bool = option(
+        False, "--stills", of="rewrite",
+        help="rewrite a Conv3d of one repeated image too: its weight is summed over the copies (re-rounds it)",
+    )
     batch: int = option(
         1, "--batch", of="rewrite", metavar="N", least=1,
         help="for --to fastest: a symbolic batch (default: 1)",

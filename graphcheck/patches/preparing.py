@@ -18,15 +18,20 @@ from graphcheck.patches.inlining import inlined
 from graphcheck.patches.pointwise import with_pointwise
 from graphcheck.patches.site import Refusal
 from graphcheck.patches.sizes import sizes
+from graphcheck.patches.stills import with_stills
 
 SCHEMA = "graphcheck/analyze/1"
 
 _MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 
 
-def prepared(model: ir.Model, *, whole: bool = False, pointwise: bool = False) -> Analyzed:
-    """The model, or a clone in which more patch embeddings can be seen, analyzed; ``pointwise``: its projections too."""
+def prepared(model: ir.Model, *, whole: bool = False, pointwise: bool = False, stills: bool = False) -> Analyzed:
+    """The model, or a clone in which more patch embeddings can be seen, analyzed.
+
+    With ``pointwise`` its projections are sites too, with ``stills`` the patch embeddings of repeated images.
+    """
     seen = _prepared(model, whole=whole or pointwise)
+    seen = with_stills(seen) if stills else seen
     return with_pointwise(seen) if pointwise else seen
 
 

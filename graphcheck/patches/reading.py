@@ -20,6 +20,8 @@ from graphcheck.patches.ends import by_channel
 from graphcheck.patches.product import Product, product
 from graphcheck.patches.window import Axis, NoWindow, WindowMap, distinct, recognised
 
+REPEATED = "an offset occurs twice in a row, which would need an addition of weights"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading:
@@ -277,6 +279,6 @@ def index_of_weight(window: WindowMap, found: Product) -> tuple[np.ndarray, int]
     for g in range(groups):
         cell = ((which[g] % per if blocks else which[g]) * volume + where[g])[used[g]]
         if not distinct(cell):
-            raise NoWindow("an offset occurs twice in a row, which would need an addition of weights")
+            raise NoWindow(REPEATED)
         index[g * filters : (g + 1) * filters, cell] = found.kernel[g][:, used[g]]
     return index.reshape(groups * filters, per, *kernel), groups if blocks else 1

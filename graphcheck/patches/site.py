@@ -51,12 +51,20 @@ class SiteAxis:
 Quantized = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Summed:
+    """A weight of sums: ``terms`` int [elements, copies] into the original's, flat; ``exact``: whether none was rounded."""
+
+    terms: np.ndarray
+    exact: bool
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Site:
     """A patch embedding: ``output = order(activation(conv(input, weight) * alpha + bias + residual))``.
 
     Attributes:
-        form: How it is written: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``.
+        form: How it is written: ``conv``, ``matmul``, ``unfold``, ``space-to-depth``, or ``stills``, over a repeated image.
         pattern: The same in einops notation, ``b c (h p1) (w p2) -> b (h w) (c p1 p2)``; None where it has none.
         axes: Those of ``input``, in order.
         layout: The input's axes in letters, such as ``NCHW`` or ``NHWC``.
@@ -84,6 +92,7 @@ class Site:
         cast: Whether the input is of another type than the weight, to which a Cast brings it without loss.
         activation: The operator behind the sum, if it is part of the site.
         residual: What is added to the product beside the bias, or None.
+        summed: How its weight is summed over the copies of a repeated image, or None.
         folded: The site before a normalization was taken into its weight and bias, or None.
         blocked: Why it cannot be rewritten, or None.
         blocker: The node that blocks it, or None.
@@ -117,6 +126,7 @@ class Site:
     cast: bool = False
     activation: Node | None = None
     residual: ir.Value | None = None
+    summed: Summed | None = None
     folded: Site | None = None
     blocked: str | None = None
     blocker: str | None = None

@@ -126,6 +126,7 @@ def rewrite(
     pointwise: bool = False,
     ordinary: bool = False,
     movement: bool = False,
+    stills: bool = False,
     run: bool = True,
 ) -> Rewrite:
     """Rewrite the patch embeddings of ``model`` (left as it is) to the form ``to``, or named sites to a form each.
@@ -143,6 +144,8 @@ def rewrite(
         ordinary: Rewrite ordinary Convs too, whose windows overlap or leave gaps, and those in groups.
         movement: Rewrite movement without a projection too: ``space-to-depth`` writes SpaceToDepth or DepthToSpace,
             ``reshape``, which is a form of nothing else, Reshape, Transpose, Reshape.
+        stills: Rewrite patch embeddings of a repeated image too, a Conv3d of one frame several times: the weight is summed
+            over the copies, each element rounded once.
         run: False leaves onnxruntime out, for a form that its CPU provider cannot run.
 
     Raises:
@@ -160,7 +163,7 @@ def rewrite(
     if max_rank is not None and max_rank < 3:
         raise UsageError(f"--max-rank is {max_rank}; 3 is the least that movement can be split into")
     start = time.perf_counter()
-    seen = prepared(model.clone(), whole=max_rank is not None, pointwise=pointwise)
+    seen = prepared(model.clone(), whole=max_rank is not None, pointwise=pointwise, stills=stills)
     seconds = time.perf_counter() - start
     given: dict[str, Any] = {"max_rank": max_rank, "fold_normalization": fold_normalization, "ordinary": ordinary}
     given |= {"movement": movement}
@@ -347,17 +350,21 @@ def judge(result: Rewrite, check: Prove | None, run: bool = True) -> Rewrite:
 
 
 def _proof(result: Rewrite, sites: Sequence[Site], check: Prove) -> tuple[Verdict, str]:
-    """The verdict; only a folded normalization may be ``within-rounding``, and only by its own proof."""
-    if not any(site.folded for site in sites):
+    """The verdict; only a folded normalization and a summed weight may be ``within-rounding``, by a proof of their own."""
+    if not any(site.folded or (site.summed and not site.summed.exact) for site in sites):
         proof = check(result.original, result.model)
         proved = proof.verdict.meets(Verdict.PROVED) or proof.verdict is not Verdict.WITHIN_ROUNDING
         return proof.verdict if proved else Verdict.UNDECIDED, proof.reason
+    what = "folded normalization" if any(site.folded for site in sites) else "summed weight"
     pair = parametric(result.original, result.model, sites)
     if isinstance(pair, str):
-        return Verdict.UNDECIDED, f"the folded normalization is not proved: {pair}"
+        return Verdict.UNDECIDED, f"the {what} is not proved: {pair}"
     proof = check(*pair)
     if not proof.verdict.meets(Verdict.PROVED):
         return Verdict.UNDECIDED if proof.verdict is Verdict.WITHIN_ROUNDING else proof.verdict, proof.reason
+    if what == "summed weight":
+        said = "proved with the weight as a free input; each summed weight is the exact one, rounded once"
+        return Verdict.WITHIN_ROUNDING, said
     return Verdict.WITHIN_ROUNDING, (
         "proved with the weights and the normalization as free inputs; each folded weight and bias is the exact one, "
         "rounded once"
