@@ -132,6 +132,10 @@ def rewrite(
     sites: Sequence[str] | None = None,
     max_rank: int | None = None,
     fold_normalization: bool = False,
+    pointwise: bool = False,
+    ordinary: bool = False,
+    movement: bool = False,
+    stills: bool = False,
     **options: Any,
 ) -> Rewrite:
     """A rewrite of a model's patch embeddings to one form; its ``.model`` is the original where no proof is found.
@@ -144,6 +148,12 @@ def rewrite(
         sites: Only these, by the name of their contraction, input or output; None: all but ordinary convolutions.
         max_rank: No tensor of more dims, at least 3: movement over it is split into steps.
         fold_normalization: Take a per-channel normalization before the patches into the weight, which re-rounds it.
+        pointwise: Rewrite projections of the channels too: a MatMul or Gemm to a 1x1 Conv, or back.
+        ordinary: Rewrite ordinary convolutions too, whose windows overlap or leave gaps, and those in groups.
+        movement: Rewrite movement without a projection too: ``space-to-depth`` writes SpaceToDepth or DepthToSpace,
+            ``reshape``, which is a form of nothing else, Reshape, Transpose, Reshape.
+        stills: Rewrite patch embeddings of a repeated image too, a Conv3d of one frame several times: the weight is
+            summed over the copies, which rounds it.
         options: Those of :func:`compare`, for the check.
 
     Raises:
@@ -167,6 +177,10 @@ def rewrite(
         sites=sites,
         max_rank=max_rank,
         fold_normalization=fold_normalization,
+        pointwise=pointwise,
+        ordinary=ordinary,
+        movement=movement,
+        stills=stills,
     )
 
 

@@ -87,8 +87,8 @@ def rewrite(model: Model, rewriting: Rewriting, told: Told, options: Options) ->
     places.check_targets(told.json, told.report, sources=[model])
     places.check_targets(told.json, told.report, rewriting.out)
     out, dry_run = rewriting.out, rewriting.dry_run
-    if rewriting.to == "fastest" and (rewriting.max_rank or rewriting.fold_normalization):
-        raise UsageError("--max-rank and --fold-normalization go with a form, not with --to fastest")
+    if rewriting.to == "fastest" and (rewriting.max_rank or rewriting.fold_normalization or rewriting.movement):
+        raise UsageError("--max-rank, --fold-normalization and --movement go with a form, not with --to fastest")
     if out is None and not dry_run:
         raise UsageError("say where to write with --out FILE, or give --dry-run to be told only")
     if out is not None and not rewriting.force and out.exists() and out.samefile(model):
@@ -161,9 +161,11 @@ def _rewritten(model: Path, rewriting: Rewriting, options: Options, check: Any) 
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
 
     common: dict[str, Any] = {"check": check, "sites": rewriting.sites or None, "run": options.run}
+    common |= {"pointwise": rewriting.pointwise, "ordinary": rewriting.ordinary, "stills": rewriting.stills}
     if rewriting.to == "fastest":
         return fastest(read(model), _timer(rewriting, options), **common)
     within: dict[str, Any] = {"max_rank": rewriting.max_rank, "fold_normalization": rewriting.fold_normalization}
+    within |= {"movement": rewriting.movement}
     return rewrite_model(read(model), rewriting.to, **common, **within)
 
 

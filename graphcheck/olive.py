@@ -26,6 +26,7 @@ from graphcheck import api
 from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.files import model as model_
 from graphcheck.options import AssertOptions, Options, Rewriting, about, default_of
+from graphcheck.rewriting import movement as moving
 from graphcheck.rewriting.forms import FORMS
 from graphcheck.rewriting.rewrite import Rewrite, rewrite
 
@@ -101,6 +102,10 @@ class PatchEmbedding(Pass):
             "sites": _parameter(fields["sites"], list[str]),
             "max_rank": _parameter(fields["max_rank"], int),
             "fold_normalization": _parameter(fields["fold_normalization"], bool),
+            "pointwise": _parameter(fields["pointwise"], bool),
+            "ordinary": _parameter(fields["ordinary"], bool),
+            "movement": _parameter(fields["movement"], bool),
+            "stills": _parameter(fields["stills"], bool),
             "seed": _parameter(fields["seed"], int),
             "timeout": _parameter(fields["timeout"], float),
         }
@@ -108,7 +113,7 @@ class PatchEmbedding(Pass):
     @classmethod
     def validate_config(cls, config: type[BasePassConfig], accelerator_spec: AcceleratorSpec) -> bool:
         """Whether the form is known."""
-        known = config.to in FORMS
+        known = config.to in FORMS or config.to in moving.FORMS
         if not known:
             logger.warning("graphcheck knows no form %r", config.to)
         return bool(super().validate_config(config, accelerator_spec) and known)

@@ -146,7 +146,8 @@ def test_rewrite_takes_the_options_of_its_check_and_of_its_group() -> None:
     own = inspect.signature(graphcheck.rewrite).parameters
     fields = {field.name: options.default_of(field) or None for field in dataclasses.fields(Rewriting)}
     assert {name: own[name].default or None for name in own if name in fields} == {
-        name: fields[name] for name in ("to", "sites", "max_rank", "fold_normalization")
+        name: fields[name]
+        for name in ("to", "sites", "max_rank", "fold_normalization", "pointwise", "ordinary", "movement", "stills")
     }
 
 

@@ -165,7 +165,8 @@ def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> N
                 ]
                 terminal.table((), tensors, 4)
     for row in moved:
-        terminal.say(f"  movement split: {short(row['input'])} -> {short(row['output'])}")
+        told = "split" if row.get("to", "steps") == "steps" else f"-> {safe(row['to'])}"
+        terminal.say(f"  movement {told}: {short(row['input'])} -> {short(row['output'])}")
     for refusal in result["refusals"]:
         terminal.say(f"  left alone: {short(refusal['node'])}: {safe(refusal['reason'])}", "yellow")
     for check in result["checks"]:

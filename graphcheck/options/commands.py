@@ -56,6 +56,22 @@ class Rewriting(Group):
         False, "--fold-normalization", of="rewrite",
         help="take a normalization before the patches into the weight (re-rounds it)",
     )
+    pointwise: bool = option(
+        False, "--pointwise", of="rewrite",
+        help="rewrite projections of the channels too: a MatMul or Gemm to a 1x1 Conv, or back",
+    )
+    ordinary: bool = option(
+        False, "--ordinary", of="rewrite",
+        help="rewrite ordinary Convs too: overlapping, padded, dilated and grouped ones",
+    )
+    movement: bool = option(
+        False, "--movement", of="rewrite",
+        help="rewrite movement without a projection: --to space-to-depth (DepthToSpace too), and --to reshape back",
+    )
+    stills: bool = option(
+        False, "--stills", of="rewrite",
+        help="rewrite a Conv3d of one repeated image too: its weight is summed over the copies (re-rounds it)",
+    )
     batch: int = option(
         1, "--batch", of="rewrite", metavar="N", least=1,
         help="for --to fastest: a symbolic batch (default: 1)",

@@ -132,10 +132,11 @@ def _site(contraction: Contraction, ends: Sequence[ir.Value], *, as_it_is: bool 
         own = _site(contraction, ends, as_it_is=True)  # channels were shuffled, so that its groups are none of the input
         if isinstance(own, Site):
             return own
-    return _build(contraction, readings, ends)
+    return site_of(contraction, readings, ends)
 
 
-def _build(contraction: Contraction, readings: Sequence[Reading], ends: Sequence[ir.Value]) -> Site | Refusal:
+def site_of(contraction: Contraction, readings: Sequence[Reading], ends: Sequence[ir.Value]) -> Site | Refusal:
+    """The site of one contraction as it was read in every trial, which ends at the last of ``ends`` that it can end at."""
     first, node = readings[0], contraction.first.node
     axes = merge.axes(readings)
     for reading in readings[1:]:

@@ -15,14 +15,25 @@ from graphcheck.files import model as model_
 from graphcheck.graphs import walk
 from graphcheck.patches.analyze import Analyzed, analyzed
 from graphcheck.patches.inlining import inlined
+from graphcheck.patches.pointwise import with_pointwise
 from graphcheck.patches.site import SCHEMA, Refusal
 from graphcheck.patches.sizes import sizes
+from graphcheck.patches.stills import with_stills
 
 _MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 
 
-def prepared(model: ir.Model, *, whole: bool = False) -> Analyzed:
-    """The model, or a clone in which more patch embeddings can be seen, analyzed."""
+def prepared(model: ir.Model, *, whole: bool = False, pointwise: bool = False, stills: bool = False) -> Analyzed:
+    """The model, or a clone in which more patch embeddings can be seen, analyzed.
+
+    With ``pointwise`` its projections are sites too, with ``stills`` the patch embeddings of repeated images.
+    """
+    seen = _prepared(model, whole=whole or pointwise)
+    seen = with_stills(seen) if stills else seen
+    return with_pointwise(seen) if pointwise else seen
+
+
+def _prepared(model: ir.Model, *, whole: bool) -> Analyzed:
     seen, inside = inlined(model, whole=whole)
     seen = _with(seen, inside)
     blockers = {r.node for r in seen.analysis.refusals if r.reason.startswith("QuantizeLinear stands between")}

@@ -53,12 +53,20 @@ class SiteAxis:
 Quantized = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Summed:
+    """A weight of sums: ``terms`` int [elements, copies] into the original's, flat; ``exact``: whether none was rounded."""
+
+    terms: np.ndarray
+    exact: bool
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Site:
     """A patch embedding: ``output = order(activation(conv(input, weight) * alpha + bias + residual))``.
 
     Attributes:
-        form: How it is written: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``.
+        form: How it is written: ``conv``, ``matmul``, ``unfold``, ``space-to-depth``, or ``stills``, over a repeated image.
         pattern: The same in einops notation, ``b c (h p1) (w p2) -> b (h w) (c p1 p2)``; None where it has none.
         axes: Those of ``input``, in order.
         layout: The input's axes in letters, such as ``NCHW`` or ``NHWC``.
@@ -86,6 +94,7 @@ class Site:
         cast: Whether the input is of another type than the weight, to which a Cast brings it without loss.
         activation: The operator behind the sum, if it is part of the site.
         residual: What is added to the product beside the bias, or None.
+        summed: How its weight is summed over the copies of a repeated image, or None.
         folded: The site before a normalization was taken into its weight and bias, or None.
         blocked: Why it cannot be rewritten, or None.
         blocker: The node that blocks it, or None.
@@ -119,6 +128,7 @@ class Site:
     cast: bool = False
     activation: Node | None = None
     residual: ir.Value | None = None
+    summed: Summed | None = None
     folded: Site | None = None
     blocked: str | None = None
     blocker: str | None = None
@@ -145,12 +155,18 @@ class Site:
         return any(axis.extent > axis.stride for axis in self.spatial)
 
     @property
+    def pointwise(self) -> bool:
+        """Whether it is a projection of the channels alone, at every place by itself: no patch embedding."""
+        return all(axis.kernel == 1 for axis in self.axes) and not self.flattened
+
+    @property
     def ordinary(self) -> bool:
         """An ordinary Conv, as every CNN has many: rewritten only when it is named.
 
         Its own kernel spans the windows, and they are no patches: kernel and stride differ, or there are gaps.
         """
-        return self.own_kernel and any((axis.kernel, axis.dilation) != (axis.stride, 1) for axis in self.spatial)
+        apart = any((axis.kernel, axis.dilation) != (axis.stride, 1) for axis in self.spatial)
+        return self.own_kernel and apart and not self.pointwise
 
     @property
     def name(self) -> str:
@@ -204,6 +220,8 @@ class Site:
 
     def _first_filters(self) -> dict[str, Any] | None:
         """{"order": names of the matrix rows, "first": 0, "filters": [[c][kh][kw], ...]}: what a drawing shows of the weight."""
+        if self.flattened:
+            return None
         channels = min(self.weight_index.shape[1], _SHOWN_CHANNELS)
         count = min(len(self.weight_index), _SHOWN_FILTERS, _SHOWN_NUMBERS // (channels * math.prod(self.kernel_shape)))
         if len(self.kernel_shape) != 2 or count < 1 or self.weight.dtype.kind not in "f":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx_ir as ir
 
 from graphcheck.patches.liveness import live_nodes
@@ -36,18 +34,6 @@ def apply(
     install(model, builder, site.output, result)
     replaced[site.output] = result
     return builder.nodes
-
-
-def cancel_transposes(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
-    """Take out new Transposes that undo the Transpose before them (NHWC to NCHW and back between two sites)."""
-    for node in nodes:
-        before = node.inputs[0].producer() if node.op_type == "Transpose" and node.inputs[0] is not None else None
-        if before is None or before.op_type != "Transpose" or node.outputs[0].is_graph_output():
-            continue
-        first, second = (list(n.attributes["perm"].as_ints()) if "perm" in n.attributes else [] for n in (before, node))
-        if len(first) == len(second) and [first[i] for i in second] == list(range(len(first))):
-            assert before.inputs[0] is not None
-            node.outputs[0].replace_all_uses_with(before.inputs[0])
 
 
 def sweep(model: ir.Model) -> None:

@@ -68,6 +68,8 @@ def count_of(site: Site, at: int) -> Dim:
     if axis.role != "spatial":
         return size_of(site, at)
     add = axis.begin + axis.end - axis.extent
+    if axis.stride == 1:
+        return Dim(1, (Atom(at, add + 1),))
     atom = Atom(at, 0, axis.stride) if add == -axis.stride else Atom(at, add, axis.stride, 1)
     return Dim(1, (atom,))
 
@@ -230,13 +232,17 @@ class Builder:
             x = self.transpose(x, order)
         return self.reshape(x, dims)
 
-    def slice(self, x: ir.Value, cuts: Mapping[int, tuple[int, int]], dims: Dims) -> ir.Value:
-        """``x`` from start to end (as numpy counts them; 2**63 - 1 for no end) along some axes."""
+    def slice(
+        self, x: ir.Value, cuts: Mapping[int, tuple[int, int]], dims: Dims, steps: Mapping[int, int] | None = None
+    ) -> ir.Value:
+        """``x`` from start to end (as numpy counts them; 2**63 - 1 for no end) along some axes, in ``steps`` there."""
         if not cuts:
             return x
         starts, ends = zip(*cuts.values(), strict=True)
         parts = [np.asarray(v, np.int64) for v in (starts, ends, tuple(cuts))]
-        named = [self.constant(v, n) for v, n in zip(parts, ("starts", "ends", "axes"), strict=True)]
+        if steps:
+            parts.append(np.asarray([steps.get(axis, 1) for axis in cuts], np.int64))
+        named = [self.constant(v, n) for v, n in zip(parts, ("starts", "ends", "axes", "steps"), strict=False)]
         return self.op("Slice", [x, *named], dims, self._dtype(x))
 
     def slice_to(self, x: ir.Value, ends: Mapping[int, Dim]) -> ir.Value:

@@ -80,7 +80,7 @@ def _loads(original: ir.Model, rewritten: ir.Model) -> Check:
 
 def _windows(original: ir.Model, rewritten: ir.Model, sites: Sequence[Site] | None) -> Check:
     sites = find(original).sites if sites is None else sites
-    before = [site for site in sites if site.geometry()[0]]
+    before = [site for site in sites if site.geometry()[0] and not site.pointwise]
     after = find(rewritten) if before else Analysis((), ())
     left = [site.geometry() for site in after.sites]
     for site in before:

@@ -29,16 +29,23 @@ def cropped(b: SiteBuilder, x: ir.Value, whole: bool = False) -> ir.Value:
     for at, axis in enumerate(site.axes):
         begin, end = max(-axis.begin, 0), min(axis.end, 0)
         covered = 0 if axis.count is None else axis.count * axis.stride - max(axis.begin, 0)
-        if whole and axis.role == "spatial" and axis.size is not None and axis.end <= 0:
+        if whole and axis.role == "spatial" and axis.size is not None and axis.end <= 0 and axis.kernel > 1:
             if begin or begin + covered != axis.size:
                 cuts[at] = (begin, begin + covered)
                 dims[at] = Dim(covered)
         elif begin or end:
             cuts[at] = (begin, end or NO_END)
             dims[at] = size_of(site, at, padded=True) if axis.begin <= 0 and axis.end <= 0 else dims[at]
-        if whole and axis.role == "spatial" and axis.size is None and not demands:
+        if whole and axis.role == "spatial" and axis.size is None and not demands and axis.kernel > 1:
             ends[at] = count_of(site, at) * Dim(axis.stride)
     return b.slice_to(b.slice(x, cuts, tuple(dims)), ends)
+
+
+def sampled(b: SiteBuilder, x: ir.Value) -> ir.Value:
+    """Each stride-th element of the axes that a kernel of one runs over."""
+    steps = {i: axis.stride for i, axis in enumerate(b.site.axes) if axis.kernel == 1 and axis.stride > 1}
+    dims = tuple(count_of(b.site, i) if i in steps else dim for i, dim in enumerate(b.dims[x]))
+    return b.slice(x, dict.fromkeys(steps, (0, NO_END)), dims, steps)
 
 
 def padded(b: SiteBuilder, x: ir.Value) -> ir.Value:
@@ -158,5 +165,5 @@ def _blocks(have: Sequence[int], want: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def tiles(site: Site) -> bool:
-    """Whether the windows lie side by side: kernel equal to stride, no dilation."""
-    return all(a.kernel == a.stride and a.dilation == 1 for a in site.spatial)
+    """Whether the windows lie side by side: kernel equal to stride, no dilation; or are single elements."""
+    return all((a.kernel == a.stride and a.dilation == 1) or a.kernel == 1 for a in site.spatial)

@@ -49,17 +49,18 @@ def explain(analysis: Analysis) -> list[dict[str, str]]:
 
 def fastest(
     model: ir.Model, time: Timer, *, check: Prove | None = None, sites: Sequence[str] | None = None, run: bool = True,
+    pointwise: bool = False, ordinary: bool = False, stills: bool = False,
 ) -> Rewrite:  # fmt: skip
     """Measure the original and all legal forms of each site with ``time``, and rewrite each to its fastest form.
 
     A form is taken only if it :func:`beats` the original.
     """
     start = clock()
-    seen = prepared(model).clone()
+    seen = prepared(model, pointwise=pointwise, stills=stills).clone()
     seconds = clock() - start
     forms: dict[str, str] = {}
     measured: list[dict[str, Any]] = []
-    chosen, refusals = choose(seen.analysis.sites, "", sites, measured=True)
+    chosen, refusals = choose(seen.analysis.sites, "", sites, measured=True, ordinary=ordinary)
     for site in chosen:
         row = _measure(model, seen, site, forms, time, run)
         measured.append(row)

@@ -7,7 +7,18 @@ import onnx_ir as ir
 from graphcheck.patches.site import Site
 from graphcheck.rewriting import unfold
 from graphcheck.rewriting.builder import Dim, SiteBuilder, count_of, product, size_of
-from graphcheck.rewriting.common import Groups, add_bias, axes_of, columns_weight, cropped, dims_of, has_padding, tiles
+from graphcheck.rewriting.common import (
+    Groups,
+    add_bias,
+    axes_of,
+    columns_weight,
+    cropped,
+    dims_of,
+    has_padding,
+    padded,
+    sampled,
+    tiles,
+)
 
 NAME = "matmul"
 
@@ -22,9 +33,9 @@ def build(b: SiteBuilder) -> tuple[ir.Value, Groups]:
     site = b.site
     if site.flattened:
         return _flattened(b)
-    if not tiles(site) or has_padding(site):
+    if not site.pointwise and (not tiles(site) or has_padding(site)):
         return unfold.build(b)
-    x = cropped(b, b.source, whole=True)
+    x = sampled(b, padded(b, b.source) if has_padding(site) else cropped(b, b.source, whole=True))
     split: list[Dim] = []
     rows: dict[int, int] = {}
     columns: dict[int, int] = {}

@@ -15,6 +15,8 @@ NAME = "space-to-depth"
 def why_not(site: Site) -> str | None:
     """SpaceToDepth is 2-D, square and unpadded."""
     spatial = site.spatial
+    if site.pointwise:
+        return "its kernel is one, so there are no patches to put into the channels"
     if len(spatial) != 2:
         return "SpaceToDepth has two spatial axes"
     if not tiles(site) or spatial[0].kernel != spatial[1].kernel:
