@@ -25,7 +25,7 @@ from graphcheck import api
 from graphcheck.errors import UsageError
 from graphcheck.files import model as model_
 from graphcheck.options import Options, Rewriting, about, default_of
-from graphcheck.rewriting.forms import FORMS
+from graphcheck.rewriting.forms import NAMES
 from graphcheck.rewriting.rewrite import Rewrite, rewrite
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class PatchEmbedding(Pass):
             )
 
         return {
-            "to": parameter("to", str, search_defaults=Categorical(list(FORMS))),
+            "to": parameter("to", str, search_defaults=Categorical(list(NAMES))),
             "sites": parameter("sites", list[str]),
             "max_rank": parameter("max_rank", int),
             "fold_normalization": parameter("fold_normalization", bool),
@@ -59,7 +59,7 @@ class PatchEmbedding(Pass):
     @classmethod
     def validate_config(cls, config: type[BasePassConfig], accelerator_spec: AcceleratorSpec) -> bool:
         """Whether the form is known."""
-        known = config.to in FORMS
+        known = config.to in NAMES
         if not known:
             logger.warning("graphcheck knows no form %r", config.to)
         return bool(super().validate_config(config, accelerator_spec) and known)

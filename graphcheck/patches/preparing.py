@@ -36,7 +36,7 @@ def prepared(model: ir.Model, *, whole: bool = False) -> Analyzed:
         return seen
     hoisted.graph.sort()
     again = _with(analyzed(hoisted), inside)
-    return again if len(again.analysis.sites) > len(seen.analysis.sites) else seen
+    return again if len(again.analysis.everything) > len(seen.analysis.everything) else seen
 
 
 def _with(seen: Analyzed, more: tuple[Refusal, ...]) -> Analyzed:
@@ -55,6 +55,7 @@ def analyze_json(model: ir.Model, seen: Analyzed | None = None, *, digest: bool 
         "schema": SCHEMA,
         "model": model_.summary(model, digest=digest) | {"sizes": sizes(seen.model, run.tracer.sizings, run.values)},
         "patch_embeddings": [site.to_json() for site in analysis.sites],
+        "patch_unembeddings": [site.to_json() for site in analysis.unembeddings],
         "refusals": [refusal.to_json() for refusal in analysis.refusals],
     }
 

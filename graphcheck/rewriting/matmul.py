@@ -7,7 +7,17 @@ import onnx_ir as ir
 from graphcheck.patches.site import Site
 from graphcheck.rewriting import unfold
 from graphcheck.rewriting.builder import Dim, SiteBuilder, count_of, product, size_of
-from graphcheck.rewriting.common import Groups, add_bias, axes_of, columns_weight, cropped, dims_of, has_padding, tiles
+from graphcheck.rewriting.common import (
+    Groups,
+    add_bias,
+    axes_of,
+    columns_weight,
+    cropped,
+    dims_of,
+    has_padding,
+    row_groups,
+    tiles,
+)
 
 NAME = "matmul"
 
@@ -44,14 +54,6 @@ def build(b: SiteBuilder) -> tuple[ir.Value, Groups]:
     weight = b.weight(columns_weight(site, list(columns)), 1)
     y = b.op("MatMul", [x, weight], (*heads, Dim(site.out_channels)))
     return add_bias(b, y), [*groups, (len(site.axes),)]
-
-
-def row_groups(site: Site) -> Groups:
-    """The dims of the rows: those of the old output without its channels, if these are a dim of their own."""
-    channels = (len(site.axes),)
-    if channels in site.order:
-        return [group for group in site.order if group != channels]
-    return [tuple(axes_of(site, "batch")), tuple(axes_of(site, "spatial"))]
 
 
 def _flattened(b: SiteBuilder) -> tuple[ir.Value, Groups]:
