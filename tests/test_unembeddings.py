@@ -289,5 +289,10 @@ def test_json_and_the_terminal_tell_it_as_they_tell_embeddings(tmp_path: Path, c
     assert set(there) == set(back)
     assert (back["form"], back["pattern"]) == ("matmul", "b (h w) (c p1 p2) -> b c (h p1) (w p2)")
     shown = capsys.readouterr().out
+    page = tmp_path / "page.html"
+    assert main(["report", str(tmp_path / "told.json"), "-o", str(page)]) == 0
+    html = page.read_text()
+    assert "1 patch embedding and 1 patch un-embedding found" in html and "<h2>Patch un-embedding</h2>" in html
+    assert html.count("How one patch becomes a row") == 1  # that of the embedding
     assert "1 patch embedding\n" in shown and "1 patch un-embedding\n" in shown and f"pattern   {back['pattern']}" in shown
     assert repr(find(both()).unembeddings[0]).startswith("Unembedding(form='matmul', pattern='b (h w) (c p1 p2) -> ")
