@@ -106,7 +106,8 @@ def blame(model: ModelLike, tensors: str | Path | Mapping[str, Any], options: Bl
 
 
 def analyze(model: ModelLike) -> Analysis:
-    """The patch embeddings of a model (``.sites``), and what looks like one but is none (``.refusals``).
+    """The patch embeddings of a model (``.sites``), projections to pixels (``.unembeddings``), and what looks like one of the
+    two but is none (``.refusals``).
 
     Nothing is run; symbolic dims stay symbolic. Ordinary convolutions are sites too (``Site.ordinary``).
 
@@ -138,11 +139,12 @@ def rewrite(
     stills: bool = False,
     **options: Any,
 ) -> Rewrite:
-    """A rewrite of a model's patch embeddings to one form; its ``.model`` is the original where no proof is found.
+    """A rewrite of a model's patch embeddings and un-embeddings to one form; ``.model`` is the original where no proof is found.
 
     Args:
         model: A path, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or a ``torch.onnx.ONNXProgram``; it is left as it is.
-        to: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``.
+        to: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``; ``conv-transpose``, ``matmul`` or ``depth-to-space`` of
+            an un-embedding.
         check: ``check(original, rewritten)``, the comparison that has to establish ``within-rounding`` or better;
             :func:`compare` with ``options`` where it is None.
         sites: Only these, by the name of their contraction, input or output; None: all but ordinary convolutions.

@@ -27,7 +27,7 @@ from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.files import model as model_
 from graphcheck.options import AssertOptions, Options, Rewriting, about, default_of
 from graphcheck.rewriting import movement as moving
-from graphcheck.rewriting.forms import FORMS
+from graphcheck.rewriting.forms import NAMES
 from graphcheck.rewriting.rewrite import Rewrite, rewrite
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class PatchEmbedding(Pass):
         fields = {field.name: field for group in (Rewriting, Options) for field in dataclasses.fields(group)}
 
         return {
-            "to": _parameter(fields["to"], str, search_defaults=Categorical(list(FORMS))),
+            "to": _parameter(fields["to"], str, search_defaults=Categorical(list(NAMES))),
             "sites": _parameter(fields["sites"], list[str]),
             "max_rank": _parameter(fields["max_rank"], int),
             "fold_normalization": _parameter(fields["fold_normalization"], bool),
@@ -113,7 +113,7 @@ class PatchEmbedding(Pass):
     @classmethod
     def validate_config(cls, config: type[BasePassConfig], accelerator_spec: AcceleratorSpec) -> bool:
         """Whether the form is known."""
-        known = config.to in FORMS or config.to in moving.FORMS
+        known = config.to in NAMES or config.to in moving.FORMS
         if not known:
             logger.warning("graphcheck knows no form %r", config.to)
         return bool(super().validate_config(config, accelerator_spec) and known)

@@ -94,7 +94,8 @@ def _status(data: Mapping[str, Any]) -> tuple[str, str, str | None]:
     if "patch_embeddings" in data:
         sites, left = data["patch_embeddings"], len(data["refusals"])
         ordinary = sum(bool(site.get("ordinary")) for site in sites)
-        counts = f"patch embeddings: {len(sites) - ordinary}, ordinary convolutions: {ordinary}, left alone: {left}"
+        back = f"patch un-embeddings: {len(data['patch_unembeddings'])}, " if data.get("patch_unembeddings") else ""
+        counts = f"patch embeddings: {len(sites) - ordinary}, {back}ordinary convolutions: {ordinary}, left alone: {left}"
         return ANALYZED, counts, None
     if data.get("verdict") is None:
         return UNCHANGED, str(data.get("reason") or "nothing to rewrite"), None

@@ -26,7 +26,8 @@ class PatchEmbedding(ir.passes.FunctionalPass):
     tells what was rewritten and what was refused, with the reasons.
 
     Args:
-        to: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``.
+        to: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``; ``conv-transpose``, ``matmul`` or ``depth-to-space`` of
+            an un-embedding.
         check: Proves the result against the input: :func:`graphcheck.compare`, or one like it; None leaves it unproved.
         sites: As for :func:`graphcheck.rewrite`, and so are ``max_rank``, ``fold_normalization``, ``pointwise``,
             ``ordinary``, ``movement`` and ``stills``.

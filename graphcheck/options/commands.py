@@ -37,8 +37,10 @@ class Rewriting(Group):
 
     to: str = option(
         "conv", "--to", of="rewrite", metavar="FORM",
-        help="conv (default), matmul, unfold, space-to-depth, or fastest: measured here",
-        doc="``conv``, ``matmul``, ``unfold`` or ``space-to-depth``.",
+        help="conv (default), matmul, unfold, space-to-depth; conv-transpose, matmul, depth-to-space of an un-embedding; "
+        "or fastest: measured here",
+        doc="``conv``, ``matmul``, ``unfold`` or ``space-to-depth``; ``conv-transpose``, ``matmul`` or ``depth-to-space`` of "
+        "an un-embedding.",
     )
     out: Path | None = option(
         None, "-o", "--out", of="rewrite guard", panel=OUT, metavar="FILE", help="where to write the model",

@@ -139,6 +139,18 @@ def form(reading: Reading) -> str:
     return "matmul" if ops <= _RESHAPES and not sliding else "unfold"
 
 
+def form_upward(reading: Reading, nodes: Sequence[ir.Node]) -> str:
+    """The name of the form that a projection to pixels has in these ``nodes``, for people only."""
+    node = reading.traced.source
+    ops = {n.op_type for n in nodes}
+    plain = ops <= _RESHAPES | {node.op_type, "Add", "Slice"}
+    if node.op_type == "ConvTranspose":
+        return "conv-transpose" if plain and reading.traced.kernel_shape == reading.kernel_shape else "pixel-shuffle"
+    if reading.traced.is_conv:
+        return "depth-to-space" if "DepthToSpace" in ops else "pixel-shuffle"
+    return "matmul" if plain else "fold"
+
+
 def _conv_kernel(node: ir.Node) -> tuple[int, ...]:
     declared = node.attributes.get("kernel_shape")
     if declared is not None:

@@ -26,6 +26,7 @@ def with_pointwise(seen: Analyzed) -> Analyzed:
     """What was seen, with the pointwise projections among the sites, in graph order.
 
     A projection begins where the movement before it begins, unless that lies inside an earlier site or is needed elsewhere.
+    One to patches of pixels is told as the projection that it is, so that no node stands in two sites.
     """
     met = contractions(seen.runs)
     known = {site.node: site for site in seen.analysis.sites}
@@ -43,8 +44,11 @@ def with_pointwise(seen: Analyzed) -> Analyzed:
     open_ = {s.node: _unblocked(seen.model, s, met[s.node]) for s in marked if s.blocked and s.pointwise}
     if any(open_.values()):
         marked = mark_blocked(seen.model, [open_.get(site.node) or site for site in sites])
-    analysis = dataclasses.replace(seen.analysis, sites=marked, refusals=(*seen.analysis.refusals, *refusals))
-    return dataclasses.replace(seen, analysis=analysis)
+    others = tuple(back for back in seen.analysis.unembeddings if back.node not in {site.node for site in marked})
+    every = (*seen.analysis.refusals, *refusals)
+    return dataclasses.replace(
+        seen, analysis=dataclasses.replace(seen.analysis, sites=marked, refusals=every, unembeddings=others)
+    )
 
 
 def _unblocked(model: ir.Model, site: Site, contraction: Contraction) -> Site | None:
@@ -121,7 +125,7 @@ def _starts(found: Product, traced: Traced) -> Iterator[tuple[ir.Value, Map]]:
 
 def _reading(value: ir.Value, seen: Map, found: Product, traced: Traced) -> Reading | None:
     """The reading over ``value``; None where the rows take more than the channels of one place."""
-    window = window_of(seen, found.shape, value, traced)
+    window = window_of(seen, found.shape, traced.trial.shape(value), traced.trial)
     axes = _axes(window)
     channels = math.prod(axis.size for axis in axes if axis.role == "channel")
     rows = math.prod(axis.count for axis in axes)

@@ -45,7 +45,7 @@ def _prepared(model: ir.Model, *, whole: bool) -> Analyzed:
         return seen
     hoisted.graph.sort()
     again = _with(analyzed(hoisted), inside)
-    return again if len(again.analysis.sites) > len(seen.analysis.sites) else seen
+    return again if len(again.analysis.everything) > len(seen.analysis.everything) else seen
 
 
 def _with(seen: Analyzed, more: tuple[Refusal, ...]) -> Analyzed:

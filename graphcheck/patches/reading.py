@@ -18,6 +18,7 @@ from graphcheck.kernel.terms.verbs import Move
 from graphcheck.patches.contraction import Traced
 from graphcheck.patches.ends import by_channel
 from graphcheck.patches.product import Product, product
+from graphcheck.patches.trace import Trial
 from graphcheck.patches.window import Axis, NoWindow, WindowMap, distinct, recognised
 
 REPEATED = "an offset occurs twice in a row, which would need an addition of weights"
@@ -79,7 +80,7 @@ def _plain_columns(traced: Traced) -> tuple[int, ...]:
 
 
 def product_of(traced: Traced) -> Product | None:
-    """What the node computes, with a memory; None if it is no plain contraction."""
+    """What a contraction sums; None if it is no plain one."""
     memo, node, inputs = traced.trial.algebra.memo, traced.node, traced.inputs
     key = ("product", node.key(), tuple(None if x is None else tuple(x.shape) for x in inputs), traced.pair)
     if key not in memo:
@@ -110,14 +111,15 @@ def _tables(maps: Maps, moved: Map, columns: Map, width: int) -> Iterator[np.nda
 
 def _indirect(found: Product, traced: Traced) -> Reading | None:
     """The first tensor, from where movement begins down to the data operand, over which the map is a window."""
-    source, moved = traced.trial.index_of(traced.data.cls)
-    table = traced.trial.terms.maps.compose(moved, found.columns)
+    trial = traced.trial
+    source, moved = trial.index_of(traced.data.cls)
+    table = trial.terms.maps.compose(moved, found.columns)
     assert table is not None
     reason: NoWindow | None = None
     plain = None
     for value, seen in candidates(source, table, traced):
         try:
-            window = window_of(seen, found.shape, value, traced)
+            window = window_of(seen, found.shape, trial.shape(value), trial)
             reading = _reading(value, window, found, traced)
         except NoWindow as error:
             reason = reason or error
@@ -135,9 +137,9 @@ def _indirect(found: Product, traced: Traced) -> Reading | None:
     return plain
 
 
-def window_of(table: Map, sizes: tuple[int, int, int], value: ir.Value, traced: Traced) -> WindowMap:
-    """The window of a map of [groups, rows, k] into ``value``; the groups' columns side by side."""
-    memo, shape, maps = traced.trial.algebra.memo, traced.trial.shape(value), traced.trial.terms.maps
+def window_of(table: Map, sizes: tuple[int, int, int], shape: tuple[int, ...], trial: Trial) -> WindowMap:
+    """The window of a map of [groups, rows, k] into a tensor of ``shape``; the groups' columns side by side."""
+    memo, maps = trial.algebra.memo, trial.terms.maps
     key = ("window", table.key, sizes, shape)
     if key not in memo:
         try:
@@ -220,7 +222,7 @@ def _stated(axes: tuple[Axis, ...], traced: Traced) -> tuple[Axis, ...]:
 
 
 def own_bias(found: Product, traced: Traced, placed: Map, filters: int) -> np.ndarray | None:
-    """The bias that the node itself adds, one element for each filter."""
+    """The bias that the node itself adds, one element for each filter: Gemm's times its beta, as a runtime folds it."""
     if found.bias is None:
         return None
     given = traced.inputs[found.bias_input]
@@ -229,7 +231,10 @@ def own_bias(found: Product, traced: Traced, placed: Map, filters: int) -> np.nd
     seen = by_channel(found.bias, placed, filters, traced.trial.terms.maps)
     if seen is None:
         raise NoWindow("the bias differs between the rows")
-    return np.asarray(given.reshape(-1)[seen.index - 1])
+    bias, beta = np.asarray(given.reshape(-1)[seen.index - 1]), traced.node.attr("beta", 1.0)
+    if beta == 1.0 or "Gemm" not in traced.node.op_type:
+        return bias
+    return np.asarray(np.asarray(beta, np.float32).astype(bias.dtype) * bias).astype(bias.dtype)
 
 
 def direct(traced: Traced) -> Reading:

@@ -1,4 +1,4 @@
-"""What the analyzer finds: a patch embedding as a frozen Site, or a frozen Refusal with its reason and node."""
+"""What the analyzer finds: a patch embedding as a frozen Site, an un-embedding, or a Refusal with its reason and node."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx_ir as ir
@@ -137,7 +137,7 @@ class Site:
     def __repr__(self) -> str:
         shown = {name: getattr(self, name) for name in ("form", "pattern", "layout", "kernel_shape", "groups", "blocked")}
         shown |= {"input": self.input.name, "output": self.output.name, "node": self.name}
-        return f"Site({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @property
     def spatial(self) -> tuple[SiteAxis, ...]:
@@ -173,7 +173,17 @@ class Site:
         """The name of the contraction node."""
         return model_.node_name(self.node)
 
-    def moved(self, nodes: Mapping[ir.Node, ir.Node], values: Mapping[ir.Value, ir.Value]) -> Site:
+    @property
+    def features(self) -> int:
+        """Of a token: the channels of the output."""
+        return self.out_channels
+
+    @property
+    def channels(self) -> int:
+        """Of the image: the channels of the input."""
+        return self.in_channels
+
+    def moved(self, nodes: Mapping[ir.Node, ir.Node], values: Mapping[ir.Value, ir.Value]) -> Self:
         """The same site of another model, whose nodes and values stand for this one's."""
         return dataclasses.replace(
             self,
@@ -195,7 +205,7 @@ class Site:
         return spatial, self.in_channels * math.prod(self.kernel_shape), self.out_channels
 
     def to_json(self) -> dict[str, Any]:
-        """The row of ``analyze``'s ``patch_embeddings``."""
+        """The row of ``analyze``'s ``patch_embeddings``, or ``patch_unembeddings``."""
         spatial = self.spatial
         return {
             "form": self.form,
@@ -238,9 +248,51 @@ class Site:
         }
 
 
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Unembedding(Site):
+    """The way back, a projection to patches of pixels: ``output = pixels(matmul(tokens(input), weight) * alpha + bias)``.
+
+    It is told as the patch embedding that takes the windows of its output, so what differs is:
+
+    Attributes:
+        form: ``conv-transpose``, ``matmul``, ``depth-to-space``, or another way: ``pixel-shuffle`` (a 1x1 Conv and other
+            movement), ``fold`` (a MatMul and other movement).
+        pattern: Likewise the other way round, ``b (h w) (p1 p2 c) -> b c (h p1) (w p2)``.
+        axes: Those of the image that ``output`` is, in order.
+        layout: The same in letters.
+        in_channels: Features of a token, all groups together.
+        out_channels: Channels of the output, all groups together.
+        weight_index: int [in_channels, out_channels / groups, *kernel_shape], as a ConvTranspose stores its weight.
+        bias: [out_channels, *kernel_shape], or None.
+        order: For each dim of ``input`` the output axes whose windows it runs over; ``len(axes)`` is in_channels.
+        dims: For each dim of ``output`` the axes that it runs over: it may be the image with height and width as one.
+        taken: For each dim of ``input`` how many elements are left out before the first token, and behind the last.
+        given: The input's shape; None for a dim that varies.
+    """
+
+    dims: tuple[tuple[int, ...], ...] = ()
+    taken: tuple[tuple[int, int], ...] = ()
+    given: tuple[int | None, ...] = ()
+
+    @property
+    def features(self) -> int:
+        """Of a token: the channels of the input."""
+        return self.in_channels
+
+    @property
+    def channels(self) -> int:
+        """Of the image: the channels of the output."""
+        return self.out_channels
+
+    def geometry(self) -> tuple[Any, ...]:
+        """As that of a patch embedding, and equal to none."""
+        spatial, _, _ = super().geometry()
+        return spatial, self.features, self.channels * math.prod(self.kernel_shape), "pixels"
+
+
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """Why a contraction that is fed by data movement is no patch embedding, or why a site is left alone.
+    """Why a contraction beside data movement is no patch embedding and no un-embedding, or why a site is left alone.
 
     Attributes:
         reason: One sentence.
@@ -261,18 +313,26 @@ class Analysis(Displayed):
 
     Attributes:
         sites: Patch embeddings, ordinary convolutions included.
-        refusals: Contractions behind data movement that are none, each with the reason.
+        refusals: Contractions beside data movement that are none, each with the reason.
+        unembeddings: Projections to patches of pixels.
         largest_rank: Of all tensors of the main graph, as they were traced; None where none could be.
     """
 
     sites: tuple[Site, ...]
     refusals: tuple[Refusal, ...]
+    unembeddings: tuple[Unembedding, ...] = ()
     largest_rank: int | None = None
+
+    @property
+    def everything(self) -> tuple[Site, ...]:
+        """All that can be rewritten."""
+        return (*self.sites, *self.unembeddings)
 
     def to_json(self) -> dict[str, Any]:
         """``graphcheck analyze`` as plain data (schema graphcheck/analyze/1), without the model."""
         return {
             "schema": SCHEMA,
             "patch_embeddings": [site.to_json() for site in self.sites],
+            "patch_unembeddings": [site.to_json() for site in self.unembeddings],
             "refusals": [refusal.to_json() for refusal in self.refusals],
         }

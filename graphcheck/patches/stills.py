@@ -61,7 +61,7 @@ def _read(traced: Traced) -> tuple[Reading, Summed] | None:
     assert table is not None
     for value, seen in candidates(source, table, traced):
         with contextlib.suppress(NoWindow):
-            copies = _copies(window_of(seen, found.shape, value, traced))
+            copies = _copies(window_of(seen, found.shape, traced.trial.shape(value), traced.trial))
             if copies is None:
                 continue
             columns, places = (m.index.reshape(rows, width)[:, copies[:, 0]] for m in (found.columns, seen))
@@ -74,7 +74,7 @@ def _read(traced: Traced) -> tuple[Reading, Summed] | None:
                 shape=(1, rows, len(copies)),
                 kernel=np.arange(weight.size).reshape(1, *weight.shape),
             )
-            window = window_of(maps.intern(places.reshape(-1)), once.shape, value, traced)
+            window = window_of(maps.intern(places.reshape(-1)), once.shape, traced.trial.shape(value), traced.trial)
             inputs = list(traced.inputs)
             inputs[traced.pair[1]] = weight
             summed = Summed(terms.reshape(weight.size, -1), np.array_equal(weight.astype(np.float64), sums))

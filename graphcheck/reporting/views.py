@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -173,10 +173,10 @@ def _fed(inputs: dict[str, Any]) -> str:
 
 def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) -> View:
     """The view of one model: its patch embeddings drawn, its refusals, its graph."""
-    graph = result.get("graph")
+    graph, back = result.get("graph"), result.get("patch_unembeddings") or []
     stage = None
     if graph:
-        data = {"drawings": graphs.drawings(graph, marks={"a": marks_of(result, result.get("patch_embeddings"))})}
+        data = {"drawings": graphs.drawings(graph, marks={"a": marks_of(result, result.get("patch_embeddings"), back)})}
         stage = Stage(
             add(f"{ident}drawing", data),
             add(f"{ident}graphs", {"a": graph}),
@@ -185,7 +185,8 @@ def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) ->
         )
     title = file_name(result.get("model"))
     count = len(result.get("patch_embeddings") or [])
-    line = f"{plural(count, 'patch embedding')} found"
+    besides = f" and {plural(len(back), 'patch un-embedding')}" if back else ""
+    line = f"{plural(count, 'patch embedding')}{besides} found"
     html = fragment(
         "analyze.html.j2",
         r=result,
@@ -199,10 +200,14 @@ def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) ->
     return View(ident, "analyze", title, None, line, html)
 
 
-def marks_of(result: dict[str, Any], sites: list[dict[str, Any]] | None) -> dict[str, str]:
+def marks_of(
+    result: dict[str, Any], sites: list[dict[str, Any]] | None, back: Sequence[dict[str, Any]] = ()
+) -> dict[str, str]:
     """Words for the nodes of sites and for those refused, by name."""
     marks = {str(r.get("node")): "refused" for r in result.get("refusals") or []}
-    return marks | {str(name): "patch embedding" for site in sites or [] for name in site.get("nodes") or []}
+    for word, found in (("patch un-embedding", back), ("patch embedding", sites or ())):
+        marks |= {str(name): word for site in found for name in site.get("nodes") or []}
+    return marks
 
 
 def ids_of(graph: dict[str, Any] | None) -> dict[str, int]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from graphcheck.patches.liveness import live_nodes
-from graphcheck.patches.site import Site
+from graphcheck.patches.site import Site, Unembedding
 from graphcheck.rewriting.builder import Builder, Cannot, SiteBuilder
 from graphcheck.rewriting.common import to_output
-from graphcheck.rewriting.forms import FORMS
+from graphcheck.rewriting.forms import forms_of
 
 
 def apply(
@@ -18,13 +18,15 @@ def apply(
 
     ``replaced`` maps outputs that earlier sites replaced to what took their place, and learns this one.
     """
-    reason = FORMS[to].why_not(site)
-    if reason is not None:
-        raise Cannot(reason)
+    form = forms_of(site).get(to)
+    kind = "unembedding" if isinstance(site, Unembedding) else "embedding"
+    reason = f"a patch {kind} has no form {to}" if form is None else form.why_not(site)
+    if form is None or reason is not None:
+        raise Cannot(reason or "")
     source = replaced.get(site.input, site.input)
-    builder = SiteBuilder(model, site, source, f"patch-embedding:{site.form}->{to}", max_rank)
+    builder = SiteBuilder(model, site, source, f"patch-{kind}:{site.form}->{to}", max_rank)
     try:
-        result, groups = FORMS[to].build(builder)
+        result, groups = form.build(builder)
         result = to_output(builder, result, groups)
         result = _fused_end(builder, result, replaced)
     except Cannot:

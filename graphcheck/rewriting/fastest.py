@@ -13,7 +13,7 @@ import onnx_ir as ir
 from graphcheck.patches.analyze import Analyzed
 from graphcheck.patches.preparing import prepared
 from graphcheck.patches.site import Analysis, Site
-from graphcheck.rewriting.forms import FORMS
+from graphcheck.rewriting.forms import forms_of
 from graphcheck.rewriting.rewrite import Prove, Rewrite, choose, judge, written
 from graphcheck.rewriting.timing import Timer
 
@@ -60,7 +60,7 @@ def fastest(
     seconds = clock() - start
     forms: dict[str, str] = {}
     measured: list[dict[str, Any]] = []
-    chosen, refusals = choose(seen.analysis.sites, "", sites, measured=True, ordinary=ordinary)
+    chosen, refusals = choose(seen.analysis.everything, "", sites, measured=True, ordinary=ordinary)
     for site in chosen:
         row = _measure(model, seen, site, forms, time, run)
         measured.append(row)
@@ -87,8 +87,8 @@ def _measure(
         return judge(result, None, run) if result.changed else result
 
     names, models = [site.form], [unproved(forms).model if forms else model]
-    for form in FORMS:
-        if form != site.form and FORMS[form].why_not(site) is None:
+    for form, way in forms_of(site).items():
+        if form != site.form and way.why_not(site) is None:
             result = unproved({**forms, site.name: form})
             if any(a.site.name == site.name for a in result.applied) and result.changed:
                 names.append(form)

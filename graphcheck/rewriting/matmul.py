@@ -16,6 +16,7 @@ from graphcheck.rewriting.common import (
     dims_of,
     has_padding,
     padded,
+    row_groups,
     sampled,
     tiles,
 )
@@ -55,14 +56,6 @@ def build(b: SiteBuilder) -> tuple[ir.Value, Groups]:
     weight = b.weight(columns_weight(site, list(columns)), 1)
     y = b.op("MatMul", [x, weight], (*heads, Dim(site.out_channels)))
     return add_bias(b, y), [*groups, (len(site.axes),)]
-
-
-def row_groups(site: Site) -> Groups:
-    """The dims of the rows: those of the old output without its channels, if these are a dim of their own."""
-    channels = (len(site.axes),)
-    if channels in site.order:
-        return [group for group in site.order if group != channels]
-    return [tuple(axes_of(site, "batch")), tuple(axes_of(site, "spatial"))]
 
 
 def _flattened(b: SiteBuilder) -> tuple[ir.Value, Groups]:

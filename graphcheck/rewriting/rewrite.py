@@ -22,7 +22,7 @@ from graphcheck.rewriting.apply import apply, sweep
 from graphcheck.rewriting.builder import RULE, Cannot
 from graphcheck.rewriting.checks import Check, structural_checks
 from graphcheck.rewriting.folded_proof import parametric
-from graphcheck.rewriting.forms import FORMS
+from graphcheck.rewriting.forms import NAMES, forms_of
 from graphcheck.rewriting.rank import limit_rank
 from graphcheck.rewriting.transposes import cancel_transposes
 from graphcheck.verdict import Comparison, Displayed, Verdict
@@ -129,7 +129,9 @@ def rewrite(
     stills: bool = False,
     run: bool = True,
 ) -> Rewrite:
-    """Rewrite the patch embeddings of ``model`` (left as it is) to the form ``to``, or named sites to a form each.
+    """Rewrite the sites of ``model`` (left as it is) to the form ``to``, or named ones to a form each.
+
+    Sites are patch embeddings and un-embeddings; a form that only one of the two has leaves the other as it is.
 
     Args:
         model: The model.
@@ -155,8 +157,8 @@ def rewrite(
     if movement and (to not in moving.FORMS or sites):
         raise UsageError(f"--movement is for --to {' or '.join(moving.FORMS)}, without --site")
     for form in forms.values() or (to,):
-        if form not in FORMS and not movement:
-            raise UsageError(f"there is no form {form!r}; the forms are {', '.join(FORMS)}; --to fastest measures them")
+        if form not in NAMES and not movement:
+            raise UsageError(f"there is no form {form!r}; the forms are {', '.join(NAMES)}; --to fastest measures them")
     if pointwise and not forms and to not in ("conv", "matmul"):
         raise UsageError(f"--pointwise is for --to conv, matmul or fastest: a projection is no {to}")
     sites = list(forms) if forms else sites
@@ -192,6 +194,7 @@ def written(
     work, analysis = seen.model, seen.analysis
     work.meta.pop("graphcheck.path", None)
     known, unfolded = normalization.fold(seen, sites) if fold_normalization else (analysis.sites, ())
+    known = tuple(s for s in (*known, *analysis.unembeddings) if sites or not isinstance(to, str) or to in forms_of(s))
     known = () if to == moving.RESHAPE else known
     chosen, refusals = choose(known, to, sites, max_rank, ordinary=ordinary)
     there = len([s for s in known if not sites or set(_names(s)) & set(sites)]) - len(chosen) - len(refusals)
@@ -245,7 +248,7 @@ def _first_form(
     try:
         return to, apply(model, site, to, replaced, max_rank)
     except Cannot:
-        for form in FORMS if max_rank is not None else ():
+        for form in forms_of(site) if max_rank is not None else ():
             with contextlib.suppress(Cannot):
                 return form, apply(model, site, form, replaced, max_rank)
         raise
@@ -329,7 +332,7 @@ def judge(result: Rewrite, check: Prove | None, run: bool = True) -> Rewrite:
     """Run the checks; the original takes the model's place where one fails or the proof is missing."""
     start = time.perf_counter()
     sites = tuple(a.site for a in result.applied)
-    checks = structural_checks(result.original, result.model, sites or result.analysis.sites, run=run)
+    checks = structural_checks(result.original, result.model, sites or result.analysis.everything, run=run)
     failed = next((c for c in checks if c.ok is False), None)
     timings = {**result.timings, "checks": time.perf_counter() - start}
     result = dataclasses.replace(result, checks=tuple(checks), timings=timings)
