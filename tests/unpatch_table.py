@@ -169,7 +169,7 @@ def near_misses() -> dict[str, tuple[ir.Model, str, str]]:
     return {
         "own kernel": (
             shuffled("CRD", "c = Conv<pads = [1, 1, 1, 1]>(x, w, b)", w=(12, 5, 3, 3), b=(12,)),
-            f"its own kernel of 3x3 makes the patches overlap, {over}", "Conv(c)",
+            f"its own kernel of 3×3 makes the patches overlap, {over}", "Conv(c)",
         ),
         "activation": (shuffled("CRD", relu), between.format("Relu"), "Relu(c)"),
         "norm": (
