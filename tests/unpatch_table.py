@@ -115,6 +115,15 @@ def cases() -> dict[str, Case]:
             transposed("strides = [2, 3], kernel_shape = [2, 3]", (5, 4, 2, 3), MAPS, 4),
             SIZES, "conv-transpose", d2s.format("c p1 p2"), "NCHW", [2, 3], [5, 4, 1],
         ),
+        "one axis": (
+            transposed("strides = [1, 2]", (5, 4, 1, 2), MAPS),
+            SIZES, "conv-transpose", "b (h w) (c p) -> b c h (w p)", "NCHW", [1, 2], [5, 4, 1],
+        ),
+        "einsum": (
+            graph("float[N,5,2,3] x", IMAGE, 't = Einsum<equation = "bdhw,cdpq->bchpwq">(x, w) y = Reshape(t, o)',
+                w=(3, 5, 4, 4), o=ints(-1, 3, 8, 12)),
+            ANY, "matmul", "b (h w) (c p1 p2) -> " + NCHW, "NCHW", p44, up,
+        ),
         "grouped": (
             transposed("strides = [2, 2], group = 2", (4, 3, 2, 2), "float[N,4,3,5] x", 6),
             ANY, "conv-transpose", d2s.format("c p1 p2"), "NCHW", [2, 2], [4, 6, 2],
