@@ -27,7 +27,9 @@ def unpatchify(
     body += f"m = Reshape(t, o) {behind}" if behind else "y = Reshape(t, o)"
     out = f"float[{','.join('abcdef'[: len(merged)])}] y"
     given = {"w": (5, 48), "b": (48,), "s": ints(*split), "o": ints(*merged), **more}
-    return graph(inputs, out, body, **{name: given[name] for name in given if f" {name})" in body or f" {name}," in body})
+    return graph(
+        inputs, out, body, **{name: given[name] for name in given if f" {name})" in body or f" {name}," in body}
+    )
 
 
 def shuffled(mode: str, body: str = "c = Conv(x, w, b)", inputs: str = MAPS, **constants: Any) -> ir.Model:
