@@ -142,7 +142,12 @@ BOTH = """r = Reshape(x, s) t = Transpose<perm = [0, 2, 4, 1, 3, 5]>(r) m = Resh
 
 def both() -> ir.Model:
     """An autoencoder in small: patch embedding, Relu, and the way back."""
-    sizes = {"s": ints(-1, 3, 2, 4, 3, 4), "o": ints(-1, 6, 48), "s2": ints(-1, 2, 3, 3, 4, 4), "o2": ints(-1, 3, 8, 12)}
+    sizes = {
+        "s": ints(-1, 3, 2, 4, 3, 4),
+        "o": ints(-1, 6, 48),
+        "s2": ints(-1, 2, 3, 3, 4, 4),
+        "o2": ints(-1, 3, 8, 12),
+    }
     return graph("float[N,3,8,12] x", IMAGE, BOTH, w=(48, 5), v=(5, 48), **sizes)
 
 
@@ -224,7 +229,14 @@ def test_two_sizes_in_one_dim_are_refused() -> None:
         g = Relu(e) p = MatMul(g, w) s = Concat<axis = 0>(minus, h, v, four, four, ch) r = Reshape(p, s)
         t = Transpose<perm = [0, 5, 1, 3, 2, 4]>(r) k = Mul(h, four) l = Mul(v, four)
         o = Concat<axis = 0>(minus, ch, k, l) y = Reshape(t, o)"""
-    numbers = {"two": ints(2), "three": ints(3), "minus": ints(-1), "four": ints(4), "ch": ints(3), "flat": ints(0, 0, -1)}
+    numbers = {
+        "two": ints(2),
+        "three": ints(3),
+        "minus": ints(-1),
+        "four": ints(4),
+        "ch": ints(3),
+        "flat": ints(0, 0, -1),
+    }
     model = graph(MAPS, IMAGE, body, w=(5, 48), **numbers)
     assert [site.order for site in find(model).unembeddings] == [((0,), (2, 3), (4,))]
     result = rewrite(model, "depth-to-space")
@@ -280,7 +292,9 @@ def test_of_one_operand_an_einsum_only_moves() -> None:
     assert find(model).everything == find(model).refusals == ()
 
 
-def test_json_and_the_terminal_tell_it_as_they_tell_embeddings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_and_the_terminal_tell_it_as_they_tell_embeddings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "model.onnx"
     ir.save(both(), path)
     assert main(["analyze", str(path), "--json", str(tmp_path / "told.json")]) == 0
@@ -294,5 +308,7 @@ def test_json_and_the_terminal_tell_it_as_they_tell_embeddings(tmp_path: Path, c
     html = page.read_text()
     assert "1 patch embedding and 1 patch un-embedding found" in html and "<h2>Patch un-embedding</h2>" in html
     assert html.count("How one patch becomes a row") == 1  # that of the embedding
-    assert "1 patch embedding\n" in shown and "1 patch un-embedding\n" in shown and f"pattern   {back['pattern']}" in shown
+    assert (
+        "1 patch embedding\n" in shown and "1 patch un-embedding\n" in shown and f"pattern   {back['pattern']}" in shown
+    )
     assert repr(find(both()).unembeddings[0]).startswith("Unembedding(form='matmul', pattern='b (h w) (c p1 p2) -> ")

@@ -141,7 +141,7 @@ def test_what_the_super_resolution_nets_do_before_the_shuffle_is_named(dynamo: b
     active = nn.Sequential(nn.Conv2d(8, 12, 1), nn.ReLU(), nn.PixelShuffle(2))
     reasons = [[r.reason for r in find(exported(net, 2, 8, 3, 4, dynamo=dynamo)).refusals] for net in (wide, active)]
     assert reasons == [
-        ["its own kernel of 3x3 makes the patches overlap, which would need additions"],
+        ["its own kernel of 3×3 makes the patches overlap, which would need additions"],
         ["Relu stands between the projection and the movement to pixels"],
     ]
 

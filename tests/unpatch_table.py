@@ -27,7 +27,9 @@ def unpatchify(
     body += f"m = Reshape(t, o) {behind}" if behind else "y = Reshape(t, o)"
     out = f"float[{','.join('abcdef'[: len(merged)])}] y"
     given = {"w": (5, 48), "b": (48,), "s": ints(*split), "o": ints(*merged), **more}
-    return graph(inputs, out, body, **{name: given[name] for name in given if f" {name})" in body or f" {name}," in body})
+    return graph(
+        inputs, out, body, **{name: given[name] for name in given if f" {name})" in body or f" {name}," in body}
+    )
 
 
 def shuffled(mode: str, body: str = "c = Conv(x, w, b)", inputs: str = MAPS, **constants: Any) -> ir.Model:
@@ -115,6 +117,15 @@ def cases() -> dict[str, Case]:
             transposed("strides = [2, 3], kernel_shape = [2, 3]", (5, 4, 2, 3), MAPS, 4),
             SIZES, "conv-transpose", d2s.format("c p1 p2"), "NCHW", [2, 3], [5, 4, 1],
         ),
+        "one axis": (
+            transposed("strides = [1, 2]", (5, 4, 1, 2), MAPS),
+            SIZES, "conv-transpose", "b (h w) (c p) -> b c h (w p)", "NCHW", [1, 2], [5, 4, 1],
+        ),
+        "einsum": (
+            graph("float[N,5,2,3] x", IMAGE, 't = Einsum<equation = "bdhw,cdpq->bchpwq">(x, w) y = Reshape(t, o)',
+                w=(3, 5, 4, 4), o=ints(-1, 3, 8, 12)),
+            ANY, "matmul", "b (h w) (c p1 p2) -> " + NCHW, "NCHW", p44, up,
+        ),
         "grouped": (
             transposed("strides = [2, 2], group = 2", (4, 3, 2, 2), "float[N,4,3,5] x", 6),
             ANY, "conv-transpose", d2s.format("c p1 p2"), "NCHW", [2, 2], [4, 6, 2],
@@ -169,7 +180,7 @@ def near_misses() -> dict[str, tuple[ir.Model, str, str]]:
     return {
         "own kernel": (
             shuffled("CRD", "c = Conv<pads = [1, 1, 1, 1]>(x, w, b)", w=(12, 5, 3, 3), b=(12,)),
-            f"its own kernel of 3x3 makes the patches overlap, {over}", "Conv(c)",
+            f"its own kernel of 3×3 makes the patches overlap, {over}", "Conv(c)",
         ),
         "activation": (shuffled("CRD", relu), between.format("Relu"), "Relu(c)"),
         "norm": (

@@ -103,12 +103,21 @@ def windows_at(
             window = window_of(back, (1, rows.size, width), tuple(size for dim in dims for size in dim), trial)
         except NoWindow:
             continue
+        if traced.node.op_type == "ConvTranspose":
+            window = _with_unit_kernels(window, len(traced.kernel_shape))
         axes = [axis for axis in window.axes if axis.role == "spatial"]
         tiles = all((a.stride, a.dilation, a.origin, a.count * a.kernel) == (a.kernel, 1, 0, a.size) for a in axes)
         if window.is_window and not window.on_first_axis and tiles:
             at = itertools.count()
             return Pixels(end, tuple(tuple(next(at) for _ in dim) for dim in dims), window, rows, placed, bias)
     return None
+
+
+def _with_unit_kernels(window: WindowMap, spatial: int) -> WindowMap:
+    """The window with its axes of rows alone, but for the first, as those of ``spatial`` whose kernel is one; if they are."""
+    first, *rest = window.axes
+    axes = (first, *(dataclasses.replace(a, role="spatial") if a.role == "batch" else a for a in rest))
+    return dataclasses.replace(window, axes=axes) if sum(a.role == "spatial" for a in axes) == spatial else window
 
 
 def _splits(back: Map, rows: int, shape: tuple[int, ...]) -> Iterator[list[list[int]]]:
@@ -137,15 +146,16 @@ def _splits(back: Map, rows: int, shape: tuple[int, ...]) -> Iterator[list[list[
 
 
 def on_own_axes(traced: Traced, pixels: Pixels) -> bool:
-    """Whether the dims of the projection's own result are whole axes of windows, and columns."""
+    """Whether the windows run over whole dims of the projection's own result."""
     found, maps = product_of(traced), traced.trial.terms.maps
     assert found is not None
     if traced.node.op_type == "ConvTranspose":  # its result is the image
         return True
     back, width = maps.inverse(rows_of(found, traced)), width_of(found)
-    view = maps.compose(back, maps.picked_rows(row_at(pixels), width))
+    rows = maps.compose(back, maps.picked_rows(row_at(pixels), width))
+    view = maps.compose(rows, maps.box((pixels.rows.size,), (width,)))  # the first column of each
     shape = traced.trial.shape(traced.source.outputs[0])
-    return back is not None and view is not None and dims_over(view, [*pixels.counts, width], shape, maps) is not None
+    return back is not None and view is not None and dims_over(view, pixels.counts, shape, maps) is not None
 
 
 def row_at(pixels: Pixels) -> np.ndarray:

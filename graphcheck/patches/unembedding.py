@@ -23,6 +23,7 @@ from graphcheck.patches.site import Refusal, Unembedding
 from graphcheck.patches.stored_weight import stored_integers
 from graphcheck.patches.trace import Trial
 from graphcheck.patches.window import NoWindow, WindowMap
+from graphcheck.words import dims
 
 _STEPS = 24  # nodes looked at behind a projection: a decomposed LayerNormalization has nine
 
@@ -61,8 +62,7 @@ def unembedding(
     if first.node.attr("activation") or len(first.inputs) > 3:
         return Refusal("what is fused into it stands between the projection and the movement", contraction.name)
     if first.is_conv and first.node.op_type != "ConvTranspose" and math.prod(first.kernel_shape) > 1:
-        kernel = "x".join(map(str, first.kernel_shape))
-        reason = f"its own kernel of {kernel} makes the patches overlap, which would need additions"
+        reason = f"its own kernel of {dims(first.kernel_shape)} makes the patches overlap, which would need additions"
         return Refusal(reason, contraction.name)
     if not contraction.whole and len(contraction.traced) < 2:
         return Refusal("it can be evaluated at one size only, so its geometry may depend on the size", contraction.name)
