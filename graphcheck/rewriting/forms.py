@@ -1,4 +1,7 @@
-"""The registry of forms: a module with NAME, ``why_not(site)`` and ``build(builder)`` each."""
+"""The registry of forms: a module with NAME, ``why_not(site)`` and ``build(builder)`` each.
+
+Other distributions bring theirs by entry points of ``graphcheck.forms``. None is trusted: what it writes is proved.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from typing import Protocol, cast
 
 import onnx_ir as ir
 
+from graphcheck import plugins
+from graphcheck.errors import UsageError
 from graphcheck.patches.site import Site
 from graphcheck.rewriting import conv, matmul, space_to_depth, unfold
 from graphcheck.rewriting.builder import SiteBuilder
@@ -24,4 +29,9 @@ class Form(Protocol):
         """Write the nodes; returns the result and the axes that each of its dims runs over."""
 
 
+GROUP = "graphcheck.forms"
 FORMS: dict[str, Form] = {form.NAME: cast(Form, form) for form in (conv, matmul, unfold, space_to_depth)}
+for _owner, _, _form in plugins.loaded(GROUP, "form of rewrite", ("NAME", "why_not", "build")):
+    if _form.NAME in (*FORMS, "fastest"):
+        raise UsageError(f"{_owner}: its form of rewrite {_form.NAME!r} has the name of another")
+    FORMS[_form.NAME] = _form
