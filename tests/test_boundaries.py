@@ -20,7 +20,7 @@ HEAVY = {"torch", "tensorflow", "tf2onnx", "onnxruntime", "onnx", "onnx_ir", "ne
 # The package's modules and subpackages, lowest layer first; each imports itself and lower layers only.
 LAYERS = (
     ("deferred", "errors", "verdict", "words"),
-    ("limits", "outcome"),
+    ("limits", "outcome", "plugins"),
     ("options",),
     ("files", "processes"),
     ("graphs", "interface"),
@@ -33,7 +33,7 @@ LAYERS = (
     ("formats", "torch_side"),
     ("command_line",),
     ("api", "guarding", "passes"),
-    ("sweeping", "olive", "pytest_plugin"),
+    ("sweeping", "olive", "pytest_plugin", "testing"),
     ("demo", "commands"),
     ("cli",),
     ("__init__", "__main__"),
@@ -196,7 +196,7 @@ def code_lines(source: str) -> int:
 
 # Room -> the most lines of code it may hold. The kernel is what `proved` rests on: a capability that needs more raises its
 # number in a decision that says by how much and why.
-BUDGET = {"kernel": 10170}
+BUDGET = {"kernel": 10210}
 
 
 @pytest.mark.parametrize("room", BUDGET)

@@ -420,7 +420,7 @@ def test_a_reader_of_another_distribution(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("module", "said"),
-    [("import nothing_of_this_name", "hexdumps_0: its reader 'hex' of dumps cannot be loaded (ModuleNotFoundError: "),
+    [("import nothing_of_this_name", "hexdumps_0: its reader of dumps 'hex' cannot be loaded (ModuleNotFoundError: "),
      ("NAME = 'hex'\ndef read(path): ...", "hexdumps_1: is not a reader of dumps, since it has no accepts")],
 )  # fmt: skip
 def test_a_reader_that_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, said: str) -> None:

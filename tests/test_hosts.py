@@ -20,7 +20,7 @@ from typing import Any
 import hosts_support as support
 import onnx
 import pytest
-from hosts_support import ROOT, call
+from hosts_support import CONSTRAINTS, PIP, ROOT, call
 
 pytestmark = pytest.mark.hosts
 
@@ -171,3 +171,78 @@ rows = {name: NodeDataResult(**row) for name, row in given["results"].items()}
 written = json.loads(GraphNodeData(results=rows, name=given["name"]).to_json_string())
 assert all(written[key] == given[key] for key in given), written
 """
+
+
+def test_pre_commit_runs_the_hooks(wheel: Path, tmp_path: Path) -> None:
+    """pre-commit's own code installs this tree as a repository of hooks, and runs them on a commit."""
+    env = support.environment("pre-commit", wheel, ("pre-commit",)) / "bin"
+    hooks, user = tmp_path / "hooks", tmp_path / "user"
+    shutil.copytree(
+        next(wheel.parent.glob("source/*")),
+        hooks,
+        ignore=shutil.ignore_patterns("tests", "docs", "benchmarks", "PKG-INFO"),
+    )
+    user.mkdir()
+    models(user)
+    hook: dict[str, Any] = {"id": "graphcheck-compare"}
+    config = {"repos": [{"repo": str(hooks), "rev": commit(hooks), "hooks": [hook]}]}
+    cache = {"PRE_COMMIT_HOME": str(tmp_path / "cache"), "PIP_CONSTRAINT": CONSTRAINTS[1]}
+    for b, code, said in (("conv", 0, "Passed"), ("wrong", 1, "different: ")):
+        hook |= {"args": ["conv.onnx", f"{b}.onnx", "--require", "proved"]}
+        (user / ".pre-commit-config.yaml").write_text(json.dumps(config))  # JSON is YAML
+        commit(user)
+        assert said in call(env / "pre-commit", "run", "--all-files", cwd=user, code=code, **cache)
+
+
+def commit(folder: Path) -> str:
+    """Commits all that is in a folder; returns the commit."""
+    git = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "init.defaultBranch=main")
+    for command in (("init", "-q"), ("add", "-A"), ("commit", "-q", "--allow-empty", "-m", "all")):
+        call(*git, *command, cwd=folder)
+    return call(*git, "rev-parse", "HEAD", cwd=folder).strip()
+
+
+VENDOR = {
+    "pyproject.toml": """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "mydevice"
+version = "1.0"
+[project.entry-points."graphcheck.ops"]
+"com.mydevice" = "mydevice:OPS"
+""",
+    "mydevice.py": """
+from graphcheck.kernel.ops import rows
+OPS = {"Scale": rows.Op(lambda m, node, x, k: m.mul(x, k), rows.elementwise)}
+""",
+    "test_mydevice.py": """
+import onnx
+from graphcheck.testing import check_op
+NET = '<ir_version: 10, opset_import: ["": 21, "com.mydevice": 1]> net (float[N,3] x, float[3] k) => (float[N,3] y) { y = %s }'
+
+def test_scale():
+    check_op(onnx.parser.parse_model(NET % "com.mydevice.Scale (x, k)"), lambda f: [f["x"] * f["k"]], units=1)
+
+def test_the_same(graphcheck_equivalent):
+    models = [onnx.parser.parse_model(NET % op) for op in ("com.mydevice.Scale (x, k)", "Mul (x, k)")]
+    found = graphcheck_equivalent(*models, require="proved", run=False)
+    assert "com.mydevice.Scale as taught by mydevice" in found.evidence["proof"]["assumptions"]
+
+def test_another(graphcheck_equivalent):
+    graphcheck_equivalent(*[onnx.parser.parse_model(NET % op) for op in ("Mul (x, k)", "Add (x, k)")])
+""",
+}
+
+
+def test_a_vendor_s_package_teaches_and_pytest_has_the_fixture(wheel: Path, tmp_path: Path) -> None:
+    """Both by the entry points of installed packages, as pip and pytest find them."""
+    env = support.environment("vendor", wheel, ("pytest",)) / "bin"
+    for name, text in VENDOR.items():
+        (tmp_path / name).write_text(text)
+    call(env / "python", *PIP, "install", "--no-deps", tmp_path)
+    (tmp_path / "mydevice.py").unlink()  # the installed one is meant
+    told = call(env / "python", "-m", "pytest", "-q", "--graphcheck-reports", "kept", cwd=tmp_path, code=1)
+    assert "1 failed, 2 passed" in told and "report: kept/graphcheck-" in told
+    assert len(list((tmp_path / "kept").glob("*.html"))) == 1

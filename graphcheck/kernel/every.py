@@ -18,7 +18,7 @@ from graphcheck.kernel.interpreter import Env, Interpreter, Trace
 from graphcheck.kernel.ops import control, forms, movement, rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.kernel.ops.node import Node
-from graphcheck.kernel.ops.table import TAUGHT
+from graphcheck.kernel.ops.table import meaning_of
 
 _COMPARED = ("Clip", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Mod", "Sub")
 
@@ -92,7 +92,7 @@ class Sizing:
         spoiled = next((kind for kind in given if isinstance(kind, rows.Mixed)), None)
         if spoiled is not None:
             return [dataclasses.replace(spoiled, dims=())] * len(outputs)
-        rule = getattr(TAUGHT.get((node.domain, node.op_type)), "rows", None)
+        rule = getattr(meaning_of(node.domain, node.op_type), "rows", None)
         rule = rule or (rows.UNTOLD.get(node.op_type, rows.mixed) if node.domain == "" else rows.mixed)
         try:
             found = rule(rows.Seen(node, inputs, given, outputs, self.symbol.size))

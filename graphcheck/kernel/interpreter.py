@@ -22,7 +22,8 @@ from graphcheck.kernel.ops import arithmetic, contraction, control, erasing, mov
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.ops.bodies import function_body, types_of
 from graphcheck.kernel.ops.node import Node, since_version
-from graphcheck.kernel.ops.table import ERASED, TAUGHT, WRAPPING, is_random
+from graphcheck.kernel.ops.outside import taught
+from graphcheck.kernel.ops.table import ERASED, TAUGHT, WRAPPING, is_random, meaning_of
 from graphcheck.kernel.terms.why import distinct
 
 Env = dict[ir.Value, Value]
@@ -56,6 +57,9 @@ class Interpreter:
     def run(self, inputs: Mapping[str, Value]) -> Trace:
         """Trace the main graph on inputs by name (concrete arrays or tensors); raises :class:`Undecided`."""
         graph = self.model.graph
+        for opsets in (self.model.opset_imports, *(f.opset_imports for f in self.functions.values())):
+            for domain in opsets:  # what cannot be loaded is no fault of a node
+                taught(domain)
         complex_ = next((n for n, x in inputs.items() if isinstance(x, Tensor) and x.dtype.kind == "c"), None)
         if complex_ is not None:
             raise Undecided(f"input {complex_!r} is complex, and only real numbers are evaluated")
@@ -164,7 +168,7 @@ class Interpreter:
         self.limits.check_time()
 
     def _taught(self, node: Node, inputs: list[Value]) -> Sequence[Value]:
-        op = TAUGHT.get((node.domain, node.op_type))
+        op = meaning_of(node.domain, node.op_type)
         if op is None and erasing.format_of(self.m, np.dtype(np.uint8)):
             op = ERASED.get((node.domain, node.op_type))
         try:

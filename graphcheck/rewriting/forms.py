@@ -1,4 +1,8 @@
-"""The registries of forms: a module with NAME, ``why_not(site)`` and ``build(builder)`` each."""
+"""The registries of forms: a module with NAME, ``why_not(site)`` and ``build(builder)`` each.
+
+Other distributions bring forms of patch embeddings by entry points of ``graphcheck.forms``. None is trusted: what it writes
+is proved.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ from typing import Protocol, cast
 
 import onnx_ir as ir
 
+from graphcheck import plugins
+from graphcheck.errors import UsageError
 from graphcheck.patches.site import Site, Unembedding
 from graphcheck.rewriting import conv, conv_transpose, depth_to_space, matmul, pixels, space_to_depth, unfold
 from graphcheck.rewriting.builder import SiteBuilder
@@ -24,8 +30,13 @@ class Form(Protocol):
         """Write the nodes; returns the result and the axes that each of its dims runs over."""
 
 
+GROUP = "graphcheck.forms"
 FORMS: dict[str, Form] = {form.NAME: cast(Form, form) for form in (conv, matmul, unfold, space_to_depth)}
 UNEMBEDDED: dict[str, Form] = {form.NAME: cast(Form, form) for form in (conv_transpose, pixels, depth_to_space)}
+for _owner, _, _form in plugins.loaded(GROUP, "form of rewrite", ("NAME", "why_not", "build")):
+    if _form.NAME in (*FORMS, *UNEMBEDDED, "fastest"):
+        raise UsageError(f"{_owner}: its form of rewrite {_form.NAME!r} has the name of another")
+    FORMS[_form.NAME] = _form
 NAMES = tuple(dict.fromkeys([*FORMS, *UNEMBEDDED]))
 
 

@@ -8,11 +8,11 @@ stay as they are: which tensor of a model is meant is found by :mod:`graphcheck.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from graphcheck import plugins
 from graphcheck.blaming.dumps import npy, npz, polygraphy, protos, raw
 from graphcheck.blaming.dumps.lazy import Array, Tensors, head, wrong
 from graphcheck.errors import GraphcheckError, UsageError
@@ -76,15 +76,7 @@ def read(path: Path, readers: Sequence[Any] = READERS) -> Dump:
 
 def _others() -> Iterator[Any]:
     """The readers that other distributions bring."""
-    for point in importlib.metadata.entry_points(group=GROUP):
-        try:
-            reader = point.load()
-        except Exception as error:  # whatever importing it raises
-            owner = point.dist.name if point.dist is not None else point.value
-            cause = f"{type(error).__name__}: {error}"
-            raise UsageError(f"{owner}: its reader {point.name!r} of dumps cannot be loaded ({cause})") from error
-        if missing := [name for name in ("NAME", "accepts", "read") if not hasattr(reader, name)]:
-            raise UsageError(f"{point.value}: is not a reader of dumps, since it has no {missing[0]}")
+    for _, _, reader in plugins.loaded(GROUP, "reader of dumps", ("NAME", "accepts", "read")):
         yield reader
 
 

@@ -15,6 +15,7 @@ from graphcheck.kernel.ops import (
     ml,
     movement,
     nchwc,
+    outside,
     quantized,
     recurrent,
     reduction,
@@ -31,6 +32,13 @@ TAUGHT: dict[tuple[str, str], Callable[..., Any]] = {
     **{(nchwc.DOMAIN, name): op for name, op in nchwc.OPS.items()},
     **{("", name): op for name, op in contrib.IN_ONNX_DOMAIN.items()},
 }
+
+
+
+def meaning_of(domain: str, op_type: str) -> Callable[..., Any] | None:
+    """What an operator means, here or as another distribution teaches it; None where nobody does."""
+    return TAUGHT.get((domain, op_type)) or outside.taught(domain).get(op_type)
+
 
 # Operators that are taught where the roundings of quantizers are erased; else their bodies are, or they are unknown functions.
 ERASED: dict[tuple[str, str], Callable[..., Any]] = {
