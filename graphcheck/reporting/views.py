@@ -172,7 +172,9 @@ def _fed(inputs: dict[str, Any]) -> str:
 
 
 def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) -> View:
-    """The view of one model: its patch embeddings drawn, its refusals, its graph."""
+    """The view of one model: its patch embeddings drawn, its refusals, its graph. Ordinary convolutions are counted alone."""
+    known = result.get("patch_embeddings") or []
+    result = result | {"patch_embeddings": [site for site in known if not site.get("ordinary")]}
     graph = result.get("graph")
     stage = None
     if graph:
@@ -184,8 +186,9 @@ def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) ->
             name_a=file_name(result.get("model")),
         )
     title = file_name(result.get("model"))
-    count = len(result.get("patch_embeddings") or [])
-    line = f"{plural(count, 'patch embedding')} found"
+    count = len(result["patch_embeddings"])
+    besides = f", and {plural(len(known) - count, 'ordinary convolution')}" if len(known) > count else ""
+    line = f"{plural(count, 'patch embedding')} found{besides}"
     html = fragment(
         "analyze.html.j2",
         r=result,
