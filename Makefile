@@ -1,7 +1,7 @@
 # Python 3.11 or newer and make are all that is needed; the first run of demo or test puts everything else into .venv.
 # PYTHON=/path/to/python picks the interpreter, JOBS=4 the number of test processes.
 .DELETE_ON_ERROR:
-.PHONY: demo test zoo real bench fuzz large report docs clean
+.PHONY: demo test hosts zoo real bench fuzz large report docs clean
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -24,6 +24,9 @@ test: $(VENV)/.test ## lint, types and tests
 	@$(RUN) ruff check .
 	@$(RUN) mypy
 	@$(PYTEST)
+
+hosts: $(VENV)/.test ## the package and each program that it plugs into, in environments of their own under build/hosts (minutes, a network)
+	@$(RUN) pytest -m hosts --timeout 1800 tests/test_hosts.py
 
 zoo: $(VENV)/.test ## the full tables (long)
 	@$(VENV)/bin/python benchmarks/zoo.py --jobs $(JOBS) --save reports/zoo.md

@@ -1,7 +1,9 @@
 """How long each form of a patch embedding runs in onnxruntime, against the original: interleaved medians, one process a row.
 
-    python benchmarks/rewrite.py [--batch N] [--size N] [--runs N] [--threads N] [--json FILE] [MODEL.onnx ...]
+    python benchmarks/rewrite.py [--batch N] [--size N] [--runs N] [--threads N] [--json FILE] [--beside] [MODEL.onnx ...]
 
+The first table has onnx-conv2matmul and onnx-passes' lower-conv beside graphcheck, where they are installed: nodes, bytes,
+milliseconds and the verdict of graphcheck.compare; ``--beside`` makes no other.
 Without files: a patch embedding of 16x16 pixels and 768 outputs, in every form of every exporter, at 224x224 and 384x384,
 batch 1 and 8. A row has the ratio of the original's median to that of each form, and to that of what ``--to fastest``
 takes: above 1 is faster than the original. The last table is the time to load, rewrite and save a ViT-B file (or MODEL)
@@ -25,6 +27,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import beside
 import onnx_ir as ir
 
 from graphcheck.exporting import catalogue
@@ -128,7 +131,12 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--runs", type=int, default=11)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--beside", action="store_true")
     args = parser.parse_args()
+    if args.beside or not args.models:
+        beside.table(args.runs, args.threads)
+    if args.beside:
+        return 0
     rows, start = [], time.perf_counter()
     columns = ["model", "batch", "original, ms", *FORMS, "fastest", "it took", "slower than the best form"]
     print(f"| {' | '.join(columns)} |\n|{'--|' * len(columns)}")

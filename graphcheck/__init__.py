@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from graphcheck.patches.site import Site
     from graphcheck.verdict import Comparison, Verdict
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 # public name -> (module, its name there); nothing is imported before it is asked for
 _PUBLIC = {
     "compare": ("api", "compare"),

@@ -24,7 +24,8 @@ def compare(a: ModelLike | Any, b: ModelLike | Any, options: ModuleOptions) -> C
     """Whether two models are the same function: the verdict, its reason and its evidence.
 
     Args:
-        a: The reference: a path, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or a ``torch.nn.Module``.
+        a: The reference: a path, an ``onnx.ModelProto``, an ``onnx_ir.Model``, a ``torch.onnx.ONNXProgram`` or a
+            ``torch.nn.Module``.
         b: The model to compare with it, as ``a``; one of the two may be a module.
         options: Each a keyword of its own.
 
@@ -36,6 +37,7 @@ def compare(a: ModelLike | Any, b: ModelLike | Any, options: ModuleOptions) -> C
     from graphcheck import torch_side
     from graphcheck.verdicts.compare import compared
 
+    a, b = torch_side.model_of(a), torch_side.model_of(b)
     modules = [torch_side.is_module(side) for side in (a, b)]
     called = options.args is not None or options.kwargs is not None
     if not any(modules):
@@ -66,7 +68,8 @@ def assert_equivalent(a: ModelLike | Any, b: ModelLike | Any, options: AssertOpt
     from graphcheck.words import divergence
 
     given = options.keywords()
-    require, accept = given.pop("require") or str(Verdict.WITHIN_ROUNDING), given.pop("accept")
+    require, report = given.pop("require") or str(Verdict.WITHIN_ROUNDING), given.pop("report")
+    accept = given.pop("accept")
     result = compare(a, b, **given)
     if result.exit_code(Verdict(require), accept) == EXIT_OK:
         return result
@@ -75,6 +78,11 @@ def assert_equivalent(a: ModelLike | Any, b: ModelLike | Any, options: AssertOpt
         lines.append(f"first divergence: {divergence(found)}")
     if witness := result.evidence.get("witness"):
         lines.append(f"witness: {witness.get('path') or witness.get('kind')}")
+    if report is not None:
+        from graphcheck import reporting
+
+        reporting.write([result.to_json()], report)
+        lines.append(f"report: {report}")
     raise AssertionError("\n".join(lines))
 
 
@@ -83,7 +91,8 @@ def blame(model: ModelLike, tensors: str | Path | Mapping[str, Any], options: Bl
     """Which operators of a device are wrong: each is evaluated on what the device itself gave it, and held against rounding.
 
     Args:
-        model: What the device was given: a path, an ``onnx.ModelProto`` or an ``onnx_ir.Model``.
+        model: What the device was given: a path, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or a
+            ``torch.onnx.ONNXProgram``.
         tensors: What it dumped: a path, or arrays by the names of the model's tensors.
         options: Each a keyword of its own.
 
@@ -92,17 +101,19 @@ def blame(model: ModelLike, tensors: str | Path | Mapping[str, Any], options: Bl
         ModelError: for a model that cannot be read. A limit that is reached raises nothing: it is ``undecided``.
     """
     from graphcheck.blaming.blame import blamed
+    from graphcheck.torch_side import model_of
 
-    return blamed(model, tensors, options)
+    return blamed(model_of(model), tensors, options)
 
 
 def analyze(model: ModelLike) -> Analysis:
-    """The patch embeddings of a model (``.sites``), and what looks like one but is none (``.refusals``).
+    """The patch embeddings of a model (``.sites``), projections to pixels (``.unembeddings``), and what looks like one of the
+    two but is none (``.refusals``).
 
     Nothing is run; symbolic dims stay symbolic. Ordinary convolutions are sites too (``Site.ordinary``).
 
     Args:
-        model: A path, an ``onnx.ModelProto`` or an ``onnx_ir.Model``; it is left as it is.
+        model: A path, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or a ``torch.onnx.ONNXProgram``; it is left as it is.
 
     Raises:
         ModelError: for a model that cannot be read.
@@ -110,8 +121,9 @@ def analyze(model: ModelLike) -> Analysis:
     """
     from graphcheck.files.model import read
     from graphcheck.patches.preparing import prepared
+    from graphcheck.torch_side import model_of
 
-    return prepared(read(model)).analysis
+    return prepared(read(model_of(model))).analysis
 
 
 def rewrite(
@@ -122,18 +134,29 @@ def rewrite(
     sites: Sequence[str] | None = None,
     max_rank: int | None = None,
     fold_normalization: bool = False,
+    pointwise: bool = False,
+    ordinary: bool = False,
+    movement: bool = False,
+    stills: bool = False,
     **options: Any,
 ) -> Rewrite:
-    """A rewrite of a model's patch embeddings to one form; its ``.model`` is the original where no proof is found.
+    """A rewrite of a model's patch embeddings and un-embeddings to one form; ``.model`` is the original where no proof is found.
 
     Args:
-        model: A path, an ``onnx.ModelProto`` or an ``onnx_ir.Model``; it is left as it is.
-        to: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``.
+        model: A path, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or a ``torch.onnx.ONNXProgram``; it is left as it is.
+        to: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``; ``conv-transpose``, ``matmul`` or ``depth-to-space`` of
+            an un-embedding.
         check: ``check(original, rewritten)``, the comparison that has to establish ``within-rounding`` or better;
             :func:`compare` with ``options`` where it is None.
         sites: Only these, by the name of their contraction, input or output; None: all but ordinary convolutions.
         max_rank: No tensor of more dims, at least 3: movement over it is split into steps.
         fold_normalization: Take a per-channel normalization before the patches into the weight, which re-rounds it.
+        pointwise: Rewrite projections of the channels too: a MatMul or Gemm to a 1x1 Conv, or back.
+        ordinary: Rewrite ordinary convolutions too, whose windows overlap or leave gaps, and those in groups.
+        movement: Rewrite movement without a projection too: ``space-to-depth`` writes SpaceToDepth or DepthToSpace,
+            ``reshape``, which is a form of nothing else, Reshape, Transpose, Reshape.
+        stills: Rewrite patch embeddings of a repeated image too, a Conv3d of one frame several times: the weight is
+            summed over the copies, which rounds it.
         options: Those of :func:`compare`, for the check.
 
     Raises:
@@ -142,6 +165,7 @@ def rewrite(
     """
     from graphcheck.files.model import read
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
+    from graphcheck.torch_side import model_of
 
     check_names("rewrite", options, (field.name for field in dataclasses.fields(Options)))
     settled = Options(**{**options, "graphs": False})
@@ -150,12 +174,16 @@ def rewrite(
         return compare(original, rewritten, **settled.keywords())
 
     return rewrite_model(
-        read(model),
+        read(model_of(model)),
         to,
         check=check or prove,
         sites=sites,
         max_rank=max_rank,
         fold_normalization=fold_normalization,
+        pointwise=pointwise,
+        ordinary=ordinary,
+        movement=movement,
+        stills=stills,
     )
 
 

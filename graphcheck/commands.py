@@ -16,11 +16,12 @@ from graphcheck import limits
 from graphcheck.command_line import Model, SideA, SideB, command
 from graphcheck.errors import UsageError
 from graphcheck.files import kept, places, wire
-from graphcheck.formats import parse_format, write_formats
+from graphcheck.formats import write_formats
 from graphcheck.formats.blame import show_blame, show_twice
 from graphcheck.formats.console import Terminal
 from graphcheck.formats.json import plain, write_json
 from graphcheck.formats.terminal import show_comparison, show_rewrite
+from graphcheck.formats.wanted import Wanted, wanted
 from graphcheck.options import Blaming, Guarding, Options, Required, Rewriting, Told, Twice
 from graphcheck.runs import early
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparison, Verdict
@@ -36,28 +37,24 @@ def compare(a: SideA, b: SideB, required: Required, told: Told, twice: Twice, op
     places.check_sources(a, b)
     if twice.asked:
         return _twice(a, b, told, twice, options)
-    wanted = [parse_format(text) for text in told.format]
-    if sum(file is None for _, file in wanted) + (told.json == "-") > 1:
-        raise UsageError("only one --format, or --json -, can go to standard output: name files for the others")
-    saved = (Path(file) for file in (options.save_inputs, options.save_outputs) if file is not None)
-    places.check_targets(told.json, told.report, *saved, *(file for _, file in wanted), sources=(a, b))
+    saved = [Path(file) for file in (options.save_inputs, options.save_outputs) if file is not None]
+    asked = wanted(told, *saved, sources=(a, b))
     places.check_folders(*(Path(folder) for folder in (options.reduce, options.witness) if folder is not None))
     wire.ahead(a, b)  # while the heavy packages load
     begin(options)
-    measured = any(kind == "tensors" for kind, _ in wanted)
     options = dataclasses.replace(
         options,
-        numerics=options.numerics or ("full" if told.report or measured else "quick"),
+        numerics=options.numerics or ("full" if asked.drawn else "quick"),
         witness=options.witness or kept.writable(),
-        graphs=bool(told.json or told.report or measured),
-        partners=bool(told.json or told.report),
+        graphs=bool(told.json) or asked.drawn,
+        partners=bool(told.json) or asked.drawn,
     )
-    terminal = Terminal(quiet=told.json == "-" or any(file is None for _, file in wanted))
+    terminal = Terminal(quiet=asked.quiet)
     with early.begun(options.run):
         result = _compared(terminal, a, b, options)
     data = result.to_json() | {"command": _command()}
     written = write_result(data, told.json, told.report)
-    write_formats(result, wanted, required.require or Verdict.WITHIN_ROUNDING)
+    write_formats(result, asked.formats, required.require or Verdict.WITHIN_ROUNDING)
     show_comparison(terminal, data, top_k=options.top_k, explain=options.explain, top=options.top)
     say(terminal, written)
     return _exit_code(terminal, result, required.require, required.accept, reduced=options.reduce is not None)
@@ -91,8 +88,8 @@ def rewrite(model: Model, rewriting: Rewriting, told: Told, options: Options) ->
     places.check_targets(told.json, told.report, sources=[model])
     places.check_targets(told.json, told.report, rewriting.out)
     out, dry_run = rewriting.out, rewriting.dry_run
-    if rewriting.to == "fastest" and (rewriting.max_rank or rewriting.fold_normalization):
-        raise UsageError("--max-rank and --fold-normalization go with a form, not with --to fastest")
+    if rewriting.to == "fastest" and (rewriting.max_rank or rewriting.fold_normalization or rewriting.movement):
+        raise UsageError("--max-rank, --fold-normalization and --movement go with a form, not with --to fastest")
     if out is None and not dry_run:
         raise UsageError("say where to write with --out FILE, or give --dry-run to be told only")
     if out is not None and not rewriting.force and out.exists() and out.samefile(model):
@@ -165,9 +162,11 @@ def _rewritten(model: Path, rewriting: Rewriting, options: Options, check: Any) 
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
 
     common: dict[str, Any] = {"check": check, "sites": rewriting.sites or None, "run": options.run}
+    common |= {"pointwise": rewriting.pointwise, "ordinary": rewriting.ordinary, "stills": rewriting.stills}
     if rewriting.to == "fastest":
         return fastest(read(model), _timer(rewriting, options), **common)
     within: dict[str, Any] = {"max_rank": rewriting.max_rank, "fold_normalization": rewriting.fold_normalization}
+    within |= {"movement": rewriting.movement}
     return rewrite_model(read(model), rewriting.to, **common, **within)
 
 
@@ -201,14 +200,14 @@ def guard(
     named.
     """
     places.check_sources(model)
-    places.check_targets(told.json, told.report, rewriting.out, sources=[model])
+    asked = wanted(told, rewriting.out, sources=[model])
     places.check_folders(None if options.reduce is None else Path(options.reduce))
-    numerics = options.numerics or ("full" if told.report else "quick")
+    numerics = options.numerics or ("full" if asked.drawn else "quick")
     options = dataclasses.replace(options, numerics=numerics, witness=kept.writable())
     level, out = Verdict(required.require or Verdict.WITHIN_ROUNDING), rewriting.out
-    terminal = Terminal(quiet=told.json == "-")
+    terminal = Terminal(quiet=asked.quiet)
     if guarding.passes or guarding.passes_from:
-        return _guarded_by_pass(terminal, model, command or [], guarding, told, options, level, out)
+        return _guarded_by_pass(terminal, model, command or [], guarding, told, asked, options, level, out)
     from graphcheck.guarding.command import guard as guard_command
 
     begin(options)
@@ -222,6 +221,7 @@ def guard(
         )
     data = result.to_json() | {"command": _command()}
     written = write_result(data, told.json, told.report)
+    write_formats(result, asked.formats, level)
     show_comparison(terminal, data, top=options.top)
     say(terminal, written)
     code = _exit_code(terminal, result, required.require, reduced=options.reduce is not None)
@@ -244,19 +244,20 @@ def blame(
     from graphcheck.blaming.blame import blamed
 
     places.check_sources(model)
-    places.check_targets(told.json, told.report, sources=[model, tensors])
+    asked = wanted(told, sources=[model, tensors])
     places.check_folders(None if blaming.reduce is None else Path(blaming.reduce))
     begin(blaming)
-    terminal = Terminal(quiet=told.json == "-")
+    terminal = Terminal(quiet=asked.quiet)
     with terminal.status("reading") as say_status:
         result = blamed(model, tensors, dataclasses.replace(blaming, progress=say_status))
     data = result.to_json() | {"command": _command(), "model": str(model), "tensors": str(tensors)}
-    if told.json or told.report:
+    if told.json or asked.drawn:
         from graphcheck.files.model import read
         from graphcheck.reporting.shapes import graph_of
 
         data |= {"graph": graph_of(read(model))}
     written = write_result(data, told.json, told.report)
+    write_formats(data, asked.formats, Verdict.WITHIN_ROUNDING)
     show_blame(terminal, data)
     say(terminal, written)
     return result.exit_code()
@@ -268,6 +269,7 @@ def _guarded_by_pass(
     command: list[str],
     guarding: Guarding,
     told: Told,
+    asked: Wanted,
     options: Options,
     level: Verdict,
     out: Path | None,
@@ -280,7 +282,7 @@ def _guarded_by_pass(
 
     running = runner_of(guarding.passes, guarding.passes_from, command, options.timeout)
     with contextlib.closing(running) as runner, terminal.status("reading") as progress:
-        told_in_full = bool(told.json or told.report)
+        told_in_full = bool(told.json) or asked.drawn
         shown = dataclasses.replace(options, graphs=told_in_full, partners=told_in_full, progress=progress)
         judged = dataclasses.replace(shown, reduce=None, graphs=False, partners=False)
         result = guard_passes(
@@ -295,6 +297,7 @@ def _guarded_by_pass(
         )
     data = result.to_json(level) | {"command": _command()}
     write_json(data, told.json)
+    write_formats(result.outcomes(), asked.formats, level)
     first = data["first"]
     drawn = f"no report was written: {told.report} would show the pass that changes the function" if told.report else ""
     if first and told.report:

@@ -12,12 +12,13 @@ from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_TROUBLE, EXIT_UNDEC
 TROUBLE = "trouble"
 ANALYZED, UNCHANGED = "analyzed", "unchanged"  # done, with nothing to prove
 _FAILED = {"error": "GC103", "crash": "GC105", "lost": "GC105", "memory": "GC202", "timeout": "GC201", "check": "GC216"}
+CLEAN, CONVICTED = "clean", "convicted"  # of a device's dump
 FAILURES = ("error", "crash", "memory", "timeout", "lost", "check")
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """One result: ``status`` is a verdict, ``analyzed``, ``unchanged`` (nothing to rewrite) or ``trouble``.
+    """One result: ``status`` is a verdict (of blame too), ``analyzed``, ``unchanged`` (nothing to rewrite) or ``trouble``.
 
     ``failure`` says what kept it from an answer: ``error`` (a model or command that does not work), ``crash``,
     ``memory``, ``timeout``, ``lost`` (the worker died), ``check`` (a rewrite that failed its own check). ``seconds``
@@ -52,11 +53,11 @@ class Outcome:
 
     def exit_code(self, require: Verdict = Verdict.WITHIN_ROUNDING, accept: Collection[str] = ()) -> int:
         """The exit code that this result alone would give; what is weaker passes where its code is one of ``accept``."""
-        if self.status == Verdict.DIFFERENT or self.failure == "check":
+        if self.status in (Verdict.DIFFERENT, CONVICTED) or self.failure == "check":
             return EXIT_DIFFERENT
         if self.status == TROUBLE:
             return EXIT_TROUBLE
-        done = self.status in (ANALYZED, UNCHANGED) or Verdict(self.status).meets(require) or self.family in accept
+        done = self.status in (ANALYZED, UNCHANGED, CLEAN) or Verdict(self.status).meets(require) or self.family in accept
         return EXIT_OK if done else EXIT_UNDECIDED
 
     def details(self, require: Verdict) -> str:
@@ -67,7 +68,9 @@ class Outcome:
         result = self.result or {}
         for side in "ba":
             if place := (result.get("divergence") or {}).get(side):
-                lines.append(f"first divergence in {side.upper()}: {place['op_type']} {place['node']} ({place['tensor']})")
+                lines.append(
+                    f"first divergence in {side.upper()}: {place['op_type']} {place['node']} ({place['tensor']})"
+                )
         if (result.get("witness") or {}).get("replay"):
             lines.append(f"replay: {result['witness']['replay']}")
         return "\n".join(lines)
@@ -80,14 +83,15 @@ class Outcome:
 
 
 def of(result: Outcome | Comparison | Mapping[str, Any]) -> Outcome:
-    """The outcome of a comparison, or of the JSON of ``compare``, ``guard``, ``analyze`` or ``rewrite``."""
+    """The outcome of a comparison, or of the JSON of ``compare``, ``guard``, ``analyze``, ``rewrite`` or ``blame``."""
     if isinstance(result, Outcome):
         return result
     data = result.to_json() if isinstance(result, Comparison) else dict(result)
     sides = [(data.get(side) or {}).get("path") for side in ("a", "b")]
     if sides[1] == "{out}":  # guard's temporary file
         sides[1] = None
-    model = (data.get("model") or {}).get("path")
+    model = data.get("model")
+    model = model.get("path") if isinstance(model, Mapping) else model
     name = " / ".join(map(str, filter(None, (model, *sides)))) or "model"
     seconds = float((data.get("timings") or {}).get("total", 0.0))
     status, reason, failure = _status(data)
@@ -98,7 +102,8 @@ def _status(data: Mapping[str, Any]) -> tuple[str, str, str | None]:
     if "patch_embeddings" in data:
         sites, left = data["patch_embeddings"], len(data["refusals"])
         ordinary = sum(bool(site.get("ordinary")) for site in sites)
-        counts = f"patch embeddings: {len(sites) - ordinary}, ordinary convolutions: {ordinary}, left alone: {left}"
+        back = f"patch un-embeddings: {len(data['patch_unembeddings'])}, " if data.get("patch_unembeddings") else ""
+        counts = f"patch embeddings: {len(sites) - ordinary}, {back}ordinary convolutions: {ordinary}, left alone: {left}"
         return ANALYZED, counts, None
     if data.get("verdict") is None:
         return UNCHANGED, str(data.get("reason") or "nothing to rewrite"), None

@@ -26,9 +26,11 @@ class PatchEmbedding(ir.passes.FunctionalPass):
     tells what was rewritten and what was refused, with the reasons.
 
     Args:
-        to: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``.
+        to: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``; ``conv-transpose``, ``matmul`` or ``depth-to-space`` of
+            an un-embedding.
         check: Proves the result against the input: :func:`graphcheck.compare`, or one like it; None leaves it unproved.
-        sites: As for :func:`graphcheck.rewrite`, and so are ``max_rank`` and ``fold_normalization``.
+        sites: As for :func:`graphcheck.rewrite`, and so are ``max_rank``, ``fold_normalization``, ``pointwise``,
+            ``ordinary``, ``movement`` and ``stills``.
         run: False leaves onnxruntime out, for a form that its CPU provider cannot run.
 
     Raises:
@@ -43,11 +45,16 @@ class PatchEmbedding(ir.passes.FunctionalPass):
         sites: Sequence[str] | None = None,
         max_rank: int | None = None,
         fold_normalization: bool = False,
+        pointwise: bool = False,
+        ordinary: bool = False,
+        movement: bool = False,
+        stills: bool = False,
         run: bool = True,
     ) -> None:
         super().__init__()
         self.to, self.check, self.sites = to, check, sites
         self.max_rank, self.fold_normalization, self.run = max_rank, fold_normalization, run
+        self.pointwise, self.ordinary, self.movement, self.stills = pointwise, ordinary, movement, stills
         self.result: Rewrite | None = None
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -59,6 +66,10 @@ class PatchEmbedding(ir.passes.FunctionalPass):
             sites=self.sites,
             max_rank=self.max_rank,
             fold_normalization=self.fold_normalization,
+            pointwise=self.pointwise,
+            ordinary=self.ordinary,
+            movement=self.movement,
+            stills=self.stills,
             run=self.run,
         )
         changed = self.result.changed

@@ -34,6 +34,12 @@ def is_module(value: object) -> bool:
     return torch is not None and isinstance(value, torch.nn.Module)
 
 
+def model_of(side: Any) -> Any:
+    """The ``ModelProto`` of a ``torch.onnx.ONNXProgram``, any other side as it is; loads no torch to find out."""
+    program = getattr(sys.modules.get("torch.onnx"), "ONNXProgram", None)
+    return side.model_proto if program is not None and isinstance(side, program) else side
+
+
 def compare_module(module: Any, model: Any, options: ModuleOptions, check: Compare) -> Comparison:
     """Compares a module with an ONNX model of it (path, ``ModelProto``, ``onnx_ir.Model``).
 

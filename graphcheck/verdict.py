@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import importlib
 from collections.abc import Collection
 from importlib import metadata
 from typing import Any
@@ -35,11 +36,24 @@ class Verdict(enum.StrEnum):
         return self in order and order.index(self) <= order.index(require)
 
 
+class Displayed:
+    """What a notebook shows in place of its ``repr``."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with its ``schema``."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        """HTML without scripts and addresses: the verdict, a table and a small picture."""
+        # By its name: the report stands above all that it tells of, and only a notebook asks for it.
+        return str(importlib.import_module("graphcheck.reporting.notebook").html(self.to_json()))
+
+
 EXIT_OK, EXIT_DIFFERENT, EXIT_TROUBLE, EXIT_UNDECIDED = 0, 1, 2, 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Comparison(Displayed):
     """The result of ``compare``: a verdict, the sentence that explains it, and everything that was seen.
 
     Attributes:

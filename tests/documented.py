@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import graphcheck
 from graphcheck.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -107,7 +108,7 @@ def run(page: Page, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (folder / name).write_text(text, encoding="utf-8")
     ran = 0
     for shown in page.shown:
-        words = shlex.split(shown.command)
+        words = shlex.split(shown.command, comments=True)
         if words[0] not in ("graphcheck", "python") or words[1] == "demo" or "scheduler:" in shown.command:
             continue
         capsys.readouterr()
@@ -133,9 +134,10 @@ def run_examples(page: Page, names: dict[str, object], folder: Path, monkeypatch
     monkeypatch.chdir(folder)
     for text in page.examples:
         exec(compile(text, str(page.path), "exec"), names)
+    fixtures = {"tmp_path": folder, "graphcheck_equivalent": graphcheck.assert_equivalent}
     for name, value in list(names.items()):
         if name.startswith("test_") and not getattr(value, "pytestmark", None):
-            value(*([folder] if "tmp_path" in inspect.signature(value).parameters else []))  # type: ignore[operator, arg-type]
+            value(*(fixtures[taken] for taken in inspect.signature(value).parameters))  # type: ignore[operator, arg-type]
     return len(page.examples)
 
 
@@ -146,7 +148,7 @@ def renewed(page: Page, folder: Path) -> str:
         (folder / name).write_text(text, encoding="utf-8")
     page_text = page.text
     for shown in page.shown:
-        words = shlex.split(shown.command)
+        words = shlex.split(shown.command, comments=True)
         if words[0] == "make" or words[1] == "demo" or "scheduler:" in shown.command:
             continue
         done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)

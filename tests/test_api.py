@@ -47,7 +47,7 @@ def test_every_parameter_and_field_is_documented() -> None:
     named = [(each, list(inspect.signature(each).parameters)) for each in functions]
     named += [(each, [field.name for field in dataclasses.fields(each)]) for each in records]
     missing = [
-        (each, name) for each, names in named for name in names if f"\n        {name}: " not in (each.__doc__ or "")
+        (each, name) for each, names in named for name in names if f"\n    {name}: " not in (inspect.getdoc(each) or "")
     ]
     assert missing == [] and len(named) >= 10
     assert all("Raises:" in (each.__doc__ or "") for each in functions)

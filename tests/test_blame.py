@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -15,8 +16,12 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import graphcheck
+from graphcheck.blaming import explain
+from graphcheck.blaming.judge import Walk
 from graphcheck.blaming.record import Blame, Guilt
 from graphcheck.cli import main
+from graphcheck.errors import Exhausted
+from graphcheck.precision.program import Step
 
 Arrays = dict[str, np.ndarray]
 Fault = Callable[[np.ndarray], np.ndarray]
@@ -138,6 +143,39 @@ def test_convicted_in_the_order_of_the_graph() -> None:
     model, feeds = block()
     result = graphcheck.blame(model, Device(model, faults={"y": np.negative, "h": np.negative}).run(feeds))
     assert convicted(result) == ["h", "y"] and "'h'" in result.reason and "2 of 11 tensors are convicted" in result.reason
+
+
+@pytest.mark.parametrize("broken", ["h", "y", None])
+@pytest.mark.parametrize("error", [Exhausted("the time limit of 5 s was reached"), MemoryError()])
+def test_a_limit_keeps_what_was_judged_before_it(
+    broken: str | None, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the sixth step: what was convicted before it stays so, and what was clean is not called clean as a whole."""
+    model, feeds = block()
+    dumped = Device(model, faults={broken: np.negative} if broken else {}).run(feeds)
+    step = Walk._step
+
+    def limited(walk: Walk, one: Step) -> None:
+        if len(walk.rows) == 5:
+            raise error
+        step(walk, one)
+
+    monkeypatch.setattr(Walk, "_step", limited)
+    result = graphcheck.blame(model, dumped)
+    said = str(error) or "the memory limit was reached"
+    assert result.evidence["checked"] == 5 and {row["reason"] for row in result.evidence["skipped"]} == {said}
+    assert len(result.evidence["skipped"]) == 6 and said in result.reason
+    if broken == "h":
+        assert result.verdict is Guilt.CONVICTED and convicted(result) == ["h"]
+    else:
+        assert result.verdict is Guilt.UNDECIDED and "6 tensors were not judged" in result.reason
+
+
+def test_a_limit_that_ends_the_explanation_keeps_the_conviction(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, feeds = block()
+    monkeypatch.setattr(explain, "explained", Mock(side_effect=Exhausted("the time limit of 5 s was reached")))
+    result = graphcheck.blame(model, Device(model, faults={"h": np.negative}).run(feeds))
+    assert result.verdict is Guilt.CONVICTED and result.evidence["convicted"][0]["looks_like"] is None
 
 
 def test_a_region_between_dumped_tensors_is_judged_as_a_whole() -> None:

@@ -33,7 +33,7 @@ LAYERS = (
     ("formats", "torch_side"),
     ("command_line",),
     ("api", "guarding", "passes"),
-    ("sweeping", "olive"),
+    ("sweeping", "olive", "pytest_plugin"),
     ("demo", "commands"),
     ("cli",),
     ("__init__", "__main__"),
@@ -61,7 +61,10 @@ def heavy_after(statement: str) -> set[str]:
     return HEAVY & loaded_after(statement)
 
 
-@pytest.mark.parametrize("module", ["graphcheck", "graphcheck.errors", "graphcheck.verdict", "graphcheck.cli"])
+LIGHT = ["graphcheck", "graphcheck.errors", "graphcheck.verdict", "graphcheck.cli", "graphcheck.pytest_plugin"]
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_light_module_loads_nothing_heavy(module: str) -> None:
     assert heavy_after(f"import {module}") == set()
 
@@ -132,6 +135,13 @@ def test_dependencies_point_one_way() -> None:
     sources = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "graphcheck").rglob("*.py")}
     assert "graphcheck/verdict.py" in sources
     assert violations(sources) == []
+
+
+def test_one_module_alone_reaches_upwards_by_a_name() -> None:
+    """What a notebook shows of a result is the report's to say."""
+    texts = {p.relative_to(ROOT).as_posix(): p.read_text() for p in (ROOT / "graphcheck").rglob("*.py")}
+    named = {(path, name) for path, text in texts.items() for name in re.findall(r'import_module\("(graphcheck.*?)"', text)}
+    assert named == {("graphcheck/verdict.py", "graphcheck.reporting.notebook")}
 
 
 # Imports, and what is said of them; the first three are right.

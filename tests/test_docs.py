@@ -33,8 +33,8 @@ def given(tmp_path: Path) -> Path:
     for folder, model in (("reference", proto), ("exports", other), ("models", proto)):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "net.onnx").write_bytes(model.SerializeToString())
-    for name in ("reference.onnx", "export.onnx", "models/net.optimized.onnx"):
-        shutil.copy(tmp_path / "exports" / "net.onnx", tmp_path / name)
+    for name in ("reference", "export", "models/net.optimized", "a", "b", "before", "after"):
+        shutil.copy(tmp_path / "exports" / "net.onnx", tmp_path / f"{name}.onnx")
     pairs = [{"a": "reference.onnx", "b": "exports/net.onnx"}]
     (tmp_path / "pairs.json").write_text(json.dumps(pairs))
     return tmp_path

@@ -52,18 +52,18 @@ def test_a_new_format_is_one_file_and_one_line(toy: Path, capsys: pytest.Capture
     assert (toy / "told.txt").read_text() == "net is identical, within-rounding asked for"
     (field,) = (field for field in fields_of(Told, "compare") if field.name == "format")
     told = parameter(field, str).annotation.__metadata__[0].help
-    assert "junit, sarif, github, summary, layers, tensors or toy, to FILE" in told
+    assert "junit, sarif, github, summary, layers, model-explorer, tensors or toy, to FILE" in told
 
 
 def test_a_format_without_its_line_is_none(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "FORMATS", formats.FORMATS[:-1])
-    with pytest.raises(UsageError, match=r"there is no format 'toy'; the formats are junit, sarif, .*, layers, tensors"):
+    with pytest.raises(UsageError, match=r"there is no format 'toy'; the formats are junit, .*layers, model-explorer, tensors"):
         format_results(MIXED, "toy")
 
 
 def test_every_file_of_a_format_has_its_line() -> None:
     files = {path.stem for path in Path(formats.__file__).parent.glob("*.py") if "\ndef write(" in path.read_text()}
-    assert files == set(formats.FORMATS)
+    assert files == {name.replace("-", "_") for name in formats.FORMATS}
 
 
 HOSTILE = "<b>&\"']]>\x1b[31m\x00\n::error::x%0A|`@team\u202e\ud800\uffff"

@@ -232,7 +232,7 @@ def test_near_windows_over_the_budget_are_tried_in_part(last: str, met: bool, mo
 
 def test_rows_over_the_limit_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "h = Mul(x, x) y = Add(h, x)", "o = Constant<value_float = 1.0>() h = Add(x, o) y = Mul(h, x)"
-    monkeypatch.setattr("graphcheck.kernel.proof.prover._LARGE_ROW", 4.0)
+    monkeypatch.setattr("graphcheck.kernel.proof.prover._MANY", 4.0)
     for sparing, met in ((True, False), (False, True)):
         with opened(*map(model, text), Options(graphs=False, run=False)) as case:
             (attempt,) = case.sizes.prove((), ("congruence",), lambda _: None)

@@ -77,11 +77,12 @@ def test_a_field_more_is_an_option_more(capsys: pytest.CaptureFixture[str]) -> N
         """
         return a, b, options.every
 
-    apply.__doc__ = inspect.cleandoc(apply.__doc__ or "").replace("\n    ", "\n        ")
-    called = options.keywords(More)(apply)
+    for indented in (inspect.cleandoc(apply.__doc__ or ""), apply.__doc__):  # as Python 3.13 has it, and as 3.11
+        apply.__doc__ = indented
+        called = options.keywords(More)(apply)
+        assert "\n    every: prove for every size of SYMBOL" in (called.__doc__ or "")
     assert called("a", "b", every=["n"]) == ("a", "b", ("n",))
     assert inspect.signature(called).parameters["every"].default == ()
-    assert "every: prove for every size of SYMBOL" in (called.__doc__ or "")
     assert "`every`" in runpy.run_path(str(ROOT / "docs" / "hooks.py"))["keywords"](More)
 
 
@@ -145,7 +146,8 @@ def test_rewrite_takes_the_options_of_its_check_and_of_its_group() -> None:
     own = inspect.signature(graphcheck.rewrite).parameters
     fields = {field.name: options.default_of(field) or None for field in dataclasses.fields(Rewriting)}
     assert {name: own[name].default or None for name in own if name in fields} == {
-        name: fields[name] for name in ("to", "sites", "max_rank", "fold_normalization")
+        name: fields[name]
+        for name in ("to", "sites", "max_rank", "fold_normalization", "pointwise", "ordinary", "movement", "stills")
     }
 
 

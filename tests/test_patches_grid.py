@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import onnx_ir as ir
 import pytest
-from patch_cases import ops
+from patch_cases import conv, conv_nhwc, ops
 
 from graphcheck.patches.analyze import find
 from graphcheck.patches.window import NoWindow, recognise
@@ -45,6 +45,39 @@ def test_a_case_reaches_every_legal_form_and_comes_back(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(CASES) - set(SAMPLE)))
 def test_every_case_reaches_every_legal_form_and_comes_back(name: str) -> None:
     assert_row(name)
+
+
+# -- strips: a kernel of one along an axis of the image ----------------------------------------------------------------
+
+STRIPS = {
+    "odd": (conv, "N,3,13,15", "0,0,0,0"),
+    "padded": (conv, "N,3,9,23", "0,2,0,1"),
+    "dynamic": (conv, "2,3,H,W", "0,2,0,1"),
+    "channels last": (conv_nhwc, "N,9,23,3", "0,3,0,2"),
+    "channels last, dynamic": (conv_nhwc, "N,H,W,3", "0,2,0,1"),
+}
+
+
+@pytest.mark.parametrize("name", STRIPS)
+def test_a_strip_is_told_as_it_was_built(name: str) -> None:
+    make, shape, pads = STRIPS[name]
+    model = make(f"pads = [{pads}], kernel_shape = [1, 7], strides = [1, 7]", (5, 3, 1, 7), f"float[{shape}] x")
+    (site,) = find(model).sites
+    told = site.to_json()
+    assert (told["kernel_shape"], told["strides"], told["pads"]) == ([1, 7], [1, 7], [int(n) for n in pads.split(",")])
+    result = rewrite(model, "matmul", check=lambda a, b: compare(a, b, graphs=False))
+    assert result.verdict is Verdict.PROVED, result.reason
+    (again,) = find(result.model).sites
+    assert (again.layout, again.kernel_shape) == (site.layout, (1, 7))
+    if "dynamic" not in name:
+        back = rewrite(result.model, "conv", check=lambda a, b: compare(a, b, graphs=False))
+        assert back.verdict is Verdict.PROVED and ops(back.model) == ops(model), back.reason
+
+
+def test_a_kernel_that_spans_an_axis_is_told_without_a_drawing() -> None:
+    model = conv_nhwc("kernel_shape = [1, 7], strides = [1, 7]", (5, 3, 1, 7), "float[N,8,7,3] x")
+    (site,) = find(model).sites
+    assert site.flattened and site.to_json()["weights"] is None
 
 
 # -- near misses: what is wrong in one place is refused, and refuted where it was rewritten by hand --------------------

@@ -353,7 +353,7 @@ def luminance(colour: str) -> float:
 
 def test_every_text_colour_can_be_read_in_light_and_dark() -> None:
     """WCAG 2.2, success criterion 1.4.3: 4.5 to 1."""
-    found = {m[1]: m.group(2, 3) for m in re.finditer(r"--([\w-]+): light-dark\((#\w+), (#\w+)\)", page._asset(".css"))}
+    found = {m[1]: m.group(2, 3) for m in re.finditer(r"--([\w-]+): light-dark\((#\w+), (#\w+)\)", page.asset(".css"))}
     grounds = {name: found.pop(name) for name in ("bg", "surface", "raised")}
     texts = {name: pair for name, pair in found.items() if not name.startswith("line")}
     assert len(texts) > 10

@@ -1,4 +1,4 @@
-"""The rewrite as an Olive pass, in an environment that has Olive (pip install olive-ai, which pulls a torch of its own)."""
+"""The rewrite and the check as Olive passes, in an environment that has Olive (pip install olive-ai; `make hosts` makes one)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import numpy_helper
 from patch_cases import conv, ops
 
 from graphcheck.files import model as model_
@@ -19,9 +20,12 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_package_configuration_names_the_module() -> None:
-    entry = json.loads((ROOT / "graphcheck/olive.json").read_text())["passes"]["PatchEmbedding"]
-    module, name = entry["module_path"].rsplit(".", 1)
-    assert f"class {name}(Pass):" in (ROOT / module.replace(".", "/")).with_suffix(".py").read_text()
+    passes = json.loads((ROOT / "graphcheck/olive.json").read_text())["passes"]
+    assert set(passes) == {"PatchEmbedding", "Equivalence"}
+    for name, entry in passes.items():
+        module, called = entry["module_path"].rsplit(".", 1)
+        assert called == name
+        assert f"class {name}(Pass):" in (ROOT / module.replace(".", "/")).with_suffix(".py").read_text()
 
 
 @pytest.fixture
@@ -33,12 +37,13 @@ def olive(monkeypatch: pytest.MonkeyPatch) -> Any:
     return olive
 
 
-def run(olive: Any, path: Path, out: Path, **config: Any) -> Any:
+def run(olive: Any, path: Path, out: Path, name: str = "PatchEmbedding", **config: Any) -> Any:
     from olive.hardware import DEFAULT_CPU_ACCELERATOR
     from olive.model import ONNXModelHandler
     from olive.passes.olive_pass import create_pass_from_dict
 
-    step = create_pass_from_dict(olive.PatchEmbedding, config, disable_search=True, accelerator_spec=DEFAULT_CPU_ACCELERATOR)
+    made = getattr(olive, name)
+    step = create_pass_from_dict(made, config, disable_search=True, accelerator_spec=DEFAULT_CPU_ACCELERATOR)
     return step.run(ONNXModelHandler(str(path)), str(out))
 
 
@@ -78,6 +83,27 @@ def test_unknown_forms_and_sites_are_refused(olive: Any, tmp_path: Path) -> None
         run(olive, path, tmp_path / "out", to="nonsense")
 
 
+def test_the_check_lets_the_same_function_pass_and_stops_another(olive: Any, tmp_path: Path) -> None:
+    path, other = tmp_path / "m.onnx", tmp_path / "other.onnx"
+    model_.write(conv("kernel_shape = [4, 4], strides = [4, 4]", (8, 3, 4, 4)), path)
+    wrong = ir.to_proto(conv("kernel_shape = [4, 4], strides = [4, 4]", (8, 3, 4, 4)))
+    weight = numpy_helper.to_array(wrong.graph.initializer[0]) * 2
+    wrong.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, wrong.graph.initializer[0].name))
+    onnx.save(wrong, other)
+    rewritten = run(olive, path, tmp_path / "out", to="matmul")
+    check = {"name": "Equivalence", "reference": str(path)}
+    passed = run(olive, Path(rewritten.model_path), tmp_path / "unused", require="proved", **check)
+    assert passed.model_path == rewritten.model_path and passed.model_attributes["graphcheck"]["verdict"] == "proved"
+    report = tmp_path / "report.html"
+    with pytest.raises(ValueError, match=r"different: .*required: within-rounding"):
+        run(olive, other, tmp_path / "unused", report=str(report), **check)
+    assert report.is_file()
+    with pytest.raises(ValueError, match="require is one of identical, proved, within-rounding, not 'nearly'"):
+        run(olive, path, tmp_path / "unused", require="nearly", **check)
+    with pytest.raises(ValueError, match="no such file"):
+        run(olive, path, tmp_path / "unused", name="Equivalence", reference=str(tmp_path / "absent.onnx"))
+
+
 @pytest.mark.filterwarnings("ignore:.LoggingHandler. in:DeprecationWarning")
 def test_a_workflow_finds_it_by_the_package_configuration(olive: Any, tmp_path: Path) -> None:
     from olive.workflows import run as workflow
@@ -86,7 +112,10 @@ def test_a_workflow_finds_it_by_the_package_configuration(olive: Any, tmp_path: 
     model_.write(conv("kernel_shape = [4, 4], strides = [4, 4]", (8, 3, 4, 4)), path)
     config = {
         "input_model": {"type": "ONNXModel", "model_path": str(path)},
-        "passes": {"patches": {"type": "PatchEmbedding", "to": "matmul"}},
+        "passes": {
+            "patches": {"type": "PatchEmbedding", "to": "matmul"},
+            "check": {"type": "Equivalence", "reference": str(path), "require": "proved"},
+        },
         "output_dir": str(tmp_path / "out"),
         "cache_dir": str(tmp_path / "cache"),
         "no_artifacts": False,

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 import graphcheck
+from graphcheck import torch_side
 from graphcheck.errors import UsageError
 from graphcheck.verdict import Verdict
 
@@ -78,3 +79,20 @@ def test_by_name_alone_and_not_at_all() -> None:
     assert graphcheck.compare(net(tuple), model, kwargs={"x": torch.randn(2, 4)}).verdict is not Verdict.DIFFERENT
     with pytest.raises(UsageError, match="on args"):
         graphcheck.compare(net(tuple), model)
+
+
+def test_an_exported_program_is_a_model(tmp_path: Any) -> None:
+    """``torch.onnx.export(..., dynamo=True)`` gives an ONNXProgram: nobody has to save it first."""
+    module, args = torch.nn.Conv2d(3, 4, 2, 2).eval(), (torch.zeros(1, 3, 4, 4),)
+    with torch_side._quiet():
+        program = torch.onnx.export(module, args, dynamo=True)
+    path = tmp_path / "m.onnx"
+    onnx.save(program.model_proto, path)
+    assert graphcheck.compare(program, path).verdict is Verdict.IDENTICAL
+    assert graphcheck.compare(program, module, args=args).verdict.meets(Verdict.PROVED)
+    assert [site.kernel_shape for site in graphcheck.analyze(program).sites] == [(2, 2)]
+    rewritten = graphcheck.rewrite(program, "matmul")
+    assert rewritten.changed and graphcheck.assert_equivalent(rewritten.model, program).verdict is Verdict.PROVED
+    x = torch.ones(1, 3, 4, 4)
+    tensors = {program.model.graph.inputs[0].name: x.numpy(), program.model.graph.outputs[0].name: module(x).detach().numpy()}
+    assert str(graphcheck.blame(program, tensors).verdict) == "clean"

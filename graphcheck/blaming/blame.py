@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +19,7 @@ from graphcheck.blaming.dumps.lazy import head, joined
 from graphcheck.blaming.judge import Judged, Walk, halving
 from graphcheck.blaming.record import Blame, Guilt
 from graphcheck.blaming.steps import Cut, cut
-from graphcheck.errors import Undecided, UsageError
+from graphcheck.errors import Exhausted, Undecided, UsageError
 from graphcheck.files.model import ModelLike, read
 from graphcheck.options import Blaming
 from graphcheck.runs.pictures import pictures
@@ -81,24 +82,30 @@ def _blamed(
         "reduced": pieces.write(model, steps, walk, guilty, options.reduce) if options.reduce is not None else None,
         "seconds": time.perf_counter() - begun,
     }
-    verdict = Guilt.CONVICTED if convicted else Guilt.CLEAN if walk.rows else Guilt.UNDECIDED
-    return Blame(verdict, _reason(verdict, evidence, arithmetic), evidence)
+    whole = bool(walk.rows) and walk.stopped is None
+    verdict = Guilt.CONVICTED if convicted else Guilt.CLEAN if whole else Guilt.UNDECIDED
+    return Blame(verdict, _reason(verdict, evidence, arithmetic, walk.stopped), evidence)
 
 
 def _told(model: ir.Model, steps: Cut, walk: Walk, row: Judged, *, explained: bool) -> dict[str, Any]:
     """An entry of ``convicted``: what it looks like, and which tensors to dump to narrow a region down."""
     found = row.to_json() | {"looks_like": None, "dump_next": halving(row.steps), "picture": None}
     if explained:
-        real = walk.worst(row.steps, row.step, row.result)
-        right = real.value.reshape(row.result.shape)
-        found["picture"] = pictures(np.asarray(walk.tensors[row.result.name]).reshape(right.shape), right)
-        found["looks_like"] = explain.explained(model, steps, walk, row, real)
+        with contextlib.suppress(Exhausted):  # convicted it is all the same
+            real = walk.worst(row.steps, row.step, row.result)
+            right = real.value.reshape(row.result.shape)
+            found["picture"] = pictures(np.asarray(walk.tensors[row.result.name]).reshape(right.shape), right)
+            found["looks_like"] = explain.explained(model, steps, walk, row, real)
     return found
 
 
-def _reason(verdict: Guilt, evidence: dict[str, Any], arithmetic: Arithmetic) -> str:
+def _reason(verdict: Guilt, evidence: dict[str, Any], arithmetic: Arithmetic, stopped: str | None) -> str:
     """One sentence."""
-    words = f"{arithmetic.store.name}, sums in {arithmetic.inside.name}"
+    words = f"rounding (stored in {arithmetic.store.name}, sums in {arithmetic.inside.name})"
+    if verdict is Guilt.UNDECIDED and stopped is not None and evidence["checked"]:
+        left = sum(row["reason"] == stopped for row in evidence["skipped"])
+        fine = f"those before, {evidence['checked']} that could be judged, are within what {words} explains"
+        return f"{stopped}, and {left} tensors were not judged; {fine} on the device's own inputs"
     if verdict is Guilt.UNDECIDED:
         first = next(iter(evidence["skipped"]), None)
         why = f": {first['output']!r}: {first['reason']}" if first else ": the dump holds no tensor that the model computes"
@@ -109,15 +116,16 @@ def _reason(verdict: Guilt, evidence: dict[str, Any], arithmetic: Arithmetic) ->
         far = f", though they drift by up to {100 * max(drifts):.2g} %" if drifts and max(drifts) > 1e-3 else ""
         left = {"skipped": "not judged", "unmatched": "of the dump without a place in the model"}
         besides = "".join(f"; {len(evidence[key])} {what}" for key, what in left.items() if evidence[key])
-        return f"all {count} that could be judged are within what {words}, explains on the device's own inputs{far}{besides}"
+        return f"all {count} that could be judged are within what {words} explains on the device's own inputs{far}{besides}"
     first = evidence["convicted"][0]
     node = first["node"] if first["node"].startswith(f"{first['op_type']}(") else f"{first['op_type']} (node {first['node']})"
     like = f"; it looks like {first['looks_like']['name']}" if first["looks_like"] else ""
     region = f" (with {len(first['region']) - 1} before it that {'was' if len(first['region']) == 2 else 'were'} not dumped)"
     more = f"; {len(evidence['convicted'])} of {count} are convicted" if len(evidence["convicted"]) > 1 else ""
+    more += f"; {stopped}, and what comes behind was not judged" if stopped is not None else ""
     return (
         f"{node}{region if len(first['region']) > 1 else ''} is wrong: its output "
-        f"{first['output']!r} is {number(first['deviation'])} off where {words}, explains {number(first['bound'])}{like}{more}"
+        f"{first['output']!r} is off by {number(first['deviation'])}, and {words} explains {number(first['bound'])}{like}{more}"
     )
 
 

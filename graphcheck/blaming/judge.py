@@ -19,7 +19,7 @@ from graphcheck.blaming.device import Device, Marked, reading, stored
 from graphcheck.blaming.dumps.lazy import head
 from graphcheck.blaming.holding import Told, apart, held, quickly, told
 from graphcheck.blaming.steps import Cut, Skipped
-from graphcheck.errors import Undecided
+from graphcheck.errors import Exhausted, Undecided
 from graphcheck.kernel.values.bounds import limits
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
@@ -101,7 +101,7 @@ def _narrowed(steps: Sequence[Step]) -> str:
 
 
 class Walk:
-    """Judges the steps of a program; ``rows``, ``skipped`` and ``curve`` are what was found."""
+    """Judges the steps of a program; ``rows``, ``skipped``, ``curve``: what was found, ``stopped``: the limit that ended it."""
 
     def __init__(
         self,
@@ -115,6 +115,7 @@ class Walk:
         self.rows: list[Judged] = []
         self.skipped: list[Skipped] = []
         self.curve: list[Drift] = []
+        self.stopped: str | None = None
         self.makers = {result.key: (step, result) for step in program.steps for result in step.results}
         self.heads = {name: head(tensors, name) for name in tensors}
         self._shapes = {result.name: result.shape for _, result in self.makers.values()}
@@ -124,21 +125,34 @@ class Walk:
         self._last = {key: place for place, step in enumerate(program.steps) for key in step.reads}
 
     def run(self) -> Walk:
-        """Judge every step."""
+        """Judge every step, or those that the limits leave time and memory for."""
         for key, array in self.program.constants.items():
             self._whole[key] = array.astype(np.float64).reshape(-1)
         for key in self.program.inputs:
             if (found := self._dump(str(key[1]))) is not None:
                 self._whole[key] = found
         for place, step in enumerate(self.program.steps):
-            self.tick()
-            with np.errstate(all="ignore"):
-                self._step(step)
+            try:
+                self.tick()
+                with np.errstate(all="ignore"):
+                    self._step(step)
+            except (Exhausted, MemoryError) as error:
+                self._stop(place, str(error) if isinstance(error, Exhausted) else "the memory limit was reached")
+                break
             for key in (*step.reads, *(r.key for r in step.results)):
                 if self._last.get(key, place) <= place:
                     self._known.pop(key, None)
                     self._whole.pop(key, None)
         return self
+
+    def _stop(self, place: int, reason: str) -> None:
+        """Leave the steps from one on unjudged."""
+        self.stopped = reason
+        told = {row.result.name for row in self.rows} | {each.output for each in self.skipped}
+        for step in self.program.steps[place:]:
+            for result in step.results:
+                if result.name in self.heads and result.name not in told:
+                    self._skip(step, result, reason)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a dumped tensor as the model has it."""

@@ -131,7 +131,7 @@ def overflow(seen: Seen) -> Values:
 def one_channel(seen: Seen) -> Values:
     """All of a tensor, or one slice of it, times a number."""
     value, error, dumped, beyond = _shaped(seen)
-    yield from _scaled(seen, "it", value, error, dumped, np.ones(seen.shape, bool))
+    yield from _scaled(seen, "the right values", value, error, dumped, np.ones(seen.shape, bool))
     for axis, count in enumerate(seen.shape):
         places = np.flatnonzero(beyond.any(axis=tuple(a for a in range(len(seen.shape)) if a != axis)))
         if count > 1 and places.size == 1:

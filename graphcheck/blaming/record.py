@@ -6,7 +6,7 @@ import dataclasses
 import enum
 from typing import Any
 
-from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED
+from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Displayed
 
 SCHEMA = "graphcheck/blame/1"
 
@@ -17,7 +17,7 @@ class Guilt(enum.StrEnum):
     Attributes:
         CLEAN: Every tensor that was judged is within what rounding explains, given the device's own inputs to its operator.
         CONVICTED: A tensor is beyond it.
-        UNDECIDED: No tensor could be judged.
+        UNDECIDED: No tensor could be judged, or a limit ended it before a fault was found.
     """
 
     CLEAN = "clean"
@@ -29,7 +29,7 @@ _CODES = {Guilt.CLEAN: EXIT_OK, Guilt.CONVICTED: EXIT_DIFFERENT, Guilt.UNDECIDED
 
 
 @dataclasses.dataclass(frozen=True)
-class Blame:
+class Blame(Displayed):
     """The result of ``blame``: a verdict, the sentence that explains it, and everything that was seen.
 
     Attributes:
@@ -48,7 +48,7 @@ class Blame:
         return f"{self.verdict}: {self.reason}"
 
     def exit_code(self) -> int:
-        """0 if clean, 1 if convicted, 3 if nothing was judged."""
+        """0 if clean, 1 if convicted, 3 if nothing was judged, or a limit ended it first."""
         return _CODES[self.verdict]
 
     def to_json(self) -> dict[str, Any]:

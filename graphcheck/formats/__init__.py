@@ -1,4 +1,7 @@
-"""Results for other tools. A format is one file of this folder, with ``write``, and its name in ``FORMATS``."""
+"""Results for other tools. A format is one file of this folder, with ``write``, and its name in ``FORMATS``.
+
+Where the name has a hyphen, the file has an underscore.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from graphcheck.errors import UsageError
 from graphcheck.outcome import Outcome
 from graphcheck.verdict import Comparison, Verdict
 
-FORMATS: tuple[str, ...] = ("junit", "sarif", "github", "summary", "layers", "tensors")
+FORMATS: tuple[str, ...] = ("junit", "sarif", "github", "summary", "layers", "model-explorer", "tensors")
+GRAPHS = frozenset({"model-explorer", "tensors"})  # those that tell of each node
 
 Result = Outcome | Comparison | Mapping[str, Any]
 
@@ -35,7 +39,7 @@ def format_results(
     """
     if kind not in FORMATS:
         raise UsageError(f"there is no format {kind!r}; the formats are {', '.join(FORMATS)}")
-    written = cast(Format, importlib.import_module(f"{__name__}.{kind}"))
+    written = cast(Format, importlib.import_module(f"{__name__}.{kind.replace('-', '_')}"))
     many = [results] if isinstance(results, Outcome | Comparison | Mapping) else list(results)
     return written.write([outcome.of(result) for result in many], Verdict(require))
 

@@ -23,8 +23,8 @@ def show_blame(terminal: Terminal, result: dict[str, Any]) -> None:
     for row in result["convicted"][:_FEW]:
         if row["looks_like"]:
             like = row["looks_like"]
-            of = f"explains it to {number(like['ratio'])} of rounding"
-            terminal.say(f"  {short(row['output'])} looks like: {safe(like['name'])}, {of}")
+            left = f"which leaves {number(like['ratio'])} of what rounding explains"
+            terminal.say(f"  {short(row['output'])} looks like: {safe(like['name'])}, {left}")
         if row["dump_next"]:
             names = ", ".join(short(name) for name in row["dump_next"])
             terminal.say(f"  to narrow {short(row['output'])} down ({plural(len(row['region']), 'node')}), dump {names} as well")

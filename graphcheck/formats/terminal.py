@@ -43,6 +43,11 @@ def show_analysis(terminal: Terminal, result: dict[str, Any]) -> None:
     terminal.say(f"{plural(len(sites), 'patch embedding')}{besides}", "bold green" if sites else "bold")
     for site in sites:
         show_site(terminal, site)
+    back = result.get("patch_unembeddings") or []
+    if back:
+        terminal.say(plural(len(back), "patch un-embedding"), "bold green")
+    for site in back:
+        show_site(terminal, site)
     for refusal in result["refusals"]:
         terminal.say(f"  left alone: {short(refusal['node'])}: {safe(refusal['reason'])}", "yellow")
 
@@ -66,7 +71,7 @@ def _show_size(terminal: Terminal, size: dict[str, Any]) -> None:
 
 
 def show_site(terminal: Terminal, site: dict[str, Any]) -> None:
-    """One patch embedding of ``analyze``."""
+    """One patch embedding or un-embedding of ``analyze``."""
     terminal.say(f"  {safe(site['form'])}: {short(site['input'])} -> {short(site['output'])}", "bold")
     named = (("kernel", "kernel_shape"), ("strides", "strides"), ("dilations", "dilations"))
     geometry = ", ".join(f"{name} {dims(site[key])}" for name, key in named)
@@ -165,7 +170,8 @@ def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> N
                 ]
                 terminal.table((), tensors, 4)
     for row in moved:
-        terminal.say(f"  movement split: {short(row['input'])} -> {short(row['output'])}")
+        told = "split" if row.get("to", "steps") == "steps" else f"-> {safe(row['to'])}"
+        terminal.say(f"  movement {told}: {short(row['input'])} -> {short(row['output'])}")
     for refusal in result["refusals"]:
         terminal.say(f"  left alone: {short(refusal['node'])}: {safe(refusal['reason'])}", "yellow")
     for check in result["checks"]:

@@ -18,7 +18,7 @@ from graphcheck.files import places
 from graphcheck.formats.json import renamed
 from graphcheck.guarding.command import copy_files
 from graphcheck.guarding.runners import Runner
-from graphcheck.outcome import TROUBLE
+from graphcheck.outcome import TROUBLE, Outcome
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_TROUBLE, EXIT_UNDECIDED, Comparison, Verdict
 
 SCHEMA = "graphcheck/passes/1"
@@ -97,6 +97,11 @@ class Guarded:
         """1 if any step is different, else 2 if any was trouble, else 3 if any is weaker than required, else 0."""
         codes = {step.exit_code(require) for step in self.steps()}
         return next((code for code in (EXIT_DIFFERENT, EXIT_TROUBLE, EXIT_UNDECIDED) if code in codes), EXIT_OK)
+
+    def outcomes(self) -> list[Outcome]:
+        """One for each pass, alone and in order."""
+        steps = [(f"{row.name} {how}", step) for row in self.rows for how, step in row.steps().items()]
+        return [Outcome(name, step.verdict, step.reason, a=str(self.model), seconds=step.seconds) for name, step in steps]
 
     def to_json(self, require: Verdict) -> dict[str, Any]:
         """The plain data of ``--json``."""

@@ -51,7 +51,7 @@ def keywords(
         call.__signature__ = signature  # type: ignore[attr-defined]
         annotations = {name: parameter.annotation for name, parameter in signature.parameters.items()}
         call.__annotations__ = annotations | {"return": own.return_annotation}
-        call.__doc__ = _documented(function.__doc__ or "", group)
+        call.__doc__ = _documented(inspect.cleandoc(function.__doc__ or ""), group)  # Python 3.13 does so itself
         return call
 
     return decorate
@@ -72,8 +72,8 @@ def _documented(doc: str, group: type[Group]) -> str:
     lines = []
     for field in dataclasses.fields(group):
         text = f"{field.name}: {about(field).doc or about(field).help}"
-        lines.append(textwrap.fill(text, 112, initial_indent=" " * 8, subsequent_indent=" " * 12))
-    before, mark, after = doc.partition("        options: ")
+        lines.append(textwrap.fill(text, 112, initial_indent=" " * 4, subsequent_indent=" " * 8))
+    before, mark, after = doc.partition("    options: ")
     assert mark, "the docstring has a line for options"
     _, _, rest = after.partition("\n\n")
     return before + "\n".join(lines) + "\n\n" + rest

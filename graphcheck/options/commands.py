@@ -26,8 +26,8 @@ class Told(Group):
         help="write a self-contained HTML report",
     )
     format: Sequence[str] = option(
-        (), "--format", of="compare", panel=OUT, metavar="KIND[=FILE]", takes=str, repeatable=True, check=values.names,
-        help="{formats}, to FILE, or to standard output in place of the answer; repeatable",
+        (), "--format", of="compare guard blame", panel=OUT, metavar="KIND[=FILE]", takes=str, repeatable=True,
+        check=values.names, help="{formats}, to FILE, or to standard output in place of the answer; repeatable",
     )
 
 
@@ -37,8 +37,10 @@ class Rewriting(Group):
 
     to: str = option(
         "conv", "--to", of="rewrite", metavar="FORM",
-        help="conv (default), matmul, unfold, space-to-depth, or fastest: measured here",
-        doc="``conv``, ``matmul``, ``unfold`` or ``space-to-depth``.",
+        help="conv (default), matmul, unfold, space-to-depth; conv-transpose, matmul, depth-to-space of an un-embedding; "
+        "or fastest: measured here",
+        doc="``conv``, ``matmul``, ``unfold`` or ``space-to-depth``; ``conv-transpose``, ``matmul`` or ``depth-to-space`` of "
+        "an un-embedding.",
     )
     out: Path | None = option(
         None, "-o", "--out", of="rewrite guard", panel=OUT, metavar="FILE", help="where to write the model",
@@ -55,6 +57,22 @@ class Rewriting(Group):
     fold_normalization: bool = option(
         False, "--fold-normalization", of="rewrite",
         help="take a normalization before the patches into the weight (re-rounds it)",
+    )
+    pointwise: bool = option(
+        False, "--pointwise", of="rewrite",
+        help="rewrite projections of the channels too: a MatMul or Gemm to a 1x1 Conv, or back",
+    )
+    ordinary: bool = option(
+        False, "--ordinary", of="rewrite",
+        help="rewrite ordinary Convs too: overlapping, padded, dilated and grouped ones",
+    )
+    movement: bool = option(
+        False, "--movement", of="rewrite",
+        help="rewrite movement without a projection: --to space-to-depth (DepthToSpace too), and --to reshape back",
+    )
+    stills: bool = option(
+        False, "--stills", of="rewrite",
+        help="rewrite a Conv3d of one repeated image too: its weight is summed over the copies (re-rounds it)",
     )
     batch: int = option(
         1, "--batch", of="rewrite", metavar="N", least=1,

@@ -254,3 +254,5 @@ class ModuleOptions(Options):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AssertOptions(ModuleOptions, Required):
     """What :func:`graphcheck.assert_equivalent` takes beside its two models."""
+
+    report: Path | None = option(None, doc="Where the HTML report goes if it fails; the failure names the file.")

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from graphcheck.errors import Oversized
 from graphcheck.files import model as model_
-from graphcheck.kernel.ops.node import Node
-from graphcheck.patches import merge
+from graphcheck.patches import merge, unembedding
 from graphcheck.patches.contraction import Contraction, Traced, contractions
 from graphcheck.patches.ends import order_of, per_channel, shown
 from graphcheck.patches.liveness import mark_blocked
 from graphcheck.patches.reading import Reading, read
 from graphcheck.patches.refusals import normalization_between, weight_not_constant
-from graphcheck.patches.site import Analysis, Refusal, Site
+from graphcheck.patches.site import Analysis, Refusal, Site, Unembedding
 from graphcheck.patches.stored_weight import stored_integers
 from graphcheck.patches.trace import Trial, trials
 from graphcheck.patches.window import NoWindow
@@ -43,7 +43,11 @@ class Analyzed:
         values |= {v: model.graph.initializers[name] for name, v in self.model.graph.initializers.items()}
         values |= {v: w for node, other in nodes.items() for v, w in zip(node.outputs, other.outputs, strict=True)}
         sites = tuple(site.moved(nodes, values) for site in self.analysis.sites)
-        return Analyzed(model, dataclasses.replace(self.analysis, sites=sites), ())
+        back = tuple(site.moved(nodes, values) for site in self.analysis.unembeddings)
+        return Analyzed(model, dataclasses.replace(self.analysis, sites=sites, unembeddings=back), ())
+
+
+Look = Callable[[Contraction], Site | Refusal | None]
 
 
 def find(model: ir.Model) -> Analysis:
@@ -60,22 +64,30 @@ def analyzed(model: ir.Model) -> Analyzed:
     """
     runs = tuple(trials(model))
     met = contractions(runs)
+    upward = met | contractions(runs, transposed=True)
     sites: list[Site] = []
     refusals = [Refusal(reason, name) for name, reason, limited in runs[0].lost if limited]
     for node in model.graph:
         if node in runs[0].computed:
-            unknown = weight_not_constant(Traced(runs[0], node, *runs[0].computed[node]))
+            traced = Traced(runs[0], node, *runs[0].computed[node])
+            unknown = weight_not_constant(traced) or unembedding.weight_not_constant(traced)
             refusals += [unknown] if unknown is not None else []
-        if node in met:
-            found = _site_or_refusal(met[node])
-            sites += [found] if isinstance(found, Site) else []
-            refusals += [found] if isinstance(found, Refusal) else []
+        found = [_guarded(_whole_site, met[node])] if node in met else []
+        if node in upward and not any(isinstance(site, Site) and not site.ordinary for site in found):
+            inner = {v for site in sites for n in site.region for v in n.outputs} - {site.output for site in sites}
+            back = _guarded(functools.partial(unembedding.unembedding, inner=inner), upward[node])
+            found = [back] if isinstance(back, Site) else [*found, back]
+        sites += [site for site in found if isinstance(site, Site)]
+        refusals += [refusal for refusal in found if isinstance(refusal, Refusal)]
     marked = mark_blocked(model, sites)
     blocked = [site for site in marked if site.blocked is not None]
-    open_ = {site.node: _unblocked(model, site, met[site.node]) for site in blocked}
+    open_ = {site.node: _unblocked(model, site, upward[site.node]) for site in blocked}
     if any(open_.values()):
         marked = mark_blocked(model, [open_.get(site.node) or site for site in marked])
-    return Analyzed(model, Analysis(marked, tuple(refusals), model_.largest_rank(runs[0].values.values())), runs)
+    unembeddings = tuple(site for site in marked if isinstance(site, Unembedding))
+    own = tuple(site for site in marked if not isinstance(site, Unembedding))
+    rank = model_.largest_rank(runs[0].values.values())
+    return Analyzed(model, Analysis(own, tuple(dict.fromkeys(refusals)), unembeddings, rank), runs)
 
 
 def site_at(model: ir.Model, node: ir.Node) -> Site | None:
@@ -88,10 +100,14 @@ def site_at(model: ir.Model, node: ir.Node) -> Site | None:
     return mark_blocked(model, [site])[0] if isinstance(site, Site) else None
 
 
-def _site_or_refusal(contraction: Contraction) -> Site | Refusal | None:
+def _whole_site(contraction: Contraction) -> Site | Refusal | None:
+    return _site(contraction, contraction.ends)
+
+
+def _guarded(look: Look, contraction: Contraction) -> Site | Refusal | None:
     """The site of a contraction or why it is none, what its operator forbids included; None for a plain projection."""
     try:
-        return _site(contraction, contraction.ends)
+        return look(contraction)
     except NoWindow as error:
         reason = str(error)
     except (ValueError, IndexError, ZeroDivisionError):  # what no runtime would take: a stride of 0, say
@@ -103,6 +119,8 @@ def _site_or_refusal(contraction: Contraction) -> Site | Refusal | None:
 
 def _unblocked(model: ir.Model, site: Site, contraction: Contraction) -> Site | None:
     """The site with an earlier end, or a Conv over its own operand, where that leaves alone what is needed elsewhere."""
+    if isinstance(site, Unembedding):
+        return _unblocked_back(model, site, contraction)
     ends = contraction.ends
     while site.output in ends[1:]:
         ends = ends[: ends.index(site.output)]
@@ -115,6 +133,16 @@ def _unblocked(model: ir.Model, site: Site, contraction: Contraction) -> Site | 
     if contraction.first.is_conv and not site.direct:
         found = _site(contraction, contraction.ends, as_it_is=True)
         return found if isinstance(found, Site) else None
+    return None
+
+
+def _unblocked_back(model: ir.Model, site: Unembedding, contraction: Contraction) -> Site | None:
+    """The un-embedding with an earlier end, or from its own operand, likewise."""
+    for near, before in ((False, site.output), (True, None)):
+        while isinstance(found := unembedding.unembedding(contraction, (), near=near, before=before), Unembedding):
+            if mark_blocked(model, [found])[0].blocked is None:
+                return found
+            before = found.output
     return None
 
 
@@ -132,10 +160,11 @@ def _site(contraction: Contraction, ends: Sequence[ir.Value], *, as_it_is: bool 
         own = _site(contraction, ends, as_it_is=True)  # channels were shuffled, so that its groups are none of the input
         if isinstance(own, Site):
             return own
-    return _build(contraction, readings, ends)
+    return site_of(contraction, readings, ends)
 
 
-def _build(contraction: Contraction, readings: Sequence[Reading], ends: Sequence[ir.Value]) -> Site | Refusal:
+def site_of(contraction: Contraction, readings: Sequence[Reading], ends: Sequence[ir.Value]) -> Site | Refusal:
+    """The site of one contraction as it was read in every trial, which ends at the last of ``ends`` that it can end at."""
     first, node = readings[0], contraction.first.node
     axes = merge.axes(readings)
     for reading in readings[1:]:
@@ -150,7 +179,7 @@ def _build(contraction: Contraction, readings: Sequence[Reading], ends: Sequence
     index, groups = merge.with_groups(first)
     trial, weight = first.traced.trial, first.traced.weight
     region = merge.region(first.source, end, trial)
-    site = Site(
+    return Site(
         form=merge.form(first),
         pattern=merge.pattern(first, axes),
         axes=axes,
@@ -180,7 +209,6 @@ def _build(contraction: Contraction, readings: Sequence[Reading], ends: Sequence
         residual=contraction.node.inputs[3] if node.op_type == "FusedConv" and len(contraction.node.inputs) > 3 else None,
         notes=() if contraction.whole else (_DEMANDS,),
     )
-    return dataclasses.replace(site, bias=_beta(site, node, first))
 
 
 def _sizes(kernel_shape: Sequence[int]) -> list[int]:
@@ -197,14 +225,6 @@ def _ending(value: ir.Value, readings: Sequence[Reading]) -> Ending | None:
     found = [end for reading in readings if (end := _end(value, reading)) is not None]
     same = len(found) == len(readings) and len({order for order, _ in found}) == 1
     return found[0] if same and _same_bias([bias for _, bias in found]) else None
-
-
-def _beta(site: Site, node: Node, first: Reading) -> np.ndarray | None:
-    """Gemm's beta times its bias, in the declared type, as a runtime folds it."""
-    beta = node.attr("beta", 1.0)
-    if site.bias is None or first.bias is None or beta == 1.0 or "Gemm" not in node.op_type:
-        return site.bias
-    return np.asarray(np.asarray(beta, np.float32).astype(site.bias.dtype) * site.bias).astype(site.bias.dtype)
 
 
 def _same_bias(biases: list[np.ndarray | None]) -> bool:

@@ -94,10 +94,11 @@ class Contraction:
         return (self.node.outputs[0],) if fused else tuple(ends.after(self.node.outputs[0], self.first.trial))
 
 
-def contractions(runs: Sequence[Trial]) -> dict[ir.Node, Contraction]:
-    """The contractions of a computed tensor and a constant that the first trial met, by node."""
+def contractions(runs: Sequence[Trial], *, transposed: bool = False) -> dict[ir.Node, Contraction]:
+    """The contractions of a computed tensor and a constant that the first trial met, by node; or its ConvTransposes."""
+    met = [(run, run.transposed if transposed else run.products) for run in runs]
     return {
         node: Contraction(node, traced, len(traced) == len(runs))
-        for node in runs[0].products
-        if (traced := tuple(Traced(run, node, *run.products[node]) for run in runs if node in run.products))
+        for node in met[0][1]
+        if (traced := tuple(Traced(run, node, *given[node]) for run, given in met if node in given))
     }

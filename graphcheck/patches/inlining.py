@@ -40,7 +40,7 @@ def inlined(model: ir.Model, *, whole: bool = False) -> tuple[Analyzed, tuple[Re
     if trial is None:
         return analyzed(model), left
     seen = analyzed(trial)
-    wanted = {site.node.metadata_props.get(_FROM) for site in seen.analysis.sites if not site.ordinary} - {None}
+    wanted = {site.node.metadata_props.get(_FROM) for site in seen.analysis.everything if not site.ordinary} - {None}
     chosen = _with_callers(model, (identifier for identifier in holding if _key(identifier) in wanted)) - foreign
     inside = {model_.node_name(node): node.metadata_props for node in trial.graph if _FROM in node.metadata_props}
     keys = {_key(identifier) for identifier in chosen}

@@ -59,7 +59,10 @@ def _axis(seen: list[Axis]) -> SiteAxis:
     low, high = max(lows), min(lows) + stride - 1
     if low > high:
         raise NoWindow("the geometry differs between sizes: the windows end elsewhere")
-    if low <= begin <= high and begin >= 0:
+    stated = {a.end for a in seen}
+    if len(stated) == 1 and first.end is not None:
+        end = first.end
+    elif low <= begin <= high and begin >= 0:
         end = begin
     else:
         end = 0 if low <= 0 <= high else low if low > 0 else high
@@ -126,12 +129,26 @@ def tensors(nodes: Sequence[ir.Node], runs: Sequence[Trial]) -> tuple[tuple[str,
 def form(reading: Reading) -> str:
     """The name of the form that the graph has: by its operators, for people only."""
     node = reading.traced.source
+    if all(axis.kernel == 1 for axis in reading.axes) and not reading.flattened:
+        return "conv" if reading.traced.is_conv else "matmul"
     ops = {n.op_type for n in region(reading.source, node.outputs[0], reading.traced.trial)}
     if reading.traced.is_conv:
         plain = ops <= _RESHAPES | {node.op_type} and math.prod(_conv_kernel(node)) != 1
         return "conv" if plain and _conv_kernel(node) == reading.kernel_shape else "space-to-depth"
     sliding = any(a.extent > a.stride for a in reading.axes if a.role == "spatial")
     return "matmul" if ops <= _RESHAPES and not sliding else "unfold"
+
+
+def form_upward(reading: Reading, nodes: Sequence[ir.Node]) -> str:
+    """The name of the form that a projection to pixels has in these ``nodes``, for people only."""
+    node = reading.traced.source
+    ops = {n.op_type for n in nodes}
+    plain = ops <= _RESHAPES | {node.op_type, "Add", "Slice"}
+    if node.op_type == "ConvTranspose":
+        return "conv-transpose" if plain and reading.traced.kernel_shape == reading.kernel_shape else "pixel-shuffle"
+    if reading.traced.is_conv:
+        return "depth-to-space" if "DepthToSpace" in ops else "pixel-shuffle"
+    return "matmul" if plain else "fold"
 
 
 def _conv_kernel(node: ir.Node) -> tuple[int, ...]:
@@ -147,7 +164,8 @@ def pattern(reading: Reading, axes_: Sequence[SiteAxis]) -> str | None:
     tiles = all(
         a.extent == a.stride and a.dilation == 1 and not a.begin and a.end == 0 for a in axes_ if a.role == "spatial"
     )
-    if reading.flattened or not tiles:
+    patched = [i for i, a in enumerate(axes_) if a.role == "spatial" and a.kernel > 1]
+    if reading.flattened or not tiles or not patched:
         return None
     left, rows, kernel, channel = [], [], [], []
     spatial = [i for i, a in enumerate(axes_) if a.role == "spatial"]
@@ -160,7 +178,6 @@ def pattern(reading: Reading, axes_: Sequence[SiteAxis]) -> str | None:
     )
     if len(spatial) > 3:
         return None
-    patched = [i for i in spatial if axes_[i].kernel > 1]
     batch = [i for i, a in enumerate(axes_) if a.role == "batch"]
     channels = [i for i, a in enumerate(axes_) if a.role == "channel"]
     for i in range(len(axes_)):

@@ -15,16 +15,25 @@ from graphcheck.files import model as model_
 from graphcheck.graphs import walk
 from graphcheck.patches.analyze import Analyzed, analyzed
 from graphcheck.patches.inlining import inlined
-from graphcheck.patches.site import Refusal
+from graphcheck.patches.pointwise import with_pointwise
+from graphcheck.patches.site import SCHEMA, Refusal
 from graphcheck.patches.sizes import sizes
-
-SCHEMA = "graphcheck/analyze/1"
+from graphcheck.patches.stills import with_stills
 
 _MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 
 
-def prepared(model: ir.Model, *, whole: bool = False) -> Analyzed:
-    """The model, or a clone in which more patch embeddings can be seen, analyzed."""
+def prepared(model: ir.Model, *, whole: bool = False, pointwise: bool = False, stills: bool = False) -> Analyzed:
+    """The model, or a clone in which more patch embeddings can be seen, analyzed.
+
+    With ``pointwise`` its projections are sites too, with ``stills`` the patch embeddings of repeated images.
+    """
+    seen = _prepared(model, whole=whole or pointwise)
+    seen = with_stills(seen) if stills else seen
+    return with_pointwise(seen) if pointwise else seen
+
+
+def _prepared(model: ir.Model, *, whole: bool) -> Analyzed:
     seen, inside = inlined(model, whole=whole)
     seen = _with(seen, inside)
     blockers = {r.node for r in seen.analysis.refusals if r.reason.startswith("QuantizeLinear stands between")}
@@ -36,7 +45,7 @@ def prepared(model: ir.Model, *, whole: bool = False) -> Analyzed:
         return seen
     hoisted.graph.sort()
     again = _with(analyzed(hoisted), inside)
-    return again if len(again.analysis.sites) > len(seen.analysis.sites) else seen
+    return again if len(again.analysis.everything) > len(seen.analysis.everything) else seen
 
 
 def _with(seen: Analyzed, more: tuple[Refusal, ...]) -> Analyzed:
@@ -51,13 +60,8 @@ def analyze_json(model: ir.Model, seen: Analyzed | None = None, *, digest: bool 
     """
     seen = seen or prepared(model)
     analysis, run = seen.analysis, seen.runs[0]
-    return {
-        "schema": SCHEMA,
-        "model": model_.summary(model, digest=digest, traced=analysis.largest_rank)
-        | {"sizes": sizes(seen.model, run.tracer.sizings, run.values)},
-        "patch_embeddings": [site.to_json() for site in analysis.sites],
-        "refusals": [refusal.to_json() for refusal in analysis.refusals],
-    }
+    told = model_.summary(model, digest=digest, traced=analysis.largest_rank)
+    return {"schema": SCHEMA, "model": told | {"sizes": sizes(seen.model, run.tracer.sizings, run.values)}} | analysis.to_json()
 
 
 def _hoist(quantize: ir.Node) -> bool:

@@ -18,7 +18,10 @@ from graphcheck.kernel.terms.verbs import Move
 from graphcheck.patches.contraction import Traced
 from graphcheck.patches.ends import by_channel
 from graphcheck.patches.product import Product, product
+from graphcheck.patches.trace import Trial
 from graphcheck.patches.window import Axis, NoWindow, WindowMap, distinct, recognised
+
+REPEATED = "an offset occurs twice in a row, which would need an addition of weights"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,10 +60,10 @@ def read(traced: Traced, *, as_it_is: bool = False) -> Reading | None:
     carrier = trial.carriers[data.cls][0]
     moved = isinstance(trial.terms.terms[data.cls].verb, Move)
     if (not moved and carrier is traced.values[0]) or as_it_is:
-        return _direct(traced) if traced.is_conv else None
+        return direct(traced) if traced.is_conv and math.prod(traced.kernel_shape) > 1 else None
     if not moved and not traced.is_conv and trial.shape(carrier)[-1:] == data.shape[-1:] == _plain_columns(traced):
         return None  # the rows are those of the tensor itself
-    found = _product(traced)
+    found = product_of(traced)
     if found is None:
         return None
     if moved and len(trial.sources(data.cls)) > 1:
@@ -76,7 +79,8 @@ def _plain_columns(traced: Traced) -> tuple[int, ...]:
     return (weight.shape[1 if node.attr("transB", 0) else 0],) if plain and not node.attr("transA", 0) else ()
 
 
-def _product(traced: Traced) -> Product | None:
+def product_of(traced: Traced) -> Product | None:
+    """What a contraction sums; None if it is no plain one."""
     memo, node, inputs = traced.trial.algebra.memo, traced.node, traced.inputs
     key = ("product", node.key(), tuple(None if x is None else tuple(x.shape) for x in inputs), traced.pair)
     if key not in memo:
@@ -107,14 +111,15 @@ def _tables(maps: Maps, moved: Map, columns: Map, width: int) -> Iterator[np.nda
 
 def _indirect(found: Product, traced: Traced) -> Reading | None:
     """The first tensor, from where movement begins down to the data operand, over which the map is a window."""
-    source, moved = traced.trial.index_of(traced.data.cls)
-    table = traced.trial.terms.maps.compose(moved, found.columns)
+    trial = traced.trial
+    source, moved = trial.index_of(traced.data.cls)
+    table = trial.terms.maps.compose(moved, found.columns)
     assert table is not None
     reason: NoWindow | None = None
     plain = None
-    for value, seen in _candidates(source, table, traced):
+    for value, seen in candidates(source, table, traced):
         try:
-            window = _recognise(seen, found.shape, value, traced)
+            window = window_of(seen, found.shape, trial.shape(value), trial)
             reading = _reading(value, window, found, traced)
         except NoWindow as error:
             reason = reason or error
@@ -132,9 +137,9 @@ def _indirect(found: Product, traced: Traced) -> Reading | None:
     return plain
 
 
-def _recognise(table: Map, sizes: tuple[int, int, int], value: ir.Value, traced: Traced) -> WindowMap:
-    """The window of a map of [groups, rows, k] into ``value``; the groups' columns side by side."""
-    memo, shape, maps = traced.trial.algebra.memo, traced.trial.shape(value), traced.trial.terms.maps
+def window_of(table: Map, sizes: tuple[int, int, int], shape: tuple[int, ...], trial: Trial) -> WindowMap:
+    """The window of a map of [groups, rows, k] into a tensor of ``shape``; the groups' columns side by side."""
+    memo, maps = trial.algebra.memo, trial.terms.maps
     key = ("window", table.key, sizes, shape)
     if key not in memo:
         try:
@@ -148,7 +153,7 @@ def _recognise(table: Map, sizes: tuple[int, int, int], value: ir.Value, traced:
     return memo[key]  # type: ignore[no-any-return]
 
 
-def _candidates(source: int, table: Map, traced: Traced) -> Iterator[tuple[ir.Value, Map]]:
+def candidates(source: int, table: Map, traced: Traced) -> Iterator[tuple[ir.Value, Map]]:
     """Tensors that may be the window's input, nearest to the source first, each with the map into it."""
     trial, terms = traced.trial, traced.trial.terms
     carriers = trial.carriers.get(source, [])
@@ -178,27 +183,46 @@ def _into(moved: Map, table: Map, size: int, maps: Maps) -> Map | None:
 
 
 def _reading(value: ir.Value, window: WindowMap, found: Product, traced: Traced) -> Reading | None:
+    flattened = not window.is_window and found.shape[0] == 1 and math.prod(traced.kernel_shape) > 1
+    return reading_of(value, window, found, traced, flattened=flattened) if window.is_window or flattened else None
+
+
+def reading_of(
+    value: ir.Value, window: WindowMap, found: Product, traced: Traced, *, flattened: bool = False
+) -> Reading:
+    """The reading of a contraction over the windows of ``value``."""
     (groups, rows, _), filters, maps = found.shape, found.kernel.shape[1], traced.trial.terms.maps
-    flattened = not window.is_window and groups == 1 and math.prod(traced.kernel_shape) > 1
-    if not window.is_window and not flattened:
-        return None
-    index, site_groups = _weight_index(window, found)
+    index, site_groups = index_of_weight(window, found)
     row_at = np.ravel_multi_index(tuple(window.positions), [axis.count for axis in window.axes])
-    if flattened and not distinct(row_at):
+    if not window.is_window and not distinct(row_at):
         raise NoWindow("the rows are not a grid of windows, each once")
     grouped = maps.transpose((rows, groups, filters), (1, 0, 2))  # [groups, rows, n] of [rows, groups * n]
     placed = maps.compose(maps.compose(maps.picked_rows(row_at, groups * filters), grouped), found.place)
     assert placed is not None
     kernel = tuple(axis.kernel for axis in window.axes if axis.role == "spatial")
-    bias = _bias(found, traced, placed, groups * filters)
+    bias = own_bias(found, traced, placed, groups * filters)
     return Reading(
-        traced, value, window.axes, placed, index, site_groups, found.alpha, bias, False, flattened,
+        traced, value, _stated(window.axes, traced), placed, index, site_groups, found.alpha, bias, False, flattened,
         (window.offsets, window.positions), traced.kernel_shape if flattened else kernel,
     )  # fmt: skip
 
 
-def _bias(found: Product, traced: Traced, placed: Map, filters: int) -> np.ndarray | None:
-    """The bias that the node itself adds, one element for each filter."""
+def _stated(axes: tuple[Axis, ...], traced: Traced) -> tuple[Axis, ...]:
+    """The axes with the padding behind that a Conv states, where its own windows are those that were found."""
+    spatial = [axis for axis in axes if axis.role == "spatial"]
+    if not traced.is_conv or len(spatial) != len(traced.kernel_shape):
+        return axes
+    window = geometry.Window.resolve(traced.node.attributes, traced.data.shape[2:], traced.weight.shape[2:])
+    begins, ends = window.pads[: len(spatial)], window.pads[len(spatial) :]
+    own = list(zip(window.kernel_shape, window.strides, window.dilations, begins, strict=True))
+    if own != [(a.kernel, a.stride, a.dilation, -a.origin) for a in spatial]:
+        return axes
+    left = iter(ends)
+    return tuple(dataclasses.replace(a, end=next(left)) if a.role == "spatial" else a for a in axes)
+
+
+def own_bias(found: Product, traced: Traced, placed: Map, filters: int) -> np.ndarray | None:
+    """The bias that the node itself adds, one element for each filter: Gemm's times its beta, as a runtime folds it."""
     if found.bias is None:
         return None
     given = traced.inputs[found.bias_input]
@@ -207,14 +231,15 @@ def _bias(found: Product, traced: Traced, placed: Map, filters: int) -> np.ndarr
     seen = by_channel(found.bias, placed, filters, traced.trial.terms.maps)
     if seen is None:
         raise NoWindow("the bias differs between the rows")
-    return np.asarray(given.reshape(-1)[seen.index - 1])
+    bias, beta = np.asarray(given.reshape(-1)[seen.index - 1]), traced.node.attr("beta", 1.0)
+    if beta == 1.0 or "Gemm" not in traced.node.op_type:
+        return bias
+    return np.asarray(np.asarray(beta, np.float32).astype(bias.dtype) * bias).astype(bias.dtype)
 
 
-def _direct(traced: Traced) -> Reading | None:
+def direct(traced: Traced) -> Reading:
     """An ordinary Conv: the geometry is in its attributes."""
     x, w, bias = traced.data, traced.weight, traced.inputs[2] if len(traced.inputs) > 2 else None
-    if math.prod(w.shape[2:]) == 1:
-        return None
     if bias is not None and not isinstance(bias, np.ndarray):
         raise NoWindow("the bias is not constant")
     window = geometry.Window.resolve(traced.node.attributes, x.shape[2:], w.shape[2:])
@@ -222,7 +247,7 @@ def _direct(traced: Traced) -> Reading | None:
     axes = [Axis("batch", x.shape[0], count=x.shape[0]), Axis("channel", x.shape[1])]
     for i, size in enumerate(x.shape[2:]):
         geometry_ = (window.kernel_shape[i], window.strides[i], window.dilations[i], -window.pads[i])
-        axes.append(Axis("spatial", size, *geometry_, out[i]))
+        axes.append(Axis("spatial", size, *geometry_, out[i], window.pads[rank + i]))
     placed = traced.trial.terms.maps.transpose((x.shape[0], math.prod(out), w.shape[0]), (0, 2, 1))
     nothing: Any = np.zeros((0, 0), np.int64)
     return Reading(
@@ -238,7 +263,7 @@ def _behind(data: ir.Value, stop: Collection[ir.Value]) -> list[ir.Value]:
     return list(itertools.takewhile(lambda value: value not in stop, itertools.islice(first, 256)))[::-1]
 
 
-def _weight_index(window: WindowMap, found: Product) -> tuple[np.ndarray, int]:
+def index_of_weight(window: WindowMap, found: Product) -> tuple[np.ndarray, int]:
     """[out_channels, in_channels / groups, *kernel] into the weight, and groups; -1 where no column has the offset."""
     groups, _, k = found.shape
     filters = found.kernel.shape[1]
@@ -259,6 +284,6 @@ def _weight_index(window: WindowMap, found: Product) -> tuple[np.ndarray, int]:
     for g in range(groups):
         cell = ((which[g] % per if blocks else which[g]) * volume + where[g])[used[g]]
         if not distinct(cell):
-            raise NoWindow("an offset occurs twice in a row, which would need an addition of weights")
+            raise NoWindow(REPEATED)
         index[g * filters : (g + 1) * filters, cell] = found.kernel[g][:, used[g]]
     return index.reshape(groups * filters, per, *kernel), groups if blocks else 1

@@ -1,4 +1,4 @@
-"""What the analyzer finds: a patch embedding as a frozen Site, or a frozen Refusal with its reason and node."""
+"""What the analyzer finds: a patch embedding as a frozen Site, an un-embedding, or a Refusal with its reason and node."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +14,9 @@ import onnx_ir as ir
 from graphcheck import codes
 from graphcheck.files import model as model_
 from graphcheck.kernel.ops.node import Node
+from graphcheck.verdict import Displayed
 
+SCHEMA = "graphcheck/analyze/1"
 _SHOWN_FILTERS, _SHOWN_CHANNELS, _SHOWN_NUMBERS = 6, 3, 6000
 
 
@@ -52,12 +54,20 @@ class SiteAxis:
 Quantized = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Summed:
+    """A weight of sums: ``terms`` int [elements, copies] into the original's, flat; ``exact``: whether none was rounded."""
+
+    terms: np.ndarray
+    exact: bool
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Site:
     """A patch embedding: ``output = order(activation(conv(input, weight) * alpha + bias + residual))``.
 
     Attributes:
-        form: How it is written: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``.
+        form: How it is written: ``conv``, ``matmul``, ``unfold``, ``space-to-depth``, or ``stills``, over a repeated image.
         pattern: The same in einops notation, ``b c (h p1) (w p2) -> b (h w) (c p1 p2)``; None where it has none.
         axes: Those of ``input``, in order.
         layout: The input's axes in letters, such as ``NCHW`` or ``NHWC``.
@@ -85,6 +95,7 @@ class Site:
         cast: Whether the input is of another type than the weight, to which a Cast brings it without loss.
         activation: The operator behind the sum, if it is part of the site.
         residual: What is added to the product beside the bias, or None.
+        summed: How its weight is summed over the copies of a repeated image, or None.
         folded: The site before a normalization was taken into its weight and bias, or None.
         blocked: Why it cannot be rewritten, or None.
         blocker: The node that blocks it, or None.
@@ -118,6 +129,7 @@ class Site:
     cast: bool = False
     activation: Node | None = None
     residual: ir.Value | None = None
+    summed: Summed | None = None
     folded: Site | None = None
     blocked: str | None = None
     blocker: str | None = None
@@ -126,7 +138,7 @@ class Site:
     def __repr__(self) -> str:
         shown = {name: getattr(self, name) for name in ("form", "pattern", "layout", "kernel_shape", "groups", "blocked")}
         shown |= {"input": self.input.name, "output": self.output.name, "node": self.name}
-        return f"Site({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @property
     def spatial(self) -> tuple[SiteAxis, ...]:
@@ -144,19 +156,35 @@ class Site:
         return any(axis.extent > axis.stride for axis in self.spatial)
 
     @property
+    def pointwise(self) -> bool:
+        """Whether it is a projection of the channels alone, at every place by itself: no patch embedding."""
+        return all(axis.kernel == 1 for axis in self.axes) and not self.flattened
+
+    @property
     def ordinary(self) -> bool:
         """An ordinary Conv, as every CNN has many: rewritten only when it is named.
 
         Its own kernel spans the windows, and they are no patches: kernel and stride differ, or there are gaps.
         """
-        return self.own_kernel and any((axis.kernel, axis.dilation) != (axis.stride, 1) for axis in self.spatial)
+        apart = any((axis.kernel, axis.dilation) != (axis.stride, 1) for axis in self.spatial)
+        return self.own_kernel and apart and not self.pointwise
 
     @property
     def name(self) -> str:
         """The name of the contraction node."""
         return model_.node_name(self.node)
 
-    def moved(self, nodes: Mapping[ir.Node, ir.Node], values: Mapping[ir.Value, ir.Value]) -> Site:
+    @property
+    def features(self) -> int:
+        """Of a token: the channels of the output."""
+        return self.out_channels
+
+    @property
+    def channels(self) -> int:
+        """Of the image: the channels of the input."""
+        return self.in_channels
+
+    def moved(self, nodes: Mapping[ir.Node, ir.Node], values: Mapping[ir.Value, ir.Value]) -> Self:
         """The same site of another model, whose nodes and values stand for this one's."""
         return dataclasses.replace(
             self,
@@ -178,7 +206,7 @@ class Site:
         return spatial, self.in_channels * math.prod(self.kernel_shape), self.out_channels
 
     def to_json(self) -> dict[str, Any]:
-        """The row of ``analyze``'s ``patch_embeddings``."""
+        """The row of ``analyze``'s ``patch_embeddings``, or ``patch_unembeddings``."""
         spatial = self.spatial
         return {
             "form": self.form,
@@ -203,6 +231,8 @@ class Site:
 
     def _first_filters(self) -> dict[str, Any] | None:
         """{"order": names of the matrix rows, "first": 0, "filters": [[c][kh][kw], ...]}: what a drawing shows of the weight."""
+        if self.flattened:
+            return None
         channels = min(self.weight_index.shape[1], _SHOWN_CHANNELS)
         count = min(len(self.weight_index), _SHOWN_FILTERS, _SHOWN_NUMBERS // (channels * math.prod(self.kernel_shape)))
         if len(self.kernel_shape) != 2 or count < 1 or self.weight.dtype.kind not in "f":
@@ -219,9 +249,51 @@ class Site:
         }
 
 
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Unembedding(Site):
+    """The way back, a projection to patches of pixels: ``output = pixels(matmul(tokens(input), weight) * alpha + bias)``.
+
+    It is told as the patch embedding that takes the windows of its output, so what differs is:
+
+    Attributes:
+        form: ``conv-transpose``, ``matmul``, ``depth-to-space``, or another way: ``pixel-shuffle`` (a 1x1 Conv and other
+            movement), ``fold`` (a MatMul and other movement).
+        pattern: Likewise the other way round, ``b (h w) (p1 p2 c) -> b c (h p1) (w p2)``.
+        axes: Those of the image that ``output`` is, in order.
+        layout: The same in letters.
+        in_channels: Features of a token, all groups together.
+        out_channels: Channels of the output, all groups together.
+        weight_index: int [in_channels, out_channels / groups, *kernel_shape], as a ConvTranspose stores its weight.
+        bias: [out_channels, *kernel_shape], or None.
+        order: For each dim of ``input`` the output axes whose windows it runs over; ``len(axes)`` is in_channels.
+        dims: For each dim of ``output`` the axes that it runs over: it may be the image with height and width as one.
+        taken: For each dim of ``input`` how many elements are left out before the first token, and behind the last.
+        given: The input's shape; None for a dim that varies.
+    """
+
+    dims: tuple[tuple[int, ...], ...] = ()
+    taken: tuple[tuple[int, int], ...] = ()
+    given: tuple[int | None, ...] = ()
+
+    @property
+    def features(self) -> int:
+        """Of a token: the channels of the input."""
+        return self.in_channels
+
+    @property
+    def channels(self) -> int:
+        """Of the image: the channels of the output."""
+        return self.out_channels
+
+    def geometry(self) -> tuple[Any, ...]:
+        """As that of a patch embedding, and equal to none."""
+        spatial, _, _ = super().geometry()
+        return spatial, self.features, self.channels * math.prod(self.kernel_shape), "pixels"
+
+
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """Why a contraction that is fed by data movement is no patch embedding, or why a site is left alone.
+    """Why a contraction beside data movement is no patch embedding and no un-embedding, or why a site is left alone.
 
     Attributes:
         reason: One sentence.
@@ -237,15 +309,31 @@ class Refusal:
 
 
 @dataclasses.dataclass(frozen=True)
-class Analysis:
+class Analysis(Displayed):
     """What ``analyze`` found in a model, in graph order.
 
     Attributes:
         sites: Patch embeddings, ordinary convolutions included.
-        refusals: Contractions behind data movement that are none, each with the reason.
+        refusals: Contractions beside data movement that are none, each with the reason.
+        unembeddings: Projections to patches of pixels.
         largest_rank: Of all tensors of the main graph, as they were traced; None where none could be.
     """
 
     sites: tuple[Site, ...]
     refusals: tuple[Refusal, ...]
+    unembeddings: tuple[Unembedding, ...] = ()
     largest_rank: int | None = None
+
+    @property
+    def everything(self) -> tuple[Site, ...]:
+        """All that can be rewritten."""
+        return (*self.sites, *self.unembeddings)
+
+    def to_json(self) -> dict[str, Any]:
+        """``graphcheck analyze`` as plain data (schema graphcheck/analyze/1), without the model."""
+        return {
+            "schema": SCHEMA,
+            "patch_embeddings": [site.to_json() for site in self.sites],
+            "patch_unembeddings": [site.to_json() for site in self.unembeddings],
+            "refusals": [refusal.to_json() for refusal in self.refusals],
+        }

@@ -52,8 +52,9 @@ _LARGEST = 2**22  # elements of all inputs: three symbolic axes of 224 would be 
 class Trial:
     """One trace: the sizes of the symbolic dims, every value's tensor, the contractions met, and which nodes failed.
 
-    ``products`` are contractions of a computed operand and a constant, ``computed`` those of two computed operands, both
-    in graph order. ``values`` maps a value to a Tensor or a concrete array; one that could not be evaluated is absent.
+    ``products`` are contractions of a computed operand and a constant, ``computed`` those of two computed operands,
+    ``transposed`` the ConvTransposes by a constant, each in graph order. ``values`` maps a value to a Tensor or a concrete
+    array; one that could not be evaluated is absent.
     """
 
     sizes: Sizes
@@ -61,6 +62,7 @@ class Trial:
     values: Env
     products: Mapping[ir.Node, Given]
     computed: Mapping[ir.Node, Given]
+    transposed: Mapping[ir.Node, Given]
     lost: tuple[tuple[str, str, bool], ...]
     tracer: _Tracer
 
@@ -181,7 +183,8 @@ def _run(model: ir.Model, algebra: Algebra, sizes: Sizes, number: int) -> Trial:
     tracer = _Tracer(model, algebra, sizes, number, _free(model, shapes) if number == 0 else ())
     tracer.trace({name: tracer.free(("input", name), shape, dtypes[name]) for name, shape in shapes.values()})
     values = {v: x for v, x in tracer.env.items() if not isinstance(x, _Lost)}
-    return Trial(sizes, algebra, values, tracer.products, tracer.computed, tuple(tracer.lost), tracer)
+    met = tracer.products, tracer.computed, tracer.transposed
+    return Trial(sizes, algebra, values, *met, tuple(tracer.lost), tracer)
 
 
 def _free(model: ir.Model, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> list[Symbol]:
@@ -206,6 +209,7 @@ class _Tracer(Typed):
         self.env: Env = {}
         self.products: dict[ir.Node, Given] = {}
         self.computed: dict[ir.Node, Given] = {}
+        self.transposed: dict[ir.Node, Given] = {}
         self.lost: list[tuple[str, str, bool]] = []
         self._fresh: Iterator[int] = itertools.count()
 
@@ -272,8 +276,10 @@ class _Tracer(Typed):
         if (domain, source.op_type) == ("", "ConvTranspose"):
             upward = self._resolve(source, {}, opsets, inputs)
             found = self._upward(upward, *inputs[:2])
+            if found:
+                self.transposed[source] = (upward, tuple(inputs))
             return found and self.see(upward, inputs, found)
-        if (domain, source.op_type) not in CONTRACTIONS:
+        if (domain, source.op_type) not in CONTRACTIONS or len(inputs) < 2:  # an Einsum of one operand moves and sums it
             return None
         node = self._resolve(source, {}, opsets, inputs)
         pair = operands(node, inputs)

@@ -72,24 +72,31 @@ def find_transpositions(model: ir.Model, runs: Sequence[Trial], rank: int) -> tu
 
 def _transposition(output: ir.Value, runs: Sequence[Trial], rank: int) -> Transposition | str:
     """The transposition that gives ``output``, or why there is none."""
-
-    def only(node: ir.Node) -> ir.Value | None:
-        computed = [v for v in node.inputs if runs[0].tensor(v) is not None]
-        return computed[0] if len(computed) == 1 else None
-
     passed: list[ir.Value] = []
-    for at in walk.chain(output, only):
+    for at in walk.chain(output, lambda node: only_computed(node, runs[0])):
         if passed and rank_of(at, runs[0]) <= rank:
             break
         passed.append(at)
     else:
         producer = at.producer()
         return "it is an input of the model" if producer is None else f"{producer.op_type} joins several tensors"
-    nodes = walk.makers(passed)
-    orders = [_order(at, output, run) for run in runs if run.tensor(output) is not None]
+    return transposition(at, output, tuple(reversed(walk.makers(passed))), runs)
+
+
+def only_computed(node: ir.Node, run: Trial) -> ir.Value | None:
+    """The one operand of a node that is computed; None where it has none, or several."""
+    computed = [v for v in node.inputs if run.tensor(v) is not None]
+    return computed[0] if len(computed) == 1 else None
+
+
+def transposition(
+    source: ir.Value, output: ir.Value, nodes: tuple[ir.Node, ...], runs: Sequence[Trial]
+) -> Transposition | str:
+    """What ``nodes`` do from ``source`` to ``output`` as a transposition, or why it is none."""
+    orders = [_order(source, output, run) for run in runs if run.tensor(output) is not None]
     if any(o is None for o in orders):
         return "its nodes move elements in a way that no transposition of axes does"
-    return _merge(at, output, [o for o in orders if o is not None], tuple(reversed(nodes)))
+    return _merge(source, output, [o for o in orders if o is not None], nodes)
 
 
 Order = tuple[list[int], list[int], list[int], tuple[int, ...], tuple[int, ...]]
@@ -97,7 +104,7 @@ Order = tuple[list[int], list[int], list[int], tuple[int, ...], tuple[int, ...]]
 
 def _order(source: ir.Value, output: ir.Value, run: Trial) -> Order | None:
     """(sizes of the atoms in the source's order, source axis of each, order, both shapes) at one size."""
-    index, a, b = _relative(source, output, run), run.tensor(source), run.tensor(output)
+    index, a, b = relative(source, output, run), run.tensor(source), run.tensor(output)
     if index is None or a is None or b is None:
         return None
     nested = factors(index, b.shape)
@@ -133,7 +140,7 @@ def _axis_of(stride: int, strides: Sequence[int], shape: Sequence[int]) -> int:
     return next(i for i, (step, n) in enumerate(zip(strides, shape, strict=True)) if n > 1 and step <= stride)
 
 
-def _relative(source: ir.Value, output: ir.Value, run: Trial) -> np.ndarray | None:
+def relative(source: ir.Value, output: ir.Value, run: Trial) -> np.ndarray | None:
     """The source element, 0-based, of each output element, if all stand there once."""
     a, b, terms = run.tensor(source), run.tensor(output), run.algebra.terms
     if a is None or b is None or math.prod(a.shape) != math.prod(b.shape):

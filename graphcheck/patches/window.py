@@ -28,7 +28,7 @@ class Axis:
 
     ``role`` is ``batch`` (the origins cover it step by step, the offset is 0), ``channel`` (the offsets cover it, the
     origin is 0) or ``spatial``; ``origin`` is the first window's begin (negative in padding), ``count`` the number of
-    windows, ``kernel``, ``stride`` and ``dilation`` as for Conv.
+    windows, ``kernel``, ``stride`` and ``dilation`` as for Conv; ``end`` the padding behind, where a Conv states it.
     """
 
     role: str
@@ -38,6 +38,7 @@ class Axis:
     dilation: int = 1
     origin: int = 0
     count: int = 1
+    end: int | None = None
 
     @property
     def extent(self) -> int:
@@ -179,7 +180,7 @@ def _window(offsets: np.ndarray, origins: np.ndarray, used: np.ndarray, shape: S
         axes.append(made)
         positions.append(position)
         steps.append(step)
-    axes = _name_unit_channel(axes)
+    axes = _name_unit_kernel(_name_unit_channel(axes))
     columns = np.zeros((len(shape), used.size), np.int64)
     columns[:, used] = np.stack(steps)
     window = WindowMap(tuple(axes), np.stack(positions), columns, used)
@@ -252,6 +253,15 @@ def _name_unit_channel(axes: list[Axis]) -> list[Axis]:
         if at and axis.size == 1 and axis.role == "batch":
             return [*axes[:at], Axis("channel", 1), *axes[at + 1 :]]
     return axes
+
+
+def _name_unit_kernel(axes: list[Axis]) -> list[Axis]:
+    """Of an image, the axis that a kernel of one runs over (1x7 patches), which is no batch that a Reshape could merge."""
+    roles = [axis.role for axis in axes]
+    if sorted(roles) != ["batch", "batch", "channel", "spatial"] or roles[0] != "batch" or roles[1:3] == ["batch", "channel"]:
+        return axes
+    at = roles.index("batch", 1)
+    return [*axes[:at], dataclasses.replace(axes[at], role="spatial"), *axes[at + 1 :]]
 
 
 def distinct(index: np.ndarray) -> bool:

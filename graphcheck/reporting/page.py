@@ -95,7 +95,8 @@ def _environment() -> jinja2.Environment:
 
 
 @functools.cache
-def _asset(suffix: str) -> str:
+def asset(suffix: str) -> str:
+    """The files whose names end so, one behind the other."""
     folder = resources.files("graphcheck.reporting") / "assets"
     files = sorted((f for f in folder.iterdir() if f.name.endswith(suffix)), key=lambda f: f.name)
     return "\n".join(f.read_text(encoding="utf-8") for f in files)
@@ -103,7 +104,7 @@ def _asset(suffix: str) -> str:
 
 def script() -> str:
     """The page's own script, all files as one function scope."""
-    return '"use strict";(() => {\n' + _asset(".js") + "\n})();"
+    return '"use strict";(() => {\n' + asset(".js") + "\n})();"
 
 
 def _digest(text: str) -> str:
@@ -164,7 +165,7 @@ def _render(results: list[dict[str, Any]]) -> str:
         blocks.add("views", {view.id: view.html for view in made})
         names, cells = families.crossed(made, results)
         body, title = fragment("many.html.j2", views=made, names=names, cells=cells), f"{len(made)} results"
-    css, js, plain = _asset(".css"), script(), "#theme,.stage,.jsonly{display:none}"
+    css, js, plain = asset(".css"), script(), "#theme,.stage,.jsonly{display:none}"
     return str(
         fragment(
             "page.html.j2",

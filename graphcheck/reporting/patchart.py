@@ -19,10 +19,13 @@ _COLUMN = 64  # rows of a matrix column that are drawn
 
 
 def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224) -> Markup | None:
-    """The picture of a 2-D site (one row of ``patch_embeddings``); None for other ranks, or a kernel of no known size.
+    """The picture of a 2-D patch embedding (one row of ``patch_embeddings``); None for other ranks, a kernel of no known
+    size, or an un-embedding.
 
     ``height`` and ``width`` are the image's; the picture shows true positions, pixels and order, on a made-up image.
     """
+    if re.search(r"->.*\([hw] p", str(site.get("pattern"))):
+        return None
     kernel, strides = site.get("kernel_shape") or [], site.get("strides") or []
     channels = site.get("in_channels")
     known = channels if isinstance(channels, int) and channels > 0 else 3

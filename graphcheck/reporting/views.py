@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -86,7 +86,7 @@ def compare(
         title=title,
         ids={s: ids_of(pair.get(s)) for s in "ab"},
         curve_data=_curve(result, pair),
-        worst=_worst(result),
+        worst=worst(result),
         brief=family is not None,
     )
     return View(ident, "compare", title, str(result["verdict"]), str(result.get("reason") or ""), html)
@@ -141,7 +141,7 @@ def _units(out: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def _worst(result: dict[str, Any]) -> list[dict[str, Any]]:
+def worst(result: dict[str, Any]) -> list[dict[str, Any]]:
     """For each pair of outputs, the run that deviates most for its size, which is the one that pictures were made of."""
     best: dict[tuple[str, str], dict[str, Any]] = {}
     spreads: dict[tuple[str, str], float] = {}
@@ -175,10 +175,10 @@ def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) ->
     """The view of one model: its patch embeddings drawn, its refusals, its graph. Ordinary convolutions are counted alone."""
     known = result.get("patch_embeddings") or []
     result = result | {"patch_embeddings": [site for site in known if not site.get("ordinary")]}
-    graph = result.get("graph")
+    graph, back = result.get("graph"), result.get("patch_unembeddings") or []
     stage = None
     if graph:
-        data = {"drawings": graphs.drawings(graph, marks={"a": marks_of(result, result.get("patch_embeddings"))})}
+        data = {"drawings": graphs.drawings(graph, marks={"a": marks_of(result, result.get("patch_embeddings"), back)})}
         stage = Stage(
             add(f"{ident}drawing", data),
             add(f"{ident}graphs", {"a": graph}),
@@ -187,8 +187,9 @@ def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) ->
         )
     title = file_name(result.get("model"))
     count = len(result["patch_embeddings"])
-    besides = f", and {plural(len(known) - count, 'ordinary convolution')}" if len(known) > count else ""
-    line = f"{plural(count, 'patch embedding')} found{besides}"
+    besides = f" and {plural(len(back), 'patch un-embedding')}" if back else ""
+    ordinary = f", and {plural(len(known) - count, 'ordinary convolution')}" if len(known) > count else ""
+    line = f"{plural(count, 'patch embedding')}{besides} found{ordinary}"
     html = fragment(
         "analyze.html.j2",
         r=result,
@@ -202,10 +203,14 @@ def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) ->
     return View(ident, "analyze", title, None, line, html)
 
 
-def marks_of(result: dict[str, Any], sites: list[dict[str, Any]] | None) -> dict[str, str]:
+def marks_of(
+    result: dict[str, Any], sites: list[dict[str, Any]] | None, back: Sequence[dict[str, Any]] = ()
+) -> dict[str, str]:
     """Words for the nodes of sites and for those refused, by name."""
     marks = {str(r.get("node")): "refused" for r in result.get("refusals") or []}
-    return marks | {str(name): "patch embedding" for site in sites or [] for name in site.get("nodes") or []}
+    for word, found in (("patch un-embedding", back), ("patch embedding", sites or ())):
+        marks |= {str(name): word for site in found for name in site.get("nodes") or []}
+    return marks
 
 
 def ids_of(graph: dict[str, Any] | None) -> dict[str, int]:

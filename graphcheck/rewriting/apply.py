@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx_ir as ir
 
 from graphcheck.patches.liveness import live_nodes
-from graphcheck.patches.site import Site
+from graphcheck.patches.site import Site, Unembedding
 from graphcheck.rewriting.builder import Builder, Cannot, SiteBuilder
 from graphcheck.rewriting.common import to_output
-from graphcheck.rewriting.forms import FORMS
+from graphcheck.rewriting.forms import forms_of
 
 
 def apply(
@@ -20,13 +18,15 @@ def apply(
 
     ``replaced`` maps outputs that earlier sites replaced to what took their place, and learns this one.
     """
-    reason = FORMS[to].why_not(site)
-    if reason is not None:
-        raise Cannot(reason)
+    form = forms_of(site).get(to)
+    kind = "unembedding" if isinstance(site, Unembedding) else "embedding"
+    reason = f"a patch {kind} has no form {to}" if form is None else form.why_not(site)
+    if form is None or reason is not None:
+        raise Cannot(reason or "")
     source = replaced.get(site.input, site.input)
-    builder = SiteBuilder(model, site, source, f"patch-embedding:{site.form}->{to}", max_rank)
+    builder = SiteBuilder(model, site, source, f"patch-{kind}:{site.form}->{to}", max_rank)
     try:
-        result, groups = FORMS[to].build(builder)
+        result, groups = form.build(builder)
         result = to_output(builder, result, groups)
         result = _fused_end(builder, result, replaced)
     except Cannot:
@@ -36,18 +36,6 @@ def apply(
     install(model, builder, site.output, result)
     replaced[site.output] = result
     return builder.nodes
-
-
-def cancel_transposes(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
-    """Take out new Transposes that undo the Transpose before them (NHWC to NCHW and back between two sites)."""
-    for node in nodes:
-        before = node.inputs[0].producer() if node.op_type == "Transpose" and node.inputs[0] is not None else None
-        if before is None or before.op_type != "Transpose" or node.outputs[0].is_graph_output():
-            continue
-        first, second = (list(n.attributes["perm"].as_ints()) if "perm" in n.attributes else [] for n in (before, node))
-        if len(first) == len(second) and [first[i] for i in second] == list(range(len(first))):
-            assert before.inputs[0] is not None
-            node.outputs[0].replace_all_uses_with(before.inputs[0])
 
 
 def sweep(model: ir.Model) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphcheck.patches.site import Site, SiteAxis
+from graphcheck.patches.site import Site, SiteAxis, Unembedding
 
 RULE = "graphcheck.rule"
 ARRANGED = "graphcheck.arranged"  # on a new initializer, in memory: how it shows the site's weight or bias
@@ -54,22 +55,44 @@ def product(dims: Iterable[Dim]) -> Dim:
 
 
 def size_of(site: Site, at: int, padded: bool = False) -> Dim:
-    """The size of an input axis, with its pads (and cuts) if ``padded``."""
+    """The size of an axis of the image, with its pads (and cuts) if ``padded``."""
     axis = site.axes[at]
+    if isinstance(site, Unembedding):
+        return Dim(axis.size or 1) if axis.role == "channel" else count_of(site, at) * Dim(axis.kernel)
     add = axis.begin + axis.end if padded else 0
     return Dim(axis.size + add) if axis.size is not None else Dim(1, (Atom(at, add),))
 
 
 def count_of(site: Site, at: int) -> Dim:
-    """The number of windows along an input axis."""
+    """The number of windows along an axis of the image."""
     axis: SiteAxis = site.axes[at]
     if axis.count is not None:
         return Dim(axis.count)
+    if isinstance(site, Unembedding):
+        return _told(site, at)
     if axis.role != "spatial":
         return size_of(site, at)
     add = axis.begin + axis.end - axis.extent
+    if axis.stride == 1:
+        return Dim(1, (Atom(at, add + 1),))
     atom = Atom(at, 0, axis.stride) if add == -axis.stride else Atom(at, add, axis.stride, 1)
     return Dim(1, (atom,))
+
+
+def _told(site: Unembedding, at: int) -> Dim:
+    """The number of windows along an axis, from the dim of the input that it stands in."""
+    dim = next(d for d, group in enumerate(site.order) if at in group)
+    others = [site.axes[a].count for a in site.order[dim] if a != at]
+    if None in others:
+        raise Cannot("its input has two axes of unknown size in one dim")
+    return Dim(1, (Atom(dim, -sum(site.taken[dim]), math.prod(n or 1 for n in others)),))
+
+
+def dims_of_input(site: Site) -> Dims:
+    """The dims of a site's input."""
+    if isinstance(site, Unembedding):
+        return tuple(Dim(1, (Atom(at),)) if n is None else Dim(n) for at, n in enumerate(site.given))
+    return tuple(size_of(site, i) for i in range(len(site.axes)))
 
 
 def steps(perm: Sequence[int], rank: int) -> list[tuple[list[tuple[int, ...]], list[int]]]:
@@ -147,7 +170,7 @@ class Builder:
         """One node with one output of ``dims`` (None: not told), in the default domain."""
         if self.max_rank is not None and dims is not None and len(dims) > self.max_rank:
             raise Cannot(f"{op_type} would give a tensor of {len(dims)} dims, {self.max_rank} are allowed")
-        self.needs(op_type, dtype or self.dtype if op_type in ("Conv", "MatMul") else None)
+        self.needs(op_type, dtype or self.dtype if op_type in ("Conv", "ConvTranspose", "MatMul") else None)
         node = ir.node(op_type, inputs, attributes, name=self._name(f"{self._prefix}/{op_type}", self._node_names))
         node.metadata_props[RULE] = self.rule
         value = node.outputs[0]
@@ -230,13 +253,17 @@ class Builder:
             x = self.transpose(x, order)
         return self.reshape(x, dims)
 
-    def slice(self, x: ir.Value, cuts: Mapping[int, tuple[int, int]], dims: Dims) -> ir.Value:
-        """``x`` from start to end (as numpy counts them; 2**63 - 1 for no end) along some axes."""
+    def slice(
+        self, x: ir.Value, cuts: Mapping[int, tuple[int, int]], dims: Dims, steps: Mapping[int, int] | None = None
+    ) -> ir.Value:
+        """``x`` from start to end (as numpy counts them; 2**63 - 1 for no end) along some axes, in ``steps`` there."""
         if not cuts:
             return x
         starts, ends = zip(*cuts.values(), strict=True)
         parts = [np.asarray(v, np.int64) for v in (starts, ends, tuple(cuts))]
-        named = [self.constant(v, n) for v, n in zip(parts, ("starts", "ends", "axes"), strict=True)]
+        if steps:
+            parts.append(np.asarray([steps.get(axis, 1) for axis in cuts], np.int64))
+        named = [self.constant(v, n) for v, n in zip(parts, ("starts", "ends", "axes", "steps"), strict=False)]
         return self.op("Slice", [x, *named], dims, self._dtype(x))
 
     def slice_to(self, x: ir.Value, ends: Mapping[int, Dim]) -> ir.Value:
@@ -315,13 +342,13 @@ class Builder:
 
 
 class SiteBuilder(Builder):
-    """A builder for one patch embedding; ``source`` stands for its input, which an earlier site may have replaced.
+    """A builder for one site; ``source`` stands for its input, which an earlier site may have replaced.
 
     ``self.source`` is that, in the type of the weight.
     """
 
     def __init__(self, model: ir.Model, site: Site, source: ir.Value, rule: str, max_rank: int | None = None) -> None:
-        dims = tuple(size_of(site, i) for i in range(len(site.axes)))
+        dims = dims_of_input(site)
         dtype = ir.DataType.from_numpy(site.weight.dtype)
         super().__init__(model, source, dims, site.output.name or "patches", rule, dtype, max_rank)
         self.site = site
@@ -336,7 +363,7 @@ class SiteBuilder(Builder):
         return value
 
     def weight(self, index: np.ndarray, axis: int) -> ir.Value:
-        """The weight's elements by ``index`` (-1: zero), out_channels along ``axis``; still quantized if it was."""
+        """The weight's elements by ``index`` (-1: zero), its first axis along ``axis``; still quantized if it was."""
         site = self.site
         if site.quantized is None:
             value = self.constant(pick(site.weight.reshape(-1), index, 0), "weight")

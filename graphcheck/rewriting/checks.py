@@ -79,10 +79,10 @@ def _loads(original: ir.Model, rewritten: ir.Model) -> Check:
 
 
 def _windows(original: ir.Model, rewritten: ir.Model, sites: Sequence[Site] | None) -> Check:
-    sites = find(original).sites if sites is None else sites
-    before = [site for site in sites if site.geometry()[0]]
+    sites = find(original).everything if sites is None else sites
+    before = [site for site in sites if site.geometry()[0] and not site.pointwise]
     after = find(rewritten) if before else Analysis((), ())
-    left = [site.geometry() for site in after.sites]
+    left = [site.geometry() for site in after.everything]
     for site in before:
         padded = any(a.begin > 0 or a.end > 0 for a in site.spatial)
         if site.geometry() not in left and padded and after.refusals:

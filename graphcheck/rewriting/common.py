@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck.patches.site import Site
+from graphcheck.patches.site import Site, Unembedding
 from graphcheck.rewriting.builder import Dim, Dims, SiteBuilder, count_of, product, size_of
 
 NO_END = 2**63 - 1
@@ -29,16 +30,23 @@ def cropped(b: SiteBuilder, x: ir.Value, whole: bool = False) -> ir.Value:
     for at, axis in enumerate(site.axes):
         begin, end = max(-axis.begin, 0), min(axis.end, 0)
         covered = 0 if axis.count is None else axis.count * axis.stride - max(axis.begin, 0)
-        if whole and axis.role == "spatial" and axis.size is not None and axis.end <= 0:
+        if whole and axis.role == "spatial" and axis.size is not None and axis.end <= 0 and axis.kernel > 1:
             if begin or begin + covered != axis.size:
                 cuts[at] = (begin, begin + covered)
                 dims[at] = Dim(covered)
         elif begin or end:
             cuts[at] = (begin, end or NO_END)
             dims[at] = size_of(site, at, padded=True) if axis.begin <= 0 and axis.end <= 0 else dims[at]
-        if whole and axis.role == "spatial" and axis.size is None and not demands:
+        if whole and axis.role == "spatial" and axis.size is None and not demands and axis.kernel > 1:
             ends[at] = count_of(site, at) * Dim(axis.stride)
     return b.slice_to(b.slice(x, cuts, tuple(dims)), ends)
+
+
+def sampled(b: SiteBuilder, x: ir.Value) -> ir.Value:
+    """Each stride-th element of the axes that a kernel of one runs over."""
+    steps = {i: axis.stride for i, axis in enumerate(b.site.axes) if axis.kernel == 1 and axis.stride > 1}
+    dims = tuple(count_of(b.site, i) if i in steps else dim for i, dim in enumerate(b.dims[x]))
+    return b.slice(x, dict.fromkeys(steps, (0, NO_END)), dims, steps)
 
 
 def padded(b: SiteBuilder, x: ir.Value) -> ir.Value:
@@ -65,27 +73,37 @@ def channels_first(b: SiteBuilder, x: ir.Value) -> tuple[ir.Value, Groups]:
 
 
 def dense_weight(site: Site) -> np.ndarray:
-    """The weight's index with groups told as zeros (-1): [out_channels, in_channels, *kernel_shape]."""
+    """The weight's index with groups told as zeros (-1): [features, channels, *kernel_shape]."""
     index = site.weight_index
     if site.groups == 1:
         return index
-    filters, channels = site.out_channels // site.groups, site.in_channels // site.groups
+    filters, channels = site.features // site.groups, site.channels // site.groups
     dense = np.full((site.groups, filters, site.groups, channels, *index.shape[2:]), -1, np.int64)
     at = np.arange(site.groups)
     dense[at, :, at] = index.reshape(site.groups, filters, channels, *index.shape[2:])
-    return dense.reshape(site.out_channels, site.in_channels, *index.shape[2:])
+    return dense.reshape(site.features, site.channels, *index.shape[2:])
+
+
+def by_columns(site: Site, table: np.ndarray, columns: Sequence[int]) -> np.ndarray:
+    """[n, channels, *kernel_shape] as [n, K], its columns running over the image's axes ``columns``, slowest first."""
+    channel, spatial = axes_of(site, "channel"), axes_of(site, "spatial")
+    sizes = [site.axes[i].size or 1 for i in channel] + [site.axes[i].kernel for i in spatial]
+    place = {axis: 1 + at for at, axis in enumerate([*channel, *spatial])}
+    left = [place[i] for i in place if i not in columns]  # kernels of one, anywhere
+    return table.reshape(-1, *sizes).transpose([0, *(place[i] for i in columns), *left]).reshape(len(table), -1)
 
 
 def columns_weight(site: Site, columns: Sequence[int]) -> np.ndarray:
-    """The weight's index as [K, out_channels], its rows running over the input axes ``columns``, slowest first."""
-    channel, spatial = axes_of(site, "channel"), axes_of(site, "spatial")
-    sizes = [site.axes[i].size or 1 for i in channel] + [site.axes[i].kernel for i in spatial]
-    table = dense_weight(site).reshape(site.out_channels, *sizes)
-    place = {axis: 1 + at for at, axis in enumerate([*channel, *spatial])}
-    left = [place[i] for i in place if i not in columns]  # kernels of one, anywhere
-    return np.ascontiguousarray(table.transpose([*(place[i] for i in columns), *left, 0])).reshape(
-        -1, site.out_channels
-    )
+    """The weight's index as [K, features], its rows running over the image's axes ``columns``, slowest first."""
+    return np.ascontiguousarray(by_columns(site, dense_weight(site), columns).T)
+
+
+def row_groups(site: Site) -> Groups:
+    """The dims of the rows: those of the tokens without their features, if these are a dim of their own."""
+    features = (len(site.axes),)
+    if features in site.order:
+        return [group for group in site.order if group != features]
+    return [tuple(axes_of(site, "batch")), tuple(axes_of(site, "spatial"))]
 
 
 def add_bias(b: SiteBuilder, y: ir.Value) -> ir.Value:
@@ -104,46 +122,63 @@ def scale(b: SiteBuilder, y: ir.Value) -> ir.Value:
     return b.op("Mul", [y, factor], b.dims[y])
 
 
-def dims_of(site: Site, group: Sequence[int]) -> Dim:
-    """How many elements a dim over these axes has."""
-    return product(Dim(site.out_channels) if i == len(site.axes) else count_of(site, i) for i in group)
+def with_bias(
+    b: SiteBuilder, op_type: str, x: ir.Value, weight: ir.Value, bias: np.ndarray | None, dims: Dims, **attributes: Any
+) -> ir.Value:
+    """A Conv or ConvTranspose with alpha and ``bias``, one number for each channel."""
+    own = bias is not None and b.site.alpha == 1.0
+    inputs = [x, weight, *([b.constant(bias, "bias")] if bias is not None and own else [])]
+    y = scale(b, b.op(op_type, inputs, dims, **attributes))
+    if bias is None or own:
+        return y
+    return b.op("Add", [y, b.constant(bias.reshape(-1, *[1] * (len(dims) - 2)), "bias")], dims)
 
 
-def target_dims(site: Site) -> Dims:
-    """The dims of the old output."""
-    return tuple(dims_of(site, group) for group in site.order)
-
-
-def is_unit(site: Site, axis: int) -> bool:
-    """Whether an axis has one window at every size, so that it stands in no dim."""
-    return (axis != len(site.axes) and site.axes[axis].count == 1) or (
-        axis == len(site.axes) and site.out_channels == 1
-    )
+def dims_of(site: Site, group: Sequence[int], whole: bool = False) -> Dim:
+    """How many elements a dim over these axes has: windows and features, or the ``whole`` image's elements."""
+    size = size_of if whole else count_of
+    return product(Dim(site.features) if i == len(site.axes) else size(site, i) for i in group)
 
 
 def to_output(b: SiteBuilder, y: ir.Value, groups: Groups) -> ir.Value:
     """``y``, whose dims run over ``groups``, in the order and dims of the old output."""
     site = b.site
-    have = [tuple(i for i in group if not is_unit(site, i)) for group in groups]
-    want = list(site.order)
+    if isinstance(site, Unembedding):
+        return regrouped(b, y, groups, site.dims, whole=True)
+    return regrouped(b, y, groups, site.order)
+
+
+def regrouped(
+    b: SiteBuilder,
+    y: ir.Value,
+    groups: Sequence[tuple[int, ...]],
+    order: Sequence[tuple[int, ...]],
+    *,
+    whole: bool = False,
+) -> ir.Value:
+    """``y``, whose dims run over ``groups``, in dims that run over ``order``; ``whole`` as for :func:`dims_of`."""
+    site = b.site
+    one = Dim(1)
+    have, want = ([tuple(i for i in g if dims_of(site, (i,), whole) != one) for g in side] for side in (groups, order))
+    target = tuple(dims_of(site, group, whole) for group in order)
     if len(have) == len(want) and sorted(have) == sorted(want):
         perm, left = [], list(range(len(have)))
         for group in want:
             at = next(i for i in left if have[i] == group)
             left.remove(at)
             perm.append(at)
-        return b.reshape(b.transpose(y, perm), target_dims(site))
+        return b.reshape(b.transpose(y, perm), target)
     lead = 0
     while lead < min(len(have), len(want)) and have[lead] == want[lead]:
         lead += 1
-    kept = tuple(dims_of(site, group) for group in have[:lead])
+    kept = tuple(dims_of(site, group, whole) for group in have[:lead])
     flat_have, flat_want = [i for g in have[lead:] for i in g], [i for g in want[lead:] for i in g]
     if flat_have != flat_want:
         blocks = _blocks(flat_have, flat_want)
-        y = b.reshape(y, (*kept, *(dims_of(site, block) for block in blocks)))
-        order = sorted(range(len(blocks)), key=lambda at: flat_want.index(blocks[at][0]))
-        y = b.transpose(y, [*range(lead), *(lead + at for at in order)])
-    return b.reshape(y, target_dims(site))
+        y = b.reshape(y, (*kept, *(dims_of(site, block, whole) for block in blocks)))
+        turned = sorted(range(len(blocks)), key=lambda at: flat_want.index(blocks[at][0]))
+        y = b.transpose(y, [*range(lead), *(lead + at for at in turned)])
+    return b.reshape(y, target)
 
 
 def _blocks(have: Sequence[int], want: Sequence[int]) -> list[tuple[int, ...]]:
@@ -158,5 +193,5 @@ def _blocks(have: Sequence[int], want: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def tiles(site: Site) -> bool:
-    """Whether the windows lie side by side: kernel equal to stride, no dilation."""
-    return all(a.kernel == a.stride and a.dilation == 1 for a in site.spatial)
+    """Whether the windows lie side by side: kernel equal to stride, no dilation; or are single elements."""
+    return all((a.kernel == a.stride and a.dilation == 1) or a.kernel == 1 for a in site.spatial)

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from graphcheck.patches.site import Site
 from graphcheck.rewriting.builder import Dim, SiteBuilder, count_of
-from graphcheck.rewriting.common import Groups, channels_first, cropped, scale
+from graphcheck.rewriting.common import Groups, channels_first, cropped, with_bias
 
 NAME = "conv"
 
@@ -24,22 +24,21 @@ def build(b: SiteBuilder) -> tuple[ir.Value, Groups]:
     """[batch, channels, *spatial] -> Conv -> [batch, out_channels, *windows]."""
     site, spatial = b.site, b.site.spatial
     x, groups = channels_first(b, cropped(b, b.source))
-    weight = b.weight(site.weight_index, 0)
-    bias = site.bias if site.alpha == 1.0 else None
-    inputs = [x, weight, *([b.constant(bias, "bias")] if bias is not None else [])]
+    bare = [] if spatial else [1, 1]  # a Conv has an axis to slide over, and accelerators want two
+    x = b.reshape(x, (*b.dims[x], *map(Dim, bare)))
+    weight = b.weight(site.weight_index.reshape(*site.weight_index.shape, *bare), 0)
     counts = tuple(count_of(site, i) for i, axis in enumerate(site.axes) if axis.role == "spatial")
-    y = b.op(
+    y = with_bias(
+        b,
         "Conv",
-        inputs,
-        (b.dims[x][0], Dim(site.out_channels), *counts),
-        kernel_shape=[a.kernel for a in spatial],
-        strides=[a.stride for a in spatial],
-        dilations=[a.dilation for a in spatial],
-        pads=[max(a.begin, 0) for a in spatial] + [max(a.end, 0) for a in spatial],
+        x,
+        weight,
+        site.bias,
+        (b.dims[x][0], Dim(site.out_channels), *counts, *map(Dim, bare)),
+        kernel_shape=[a.kernel for a in spatial] or bare,
+        strides=[a.stride for a in spatial] or bare,
+        dilations=[a.dilation for a in spatial] or bare,
+        pads=[max(a.begin, 0) for a in spatial] + [max(a.end, 0) for a in spatial] or 2 * [0 for _ in bare],
         group=site.groups,
     )
-    y = scale(b, y)
-    if site.bias is not None and bias is None:
-        column = b.constant(site.bias.reshape(-1, *[1] * len(spatial)), "bias")
-        y = b.op("Add", [y, column], b.dims[y])
-    return y, [groups[0], (len(site.axes),), *groups[2:]]
+    return y, [groups[0], (len(site.axes),), *groups[2:], *(() for _ in bare)]

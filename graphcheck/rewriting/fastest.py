@@ -13,7 +13,7 @@ import onnx_ir as ir
 from graphcheck.patches.analyze import Analyzed
 from graphcheck.patches.preparing import prepared
 from graphcheck.patches.site import Analysis, Site
-from graphcheck.rewriting.forms import FORMS
+from graphcheck.rewriting.forms import forms_of
 from graphcheck.rewriting.rewrite import Prove, Rewrite, choose, judge, written
 from graphcheck.rewriting.timing import Timer
 
@@ -49,17 +49,18 @@ def explain(analysis: Analysis) -> list[dict[str, str]]:
 
 def fastest(
     model: ir.Model, time: Timer, *, check: Prove | None = None, sites: Sequence[str] | None = None, run: bool = True,
+    pointwise: bool = False, ordinary: bool = False, stills: bool = False,
 ) -> Rewrite:  # fmt: skip
     """Measure the original and all legal forms of each site with ``time``, and rewrite each to its fastest form.
 
     A form is taken only if it :func:`beats` the original.
     """
     start = clock()
-    seen = prepared(model).clone()
+    seen = prepared(model, pointwise=pointwise, stills=stills).clone()
     seconds = clock() - start
     forms: dict[str, str] = {}
     measured: list[dict[str, Any]] = []
-    chosen, refusals = choose(seen.analysis.sites, "", sites, measured=True)
+    chosen, refusals = choose(seen.analysis.everything, "", sites, measured=True, ordinary=ordinary)
     for site in chosen:
         row = _measure(model, seen, site, forms, time, run)
         measured.append(row)
@@ -86,8 +87,8 @@ def _measure(
         return judge(result, None, run) if result.changed else result
 
     names, models = [site.form], [unproved(forms).model if forms else model]
-    for form in FORMS:
-        if form != site.form and FORMS[form].why_not(site) is None:
+    for form, way in forms_of(site).items():
+        if form != site.form and way.why_not(site) is None:
             result = unproved({**forms, site.name: form})
             if any(a.site.name == site.name for a in result.applied) and result.changed:
                 names.append(form)

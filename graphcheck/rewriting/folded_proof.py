@@ -1,4 +1,4 @@
-"""The proof of a folded normalization: both models with weight and normalization as free inputs, compared exactly.
+"""The proof of a folded normalization or a summed weight: both models with those as free inputs, compared exactly.
 
 In the result each folded constant gives way to the expression that it was computed from, so that a proof of the pair holds
 for all weights, means and deviations; the constants themselves are those expressions, evaluated in float64 and rounded once.
@@ -20,15 +20,16 @@ from graphcheck.rewriting.normalization import CONSTANT
 
 
 def parametric(original: ir.Model, rewritten: ir.Model, sites: Sequence[Site]) -> tuple[ir.Model, ir.Model] | str:
-    """(original, result) with the folded sites' constants as inputs of both; the reason if that cannot be done."""
+    """(original, result) with the constants of folded and summed sites as inputs; the reason if that cannot be done."""
     a, b = original.clone(), rewritten.clone()
     for site in sites:
-        before = site.folded
+        before = site.folded or (site if site.summed is not None else None)
         if before is None:
             continue
         if bool((before.weight_index < 0).any()):
             return "its weight has zeros that the original's has not"
-        names = [before.weight_value.name or "", *(_constant_of(node) for node in _steps(site))]
+        steps = [] if site.folded is None else _steps(site)
+        names = [before.weight_value.name or "", *(_constant_of(node) for node in steps)]
         inside = {v.name: v for v in a.graph.initializers.values()}
         inside |= {v.name: v for node in a.graph for v in node.outputs}
         if not all(name in inside and inside[name].const_value is not None for name in names):
@@ -39,7 +40,8 @@ def parametric(original: ir.Model, rewritten: ir.Model, sites: Sequence[Site]) -
             inside[name].replace_all_uses_with(_free(a, f"{name}/free", inside[name]))
             a.graph.initializers.pop(name, None)
         for name, value in rewritten.graph.initializers.items():
-            if ARRANGED in value.meta and (name or "").startswith(f"{site.output.name}/graphcheck/"):
+            kept = site.folded is None and value.meta.get(ARRANGED) is None  # a bias that is not folded
+            if ARRANGED in value.meta and not kept and (name or "").startswith(f"{site.output.name}/graphcheck/"):
                 given = {free[n]: _array(inside[n]) for n in free}
                 if not _install(b, site, before, value, b.graph.initializers[name], free, given):
                     return f"{name} is not the exact constant, rounded once"
@@ -79,6 +81,31 @@ def _install(
     """Put the expression of a folded weight or bias in its initializer's place; whether the constant is its rounding."""
     weight = free[before.weight_value.name or ""]
     b = Builder(model, weight, (), f"{constant.name}/exact", "folded", before.weight_value.dtype)
+    value, terms = _sum(b, site, weight, folded) if site.summed is not None else _product(b, site, before, folded, free)
+    right = _is_rounding(_array(folded), *_evaluate(b, value, given), terms)
+    for added in b.constants:
+        if added.uses():
+            model.graph.register_initializer(added)
+    model.graph.insert_before(model.graph[0], b.nodes)
+    constant.replace_all_uses_with(value)
+    del model.graph.initializers[constant.name or ""]
+    return right
+
+
+def _sum(b: Builder, site: Site, weight: ir.Value, folded: ir.Value) -> tuple[ir.Value, int]:
+    """The weight summed over the copies of a repeated image, and how many there are."""
+    assert site.summed is not None
+    index, flat = folded.meta[ARRANGED], _reshape(b, weight, [-1])
+    copies = site.summed.terms.T
+    total = _gather(b, flat, copies[0][index.reshape(-1)])
+    for copy in copies[1:]:
+        total = b.op("Add", [total, _gather(b, flat, copy[index.reshape(-1)])], None)
+    return _reshape(b, total, list(index.shape)), len(copies)
+
+
+def _product(b: Builder, site: Site, before: Site, folded: ir.Value, free: dict[str, ir.Value]) -> tuple[ir.Value, int]:
+    """A weight or bias with the normalization taken in, and how many products it is summed of."""
+    weight = free[before.weight_value.name or ""]
     scale, shift = _scale_and_shift(b, site, free)
     shape = before.weight_index.shape
     ones = [1] * (len(shape) - 2)
@@ -100,14 +127,7 @@ def _install(
             total = b.op("Add", [total, b.constant(before.bias, "bias")], None)
         assert folded.const_value is not None
         value = _reshape(b, total, list(folded.const_value.shape.numpy()))
-    right = _is_rounding(_array(folded), *_evaluate(b, value, given), math.prod(shape[1:]))
-    for added in b.constants:
-        if added.uses():
-            model.graph.register_initializer(added)
-    model.graph.insert_before(model.graph[0], b.nodes)
-    constant.replace_all_uses_with(value)
-    del model.graph.initializers[constant.name or ""]
-    return right
+    return value, math.prod(shape[1:])
 
 
 def _evaluate(b: Builder, result: ir.Value, given: dict[ir.Value, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,19 @@ import onnx_ir as ir
 from graphcheck.patches.site import Site
 from graphcheck.rewriting import unfold
 from graphcheck.rewriting.builder import Dim, SiteBuilder, count_of, product, size_of
-from graphcheck.rewriting.common import Groups, add_bias, axes_of, columns_weight, cropped, dims_of, has_padding, tiles
+from graphcheck.rewriting.common import (
+    Groups,
+    add_bias,
+    axes_of,
+    columns_weight,
+    cropped,
+    dims_of,
+    has_padding,
+    padded,
+    row_groups,
+    sampled,
+    tiles,
+)
 
 NAME = "matmul"
 
@@ -22,9 +34,9 @@ def build(b: SiteBuilder) -> tuple[ir.Value, Groups]:
     site = b.site
     if site.flattened:
         return _flattened(b)
-    if not tiles(site) or has_padding(site):
+    if not site.pointwise and (not tiles(site) or has_padding(site)):
         return unfold.build(b)
-    x = cropped(b, b.source, whole=True)
+    x = sampled(b, padded(b, b.source) if has_padding(site) else cropped(b, b.source, whole=True))
     split: list[Dim] = []
     rows: dict[int, int] = {}
     columns: dict[int, int] = {}
@@ -44,14 +56,6 @@ def build(b: SiteBuilder) -> tuple[ir.Value, Groups]:
     weight = b.weight(columns_weight(site, list(columns)), 1)
     y = b.op("MatMul", [x, weight], (*heads, Dim(site.out_channels)))
     return add_bias(b, y), [*groups, (len(site.axes),)]
-
-
-def row_groups(site: Site) -> Groups:
-    """The dims of the rows: those of the old output without its channels, if these are a dim of their own."""
-    channels = (len(site.axes),)
-    if channels in site.order:
-        return [group for group in site.order if group != channels]
-    return [tuple(axes_of(site, "batch")), tuple(axes_of(site, "spatial"))]
 
 
 def _flattened(b: SiteBuilder) -> tuple[ir.Value, Groups]:

@@ -48,6 +48,8 @@ def _folded(model: ir.Model, site: Site, run: Trial) -> Site | Refusal:
     first = model_.node_name(before.nodes[0])
     if site.cast:
         return Refusal("the normalization is not folded: a Cast stands between it and the patches", first)
+    if site.summed is not None:
+        return Refusal("the normalization is not folded: the weight is summed over the copies of a repeated image", first)
     padded = any(a.begin > 0 or a.end > 0 for a in site.spatial)
     if padded and bool((before.shift != 0).any()):
         reason = "the normalization is not folded: the padding behind it is zero, and a constant added before it is not"

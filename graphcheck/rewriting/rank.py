@@ -42,7 +42,7 @@ def limit_rank(
     regions, left = find_transpositions(model, runs, rank)
     for movement in regions:
         try:
-            done.append((movement, _split(model, movement, runs[0], rank)))
+            done.append((movement, split(model, movement, runs[0], rank)))
         except Cannot as error:
             left += [
                 Refusal(f"tensor {v.name} is left: {error}", model_.node_name(n))
@@ -120,7 +120,8 @@ def _left(model: ir.Model, run: Trial, rank: int) -> list[Refusal]:
     return [Refusal(f"{what} has {_rank(v, run)} {said}{why}", at) for what, v, at, why in tensors if _rank(v, run) > rank]
 
 
-def _split(model: ir.Model, movement: Transposition, run: Trial, rank: int) -> list[ir.Node]:
+def split(model: ir.Model, movement: Transposition, run: Trial, rank: int | None) -> list[ir.Node]:
+    """Write movement, in place, in steps whose tensors have ``rank`` dims at most (None: as many as it takes)."""
     tensor = run.tensor(movement.input)
     assert tensor is not None
     dynamic = {axis for size, axis in movement.atoms if size is None}

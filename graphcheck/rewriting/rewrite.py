@@ -16,14 +16,16 @@ from graphcheck.patches.analyze import Analyzed
 from graphcheck.patches.preparing import prepared
 from graphcheck.patches.site import Analysis, Refusal, Site
 from graphcheck.patches.transpositions import Transposition
+from graphcheck.rewriting import movement as moving
 from graphcheck.rewriting import normalization
-from graphcheck.rewriting.apply import apply, cancel_transposes, sweep
+from graphcheck.rewriting.apply import apply, sweep
 from graphcheck.rewriting.builder import RULE, Cannot
 from graphcheck.rewriting.checks import Check, structural_checks
 from graphcheck.rewriting.folded_proof import parametric
-from graphcheck.rewriting.forms import FORMS
+from graphcheck.rewriting.forms import NAMES, forms_of
 from graphcheck.rewriting.rank import limit_rank
-from graphcheck.verdict import Comparison, Verdict
+from graphcheck.rewriting.transposes import cancel_transposes
+from graphcheck.verdict import Comparison, Displayed, Verdict
 
 SCHEMA = "graphcheck/rewrite/1"
 
@@ -53,7 +55,7 @@ class Applied:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Rewrite:
+class Rewrite(Displayed):
     """The result of a rewrite.
 
     Attributes:
@@ -66,7 +68,7 @@ class Rewrite:
         reason: One sentence.
         checks: What else was looked at: interface, onnx.checker, onnxruntime, window maps.
         timings: Seconds by stage.
-        moved: Movement elsewhere that was split to keep ``max_rank``.
+        moved: Movement elsewhere that was split to keep ``max_rank``, or written anew.
         measured: For ``fastest``: milliseconds of each form, by site.
         analysis: What the analyzer found in the model.
     """
@@ -122,9 +124,15 @@ def rewrite(
     sites: Sequence[str] | None = None,
     max_rank: int | None = None,
     fold_normalization: bool = False,
+    pointwise: bool = False,
+    ordinary: bool = False,
+    movement: bool = False,
+    stills: bool = False,
     run: bool = True,
 ) -> Rewrite:
-    """Rewrite the patch embeddings of ``model`` (left as it is) to the form ``to``, or named sites to a form each.
+    """Rewrite the sites of ``model`` (left as it is) to the form ``to``, or named ones to a form each.
+
+    Sites are patch embeddings and un-embeddings; a form that only one of the two has leaves the other as it is.
 
     Args:
         model: The model.
@@ -135,22 +143,34 @@ def rewrite(
         max_rank: No tensor of more dims: sites over it take whichever form fits, movement elsewhere is split into steps.
         fold_normalization: Take a per-channel normalization before the patches into the weight, which is then no longer
             the original's bit for bit.
+        pointwise: Rewrite projections of the channels too: a MatMul or Gemm to a 1x1 Conv, or back.
+        ordinary: Rewrite ordinary Convs too, whose windows overlap or leave gaps, and those in groups.
+        movement: Rewrite movement without a projection too: ``space-to-depth`` writes SpaceToDepth or DepthToSpace,
+            ``reshape``, which is a form of nothing else, Reshape, Transpose, Reshape.
+        stills: Rewrite patch embeddings of a repeated image too, a Conv3d of one frame several times: the weight is summed
+            over the copies, each element rounded once.
         run: False leaves onnxruntime out, for a form that its CPU provider cannot run.
 
     Raises:
         UsageError: for an unknown form or site.
     """
     forms = {} if isinstance(to, str) else dict(to)
+    if movement and (to not in moving.FORMS or sites):
+        raise UsageError(f"--movement is for --to {' or '.join(moving.FORMS)}, without --site")
     for form in forms.values() or (to,):
-        if form not in FORMS:
-            raise UsageError(f"there is no form {form!r}; the forms are {', '.join(FORMS)}; --to fastest measures them")
+        if form not in NAMES and not movement:
+            raise UsageError(f"there is no form {form!r}; the forms are {', '.join(NAMES)}; --to fastest measures them")
+    if pointwise and not forms and to not in ("conv", "matmul"):
+        raise UsageError(f"--pointwise is for --to conv, matmul or fastest: a projection is no {to}")
     sites = list(forms) if forms else sites
     if max_rank is not None and max_rank < 3:
         raise UsageError(f"--max-rank is {max_rank}; 3 is the least that movement can be split into")
     start = time.perf_counter()
-    seen = prepared(model.clone(), whole=max_rank is not None)
+    seen = prepared(model.clone(), whole=max_rank is not None, pointwise=pointwise, stills=stills)
     seconds = time.perf_counter() - start
-    result = written(model, seen, forms or to, sites, max_rank=max_rank, fold_normalization=fold_normalization)
+    given: dict[str, Any] = {"max_rank": max_rank, "fold_normalization": fold_normalization, "ordinary": ordinary}
+    given |= {"movement": movement}
+    result = written(model, seen, forms or to, sites, **given)
     del seen  # its trials are large, and the proof wants room
     result = dataclasses.replace(result, timings={"analyze": seconds, **result.timings})
     return judge(result, check, run) if result.changed else result
@@ -164,6 +184,8 @@ def written(
     *,
     max_rank: int | None = None,
     fold_normalization: bool = False,
+    ordinary: bool = False,
+    movement: bool = False,
 ) -> Rewrite:
     """The rewrite of a clone of ``model``, in place there, by what was ``seen`` in it; nothing is checked yet.
 
@@ -173,7 +195,9 @@ def written(
     work, analysis = seen.model, seen.analysis
     work.meta.pop("graphcheck.path", None)
     known, unfolded = normalization.fold(seen, sites) if fold_normalization else (analysis.sites, ())
-    chosen, refusals = choose(known, to, sites, max_rank)
+    known = tuple(s for s in (*known, *analysis.unembeddings) if sites or not isinstance(to, str) or to in forms_of(s))
+    known = () if to == moving.RESHAPE else known
+    chosen, refusals = choose(known, to, sites, max_rank, ordinary=ordinary)
     there = len([s for s in known if not sites or set(_names(s)) & set(sites)]) - len(chosen) - len(refusals)
     refusals = [*analysis.refusals, *unfolded, *refusals]
     replaced: dict[ir.Value, ir.Value] = {}
@@ -185,11 +209,19 @@ def written(
             refusals.append(Refusal(str(error), site.name))
             continue
         applied.append(Applied(site, form, _before(site), described(nodes)))
-    cancel_transposes(work, [node for node in work.graph if RULE in node.metadata_props])
     sweep(work)
-    moved: list[tuple[Transposition, list[ir.Node]]] = []
+    cancel_transposes([node for node in work.graph if RULE in node.metadata_props])
+    sweep(work)
+    moved: list[dict[str, Any]] = []
+    if movement:
+        rewritten, left = moving.rewrite_movement(work, str(to))
+        moved += [_row(m, m.made, m.to) for m in rewritten]
+        refusals += left
+    elif not applied and to in moving.FORMS:
+        refusals += moving.unasked(work, seen.runs)
     if max_rank is not None:
-        moved, left = limit_rank(work, max_rank, seen.runs[0])
+        steps, left = limit_rank(work, max_rank, seen.runs[0])
+        moved += [_row(*step, "steps") for step in steps]
         refusals += left
     reason = ""
     if not applied and not moved:
@@ -205,7 +237,7 @@ def written(
         reason,
         (),
         {"rewrite": time.perf_counter() - start},
-        tuple(_row(*m) for m in moved),
+        tuple(moved),
         analysis=analysis,
     )
 
@@ -217,7 +249,7 @@ def _first_form(
     try:
         return to, apply(model, site, to, replaced, max_rank)
     except Cannot:
-        for form in FORMS if max_rank is not None else ():
+        for form in forms_of(site) if max_rank is not None else ():
             with contextlib.suppress(Cannot):
                 return form, apply(model, site, form, replaced, max_rank)
         raise
@@ -230,9 +262,10 @@ def _before(site: Site) -> tuple[dict[str, Any], ...]:
     )
 
 
-def _row(movement: Transposition, nodes: Sequence[ir.Node]) -> dict[str, Any]:
-    """Movement that was split, as plain data."""
+def _row(movement: Transposition | moving.Moved, nodes: Sequence[ir.Node], to: str) -> dict[str, Any]:
+    """Movement that was written anew, as plain data."""
     return {
+        "to": to,
         "input": movement.input.name,
         "output": movement.output.name,
         "before": list(described(movement.nodes)),
@@ -250,7 +283,7 @@ def _names(site: Site) -> tuple[str, str, str]:
 
 def choose(
     sites: Sequence[Site], to: str | Mapping[str, str], named: Sequence[str] | None, max_rank: int | None = None,
-    *, measured: bool = False,
+    *, measured: bool = False, ordinary: bool = False,
 ) -> tuple[list[Site], list[Refusal]]:  # fmt: skip
     """The sites to rewrite, and why others are left alone.
 
@@ -271,9 +304,9 @@ def choose(
         there = site.form == form or (form == "matmul" and site.form == "unfold" and site.sliding)
         if there and not site.folded and (max_rank is None or site.rank <= max_rank):
             continue
-        if site.ordinary and not named:
+        if site.ordinary and not named and not ordinary:
             refusals.append(Refusal("an ordinary Conv is rewritten only when it is named", site.name))
-        elif site.groups > 1 and form in ("matmul", "unfold") and not named:
+        elif site.groups > 1 and form in ("matmul", "unfold") and not named and not ordinary:
             reason = (
                 f"as one MatMul its {site.groups} groups would be mostly zeros; it is rewritten only when it is named"
             )
@@ -300,7 +333,7 @@ def judge(result: Rewrite, check: Prove | None, run: bool = True) -> Rewrite:
     """Run the checks; the original takes the model's place where one fails or the proof is missing."""
     start = time.perf_counter()
     sites = tuple(a.site for a in result.applied)
-    checks = structural_checks(result.original, result.model, sites or result.analysis.sites, run=run)
+    checks = structural_checks(result.original, result.model, sites or result.analysis.everything, run=run)
     failed = next((c for c in checks if c.ok is False), None)
     timings = {**result.timings, "checks": time.perf_counter() - start}
     result = dataclasses.replace(result, checks=tuple(checks), timings=timings)
@@ -321,17 +354,21 @@ def judge(result: Rewrite, check: Prove | None, run: bool = True) -> Rewrite:
 
 
 def _proof(result: Rewrite, sites: Sequence[Site], check: Prove) -> tuple[Verdict, str]:
-    """The verdict; only a folded normalization may be ``within-rounding``, and only by its own proof."""
-    if not any(site.folded for site in sites):
+    """The verdict; only a folded normalization and a summed weight may be ``within-rounding``, by a proof of their own."""
+    if not any(site.folded or (site.summed and not site.summed.exact) for site in sites):
         proof = check(result.original, result.model)
         proved = proof.verdict.meets(Verdict.PROVED) or proof.verdict is not Verdict.WITHIN_ROUNDING
         return proof.verdict if proved else Verdict.UNDECIDED, proof.reason
+    what = "folded normalization" if any(site.folded for site in sites) else "summed weight"
     pair = parametric(result.original, result.model, sites)
     if isinstance(pair, str):
-        return Verdict.UNDECIDED, f"the folded normalization is not proved: {pair}"
+        return Verdict.UNDECIDED, f"the {what} is not proved: {pair}"
     proof = check(*pair)
     if not proof.verdict.meets(Verdict.PROVED):
         return Verdict.UNDECIDED if proof.verdict is Verdict.WITHIN_ROUNDING else proof.verdict, proof.reason
+    if what == "summed weight":
+        said = "proved with the weight as a free input; each summed weight is the exact one, rounded once"
+        return Verdict.WITHIN_ROUNDING, said
     return Verdict.WITHIN_ROUNDING, (
         "proved with the weights and the normalization as free inputs; each folded weight and bias is the exact one, "
         "rounded once"

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from graphcheck.patches.site import Site
 from graphcheck.rewriting.builder import Dim, SiteBuilder, count_of
-from graphcheck.rewriting.common import Groups, axes_of, channels_first, cropped, dense_weight, scale, tiles
+from graphcheck.rewriting.common import Groups, axes_of, channels_first, cropped, dense_weight, tiles, with_bias
 
 NAME = "space-to-depth"
 
@@ -15,6 +15,8 @@ NAME = "space-to-depth"
 def why_not(site: Site) -> str | None:
     """SpaceToDepth is 2-D, square and unpadded."""
     spatial = site.spatial
+    if site.pointwise:
+        return "its kernel is one, so there are no patches to put into the channels"
     if len(spatial) != 2:
         return "SpaceToDepth has two spatial axes"
     if not tiles(site) or spatial[0].kernel != spatial[1].kernel:
@@ -36,9 +38,6 @@ def build(b: SiteBuilder) -> tuple[ir.Value, Groups]:
     depth = channels * Dim(size * size)
     x = b.op("SpaceToDepth", [x], (batch, depth, height, width), blocksize=size)
     weight = np.moveaxis(dense_weight(site), 1, 3).reshape(site.out_channels, -1, 1, 1)
-    bias = site.bias if site.alpha == 1.0 else None
-    inputs = [x, b.weight(weight, 0), *([b.constant(bias, "bias")] if bias is not None else [])]
-    y = scale(b, b.op("Conv", inputs, (batch, Dim(site.out_channels), height, width), kernel_shape=[1, 1]))
-    if site.bias is not None and bias is None:
-        y = b.op("Add", [y, b.constant(site.bias.reshape(-1, 1, 1), "bias")], b.dims[y])
+    dims = (batch, Dim(site.out_channels), height, width)
+    y = with_bias(b, "Conv", x, b.weight(weight, 0), site.bias, dims, kernel_shape=[1, 1])
     return y, [groups[0], (len(site.axes),), *groups[2:]]

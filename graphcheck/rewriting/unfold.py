@@ -15,6 +15,8 @@ NAME = "unfold"
 
 def why_not(site: Site) -> str | None:
     """Why there is nothing to unfold."""
+    if site.pointwise:
+        return "its kernel is one, so there is nothing to unfold"
     return "its patches are flattened already, so there is nothing to unfold" if site.flattened else None
 
 

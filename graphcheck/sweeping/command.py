@@ -115,10 +115,10 @@ def _what(o: Sweeping) -> str:
     if len(named) > 1:
         raise UsageError(f"{' and '.join(named)} exclude each other")
     if rewrite is not None:
-        from graphcheck.rewriting.forms import FORMS
+        from graphcheck.rewriting.forms import NAMES
 
-        if rewrite not in FORMS:
-            raise UsageError(f"there is no form {rewrite!r}; the forms are {', '.join(FORMS)}")
+        if rewrite not in NAMES:
+            raise UsageError(f"there is no form {rewrite!r}; the forms are {', '.join(NAMES)}")
     if guard is not None:
         words = shlex.split(guard)
         for placeholder in ("{in}", "{out}"):

@@ -118,7 +118,7 @@ class Prover:
     def by_rows(self, sparing: Callable[[], bool] = lambda: False) -> bool:
         """Whether all outputs met by congruence and row windows (the cheap part).
 
-        ``sparing`` is asked, before the first row with very many elements behind it, whether to leave such rows alone.
+        ``sparing`` is asked, once very many elements stand behind the rows that were looked at, whether to leave the rest alone.
         """
         if self.open_pairs():
             self._rows(sparing, self.row_counts)
@@ -147,7 +147,7 @@ class Prover:
         tier = Tier("rows", draw_primes(self.seed, min(16, max(8, math.ceil(-math.log2(self.target) / 10) + 4))))
         domain, probe = Residues(tier.primes, self.seed), Float64(_Drawn(self.seed, self._leaf_size), bounds=False)
         first = Residues(tier.primes[:1], self.seed)  # most that look alike are not, which one prime tells
-        risk = Risk(Degrees(self.terms), len(tier.primes))
+        risk, looked = Risk(Degrees(self.terms), len(tier.primes)), 0
         for count in counts:
             if not self.open_pairs():
                 break
@@ -160,8 +160,8 @@ class Prover:
                 if row is None or self.terms.size(row) > ROW:
                     continue
                 behind = sum(map(self.terms.size, self.terms.order([row], values.__contains__)))
-                if behind > _LARGE_ROW and sparing():
-                    continue
+                if (looked := looked + behind) > _MANY and sparing():
+                    break
                 if (most := most - behind - _EACH) < 0:
                     break
                 with np.errstate(all="ignore"):
@@ -344,7 +344,7 @@ class _Drawn(dict[tuple[Any, ...], np.ndarray]):
         return self[key]
 
 
-_LARGE_ROW = 4e6  # elements behind a row
+_MANY = 4e6  # elements behind rows
 _PART, _EACH = 1.5e8, 2e3  # elements that are looked at so, a class counting for so many besides
 _KEPT = 2**25  # numbers of exact values that are kept for later rows, and of float64 ones
 

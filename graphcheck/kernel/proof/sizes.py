@@ -55,7 +55,7 @@ class Attempt:
 
 
 # What may prove an attempt, the cheapest first: each takes it one step further, and says whether all outputs met.
-# ``sparing`` is asked whether to leave rows alone that are very large.
+# ``sparing`` is asked whether to leave rows alone once they become costly.
 TOOLS: Mapping[str, Callable[[Prover, Callable[[], bool]], bool | None]] = {
     "congruence": lambda prover, _: not prover.open_pairs(),
     "rows": lambda prover, sparing: prover.by_rows(sparing),

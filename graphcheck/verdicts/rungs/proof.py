@@ -29,7 +29,7 @@ def congruence(case: Case, evidence: Evidence) -> Judged | None:
 def rows(case: Case, evidence: Evidence) -> Judged | None:
     """``proved`` where windows that treat all rows alike close what is open: one row stands for all, which is cheap.
 
-    Where the runs are plainly apart, large rows wait until no witness was found.
+    Where the runs are plainly apart, all but a few wait until no witness was found.
     """
     evidence.rows = case.sizes.prove(evidence.attempts, TOOLS[:2], case.say, evidence.executions.plainly_apart)
     return proved(case, evidence, evidence.rows)
