@@ -68,8 +68,11 @@ CODES: dict[str, Code] = {
     "GC304": Code("A node could not be evaluated.", "The sentence has the cause."),
     "GC305": Code("It can be evaluated at one size only.", "Export with a dynamic size, or name the site with `--site`."),
     "GC306": Code("Its inner tensors are needed elsewhere.", "Name the site with `--site` to write the form beside them."),
-    "GC307": Code("The form asked for cannot say it.", "Ask for another form with `--to`."),
-    "GC308": Code("It is an ordinary convolution.", "Name it with `--site` to rewrite it all the same."),
+    "GC307": Code("The form asked for, or the operators of the opset, cannot say it.", "Ask for another form with `--to`."),
+    "GC308": Code(
+        "It is rewritten only where that is asked for: an ordinary convolution, or movement without a projection.",
+        "Name it with `--site`, or give `--ordinary` or `--movement`.",
+    ),
     "GC309": Code("A tensor has more dims than `--max-rank`.", "The tensor is named."),
     "GC310": Code("A normalization is not folded.", "The sentence says what keeps it from that."),
     "GC311": Code("It is inside a function that is called from elsewhere.", "Inline the functions of the model."),
@@ -82,17 +85,18 @@ OPEN = "GC210"
 # Refusals to rewrite and tensors that blame skips, by what their sentences have in common: the first that is found.
 _REFUSALS = (
     ("GC310", "the normalization is not folded"),
-    ("GC308", "an ordinary Conv"),
-    ("GC306", "so what moves it stays"),
+    ("GC308", "an ordinary Conv|--movement rewrites it"),
+    ("GC306", "so what moves it stays|is used elsewhere$"),
     ("GC309", r"^(tensor|initializer|input|output) .* (has \d+ dims|is left)"),
     ("GC311", "the function is of another opset version"),
     ("GC305", "evaluated at one size only"),
     ("GC304", "break the rules of|memory|nested too deeply|is not evaluated"),
     ("GC302", "(weight|bias) is not constant"),
-    ("GC303", "stands between the patchify and the projection"),
-    ("GC307", "SpaceToDepth|flattened already|spatial axes|groups would be mostly zeros"),
+    ("GC303", "stands between the"),
+    ("GC307", "SpaceToDepth|DepthToSpace|ConvTranspose|flattened already|spatial axes|groups would be mostly zeros|has no form"),
+    ("GC307", r"one weight for all|of opset \d+ takes no|opset \d+ lacks|are allowed$|has no plain counterpart"),
     ("GC301", "the rows|a row consists|offset|window lies|the geometry differs|moved data|batch axis is mixed|data are empty"),
-    ("GC301", "orders the windows|the bias differs"),
+    ("GC301", "orders the windows|the bias differs|would need additions?|windows leave gaps"),
 )
 _SKIPPED = (("GC401", "is neither dumped nor computed"), ("GC402", "^it was dumped as"))
 
