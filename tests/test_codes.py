@@ -13,6 +13,8 @@ from typing import Any
 
 import onnx
 import pytest
+from test_rewriting_movement import REFUSED as MOVEMENT
+from unpatch_table import near_misses
 
 import graphcheck
 from graphcheck import codes, errors
@@ -194,6 +196,11 @@ REFUSED = {
 @pytest.mark.parametrize("reason", REFUSED)
 def test_a_refusal_has_its_code(reason: str) -> None:
     assert Refusal(reason, "n").to_json() == {"reason": reason, "code": REFUSED[reason], "node": "n"}
+
+
+def test_every_near_miss_of_the_tables_has_a_family() -> None:
+    said = {reason for _, reason, _ in near_misses().values()} | {reason for _, reason in MOVEMENT.values()}
+    assert len(said) > 10 and [reason for reason in said if codes.refusal(reason) == "GC300"] == []
 
 
 def test_a_skipped_tensor_has_its_code() -> None:
