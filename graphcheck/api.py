@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphcheck.errors import UsageError
 from graphcheck.options import AssertOptions, Blaming, ModuleOptions, Options, check_names, keywords
-from graphcheck.verdict import Comparison, Verdict
+from graphcheck.verdict import EXIT_OK, Comparison, Verdict
 
 if TYPE_CHECKING:
     from graphcheck.blaming.record import Blame
@@ -69,8 +69,9 @@ def assert_equivalent(a: ModelLike | Any, b: ModelLike | Any, options: AssertOpt
 
     given = options.keywords()
     require, report = given.pop("require") or str(Verdict.WITHIN_ROUNDING), given.pop("report")
+    accept = given.pop("accept")
     result = compare(a, b, **given)
-    if result.verdict.meets(Verdict(require)):
+    if result.exit_code(Verdict(require), accept) == EXIT_OK:
         return result
     lines = [f"{result.verdict}: {result.reason} (required: {require})"]
     if found := result.evidence.get("divergence"):

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,7 +57,7 @@ def compare(a: SideA, b: SideB, required: Required, told: Told, twice: Twice, op
     write_formats(result, asked.formats, required.require or Verdict.WITHIN_ROUNDING)
     show_comparison(terminal, data, top_k=options.top_k, explain=options.explain, top=options.top)
     say(terminal, written)
-    return _exit_code(terminal, result, required.require, reduced=options.reduce is not None)
+    return _exit_code(terminal, result, required.require, required.accept, reduced=options.reduce is not None)
 
 
 def _twice(a: Path, b: Path, told: Told, ways: Twice, options: Options) -> int:
@@ -324,7 +325,9 @@ def _compared(terminal: Terminal, a: Path, b: Path, options: Options) -> Compari
         return comparing.compared(a, b, dataclasses.replace(options, progress=say))
 
 
-def _exit_code(terminal: Terminal, result: Comparison, require: str | None, *, reduced: bool) -> int:
+def _exit_code(
+    terminal: Terminal, result: Comparison, require: str | None, accept: Sequence[str] = (), *, reduced: bool
+) -> int:
     """The exit code, with the next step said; tolerances may decide it, but never excuse ``different``."""
     level = Verdict(require or Verdict.WITHIN_ROUNDING)
     gate = result.evidence.get("tolerances")
@@ -337,8 +340,10 @@ def _exit_code(terminal: Terminal, result: Comparison, require: str | None, *, r
             return EXIT_DIFFERENT if gate["outputs"] else EXIT_UNDECIDED
         if require is None:
             return EXIT_OK
-    code = result.exit_code(level)
-    if result.verdict is Verdict.DIFFERENT and not reduced and result.evidence.get("divergence"):
+    code = result.exit_code(level, accept)
+    if code == EXIT_OK and not result.verdict.meets(level):
+        terminal.say(f"  accepted by --accept {result.code}, which decides the exit code alone and not the verdict")
+    elif result.verdict is Verdict.DIFFERENT and not reduced and result.evidence.get("divergence"):
         terminal.say(
             "next: --reduce DIR writes the two small models around the first divergence, ready for a bug report", "dim"
         )

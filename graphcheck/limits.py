@@ -47,12 +47,13 @@ class Limits:
     def check_taken(self, count: int) -> None:
         """Raise :class:`Exhausted` where the bytes that an evaluation keeps are more than half of what there is."""
         if count > self.memory // 2:
-            raise Exhausted(f"its constants and maps need more than half of the memory limit of {size(self.memory)}")
+            limit = size(self.memory)
+            raise Exhausted(f"its constants and maps need more than half of the memory limit of {limit}", code="GC202")
 
     def check_time(self) -> None:
         """Raise :class:`Exhausted` once the time is up."""
         if time.monotonic() > self.deadline:
-            raise Exhausted(f"the time limit of {self.seconds:g} s was reached")
+            raise Exhausted(f"the time limit of {self.seconds:g} s was reached", code="GC201")
 
 
 _CURRENT: contextvars.ContextVar[Limits | None] = contextvars.ContextVar("limits", default=None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_TROUBLE, EXIT_UNDECIDED, Comparison, Verdict
 
 TROUBLE = "trouble"
 ANALYZED, UNCHANGED = "analyzed", "unchanged"  # done, with nothing to prove
+_FAILED = {"error": "GC103", "crash": "GC105", "lost": "GC105", "memory": "GC202", "timeout": "GC201", "check": "GC216"}
 CLEAN, CONVICTED = "clean", "convicted"  # of a device's dump
 FAILURES = ("error", "crash", "memory", "timeout", "lost", "check")
 
@@ -22,7 +23,8 @@ class Outcome:
     ``failure`` says what kept it from an answer: ``error`` (a model or command that does not work), ``crash``,
     ``memory``, ``timeout``, ``lost`` (the worker died), ``check`` (a rewrite that failed its own check). ``seconds``
     is wall time, ``memory`` the peak in bytes, ``result`` the JSON of the command, ``known`` whether it is an old one,
-    ``key`` that of the store, which has the whole ``result`` of an outcome that is only ``brief``.
+    ``key`` that of the store, which has the whole ``result`` of an outcome that is only ``brief``; ``code`` is the family of
+    the reason.
     """
 
     name: str
@@ -36,20 +38,26 @@ class Outcome:
     result: dict[str, Any] | None = None
     known: bool = False
     key: str | None = None
+    code: str | None = None
 
     def brief(self) -> Outcome:
         """The outcome with what formats tell of its result: the graphs of a thousand pairs would fill the memory."""
-        kept = ("schema", "divergence", "witness", "output")
+        kept = ("schema", "code", "divergence", "witness", "output")
         result = self.result and {name: self.result[name] for name in kept if name in self.result}
         return dataclasses.replace(self, result=result)
 
-    def exit_code(self, require: Verdict = Verdict.WITHIN_ROUNDING) -> int:
-        """The exit code that this result alone would give."""
+    @property
+    def family(self) -> str | None:
+        """The code of the reason; None where there is nothing to explain."""
+        return self.code or _FAILED.get(self.failure or "") or (self.result or {}).get("code")
+
+    def exit_code(self, require: Verdict = Verdict.WITHIN_ROUNDING, accept: Collection[str] = ()) -> int:
+        """The exit code that this result alone would give; what is weaker passes where its code is one of ``accept``."""
         if self.status in (Verdict.DIFFERENT, CONVICTED) or self.failure == "check":
             return EXIT_DIFFERENT
         if self.status == TROUBLE:
             return EXIT_TROUBLE
-        done = self.status in (ANALYZED, UNCHANGED, CLEAN) or Verdict(self.status).meets(require)
+        done = self.status in (ANALYZED, UNCHANGED, CLEAN) or Verdict(self.status).meets(require) or self.family in accept
         return EXIT_OK if done else EXIT_UNDECIDED
 
     def details(self, require: Verdict) -> str:
@@ -69,7 +77,7 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, without the result of the command."""
-        row = dataclasses.asdict(dataclasses.replace(self, result=None))
+        row = dataclasses.asdict(dataclasses.replace(self, result=None, code=self.family))
         del row["result"]
         return row
 
@@ -105,12 +113,14 @@ def _status(data: Mapping[str, Any]) -> tuple[str, str, str | None]:
     return str(data["verdict"]), str(data["reason"]), None
 
 
-def exit_code(outcomes: Iterable[Outcome], require: Verdict = Verdict.WITHIN_ROUNDING) -> int:
+def exit_code(
+    outcomes: Iterable[Outcome], require: Verdict = Verdict.WITHIN_ROUNDING, accept: Collection[str] = ()
+) -> int:
     """The exit code of many: ``different`` wins over trouble, trouble over undecided, anything over 0.
 
     A refutation stays one, whatever else happened; and what could not be looked at weighs more than an open question.
     """
-    codes = {outcome.exit_code(require) for outcome in outcomes}
+    codes = {outcome.exit_code(require, accept) for outcome in outcomes}
     return next((code for code in (EXIT_DIFFERENT, EXIT_TROUBLE, EXIT_UNDECIDED) if code in codes), EXIT_OK)
 
 

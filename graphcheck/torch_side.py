@@ -73,22 +73,22 @@ def compare_module(module: Any, model: Any, options: ModuleOptions, check: Compa
         )
     result = check(fresh, model, options)
     evidence = result.evidence | {"torch": live}
-    verdict, reason = result.verdict, result.reason
+    verdict, reason, code = result.verdict, result.reason, result.code
     if mismatch is not None:
-        verdict, reason = Verdict.DIFFERENT, mismatch
+        verdict, reason, code = Verdict.DIFFERENT, mismatch, None
     elif verdict not in (Verdict.DIFFERENT, Verdict.UNDECIDED):
         size = max((row["scale_ulp"] or 0.0 for row in rows), default=0.0)
         measured = (
             f"the module itself deviates by up to {size:.2g} ulps of an output's largest magnitude on the given args"
         )
         if size > _FAR or any(row["min_atol"] is None for row in rows):
-            verdict = Verdict.UNDECIDED
+            verdict, code = Verdict.UNDECIDED, "GC218"
             reason = (
                 f"a fresh export ({exporter}) and the model are {result.verdict}, but {measured}: look at the exporter"
             )
         else:
             reason = f"a fresh export of the module ({exporter}) against the model: {reason}; {measured}"
-    return Comparison(verdict, reason, evidence)
+    return Comparison(verdict, reason, evidence, code)
 
 
 @contextlib.contextmanager
@@ -275,4 +275,5 @@ def _unproved(model: ir.Model, live: dict[str, Any], reason: str, different: boo
         "proof": None,
     }
     evidence |= {"divergence": None, "witness": None, "torch": live}
-    return Comparison(Verdict.DIFFERENT if different else Verdict.UNDECIDED, reason, evidence)
+    verdict, code = (Verdict.DIFFERENT, None) if different else (Verdict.UNDECIDED, "GC218")
+    return Comparison(verdict, reason, evidence, code)

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import functools
 import importlib
+from collections.abc import Collection
 from importlib import metadata
 from typing import Any
 
@@ -63,24 +64,27 @@ class Comparison(Displayed):
             ``proof`` (tiers, primes, error probability, assumptions), ``divergence`` (the first tensor without a
             partner), ``witness``, ``reduced``, ``graphs`` and ``alignment``, ``seed``, ``versions``, ``timings`` (seconds).
             What was not looked at is None.
+        code: The family of the reason where the verdict is ``undecided`` or ``within-rounding``, such as ``GC204`` (see
+            ``docs/reference/codes.md``); else None.
     """
 
     verdict: Verdict
     reason: str
     evidence: dict[str, Any] = dataclasses.field(repr=False)  # many pages
+    code: str | None = None
 
     def __str__(self) -> str:
         return f"{self.verdict}: {self.reason}"
 
-    def exit_code(self, require: Verdict = Verdict.WITHIN_ROUNDING) -> int:
-        """0 if ``require`` is established, 1 if ``different``, 3 otherwise."""
+    def exit_code(self, require: Verdict = Verdict.WITHIN_ROUNDING, accept: Collection[str] = ()) -> int:
+        """0 if ``require`` is established, or what is weaker has a code of ``accept``; 1 if ``different``, 3 otherwise."""
         if self.verdict is Verdict.DIFFERENT:
             return EXIT_DIFFERENT
-        return EXIT_OK if self.verdict.meets(require) else EXIT_UNDECIDED
+        return EXIT_OK if self.verdict.meets(require) or self.code in accept else EXIT_UNDECIDED
 
     def to_json(self) -> dict[str, Any]:
         """The plain data that ``--json`` writes and ``report`` reads."""
-        return {"schema": SCHEMA, "verdict": str(self.verdict), "reason": self.reason, **self.evidence}
+        return {"schema": SCHEMA, "verdict": str(self.verdict), "reason": self.reason, "code": self.code, **self.evidence}
 
 
 @functools.cache

@@ -113,6 +113,29 @@ def test_page_is_valid_and_says_what_it_is(name: str) -> None:
         assert result["reason"] in text
 
 
+def text_of(result: dict[str, Any]) -> str:
+    return " ".join(" ".join(Checker(reporting.render([result])).text).split())
+
+
+def test_ordinary_convolutions_are_counted_and_are_no_patch_embeddings() -> None:
+    result = analyze()
+    (found,) = result["patch_embeddings"]
+    assert "1 patch embedding found, and 2 ordinary convolutions" in text_of(
+        result | {"patch_embeddings": [found, *[found | {"ordinary": True}] * 2]}
+    )
+    alone = text_of(result | {"patch_embeddings": [found | {"ordinary": True}]})
+    assert "No patch embeddings found, and 1 ordinary convolution" in alone and "None of its inputs is cut" in alone
+
+
+def test_the_constants_that_alone_separate_two_graphs_are_a_table() -> None:
+    row = {"a": "w", "b": "w", "shape_a": [3, 4], "shape_b": [3, 4]}
+    row |= {"elements": 12, "unequal": 5, "max_abs": 0.25, "max_ulp": 7.0}
+    result = mutant() | {"changed": [row], "used": {"a": 10, "b": 10}}
+    assert "1 of 10 differs, and the graphs in nothing else." in text_of(result)
+    assert "w 3×4 5 12 0.25 7" in text_of(result)
+    assert "Constants that differ" not in text_of(result | {"verdict": "proved"})
+
+
 def test_checker_sees_what_is_wrong() -> None:
     assert (
         Checker("<div><p>x</div>").problems

@@ -137,6 +137,49 @@ def test_graph_without_nodes_and_without_waist() -> None:
     assert len(made["atoms"]) > 2 and max(a["rows"] for a in made["atoms"]) <= 2 * folding.LONG
 
 
+def detector(blocks: int = 3) -> dict[str, Any]:
+    """A YOLO in small: blocks of a Conv and two parts that a Concat joins, the first of them read by a Concat of the neck."""
+    nodes: list[dict[str, Any]] = []
+
+    def add(op: str, *inputs: str) -> str:
+        nodes.append(node(len(nodes), op, list(inputs), [f"t{len(nodes)}"], f"/model.{len(nodes)}/{op}"))
+        return f"t{len(nodes) - 1}"
+
+    value, ends = "x", []
+    for _ in range(blocks):
+        conv = add("Conv", value)
+        value = conv = add("Mul", conv, add("Sigmoid", conv))
+        for _ in range(2):
+            value = add("Add", value, add("Relu", add("Conv", value)))
+        value = add("Concat", conv, value)
+        ends.append(value)
+    for _ in range(20):
+        value = add("Neg", value)
+    for end in reversed(ends):
+        value = add("Concat", value, end)
+    return graph(nodes, ["x"], [value])
+
+
+def repeats(marks: dict[str, dict[str, str]] | None = None) -> list[dict[str, Any]]:
+    """The repeated blocks with a Conv in the drawing of a detector."""
+    made = drawings(detector(), marks=marks)[0]
+    return [f for f in folds(made["tree"]) if f["kind"] == "repeat" and "Conv" in f["note"]]
+
+
+def test_the_blocks_of_a_detector_fold_though_its_neck_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    (fold,) = repeats()
+    assert fold["times"] == 3 and not fold["open"] and all(len(list(atoms_of(b["items"]))) > 1 for b in fold["items"])
+    monkeypatch.setattr(folding, "FAR", 1000)
+    assert [f["times"] for f in repeats()] != [3]
+
+
+def test_what_is_refused_stays_in_its_fold_and_what_is_found_stands_outside() -> None:
+    name = detector()["nodes"][0]["name"]
+    (fold,) = repeats({"a": {name: "refused"}})
+    assert fold["times"] == 3 and not fold["open"]
+    assert [f["times"] for f in repeats({"a": {name: "patch embedding"}})] == [2]
+
+
 def test_unsorted_graph_is_drawn_without_its_backward_edge() -> None:
     made = drawings(graph([node(0, "Neg", ["late"], ["y"]), node(1, "Abs", ["x"], ["late"])], ["x"], ["y"]))[-1]
     assert len(made["edges"]["a"]) == 2

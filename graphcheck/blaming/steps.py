@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck import codes
 from graphcheck.blaming.dumps.lazy import head
 from graphcheck.errors import Exhausted, Undecided
 from graphcheck.files import model as model_
@@ -43,7 +44,7 @@ class Skipped:
 
     def to_json(self) -> dict[str, Any]:
         """An entry of ``skipped`` in the JSON."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"code": codes.skipped(self.reason)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)

@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 
 from graphcheck import limits
-from graphcheck.errors import Exhausted, Oversized, Refused, Undecided, UnknownFunction, Untaught
+from graphcheck.errors import Exhausted, NotFinite, Oversized, Random, Refused, Undecided, UnknownFunction, Untaught
 from graphcheck.files import model as model_
 from graphcheck.kernel.ops import arithmetic, contraction, control, erasing, movement, reduction, reference, sequence
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
@@ -130,7 +130,7 @@ class Interpreter:
     ) -> Sequence[Value]:
         """What a node gives that calls no function of the model."""
         if is_random(node, inputs):
-            raise Undecided(f"{node.op_type} is random", node.name)
+            raise Random(f"{node.op_type} is random", node.name)
         if node.domain == "":
             if node.version < OLDEST and since_version(node) != since_version(
                 dataclasses.replace(node, version=OLDEST)
@@ -211,7 +211,7 @@ class Interpreter:
         rows = inputs[:1] if node.op_type == "Where" else inputs, result if isinstance(result, tuple) else (result,)
         given, made = ({x.cls for x in xs if isinstance(x, Tensor) and x.cls in nan} for xs in rows)
         if given != made and (given or node.op_type != "Where"):
-            raise Undecided(f"a constant that holds NaN or +inf reaches {node.op_type}", node.name)
+            raise NotFinite(f"a constant that holds NaN or +inf reaches {node.op_type}", node.name)
 
     def _resolve(
         self, source: ir.Node, attributes: Mapping[str, Any], opsets: Mapping[str, int], inputs: Sequence[Value]
@@ -343,7 +343,7 @@ class Interpreter:
             if shape is None:
                 if node.present_outputs[i] and _is_read(node, i):
                     name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-                    raise Undecided(f"the shape of what {name} gives is not known", node.name)
+                    raise Undecided(f"the shape of what {name} gives is not known", node.name, "GC204")
                 results.append(None)
                 continue
             results.append(self.m.unknown(node.key(), args, i, *shape))

@@ -27,6 +27,12 @@ class Required(Group):
         help="the weakest verdict that exits with 0: identical, proved or within-rounding (default)",
         doc="The weakest verdict that passes: ``identical``, ``proved`` or ``within-rounding`` (None: this one).",
     )
+    accept: Sequence[str] = option(
+        (), "--accept", of="compare sweep", panel=CLAIM, metavar="CODE", takes=str, repeatable=True, check=values.codes,
+        help="exit with 0 for a weaker or undecided result whose reason has this code, such as GC204; repeatable",
+        doc="Codes of reasons, such as ``GC204``, with which a weaker or undecided result passes; the verdict stays what it is, "
+        "and ``different`` never passes.",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

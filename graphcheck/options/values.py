@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from graphcheck import limits
+from graphcheck.codes import CODES
 from graphcheck.errors import UsageError
 
 ROUNDINGS = ("float16", "bfloat16", "int8", "int4")  # formats that a copy may be rounded to
@@ -47,6 +48,14 @@ def parse_resources(name: str, texts: Iterable[str]) -> dict[str, float]:
     if any(amount <= 0 for amount in found.values()):
         raise UsageError(f"{name} takes amounts above 0, such as gpu=1")
     return found
+
+
+def codes(name: str, value: Iterable[str]) -> tuple[str, ...]:
+    """Codes of reasons that a comparison may be accepted with; :class:`UsageError` for any other text."""
+    for code in (given := names(name, value)):
+        if code not in CODES or not code.startswith("GC2"):
+            raise UsageError(f"{name} takes the code of a reason, GC2 and two digits, such as GC204, not {code!r}")
+    return given
 
 
 # Parsers: of the option's name and what was given for it, a list where the option is repeatable.

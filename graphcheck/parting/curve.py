@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck.errors import GraphcheckError, Undecided
+from graphcheck.errors import GraphcheckError, Late, Undecided
 from graphcheck.files import model as model_
 from graphcheck.interface.inputs import Arrays, leaves_of, side_inputs
 from graphcheck.interface.ports import Interface
@@ -141,7 +141,7 @@ def _spread(pair: Pair, classes: list[int], inputs: Arrays, seed: int) -> dict[i
 
     def check(*_: object) -> None:
         if time.monotonic() > deadline:
-            raise Undecided("the noise run took too long")
+            raise Late("the noise run took too long")
 
     def compare(cls: int, value: Real) -> None:
         check()

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck import codes
 from graphcheck.files import model as model_
 from graphcheck.kernel.ops.node import Node
 from graphcheck.verdict import Displayed
@@ -304,7 +305,7 @@ class Refusal:
 
     def to_json(self) -> dict[str, str]:
         """Plain data."""
-        return {"reason": self.reason, "node": self.node}
+        return {"reason": self.reason, "code": codes.refusal(self.reason), "node": self.node}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 from graphcheck.graphs.repeats import repetition
 from graphcheck.reporting.union import Union
 
-MIN_RUN, LONG, FLAT = 3, 48, 36
+MIN_RUN, LONG, FLAT, FAR = 3, 48, 36, 14
 """Fewest vertices in a run; most rows of an atom before it is cut anyway; most vertices that open at once, without inner
-boxes."""
+boxes; rows from a reader of a tensor to a Concat that belongs to another part."""
 
 
 def atoms(union: Union) -> list[list[int]]:
@@ -49,11 +49,11 @@ def atoms(union: Union) -> list[list[int]]:
 
 def _crossing(union: Union, edges: list[tuple[int, int]], last: int) -> list[int]:
     """How many tensors cross from each row to the next."""
-    reach: dict[int, int] = {}
-    fan: Counter[int] = Counter()
+    read: dict[int, list[tuple[int, bool]]] = defaultdict(list)
     for u, v in edges:
-        reach[u] = max(reach.get(u, 0), union.rows[v])
-        fan[u] += 1
+        read[u].append((union.rows[v], union.ops[v] == "Concat"))
+    fan = {u: len(rows) for u, rows in read.items()}
+    reach = {u: _near(sorted(rows)) for u, rows in read.items()}
     steps = [0] * (last + 2)
     for u, end in reach.items():
         span = end - union.rows[u]
@@ -65,6 +65,14 @@ def _crossing(union: Union, edges: list[tuple[int, int]], last: int) -> list[int
         total += step
         out.append(total)
     return out
+
+
+def _near(readers: list[tuple[int, bool]]) -> int:
+    """The last row among the readers (rows in order, and whether it is a Concat) before a Concat that is far behind: what it
+    takes from the neck of another part of the network, as in a YOLO or a U-Net, belongs to no block here."""
+    rows = [row for row, _ in readers]
+    far = next((i for i in range(1, len(rows)) if readers[i][1] and rows[i] - rows[i - 1] > FAR), len(rows))
+    return rows[far - 1]
 
 
 def tree(union: Union, groups: list[list[int]], modules: list[str], special: set[int]) -> list[dict[str, Any]]:

@@ -101,7 +101,7 @@ def _draw(
         keys = [(s, key[1]) for s, key in (("a", v.a), ("b", v.b)) if key is not None and key[0] == "n"]
         said = [words[s][ident] for s, ident in keys if ident in words[s]]
         mark = next((w for w in said if w in FIRST), said[0] if said else "")
-        if mark:
+        if mark not in ("", "refused"):  # many a Conv of a CNN is refused, which is no reason to open every fold
             special.add(i)
         if mark in FIRST and (goto is None or keys[-1][0] == "b"):
             goto = i

@@ -172,7 +172,9 @@ def _fed(inputs: dict[str, Any]) -> str:
 
 
 def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) -> View:
-    """The view of one model: its patch embeddings drawn, its refusals, its graph."""
+    """The view of one model: its patch embeddings drawn, its refusals, its graph. Ordinary convolutions are counted alone."""
+    known = result.get("patch_embeddings") or []
+    result = result | {"patch_embeddings": [site for site in known if not site.get("ordinary")]}
     graph, back = result.get("graph"), result.get("patch_unembeddings") or []
     stage = None
     if graph:
@@ -184,9 +186,10 @@ def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) ->
             name_a=file_name(result.get("model")),
         )
     title = file_name(result.get("model"))
-    count = len(result.get("patch_embeddings") or [])
+    count = len(result["patch_embeddings"])
     besides = f" and {plural(len(back), 'patch un-embedding')}" if back else ""
-    line = f"{plural(count, 'patch embedding')}{besides} found"
+    ordinary = f", and {plural(len(known) - count, 'ordinary convolution')}" if len(known) > count else ""
+    line = f"{plural(count, 'patch embedding')}{besides} found{ordinary}"
     html = fragment(
         "analyze.html.j2",
         r=result,

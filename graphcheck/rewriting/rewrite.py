@@ -109,6 +109,7 @@ class Rewrite(Displayed):
             "refusals": [r.to_json() for r in self.refusals],
             "verdict": None if self.verdict is None else str(self.verdict),
             "reason": self.reason,
+            "code": "GC216" if self.verdict is Verdict.UNDECIDED else None,
             "checks": [c.to_json() for c in self.checks],
             "timings": dict(self.timings),
             "output": None,

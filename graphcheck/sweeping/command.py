@@ -98,7 +98,7 @@ def sweep(source: Source, sweeping: Sweeping, told: Told, required: Required, op
         if o.report is not None:
             index.write(outcomes, o.report, level, kept.result)
             terminal.say(f"wrote {safe(o.report / 'index.html')}")
-    code = outcome.exit_code(outcomes, level)
+    code = outcome.exit_code(outcomes, level, required.accept)
     write_json(_to_json(outcomes, settings, level, code), told.json)
     return code
 

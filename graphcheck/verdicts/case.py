@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import onnx_ir as ir
 
-from graphcheck.errors import Undecided
+from graphcheck.errors import Late
 from graphcheck.files import kept
 from graphcheck.files import model as model_
 from graphcheck.files.contents import Contents
@@ -77,9 +77,9 @@ class Case:
         return self.options.run and all(m.kind == "dtype" for m in self.unfit)
 
     def check_time(self) -> None:
-        """Raise :class:`Undecided` once the time is up."""
+        """Raise :class:`Late` once the time is up."""
         if time.monotonic() > self.deadline:
-            raise Undecided(f"the time limit of {self.options.timeout:g} s was reached")
+            raise Late(f"the time limit of {self.options.timeout:g} s was reached")
 
 
 @contextlib.contextmanager

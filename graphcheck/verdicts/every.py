@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphcheck import words
+from graphcheck.codes import Coded
 from graphcheck.errors import UsageError
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts import record
@@ -32,4 +33,6 @@ def held(case: Case, evidence: Evidence, judged: Judged) -> Judged:
         return judged
     limits = case.sizes.free.limits(evidence.attempts)
     missing = [f"{record.size_of(case.sizes, name)}: {limits[name]['reason']}" for name in asked(case) if name in limits]
-    return (Verdict.UNDECIDED, f"{judged[1]}; but not for every {'; '.join(missing)}") if missing else judged
+    if not missing:
+        return judged
+    return Verdict.UNDECIDED, Coded(f"{judged[1]}; but not for every {'; '.join(missing)}", "GC211")

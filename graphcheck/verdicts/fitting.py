@@ -105,6 +105,7 @@ def combined(found: Sequence[Fit], results: Sequence[Comparison]) -> Comparison:
     if missed and verdict is not Verdict.DIFFERENT:
         reason = f"no sizes were found that the models take at {', '.join(f.branch() for f in missed)}"
         verdict, also = Verdict.UNDECIDED, f"; at {fit.branch()} {worst}"
+        worst = dataclasses.replace(worst, code="GC207")
     split = branches.with_branches(_noted(worst, verdict, reason, notes), _rows(told, missed), reason)
     return split or _noted(worst, verdict, reason + also, [*notes, *(f"at {f.branch()} {r}" for f, r in others)])
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from graphcheck import limits, words
+from graphcheck.codes import Coded, of
 from graphcheck.errors import Undecided
 from graphcheck.files import model as model_
 from graphcheck.kernel.terms.verbs import Opaque
@@ -35,6 +36,7 @@ def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options, *, named: 
         if case.options.every:
             every.asked(case)
         verdict, reason = every.held(case, evidence, _judged(case, evidence))
+        code = of(reason) if verdict is Verdict.UNDECIDED else None
         nothing = verdict is Verdict.UNDECIDED and fitting.fits_nothing(evidence)
         found = fitting.fits(case) if nothing and case.options.inputs is None else []
     if found:
@@ -47,15 +49,18 @@ def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options, *, named: 
     copied = evidence.precision
     clipped = numbers.clipped(evidence.numbers or {}) if copied is not None and copied.holds else None
     if verdict is Verdict.WITHIN_ROUNDING and clipped is not None:
-        verdict, reason = Verdict.UNDECIDED, f"{reason}; but {clipped}"
+        verdict, reason, code = Verdict.UNDECIDED, f"{reason}; but {clipped}", "GC213"
     if verdict in (Verdict.UNDECIDED, Verdict.DIFFERENT) and copied is not None and copied.tells and not case.unfit:
         said = [record.precision(copied), reason]
+        code = "GC213" if code and copied.asked else code
         if not reason.startswith(said[0]):  # as it does where --every asks for more
             reason = "; ".join(said if verdict is Verdict.UNDECIDED else said[::-1])
     known = _approximation(case, evidence) if named and verdict in (Verdict.UNDECIDED, Verdict.DIFFERENT) else None
     reason += f"; {known.text()}" if known is not None else ""
     more = {"approximation": known and known.to_json(), "hint": fitting.hint(case) if nothing else None, "branches": None}
-    told = Comparison(verdict, reason, evidence.to_json(case, verdict) | more)
+    if verdict is Verdict.WITHIN_ROUNDING:
+        code = "GC231" if copied is not None and copied.holds else "GC230"
+    told = Comparison(verdict, reason, evidence.to_json(case, verdict) | more, code)
     del evidence  # its graphs are held no longer
     return branches.split(case, told, time.monotonic() - case.started, lambda each: judge(a, b, each))
 
@@ -71,12 +76,12 @@ def _judged(case: Case, evidence: Evidence) -> Judged:
         evidence.executions.abort()
         raise
     except Undecided as error:
-        return Verdict.UNDECIDED, f"{error}; {evidence.known}" if evidence.known else str(error)
+        return Verdict.UNDECIDED, Coded(f"{error}; {evidence.known}" if evidence.known else str(error), error.code)
     except RecursionError:
-        return Verdict.UNDECIDED, "an expression of the graphs is nested too deeply for the proof"
+        return Verdict.UNDECIDED, Coded("an expression of the graphs is nested too deeply for the proof", "GC208")
     except MemoryError:
         evidence.release()
-        return Verdict.UNDECIDED, f"the memory limit of {words.size(limits.current().memory)} was reached"
+        return Verdict.UNDECIDED, Coded(f"the memory limit of {words.size(limits.current().memory)} was reached", "GC202")
 
 
 def _held_against_runs(case: Case, evidence: Evidence, judged: Judged) -> Judged:
@@ -86,7 +91,7 @@ def _held_against_runs(case: Case, evidence: Evidence, judged: Judged) -> Judged
     if judged[0] is not Verdict.PROVED:
         return judged
     doubt = evidence.executions.contradiction([a.pair for a in evidence.attempts if a.pair is not None])
-    return (Verdict.UNDECIDED, doubt) if doubt else (judged[0], judged[1] + evidence.executions.refused())
+    return (Verdict.UNDECIDED, Coded(doubt, "GC212")) if doubt else (judged[0], judged[1] + evidence.executions.refused())
 
 
 def _approximation(case: Case, evidence: Evidence) -> approximations.Approximation | None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.errors import Undecided
+from graphcheck.errors import Improbable, Late
 from graphcheck.kernel.proof.lookalikes import ROW, Lookalikes, Marks, Recent
 from graphcheck.kernel.proof.odds import Degrees, Risk, hashed
 from graphcheck.kernel.proof.rows import RowReducer
@@ -137,7 +137,7 @@ class Prover:
 
     def _check_time(self) -> None:
         if time.monotonic() > self.deadline:
-            raise Undecided("the time limit was reached before the proof was done")
+            raise Late("the time limit was reached before the proof was done")
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
@@ -300,7 +300,7 @@ class Prover:
             risk.compared(*pair, among=pair)
         count = risk.primes(self.target, 24)
         if count is None:
-            raise Undecided(
+            raise Improbable(
                 f"no number of primes keeps the error probability under {self.target:.1g}: the degrees are too high for it, or "
                 "hashes of 128 bits too short"
             )

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck import words
-from graphcheck.errors import Exhausted, Oversized, Refused, Undecided, UsageError
+from graphcheck.errors import Exhausted, Improbable, Oversized, Refused, Undecided, UsageError
 from graphcheck.files.contents import Contents
 from graphcheck.interface import inputs
 from graphcheck.interface import ports as interface
@@ -177,7 +177,7 @@ class Sizes:
             proved = bool(TOOLS[tool](attempt.prover, sparing))
             spent = sum(2.0 ** a.prover.log2_error() for a in (attempt, *others) if a.prover is not None)
             if proved and spent > self.options.error_probability:
-                raise Undecided(f"the error probability would be {spent:.1e}, above the target")
+                raise Improbable(f"the error probability would be {spent:.1e}, above the target")
         except Undecided as error:
             return dataclasses.replace(attempt, stopped=error)
         return dataclasses.replace(attempt, proved=proved)

@@ -10,14 +10,14 @@ import functools
 
 import numpy as np
 
-from graphcheck.errors import Refused, Undecided
+from graphcheck.errors import NotFinite, Refused
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Const, Ew, Move, Opaque, Rows, Verb
 
 
 def masked(terms: Terms, cls: int, computed: bool | None = None) -> np.ndarray:
-    """Where the flat values of a class are -inf, as booleans; raises :class:`Undecided` where a computed mask puts it, if it
+    """Where the flat values of a class are -inf, as booleans; raises :class:`NotFinite` where a computed mask puts it, if it
     is not said what to take for that."""
     at: dict[int, np.ndarray] = {}
     for c in terms.order([cls], lambda c: not terms.neginf[c]):
@@ -31,7 +31,7 @@ def masked(terms: Terms, cls: int, computed: bool | None = None) -> np.ndarray:
 
 
 def may_be_neginf(terms: Terms, verb: Verb, args: tuple[int, ...], size: int) -> bool:
-    """Whether -inf stands in the result of a verb; raises :class:`Undecided` where its meaning depends on signs."""
+    """Whether -inf stands in the result of a verb; raises :class:`NotFinite` where its meaning depends on signs."""
     if _is_computed(verb) or not any(terms.neginf[a] for a in args):
         return _is_computed(verb)
     mask = function(verb.fn).mask if isinstance(verb, Ew) else ""
@@ -53,7 +53,7 @@ def may_be_neginf(terms: Terms, verb: Verb, args: tuple[int, ...], size: int) ->
     if mask == "all":
         return bool(_places(terms, -1, verb, args, size, {a: masked(terms, a) for a in args}).any())
     name = verb.fn if isinstance(verb, (Ew, Rows)) else type(verb).__name__.lower()
-    raise Undecided(f"a -inf constant reaches {name}, where its meaning depends on signs")
+    raise NotFinite(f"a -inf constant reaches {name}, where its meaning depends on signs")
 
 
 def _is_computed(verb: Verb) -> bool:
@@ -76,4 +76,4 @@ def _places(
             return np.broadcast_to(functools.reduce(join, seen), (size,))
         case Rows("max", rows, k):
             return np.asarray(below[0].reshape(rows, k).all(axis=1))
-    raise Undecided(f"where the -inf of {type(verb).__name__.lower()} stands is not known")
+    raise NotFinite(f"where the -inf of {type(verb).__name__.lower()} stands is not known")

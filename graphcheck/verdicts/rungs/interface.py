@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from graphcheck.codes import Coded
 from graphcheck.errors import GraphcheckError
 from graphcheck.kernel.proof.allowed import FORMATS
 from graphcheck.verdict import Verdict
@@ -29,9 +30,10 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
             evidence.executions.wait()
         if evidence.executions.rows():
             reason = f"the declared types differ, so the models are compared by deviations only: {message}{_but(evidence)}"
-            return Verdict.UNDECIDED, reason
+            return Verdict.UNDECIDED, Coded(reason, "GC215")
     if all(m.dtypes and set(m.dtypes) <= {"float", *case.options.formats} for m in case.unfit):
-        return Verdict.UNDECIDED, f"the declared types are allowed, but nothing was shown: {message}{_but(evidence)}"
+        reason = f"the declared types are allowed, but nothing was shown: {message}{_but(evidence)}"
+        return Verdict.UNDECIDED, Coded(reason, "GC215")
     return Verdict.DIFFERENT, f"the interfaces do not fit: {message}"
 
 

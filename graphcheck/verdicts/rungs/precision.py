@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from graphcheck.errors import Undecided
+from graphcheck.codes import Coded
+from graphcheck.errors import Improbable, Undecided
 from graphcheck.files import model as model_
 from graphcheck.kernel.interpreter import Trace
 from graphcheck.kernel.ops.algebra import Tensor
@@ -48,7 +49,7 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
             marks = Counter(name for _, name, _ in pair.algebra.marks) | Counter(precision.marks)
             step = precision.step or _step(case, pair) or ("a comparison or an index" if found.turns else "")
             if found.error > case.options.error_probability:
-                raise Undecided(f"the error probability would be {found.error:.1e}, above the target")
+                raise Improbable(f"the error probability would be {found.error:.1e}, above the target")
             if not found.attempts:
                 parts, found = _parted(*found.proofs[0]), Substitutions()
                 precision = dataclasses.replace(precision, parts=parts)
@@ -58,7 +59,7 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
     evidence.precision = precision
     if precision.holds:
         return Verdict.WITHIN_ROUNDING, record.allowed(precision, evidence.attempts, case.sizes)
-    return (Verdict.UNDECIDED, record.precision(precision)) if asked and precision.same and case.unfit else None
+    return (Verdict.UNDECIDED, Coded(record.precision(precision), "GC213")) if asked and precision.same and case.unfit else None
 
 
 def _own_formats(case: Case) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from graphcheck.codes import OPEN, Coded
 from graphcheck.errors import Endless
 from graphcheck.kernel.proof.sizes import Attempt
 from graphcheck.verdict import Verdict
@@ -57,15 +58,20 @@ def proved(case: Case, evidence: Evidence, attempts: Attempts) -> Judged | None:
     if not all(attempt.proved for attempt in attempts):
         return None
     if all(math.prod(x.shape) == 0 for a in attempts if a.pair for x in case.sizes.compared(a.pair)):
-        return Verdict.UNDECIDED, "nothing was compared: no output has an element at these shapes"
+        return Verdict.UNDECIDED, Coded("nothing was compared: no output has an element at these shapes", "GC214")
     return Verdict.PROVED, record.proved(attempts, case.sizes)
+
+
+def why(attempt: Attempt) -> Coded:
+    """What stopped the proof of an attempt."""
+    return Coded(attempt.why(), OPEN if attempt.stopped is None else attempt.stopped.code)
 
 
 def unequal_shapes(case: Case, evidence: Evidence, attempt: Attempt, sentence: str) -> Judged:
     """``different``, by what the traces say of shapes; ``undecided`` where onnxruntime says otherwise."""
     names = [name for name, _, _ in case.sizes.unequal_shapes(attempt)]
     if all(evidence.executions.same_shape(name, attempt.shapes) for name in names):
-        return Verdict.UNDECIDED, f"{sentence}; but in onnxruntime the shapes are equal there"
+        return Verdict.UNDECIDED, Coded(f"{sentence}; but in onnxruntime the shapes are equal there", "GC212")
     return Verdict.DIFFERENT, sentence
 
 

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from graphcheck import words
+from graphcheck.codes import Coded
 from graphcheck.errors import Exhausted, Oversized, Undecided, UsageError
 from graphcheck.interface import inputs, ports
 from graphcheck.kernel.ops.algebra import Tensor
@@ -24,7 +25,7 @@ from graphcheck.parting.trials import Drawing
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged, Parting
-from graphcheck.verdicts.rungs.proof import unequal_shapes
+from graphcheck.verdicts.rungs.proof import unequal_shapes, why
 
 _HEAVY = 5e8  # work (see budget.py) of evaluating both graphs once, several seconds, above which a batch of 1 is tried first
 
@@ -94,7 +95,7 @@ def judged_at(case: Case, evidence: Evidence, parting: Parting, budget: Budget) 
     attempt = parting.attempt
     if attempt.pair is None or attempt.prover is None:
         shown = _refusal(case, parting) if attempt.refused in ("a", "b") else None
-        return shown or ((Verdict.UNDECIDED, attempt.why()), parting)
+        return shown or ((Verdict.UNDECIDED, why(attempt)), parting)
     if layout := _layout(case, attempt.pair, attempt.prover, attempt):
         return unequal_shapes(case, evidence, attempt, layout), parting
     for name, x, y in case.sizes.unequal_shapes(attempt):
@@ -163,7 +164,7 @@ def _search(
                 return (Verdict.DIFFERENT, saved.reason), dataclasses.replace(parting, witness=saved.to_json())
         parting = beyond_rounding(case, parting)
     except Undecided as error:
-        return (Verdict.UNDECIDED, str(error)), parting
+        return (Verdict.UNDECIDED, Coded(str(error), error.code)), parting
     return None, parting
 
 
