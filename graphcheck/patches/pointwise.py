@@ -34,6 +34,9 @@ def with_pointwise(seen: Analyzed) -> Analyzed:
     inner: set[ir.Value] = set()
     for node in seen.model.graph:
         found = known.get(node) or (_site(met[node], inner) if node in met else None)
+        if isinstance(found, Refusal):
+            own = _site(met[node], (), start=met[node].first.values[0])
+            found = own if isinstance(own, Site) else found
         if isinstance(found, Site):
             sites.append(found)
             inner |= {v for n in found.region for v in n.outputs if v is not found.output}
@@ -43,7 +46,9 @@ def with_pointwise(seen: Analyzed) -> Analyzed:
     open_ = {s.node: _unblocked(seen.model, s, met[s.node]) for s in marked if s.blocked and s.pointwise}
     if any(open_.values()):
         marked = mark_blocked(seen.model, [open_.get(site.node) or site for site in sites])
-    analysis = dataclasses.replace(seen.analysis, sites=marked, refusals=(*seen.analysis.refusals, *refusals))
+    names = {site.name for site in sites}
+    refusals = [refusal for refusal in (*seen.analysis.refusals, *refusals) if refusal.node not in names]
+    analysis = dataclasses.replace(seen.analysis, sites=marked, refusals=tuple(dict.fromkeys(refusals)))
     return dataclasses.replace(seen, analysis=analysis)
 
 
