@@ -59,6 +59,11 @@ TO_CONV: dict[str, tuple[ir.Model, str, str]] = {
              s=ints(0, 0, 12), w=(12, 5)),
         "Transpose Reshape Conv Transpose", "Transpose Reshape MatMul",
     ),
+    "windows": (
+        text("N,4,6,6", 3, "r = Reshape(x, s) t = Transpose<perm = [0, 1, 3, 2, 4, 5]>(r) v = Reshape(t, e) y = MatMul(v, w)",
+             s=ints(-1, 2, 2, 3, 2, 6), e=ints(-1, 4, 6), w=(6, 5)),
+        "Reshape Transpose Reshape Transpose Conv Transpose", "Reshape Transpose Reshape MatMul",
+    ),
     "pooled": (
         text("N,6,H,W", 2, "p = GlobalAveragePool(x) f = Flatten(p) y = Gemm<transB = 1>(f, w, b)", **GEMM),
         "GlobalAveragePool Conv Reshape", "GlobalAveragePool Transpose Reshape MatMul Add",
@@ -196,6 +201,15 @@ def test_the_fastest_form_is_measured() -> None:
     model, _, _ = TO_CONV["tokens"]
     result = fastest(model, lambda models: [[1.0 / (1 + at)] * 8 for at in range(len(models))], pointwise=True)
     assert result.changed and [row["form"] for row in result.measured[0]["forms"]] == ["matmul", "conv"]
+
+
+def test_a_rank_limit_is_kept_or_told() -> None:
+    kept = proving(TO_CONV["heads"][0], "conv", pointwise=True, max_rank=4)
+    assert kept.verdict is Verdict.PROVED and kept.applied[0].to == "conv"
+    video = TO_CONV["video"][0]
+    result = rewrite(video, "conv", pointwise=True, max_rank=4)
+    assert not result.changed
+    assert "Transpose would give a tensor of 5 dims, 4 are allowed" in [refusal.reason for refusal in result.refusals]
 
 
 def test_numbers_agree_in_onnxruntime() -> None:

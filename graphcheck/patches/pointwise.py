@@ -35,6 +35,9 @@ def with_pointwise(seen: Analyzed) -> Analyzed:
     inner: set[ir.Value] = set()
     for node in seen.model.graph:
         found = known.get(node) or (_site(met[node], inner) if node in met else None)
+        if isinstance(found, Refusal):
+            own = _site(met[node], (), start=met[node].first.values[0])
+            found = own if isinstance(own, Site) else found
         if isinstance(found, Site):
             sites.append(found)
             inner |= {v for n in found.region for v in n.outputs if v is not found.output}
@@ -44,11 +47,11 @@ def with_pointwise(seen: Analyzed) -> Analyzed:
     open_ = {s.node: _unblocked(seen.model, s, met[s.node]) for s in marked if s.blocked and s.pointwise}
     if any(open_.values()):
         marked = mark_blocked(seen.model, [open_.get(site.node) or site for site in sites])
-    others = tuple(back for back in seen.analysis.unembeddings if back.node not in {site.node for site in marked})
-    every = (*seen.analysis.refusals, *refusals)
-    return dataclasses.replace(
-        seen, analysis=dataclasses.replace(seen.analysis, sites=marked, refusals=every, unembeddings=others)
-    )
+    nodes, names = {site.node for site in marked}, {site.name for site in marked}
+    refusals = [refusal for refusal in (*seen.analysis.refusals, *refusals) if refusal.node not in names]
+    others = tuple(back for back in seen.analysis.unembeddings if back.node not in nodes)
+    found = {"sites": marked, "refusals": tuple(dict.fromkeys(refusals)), "unembeddings": others}
+    return dataclasses.replace(seen, analysis=dataclasses.replace(seen.analysis, **found))
 
 
 def _unblocked(model: ir.Model, site: Site, contraction: Contraction) -> Site | None:

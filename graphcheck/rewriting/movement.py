@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck.files import model as model_
-from graphcheck.patches.shuffles import OPERATORS, Shuffle, find_shuffles
+from graphcheck.patches.shuffles import Shuffle, find_shuffles
 from graphcheck.patches.site import Refusal
 from graphcheck.patches.trace import Trial, trials
 from graphcheck.patches.transpositions import transposition
@@ -20,7 +20,7 @@ from graphcheck.rewriting.builder import Atom, Builder, Cannot, Dim
 from graphcheck.rewriting.rank import split
 
 RESHAPE = "reshape"
-FORMS = (*OPERATORS, RESHAPE)
+FORMS = ("space-to-depth", RESHAPE)  # the former stands for DepthToSpace too
 RULE = "bare-movement"
 
 

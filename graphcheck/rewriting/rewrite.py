@@ -212,17 +212,8 @@ def written(
     sweep(work)
     cancel_transposes([node for node in work.graph if RULE in node.metadata_props])
     sweep(work)
-    moved: list[dict[str, Any]] = []
-    if movement:
-        rewritten, left = moving.rewrite_movement(work, str(to))
-        moved += [_row(m, m.made, m.to) for m in rewritten]
-        refusals += left
-    elif not applied and to in moving.FORMS:
-        refusals += moving.unasked(work, seen.runs)
-    if max_rank is not None:
-        steps, left = limit_rank(work, max_rank, seen.runs[0])
-        moved += [_row(*step, "steps") for step in steps]
-        refusals += left
+    moved, left = _moved(work, seen, to, movement, max_rank, anything=bool(applied))
+    refusals += left
     reason = ""
     if not applied and not moved:
         work, has = model, f": {there} {'site has' if there == 1 else 'sites have'} the form already" if there else ""
@@ -242,6 +233,24 @@ def written(
     )
 
 
+def _moved(
+    work: ir.Model, seen: Analyzed, to: str | Mapping[str, str], movement: bool, max_rank: int | None, anything: bool
+) -> tuple[list[dict[str, Any]], list[Refusal]]:
+    """Movement outside the sites that is written anew, as plain data, and why other movement is not."""
+    rows: list[dict[str, Any]] = []
+    refusals: list[Refusal] = []
+    if movement:
+        rewritten, refusals = moving.rewrite_movement(work, str(to))
+        rows = [_row(moved, moved.made, moved.to) for moved in rewritten]
+    elif to in moving.FORMS and not anything:
+        refusals = moving.unasked(work, seen.runs)
+    if max_rank is not None:
+        steps, left = limit_rank(work, max_rank, seen.runs[0])
+        rows += [_row(*step, "steps") for step in steps]
+        refusals += left
+    return rows, refusals
+
+
 def _first_form(
     model: ir.Model, site: Site, to: str, replaced: dict[ir.Value, ir.Value], max_rank: int | None
 ) -> tuple[str, list[ir.Node]]:
@@ -250,6 +259,8 @@ def _first_form(
         return to, apply(model, site, to, replaced, max_rank)
     except Cannot:
         for form in forms_of(site) if max_rank is not None else ():
+            if form == site.form and site.rank <= (max_rank or 0):
+                break  # it keeps to the limit as it is
             with contextlib.suppress(Cannot):
                 return form, apply(model, site, form, replaced, max_rank)
         raise
