@@ -16,7 +16,7 @@ from graphcheck.patches.contraction import Contraction, Traced, contractions
 from graphcheck.patches.liveness import mark_blocked
 from graphcheck.patches.product import Product
 from graphcheck.patches.reading import Reading, candidates, direct, product_of, reading_of, window_of
-from graphcheck.patches.site import Refusal, Site
+from graphcheck.patches.site import Refusal, Site, Unembedding
 from graphcheck.patches.window import Axis, NoWindow, WindowMap
 
 _SPATIAL = 3  # axes that a Conv can have in most runtimes
@@ -26,10 +26,9 @@ def with_pointwise(seen: Analyzed) -> Analyzed:
     """What was seen, with the pointwise projections among the sites, in graph order.
 
     A projection begins where the movement before it begins, unless that lies inside an earlier site or is needed elsewhere.
-    One to patches of pixels is told as the projection that it is, so that no node stands in two sites.
     """
     met = contractions(seen.runs)
-    known = {site.node: site for site in seen.analysis.sites}
+    known = {site.node: site for site in seen.analysis.everything}
     sites: list[Site] = []
     refusals: list[Refusal] = []
     inner: set[ir.Value] = set()
@@ -47,11 +46,13 @@ def with_pointwise(seen: Analyzed) -> Analyzed:
     open_ = {s.node: _unblocked(seen.model, s, met[s.node]) for s in marked if s.blocked and s.pointwise}
     if any(open_.values()):
         marked = mark_blocked(seen.model, [open_.get(site.node) or site for site in sites])
-    nodes, names = {site.node for site in marked}, {site.name for site in marked}
+    names = {site.name for site in sites}
     refusals = [refusal for refusal in (*seen.analysis.refusals, *refusals) if refusal.node not in names]
-    others = tuple(back for back in seen.analysis.unembeddings if back.node not in nodes)
-    found = {"sites": marked, "refusals": tuple(dict.fromkeys(refusals)), "unembeddings": others}
-    return dataclasses.replace(seen, analysis=dataclasses.replace(seen.analysis, **found))
+    back = tuple(site for site in marked if isinstance(site, Unembedding))
+    marked = tuple(site for site in marked if site not in back)
+    told = tuple(dict.fromkeys(refusals))
+    analysis = dataclasses.replace(seen.analysis, sites=marked, unembeddings=back, refusals=told)
+    return dataclasses.replace(seen, analysis=analysis)
 
 
 def _unblocked(model: ir.Model, site: Site, contraction: Contraction) -> Site | None:

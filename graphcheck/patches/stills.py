@@ -14,7 +14,7 @@ from graphcheck.patches.analyze import Analyzed, site_of
 from graphcheck.patches.contraction import Contraction, Traced, contractions
 from graphcheck.patches.liveness import mark_blocked
 from graphcheck.patches.reading import REPEATED, Reading, candidates, product_of, reading_of, window_of
-from graphcheck.patches.site import Site, Summed
+from graphcheck.patches.site import Site, Summed, Unembedding
 from graphcheck.patches.window import NoWindow, WindowMap
 
 _NOTE = "its windows hold each pixel several times: the weights of the copies are summed, each sum rounded once"
@@ -28,10 +28,13 @@ def with_stills(seen: Analyzed) -> Analyzed:
     if not sites:
         return seen
     place = {node: at for at, node in enumerate(seen.model.graph)}
-    everything = sorted((*seen.analysis.sites, *sites), key=lambda site: place[site.node])
+    everything = sorted((*seen.analysis.everything, *sites), key=lambda site: place[site.node])
+    marked = mark_blocked(seen.model, everything)
+    back = tuple(site for site in marked if isinstance(site, Unembedding))
     names = {site.name for site in sites}
     left = tuple(refusal for refusal in seen.analysis.refusals if refusal.node not in names)
-    analysis = dataclasses.replace(seen.analysis, sites=mark_blocked(seen.model, everything), refusals=left)
+    sites_ = tuple(site for site in marked if site not in back)
+    analysis = dataclasses.replace(seen.analysis, sites=sites_, unembeddings=back, refusals=left)
     return dataclasses.replace(seen, analysis=analysis)
 
 
@@ -74,7 +77,7 @@ def _read(traced: Traced) -> tuple[Reading, Summed] | None:
                 shape=(1, rows, len(copies)),
                 kernel=np.arange(weight.size).reshape(1, *weight.shape),
             )
-            window = window_of(maps.intern(places.reshape(-1)), once.shape, traced.trial.shape(value), traced.trial)
+            window = window_of(maps.intern(places.reshape(-1)), once.shape, trial.shape(value), trial)
             inputs = list(traced.inputs)
             inputs[traced.pair[1]] = weight
             summed = Summed(terms.reshape(weight.size, -1), np.array_equal(weight.astype(np.float64), sums))
