@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx_ir as ir
 
-from graphcheck.patches.liveness import live_nodes
+from graphcheck.graphs import canonical, walk
+from graphcheck.patches.liveness import live_nodes, reads
 from graphcheck.patches.site import Site, Unembedding
 from graphcheck.rewriting.builder import Builder, Cannot, SiteBuilder
 from graphcheck.rewriting.common import to_output
@@ -82,9 +85,15 @@ def discard(b: Builder) -> None:
 
 
 def install(model: ir.Model, b: Builder, old: ir.Value, new: ir.Value) -> None:
-    """Put the builder's nodes before the producer of ``old``, and ``new``, with its name, in its place."""
+    """Put the builder's nodes before the producer of ``old``, and ``new``, with its name, in its place.
+
+    Raises :class:`Cannot`, model unchanged, where ``old`` reads an input with a default that ``new`` would not.
+    """
     graph, producer = model.graph, old.producer()
     assert producer is not None
+    if (given := default_behind(model, old, {v for node in b.nodes for v in node.inputs})) is not None:
+        discard(b)
+        raise Cannot(f"its constant {given.name} is an input of the model with a default, which a caller may override")
     for value in b.constants:
         if value.uses():
             graph.register_initializer(value)
@@ -95,3 +104,10 @@ def install(model: ir.Model, b: Builder, old: ir.Value, new: ir.Value) -> None:
     new.metadata_props.update(old.metadata_props)
     new.meta.update(old.meta)
     old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+
+def default_behind(model: ir.Model, value: ir.Value, kept: Collection[ir.Value | None] = ()) -> ir.Value | None:
+    """An input with a default that ``value`` is computed from, not by way of ``kept``; None where there is none."""
+    defaults = {v for v in canonical.callable_inputs(model) if v.name in model.graph.initializers}.difference(kept)
+    read = walk.back([value], lambda v: () if v in kept else reads(v)) if defaults else ()
+    return next((v for v in read if v in defaults), None)
