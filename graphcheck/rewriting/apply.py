@@ -42,15 +42,17 @@ def apply(
 
 
 def sweep(model: ir.Model) -> None:
-    """Remove the main graph's nodes and initializers that no output needs; graph inputs stay."""
+    """Remove the main graph's nodes and initializers that no output needs; what a caller may give stays."""
     graph, live = model.graph, live_nodes(model, {})
     for node in reversed(list(graph)):
         if node not in live:
             graph.remove(node, safe=True)
-    kept = set(graph.inputs) | set(graph.outputs)
+    kept = {*canonical.callable_inputs(model), *graph.outputs}
     for name, value in list(graph.initializers.items()):
         if value not in kept and not value.uses():
             del graph.initializers[name]
+            if value in graph.inputs:
+                graph.inputs.remove(value)
 
 
 def _fused_end(b: SiteBuilder, result: ir.Value, replaced: dict[ir.Value, ir.Value]) -> ir.Value:
@@ -96,7 +98,7 @@ def install(model: ir.Model, b: Builder, old: ir.Value, new: ir.Value) -> None:
         raise Cannot(f"its constant {given.name} is an input of the model with a default, which a caller may override")
     for value in b.constants:
         if value.uses():
-            graph.register_initializer(value)
+            register(model, value)
     graph.insert_before(producer, b.nodes)
     new.name, new.type, new.doc_string = old.name, old.type or new.type, old.doc_string
     if old.shape is not None:
@@ -104,6 +106,13 @@ def install(model: ir.Model, b: Builder, old: ir.Value, new: ir.Value) -> None:
     new.metadata_props.update(old.metadata_props)
     new.meta.update(old.meta)
     old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+
+def register(model: ir.Model, value: ir.Value) -> None:
+    """Add an initializer, and list it where all are listed."""
+    model.graph.register_initializer(value)
+    if canonical.lists_initializers(model):
+        model.graph.inputs.append(value)
 
 
 def default_behind(model: ir.Model, value: ir.Value, kept: Collection[ir.Value | None] = ()) -> ir.Value | None:

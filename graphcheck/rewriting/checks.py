@@ -11,6 +11,7 @@ import onnx_ir as ir
 from graphcheck.errors import ModelError
 from graphcheck.files import external
 from graphcheck.files import model as model_
+from graphcheck.graphs import canonical
 from graphcheck.patches.analyze import find
 from graphcheck.patches.site import Analysis, Site
 from graphcheck.runs.child import why_refused
@@ -46,7 +47,7 @@ def structural_checks(
 
 def _interface(model: ir.Model) -> tuple[Any, ...]:
     graph = model.graph
-    values = [(v.name, str(v.dtype), str(model_.declared_shape(v))) for v in (*graph.inputs, *graph.outputs)]
+    values = [(v.name, str(v.dtype), str(model_.declared_shape(v))) for v in (*canonical.callable_inputs(model), *graph.outputs)]
     return (values, dict(model.metadata_props), model.ir_version)
 
 

@@ -16,7 +16,7 @@ from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.patches.site import Refusal
 from graphcheck.patches.trace import Trial, trials
 from graphcheck.patches.transpositions import Transposition, find_transpositions
-from graphcheck.rewriting.apply import default_behind, discard, install, sweep
+from graphcheck.rewriting.apply import default_behind, discard, install, register, sweep
 from graphcheck.rewriting.builder import Atom, Builder, Cannot, Dim, product
 
 RULE = "movement-in-steps"
@@ -67,7 +67,7 @@ def _fold_constants(model: ir.Model, runs: list[Trial], rank: int) -> list[tuple
                 folded = ir.Value(name=f"{value.name}/graphcheck/constant", shape=ir.Shape(array.shape))
                 folded.const_value = ir.tensor(array, name=folded.name)
                 folded.dtype = folded.const_value.dtype
-                model.graph.register_initializer(folded)
+                register(model, folded)
                 value.replace_all_uses_with(folded)
                 done.append((Transposition(value, folded, (), (), (), (*behind, node)), []))
     return done
