@@ -286,6 +286,14 @@ def test_a_wrong_form_is_turned_down_by_the_check(name: str, to: str) -> None:
     assert not result.changed and result.verdict in (Verdict.DIFFERENT, Verdict.UNDECIDED)
 
 
+def test_a_form_of_the_other_kind_is_answered_with_those_of_its_own() -> None:
+    result = rewriting.rewrite(unpatchify([-1, 2, 3, 4, 4, 3], [0, 5, 1, 3, 2, 4], [-1, 3, 8, 12]), "conv")
+    assert result.reason == "nothing to rewrite: a projection to pixels may be conv-transpose, matmul or depth-to-space"
+    embedding = graph("float[N,3,8,8] x", "float[a,b,c,d] y", "y = Conv<strides = [2, 2]>(x, w)", w=(5, 3, 2, 2))
+    reason = rewriting.rewrite(embedding, "conv-transpose").reason
+    assert reason == "nothing to rewrite: a patch embedding may be conv, matmul, unfold or space-to-depth"
+
+
 def test_of_one_operand_an_einsum_only_moves() -> None:
     """It was read as a product of two, and the analyzer ended by an IndexError."""
     model = graph("float[N,3,4] x", "float[a,b,c] y", 'y = Einsum<equation = "abc->cba">(x)')

@@ -14,7 +14,7 @@ from graphcheck.errors import UsageError
 from graphcheck.files import model as model_
 from graphcheck.patches.analyze import Analyzed
 from graphcheck.patches.preparing import prepared
-from graphcheck.patches.site import Analysis, Refusal, Site
+from graphcheck.patches.site import Analysis, Refusal, Site, Unembedding
 from graphcheck.patches.transpositions import Transposition
 from graphcheck.rewriting import movement as moving
 from graphcheck.rewriting import normalization
@@ -219,8 +219,7 @@ def written(
     refusals += left
     reason = ""
     if not applied and not moved:
-        work, has = model, f": {there} {'site has' if there == 1 else 'sites have'} the form already" if there else ""
-        reason = f"nothing to rewrite{has}"
+        work, reason = model, f"nothing to rewrite{_why_nothing(there, analysis, to)}"
     return Rewrite(
         model,
         work,
@@ -234,6 +233,18 @@ def written(
         tuple(moved),
         analysis=analysis,
     )
+
+
+def _why_nothing(there: int, analysis: Analysis, to: str | Mapping[str, str]) -> str:
+    """That sites have the form already, or that it is one of the other kind of site."""
+    if there:
+        return f": {there} {'site has' if there == 1 else 'sites have'} the form already"
+    others = [site for site in analysis.everything if isinstance(to, str) and to not in forms_of(site) and not site.ordinary]
+    if not others or to not in NAMES:
+        return ""
+    kind = "projection to pixels" if isinstance(others[0], Unembedding) else "patch embedding"
+    *first, last = forms_of(others[0])
+    return f": a {kind} may be {', '.join(first)} or {last}"
 
 
 def _moved(

@@ -34,7 +34,6 @@ TAUGHT: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-
 def meaning_of(domain: str, op_type: str) -> Callable[..., Any] | None:
     """What an operator means, here or as another distribution teaches it; None where nobody does."""
     return TAUGHT.get((domain, op_type)) or outside.taught(domain).get(op_type)
