@@ -7,6 +7,7 @@ The classes of ``errors.py`` have the codes of what they stand for; a sentence t
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 
@@ -113,6 +114,11 @@ def skipped(reason: str) -> str:
 
 def _first(table: tuple[tuple[str, str], ...], reason: str, rest: str) -> str:
     return next((code for code, said in table if re.search(said, reason)), rest)
+
+
+def joint(given: Collection[str | None]) -> str | None:
+    """The code of an answer that several comparisons leave open: theirs if it is one, so that none is accepted unseen."""
+    return next(iter(given)) if len(set(given)) == 1 else "GC211"
 
 
 class Coded(str):

@@ -71,6 +71,16 @@ def test_a_branch_without_sizes_leaves_the_pair_open(tmp_path: Path) -> None:
     assert asked.verdict is Verdict.PROVED and "at sr=16000 alone" in asked.reason
 
 
+def test_what_is_open_for_two_reasons_is_accepted_by_neither(tmp_path: Path) -> None:
+    """A random operator in one branch, a Reshape that takes no size in the other."""
+    text = BRANCHED.replace("{{-1, 256}}", "{{7, 1009}}").format(then="RandomNormalLike", other="Relu")
+    other = text.replace("y = If", "one = Constant <value_int = 1> () y = If")
+    files = [saved(graph, tmp_path / f"{i}.onnx") for i, graph in enumerate((text, other.replace("Relu (r2)", "Abs (r2)")))]
+    found = judged(files)
+    assert (found.verdict, found.code) == (Verdict.UNDECIDED, "GC211"), found.reason
+    assert [found.exit_code(accept=[code]) for code in ("GC205", "GC207", "GC211")] == [3, 3, 0]
+
+
 def test_a_range_of_one_value_is_one_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = branched(tmp_path, SIN, COS)
     arguments = ["--val-range", "sr=16000,16000", "--shape", "x=2x512"]

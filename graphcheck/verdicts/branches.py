@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from graphcheck.codes import joint
 from graphcheck.options import Options
 from graphcheck.verdict import Comparison, Verdict
 from graphcheck.verdicts.case import Case
@@ -88,6 +89,8 @@ def _told(found: Comparison, rows: Sequence[tuple[Branch, Comparison]]) -> Compa
         return None  # at which value they differ is not known
     if shown is not None and at is None:
         branches.append(Branch(branches[0].name, shown, Verdict.DIFFERENT, base.reason, outside=True))
+    if base.verdict is Verdict.UNDECIDED:
+        base = dataclasses.replace(base, code=joint([base.code, *(r.code for _, r in rows if r.verdict is base.verdict)]))
     return with_branches(base, branches, base.reason)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck import words
+from graphcheck import codes, words
 from graphcheck.errors import Undecided, UsageError
 from graphcheck.files.model import all_nodes
 from graphcheck.interface import ports
@@ -105,7 +105,9 @@ def combined(found: Sequence[Fit], results: Sequence[Comparison]) -> Comparison:
     if missed and verdict is not Verdict.DIFFERENT:
         reason = f"no sizes were found that the models take at {', '.join(f.branch() for f in missed)}"
         verdict, also = Verdict.UNDECIDED, f"; at {fit.branch()} {worst}"
-        worst = dataclasses.replace(worst, code="GC207")
+    if verdict is Verdict.UNDECIDED:
+        open_ = [r.code for _, r in told if r.verdict is verdict] + ["GC207"] * bool(missed)
+        worst = dataclasses.replace(worst, code=codes.joint(open_))
     split = branches.with_branches(_noted(worst, verdict, reason, notes), _rows(told, missed), reason)
     return split or _noted(worst, verdict, reason + also, [*notes, *(f"at {f.branch()} {r}" for f, r in others)])
 
