@@ -91,7 +91,7 @@ _REFUSALS = (
     ("GC311", "the function is of another opset version"),
     ("GC305", "evaluated at one size only"),
     ("GC304", "break the rules of|memory|nested too deeply|is not evaluated"),
-    ("GC302", "(weight|bias) is not constant"),
+    ("GC302", "(weight|bias) is not constant|with a default"),
     ("GC303", "stands between the|a second constant is added"),
     ("GC307", "SpaceToDepth|DepthToSpace|ConvTranspose|flattened already|spatial axes|groups would be mostly zeros|has no form"),
     ("GC307", r"one weight for all|of opset \d+ takes no|opset \d+ lacks|are allowed$|has no plain counterpart|square blocks"),

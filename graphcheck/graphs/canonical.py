@@ -222,12 +222,14 @@ def signature(model: ir.Model) -> tuple[list[tuple[object, ...]], list[tuple[obj
 
 
 def callable_inputs(model: ir.Model) -> list[ir.Value]:
-    """Graph inputs that a caller may give; one with an initializer is a default that the caller may override.
-
-    Before IR version 4 every initializer had to be listed among the inputs: there it is a constant.
-    """
-    listed = (model.ir_version or 0) < 4
+    """Graph inputs that a caller may give; one with an initializer is a default that the caller may override."""
+    listed = lists_initializers(model)
     return [v for v in model.graph.inputs if not (listed and v.name in model.graph.initializers)]
+
+
+def lists_initializers(model: ir.Model) -> bool:
+    """Whether every initializer is listed among the inputs and a constant all the same, as before IR version 4."""
+    return (model.ir_version or 0) < 4
 
 
 def strip(values: Sequence[ir.Value | None]) -> Sequence[ir.Value | None]:

@@ -14,7 +14,7 @@ from graphcheck.files import model as model_
 from graphcheck.patches import merge, unembedding
 from graphcheck.patches.contraction import Contraction, Traced, contractions
 from graphcheck.patches.ends import order_of, per_channel, shown
-from graphcheck.patches.liveness import mark_blocked
+from graphcheck.patches.liveness import is_free, mark_blocked
 from graphcheck.patches.reading import Reading, read
 from graphcheck.patches.refusals import normalization_between, weight_not_constant
 from graphcheck.patches.site import Analysis, Refusal, Site, Unembedding
@@ -81,7 +81,7 @@ def analyzed(model: ir.Model) -> Analyzed:
         refusals += [refusal for refusal in found if isinstance(refusal, Refusal)]
     marked = mark_blocked(model, sites)
     blocked = [site for site in marked if site.blocked is not None]
-    open_ = {site.node: _unblocked(model, site, upward[site.node]) for site in blocked}
+    open_ = {site.node: _unblocked(model, site, upward[site.node], marked) for site in blocked}
     if any(open_.values()):
         marked = mark_blocked(model, [open_.get(site.node) or site for site in marked])
     unembeddings = tuple(site for site in marked if isinstance(site, Unembedding))
@@ -117,10 +117,10 @@ def _guarded(look: Look, contraction: Contraction) -> Site | Refusal | None:
     return Refusal(reason, contraction.name)
 
 
-def _unblocked(model: ir.Model, site: Site, contraction: Contraction) -> Site | None:
+def _unblocked(model: ir.Model, site: Site, contraction: Contraction, others: Sequence[Site]) -> Site | None:
     """The site with an earlier end, or a Conv over its own operand, where that leaves alone what is needed elsewhere."""
     if isinstance(site, Unembedding):
-        return _unblocked_back(model, site, contraction)
+        return _unblocked_back(model, site, contraction, others)
     ends = contraction.ends
     while site.output in ends[1:]:
         ends = ends[: ends.index(site.output)]
@@ -128,7 +128,7 @@ def _unblocked(model: ir.Model, site: Site, contraction: Contraction) -> Site | 
         if not isinstance(shorter, Site):
             break
         site = shorter
-        if mark_blocked(model, [site])[0].blocked is None:
+        if is_free(model, site, others):
             return site
     if contraction.first.is_conv and not site.direct:
         found = _site(contraction, contraction.ends, as_it_is=True)
@@ -136,11 +136,13 @@ def _unblocked(model: ir.Model, site: Site, contraction: Contraction) -> Site | 
     return None
 
 
-def _unblocked_back(model: ir.Model, site: Unembedding, contraction: Contraction) -> Site | None:
+def _unblocked_back(
+    model: ir.Model, site: Unembedding, contraction: Contraction, others: Sequence[Site]
+) -> Site | None:
     """The un-embedding with an earlier end, or from its own operand, likewise."""
     for near, before in ((False, site.output), (True, None)):
         while isinstance(found := unembedding.unembedding(contraction, (), near=near, before=before), Unembedding):
-            if mark_blocked(model, [found])[0].blocked is None:
+            if is_free(model, found, others):
                 return found
             before = found.output
     return None

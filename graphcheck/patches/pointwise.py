@@ -13,7 +13,7 @@ from graphcheck.errors import Oversized
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.patches.analyze import Analyzed, site_of
 from graphcheck.patches.contraction import Contraction, Traced, contractions
-from graphcheck.patches.liveness import mark_blocked
+from graphcheck.patches.liveness import is_free, mark_blocked
 from graphcheck.patches.product import Product
 from graphcheck.patches.reading import Reading, candidates, direct, product_of, reading_of, window_of
 from graphcheck.patches.site import Refusal, Site, Unembedding
@@ -43,7 +43,7 @@ def with_pointwise(seen: Analyzed) -> Analyzed:
         elif found is not None:
             refusals.append(found)
     marked = mark_blocked(seen.model, sites)
-    open_ = {s.node: _unblocked(seen.model, s, met[s.node]) for s in marked if s.blocked and s.pointwise}
+    open_ = {s.node: _unblocked(seen.model, s, met[s.node], marked) for s in marked if s.blocked and s.pointwise}
     if any(open_.values()):
         marked = mark_blocked(seen.model, [open_.get(site.node) or site for site in sites])
     names = {site.name for site in sites}
@@ -55,13 +55,13 @@ def with_pointwise(seen: Analyzed) -> Analyzed:
     return dataclasses.replace(seen, analysis=analysis)
 
 
-def _unblocked(model: ir.Model, site: Site, contraction: Contraction) -> Site | None:
+def _unblocked(model: ir.Model, site: Site, contraction: Contraction, others: Sequence[Site]) -> Site | None:
     """The projection of the node's own operand, with an earlier end, where that leaves alone what is needed elsewhere."""
     own = contraction.first.values[0]
     for at in range(len(contraction.ends), 0, -1):
         for start in dict.fromkeys((site.input, own)):
             found = _site(contraction, (), ends=contraction.ends[:at], start=start)
-            if isinstance(found, Site) and mark_blocked(model, [found])[0].blocked is None:
+            if isinstance(found, Site) and is_free(model, found, others):
                 return found
     return None
 

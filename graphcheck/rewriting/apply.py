@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx_ir as ir
 
-from graphcheck.patches.liveness import live_nodes
+from graphcheck.graphs import canonical, walk
+from graphcheck.patches.liveness import live_nodes, reads
 from graphcheck.patches.site import Site, Unembedding
 from graphcheck.rewriting.builder import Builder, Cannot, SiteBuilder
 from graphcheck.rewriting.common import to_output
@@ -39,15 +42,17 @@ def apply(
 
 
 def sweep(model: ir.Model) -> None:
-    """Remove the main graph's nodes and initializers that no output needs; graph inputs stay."""
+    """Remove the main graph's nodes and initializers that no output needs; what a caller may give stays."""
     graph, live = model.graph, live_nodes(model, {})
     for node in reversed(list(graph)):
         if node not in live:
             graph.remove(node, safe=True)
-    kept = set(graph.inputs) | set(graph.outputs)
+    kept = {*canonical.callable_inputs(model), *graph.outputs}
     for name, value in list(graph.initializers.items()):
         if value not in kept and not value.uses():
             del graph.initializers[name]
+            if value in graph.inputs:
+                graph.inputs.remove(value)
 
 
 def _fused_end(b: SiteBuilder, result: ir.Value, replaced: dict[ir.Value, ir.Value]) -> ir.Value:
@@ -82,12 +87,18 @@ def discard(b: Builder) -> None:
 
 
 def install(model: ir.Model, b: Builder, old: ir.Value, new: ir.Value) -> None:
-    """Put the builder's nodes before the producer of ``old``, and ``new``, with its name, in its place."""
+    """Put the builder's nodes before the producer of ``old``, and ``new``, with its name, in its place.
+
+    Raises :class:`Cannot`, model unchanged, where ``old`` reads an input with a default that ``new`` would not.
+    """
     graph, producer = model.graph, old.producer()
     assert producer is not None
+    if (given := default_behind(model, old, {v for node in b.nodes for v in node.inputs})) is not None:
+        discard(b)
+        raise Cannot(f"its constant {given.name} is an input of the model with a default, which a caller may override")
     for value in b.constants:
         if value.uses():
-            graph.register_initializer(value)
+            register(model, value)
     graph.insert_before(producer, b.nodes)
     new.name, new.type, new.doc_string = old.name, old.type or new.type, old.doc_string
     if old.shape is not None:
@@ -95,3 +106,17 @@ def install(model: ir.Model, b: Builder, old: ir.Value, new: ir.Value) -> None:
     new.metadata_props.update(old.metadata_props)
     new.meta.update(old.meta)
     old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+
+def register(model: ir.Model, value: ir.Value) -> None:
+    """Add an initializer, and list it where all are listed."""
+    model.graph.register_initializer(value)
+    if canonical.lists_initializers(model):
+        model.graph.inputs.append(value)
+
+
+def default_behind(model: ir.Model, value: ir.Value, kept: Collection[ir.Value | None] = ()) -> ir.Value | None:
+    """An input with a default that ``value`` is computed from, not by way of ``kept``; None where there is none."""
+    defaults = {v for v in canonical.callable_inputs(model) if v.name in model.graph.initializers}.difference(kept)
+    read = walk.back([value], lambda v: () if v in kept else reads(v)) if defaults else ()
+    return next((v for v in read if v in defaults), None)

@@ -11,10 +11,12 @@ import onnx_ir as ir
 from graphcheck.errors import ModelError
 from graphcheck.files import external
 from graphcheck.files import model as model_
+from graphcheck.graphs import canonical
 from graphcheck.patches.analyze import find
 from graphcheck.patches.site import Analysis, Site
 from graphcheck.runs.child import why_refused
 
+WINDOWS = "window map"
 _MANY_BYTES = 2**24  # of weights: the checker reads none of them, so that handing them over is time lost
 
 
@@ -45,7 +47,7 @@ def structural_checks(
 
 def _interface(model: ir.Model) -> tuple[Any, ...]:
     graph = model.graph
-    values = [(v.name, str(v.dtype), str(model_.declared_shape(v))) for v in (*graph.inputs, *graph.outputs)]
+    values = [(v.name, str(v.dtype), str(model_.declared_shape(v))) for v in (*canonical.callable_inputs(model), *graph.outputs)]
     return (values, dict(model.metadata_props), model.ir_version)
 
 
@@ -86,8 +88,8 @@ def _windows(original: ir.Model, rewritten: ir.Model, sites: Sequence[Site] | No
     for site in before:
         padded = any(a.begin > 0 or a.end > 0 for a in site.spatial)
         if site.geometry() not in left and padded and after.refusals:
-            return Check("window map", None, f"it cannot be read back: {after.refusals[0].reason}")
+            return Check(WINDOWS, None, f"it cannot be read back: {after.refusals[0].reason}")
         if site.geometry() not in left:
-            return Check("window map", False, f"the result has not the window of {site.name}")
+            return Check(WINDOWS, False, f"the result has not the window of {site.name}")
         left.remove(site.geometry())
-    return Check("window map", True, "the result has the same windows")
+    return Check(WINDOWS, True, "the result has the same windows")

@@ -63,7 +63,7 @@ def _flattened(b: SiteBuilder) -> tuple[ir.Value, Groups]:
     site = b.site
     batch, channel = axes_of(site, "batch"), axes_of(site, "channel")
     rest = [i for i in range(len(site.axes)) if i not in batch and i not in channel]
-    x = b.transpose(b.source, [*batch, *rest, *channel])
+    x = b.transpose(sampled(b, cropped(b, b.source)), [*batch, *rest, *channel])
     k = product(size_of(site, i) for i in channel)
     x = b.reshape(x, (product(count_of(site, i) for i in [*batch, *rest]), k))
     weight = b.weight(site.weight_index.reshape(site.out_channels, -1).T, 1)

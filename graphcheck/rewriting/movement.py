@@ -47,7 +47,7 @@ def rewrite_movement(model: ir.Model, to: str) -> tuple[list[Moved], list[Refusa
         if shuffle.is_operator is (to != RESHAPE):
             continue
         try:
-            made = _reshaped(model, shuffle, runs) if to == RESHAPE else _operator(model, shuffle)
+            made = _reshaped(model, shuffle, runs) if to == RESHAPE else _operator(model, shuffle, runs)
         except Cannot as error:
             refusals.append(Refusal(str(error), model_.node_name(shuffle.nodes[-1])))
             continue
@@ -65,10 +65,11 @@ def unasked(model: ir.Model, runs: Sequence[Trial]) -> list[Refusal]:
     return [Refusal(reason, model_.node_name(s.nodes[-1])) for s in find_shuffles(model, runs)[0] if not s.is_operator]
 
 
-def _operator(model: ir.Model, shuffle: Shuffle) -> list[ir.Node]:
+def _operator(model: ir.Model, shuffle: Shuffle, runs: Sequence[Trial]) -> list[ir.Node]:
     """SpaceToDepth and, where the order of its channels is another, a Gather; a Gather and DepthToSpace likewise."""
     dims = tuple(Dim(1, (Atom(axis),)) for axis in range(4))
-    b = Builder(model, shuffle.input, dims, shuffle.output.name or "moved", RULE, shuffle.output.dtype)
+    dtype = ir.DataType.from_numpy(runs[0].dtype(shuffle.input))  # type: ignore[arg-type]
+    b = Builder(model, shuffle.input, dims, shuffle.output.name or "moved", RULE, dtype)
     plain, after = bool((np.diff(shuffle.order) == 1).all()), shuffle.kind == "space-to-depth"
     given: dict[str, Any] = {"blocksize": shuffle.block}
     x = shuffle.input

@@ -16,7 +16,7 @@ from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.patches.site import Refusal
 from graphcheck.patches.trace import Trial, trials
 from graphcheck.patches.transpositions import Transposition, find_transpositions
-from graphcheck.rewriting.apply import discard, install, sweep
+from graphcheck.rewriting.apply import default_behind, discard, install, register, sweep
 from graphcheck.rewriting.builder import Atom, Builder, Cannot, Dim, product
 
 RULE = "movement-in-steps"
@@ -63,11 +63,11 @@ def _fold_constants(model: ir.Model, runs: list[Trial], rank: int) -> list[tuple
             if array is None or array.ndim > rank or array.nbytes > _LARGEST or value.is_graph_output():
                 continue
             behind = _wide_behind(node, runs[0], rank)
-            if behind:
+            if behind and default_behind(model, value) is None:
                 folded = ir.Value(name=f"{value.name}/graphcheck/constant", shape=ir.Shape(array.shape))
                 folded.const_value = ir.tensor(array, name=folded.name)
                 folded.dtype = folded.const_value.dtype
-                model.graph.register_initializer(folded)
+                register(model, folded)
                 value.replace_all_uses_with(folded)
                 done.append((Transposition(value, folded, (), (), (), (*behind, node)), []))
     return done
@@ -131,7 +131,8 @@ def split(model: ir.Model, movement: Transposition, run: Trial, rank: int | None
         rest = math.prod(n for n, a in movement.atoms if a == axis and n is not None)
         atoms.append(Dim(size) if size is not None else Dim(1, (Atom(axis, 0, rest),)))
     dims = tuple(product(atoms[i] for i in group) for group in movement.dims)
-    builder = Builder(model, movement.input, sizes, movement.output.name or "moved", RULE, movement.output.dtype, rank)
+    dtype = ir.DataType.from_numpy(tensor.dtype)
+    builder = Builder(model, movement.input, sizes, movement.output.name or "moved", RULE, dtype, rank)
     try:
         result = builder.move(movement.input, tuple(atoms), movement.perm, dims)
     except Cannot:

@@ -20,7 +20,7 @@ from graphcheck.rewriting import movement as moving
 from graphcheck.rewriting import normalization
 from graphcheck.rewriting.apply import apply, sweep
 from graphcheck.rewriting.builder import RULE, Cannot
-from graphcheck.rewriting.checks import Check, structural_checks
+from graphcheck.rewriting.checks import WINDOWS, Check, structural_checks
 from graphcheck.rewriting.folded_proof import parametric
 from graphcheck.rewriting.forms import NAMES, forms_of
 from graphcheck.rewriting.rank import limit_rank
@@ -201,15 +201,18 @@ def written(
     there = len([s for s in known if not sites or set(_names(s)) & set(sites)]) - len(chosen) - len(refusals)
     refusals = [*analysis.refusals, *unfolded, *refusals]
     replaced: dict[ir.Value, ir.Value] = {}
-    applied: list[Applied] = []
+    done: list[tuple[Applied, list[ir.Node]]] = []
     for site in chosen:
         try:
             form, nodes = _first_form(work, site, _form_for(site, to), replaced, max_rank)
         except Cannot as error:
             refusals.append(Refusal(str(error), site.name))
             continue
-        applied.append(Applied(site, form, _before(site), described(nodes)))
+        done.append((Applied(site, form, _before(site), described(nodes)), nodes))
     sweep(work)
+    swept = [one.site.name for one, nodes in done if all(node.graph is None for node in nodes)]
+    refusals += [Refusal("another site that was rewritten leaves it without use", name) for name in swept]
+    applied = [one for one, _ in done if one.site.name not in swept]
     cancel_transposes([node for node in work.graph if RULE in node.metadata_props])
     sweep(work)
     moved, left = _moved(work, seen, to, movement, max_rank, anything=bool(applied))
@@ -352,14 +355,18 @@ def described(nodes: Sequence[ir.Node]) -> tuple[dict[str, Any], ...]:
 
 
 def judge(result: Rewrite, check: Prove | None, run: bool = True) -> Rewrite:
-    """Run the checks; the original takes the model's place where one fails or the proof is missing."""
+    """Run the checks; the original takes the model's place where one fails or the proof is missing.
+
+    Windows may be read in more than one way, so that a proof excuses a result whose own are read in another.
+    """
     start = time.perf_counter()
     sites = tuple(a.site for a in result.applied)
     checks = structural_checks(result.original, result.model, sites or result.analysis.everything, run=run)
     failed = next((c for c in checks if c.ok is False), None)
     timings = {**result.timings, "checks": time.perf_counter() - start}
     result = dataclasses.replace(result, checks=tuple(checks), timings=timings)
-    if failed is not None:
+    unread = failed is not None and failed.name == WINDOWS and check is not None
+    if failed is not None and not unread:
         return dataclasses.replace(result, model=result.original, verdict=Verdict.UNDECIDED, reason=failed.detail)
     if check is None:
         return dataclasses.replace(result, reason="not proved: no check was asked for")
@@ -368,11 +375,14 @@ def judge(result: Rewrite, check: Prove | None, run: bool = True) -> Rewrite:
     timings = {**timings, "prove": time.perf_counter() - start}
     held = verdict in (Verdict.IDENTICAL, Verdict.PROVED, Verdict.WITHIN_ROUNDING)
     model = result.model if held else result.original
+    if held and unread:
+        read = f"{failed.detail} as it is read, and is proved"  # type: ignore[union-attr]
+        checks = [dataclasses.replace(c, ok=None, detail=read) if c is failed else c for c in checks]
     if held and not run:
         reason += "; neither was run in onnxruntime, as asked"
     elif held and (unknown := next((c for c in checks if c.name == "onnxruntime" and c.ok is None), None)) is not None:
         reason += f"; neither was run: {unknown.detail}"
-    return dataclasses.replace(result, model=model, verdict=verdict, reason=reason, timings=timings)
+    return dataclasses.replace(result, model=model, verdict=verdict, reason=reason, checks=tuple(checks), timings=timings)
 
 
 def _proof(result: Rewrite, sites: Sequence[Site], check: Prove) -> tuple[Verdict, str]:
