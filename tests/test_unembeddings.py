@@ -114,7 +114,7 @@ def test_a_form_has_no_node_more_than_it_needs(name: str, to: str, operators: li
     ("1-d", "depth-to-space", "DepthToSpace has two spatial axes"),
     ("transposed", "depth-to-space", "DepthToSpace needs square patches"),
     ("grouped", "depth-to-space", "DepthToSpace mixes the channels of groups"),
-    ("grouped", "matmul", "as one MatMul its 2 groups would be mostly zeros; it is rewritten only when it is named"),
+    ("grouped", "matmul", "as one MatMul its 2 groups would be mostly zeros; it is rewritten only with --site or --ordinary"),
 ])  # fmt: skip
 def test_an_illegal_form_is_refused_with_the_reason(name: str, to: str, reason: str) -> None:
     result = rewrite(CASES[name][0], to)
@@ -168,9 +168,13 @@ def test_matmul_takes_both_kinds_and_the_other_forms_their_own() -> None:
 
 def test_a_site_of_the_other_kind_is_refused_by_name() -> None:
     result = rewrite(both(), "conv", sites=["y"])
-    assert [r.reason for r in result.refusals] == ["a patch unembedding has no form conv"]
+    theirs, ours = "conv-transpose, matmul, depth-to-space", "conv, matmul, unfold, space-to-depth"
+    assert [r.reason for r in result.refusals] == [f"a patch un-embedding has no form conv, but {theirs}"]
     result = rewrite(both(), "conv-transpose", sites=["MatMul(p)"])
-    assert [r.reason for r in result.refusals] == ["a patch embedding has no form conv-transpose"]
+    assert [r.reason for r in result.refusals] == [f"a patch embedding has no form conv-transpose, but {ours}"]
+    tail = CASES["espcn"][0]
+    assert rewrite(tail, "unfold").reason == f"nothing to rewrite: 1 patch un-embedding has no form unfold, but {theirs}"
+    assert rewrite(tail, "depth-to-space").reason == "nothing to rewrite: 1 site has the form already"
 
 
 @pytest.mark.parametrize("name", ["dit", "mae, class token", "espcn", "3-d", "swin, rows"])

@@ -162,12 +162,17 @@ class Site:
 
     @property
     def ordinary(self) -> bool:
-        """An ordinary Conv, as every CNN has many: rewritten only when it is named.
+        """An ordinary Conv, as every CNN has many: rewritten only where that is asked for.
 
         Its own kernel spans the windows, and they are no patches: kernel and stride differ, or there are gaps.
         """
         apart = any((axis.kernel, axis.dilation) != (axis.stride, 1) for axis in self.spatial)
         return self.own_kernel and apart and not self.pointwise
+
+    @property
+    def kind(self) -> str:
+        """What it is, in words."""
+        return "patch embedding"
 
     @property
     def name(self) -> str:
@@ -274,6 +279,11 @@ class Unembedding(Site):
     dims: tuple[tuple[int, ...], ...] = ()
     taken: tuple[tuple[int, int], ...] = ()
     given: tuple[int | None, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """What it is, in words."""
+        return "patch un-embedding"
 
     @property
     def features(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,10 +27,13 @@ from graphcheck.rewriting.forms import NAMES, forms_of
 from graphcheck.rewriting.rank import limit_rank
 from graphcheck.rewriting.transposes import cancel_transposes
 from graphcheck.verdict import Comparison, Displayed, Verdict
+from graphcheck.words import plural
 
 SCHEMA = "graphcheck/rewrite/1"
 
 _BESIDE = "so what moves it stays; another form beside that is written where it is named or --to fastest measures a gain"
+
+_ASKED = "is rewritten only with --site or --ordinary"
 
 Prove = Callable[[ir.Model, ir.Model], Comparison]
 
@@ -156,10 +160,15 @@ def rewrite(
     """
     forms = {} if isinstance(to, str) else dict(to)
     if movement and (to not in moving.FORMS or sites):
-        raise UsageError(f"--movement is for --to {' or '.join(moving.FORMS)}, without --site")
+        raise UsageError(
+            f"--movement is for --to {' or '.join(moving.FORMS)}, without --site; the former writes DepthToSpace too"
+        )
     for form in forms.values() or (to,):
         if form not in NAMES and not movement:
-            raise UsageError(f"there is no form {form!r}; the forms are {', '.join(NAMES)}; --to fastest measures them")
+            raise UsageError(
+                f"there is no form {form!r}; the forms are {', '.join(NAMES)}, and with --movement {moving.RESHAPE}; "
+                "--to fastest measures them"
+            )
     if pointwise and not forms and to not in ("conv", "matmul"):
         raise UsageError(f"--pointwise is for --to conv, matmul or fastest: a projection is no {to}")
     sites = list(forms) if forms else sites
@@ -216,8 +225,9 @@ def written(
     refusals += left
     reason = ""
     if not applied and not moved:
-        work, has = model, f": {there} {'site has' if there == 1 else 'sites have'} the form already" if there else ""
-        reason = f"nothing to rewrite{has}"
+        why = [f"{there} {'site has' if there == 1 else 'sites have'} the form already"] if there else []
+        why += [] if sites or to == moving.RESHAPE else _unfit(analysis, str(to))
+        work, reason = model, f"nothing to rewrite{': ' * bool(why)}{'; '.join(why)}"
     return Rewrite(
         model,
         work,
@@ -231,6 +241,16 @@ def written(
         tuple(moved),
         analysis=analysis,
     )
+
+
+def _unfit(analysis: Analysis, to: str) -> list[str]:
+    """Which sites the form is none for, and those that they may have: one phrase for each kind of site."""
+    unfit = [site for site in analysis.everything if not site.ordinary and to not in forms_of(site)]
+    counts = Counter((site.kind, ", ".join(forms_of(site))) for site in unfit)
+    return [
+        f"{plural(count, kind)} {'has' if count == 1 else 'have'} no form {to}, but {forms}"
+        for (kind, forms), count in counts.items()
+    ]
 
 
 def _moved(
@@ -316,11 +336,9 @@ def choose(
         if there and not site.folded and (max_rank is None or site.rank <= max_rank):
             continue
         if site.ordinary and not named and not ordinary:
-            refusals.append(Refusal("an ordinary Conv is rewritten only when it is named", site.name))
+            refusals.append(Refusal(f"an ordinary Conv {_ASKED}", site.name))
         elif site.groups > 1 and form in ("matmul", "unfold") and not named and not ordinary:
-            reason = (
-                f"as one MatMul its {site.groups} groups would be mostly zeros; it is rewritten only when it is named"
-            )
+            reason = f"as one MatMul its {site.groups} groups would be mostly zeros; it {_ASKED}"
             refusals.append(Refusal(reason, site.name))
         elif site.blocked is not None and not named and not measured:
             refusals.append(Refusal(f"{site.blocked}, {_BESIDE}", site.blocker or site.name))
