@@ -83,10 +83,8 @@ def test_what_is_refused_in_a_function_is_told(case: tuple[str, ...]) -> None:
     between = PATCHES.replace("product = MatMul (rows, w)", "mixed = Tanh (rows)  product = MatMul (mixed, w)")
     original = model(case[0], between, *case[2:])
     told = analyze_json(original)
-    assert (told["patch_embeddings"], told["refusals"]) == (
-        [],
-        [{"reason": "Tanh stands between the patchify and the projection", "node": "pkg.Patches/Tanh(mixed)"}],
-    )
+    reason, node = "Tanh stands between the patchify and the projection", "pkg.Patches/Tanh(mixed)"
+    assert not told["patch_embeddings"] and told["refusals"] == [{"reason": reason, "code": "GC303", "node": node}]
     assert [r.to_json() for r in rewrite(original, "conv").refusals] == told["refusals"]
 
 

@@ -8,7 +8,7 @@ from graphcheck.patches.liveness import live_nodes
 from graphcheck.patches.site import Site
 from graphcheck.rewriting.builder import Builder, Cannot, SiteBuilder
 from graphcheck.rewriting.common import to_output
-from graphcheck.rewriting.forms import forms_of
+from graphcheck.rewriting.forms import forms_of, may_be
 
 
 def apply(
@@ -19,7 +19,7 @@ def apply(
     ``replaced`` maps outputs that earlier sites replaced to what took their place, and learns this one.
     """
     form = forms_of(site).get(to)
-    reason = f"a {site.kind} has no form {to}, but {', '.join(forms_of(site))}" if form is None else form.why_not(site)
+    reason = f"a {site.kind} has no form {to}: it {may_be(site)}" if form is None else form.why_not(site)
     if form is None or reason is not None:
         raise Cannot(reason or "")
     source = replaced.get(site.input, site.input)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,11 +22,10 @@ from graphcheck.rewriting.apply import apply, sweep
 from graphcheck.rewriting.builder import RULE, Cannot
 from graphcheck.rewriting.checks import Check, structural_checks
 from graphcheck.rewriting.folded_proof import parametric
-from graphcheck.rewriting.forms import NAMES, forms_of
+from graphcheck.rewriting.forms import NAMES, forms_of, may_be
 from graphcheck.rewriting.rank import limit_rank
 from graphcheck.rewriting.transposes import cancel_transposes
 from graphcheck.verdict import Comparison, Displayed, Verdict
-from graphcheck.words import plural
 
 SCHEMA = "graphcheck/rewrite/1"
 
@@ -225,9 +223,7 @@ def written(
     refusals += left
     reason = ""
     if not applied and not moved:
-        why = [f"{there} {'site has' if there == 1 else 'sites have'} the form already"] if there else []
-        why += [] if sites or to == moving.RESHAPE else _unfit(analysis, str(to))
-        work, reason = model, f"nothing to rewrite{': ' * bool(why)}{'; '.join(why)}"
+        work, reason = model, f"nothing to rewrite{_why_nothing(there, analysis, to)}"
     return Rewrite(
         model,
         work,
@@ -243,14 +239,14 @@ def written(
     )
 
 
-def _unfit(analysis: Analysis, to: str) -> list[str]:
-    """Which sites the form is none for, and those that they may have: one phrase for each kind of site."""
-    unfit = [site for site in analysis.everything if not site.ordinary and to not in forms_of(site)]
-    counts = Counter((site.kind, ", ".join(forms_of(site))) for site in unfit)
-    return [
-        f"{plural(count, kind)} {'has' if count == 1 else 'have'} no form {to}, but {forms}"
-        for (kind, forms), count in counts.items()
-    ]
+def _why_nothing(there: int, analysis: Analysis, to: str | Mapping[str, str]) -> str:
+    """That sites have the form already, or that it is one of the other kind of site."""
+    if there:
+        return f": {there} {'site has' if there == 1 else 'sites have'} the form already"
+    others = [site for site in analysis.everything if isinstance(to, str) and to not in forms_of(site) and not site.ordinary]
+    if not others or to not in NAMES:
+        return ""
+    return f": a {others[0].kind} {may_be(others[0])}"
 
 
 def _moved(
