@@ -84,10 +84,8 @@ def analyzed(model: ir.Model) -> Analyzed:
     open_ = {site.node: _unblocked(model, site, upward[site.node]) for site in blocked}
     if any(open_.values()):
         marked = mark_blocked(model, [open_.get(site.node) or site for site in marked])
-    unembeddings = tuple(site for site in marked if isinstance(site, Unembedding))
-    own = tuple(site for site in marked if not isinstance(site, Unembedding))
     rank = model_.largest_rank(runs[0].values.values())
-    return Analyzed(model, Analysis(own, tuple(dict.fromkeys(refusals)), unembeddings, rank), runs)
+    return Analyzed(model, Analysis((), (), largest_rank=rank).holding(marked, refusals), runs)
 
 
 def site_at(model: ir.Model, node: ir.Node) -> Site | None:

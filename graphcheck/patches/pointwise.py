@@ -16,7 +16,7 @@ from graphcheck.patches.contraction import Contraction, Traced, contractions
 from graphcheck.patches.liveness import mark_blocked
 from graphcheck.patches.product import Product
 from graphcheck.patches.reading import Reading, candidates, direct, product_of, reading_of, window_of
-from graphcheck.patches.site import Refusal, Site, Unembedding
+from graphcheck.patches.site import Refusal, Site
 from graphcheck.patches.window import Axis, NoWindow, WindowMap
 
 _SPATIAL = 3  # axes that a Conv can have in most runtimes
@@ -47,12 +47,8 @@ def with_pointwise(seen: Analyzed) -> Analyzed:
     if any(open_.values()):
         marked = mark_blocked(seen.model, [open_.get(site.node) or site for site in sites])
     names = {site.name for site in sites}
-    refusals = [refusal for refusal in (*seen.analysis.refusals, *refusals) if refusal.node not in names]
-    back = tuple(site for site in marked if isinstance(site, Unembedding))
-    marked = tuple(site for site in marked if site not in back)
-    told = tuple(dict.fromkeys(refusals))
-    analysis = dataclasses.replace(seen.analysis, sites=marked, unembeddings=back, refusals=told)
-    return dataclasses.replace(seen, analysis=analysis)
+    left = [refusal for refusal in (*seen.analysis.refusals, *refusals) if refusal.node not in names]
+    return dataclasses.replace(seen, analysis=seen.analysis.holding(marked, left))
 
 
 def _unblocked(model: ir.Model, site: Site, contraction: Contraction) -> Site | None:

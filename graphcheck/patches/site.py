@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -338,6 +338,13 @@ class Analysis(Displayed):
     def everything(self) -> tuple[Site, ...]:
         """All that can be rewritten."""
         return (*self.sites, *self.unembeddings)
+
+    def holding(self, everything: Iterable[Site], refusals: Iterable[Refusal]) -> Analysis:
+        """The same of other sites, told apart by their kind, and other refusals, each once."""
+        sites = tuple(everything)
+        back = tuple(site for site in sites if isinstance(site, Unembedding))
+        own = tuple(site for site in sites if not isinstance(site, Unembedding))
+        return dataclasses.replace(self, sites=own, unembeddings=back, refusals=tuple(dict.fromkeys(refusals)))
 
     def to_json(self) -> dict[str, Any]:
         """``graphcheck analyze`` as plain data (schema graphcheck/analyze/1), without the model."""

@@ -31,6 +31,7 @@ SCHEMA = "graphcheck/rewrite/1"
 
 _BESIDE = "so what moves it stays; another form beside that is written where it is named or --to fastest measures a gain"
 
+_CODES = {Verdict.UNDECIDED: "GC216", Verdict.WITHIN_ROUNDING: "GC230"}
 _ASKED = "is rewritten only with --site or --ordinary"
 
 Prove = Callable[[ir.Model, ir.Model], Comparison]
@@ -111,7 +112,7 @@ class Rewrite(Displayed):
             "refusals": [r.to_json() for r in self.refusals],
             "verdict": None if self.verdict is None else str(self.verdict),
             "reason": self.reason,
-            "code": "GC216" if self.verdict is Verdict.UNDECIDED else None,
+            "code": None if self.verdict is None else _CODES.get(self.verdict),
             "checks": [c.to_json() for c in self.checks],
             "timings": dict(self.timings),
             "output": None,
