@@ -213,7 +213,7 @@ def export(
 
 @command
 def analyze(model: Model, told: Told, options: Options) -> int:
-    """Find the patch embeddings of a model, and say why other contractions are none."""
+    """Find the patch embeddings and un-embeddings of a model, and say why other contractions are neither."""
     from graphcheck.files.model import read
     from graphcheck.patches.preparing import analyze_json, prepared
 

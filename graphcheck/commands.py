@@ -83,7 +83,7 @@ def _twice(a: Path, b: Path, told: Told, ways: Twice, options: Options) -> int:
 
 @command
 def rewrite(model: Model, rewriting: Rewriting, told: Told, options: Options) -> int:
-    """Rewrite patch embeddings to one form; the result is written only once it is proved to be the same function."""
+    """Rewrite patch embeddings and un-embeddings, and what options add, to one form; written only once it is proved."""
     places.check_sources(model)
     places.check_targets(told.json, told.report, sources=[model])
     places.check_targets(told.json, told.report, rewriting.out)
@@ -341,6 +341,8 @@ def _exit_code(
         if require is None:
             return EXIT_OK
     code = result.exit_code(level, accept)
+    if code == EXIT_UNDECIDED:
+        terminal.say(f"  reason code: {result.code}")
     if code == EXIT_OK and not result.verdict.meets(level):
         terminal.say(f"  accepted by --accept {result.code}, which decides the exit code alone and not the verdict")
     elif result.verdict is Verdict.DIFFERENT and not reduced and result.evidence.get("divergence"):

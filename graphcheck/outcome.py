@@ -64,6 +64,7 @@ class Outcome:
         """All that one needs to look further, one fact on a line."""
         required = f" (required: {require})" if self.exit_code(require) == EXIT_UNDECIDED else ""
         lines = [f"{self.status}: {self.reason}{required}"]
+        lines += [f"reason code: {self.family}"] if self.family else []
         lines += [f"{side}: {path}" for side, path in (("A", self.a), ("B", self.b)) if path]
         result = self.result or {}
         for side in "ba":

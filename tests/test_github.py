@@ -105,6 +105,14 @@ def test_the_check_tells_its_verdict_and_leaves_files(
     assert len(findings) == (code != 0)
 
 
+@pytest.mark.slow
+def test_an_optimizer_pass_by_pass_has_no_one_verdict(here: Path) -> None:
+    done = shell("check", command="guard", arguments="a.onnx --passes onnxslim:FusionGemm")
+    told = outputs(here)
+    assert (done.returncode, told["verdict"], told["exit-code"]) == (0, "", "0"), done.stderr
+    assert json.loads((Path(told["folder"]) / "graphcheck.json").read_text())["schema"] == "graphcheck/passes/1"
+
+
 def test_arguments_are_words_and_never_commands(here: Path) -> None:
     done = shell("check", arguments="'a.onnx' \"b.onnx\" '--val-range' 'x=$(touch bad),`touch bad`;touch bad'")
     assert done.returncode == 2 and not (here / "bad").exists()

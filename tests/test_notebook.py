@@ -13,6 +13,7 @@ import pytest
 
 import graphcheck
 from graphcheck.verdict import Comparison, Verdict
+from tests.unpatch_table import cases
 
 HOSTILE = "<script>alert(1)</script>\"'&\x1b[31m\u202e"
 CONV = """<ir_version: 10, opset_import: ["": 21]> net (float[1,3,32,32] x) => (float[1,4,2,2] y)
@@ -67,6 +68,12 @@ def test_what_was_not_rewritten_and_what_was_not_run_has_no_picture() -> None:
     assert "Nothing was rewritten" in left and "<svg" not in left
     bare = Comparison(Verdict.UNDECIDED, "why", {})._repr_html_()
     assert "undecided" in bare and "why" in bare and "<table>" not in bare and "<svg" not in bare
+
+
+def test_the_picture_has_the_size_of_the_image_and_an_un_embedding_is_told() -> None:
+    assert "32 × 32 image, 2 × 2 = 4 patches" in graphcheck.rewrite(conv(), "matmul")._repr_html_()
+    back = graphcheck.analyze(cases()["espcn"][0])._repr_html_()
+    assert "No patch embeddings and 1 patch un-embedding found" in back and "b c (h p1) (w p2)" in back and "<svg" not in back
 
 
 @pytest.mark.browser

@@ -133,7 +133,7 @@ REFUSED = {
     ),
     "an offset twice": (
         gathered([[0, 1, 2, 2], [4, 5, 6, 6], [8, 9, 10, 10]]),
-        "an offset occurs twice in a row, which would need an addition of weights",
+        "an offset occurs twice in a row, and its weights would be added, as --stills does for a repeated image",
         "MatMul(y)",
     ),
     "a row twice": (

@@ -181,14 +181,14 @@ def test_the_form_that_is_there_is_left_alone() -> None:
 def test_an_ordinary_convolution_is_rewritten_when_named_only() -> None:
     model = conv("strides = [2, 2]", (5, 3, 4, 4))
     result = rewrite(model, "matmul")
-    assert [r.reason for r in result.refusals] == ["an ordinary Conv is rewritten only when it is named"]
+    assert [r.reason for r in result.refusals] == ["an ordinary Conv is rewritten only with --site or --ordinary"]
     assert rewrite(model, "matmul", sites=["Conv(y)"]).changed
     assert rewrite(model, "matmul", sites=["y"]).changed
 
 
 def test_groups_become_a_matmul_when_named_only() -> None:
     (reason,) = [r.reason for r in rewrite(CASES["grouped"][0], "matmul").refusals]
-    assert reason == "as one MatMul its 2 groups would be mostly zeros; it is rewritten only when it is named"
+    assert reason == "as one MatMul its 2 groups would be mostly zeros; it is rewritten only with --site or --ordinary"
     assert rewritten(CASES["grouped"][0], "matmul").changed
 
 

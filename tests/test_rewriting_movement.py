@@ -114,6 +114,17 @@ def test_other_movement_is_left_with_the_reason(name: str) -> None:
     assert not result.changed and [refusal.reason for refusal in result.refusals] == [reason]
 
 
+@pytest.mark.parametrize(("image", "split", "depth"), [
+    ("1,0,8,8", (1, 0, 4, 2, 4, 2), (1, 0, 4, 4)),  # no channels
+    ("1,4,0,8", (1, 4, 0, 2, 4, 2), (1, 16, 0, 4)),  # no pixels
+    ("0,4,8,8", (0, 4, 4, 2, 4, 2), (0, 16, 4, 4)),  # no images
+])  # fmt: skip
+def test_movement_of_nothing_is_left(image: str, split: tuple[int, ...], depth: tuple[int, ...]) -> None:
+    body = "r = Reshape<allowzero=1>(x, s) t = Transpose<perm = [0, 3, 5, 1, 2, 4]>(r) y = Reshape<allowzero=1>(t, e)"
+    model = graph(f"float[{image}] x", OUT, body, 17, s=ints(*split), e=ints(*depth))
+    assert not proving(model, "space-to-depth").changed and not rewrite(model, "space-to-depth").refusals
+
+
 def test_channels_in_any_order_stay_a_gather() -> None:
     order = np.random.default_rng(0).permutation(32)
     model = graph(IMAGE, OUT, "d = SpaceToDepth<blocksize = 2>(x) y = Gather<axis = 1>(d, i)", i=order)
@@ -143,7 +154,7 @@ def test_a_wrong_operator_is_seen(mutant: str) -> None:
 
 @pytest.mark.parametrize(("to", "sites"), [("conv", None), ("depth-to-space", None), ("space-to-depth", ["y"])])
 def test_what_it_goes_with(to: str, sites: list[str] | None) -> None:
-    with pytest.raises(UsageError, match="--movement is for --to space-to-depth or reshape, without --site"):
+    with pytest.raises(UsageError, match=r"--movement is for --to space-to-depth or reshape, without --site; .* DepthToSpace"):
         rewrite(CASES["to depth"][0], to, sites=sites, movement=True)
     with pytest.raises(UsageError, match="there is no form 'reshape'"):
         rewrite(CASES["to depth"][0], "reshape")

@@ -141,7 +141,7 @@ REFUSED = {
     ),
     "groups": (
         conv("group = 3", (6, 1, 1, 1)),
-        "as one MatMul its 3 groups would be mostly zeros; it is rewritten only when it is named",
+        "as one MatMul its 3 groups would be mostly zeros; it is rewritten only with --site or --ordinary",
     ),
     "bias by row": (
         text("2,4,6", 3, "r = Reshape(x, s) y0 = Gemm(r, w, b) y = Reshape(y0, t)",
@@ -231,7 +231,7 @@ ORDINARY = {
 def test_an_ordinary_conv_is_rewritten_on_request(name: str) -> None:
     model = conv(ORDINARY[name], (5, 3, 3, 3), "float[N,3,9,9] x")
     assert [r.reason for r in rewrite(model, "unfold").refusals] == [
-        "an ordinary Conv is rewritten only when it is named"
+        "an ordinary Conv is rewritten only with --site or --ordinary"
     ]
     result = proving(model, "unfold", ordinary=True)
     assert result.verdict is Verdict.PROVED and "Conv" not in ops(result.model)

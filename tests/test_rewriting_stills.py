@@ -65,7 +65,7 @@ def test_nobody_asked() -> None:
     result = rewrite(still(), "conv")
     assert not result.changed
     assert [r.reason for r in result.refusals] == [
-        "an offset occurs twice in a row, which would need an addition of weights"
+        "an offset occurs twice in a row, and its weights would be added, as --stills does for a repeated image"
     ]
 
 
@@ -112,4 +112,5 @@ def test_both_kinds_of_sum_in_one_model() -> None:
     body = f"{TWICE} z = Conv<strides = [2, 4, 4]>(f, v, b) s = Conv<strides = [2, 4, 4]>(f, w, b) y = Add(z, s)"
     result = proving(still(body=body, v=HALF), stills=True)
     assert result.verdict is Verdict.WITHIN_ROUNDING and len(result.applied) == 2, result.reason
+    assert result.to_json()["code"] == "GC230"
     assert "each summed weight is the exact one, rounded once" in result.reason

@@ -57,6 +57,22 @@ def results(file: Path) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in json.loads(file.read_text())["results"]}
 
 
+def test_an_undecided_pair_tells_its_code_and_may_be_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for side, value in (("a", "float"), ("b", "float16")):
+        Path(side).mkdir()
+        text = f'<ir_version: 10, opset_import: ["": 21]> g ({value}[2] x) => ({value}[2] y) {{ y = Relu(x) }}'
+        onnx.save(onnx.parser.parse_model(text), f"{side}/m.onnx")
+    assert sweep("a", "--against", "b") == 3
+    assert "GC215: the declared types differ" in capsys.readouterr().out
+    assert sweep("a", "--against", "b", "--accept", "GC204") == 3 and "accepted" not in capsys.readouterr().out
+    assert sweep("a", "--against", "b", "--accept", "GC215") == 0
+    text = capsys.readouterr().out
+    assert "? undecided" in text and "1 accepted by --accept, which decides the exit code alone" in text
+
+
 def test_two_folders_in_every_format(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [f"--format={kind}=out.{kind}" for kind in ("junit", "sarif", "github", "summary")]
     assert sweep("a", "--against", "b", "--json", "out.json", "--report", "out", "--jobs", 3, *files) == 1

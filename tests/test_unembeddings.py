@@ -114,7 +114,7 @@ def test_a_form_has_no_node_more_than_it_needs(name: str, to: str, operators: li
     ("1-d", "depth-to-space", "DepthToSpace has two spatial axes"),
     ("transposed", "depth-to-space", "DepthToSpace needs square patches"),
     ("grouped", "depth-to-space", "DepthToSpace mixes the channels of groups"),
-    ("grouped", "matmul", "as one MatMul its 2 groups would be mostly zeros; it is rewritten only when it is named"),
+    ("grouped", "matmul", "as one MatMul its 2 groups would be mostly zeros; it is rewritten only with --site or --ordinary"),
 ])  # fmt: skip
 def test_an_illegal_form_is_refused_with_the_reason(name: str, to: str, reason: str) -> None:
     result = rewrite(CASES[name][0], to)
@@ -168,9 +168,10 @@ def test_matmul_takes_both_kinds_and_the_other_forms_their_own() -> None:
 
 def test_a_site_of_the_other_kind_is_refused_by_name() -> None:
     result = rewrite(both(), "conv", sites=["y"])
-    assert [r.reason for r in result.refusals] == ["a patch unembedding has no form conv"]
+    theirs, ours = "conv-transpose, matmul or depth-to-space", "conv, matmul, unfold or space-to-depth"
+    assert [r.reason for r in result.refusals] == [f"a patch un-embedding has no form conv: it may be {theirs}"]
     result = rewrite(both(), "conv-transpose", sites=["MatMul(p)"])
-    assert [r.reason for r in result.refusals] == ["a patch embedding has no form conv-transpose"]
+    assert [r.reason for r in result.refusals] == [f"a patch embedding has no form conv-transpose: it may be {ours}"]
 
 
 @pytest.mark.parametrize("name", ["dit", "mae, class token", "espcn", "3-d", "swin, rows"])
@@ -288,7 +289,7 @@ def test_a_wrong_form_is_turned_down_by_the_check(name: str, to: str) -> None:
 
 def test_a_form_of_the_other_kind_is_answered_with_those_of_its_own() -> None:
     result = rewriting.rewrite(unpatchify([-1, 2, 3, 4, 4, 3], [0, 5, 1, 3, 2, 4], [-1, 3, 8, 12]), "conv")
-    assert result.reason == "nothing to rewrite: a projection to pixels may be conv-transpose, matmul or depth-to-space"
+    assert result.reason == "nothing to rewrite: a patch un-embedding may be conv-transpose, matmul or depth-to-space"
     embedding = graph("float[N,3,8,8] x", "float[a,b,c,d] y", "y = Conv<strides = [2, 2]>(x, w)", w=(5, 3, 2, 2))
     reason = rewriting.rewrite(embedding, "conv-transpose").reason
     assert reason == "nothing to rewrite: a patch embedding may be conv, matmul, unfold or space-to-depth"

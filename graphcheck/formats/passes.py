@@ -22,7 +22,8 @@ def show_passes(terminal: Terminal, data: dict[str, Any]) -> None:
         behind = f", behind {', '.join(map(safe, first['behind']))}" if first["behind"] else ""
         terminal.say(f"{done}: {safe(first['pass'])} is the first that changes the function, {how}{behind}", "bold red")
     elif wrong:
-        terminal.say(f"{done}: none is known to change the function, {len(wrong)} are not established", "bold yellow")
+        verb = "is" if len(wrong) == 1 else "are"
+        terminal.say(f"{done}: none is known to change the function, {len(wrong)} {verb} not established", "bold yellow")
     else:
         terminal.say(f"{done}: none changes the function", "bold green")
     shown = [row for row in rows if any(row[how]["changes"] for how in _HOW)]

@@ -21,7 +21,8 @@ def show_model(terminal: Terminal, model: dict[str, Any]) -> None:
     ops = ", ".join(f"{count} {short(op, 40)}" for op, count in model["ops"].items())
     terminal.say(f"  {plural(model['nodes'], 'node')}: {ops}")
     rank = "" if model.get("largest_rank") is None else f"; largest tensor rank {model['largest_rank']}"
-    terminal.say(f"  {plural(model['parameters'], 'parameter')} in {number(model['parameter_bytes'])} bytes{rank}")
+    size = f" in {number(model['parameter_bytes'])} bytes" if model["parameters"] else ""
+    terminal.say(f"  {plural(model['parameters'], 'parameter')}{size}{rank}")
     show_notes(terminal, model.get("notes") or [])
 
 
@@ -146,7 +147,8 @@ def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> N
         terminal.verdict(result["verdict"], result["reason"])
     elif not result["sites"] and not moved:
         why = (result["reason"] or "").removeprefix("nothing to rewrite").removeprefix(": ")
-        terminal.say(f"nothing to rewrite to {safe(result['to'])}{': ' * bool(why)}{safe(why)}", "bold")
+        goal = "" if result["to"] == "fastest" else f" to {safe(result['to'])}"
+        terminal.say(f"nothing to rewrite{goal}{': ' * bool(why)}{safe(why)}", "bold")
     for row in result.get("measured") or []:
         terminal.say(f"  {short(row['site'])}: {safe(row['chosen'])} is chosen of these, in ms of the whole model")
         times = [
@@ -266,7 +268,7 @@ def _show_proof(terminal: Terminal, proof: dict[str, Any]) -> None:
         facts = (f"{safe(key)} {number(constant[key])}" for key in known)
         terminal.say(f"  rounded constant: {short(constant.get('name'))}: {', '.join(facts)}")
     if len(constants) > 8:
-        terminal.say(f"  and {len(constants) - 8} more rounded constants, in the JSON")
+        terminal.say(f"  and {plural(len(constants) - 8, 'more rounded constant')}, in the JSON")
 
 
 def _show_steps(terminal: Terminal, output: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ class Rewriting(Group):
     to: str = option(
         "conv", "--to", of="rewrite", metavar="FORM",
         help="conv (default), matmul, unfold, space-to-depth; conv-transpose, matmul, depth-to-space of an un-embedding; "
-        "or fastest: measured here",
+        "or fastest: measured here; reshape with --movement",
         doc="``conv``, ``matmul``, ``unfold`` or ``space-to-depth``; ``conv-transpose``, ``matmul`` or ``depth-to-space`` of "
         "an un-embedding.",
     )

@@ -52,9 +52,12 @@ def parse_resources(name: str, texts: Iterable[str]) -> dict[str, float]:
 
 def codes(name: str, value: Iterable[str]) -> tuple[str, ...]:
     """Codes of reasons that a comparison may be accepted with; :class:`UsageError` for any other text."""
+    known = [code for code in CODES if code.startswith("GC2")]
     for code in (given := names(name, value)):
-        if code not in CODES or not code.startswith("GC2"):
-            raise UsageError(f"{name} takes the code of a reason, GC2 and two digits, such as GC204, not {code!r}")
+        if code not in known:
+            raise UsageError(
+                f"{name} takes a code from {known[0]} to {known[-1]} that docs/reference/codes.md lists, not {code!r}"
+            )
     return given
 
 

@@ -72,10 +72,10 @@ def analyzed(model: ir.Model) -> Analyzed:
             traced = Traced(runs[0], node, *runs[0].computed[node])
             unknown = weight_not_constant(traced) or unembedding.weight_not_constant(traced)
             refusals += [unknown] if unknown is not None else []
-        found = [_guarded(_whole_site, met[node])] if node in met else []
+        found = [guarded(_whole_site, met[node])] if node in met else []
         if node in upward and not any(isinstance(site, Site) and not site.ordinary for site in found):
             inner = {v for site in sites for n in site.region for v in n.outputs} - {site.output for site in sites}
-            back = _guarded(functools.partial(unembedding.unembedding, inner=inner), upward[node])
+            back = guarded(functools.partial(unembedding.unembedding, inner=inner), upward[node])
             found = [back] if isinstance(back, Site) else [*found, back]
         sites += [site for site in found if isinstance(site, Site)]
         refusals += [refusal for refusal in found if isinstance(refusal, Refusal)]
@@ -84,10 +84,8 @@ def analyzed(model: ir.Model) -> Analyzed:
     open_ = {site.node: _unblocked(model, site, upward[site.node], marked) for site in blocked}
     if any(open_.values()):
         marked = mark_blocked(model, [open_.get(site.node) or site for site in marked])
-    unembeddings = tuple(site for site in marked if isinstance(site, Unembedding))
-    own = tuple(site for site in marked if not isinstance(site, Unembedding))
     rank = model_.largest_rank(runs[0].values.values())
-    return Analyzed(model, Analysis(own, tuple(dict.fromkeys(refusals)), unembeddings, rank), runs)
+    return Analyzed(model, Analysis((), (), largest_rank=rank).holding(marked, refusals), runs)
 
 
 def site_at(model: ir.Model, node: ir.Node) -> Site | None:
@@ -104,8 +102,8 @@ def _whole_site(contraction: Contraction) -> Site | Refusal | None:
     return _site(contraction, contraction.ends)
 
 
-def _guarded(look: Look, contraction: Contraction) -> Site | Refusal | None:
-    """The site of a contraction or why it is none, what its operator forbids included; None for a plain projection."""
+def guarded(look: Look, contraction: Contraction) -> Site | Refusal | None:
+    """What ``look`` says of a contraction: its site, or why it has none, what its operator forbids included; or None."""
     try:
         return look(contraction)
     except NoWindow as error:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck.errors import Oversized
 from graphcheck.kernel.terms.maps import Map
-from graphcheck.patches.analyze import Analyzed, site_of
+from graphcheck.patches.analyze import Analyzed, guarded, site_of
 from graphcheck.patches.contraction import Contraction, Traced, contractions
 from graphcheck.patches.liveness import is_free, mark_blocked
 from graphcheck.patches.product import Product
 from graphcheck.patches.reading import Reading, candidates, direct, product_of, reading_of, window_of
-from graphcheck.patches.site import Refusal, Site, Unembedding
+from graphcheck.patches.site import Refusal, Site
 from graphcheck.patches.window import Axis, NoWindow, WindowMap
 
 _SPATIAL = 3  # axes that a Conv can have in most runtimes
@@ -47,12 +47,8 @@ def with_pointwise(seen: Analyzed) -> Analyzed:
     if any(open_.values()):
         marked = mark_blocked(seen.model, [open_.get(site.node) or site for site in sites])
     names = {site.name for site in sites}
-    refusals = [refusal for refusal in (*seen.analysis.refusals, *refusals) if refusal.node not in names]
-    back = tuple(site for site in marked if isinstance(site, Unembedding))
-    marked = tuple(site for site in marked if site not in back)
-    told = tuple(dict.fromkeys(refusals))
-    analysis = dataclasses.replace(seen.analysis, sites=marked, unembeddings=back, refusals=told)
-    return dataclasses.replace(seen, analysis=analysis)
+    left = [refusal for refusal in (*seen.analysis.refusals, *refusals) if refusal.node not in names]
+    return dataclasses.replace(seen, analysis=seen.analysis.holding(marked, left))
 
 
 def _unblocked(model: ir.Model, site: Site, contraction: Contraction, others: Sequence[Site]) -> Site | None:
@@ -71,23 +67,21 @@ def _site(
     ends: Sequence[ir.Value] | None = None, start: ir.Value | None = None,
 ) -> Site | Refusal | None:  # fmt: skip
     """The projection that a contraction is; None if it is none."""
-    try:
-        readings = [_read(traced, inner, start) for traced in contraction.traced]
-        whole = [reading for reading in readings if reading is not None]
-        if len(whole) < len(readings):
-            return None
-        if len(whole) < 2 and not contraction.whole:
-            reason = "it can be evaluated at one size only, so its geometry may depend on the size"
-            return Refusal(reason, contraction.name)
-        found = site_of(contraction, whole, contraction.ends if ends is None else ends)
-        return dataclasses.replace(found, pattern=None, notes=()) if isinstance(found, Site) else found
-    except NoWindow as error:
-        reason = str(error)
-    except (ValueError, IndexError, ZeroDivisionError):  # what no runtime would take: a stride of 0, say
-        reason = f"its attributes, or the shapes of its operands, break the rules of {contraction.node.op_type}"
-    except Oversized as error:
-        reason = error.reason
-    return Refusal(reason, contraction.name)
+    return guarded(functools.partial(_projection, inner=inner, ends=ends, start=start), contraction)
+
+
+def _projection(
+    contraction: Contraction, inner: Collection[ir.Value], ends: Sequence[ir.Value] | None, start: ir.Value | None
+) -> Site | Refusal | None:
+    readings = [_read(traced, inner, start) for traced in contraction.traced]
+    whole = [reading for reading in readings if reading is not None]
+    if len(whole) < len(readings):
+        return None
+    if len(whole) < 2 and not contraction.whole:
+        reason = "it can be evaluated at one size only, so its geometry may depend on the size"
+        return Refusal(reason, contraction.name)
+    found = site_of(contraction, whole, contraction.ends if ends is None else ends)
+    return dataclasses.replace(found, pattern=None, notes=()) if isinstance(found, Site) else found
 
 
 def _read(traced: Traced, inner: Collection[ir.Value], start: ir.Value | None) -> Reading | None:

@@ -21,7 +21,7 @@ from graphcheck.patches.product import Product, product
 from graphcheck.patches.trace import Trial
 from graphcheck.patches.window import Axis, NoWindow, WindowMap, distinct, recognised
 
-REPEATED = "an offset occurs twice in a row, which would need an addition of weights"
+REPEATED = "an offset occurs twice in a row, and its weights would be added, as --stills does for a repeated image"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -100,9 +100,9 @@ def _read(source: ir.Value, output: ir.Value, run: Trial) -> tuple[str, int, np.
     shapes = run.shape(source), run.shape(output)
     kind = "space-to-depth" if shapes[0][2] > shapes[1][2] else "depth-to-space"
     (n, channels, *_), (batch, depth, height, width) = shapes if kind == "space-to-depth" else shapes[::-1]
-    block = math.isqrt(depth // channels)
+    block = math.isqrt(depth // max(channels, 1))
     image = (n, channels, height * block, width * block)
-    if block < 2 or n != batch or depth != channels * block**2 or image not in shapes:
+    if block < 2 or n != batch or depth != channels * block**2 or image not in shapes or 0 in image:
         return None
     index = relative(source, output, run)
     if index is None:

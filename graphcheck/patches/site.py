@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -162,12 +162,17 @@ class Site:
 
     @property
     def ordinary(self) -> bool:
-        """An ordinary Conv, as every CNN has many: rewritten only when it is named.
+        """An ordinary Conv, as every CNN has many: rewritten only where that is asked for.
 
         Its own kernel spans the windows, and they are no patches: kernel and stride differ, or there are gaps.
         """
         apart = any((axis.kernel, axis.dilation) != (axis.stride, 1) for axis in self.spatial)
         return self.own_kernel and apart and not self.pointwise
+
+    @property
+    def kind(self) -> str:
+        """What it is, in words."""
+        return "patch embedding"
 
     @property
     def name(self) -> str:
@@ -276,6 +281,11 @@ class Unembedding(Site):
     given: tuple[int | None, ...] = ()
 
     @property
+    def kind(self) -> str:
+        """What it is, in words."""
+        return "patch un-embedding"
+
+    @property
     def features(self) -> int:
         """Of a token: the channels of the input."""
         return self.in_channels
@@ -328,6 +338,13 @@ class Analysis(Displayed):
     def everything(self) -> tuple[Site, ...]:
         """All that can be rewritten."""
         return (*self.sites, *self.unembeddings)
+
+    def holding(self, everything: Iterable[Site], refusals: Iterable[Refusal]) -> Analysis:
+        """The same of other sites, told apart by their kind, and other refusals, each once."""
+        sites = tuple(everything)
+        back = tuple(site for site in sites if isinstance(site, Unembedding))
+        own = tuple(site for site in sites if not isinstance(site, Unembedding))
+        return dataclasses.replace(self, sites=own, unembeddings=back, refusals=tuple(dict.fromkeys(refusals)))
 
     def to_json(self) -> dict[str, Any]:
         """``graphcheck analyze`` as plain data (schema graphcheck/analyze/1), without the model."""

@@ -14,7 +14,7 @@ from graphcheck.patches.analyze import Analyzed, site_of
 from graphcheck.patches.contraction import Contraction, Traced, contractions
 from graphcheck.patches.liveness import mark_blocked
 from graphcheck.patches.reading import REPEATED, Reading, candidates, product_of, reading_of, window_of
-from graphcheck.patches.site import Site, Summed, Unembedding
+from graphcheck.patches.site import Site, Summed
 from graphcheck.patches.window import NoWindow, WindowMap
 
 _NOTE = "its windows hold each pixel several times: the weights of the copies are summed, each sum rounded once"
@@ -29,13 +29,9 @@ def with_stills(seen: Analyzed) -> Analyzed:
         return seen
     place = {node: at for at, node in enumerate(seen.model.graph)}
     everything = sorted((*seen.analysis.everything, *sites), key=lambda site: place[site.node])
-    marked = mark_blocked(seen.model, everything)
-    back = tuple(site for site in marked if isinstance(site, Unembedding))
     names = {site.name for site in sites}
-    left = tuple(refusal for refusal in seen.analysis.refusals if refusal.node not in names)
-    sites_ = tuple(site for site in marked if site not in back)
-    analysis = dataclasses.replace(seen.analysis, sites=sites_, unembeddings=back, refusals=left)
-    return dataclasses.replace(seen, analysis=analysis)
+    left = [refusal for refusal in seen.analysis.refusals if refusal.node not in names]
+    return dataclasses.replace(seen, analysis=seen.analysis.holding(mark_blocked(seen.model, everything), left))
 
 
 def _site(contraction: Contraction) -> Site | None:

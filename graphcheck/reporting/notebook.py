@@ -24,6 +24,7 @@ _OWN = """
   .wide { overflow-x: auto; }
   table { border-collapse: collapse; font-size: 13px; margin: 0 0 8px; color: var(--ink); }
   th, td { text-align: left; padding: 3px 14px 3px 0; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+  td + td { overflow-wrap: break-word; }
   th { color: var(--ink2); font-weight: 500; white-space: nowrap; } td { font-variant-numeric: tabular-nums; }
 """
 Row = Sequence[object]
@@ -51,8 +52,7 @@ def html(result: dict[str, Any]) -> Markup:
     notes += [f"{plural(len(refusals) - 3, 'refusal')} more"] if len(refusals) > 3 else []
     verdict = result.get("verdict")
     said = None if verdict is None else words.saying(verdict)
-    count = len([site for site in result.get("patch_embeddings") or [] if not site["ordinary"]])
-    plain = f"{plural(count, 'patch embedding')} found" if kind == "analyze" else "Nothing was rewritten"
+    plain = views.found(result).capitalize() if kind == "analyze" else "Nothing was rewritten"
     return page.fragment(
         "notebook.html.j2",
         css=Markup(_style()),
@@ -91,22 +91,24 @@ def _compared(result: dict[str, Any]) -> tuple[Row, Iterable[Row], Markup | None
     return ("output", "shape", "max abs", "max ulp", "spreads"), rows, picture
 
 
-def _sites(sites: Sequence[dict[str, Any]]) -> tuple[list[list[object]], Markup | None]:
+def _sites(result: dict[str, Any], sites: Sequence[dict[str, Any]]) -> tuple[list[list[object]], Markup | None]:
     rows: list[list[object]] = [
         [s["node"], s["form"], words.shape(s["kernel_shape"]), words.shape(s["strides"]), s["layout"], s["pattern"]]
         for s in sites
     ]
     first = next((s for s in sites if not s["ordinary"]), None)
-    return rows, None if first is None else patchart.patch_picture(first)
+    if first is None:
+        return rows, None
+    return rows, patchart.patch_picture(first, *views.image_sizes(result | {"patch_embeddings": [first]})[0])
 
 
 def _analyzed(result: dict[str, Any]) -> tuple[Row, Iterable[Row], Markup | None]:
-    rows, picture = _sites(result["patch_embeddings"])
+    rows, picture = _sites(result, [*result["patch_embeddings"], *result["patch_unembeddings"]])
     return ("node", "form", "kernel", "strides", "layout", "pattern"), rows, picture
 
 
 def _rewritten(result: dict[str, Any]) -> tuple[Row, Iterable[Row], Markup | None]:
-    rows, picture = _sites([row["site"] for row in result["sites"]])
+    rows, picture = _sites(result, [row["site"] for row in result["sites"]])
     made = [[*row[:2], applied["to"], *row[2:]] for row, applied in zip(rows, result["sites"], strict=True)]
     return ("node", "from", "to", "kernel", "strides", "layout", "pattern"), made, picture
 

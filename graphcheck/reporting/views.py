@@ -186,10 +186,7 @@ def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) ->
             name_a=file_name(result.get("model")),
         )
     title = file_name(result.get("model"))
-    count = len(result["patch_embeddings"])
-    besides = f" and {plural(len(back), 'patch un-embedding')}" if back else ""
-    ordinary = f", and {plural(len(known) - count, 'ordinary convolution')}" if len(known) > count else ""
-    line = f"{plural(count, 'patch embedding')}{besides} found{ordinary}"
+    line = found(result | {"patch_embeddings": known})
     html = fragment(
         "analyze.html.j2",
         r=result,
@@ -201,6 +198,15 @@ def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) ->
         ids=ids_of(graph),
     )
     return View(ident, "analyze", title, None, line, html)
+
+
+def found(result: dict[str, Any]) -> str:
+    """How many patch embeddings, un-embeddings and ordinary convolutions an analysis found, as a phrase."""
+    known, back = result.get("patch_embeddings") or [], result.get("patch_unembeddings") or []
+    count = len([site for site in known if not site.get("ordinary")])
+    besides = f" and {plural(len(back), 'patch un-embedding')}" if back else ""
+    ordinary = f", and {plural(len(known) - count, 'ordinary convolution')}" if len(known) > count else ""
+    return f"{plural(count, 'patch embedding')}{besides} found{ordinary}"
 
 
 def marks_of(

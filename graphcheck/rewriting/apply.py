@@ -8,10 +8,10 @@ import onnx_ir as ir
 
 from graphcheck.graphs import canonical, walk
 from graphcheck.patches.liveness import live_nodes, reads
-from graphcheck.patches.site import Site, Unembedding
+from graphcheck.patches.site import Site
 from graphcheck.rewriting.builder import Builder, Cannot, SiteBuilder
 from graphcheck.rewriting.common import to_output
-from graphcheck.rewriting.forms import forms_of
+from graphcheck.rewriting.forms import forms_of, may_be
 
 
 def apply(
@@ -22,12 +22,11 @@ def apply(
     ``replaced`` maps outputs that earlier sites replaced to what took their place, and learns this one.
     """
     form = forms_of(site).get(to)
-    kind = "unembedding" if isinstance(site, Unembedding) else "embedding"
-    reason = f"a patch {kind} has no form {to}" if form is None else form.why_not(site)
+    reason = f"a {site.kind} has no form {to}: it {may_be(site)}" if form is None else form.why_not(site)
     if form is None or reason is not None:
         raise Cannot(reason or "")
     source = replaced.get(site.input, site.input)
-    builder = SiteBuilder(model, site, source, f"patch-{kind}:{site.form}->{to}", max_rank)
+    builder = SiteBuilder(model, site, source, f"{site.kind.replace(' ', '-')}:{site.form}->{to}", max_rank)
     try:
         result, groups = form.build(builder)
         result = to_output(builder, result, groups)

@@ -122,13 +122,17 @@ def scale(b: SiteBuilder, y: ir.Value) -> ir.Value:
     return b.op("Mul", [y, factor], b.dims[y])
 
 
+def operands(b: SiteBuilder, x: ir.Value, weight: ir.Value, bias: np.ndarray | None) -> list[ir.Value]:
+    """The inputs of a Conv or ConvTranspose."""
+    return [x, weight, *([] if bias is None else [b.constant(bias, "bias")])]
+
+
 def with_bias(
     b: SiteBuilder, op_type: str, x: ir.Value, weight: ir.Value, bias: np.ndarray | None, dims: Dims, **attributes: Any
 ) -> ir.Value:
     """A Conv or ConvTranspose with alpha and ``bias``, one number for each channel."""
     own = bias is not None and b.site.alpha == 1.0
-    inputs = [x, weight, *([b.constant(bias, "bias")] if bias is not None and own else [])]
-    y = scale(b, b.op(op_type, inputs, dims, **attributes))
+    y = scale(b, b.op(op_type, operands(b, x, weight, bias if own else None), dims, **attributes))
     if bias is None or own:
         return y
     return b.op("Add", [y, b.constant(bias.reshape(-1, *[1] * (len(dims) - 2)), "bias")], dims)

@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from graphcheck.patches.site import Site, Unembedding
 from graphcheck.rewriting.builder import Dim, SiteBuilder
-from graphcheck.rewriting.common import Groups, dims_of
-from graphcheck.rewriting.pixels import maps, with_bias
+from graphcheck.rewriting.common import Groups, dims_of, operands
+from graphcheck.rewriting.pixels import maps
 
 NAME = "conv-transpose"
 
@@ -33,5 +33,5 @@ def build(b: SiteBuilder) -> tuple[ir.Value, Groups]:
     sizes = (dims_of(site, group, whole=True) for group in groups[2:])
     bias = None if site.bias is None else site.bias.reshape(site.channels, -1)[:, 0]
     dims = (b.dims[x][0], Dim(site.channels), *sizes)
-    inputs = with_bias(b, x, b.weight(site.weight_index, 0), bias)
+    inputs = operands(b, x, b.weight(site.weight_index, 0), bias)
     return b.op("ConvTranspose", inputs, dims, kernel_shape=kernel, strides=kernel, group=site.groups), groups

@@ -6,8 +6,8 @@ import onnx_ir as ir
 
 from graphcheck.patches.site import Site
 from graphcheck.rewriting.builder import Dim, SiteBuilder
-from graphcheck.rewriting.common import Groups, dims_of
-from graphcheck.rewriting.pixels import maps, with_bias
+from graphcheck.rewriting.common import Groups, dims_of, operands
+from graphcheck.rewriting.pixels import maps
 
 NAME = "depth-to-space"
 
@@ -32,6 +32,6 @@ def build(b: SiteBuilder) -> tuple[ir.Value, Groups]:
     weight = b.weight(site.weight_index.transpose(2, 3, 1, 0).reshape(-1, site.features, 1, 1), 1)
     bias = None if site.bias is None else site.bias.transpose(1, 2, 0).reshape(-1)
     depth = (batch, Dim(site.channels * size * size), *windows)
-    y = b.op("Conv", with_bias(b, x, weight, bias), depth, kernel_shape=[1, 1])
+    y = b.op("Conv", operands(b, x, weight, bias), depth, kernel_shape=[1, 1])
     dims = (batch, Dim(site.channels), *(dims_of(site, group, whole=True) for group in groups[2:]))
     return b.op("DepthToSpace", [y], dims, blocksize=size), groups

@@ -43,3 +43,9 @@ NAMES = tuple(dict.fromkeys([*FORMS, *UNEMBEDDED]))
 def forms_of(site: Site) -> dict[str, Form]:
     """The forms that a site of its kind may have."""
     return UNEMBEDDED if isinstance(site, Unembedding) else FORMS
+
+
+def may_be(site: Site) -> str:
+    """The forms of its kind as a phrase: ``may be conv, matmul or unfold``."""
+    *first, last = forms_of(site)
+    return f"may be {', '.join(first)} or {last}"

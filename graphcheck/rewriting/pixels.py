@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import cast
 
-import numpy as np
 import onnx_ir as ir
 
 from graphcheck.patches.site import Site, Unembedding
@@ -64,8 +63,3 @@ def maps(b: SiteBuilder) -> tuple[ir.Value, Groups]:
     batch, channel, spatial = (axes_of(site, role) for role in ("batch", "channel", "spatial"))
     rest = [(i,) for i in spatial]
     return tokens(b, [tuple(batch), (len(site.axes),), *rest]), [tuple(batch), tuple(channel), *rest]
-
-
-def with_bias(b: SiteBuilder, x: ir.Value, weight: ir.Value, bias: np.ndarray | None) -> list[ir.Value]:
-    """The inputs of a Conv or ConvTranspose."""
-    return [x, weight, *([] if bias is None else [b.constant(bias, "bias")])]

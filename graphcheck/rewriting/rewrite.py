@@ -14,7 +14,7 @@ from graphcheck.errors import UsageError
 from graphcheck.files import model as model_
 from graphcheck.patches.analyze import Analyzed
 from graphcheck.patches.preparing import prepared
-from graphcheck.patches.site import Analysis, Refusal, Site, Unembedding
+from graphcheck.patches.site import Analysis, Refusal, Site
 from graphcheck.patches.transpositions import Transposition
 from graphcheck.rewriting import movement as moving
 from graphcheck.rewriting import normalization
@@ -22,7 +22,7 @@ from graphcheck.rewriting.apply import apply, sweep
 from graphcheck.rewriting.builder import RULE, Cannot
 from graphcheck.rewriting.checks import WINDOWS, Check, structural_checks
 from graphcheck.rewriting.folded_proof import parametric
-from graphcheck.rewriting.forms import NAMES, forms_of
+from graphcheck.rewriting.forms import NAMES, forms_of, may_be
 from graphcheck.rewriting.rank import limit_rank
 from graphcheck.rewriting.transposes import cancel_transposes
 from graphcheck.verdict import Comparison, Displayed, Verdict
@@ -30,6 +30,9 @@ from graphcheck.verdict import Comparison, Displayed, Verdict
 SCHEMA = "graphcheck/rewrite/1"
 
 _BESIDE = "so what moves it stays; another form beside that is written where it is named or --to fastest measures a gain"
+
+_CODES = {Verdict.UNDECIDED: "GC216", Verdict.WITHIN_ROUNDING: "GC230"}
+_ASKED = "is rewritten only with --site or --ordinary"
 
 Prove = Callable[[ir.Model, ir.Model], Comparison]
 
@@ -109,7 +112,7 @@ class Rewrite(Displayed):
             "refusals": [r.to_json() for r in self.refusals],
             "verdict": None if self.verdict is None else str(self.verdict),
             "reason": self.reason,
-            "code": "GC216" if self.verdict is Verdict.UNDECIDED else None,
+            "code": None if self.verdict is None else _CODES.get(self.verdict),
             "checks": [c.to_json() for c in self.checks],
             "timings": dict(self.timings),
             "output": None,
@@ -156,10 +159,15 @@ def rewrite(
     """
     forms = {} if isinstance(to, str) else dict(to)
     if movement and (to not in moving.FORMS or sites):
-        raise UsageError(f"--movement is for --to {' or '.join(moving.FORMS)}, without --site")
+        raise UsageError(
+            f"--movement is for --to {' or '.join(moving.FORMS)}, without --site; the former writes DepthToSpace too"
+        )
     for form in forms.values() or (to,):
         if form not in NAMES and not movement:
-            raise UsageError(f"there is no form {form!r}; the forms are {', '.join(NAMES)}; --to fastest measures them")
+            raise UsageError(
+                f"there is no form {form!r}; the forms are {', '.join(NAMES)}, and with --movement {moving.RESHAPE}; "
+                "--to fastest measures them"
+            )
     if pointwise and not forms and to not in ("conv", "matmul"):
         raise UsageError(f"--pointwise is for --to conv, matmul or fastest: a projection is no {to}")
     sites = list(forms) if forms else sites
@@ -242,9 +250,7 @@ def _why_nothing(there: int, analysis: Analysis, to: str | Mapping[str, str]) ->
     others = [site for site in analysis.everything if isinstance(to, str) and to not in forms_of(site) and not site.ordinary]
     if not others or to not in NAMES:
         return ""
-    kind = "projection to pixels" if isinstance(others[0], Unembedding) else "patch embedding"
-    *first, last = forms_of(others[0])
-    return f": a {kind} may be {', '.join(first)} or {last}"
+    return f": a {others[0].kind} {may_be(others[0])}"
 
 
 def _moved(
@@ -330,11 +336,9 @@ def choose(
         if there and not site.folded and (max_rank is None or site.rank <= max_rank):
             continue
         if site.ordinary and not named and not ordinary:
-            refusals.append(Refusal("an ordinary Conv is rewritten only when it is named", site.name))
+            refusals.append(Refusal(f"an ordinary Conv {_ASKED}", site.name))
         elif site.groups > 1 and form in ("matmul", "unfold") and not named and not ordinary:
-            reason = (
-                f"as one MatMul its {site.groups} groups would be mostly zeros; it is rewritten only when it is named"
-            )
+            reason = f"as one MatMul its {site.groups} groups would be mostly zeros; it {_ASKED}"
             refusals.append(Refusal(reason, site.name))
         elif site.blocked is not None and not named and not measured:
             refusals.append(Refusal(f"{site.blocked}, {_BESIDE}", site.blocker or site.name))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from graphcheck.graphs import walk
 from graphcheck.kernel.ops import rows
 from graphcheck.kernel.ops.table import TAUGHT
 
@@ -33,24 +34,24 @@ def cancel_transposes(nodes: Sequence[ir.Node]) -> None:
 
 def _before(node: ir.Node, perm: Sequence[int]) -> tuple[list[ir.Node], list[ir.Node], list[ir.Node]] | None:
     """(Transposes that ``node`` undoes, elementwise nodes in between, Transposes that undo them alike); None if not so."""
+    def undone(maker: ir.Node) -> bool:
+        first = _perm(maker)
+        return first is not None and [first[axis] for axis in perm] == list(range(len(perm)))
+
+    def further(value: ir.Value) -> Sequence[ir.Value | None]:
+        maker = value.producer()
+        return () if maker is None or undone(maker) or not _is_elementwise(maker) else maker.inputs
+
     starts: list[ir.Node] = []
     between: list[ir.Node] = []
-    queue = [node.inputs[0]]
-    while queue:
-        value = queue.pop()
-        maker = None if value is None else value.producer()
-        if value is None or _is_scalar(value, len(perm)) or maker in starts or maker in between:
+    for value in walk.back(node.inputs[:1], further):
+        maker = value.producer()
+        if _is_scalar(value, len(perm)):
             continue
-        if maker is None or len(between) > _LONGEST:
+        if maker is None or len(between) > _LONGEST or not (undone(maker) or _is_elementwise(maker)):
             return None
-        first = _perm(maker)
-        if first is not None and [first[axis] for axis in perm] == list(range(len(perm))):
-            starts.append(maker)
-        elif _is_elementwise(maker):
-            between.append(maker)
-            queue += maker.inputs
-        else:
-            return None
+        (starts if undone(maker) else between).append(maker)
+    starts, between = list(dict.fromkeys(starts)), list(dict.fromkeys(between))
     users = [user for maker in between for value in maker.outputs for user in value.consumers() if user not in between]
     ends = list(dict.fromkeys([node, *users]))
     if any(_perm(end) != perm or end.graph is not node.graph for end in ends) or not starts:

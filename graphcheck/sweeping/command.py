@@ -92,7 +92,7 @@ def sweep(source: Source, sweeping: Sweeping, told: Told, required: Required, op
                 terminal.say(f"interrupted; what is done is in {safe(o.store)}, and the same command goes on from there")
                 raise
         level = Verdict(required.require or Verdict.WITHIN_ROUNDING)
-        _show(terminal, outcomes, level)
+        _show(terminal, outcomes, level, required.accept)
         for file in formats.write_formats(outcomes, wanted, level):
             terminal.say(f"wrote {safe(file)}")
         if o.report is not None:
@@ -157,20 +157,23 @@ def _share(workers: Workers, jobs: int) -> int:
     return limits.default_memory() // jobs
 
 
-def _show(terminal: Terminal, outcomes: Sequence[Outcome], level: Verdict) -> None:
+def _show(terminal: Terminal, outcomes: Sequence[Outcome], level: Verdict, accept: Sequence[str]) -> None:
     terminal.say(f"{len(outcomes)} done: {tally(outcomes)}", "bold")
-    rows = [outcome for outcome in outcomes if len(outcomes) <= _SHOWN or outcome.exit_code(level) != EXIT_OK]
+    wanting = [outcome for outcome in outcomes if outcome.exit_code(level) != EXIT_OK]
+    rows = outcomes if len(outcomes) <= _SHOWN else wanting
     table = [
         (
             (f"{GLYPHS.get(row.status, '!' if row.failure else '-')} {row.status}", STYLES.get(row.status, "")),
             short(row.name, 60),
             f"{row.seconds:.1f}",
             f"{row.memory / 2**20:.0f}",
-            short(row.reason, 100),
+            short(f"{row.family}: {row.reason}" if row.family and row.exit_code(level) != EXIT_OK else row.reason, 100),
         )
         for row in rows
     ]
     terminal.table(("verdict", "what", "s", "MiB", "why"), table)
+    if accepted := sum(outcome.exit_code(level, accept) == EXIT_OK for outcome in wanting):
+        terminal.say(f"  {accepted} accepted by --accept, which decides the exit code alone and not the verdict")
     known = [outcome for outcome in outcomes if outcome.known]
     failed = sum(outcome.failure is not None for outcome in known)
     if known:
