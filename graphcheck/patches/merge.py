@@ -131,12 +131,19 @@ def form(reading: Reading) -> str:
     node = reading.traced.source
     if all(axis.kernel == 1 for axis in reading.axes) and not reading.flattened:
         return "conv" if reading.traced.is_conv else "matmul"
-    ops = {n.op_type for n in region(reading.source, node.outputs[0], reading.traced.trial)}
+    trial = reading.traced.trial
+    ops = {n.op_type for n in region(reading.source, node.outputs[0], trial) if _changes(n, trial)}
     if reading.traced.is_conv:
         plain = ops <= _RESHAPES | {node.op_type} and math.prod(_conv_kernel(node)) != 1
         return "conv" if plain and _conv_kernel(node) == reading.kernel_shape else "space-to-depth"
     sliding = any(a.extent > a.stride for a in reading.axes if a.role == "spatial")
     return "matmul" if ops <= _RESHAPES and not sliding else "unfold"
+
+
+def _changes(node: ir.Node, trial: Trial) -> bool:
+    """Whether a node gives other elements than its operands, or in another order: a product with one does not."""
+    operands = {trial.tensor(value) for value in node.inputs}
+    return not {t.cls for value in node.outputs if (t := trial.tensor(value))} & {t.cls for t in operands if t}
 
 
 def form_upward(reading: Reading, nodes: Sequence[ir.Node]) -> str:

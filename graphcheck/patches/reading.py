@@ -214,8 +214,9 @@ def _stated(axes: tuple[Axis, ...], traced: Traced) -> tuple[Axis, ...]:
         return axes
     window = geometry.Window.resolve(traced.node.attributes, traced.data.shape[2:], traced.weight.shape[2:])
     begins, ends = window.pads[: len(spatial)], window.pads[len(spatial) :]
-    own = list(zip(window.kernel_shape, window.strides, window.dilations, begins, strict=True))
-    if own != [(a.kernel, a.stride, a.dilation, -a.origin) for a in spatial]:
+    sizes = traced.data.shape[2:]  # what a Pad or a Slice before it made of those of the axes
+    own = list(zip(sizes, window.kernel_shape, window.strides, window.dilations, begins, strict=True))
+    if own != [(a.size, a.kernel, a.stride, a.dilation, -a.origin) for a in spatial]:
         return axes
     left = iter(ends)
     return tuple(dataclasses.replace(a, end=next(left)) if a.role == "spatial" else a for a in axes)

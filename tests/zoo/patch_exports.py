@@ -1,4 +1,7 @@
-"""Exports of models that begin with patches, for the table of the rewriter: what transformers, einops and Keras give."""
+"""Exports for the tables of the rewriter: models that begin with patches or end in pixels, and what is to be seen in them.
+
+They are what transformers, einops and Keras give, by every exporter.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import onnx
 
 from graphcheck.exporting import catalogue
 from graphcheck.exporting import export as export_variants
-from tests.zoo import architectures
+from tests.zoo import architectures, pixel_nets
 from tests.zoo.architectures import Module, _hidden, _transformers
 
 _TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -154,6 +157,7 @@ MORE: dict[str, tuple[Callable[[], Module], tuple[tuple[int, ...], ...]]] = {
     "einops with LayerNorm": (lambda: _einops(_P1P2C, _SIZES, 192, norm=True), (_PATCHES["image"],)),
 }
 TORCH = ("swin", "swinv2", "segformer", "convnext", "videomae", "mobilevit", "yolo", "qwen2-vl vision", *MORE)
+WHOLE = ("resnet", "mobilenet", *pixel_nets.NETS)  # looked at for every kind of site
 FAMILIES = (
     "vit", "deit", "dinov2", "clip-vision", "siglip-vision", "beit", "article-keras", "article-keras-bias",
     "convolution-keras", "convolution", "torch-p16d32", "torch-p14d384",
@@ -172,21 +176,75 @@ KERAS_FAILS = tuple(
 )
 
 
+# What the first site's words begin with, or else a refusal's: the patch embeddings, and what more there is in a net.
+SEEN = {
+    "ast": "conv 8x8/4x4",
+    "vivit": "conv 2x16x16/2x16x16",
+    "timesformer": "conv 8x8/8x8",
+    "patchtst": "unfold 8/8",
+    "dpt": "conv 8x8/8x8",
+    "qwen2-vl vision": "conv 2x4x4/",
+    "qwen2.5-vl vision": "conv 2x4x4/",
+    "einops video": "matmul 2x16x16/2x16x16",
+    "einops with LayerNorm": "LayerNormalization stands between the patchify and the projection",
+    "yolo": "space-to-depth 6x6/2x2 padded",
+    "pvt-v2": "conv 4x4/4x4",
+    "segformer": "conv 4x4/4x4",
+    "swin": "conv 2x2/2x2",
+    "videomae": "conv 2x8x8/2x8x8",
+    "convnext": "conv 4x4/4x4",
+    "mobilevit": "conv 3x3/2x2 padded",  # a downsampling over data that was folded back from patches
+}
+_OVERLAP = "its own kernel of 3×3 makes the patches overlap, which would need additions"
+MORE_SEEN = {
+    "dit": {"embeddings": "conv 2x2/2x2", "un-embeddings": "matmul 2x2/2x2", "pointwise": "matmul"},
+    "mae": {"un-embeddings": "matmul 4x4/4x4", "pointwise": "matmul"},
+    "swin-unet": {"un-embeddings": "matmul 2x2/2x2 NHWC", "pointwise": "matmul"},
+    "unetr": {"embeddings": "conv 4x4x4/4x4x4", "un-embeddings": "conv-transpose 2x2x2/", "ordinary": "conv 3x3x3/1x1x1"},
+    "espcn": {"un-embeddings": _OVERLAP, "ordinary": "conv 5x5/1x1 padded", "movement": "DepthToSpace, depth-to-space 2x2"},
+    "espcn 1x1": {"un-embeddings": "depth-to-space 2x2/2x2", "movement": "DepthToSpace, depth-to-space 2x2"},
+    "ffdnet": {"un-embeddings": _OVERLAP, "movement": "reshape, space-to-depth 2x2"},
+    "patchtst head": {"un-embeddings": "matmul 4/4 NNW", "pointwise": "matmul"},
+    "fold": {"un-embeddings": "fold 2x2/2x2"},
+    "fold, overlapping": {"un-embeddings": "its windows do not lie side by side"},
+    "upsampling": {"un-embeddings": "conv-transpose 3x3/3x3"},
+    "vit masked image": {"embeddings": "conv 4x4/4x4", "un-embeddings": "depth-to-space 4x4/4x4"},
+    "dpt depth": {"embeddings": "conv 4x4/4x4", "un-embeddings": "conv-transpose 4x4/4x4", "ordinary": "conv 3x3/2x2"},
+    "swin2sr": {"un-embeddings": _OVERLAP, "movement": "DepthToSpace, depth-to-space 2x2"},
+    "resnet": {"ordinary": "conv 7x7/2x2 padded", "pointwise": "conv 1x1/2x2"},
+    "mobilenet": {"ordinary": "space-to-depth 3x3/2x2 padded", "pointwise": "conv 1x1/1x1"},  # its padding is a node before it
+}
+
+
+def is_whole(case: str) -> bool:
+    """Whether it is looked at for every kind of site."""
+    return case.rpartition(", ")[0] in WHOLE
+
+
+def expected(case: str, kind: str) -> str | None:
+    """What is to be seen of a kind of site in a case: "" is anything, None also nothing."""
+    name = case.rpartition(", ")[0]
+    if is_whole(case):
+        return MORE_SEEN[name].get(kind)
+    return SEEN.get(name, "") if kind == "embeddings" else None
+
+
 def cases() -> list[str]:
     """The names of all cases: ``MODEL, EXPORTER`` and the variants of the catalogue."""
-    torch = [f"{name}, {exporter}" for name in TORCH for exporter in EXPORTERS if (name, exporter) not in FAILS]
+    nets = (*WHOLE, *TORCH)
+    torch = [f"{name}, {exporter}" for name in nets for exporter in EXPORTERS if (name, exporter) not in FAILS]
     made = (v.name for v in catalogue() if v.family in FAMILIES and not v.benchmark)
     return [*torch, *(name for name in made if name not in KERAS_FAILS)]
 
 
 def export(case: str) -> onnx.ModelProto:
     """The model of a case; raises what its exporter raises."""
-    name, comma, exporter = case.partition(", ")
+    name, comma, exporter = case.rpartition(", ")
     if comma:
-        with mock.patch.dict(architectures.ARCHITECTURES, MORE):
-            return architectures.export(name, exporter)
+        with mock.patch.dict(architectures.ARCHITECTURES, {**MORE, **pixel_nets.NETS}):
+            return architectures.export(name, exporter, batch=name in pixel_nets.NETS)
     with tempfile.TemporaryDirectory() as folder:
-        made = export_variants([name], folder)
+        made = export_variants([case], folder)
         if made.failures:
             raise RuntimeError(made.failures[0].error)
-        return onnx.ModelProto.FromString((Path(folder) / f"{name}.onnx").read_bytes())
+        return onnx.ModelProto.FromString((Path(folder) / f"{case}.onnx").read_bytes())
