@@ -7,8 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "build" / "hosts"  # environments are kept there, and made anew where what they hold has changed
@@ -38,7 +40,8 @@ def wheel(folder: Path) -> Path:
     path = os.environ.get("PYTHONPATH", "")
     call(*build, "-t", "sdist", PYTHONPATH=path)
     (source,) = folder.glob("*.tar.gz")
-    shutil.unpack_archive(source, folder / "source", filter="data")
+    safely: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # since 3.11.4
+    shutil.unpack_archive(source, folder / "source", **safely)
     (tree,) = (folder / "source").iterdir()
     call(*build, "-t", "wheel", cwd=tree, PYTHONPATH=path)
     (made,) = folder.glob("*.whl")
