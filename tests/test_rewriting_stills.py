@@ -114,3 +114,13 @@ def test_both_kinds_of_sum_in_one_model() -> None:
     assert result.verdict is Verdict.WITHIN_ROUNDING and len(result.applied) == 2, result.reason
     assert result.to_json()["code"] == "GC230"
     assert "each summed weight is the exact one, rounded once" in result.reason
+
+
+def test_a_listed_weight_is_a_constant_before_ir_version_4() -> None:
+    """The proof frees it: left among the inputs, the two models had inputs of unequal rank."""
+    body = "u = Unsqueeze<axes = [2]>(x) f = Concat<axis = 2>(u, u) y = Conv<strides = [2, 4, 4]>(f, w)"
+    model = graph("float[N,3,8,12] x, float[5,3,2,4,4] w", "float[a,b,c,d,e] y", body, 8, w=GIVEN["w"])
+    model.ir_version = 3
+    result = proving(model, stills=True)
+    assert result.verdict is Verdict.WITHIN_ROUNDING, (result.reason, result.refusals)
+    assert {v.name for v in result.model.graph.inputs} == {"x", *result.model.graph.initializers}

@@ -47,11 +47,9 @@ def sweep(model: ir.Model) -> None:
         if node not in live:
             graph.remove(node, safe=True)
     kept = {*canonical.callable_inputs(model), *graph.outputs}
-    for name, value in list(graph.initializers.items()):
+    for value in list(graph.initializers.values()):
         if value not in kept and not value.uses():
-            del graph.initializers[name]
-            if value in graph.inputs:
-                graph.inputs.remove(value)
+            unregister(model, value)
 
 
 def _fused_end(b: SiteBuilder, result: ir.Value, replaced: dict[ir.Value, ir.Value]) -> ir.Value:
@@ -112,6 +110,13 @@ def register(model: ir.Model, value: ir.Value) -> None:
     model.graph.register_initializer(value)
     if canonical.lists_initializers(model):
         model.graph.inputs.append(value)
+
+
+def unregister(model: ir.Model, value: ir.Value) -> None:
+    """Take an initializer out, of the list of all as well; an input with a default becomes one without."""
+    del model.graph.initializers[value.name or ""]
+    if canonical.lists_initializers(model) and value in model.graph.inputs:
+        model.graph.inputs.remove(value)
 
 
 def default_behind(model: ir.Model, value: ir.Value, kept: Collection[ir.Value | None] = ()) -> ir.Value | None:

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphcheck.patches.site import Site
+from graphcheck.rewriting.apply import register, unregister
 from graphcheck.rewriting.builder import ARRANGED, Builder
 from graphcheck.rewriting.normalization import CONSTANT
 
@@ -38,7 +39,8 @@ def parametric(original: ir.Model, rewritten: ir.Model, sites: Sequence[Site]) -
         for name in dict.fromkeys(names):
             free[name] = _free(b, f"{name}/free", inside[name])
             inside[name].replace_all_uses_with(_free(a, f"{name}/free", inside[name]))
-            a.graph.initializers.pop(name, None)
+            if name in a.graph.initializers:
+                unregister(a, inside[name])
         for name, value in rewritten.graph.initializers.items():
             kept = site.folded is None and value.meta.get(ARRANGED) is None  # a bias that is not folded
             if ARRANGED in value.meta and not kept and (name or "").startswith(f"{site.output.name}/graphcheck/"):
@@ -85,10 +87,10 @@ def _install(
     right = _is_rounding(_array(folded), *_evaluate(b, value, given), terms)
     for added in b.constants:
         if added.uses():
-            model.graph.register_initializer(added)
+            register(model, added)
     model.graph.insert_before(model.graph[0], b.nodes)
     constant.replace_all_uses_with(value)
-    del model.graph.initializers[constant.name or ""]
+    unregister(model, constant)
     return right
 
 
