@@ -95,7 +95,7 @@ def _told(model: ir.Model, steps: Cut, walk: Walk, row: Judged, *, explained: bo
             real = walk.worst(row.steps, row.step, row.result)
             right = real.value.reshape(row.result.shape)
             found["picture"] = pictures(np.asarray(walk.tensors[row.result.name]).reshape(right.shape), right)
-            found["looks_like"] = explain.explained(model, steps, walk, row, real)
+            found["looks_like"] = None if row.exact else explain.explained(model, steps, walk, row, real)
     return found
 
 

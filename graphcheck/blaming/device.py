@@ -44,15 +44,23 @@ class Marked(Real):
 class Device(Float64):
     """Float64 with the roundings of a device at each verb; ``fused``: of a region whose inner results are not known, where
     roundings to the stored format come at other places than the model's; ``numbers``: of a node that reads a constant number of
-    the model, since any other is the operator's own, and is not stored."""
+    the model, since any other is the operator's own, and is not stored; ``own``: what float64 errs by itself."""
 
     def __init__(
-        self, known: Mapping[Key, Real], arithmetic: Arithmetic, *, worst: bool, fused: bool, numbers: bool, tiled: bool
+        self,
+        known: Mapping[Key, Real],
+        arithmetic: Arithmetic,
+        *,
+        worst: bool,
+        fused: bool,
+        numbers: bool,
+        tiled: bool,
+        own: float = 2.0**-52,
     ) -> None:
         super().__init__({})
         self.known, self.worst = known, worst
         self.store, self.inside = arithmetic.store, arithmetic.inside
-        self.unit_inside = self.inside.unit + 2.0**-52  # float64 rounds as well
+        self.unit_inside = self.inside.unit + own
         self.unit_added = max(self.unit_inside, self.store.unit) if fused else self.unit_inside
         self.operand = self.store.operand + (self.store.unit if fused else 0.0)  # a folded weight is rounded again
         self.rereads = self.store.unit > 2.0**-24  # constants of a wider type are rounded to the stored format

@@ -66,8 +66,11 @@ def told(found: Held, value: np.ndarray) -> Told:
     return Told(float(deviation[at]), float(bound[at]), at, int(beyond.sum()), int(unknown.sum()), largest(value))
 
 
-def held(result: Result, real: Real, dumped: np.ndarray, store: Format) -> Held | str:
-    """Which elements are beyond the bound, their deviations and bounds, and which have none; or why none is judged."""
+def held(
+    result: Result, real: Real, dumped: np.ndarray, store: Format, exactly: np.ndarray | None = None
+) -> Held | str:
+    """Which elements are beyond the bound, their deviations (``exactly``, where float64 does not tell them) and bounds, and which
+    have none; or why none is judged."""
     value, radius, kind = real.value, np.broadcast_to(real.error, real.raw.shape), result.kind
     if kind is not None and not kind.is_float:
         value = np.clip(value, kind.low, kind.high)
@@ -79,7 +82,7 @@ def held(result: Result, real: Real, dumped: np.ndarray, store: Format) -> Held 
     unknown = ~np.isfinite(bound) | np.isnan(value) | np.isposinf(value)
     if unknown.all():
         return "nothing bounds its rounding" if not np.isnan(value).all() else "its exact value is not a number, or not known"
-    deviation = np.abs(dumped - value)
+    deviation = np.abs(dumped - value) if exactly is None else exactly
     masked = np.isneginf(value) & (dumped <= -_ENDS * store.high)
     over = (np.abs(value) + bound >= store.over) & (np.abs(dumped) >= _ENDS * store.high) & (np.sign(dumped) == np.sign(value))
     fine = unknown | masked | over

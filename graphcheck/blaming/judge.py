@@ -17,7 +17,9 @@ from graphcheck.blaming import recurrent
 from graphcheck.blaming.arithmetic import Arithmetic
 from graphcheck.blaming.device import Device, Marked, reading, stored
 from graphcheck.blaming.dumps.lazy import head
-from graphcheck.blaming.holding import Told, apart, held, quickly, told
+from graphcheck.blaming.exact import Exact, numbers
+from graphcheck.blaming.exact import apart as exactly_apart
+from graphcheck.blaming.holding import Held, Told, apart, held, quickly, told
 from graphcheck.blaming.steps import Cut, Skipped
 from graphcheck.errors import Exhausted, Undecided
 from graphcheck.kernel.values.bounds import limits
@@ -26,6 +28,8 @@ from graphcheck.kernel.values.float64 import Float64, Real
 from graphcheck.precision.program import Key, Result, Step
 from graphcheck.precision.walks import largest
 
+_FINE = 2.0**-52  # a unit roundoff no finer than float64's own
+_DOUBT = 0.125  # of the bound, from which on float64's own part in it may matter
 _MOST = 8  # tensors that are named to be dumped next
 
 
@@ -34,7 +38,7 @@ class Judged:
     """A dumped tensor, and what is told of it.
 
     ``steps`` are those of its region, in order, ``reads`` the dumped tensors that the region begins at, ``likely`` whether it is
-    within what is likely; ``got`` is what was dumped where it is told of.
+    within what is likely, ``exact`` whether float64 did not tell; ``got`` is what was dumped where it is told of.
     """
 
     step: Step
@@ -45,6 +49,7 @@ class Judged:
     likely: bool
     got: float
     expected: float
+    exact: bool = False
 
     @property
     def ratio(self) -> float:
@@ -195,13 +200,13 @@ class Walk:
         near = None if isinstance(judged, str) or not scale else (judged.seen.deviation / scale, judged.seen.bound / scale)
         self.curve.append(Drift(result.name, step.node, drift, *(near or (None, None))))
 
-    def _made(self, step: Step, known: Mapping[Key, Real], *, worst: bool) -> dict[Key, Real]:
-        """What a step gives, by key, with the radius that is likely or at the worst."""
+    def _made(self, step: Step, known: Mapping[Key, Real], *, worst: bool, own: float = 2.0**-52) -> dict[Key, Real]:
+        """What a step gives, by key, with the radius that is likely or at the worst, ``own`` being float64's part in it."""
         fused = any(key in self.makers and not self._is_dumped(key) for key in step.reads)
         fused = fused or not any(self._is_dumped(r.key) for r in step.results)
         numbers = any(r.name in self.scaled for r in step.results)
         tiled = step.op_type in ("Conv", "FusedConv")
-        domain = Device(known, self.arithmetic, worst=worst, fused=fused, numbers=numbers, tiled=tiled)
+        domain = Device(known, self.arithmetic, worst=worst, fused=fused, numbers=numbers, tiled=tiled, own=own)
         roots, first = [r.cls for r in step.results], step.results[0]
         if step.op_type in recurrent.OPS and self._is_dumped(first.key) and (dumped := self._real(first.key)) is not None:
             found = recurrent.stepwise(self.program.terms, domain, roots, dumped)
@@ -298,18 +303,51 @@ class Walk:
         store = self.arithmetic.of(result.dtype, self.heads[result.name][1])
         steps, reads = self.region(step)
         seen = quickly(result, real, dumped, store)
-        likely = seen is not None
+        likely, exact = seen is not None, False
         if seen is None:
-            dumped = dumped.astype(np.float64)
-            found = held(result, real, dumped, store)
+            near = dumped.astype(np.float64)
+            found = held(result, real, near, store)
             likely = isinstance(found, tuple) and not found[0].any()
-            if not likely:
-                found = held(result, self.worst(steps, step, result), dumped, store)
+            exact = self._is_far(result, near, real)
+            if exact:
+                found = self._exactly(steps, step, result, dumped)
+            elif not likely:
+                found = held(result, self.worst(steps, step, result), near, store)
             if isinstance(found, str):
                 return found + _narrowed(steps)
             seen = told(found, real.value)
+        if store.unit <= _FINE and _DOUBT * seen.bound < seen.deviation <= seen.bound:
+            found = self._exactly(steps, step, result, dumped)
+            if isinstance(found, tuple) and found[0].any():
+                exact, seen = True, told(found, real.value)
         got, expected = float(dumped[seen.where]), float(real.value[seen.where])
-        return Judged(step, result, steps, reads, seen, likely, got, expected)
+        return Judged(step, result, steps, reads, seen, likely, got, expected, exact)
+
+    @staticmethod
+    def _is_far(result: Result, dumped: np.ndarray, real: Real) -> bool:
+        """Whether there are integers that float64 does not tell apart."""
+        return result.dtype.kind in "iu" and bool(max(largest(dumped), largest(real.value)) >= 2.0**53)
+
+    def _exactly(self, steps: Iterable[Step], last: Step, result: Result, dumped: np.ndarray) -> Held | str:
+        """A result of a region in rational numbers; the reason where it has none."""
+        known: dict[Key, np.ndarray] = {}
+        whole = all(r.dtype.kind in "biu" for step in steps for r in step.results)
+        try:
+            for step in steps:
+                for key in step.reads:
+                    if key not in known:
+                        given = self.program.constants.get(key)
+                        known[key] = np.asarray(self.tensors[self._name(key)]) if given is None else given
+                        whole = whole and known[key].dtype.kind in "biu"
+                made = evaluate(self.program.terms, Exact(known), [r.cls for r in step.results])
+                known |= {r.key: made[self.program.terms.find(r.cls)] for r in step.results}
+            value, got = known[result.key], numbers(dumped)
+        except Undecided as error:
+            return f"float64 does not tell its numbers apart: {error}"
+        radius = np.zeros(1) if whole else self.worst(steps, last, result, own=0.0).error
+        real = Real(value.astype(np.float64), np.broadcast_to(radius, value.shape))
+        store = self.arithmetic.of(result.dtype, dumped.dtype)
+        return held(result, real, dumped.astype(np.float64), store, exactly=exactly_apart(got, value, result.dtype))
 
     def region(self, step: Step) -> tuple[tuple[Step, ...], tuple[str, ...]]:
         """The steps between dumped tensors and the results of one, it included, in order, and the tensors that they begin at."""
@@ -340,7 +378,7 @@ class Walk:
         with np.errstate(all="ignore"):
             return self.worst(steps, *found)
 
-    def worst(self, steps: Iterable[Step], last: Step, result: Result) -> Real:
+    def worst(self, steps: Iterable[Step], last: Step, result: Result, own: float = 2.0**-52) -> Real:
         """A result by the bound, its region computed anew from the dump."""
         known: dict[Key, Real] = {}
         for step in steps:
@@ -353,7 +391,7 @@ class Walk:
                     known[key] = real
                     if not kept:
                         del self._known[key]
-            made = self._made(step, known, worst=True)
+            made = self._made(step, known, worst=True, own=own)
             if step is last:
                 return made[result.key]
             known |= {r.key: self._settled(r, made[r.key]) for r in step.results}
