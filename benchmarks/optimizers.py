@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import importlib
 import io
 import json
 import os
@@ -204,6 +205,9 @@ def _prepare() -> None:
 
     from tests.zoo.nets import NETS, net
 
+    for tool in {name.split()[0] for name in _OTHERS if name in OPTIMIZERS}:
+        for module in tools.load(tool).modules:
+            importlib.import_module(module)
     model = net(next(iter(NETS)))
     with optimizers.quiet():
         graphcheck.compare(model, _rules(optimizers._onnxslim(model)), run=False, graphs=False)
