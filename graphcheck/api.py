@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphcheck.errors import UsageError
-from graphcheck.options import AssertOptions, Blaming, ModuleOptions, Options, check_names, keywords
+from graphcheck.options import (
+    AssertOptions,
+    Blaming,
+    ModuleOptions,
+    Options,
+    ProvedOptions,
+    RewriteOptions,
+    keywords,
+    keywords_behind_form,
+)
 from graphcheck.verdict import EXIT_OK, Comparison, Verdict
 
 if TYPE_CHECKING:
@@ -16,7 +25,7 @@ if TYPE_CHECKING:
     from graphcheck.exporting import Manifest
     from graphcheck.files.model import ModelLike
     from graphcheck.patches.site import Analysis
-    from graphcheck.rewriting.rewrite import Rewrite
+    from graphcheck.rewriting.result import Rewrite
 
 
 @keywords(ModuleOptions)
@@ -126,38 +135,15 @@ def analyze(model: ModelLike) -> Analysis:
     return prepared(read(model_of(model))).analysis
 
 
-def rewrite(
-    model: ModelLike,
-    to: str = "conv",
-    *,
-    check: Callable[[Any, Any], Comparison] | None = None,
-    sites: Sequence[str] | None = None,
-    max_rank: int | None = None,
-    fold_normalization: bool = False,
-    pointwise: bool = False,
-    ordinary: bool = False,
-    movement: bool = False,
-    stills: bool = False,
-    **options: Any,
-) -> Rewrite:
+@keywords_behind_form(ProvedOptions)
+def rewrite(model: ModelLike, to: str = "conv", options: ProvedOptions = ...) -> Rewrite:  # type: ignore[assignment]
     """A rewrite of a model's patch embeddings and un-embeddings to one form; ``.model`` is the original where no proof is found.
 
     Args:
         model: A path, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or a ``torch.onnx.ONNXProgram``; it is left as it is.
         to: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``; ``conv-transpose``, ``matmul`` or ``depth-to-space`` of
             an un-embedding.
-        check: ``check(original, rewritten)``, the comparison that has to establish ``within-rounding`` or better;
-            :func:`compare` with ``options`` where it is None.
-        sites: Only these, by the name of their contraction, input or output; None: all but ordinary convolutions.
-        max_rank: No tensor of more dims, at least 3: movement over it is split into steps.
-        fold_normalization: Take a per-channel normalization before the patches into the weight, which re-rounds it.
-        pointwise: Rewrite projections of the channels too: a MatMul or Gemm to a 1x1 Conv, or back.
-        ordinary: Rewrite ordinary convolutions too, whose windows overlap or leave gaps, and those in groups.
-        movement: Rewrite movement without a projection too: ``space-to-depth`` writes SpaceToDepth or DepthToSpace,
-            ``reshape``, which is a form of nothing else, Reshape, Transpose, Reshape.
-        stills: Rewrite patch embeddings of a repeated image too, a Conv3d of one frame several times: the weight is
-            summed over the copies, which rounds it.
-        options: Those of :func:`compare`, for the check.
+        options: Each a keyword of its own.
 
     Raises:
         UsageError: for a form, site or option that there is not.
@@ -167,24 +153,14 @@ def rewrite(
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
     from graphcheck.torch_side import model_of
 
-    check_names("rewrite", options, (field.name for field in dataclasses.fields(Options)))
-    settled = Options(**{**options, "graphs": False})
+    settled = dataclasses.replace(options, graphs=False)
+    proof = settled.of(Options).keywords()
+    asked = settled.of(RewriteOptions).keywords()
 
     def prove(original: Any, rewritten: Any) -> Comparison:
-        return compare(original, rewritten, **settled.keywords())
+        return compare(original, rewritten, **proof)
 
-    return rewrite_model(
-        read(model_of(model)),
-        to,
-        check=check or prove,
-        sites=sites,
-        max_rank=max_rank,
-        fold_normalization=fold_normalization,
-        pointwise=pointwise,
-        ordinary=ordinary,
-        movement=movement,
-        stills=stills,
-    )
+    return rewrite_model(read(model_of(model)), to, check=options.check or prove, **asked)
 
 
 def export(names: str | Iterable[str], out_dir: str | Path = "models", seed: int = 0) -> Manifest:

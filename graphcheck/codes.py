@@ -6,7 +6,6 @@ The classes of ``errors.py`` have the codes of what they stand for; a sentence t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -77,43 +76,13 @@ CODES: dict[str, Code] = {
     "GC309": Code("A tensor has more dims than `--max-rank`.", "The tensor is named."),
     "GC310": Code("A normalization is not folded.", "The sentence says what keeps it from that."),
     "GC311": Code("It is inside a function that is called from elsewhere.", "Inline the functions of the model."),
+    "GC312": Code("onnxruntime has no kernel for the form.", "`--no-run` writes it all the same."),
     "GC401": Code("An input of the operator is neither dumped nor computed.", "Dump it too."),
     "GC402": Code("A tensor was dumped in a shape that is not the model's.", "Look at the layout of the dump."),
     "GC403": Code("What the operator should give is not known.", "The sentence has the cause."),
 }  # fmt: skip
 
 OPEN = "GC210"
-# Refusals to rewrite and tensors that blame skips, by what their sentences have in common: the first that is found.
-_REFUSALS = (
-    ("GC310", "the normalization is not folded"),
-    ("GC308", "an ordinary Conv|--movement rewrites it"),
-    ("GC306", "so what moves it stays|is used elsewhere$"),
-    ("GC309", r"^(tensor|initializer|input|output) .* (has \d+ dims|is left)"),
-    ("GC311", "the function is of another opset version"),
-    ("GC305", "evaluated at one size only"),
-    ("GC304", "break the rules of|memory|nested too deeply|is not evaluated"),
-    ("GC302", "(weight|bias) is not constant|with a default"),
-    ("GC303", "stands between the|a second constant is added"),
-    ("GC307", "SpaceToDepth|DepthToSpace|ConvTranspose|flattened already|spatial axes|groups would be mostly zeros|has no form"),
-    ("GC307", r"one weight for all|of opset \d+ takes no|opset \d+ lacks|are allowed$|has no plain counterpart|square blocks"),
-    ("GC301", "the rows|a row consists|offset|window lies|the geometry differs|moved data|batch axis is mixed|data are empty"),
-    ("GC301", "orders the windows|the bias differs|would need additions?|windows leave gaps|its pads cut off"),
-)
-_SKIPPED = (("GC401", "is neither dumped nor computed"), ("GC402", "^it was dumped as"))
-
-
-def refusal(reason: str) -> str:
-    """The code of why a node or a site is left alone."""
-    return _first(_REFUSALS, reason, "GC300")
-
-
-def skipped(reason: str) -> str:
-    """The code of why blame does not judge a tensor."""
-    return _first(_SKIPPED, reason, "GC403")
-
-
-def _first(table: tuple[tuple[str, str], ...], reason: str, rest: str) -> str:
-    return next((code for code, said in table if re.search(said, reason)), rest)
 
 
 def joint(given: Collection[str | None]) -> str | None:
@@ -132,6 +101,9 @@ class Coded(str):
         made = super().__new__(cls, text)
         made.code = code
         return made
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
+        return str(self), self.code  # a copy has the code too
 
 
 def of(reason: str) -> str:

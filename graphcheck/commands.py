@@ -22,13 +22,13 @@ from graphcheck.formats.console import Terminal
 from graphcheck.formats.json import plain, write_json
 from graphcheck.formats.terminal import show_comparison, show_rewrite
 from graphcheck.formats.wanted import Wanted, wanted
-from graphcheck.options import Blaming, Guarding, Options, Required, Rewriting, Told, Twice
+from graphcheck.options import Blaming, Guarding, Options, Required, RewriteOptions, Rewriting, Told, Twice
 from graphcheck.runs import early
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparison, Verdict
 from graphcheck.words import safe
 
 if TYPE_CHECKING:
-    from graphcheck.rewriting.rewrite import Rewrite
+    from graphcheck.rewriting.result import Rewrite
 
 
 @command
@@ -161,13 +161,10 @@ def _rewritten(model: Path, rewriting: Rewriting, options: Options, check: Any) 
     from graphcheck.rewriting.fastest import fastest
     from graphcheck.rewriting.rewrite import rewrite as rewrite_model
 
-    common: dict[str, Any] = {"check": check, "sites": rewriting.sites or None, "run": options.run}
-    common |= {"pointwise": rewriting.pointwise, "ordinary": rewriting.ordinary, "stills": rewriting.stills}
+    asked = {"check": check, "run": options.run, **rewriting.of(RewriteOptions).keywords()}
     if rewriting.to == "fastest":
-        return fastest(read(model), _timer(rewriting, options), **common)
-    within: dict[str, Any] = {"max_rank": rewriting.max_rank, "fold_normalization": rewriting.fold_normalization}
-    within |= {"movement": rewriting.movement}
-    return rewrite_model(read(model), rewriting.to, **common, **within)
+        return fastest(read(model), _timer(rewriting, options), **asked)
+    return rewrite_model(read(model), rewriting.to, **asked)
 
 
 def _reported(result: Rewrite) -> list[dict[str, str]]:

@@ -25,10 +25,11 @@ from olive.search.search_parameter import Categorical
 from graphcheck import api
 from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.files import model as model_
-from graphcheck.options import AssertOptions, Options, Rewriting, about, default_of
+from graphcheck.options import AssertOptions, Options, RewriteOptions, Rewriting, about, default_of
 from graphcheck.rewriting import movement as moving
 from graphcheck.rewriting.forms import NAMES
-from graphcheck.rewriting.rewrite import Rewrite, rewrite
+from graphcheck.rewriting.result import Rewrite
+from graphcheck.rewriting.rewrite import rewrite
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,9 @@ class Equivalence(Pass):
         return ONNXModelHandler(**(model.to_json()["config"] | {"model_attributes": _attributes(model, told)}))
 
 
+_TYPES = {"sites": list[str], "max_rank": int}  # of the options of a rewrite that are no switches
+
+
 class PatchEmbedding(Pass):
     """Rewrites patch embeddings to one form; the model goes on as it is where that is not proved to be the same."""
 
@@ -99,13 +103,7 @@ class PatchEmbedding(Pass):
 
         return {
             "to": _parameter(fields["to"], str, search_defaults=Categorical(list(NAMES))),
-            "sites": _parameter(fields["sites"], list[str]),
-            "max_rank": _parameter(fields["max_rank"], int),
-            "fold_normalization": _parameter(fields["fold_normalization"], bool),
-            "pointwise": _parameter(fields["pointwise"], bool),
-            "ordinary": _parameter(fields["ordinary"], bool),
-            "movement": _parameter(fields["movement"], bool),
-            "stills": _parameter(fields["stills"], bool),
+            **{field.name: _parameter(field, _TYPES.get(field.name, bool)) for field in dataclasses.fields(RewriteOptions)},
             "seed": _parameter(fields["seed"], int),
             "timeout": _parameter(fields["timeout"], float),
         }

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from typing import Any
 
 import onnx_ir as ir
 
 from graphcheck.errors import ModelError
 from graphcheck.files import model as model_
+from graphcheck.options import RewriteOptions, check_names
 from graphcheck.rewriting.builder import RULE
-from graphcheck.rewriting.rewrite import Prove, Rewrite, rewrite
+from graphcheck.rewriting.proving import Prove
+from graphcheck.rewriting.result import Rewrite
+from graphcheck.rewriting.rewrite import rewrite
 from graphcheck.verdict import Comparison
 from graphcheck.verdicts.compare import compare
 
@@ -29,12 +33,12 @@ class PatchEmbedding(ir.passes.FunctionalPass):
         to: ``conv``, ``matmul``, ``unfold`` or ``space-to-depth``; ``conv-transpose``, ``matmul`` or ``depth-to-space`` of
             an un-embedding.
         check: Proves the result against the input: :func:`graphcheck.compare`, or one like it; None leaves it unproved.
-        sites: As for :func:`graphcheck.rewrite`, and so are ``max_rank``, ``fold_normalization``, ``pointwise``,
-            ``ordinary``, ``movement`` and ``stills``.
         run: False leaves onnxruntime out, for a form that its CPU provider cannot run.
+        options: ``sites``, ``max_rank``, ``fold_normalization``, ``pointwise``, ``ordinary``, ``movement`` and ``stills``, as
+            for :func:`graphcheck.rewrite`.
 
     Raises:
-        UsageError: when called, for a form or site that there is not.
+        UsageError: for an option that there is not; when called, for a form or site that there is not.
     """
 
     def __init__(
@@ -42,36 +46,17 @@ class PatchEmbedding(ir.passes.FunctionalPass):
         to: str = "conv",
         *,
         check: Prove | None = _compare,
-        sites: Sequence[str] | None = None,
-        max_rank: int | None = None,
-        fold_normalization: bool = False,
-        pointwise: bool = False,
-        ordinary: bool = False,
-        movement: bool = False,
-        stills: bool = False,
         run: bool = True,
+        **options: Any,
     ) -> None:
         super().__init__()
-        self.to, self.check, self.sites = to, check, sites
-        self.max_rank, self.fold_normalization, self.run = max_rank, fold_normalization, run
-        self.pointwise, self.ordinary, self.movement, self.stills = pointwise, ordinary, movement, stills
+        check_names("PatchEmbedding", options, (field.name for field in dataclasses.fields(RewriteOptions)))
+        self.to, self.check, self.run, self.options = to, check, run, options
         self.result: Rewrite | None = None
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Clone, rewrite, prove; a clone of the model as it was on failure."""
-        self.result = rewrite(
-            model,
-            self.to,
-            check=self.check,
-            sites=self.sites,
-            max_rank=self.max_rank,
-            fold_normalization=self.fold_normalization,
-            pointwise=self.pointwise,
-            ordinary=self.ordinary,
-            movement=self.movement,
-            stills=self.stills,
-            run=self.run,
-        )
+        self.result = rewrite(model, self.to, check=self.check, run=self.run, **self.options)
         changed = self.result.changed
         return ir.passes.PassResult(self.result.model if changed else model.clone(), modified=changed)
 

@@ -38,7 +38,7 @@ def test_the_names_are_thirteen_at_most_and_all_there() -> None:
 
 def test_every_parameter_and_field_is_documented() -> None:
     from graphcheck.patches.site import Analysis, Refusal, SiteAxis
-    from graphcheck.rewriting.rewrite import Rewrite
+    from graphcheck.rewriting.result import Rewrite
     from graphcheck.verdicts.compare import compare
 
     public = [getattr(graphcheck, name) for name in graphcheck.__all__]

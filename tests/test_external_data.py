@@ -20,7 +20,8 @@ from graphcheck.errors import ModelError, UsageError
 from graphcheck.files import external
 from graphcheck.files import model as model_
 from graphcheck.files.contents import Contents
-from graphcheck.rewriting.rewrite import Rewrite, rewrite
+from graphcheck.rewriting.result import Rewrite
+from graphcheck.rewriting.rewrite import rewrite
 from graphcheck.verdicts.compare import compare
 from tests.hostile.external import tensor
 

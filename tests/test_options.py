@@ -15,7 +15,7 @@ import typer
 
 import graphcheck
 from graphcheck import command_line, options
-from graphcheck.errors import UsageError
+from graphcheck.errors import ModelError, UsageError
 from graphcheck.options import (
     AssertOptions,
     Blaming,
@@ -23,7 +23,9 @@ from graphcheck.options import (
     Guarding,
     ModuleOptions,
     Options,
+    ProvedOptions,
     Required,
+    RewriteOptions,
     Rewriting,
     Sweeping,
     Told,
@@ -32,7 +34,7 @@ from graphcheck.options import (
 )
 
 ROOT = Path(__file__).parent.parent
-GROUPS = (Required, ModuleOptions, AssertOptions, Told, Twice, Rewriting, Guarding, Sweeping, Blaming)
+GROUPS = (Required, ModuleOptions, AssertOptions, Told, Twice, ProvedOptions, Rewriting, Guarding, Sweeping, Blaming)
 FIELDS = [(group, field) for group in GROUPS for field in dataclasses.fields(group)]
 
 
@@ -144,11 +146,12 @@ def test_rewrite_takes_the_options_of_its_check_and_of_its_group() -> None:
     with pytest.raises(UsageError, match=r"rewrite\(\) has no option 'sead'; did you mean 'seed'\?"):
         graphcheck.rewrite("a.onnx", sead=1)
     own = inspect.signature(graphcheck.rewrite).parameters
-    fields = {field.name: options.default_of(field) or None for field in dataclasses.fields(Rewriting)}
-    assert {name: own[name].default or None for name in own if name in fields} == {
-        name: fields[name]
-        for name in ("to", "sites", "max_rank", "fold_normalization", "pointwise", "ordinary", "movement", "stills")
-    }
+    fields = {field.name: options.default_of(field) for field in dataclasses.fields(ProvedOptions)}
+    assert {name: given.default for name, given in own.items()} == {"model": inspect.Parameter.empty, "to": "conv", **fields}
+    assert {field.name for field in dataclasses.fields(RewriteOptions)} < set(fields)
+    for taken in (dict(zip(("model", "to"), ("no.onnx", "conv"), strict=True)), {"model": "no.onnx"}):
+        with pytest.raises(ModelError, match=r"no\.onnx"):
+            graphcheck.rewrite(**taken, pointwise=True, seed=1)
 
 
 def test_none_stands_for_the_default() -> None:

@@ -16,7 +16,8 @@ from graphcheck import reporting
 from graphcheck.api import compare
 from graphcheck.reporting import families, rewritten
 from graphcheck.reporting.shapes import graph_of
-from graphcheck.rewriting.rewrite import Rewrite, rewrite
+from graphcheck.rewriting.result import Rewrite
+from graphcheck.rewriting.rewrite import rewrite
 
 
 def patches(batch: str = "n") -> ir.Model:

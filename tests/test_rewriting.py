@@ -16,7 +16,8 @@ from graphcheck.patches.analyze import find
 from graphcheck.rewriting.builder import RULE
 from graphcheck.rewriting.checks import structural_checks
 from graphcheck.rewriting.forms import FORMS
-from graphcheck.rewriting.rewrite import Rewrite, rewrite
+from graphcheck.rewriting.result import Rewrite
+from graphcheck.rewriting.rewrite import rewrite
 from graphcheck.verdict import Comparison, Verdict
 from graphcheck.verdicts.compare import compare
 
@@ -95,8 +96,9 @@ def test_conv_is_one_conv_and_back_is_one_matmul(name: str) -> None:
 
 def test_a_form_that_onnxruntime_cannot_run_needs_leave() -> None:
     result = rewrite(CASES["double"][0], "conv")
-    assert not result.changed and result.reason.startswith("onnxruntime runs the original and refuses the result")
-    assert "--no-run" in result.reason
+    (refusal,) = result.refusals
+    assert not result.changed and refusal.reason.startswith("onnxruntime runs the original and refuses the result")
+    assert "--no-run" in refusal.reason
     assert rewrite(CASES["double"][0], "conv", run=False).changed
 
 

@@ -10,7 +10,8 @@ import pytest
 from patch_cases import graph, ints, ops
 
 from graphcheck.errors import UsageError
-from graphcheck.rewriting.rewrite import Rewrite, rewrite
+from graphcheck.rewriting.result import Rewrite
+from graphcheck.rewriting.rewrite import rewrite
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts.compare import compare
 

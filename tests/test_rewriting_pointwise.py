@@ -13,7 +13,8 @@ from graphcheck.errors import UsageError
 from graphcheck.patches.preparing import prepared
 from graphcheck.rewriting.apply import sweep
 from graphcheck.rewriting.fastest import fastest
-from graphcheck.rewriting.rewrite import Rewrite, rewrite
+from graphcheck.rewriting.result import Rewrite
+from graphcheck.rewriting.rewrite import rewrite
 from graphcheck.rewriting.transposes import cancel_transposes
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts.compare import compare

@@ -11,7 +11,9 @@ import pytest
 from patch_cases import graph, ints, ops
 
 from graphcheck.patches.preparing import prepared
-from graphcheck.rewriting.rewrite import Rewrite, judge, rewrite
+from graphcheck.rewriting.proving import judge
+from graphcheck.rewriting.result import Rewrite
+from graphcheck.rewriting.rewrite import rewrite
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts.compare import compare
 

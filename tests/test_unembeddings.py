@@ -14,12 +14,14 @@ from unpatch_table import IMAGE, MAPS, Case, cases, near_misses, plain, unpatchi
 
 import graphcheck
 from graphcheck.cli import main
+from graphcheck.options import RewriteOptions
 from graphcheck.patches.analyze import find
 from graphcheck.patches.preparing import prepared
 from graphcheck.patches.site import Unembedding
 from graphcheck.rewriting import rewrite as rewriting
 from graphcheck.rewriting.fastest import fastest
 from graphcheck.rewriting.forms import UNEMBEDDED
+from graphcheck.rewriting.proving import judge
 from graphcheck.rewriting.rewrite import rewrite
 from graphcheck.verdict import Comparison, Verdict
 
@@ -281,9 +283,9 @@ def test_a_wrong_form_is_turned_down_by_the_check(name: str, to: str) -> None:
     seen = prepared(model.clone())
     (site,) = seen.analysis.unembeddings
     wrong = dataclasses.replace(seen.analysis, unembeddings=(dataclasses.replace(MUTANTS[name](site), form="fold"),))
-    made = rewriting.written(model, dataclasses.replace(seen, analysis=wrong), to)
+    made = rewriting.written(model, dataclasses.replace(seen, analysis=wrong), to, RewriteOptions())
     assert len(made.applied) == 1
-    result = rewriting.judge(made, prove)
+    result = judge(made, prove)
     assert not result.changed and result.verdict in (Verdict.DIFFERENT, Verdict.UNDECIDED)
 
 

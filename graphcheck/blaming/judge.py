@@ -21,6 +21,7 @@ from graphcheck.blaming.exact import Exact, numbers
 from graphcheck.blaming.exact import apart as exactly_apart
 from graphcheck.blaming.holding import Held, Told, apart, held, quickly, told
 from graphcheck.blaming.steps import Cut, Skipped
+from graphcheck.codes import Coded
 from graphcheck.errors import Exhausted, Undecided
 from graphcheck.kernel.values.bounds import limits
 from graphcheck.kernel.values.domain import evaluate
@@ -179,7 +180,7 @@ class Walk:
             dumped = self._fitting(step, result)
             if missing is not None:
                 if dumped is not None:
-                    self._skip(step, result, f"its input {self._name(missing)!r} is neither dumped nor computed")
+                    self._skip(step, result, f"its input {self._name(missing)!r} is neither dumped nor computed", "GC401")
                 continue
             real = made[result.key]
             if dumped is None:
@@ -248,7 +249,7 @@ class Walk:
             return None
         held, _ = self.heads[result.name]
         if tuple(d for d in held if d != 1) != tuple(d for d in result.shape if d != 1):
-            self._skip(step, result, f"it was dumped as {list(held)}, and the model gives {list(result.shape)}")
+            self._skip(step, result, f"it was dumped as {list(held)}, and the model gives {list(result.shape)}", "GC402")
             return None
         return np.asarray(self.tensors[result.name]).reshape(-1)
 
@@ -279,9 +280,9 @@ class Walk:
     def _name(self, key: Key) -> str:
         return self.makers[key][1].name if key in self.makers else str(key[1])
 
-    def _skip(self, step: Step, result: Result, reason: str) -> None:
+    def _skip(self, step: Step, result: Result, reason: str, code: str = "GC403") -> None:
         if not any(s.output == result.name for s in self.skipped[-2:]):
-            self.skipped.append(Skipped(step.node, step.op_type, result.name, reason))
+            self.skipped.append(Skipped(step.node, step.op_type, result.name, Coded(reason, code)))
 
     # -- the judgement -----------------------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck import codes
 from graphcheck.blaming.dumps.lazy import head
+from graphcheck.codes import Coded
 from graphcheck.errors import Exhausted, Undecided
 from graphcheck.files import model as model_
 from graphcheck.kernel.interpreter import Env
@@ -40,11 +40,11 @@ class Skipped:
     node: str
     op_type: str
     output: str
-    reason: str
+    reason: Coded
 
     def to_json(self) -> dict[str, Any]:
         """An entry of ``skipped`` in the JSON."""
-        return dataclasses.asdict(self) | {"code": codes.skipped(self.reason)}
+        return dataclasses.asdict(self) | {"code": self.reason.code}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
@@ -78,7 +78,7 @@ def cut(model: ir.Model, tensors: Mapping[str, np.ndarray]) -> Cut:
         if name not in model.graph.initializers or name in tensors:
             found = _input(cutting, value, tensors.get(name))
             if found is None:
-                cutting.lost[value] = f"input {name!r} was not dumped"
+                cutting.lost[value] = Coded(f"input {name!r} was not dumped", "GC401")
             given[name] = found
     trace = cutting.run(given)
     arrays = {v: x for v, x in trace.values.items() if isinstance(x, np.ndarray) and v not in cutting.lost}
@@ -108,7 +108,7 @@ class _Dumped(Cutting):
     def __init__(self, model: ir.Model, tensors: Mapping[str, np.ndarray]) -> None:
         super().__init__(model, _FEW + 1)
         self.tensors = tensors
-        self.lost: dict[ir.Value, str] = {}
+        self.lost: dict[ir.Value, Coded] = {}
         self.skipped: list[Skipped] = []
         self.scaled: set[str] = set()
         self.taken: set[str] = set()  # whole numbers that were dumped
@@ -128,18 +128,20 @@ class _Dumped(Cutting):
         except Exhausted:
             raise
         except (Undecided, MemoryError) as error:
-            reason = error.reason if isinstance(error, Undecided) else "it does not fit into memory"
+            said = error.reason if isinstance(error, Undecided) else "it does not fit into memory"
+            reason = said if isinstance(said, Coded) else Coded(said, "GC403")
             return [self._from_dump(source, value, reason) for value in source.outputs]
         return [self._or_dump(source, v, x) for v, x in zip(source.outputs, made, strict=False)]
 
-    def _from_dump(self, source: ir.Node, value: ir.Value, reason: str) -> Value:
+    def _from_dump(self, source: ir.Node, value: ir.Value, reason: Coded) -> Value:
         """What was dumped of a result that cannot be evaluated."""
         name = str(value.name)
         if not name:
             return None
         self.skipped.append(Skipped(model_.node_name(source), source.op_type, name, reason))
         if name not in self.tensors:
-            self.lost[value] = reason if " is neither " in reason else f"{name!r} is neither dumped nor computed: {reason}"
+            neither = f"{name!r} is neither dumped nor computed: {reason}"
+            self.lost[value] = reason if " is neither " in reason else Coded(neither, "GC401")
             return None
         shape, dtype = head(self.tensors, name)
         dtype = np.dtype(value.dtype.numpy()) if value.dtype is not None else dtype
@@ -176,7 +178,7 @@ class _Dumped(Cutting):
                 self._folded.add(value)
             return made
         if rounds or unseen:
-            why = "it is made of constants, by more than one operator that rounds or was not dumped"
+            why = Coded("it is made of constants, by more than one operator that rounds or was not dumped", "GC403")
             self.skipped.append(Skipped(model_.node_name(source), source.op_type, name, why))
             return self.free(name, made.shape, made.dtype, "dumped")
         return Tensor(self.m.terms.leaf(self._judged(source, name, made), made.size), made.shape, made.dtype)

@@ -8,7 +8,7 @@ import functools
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from graphcheck.errors import UsageError
 from graphcheck.options.fields import Group, about, default_of
@@ -18,6 +18,8 @@ B = TypeVar("B")
 G = TypeVar("G")
 P = ParamSpec("P")
 R = TypeVar("R")
+Model = TypeVar("Model", contravariant=True)
+Result = TypeVar("Result", covariant=True)
 
 
 def keywords(
@@ -45,7 +47,7 @@ def keywords(
             __tracebackhide__ = True  # pytest then shows the caller's own line
             check_names(function.__name__, named, signature.parameters)
             bound = signature.bind(*positional, **named).arguments
-            sides = [bound.pop(model.name) for model in models]
+            sides = [bound.pop(model.name, model.default) for model in models]
             return function(*sides, group(**bound))  # type: ignore[call-arg]
 
         call.__signature__ = signature  # type: ignore[attr-defined]
@@ -55,6 +57,20 @@ def keywords(
         return call
 
     return decorate
+
+
+class BehindForm(Protocol[Model, P, Result]):
+    """A function of a model and of a form that has a default, which takes keywords behind them."""
+
+    def __call__(self, model: Model, to: str = "conv", *args: P.args, **kwargs: P.kwargs) -> Result:
+        """What the function returns."""
+
+
+def keywords_behind_form(
+    group: Callable[P, G],
+) -> Callable[[Callable[[A, str, G], R]], BehindForm[A, P, R]]:
+    """:func:`keywords` of ``f(model, to, options)``, whose form has a default, which no ``Concatenate`` can say."""
+    return keywords(group)  # type: ignore[return-value]
 
 
 def check_names(function: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from graphcheck.options import values
+from graphcheck.options.comparing import Options
 from graphcheck.options.fields import HOW, OUT, RUN, WHAT, Group, option
 
 _LEVELS = ("off", "basic", "extended", "all")  # of onnxruntime's optimizations
@@ -32,8 +33,62 @@ class Told(Group):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rewriting(Group):
-    """What is rewritten, and what is done with the result."""
+class RewriteOptions(Group):
+    """What :func:`graphcheck.rewrite` writes anew beside what it does without being asked, and within which limits."""
+
+    sites: Sequence[str] | None = option(
+        None, "--site", of="rewrite", metavar="NAME", takes=str, repeatable=True, check=values.names,
+        help="only the site with this contraction, input or output; repeatable",
+        doc="Only these, by the name of their contraction, input or output; None: all but ordinary convolutions.",
+    )
+    max_rank: int | None = option(
+        None, "--max-rank", of="rewrite", metavar="N", least=3,
+        help="no tensor of more dims: movement over it is split into steps",
+        doc="No tensor of more dims, at least 3: sites over it take whichever form fits, movement elsewhere is split into "
+        "steps.",
+    )
+    fold_normalization: bool = option(
+        False, "--fold-normalization", of="rewrite sweep",
+        help="take a normalization before the patches into the weight (re-rounds it)",
+        doc="Take a per-channel normalization before the patches into the weight, which re-rounds it.",
+    )
+    pointwise: bool = option(
+        False, "--pointwise", of="rewrite sweep",
+        help="rewrite projections of the channels too: a MatMul or Gemm to a 1x1 Conv, or back",
+        doc="Rewrite projections of the channels too: a MatMul or Gemm to a 1x1 Conv, or back.",
+    )
+    ordinary: bool = option(
+        False, "--ordinary", of="rewrite sweep",
+        help="rewrite ordinary Convs too: overlapping, padded, dilated and grouped ones",
+        doc="Rewrite ordinary convolutions too, whose windows overlap or leave gaps, and those in groups.",
+    )
+    movement: bool = option(
+        False, "--movement", of="rewrite sweep",
+        help="rewrite movement without a projection: --to space-to-depth (DepthToSpace too), and --to reshape back",
+        doc="Rewrite movement without a projection too: ``space-to-depth`` writes SpaceToDepth or DepthToSpace, ``reshape``, "
+        "which is a form of nothing else, Reshape, Transpose, Reshape.",
+    )
+    stills: bool = option(
+        False, "--stills", of="rewrite sweep",
+        help="rewrite a Conv3d of one repeated image too: its weight is summed over the copies (re-rounds it)",
+        doc="Rewrite patch embeddings of a repeated image too, a Conv3d of one frame several times: the weight is summed over "
+        "the copies, each element rounded once.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProvedOptions(RewriteOptions, Options):
+    """The same with the options of :func:`graphcheck.compare`, which are for the proof."""
+
+    check: Callable[[Any, Any], Any] | None = option(
+        None, doc="``check(original, rewritten)``, the comparison that has to establish ``within-rounding`` or better "
+        "(None: :func:`compare`, with those of these options that it takes).",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rewriting(RewriteOptions):
+    """To which form a command rewrites, and what is done with the result."""
 
     to: str = option(
         "conv", "--to", of="rewrite", metavar="FORM",
@@ -44,35 +99,6 @@ class Rewriting(Group):
     )
     out: Path | None = option(
         None, "-o", "--out", of="rewrite guard", panel=OUT, metavar="FILE", help="where to write the model",
-    )
-    sites: Sequence[str] = option(
-        (), "--site", of="rewrite", metavar="NAME", takes=str, repeatable=True, check=values.names,
-        help="only the site with this contraction, input or output; repeatable",
-        doc="Only these, by the name of their contraction, input or output.",
-    )
-    max_rank: int | None = option(
-        None, "--max-rank", of="rewrite", metavar="N", least=3,
-        help="no tensor of more dims: movement over it is split into steps",
-    )
-    fold_normalization: bool = option(
-        False, "--fold-normalization", of="rewrite",
-        help="take a normalization before the patches into the weight (re-rounds it)",
-    )
-    pointwise: bool = option(
-        False, "--pointwise", of="rewrite",
-        help="rewrite projections of the channels too: a MatMul or Gemm to a 1x1 Conv, or back",
-    )
-    ordinary: bool = option(
-        False, "--ordinary", of="rewrite",
-        help="rewrite ordinary Convs too: overlapping, padded, dilated and grouped ones",
-    )
-    movement: bool = option(
-        False, "--movement", of="rewrite",
-        help="rewrite movement without a projection: --to space-to-depth (DepthToSpace too), and --to reshape back",
-    )
-    stills: bool = option(
-        False, "--stills", of="rewrite",
-        help="rewrite a Conv3d of one repeated image too: its weight is summed over the copies (re-rounds it)",
     )
     batch: int = option(
         1, "--batch", of="rewrite", metavar="N", least=1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from graphcheck.errors import UsageError
 
@@ -45,6 +45,9 @@ def option(default: Any, *names: str, of: str = "", **said: Any) -> Any:
     return dataclasses.field(default=default, metadata=about)
 
 
+G = TypeVar("G", bound="Group")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group:
     """Options that go together. None stands for the default, and every value is checked."""
@@ -59,6 +62,11 @@ class Group:
     def keywords(self) -> dict[str, Any]:
         """The values by name."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+    def of(self, group: type[G]) -> G:
+        """The options of a group that this one adds to."""
+        return group(**{field.name: getattr(self, field.name) for field in dataclasses.fields(group)})
 
 
 def about(field: dataclasses.Field[Any]) -> Option:

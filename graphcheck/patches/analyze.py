@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck.codes import Coded
 from graphcheck.errors import Oversized
 from graphcheck.files import model as model_
 from graphcheck.patches import merge, unembedding
@@ -17,7 +18,7 @@ from graphcheck.patches.ends import order_of, per_channel, shown
 from graphcheck.patches.liveness import is_free, mark_blocked
 from graphcheck.patches.reading import Reading, read
 from graphcheck.patches.refusals import normalization_between, weight_not_constant
-from graphcheck.patches.site import Analysis, Refusal, Site, Unembedding
+from graphcheck.patches.site import ONE_SIZE, Analysis, Refusal, Site, Unembedding
 from graphcheck.patches.stored_weight import stored_integers
 from graphcheck.patches.trace import Trial, trials
 from graphcheck.patches.window import NoWindow
@@ -66,7 +67,7 @@ def analyzed(model: ir.Model) -> Analyzed:
     met = contractions(runs)
     upward = met | contractions(runs, transposed=True)
     sites: list[Site] = []
-    refusals = [Refusal(reason, name) for name, reason, limited in runs[0].lost if limited]
+    refusals = [Refusal(Coded(reason, "GC304"), name) for name, reason, limited in runs[0].lost if limited]
     for node in model.graph:
         if node in runs[0].computed:
             traced = Traced(runs[0], node, *runs[0].computed[node])
@@ -107,12 +108,12 @@ def guarded(look: Look, contraction: Contraction) -> Site | Refusal | None:
     try:
         return look(contraction)
     except NoWindow as error:
-        reason = str(error)
+        return Refusal(error.reason, contraction.name)
     except (ValueError, IndexError, ZeroDivisionError):  # what no runtime would take: a stride of 0, say
         reason = f"its attributes, or the shapes of its operands, break the rules of {contraction.node.op_type}"
     except Oversized as error:
         reason = error.reason
-    return Refusal(reason, contraction.name)
+    return Refusal(Coded(reason, "GC304"), contraction.name)
 
 
 def _unblocked(model: ir.Model, site: Site, contraction: Contraction, others: Sequence[Site]) -> Site | None:
@@ -155,7 +156,7 @@ def _site(contraction: Contraction, ends: Sequence[ir.Value], *, as_it_is: bool 
             return normalization_between(traced) if traced is contraction.first else None
         readings.append(reading)
     if len(readings) < 2 and not contraction.whole:
-        return Refusal("it can be evaluated at one size only, so its geometry may depend on the size", contraction.name)
+        return Refusal(ONE_SIZE, contraction.name)
     if contraction.first.is_conv and merge.with_groups(readings[0])[1] < contraction.first.node.attr("group", 1):
         own = _site(contraction, ends, as_it_is=True)  # channels were shuffled, so that its groups are none of the input
         if isinstance(own, Site):
@@ -174,7 +175,7 @@ def site_of(contraction: Contraction, readings: Sequence[Reading], ends: Sequenc
         if found is not None and (first.bias is None or found[1] is None):  # a second bias stays where it is
             break
     else:
-        return Refusal("its output orders the windows in a way that no transposition does", contraction.name)
+        return Refusal(_OUT_OF_ORDER, contraction.name)
     order, bias = found
     index, groups = merge.with_groups(first)
     trial, weight = first.traced.trial, first.traced.weight
@@ -216,6 +217,7 @@ def _sizes(kernel_shape: Sequence[int]) -> list[int]:
     return sorted(size for size in kernel_shape if size > 1)
 
 
+_OUT_OF_ORDER = Coded("its output orders the windows in a way that no transposition does", "GC301")
 _DEMANDS = "the original demands sizes that divide by the stride; a Conv crops instead"
 Ending = tuple[tuple[tuple[int, ...], ...], np.ndarray | None]  # (order, bias [out_channels] or None)
 

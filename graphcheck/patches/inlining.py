@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
+from graphcheck.codes import Coded
 from graphcheck.files import model as model_
 from graphcheck.patches.analyze import Analyzed, analyzed
 from graphcheck.patches.product import CONTRACTIONS
@@ -30,7 +31,7 @@ def inlined(model: ir.Model, *, whole: bool = False) -> tuple[Analyzed, tuple[Re
         return analyzed(model), ()
     holding = {f.identifier() for f in model.functions.values() if any(_contracts(node) for node in f.all_nodes())}
     foreign = {f.identifier() for f in model.functions.values() if _is_foreign(f, model)}
-    reason = "the function is of another opset version than the model, so it is not looked into"
+    reason = Coded("the function is of another opset version than the model, so it is not looked into", "GC311")
     left = tuple(Refusal(reason, _called(identifier)) for identifier in sorted(holding & foreign))
     if whole:
         everything = {f.identifier() for f in model.functions.values()} - foreign

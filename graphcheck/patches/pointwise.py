@@ -16,7 +16,7 @@ from graphcheck.patches.contraction import Contraction, Traced, contractions
 from graphcheck.patches.liveness import is_free, mark_blocked
 from graphcheck.patches.product import Product
 from graphcheck.patches.reading import Reading, candidates, direct, product_of, reading_of, window_of
-from graphcheck.patches.site import Refusal, Site
+from graphcheck.patches.site import ONE_SIZE, Refusal, Site
 from graphcheck.patches.window import Axis, NoWindow, WindowMap
 
 _SPATIAL = 3  # axes that a Conv can have in most runtimes
@@ -78,8 +78,7 @@ def _projection(
     if len(whole) < len(readings):
         return None
     if len(whole) < 2 and not contraction.whole:
-        reason = "it can be evaluated at one size only, so its geometry may depend on the size"
-        return Refusal(reason, contraction.name)
+        return Refusal(ONE_SIZE, contraction.name)
     found = site_of(contraction, whole, contraction.ends if ends is None else ends)
     return dataclasses.replace(found, pattern=None, notes=()) if isinstance(found, Site) else found
 
@@ -91,7 +90,7 @@ def _read(traced: Traced, inner: Collection[ir.Value], start: ir.Value | None) -
     found = product_of(traced)
     if found is not None and found.shape[0] > 1 and not traced.is_conv:
         said = f"it multiplies by {found.shape[0]} matrices, one for each element of a batch"
-        raise NoWindow(f"{said}, and a Conv has one weight for all")
+        raise NoWindow(f"{said}, and a Conv has one weight for all", "GC307")
     reason: NoWindow | None = None
     for value, seen in _starts(found, traced) if found is not None else ():
         if value in inner or (start is not None and value is not start):

@@ -228,7 +228,7 @@ def own_bias(found: Product, traced: Traced, placed: Map, filters: int) -> np.nd
         return None
     given = traced.inputs[found.bias_input]
     if not isinstance(given, np.ndarray):
-        raise NoWindow("the bias is not constant")
+        raise NoWindow("the bias is not constant", "GC302")
     seen = by_channel(found.bias, placed, filters, traced.trial.terms.maps)
     if seen is None:
         raise NoWindow("the bias differs between the rows")
@@ -242,7 +242,7 @@ def direct(traced: Traced) -> Reading:
     """An ordinary Conv: the geometry is in its attributes."""
     x, w, bias = traced.data, traced.weight, traced.inputs[2] if len(traced.inputs) > 2 else None
     if bias is not None and not isinstance(bias, np.ndarray):
-        raise NoWindow("the bias is not constant")
+        raise NoWindow("the bias is not constant", "GC302")
     window = geometry.Window.resolve(traced.node.attributes, x.shape[2:], w.shape[2:])
     out, rank = window.out_shape(x.shape[2:]), len(w.shape) - 2
     axes = [Axis("batch", x.shape[0], count=x.shape[0]), Axis("channel", x.shape[1])]

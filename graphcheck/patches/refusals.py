@@ -9,6 +9,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck.codes import Coded
 from graphcheck.files import model as model_
 from graphcheck.graphs import walk
 from graphcheck.kernel.ops.algebra import Tensor
@@ -16,7 +17,7 @@ from graphcheck.kernel.terms.verbs import Leaf, Move
 from graphcheck.patches.contraction import Traced
 from graphcheck.patches.product import operands
 from graphcheck.patches.reading import read
-from graphcheck.patches.site import Refusal
+from graphcheck.patches.site import NOT_CONSTANT, Refusal
 from graphcheck.patches.trace import Trial
 from graphcheck.patches.window import NoWindow, recognised
 
@@ -37,7 +38,8 @@ def normalization_between(traced: Traced) -> Refusal | None:
     if reads is None or not _is_patchify(reads[1], data.shape, trial):
         return None
     blocker = reads[0]
-    return Refusal(f"{blocker.op_type} stands between the patchify and the projection", model_.node_name(blocker))
+    reason = f"{blocker.op_type} stands between the patchify and the projection"
+    return Refusal(Coded(reason, "GC303"), model_.node_name(blocker))
 
 
 def weight_not_constant(traced: Traced) -> Refusal | None:
@@ -59,7 +61,7 @@ def weight_not_constant(traced: Traced) -> Refusal | None:
         except NoWindow:
             continue
         if reading is not None and not reading.flattened:
-            return Refusal("its weight is not constant", model_.node_name(traced.source))
+            return Refusal(NOT_CONSTANT, model_.node_name(traced.source))
     return None
 
 

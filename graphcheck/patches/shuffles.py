@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck.codes import Coded
 from graphcheck.files import model as model_
 from graphcheck.graphs import walk
 from graphcheck.patches.site import Refusal
@@ -69,7 +70,7 @@ def find_shuffles(model: ir.Model, runs: Sequence[Trial]) -> tuple[list[Shuffle]
             inside.update(made.nodes)
         elif any(rank_of(v, runs[0]) > 4 for v in node.inputs if v is not None):
             reason = _why_none(value, runs)
-            refusals += [] if reason is None else [Refusal(reason, model_.node_name(node))]
+            refusals += [] if reason is None else [Refusal(Coded(reason, "GC307"), model_.node_name(node))]
     return found[::-1], refusals[::-1]
 
 
@@ -134,7 +135,8 @@ def _needed(shuffle: Shuffle) -> Refusal | None:
         for value in node.outputs:
             user = next((u for u in value.consumers() if u not in shuffle.nodes), None)
             if value is not shuffle.output and (user is not None or value.is_graph_output()):
-                return Refusal(f"its inner tensor {value.name} is used elsewhere", model_.node_name(user or node))
+                reason = Coded(f"its inner tensor {value.name} is used elsewhere", "GC306")
+                return Refusal(reason, model_.node_name(user or node))
     return None
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck import codes
+from graphcheck.codes import Coded
 from graphcheck.files import model as model_
 from graphcheck.kernel.ops.node import Node
 from graphcheck.verdict import Displayed
@@ -301,21 +301,25 @@ class Unembedding(Site):
         return spatial, self.features, self.channels * math.prod(self.kernel_shape), "pixels"
 
 
+NOT_CONSTANT = Coded("its weight is not constant", "GC302")
+ONE_SIZE = Coded("it can be evaluated at one size only, so its geometry may depend on the size", "GC305")
+
+
 @dataclasses.dataclass(frozen=True)
 class Refusal:
     """Why a contraction beside data movement is no patch embedding and no un-embedding, or why a site is left alone.
 
     Attributes:
-        reason: One sentence.
+        reason: One sentence, with its code.
         node: The name of the contraction node.
     """
 
-    reason: str
+    reason: Coded
     node: str
 
     def to_json(self) -> dict[str, str]:
         """Plain data."""
-        return {"reason": self.reason, "code": codes.refusal(self.reason), "node": self.node}
+        return {"reason": self.reason, "code": self.reason.code, "node": self.node}
 
 
 @dataclasses.dataclass(frozen=True)

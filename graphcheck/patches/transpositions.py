@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck.codes import Coded
 from graphcheck.files import model as model_
 from graphcheck.graphs import walk
 from graphcheck.kernel.terms.verbs import Move
@@ -61,12 +62,8 @@ def find_transpositions(model: ir.Model, runs: Sequence[Trial], rank: int) -> tu
             if rank_of(value, runs[0]) > rank and value not in inside:
                 reason = reasons.get(value, "its nodes do more than move elements between smaller tensors")
                 dims = rank_of(value, runs[0])
-                left.append(
-                    Refusal(
-                        f"tensor {value.name} has {dims} dims where {rank} are allowed: {reason}",
-                        model_.node_name(node),
-                    )
-                )
+                said = f"tensor {value.name} has {dims} dims where {rank} are allowed: {reason}"
+                left.append(Refusal(Coded(said, "GC309"), model_.node_name(node)))
     return transpositions, left
 
 

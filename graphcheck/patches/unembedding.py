@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck.codes import Coded
 from graphcheck.files import model as model_
 from graphcheck.kernel import geometry
 from graphcheck.kernel.ops.algebra import Tensor
@@ -19,12 +20,13 @@ from graphcheck.patches.ends import after, dims_over, per_channel, shown
 from graphcheck.patches.pixels import Pixels, images_of, on_own_axes, pixels_at, row_at, rows_of, width_of, windows_at
 from graphcheck.patches.product import Product, operands
 from graphcheck.patches.reading import Reading, candidates, index_of_weight, own_bias, product_of
-from graphcheck.patches.site import Refusal, Unembedding
+from graphcheck.patches.site import NOT_CONSTANT, ONE_SIZE, Refusal, Unembedding
 from graphcheck.patches.stored_weight import stored_integers
 from graphcheck.patches.trace import Trial
 from graphcheck.patches.window import NoWindow, WindowMap
 from graphcheck.words import dims
 
+_FUSED = "what is fused into it stands between the projection and the movement"
 _STEPS = 24  # nodes looked at behind a projection: a decomposed LayerNormalization has nine
 
 
@@ -48,7 +50,7 @@ def unembedding(
     first = contraction.first
     found = product_of(first)
     if first.node.op_type == "ConvTranspose" and (reason := _not_tiling(first)) is not None:
-        return Refusal(reason, contraction.name)
+        return Refusal(Coded(reason, "GC301"), contraction.name)
     images = () if found is None else images_of(first, found)
     if before is not None:
         ends = [image.end for image in images]
@@ -60,16 +62,16 @@ def unembedding(
     if not on_own_axes(first, images[0]):
         return None  # the windows run across the projection's own axes: boxes of anchors, not patches
     if first.node.attr("activation") or len(first.inputs) > 3:
-        return Refusal("what is fused into it stands between the projection and the movement", contraction.name)
+        return Refusal(Coded(_FUSED, "GC303"), contraction.name)
     if first.is_conv and first.node.op_type != "ConvTranspose" and math.prod(first.kernel_shape) > 1:
         reason = f"its own kernel of {dims(first.kernel_shape)} makes the patches overlap, which would need additions"
-        return Refusal(reason, contraction.name)
+        return Refusal(Coded(reason, "GC301"), contraction.name)
     if not contraction.whole and len(contraction.traced) < 2:
-        return Refusal("it can be evaluated at one size only, so its geometry may depend on the size", contraction.name)
+        return Refusal(ONE_SIZE, contraction.name)
     try:
         return _build(contraction, images, inner, near)
     except NoWindow as error:
-        return Refusal(str(error), contraction.name)
+        return Refusal(error.reason, contraction.name)
 
 
 def weight_not_constant(traced: Traced) -> Refusal | None:
@@ -88,7 +90,7 @@ def weight_not_constant(traced: Traced) -> Refusal | None:
             or not images_of(one, found)
         ):
             continue
-        return Refusal("its weight is not constant", model_.node_name(traced.source))
+        return Refusal(NOT_CONSTANT, model_.node_name(traced.source))
     return None
 
 
@@ -185,7 +187,7 @@ def _reading(end: ir.Value, traced: Traced) -> tuple[Reading, Pixels]:
     bias = own_bias(found, traced, rows_of(found, traced), groups * n)
     if pixels.bias is not None:
         if bias is not None:
-            raise NoWindow("a second constant is added to the bias before the movement to pixels")
+            raise NoWindow("a second constant is added to the bias before the movement to pixels", "GC303")
         bias = per_channel(pixels.bias, pixels.placed, groups * n, traced.trial.terms.maps)
         if bias is None:
             raise NoWindow("the bias differs between the rows")
@@ -258,12 +260,12 @@ def _kept_apart(traced: Traced, found: Product) -> Refusal | None:
             image = None if blocker is None else windows_at(traced, value, view, width_of(found))
             if blocker is not None and image is not None and on_own_axes(traced, image):
                 reason = f"{blocker.op_type} stands between the projection and the movement to pixels"
-                return Refusal(reason, model_.node_name(blocker))
+                return Refusal(Coded(reason, "GC303"), model_.node_name(blocker))
             for node in dict.fromkeys(use.node for use in value.uses()):
                 out = node.outputs[0]
                 if node.op_type == "Col2Im" and out not in moved:
                     reason = "its windows do not lie side by side, which would need additions or a cut"
-                    return Refusal(reason, model_.node_name(node))
+                    return Refusal(Coded(reason, "GC301"), model_.node_name(node))
                 if len(bases) < _STEPS and out not in moved and _elementwise(node, value, trial):
                     bases.append((out, view, blocker or node))
     return None

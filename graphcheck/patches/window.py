@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck import limits
+from graphcheck.codes import Coded
 from graphcheck.kernel.terms import strided
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.strided import Strided
@@ -78,7 +79,11 @@ class WindowMap:
 
 
 class NoWindow(Exception):
-    """Why a map is no window; the message is a refusal's reason."""
+    """Why a map is no window; ``reason`` is a refusal's, with its code."""
+
+    def __init__(self, reason: str, code: str = "GC301") -> None:
+        self.reason = Coded(reason, code)
+        super().__init__(reason)
 
 
 class _Unlinked(NoWindow):

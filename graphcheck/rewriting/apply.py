@@ -11,7 +11,7 @@ from graphcheck.patches.liveness import live_nodes, reads
 from graphcheck.patches.site import Site
 from graphcheck.rewriting.builder import Builder, Cannot, SiteBuilder
 from graphcheck.rewriting.common import to_output
-from graphcheck.rewriting.forms import forms_of, may_be
+from graphcheck.rewriting.forms import OWN, forms_of, may_be
 
 
 def apply(
@@ -22,18 +22,24 @@ def apply(
     ``replaced`` maps outputs that earlier sites replaced to what took their place, and learns this one.
     """
     form = forms_of(site).get(to)
-    reason = f"a {site.kind} has no form {to}: it {may_be(site)}" if form is None else form.why_not(site)
-    if form is None or reason is not None:
-        raise Cannot(reason or "")
+    if form is None:
+        raise Cannot(f"a {site.kind} has no form {to}: it {may_be(site)}")
     source = replaced.get(site.input, site.input)
     builder = SiteBuilder(model, site, source, f"{site.kind.replace(' ', '-')}:{site.form}->{to}", max_rank)
     try:
+        if (reason := form.why_not(site)) is not None:
+            raise Cannot(reason)
         result, groups = form.build(builder)
         result = to_output(builder, result, groups)
         result = _fused_end(builder, result, replaced)
     except Cannot:
         discard(builder)
         raise
+    except Exception as error:
+        if to in OWN:
+            raise
+        discard(builder)
+        raise Cannot(f"the form {to} of another package failed ({type(error).__name__}: {error})") from error
     _carry_metadata(site, builder.nodes)
     install(model, builder, site.output, result)
     replaced[site.output] = result
@@ -92,7 +98,7 @@ def install(model: ir.Model, b: Builder, old: ir.Value, new: ir.Value) -> None:
     assert producer is not None
     if (given := default_behind(model, old, {v for node in b.nodes for v in node.inputs})) is not None:
         discard(b)
-        raise Cannot(f"its constant {given.name} is an input of the model with a default, which a caller may override")
+        raise Cannot(f"its constant {given.name} is an input of the model with a default, which a caller may override", "GC302")
     for value in b.constants:
         if value.uses():
             register(model, value)

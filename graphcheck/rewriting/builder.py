@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from graphcheck.codes import Coded
 from graphcheck.patches.site import Site, SiteAxis, Unembedding
 
 RULE = "graphcheck.rule"
@@ -138,7 +139,11 @@ def _turns(state: tuple[int, ...], rank: int) -> Iterator[tuple[list[tuple[int, 
 
 
 class Cannot(Exception):
-    """Why a form cannot be written here; the message is a refusal's reason."""
+    """Why a form cannot be written here; ``reason`` is a refusal's, with its code."""
+
+    def __init__(self, reason: str, code: str = "GC307") -> None:
+        self.reason = Coded(reason, code)
+        super().__init__(reason)
 
 
 class Builder:

@@ -17,6 +17,7 @@ from graphcheck.patches.site import Analysis, Site
 from graphcheck.runs.child import why_refused
 
 WINDOWS = "window map"
+ONNXRUNTIME = "onnxruntime"
 _MANY_BYTES = 2**24  # of weights: the checker reads none of them, so that handing them over is time lost
 
 
@@ -72,12 +73,12 @@ def _checker(rewritten: ir.Model) -> Check:
 def _loads(original: ir.Model, rewritten: ir.Model) -> Check:
     error = why_refused(rewritten)
     if error is None:
-        return Check("onnxruntime", True, "onnxruntime loads it")
+        return Check(ONNXRUNTIME, True, "onnxruntime loads it")
     before = why_refused(original)
     if before is None:
         reason = "onnxruntime runs the original and refuses the result, which --no-run would allow"
-        return Check("onnxruntime", False, f"{reason}: {error}")
-    return Check("onnxruntime", None, f"onnxruntime loads neither: {before}")
+        return Check(ONNXRUNTIME, False, f"{reason}: {error}")
+    return Check(ONNXRUNTIME, None, f"onnxruntime loads neither: {before}")
 
 
 def _windows(original: ir.Model, rewritten: ir.Model, sites: Sequence[Site] | None) -> Check:

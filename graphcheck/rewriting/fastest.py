@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from time import perf_counter as clock
 from typing import Any
 
 import onnx_ir as ir
 
+from graphcheck.options import RewriteOptions
 from graphcheck.patches.analyze import Analyzed
 from graphcheck.patches.preparing import prepared
 from graphcheck.patches.site import Analysis, Site
 from graphcheck.rewriting.forms import forms_of
-from graphcheck.rewriting.rewrite import Prove, Rewrite, choose, judge, written
+from graphcheck.rewriting.proving import Prove, judge, passing
+from graphcheck.rewriting.result import Rewrite
+from graphcheck.rewriting.rewrite import choose, written
 from graphcheck.rewriting.timing import Timer
 
 # What people reported, by target: (form, what was said, where).
@@ -48,19 +51,19 @@ def explain(analysis: Analysis) -> list[dict[str, str]]:
 
 
 def fastest(
-    model: ir.Model, time: Timer, *, check: Prove | None = None, sites: Sequence[str] | None = None, run: bool = True,
-    pointwise: bool = False, ordinary: bool = False, stills: bool = False,
-) -> Rewrite:  # fmt: skip
+    model: ir.Model, time: Timer, *, check: Prove | None = None, run: bool = True, **options: Any
+) -> Rewrite:
     """Measure the original and all legal forms of each site with ``time``, and rewrite each to its fastest form.
 
-    A form is taken only if it :func:`beats` the original.
+    A form is taken only if it :func:`beats` the original. ``options`` are as for
+    :func:`graphcheck.rewriting.rewrite.rewrite`.
     """
-    start = clock()
-    seen = prepared(model, pointwise=pointwise, stills=stills).clone()
+    start, asked = clock(), RewriteOptions(**options)
+    seen = prepared(model, pointwise=asked.pointwise, stills=asked.stills).clone()
     seconds = clock() - start
     forms: dict[str, str] = {}
     measured: list[dict[str, Any]] = []
-    chosen, refusals = choose(seen.analysis.everything, "", sites, measured=True, ordinary=ordinary)
+    chosen, refusals = choose(seen.analysis.everything, "", asked, measured=True)
     for site in chosen:
         row = _measure(model, seen, site, forms, time, run)
         measured.append(row)
@@ -72,9 +75,16 @@ def fastest(
         return Rewrite(
             model, model, "fastest", (), told, None, reason, (), {}, measured=tuple(measured), analysis=seen.analysis
         )
-    result = judge(written(model, seen.clone(), forms, list(forms)), check, run)
+    result = passing(
+        lambda without: _written(model, seen, forms, without), lambda result: judge(result, check, run)
+    )
     timings = {"analyze": seconds, **result.timings}
     return dataclasses.replace(result, to="fastest", measured=tuple(measured), timings=timings)
+
+
+def _written(model: ir.Model, seen: Analyzed, forms: dict[str, str], without: Collection[str] = ()) -> Rewrite:
+    """Sites in forms of their own, unproved."""
+    return written(model, seen.clone(), forms, RewriteOptions(sites=list(forms)), without)
 
 
 def _measure(
@@ -83,7 +93,7 @@ def _measure(
     """The table of one site, the earlier sites in the forms chosen for them."""
 
     def unproved(to: dict[str, str]) -> Rewrite:
-        result = written(model, seen.clone(), to, list(to))
+        result = _written(model, seen, to)
         return judge(result, None, run) if result.changed else result
 
     names, models = [site.form], [unproved(forms).model if forms else model]

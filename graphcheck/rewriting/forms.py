@@ -33,8 +33,9 @@ class Form(Protocol):
 GROUP = "graphcheck.forms"
 FORMS: dict[str, Form] = {form.NAME: cast(Form, form) for form in (conv, matmul, unfold, space_to_depth)}
 UNEMBEDDED: dict[str, Form] = {form.NAME: cast(Form, form) for form in (conv_transpose, pixels, depth_to_space)}
+OWN = frozenset([*FORMS, *UNEMBEDDED])
 for _owner, _, _form in plugins.loaded(GROUP, "form of rewrite", ("NAME", "why_not", "build")):
-    if _form.NAME in (*FORMS, *UNEMBEDDED, "fastest"):
+    if _form.NAME in (*FORMS, *OWN, "fastest"):
         raise UsageError(f"{_owner}: its form of rewrite {_form.NAME!r} has the name of another")
     FORMS[_form.NAME] = _form
 NAMES = tuple(dict.fromkeys([*FORMS, *UNEMBEDDED]))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck.codes import Coded
 from graphcheck.files import model as model_
 from graphcheck.patches.shuffles import Shuffle, find_shuffles
 from graphcheck.patches.site import Refusal
@@ -35,8 +36,9 @@ class Moved:
     made: tuple[ir.Node, ...]
 
 
-def rewrite_movement(model: ir.Model, to: str) -> tuple[list[Moved], list[Refusal]]:
-    """Write the shuffles of ``model``, in place, with their operator, or (``reshape``) without it.
+def rewrite_movement(model: ir.Model, to: str, without: Collection[str] = ()) -> tuple[list[Moved], list[Refusal]]:
+    """Write the shuffles of ``model``, in place, with their operator, or (``reshape``) without it; those that end at a
+    tensor named in ``without`` stay.
 
     Returns what was written anew, and why other movement through tensors of many dims was left.
     """
@@ -44,12 +46,12 @@ def rewrite_movement(model: ir.Model, to: str) -> tuple[list[Moved], list[Refusa
     shuffles, refusals = find_shuffles(model, runs)
     done: list[Moved] = []
     for shuffle in shuffles:
-        if shuffle.is_operator is (to != RESHAPE):
+        if shuffle.is_operator is (to != RESHAPE) or shuffle.output.name in without:
             continue
         try:
             made = _reshaped(model, shuffle, runs) if to == RESHAPE else _operator(model, shuffle, runs)
         except Cannot as error:
-            refusals.append(Refusal(str(error), model_.node_name(shuffle.nodes[-1])))
+            refusals.append(Refusal(error.reason, model_.node_name(shuffle.nodes[-1])))
             continue
         done.append(
             Moved(shuffle.input, shuffle.output, shuffle.nodes, RESHAPE if to == RESHAPE else shuffle.kind, tuple(made))
@@ -61,7 +63,7 @@ def rewrite_movement(model: ir.Model, to: str) -> tuple[list[Moved], list[Refusa
 
 def unasked(model: ir.Model, runs: Sequence[Trial]) -> list[Refusal]:
     """That bare movement is there, where nobody asked for it."""
-    reason = "no projection is behind this movement, and --movement rewrites it without one"
+    reason = Coded("no projection is behind this movement, and --movement rewrites it without one", "GC308")
     return [Refusal(reason, model_.node_name(s.nodes[-1])) for s in find_shuffles(model, runs)[0] if not s.is_operator]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck.codes import Coded
 from graphcheck.files import model as model_
 from graphcheck.graphs import walk
 from graphcheck.patches.analyze import Analyzed
@@ -41,22 +42,25 @@ def fold(seen: Analyzed, named: Sequence[str] | None = None) -> tuple[tuple[Site
     return tuple(b if isinstance(b, Site) else a for a, b in zip(sites, made, strict=True)), refusals
 
 
+def _left(why: str, node: str) -> Refusal:
+    return Refusal(Coded(f"the normalization is not folded: {why}", "GC310"), node)
+
+
 def _folded(model: ir.Model, site: Site, run: Trial) -> Site | Refusal:
     before = affine(site, run)
     if before is None:
         return site
     first = model_.node_name(before.nodes[0])
     if site.cast:
-        return Refusal("the normalization is not folded: a Cast stands between it and the patches", first)
+        return _left("a Cast stands between it and the patches", first)
     if site.summed is not None:
-        return Refusal("the normalization is not folded: the weight is summed over the copies of a repeated image", first)
+        return _left("the weight is summed over the copies of a repeated image", first)
     padded = any(a.begin > 0 or a.end > 0 for a in site.spatial)
     if padded and bool((before.shift != 0).any()):
-        reason = "the normalization is not folded: the padding behind it is zero, and a constant added before it is not"
-        return Refusal(reason, first)
+        return _left("the padding behind it is zero, and a constant added before it is not", first)
     live = live_nodes(model, {site.output: [before.source]})
     if any(node in live for node in before.nodes):
-        return Refusal("the normalization is not folded: it is used elsewhere", first)
+        return _left("it is used elsewhere", first)
     dtype = site.weight.dtype
     weight = pick(site.weight.reshape(-1), site.weight_index, 0).astype(np.float64)
     per, groups = weight.shape[1], site.groups

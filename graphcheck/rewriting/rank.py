@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from graphcheck.codes import Coded
 from graphcheck.files import model as model_
 from graphcheck.graphs import walk
 from graphcheck.kernel.ops.algebra import Tensor
@@ -45,7 +46,7 @@ def limit_rank(
             done.append((movement, split(model, movement, runs[0], rank)))
         except Cannot as error:
             left += [
-                Refusal(f"tensor {v.name} is left: {error}", model_.node_name(n))
+                Refusal(Coded(f"tensor {v.name} is left: {error}", "GC309"), model_.node_name(n))
                 for n in movement.nodes[:1]
                 for v in n.outputs
             ]
@@ -117,7 +118,8 @@ def _left(model: ir.Model, run: Trial, rank: int) -> list[Refusal]:
                 tensors.append((f"tensor {value.name}", value, name, ": it is a constant that the result is computed with"))
             elif traced is None:
                 tensors.append((f"tensor {value.name}", value, name, ": it could not be traced"))
-    return [Refusal(f"{what} has {_rank(v, run)} {said}{why}", at) for what, v, at, why in tensors if _rank(v, run) > rank]
+    wide = [(what, _rank(v, run), why, at) for what, v, at, why in tensors if _rank(v, run) > rank]
+    return [Refusal(Coded(f"{what} has {count} {said}{why}", "GC309"), at) for what, count, why, at in wide]
 
 
 def split(model: ir.Model, movement: Transposition, run: Trial, rank: int | None) -> list[ir.Node]:

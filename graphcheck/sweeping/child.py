@@ -75,9 +75,9 @@ def _watch(
             raise Stopped
 
 
-def failure(status: str, kind: str, reason: str) -> dict[str, Any]:
-    """The fields of an outcome without a result."""
-    return {"status": status, "reason": reason, "failure": kind, "result": None}
+def failure(status: str, kind: str, reason: str, code: str | None = None) -> dict[str, Any]:
+    """The fields of an outcome without a result; without a ``code`` the reason has that of its ``kind``."""
+    return {"status": status, "reason": reason, "failure": kind, "result": None, "code": code}
 
 
 def _answer(out: IO[bytes]) -> dict[str, Any] | None:
@@ -87,7 +87,7 @@ def _answer(out: IO[bytes]) -> dict[str, Any] | None:
     except ValueError:
         return None
     wanted = {"status", "reason", "failure", "result"}
-    return answer if isinstance(answer, dict) and set(answer) == wanted else None
+    return answer if isinstance(answer, dict) and wanted <= set(answer) <= wanted | {"code"} else None
 
 
 def _crash(code: int, errors: IO[bytes]) -> dict[str, Any]:

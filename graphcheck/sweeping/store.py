@@ -19,13 +19,13 @@ from graphcheck.formats.json import dumps
 from graphcheck.outcome import TROUBLE, Outcome
 from graphcheck.verdict import Verdict
 
-_APPLICATION, _VERSION = 0x67726368, 1  # "grch"; the version of the table below
+_APPLICATION, _VERSION = 0x67726368, 2  # "grch"; the version of the table below
 _TABLE = """CREATE TABLE IF NOT EXISTS results (
   key TEXT PRIMARY KEY, name TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, failure TEXT, a TEXT, b TEXT,
   seconds REAL NOT NULL, memory INTEGER NOT NULL, timeout REAL NOT NULL, max_memory INTEGER NOT NULL,
-  finished REAL NOT NULL, result BLOB) WITHOUT ROWID"""
-_COLUMNS = "name, status, reason, failure, a, b, seconds, memory, result"
-_ALL = "key, name, status, reason, a, b, seconds, memory, timeout, max_memory, result, failure, finished"
+  finished REAL NOT NULL, result BLOB, code TEXT) WITHOUT ROWID"""
+_COLUMNS = "name, status, reason, failure, a, b, seconds, memory, code, result"
+_ALL = "key, name, status, reason, a, b, seconds, memory, timeout, max_memory, code, result, failure, finished"
 
 
 def _unpack(packed: bytes | None) -> dict[str, Any] | None:
@@ -44,6 +44,9 @@ class Store:
             marks = [self._number(f"PRAGMA {name}") for name in ("application_id", "user_version")]
             if marks == [0, 0] and not self._number("SELECT count(*) FROM sqlite_master"):
                 self.connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+                self.connection.execute(f"PRAGMA user_version = {_VERSION}")
+            elif marks == [_APPLICATION, 1]:  # without the codes of failures
+                self.connection.execute("ALTER TABLE results ADD COLUMN code TEXT")
                 self.connection.execute(f"PRAGMA user_version = {_VERSION}")
             elif marks != [_APPLICATION, _VERSION]:
                 raise GraphcheckError(
@@ -82,12 +85,12 @@ class Store:
         """Write the outcome of ``key`` in the place of any older one, durably."""
         o = outcome
         packed = None if o.result is None else zlib.compress(dumps(o.result).encode())
-        values = (o.name, o.status, o.reason, o.failure, o.a, o.b, o.seconds, o.memory, packed)
+        values = (o.name, o.status, o.reason, o.failure, o.a, o.b, o.seconds, o.memory, o.code, packed)
         row = (key, *(v.encode(errors="replace").decode() if isinstance(v, str) else v for v in values))
         with self._trouble():
             self.connection.execute(
                 f"INSERT OR REPLACE INTO results (key, {_COLUMNS}, timeout, max_memory, finished) "
-                f"VALUES ({', '.join('?' * 13)})",
+                f"VALUES ({', '.join('?' * 14)})",
                 (*row, timeout, max_memory, time.time()),
             )
 

@@ -22,9 +22,9 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
         done = outcome.of(_DO[task["do"]](task))
         return {"status": done.status, "reason": done.reason, "failure": done.failure, "result": done.result}
     except GraphcheckError as error:
-        return failure("trouble", "error", str(error))
+        return failure("trouble", "error", str(error), error.code)
     except Undecided as error:
-        return failure("undecided", "error", str(error))
+        return failure("undecided", "error", str(error), error.code)
     except MemoryError:
         return failure("undecided", "memory", f"the memory limit of {size(task['max_memory'])} was reached")
     except Exception as error:

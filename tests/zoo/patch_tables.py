@@ -21,7 +21,8 @@ from graphcheck.rewriting import movement
 from graphcheck.rewriting.builder import RULE
 from graphcheck.rewriting.common import dense_weight
 from graphcheck.rewriting.forms import FORMS, UNEMBEDDED, forms_of
-from graphcheck.rewriting.rewrite import Rewrite, rewrite
+from graphcheck.rewriting.result import Rewrite
+from graphcheck.rewriting.rewrite import rewrite
 from graphcheck.verdict import Comparison
 from graphcheck.verdicts.compare import compare
 
