@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from graphcheck.parting import nearness
 from graphcheck.verdicts.compare import compare
 
 HEADER = '<ir_version: 10, opset_import: ["": 20, "local": 1]>'
@@ -108,6 +109,33 @@ def test_a_small_fault_does_not_hide_in_what_layers_before_it_have_rounded() -> 
         made.graph.initializer.append(numpy_helper.from_array(np.full(4, 2.0, np.float32), "g"))
         last.CopyFrom(onnx.helper.make_node("LayerNormalization", [last.input[0], "g"], ["y"], epsilon=epsilon))
     assert first(a, b)["op_type"] == "LayerNormalization"
+
+
+DEEP = 12
+
+
+def deep(first: str, wrong: int | None = None) -> onnx.ModelProto:
+    """A product that is scaled, as ``first`` says, and many more behind it; one column of a weight may be negated."""
+    lines, weights = [first], {"scale": np.float32(0.35355338), "near": np.float32(0.3535534)}
+    for i in range(DEEP):
+        weights[f"w{i}"] = W[i % LAYERS] * (1 if i != wrong else np.asarray([1, -1, 1, 1], np.float32))
+        lines.append(f"m{i} = MatMul({f't{i - 1}' if i else 's'}, w{i}) t{i} = Tanh(m{i})")
+    body = " ".join([*lines, f"y = Identity(t{DEEP - 1})"])
+    return model(f"g (float[2,4] x) => (float[2,4] y) {{ {body} }}", **weights)
+
+
+@pytest.mark.parametrize(("most", "tensor"), [(1.0, "q"), (3e4, f"m{DEEP - 1}")])
+def test_behind_a_re_rounded_factor_only_what_departs_is_evaluated(
+    most: float, tensor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many layers compute the same of it: they need no evaluation of their own in B, and no noise in A."""
+    seen: list[int] = []
+    apply = nearness.apply
+    monkeypatch.setattr(nearness, "apply", lambda *known: seen.append(known[2]) or apply(*known))
+    monkeypatch.setattr(nearness, "MAX_WORK", most)
+    wrong = deep("h = Sin(x) q = Mul(h, near) s = Neg(q)", DEEP - 1)
+    assert first(deep("h = Sin(x) q = Mul(h, scale) s = Neg(q)"), wrong)["tensor"] == tensor
+    assert tensor == "q" or 3 * DEEP <= len(seen) < 4 * DEEP, "a product, a Tanh and a weight for each layer of A"
 
 
 def test_movement_of_what_was_re_rounded_is_passed_over() -> None:

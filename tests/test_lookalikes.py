@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -79,6 +81,27 @@ def test_one_prime_tells_what_only_looks_alike(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Marks, "of", lambda self, row: asked.append((len(self.domain.primes), row)) or of(self, row))
     assert not Prover(terms, [roots[0]], [roots[1]], [2], seed=0, target=2.0**-40).by_rows()
     assert asked and {count for count, _ in asked} == {1}
+
+
+@pytest.mark.parametrize("computed", [True, False])
+def test_a_number_computed_of_constants_is_no_free_one(computed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The root of a mean square: a free 1/n may be negative, and what has no value in float64 looks like anything."""
+    asked: list[int] = []
+    of = Marks.of
+    monkeypatch.setattr(Marks, "of", lambda self, row: asked.append(row) or of(self, row))
+    for seed, same in itertools.product(range(8), (False, True)):
+        terms = Terms(RULES)
+        x = terms.ew("exp", [(terms.leaf(("input", "x"), 8), None)], 8)
+        share = terms.ew("recip", [(terms.const(np.array([3.0])) if computed else terms.leaf(("input", "n"), 1), None)], 1)
+        roots = []
+        for factor in (3.0, 3.0 if same else 5.0):
+            y = terms.ew("add", [(x, None), (terms.const(np.array([factor])), None)], 8)
+            y = terms.ew("add", [(y, None), (x, None)] if roots else [(x, None), (y, None)], 8)
+            total = terms.sum(terms.ew("mul", [(y, None), (y, None)], 8), 2, 4)
+            roots.append(terms.ew("sqrt", [(terms.ew("mul", [(share, None), (total, None)], 2), None)], 2))
+        prover = Prover(terms, [roots[0]], [roots[1]], [2], seed=seed, target=2.0**-40)
+        assert prover.by_rows() is same
+    assert bool(asked) is not computed, "an input stays free"
 
 
 @pytest.mark.parametrize("block", [1, 5, 12, 10**6])

@@ -50,10 +50,14 @@ class RowReducer:
     def _row(self, arg: int) -> int | None:
         return self._known.get(self.terms.find(arg))
 
+    def _fixed(self, rep: int) -> bool:
+        """Whether a class is a constant, or a number that is computed of some: as a free one, 1/n may be negative."""
+        return rep in self.terms.arrays or (self.terms.size(rep) == 1 and self.terms.constant_like(rep))
+
     def _whole(self, arg: int) -> int | None:
         """A tensor that is the same for all rows, as it is: a constant, or a shared class as a free tensor."""
         rep = self.terms.find(arg)
-        if rep in self.terms.arrays:
+        if self._fixed(rep):
             return rep
         return self.terms.leaf(("whole", rep), self.terms.size(rep)) if self._is_shared(rep) else None
 
@@ -64,7 +68,7 @@ class RowReducer:
         if self._is_shared(cls):
             return terms.leaf(("row", cls, count), term.size // count)
         if count == 1:
-            parts = [a if terms.find(a) in terms.arrays else self._row(a) for a in term.args]
+            parts = [a if self._fixed(terms.find(a)) else self._row(a) for a in term.args]
             made = [part for part in parts if part is not None]
             return terms.make(term, made) if term.args and len(made) == len(parts) else None
         match term.verb:
