@@ -32,6 +32,7 @@ _LEAVE = 5.0  # as much for a child that was interrupted, which may have files t
 _SENT_BY_KERNEL = 0x80  # si_code of a signal from the terminal, which reaches the child as well
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _OBJECTS = 50_000  # made between two looks; Python's 700 would be for programs whose objects come and go
+_OLD = 100  # looks at objects that stayed a while between two looks at all of them, ten as Python has it
 _CAUSES = {
     "SIGBUS": "a file was cut short, or could not be read, while it was in use",
     "SIGKILL": "perhaps for want of memory",
@@ -42,9 +43,9 @@ def keep_objects() -> None:
     """Have Python look for garbage less often, in a process of our own.
 
     Graphs are millions of small objects that stay: going through them again and again took a third of a comparison of
-    20,000 nodes.
+    20,000 nodes. Who compares many pairs in one process collects between them.
     """
-    gc.set_threshold(_OBJECTS, 10, 10)
+    gc.set_threshold(_OBJECTS, 10, _OLD)
 
 
 def environment() -> dict[str, str]:

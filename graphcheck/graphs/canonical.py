@@ -117,10 +117,15 @@ class FlatGraph:
                 self._opsets[node] = imports
                 inner = _graphs(node)
                 scopes += [(graph, kind, depth + 1, imports) for graph in inner]
-                function = model.functions.get(node.op_identifier())
+                function = self._called(node)
                 if inner or function is not None:
                     self.bodies[node] = [*inner, *([function] if function is not None else [])]
         return nodes
+
+    def _called(self, node: ir.Node) -> ir.Function | None:
+        """The function of the model that the node calls."""
+        functions = self.model.functions
+        return functions.get(node.op_identifier()) if functions else None
 
     def _initializers(self, graph: ir.Graph, tensors: dict[ir.Value, ir.TensorProtocol]) -> None:
         for value in graph.initializers.values():
@@ -167,13 +172,13 @@ class FlatGraph:
 
     def _key(self, node: ir.Node) -> int:
         """What the node does to its operands; of its bodies only how many parameters and results they have."""
-        function = self.model.functions.get(node.op_identifier())
+        function = self._called(node)
         version, defaults = (
             (0, {})
             if function is not None
             else _schema(node.domain, node.op_type, self._opsets[node].get(node.domain, 0))
         )
-        attributes = [(attr.name, self._attribute(attr)) for attr in node.attributes.values()]
+        attributes = [(attr.name, self._attribute(attr)) for attr in node.attributes.values()] if node.attributes else []
         attributes = [(n, v) for n, v in attributes if defaults.get(n) != v and not _is_uniform_default(node, n)]
         if function is not None:
             attributes += [(f"default of {attr.name}", self._attribute(attr)) for attr in function.attributes.values()]
@@ -242,7 +247,7 @@ def strip(values: Sequence[ir.Value | None]) -> Sequence[ir.Value | None]:
 
 def _graphs(node: ir.Node) -> list[ir.Graph]:
     result: list[ir.Graph] = []
-    for attr in sorted(node.attributes.values(), key=lambda attr: attr.name):
+    for attr in sorted(node.attributes.values(), key=lambda attr: attr.name) if node.attributes else ():
         if attr.type == ir.AttributeType.GRAPH and not attr.is_ref():
             result.append(attr.value)
         elif attr.type == ir.AttributeType.GRAPHS and not attr.is_ref():

@@ -7,6 +7,7 @@ of what follows: the passes behind it go on from the model before it.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -238,6 +239,7 @@ class _Bench:
         return self.pairs[key]
 
     def _compared(self, source: Path, target: Path) -> Step:
+        gc.collect()  # the graphs of the pair before
         self.begin()
         try:
             result = self.check(source, target)

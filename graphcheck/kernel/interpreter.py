@@ -218,7 +218,7 @@ class Interpreter:
     ) -> Node:
         domain = "" if source.domain == "ai.onnx" else source.domain
         plain: dict[str, Any] = {}
-        for name, attribute in source.attributes.items():
+        for name, attribute in source.attributes.items() if source.attributes else ():
             if attribute.is_ref():
                 if attribute.ref_attr_name is not None and attribute.ref_attr_name in attributes:
                     plain[name] = attributes[attribute.ref_attr_name]

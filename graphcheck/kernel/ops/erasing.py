@@ -154,7 +154,7 @@ def ends(low: np.ndarray | None, high: np.ndarray | None) -> tuple[float, float]
 
 def unfolded(m: Algebra, node: Node, inputs: list[Any]) -> list[Any]:
     """The operands of a sum or a product of large constants as tensors, for a quantized copy has rounded each of them."""
-    if node.op_type not in ("Add", "Sub", "Mul") or not format_of(m, np.dtype(np.int32)):
+    if not m.erased or node.op_type not in ("Add", "Sub", "Mul") or not format_of(m, np.dtype(np.int32)):
         return inputs
     floats = all(isinstance(x, np.ndarray) and x.dtype.kind == "f" for x in inputs)
     return [m.lift(x) for x in inputs] if floats and any(x.ndim > 1 and x.size >= _LARGE for x in inputs) else inputs

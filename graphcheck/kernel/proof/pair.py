@@ -15,6 +15,7 @@ from graphcheck.files.contents import Contents
 from graphcheck.kernel.every import Symbol, Typed
 from graphcheck.kernel.interpreter import Interpreter, Trace
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
+from graphcheck.kernel.terms.maps import Maps
 from graphcheck.kernel.terms.rules import AFFINE
 from graphcheck.kernel.terms.store import Terms
 
@@ -60,6 +61,7 @@ def build(
     *,
     affine: str = "",
     contents: Contents | None = None,
+    maps: Maps | None = None,
     observe: Callable[..., Any] | None = None,
     spells: bool = False,
     erased: Collection[str] = (),
@@ -71,7 +73,8 @@ def build(
     each side.
     ``free`` are the symbols to type the tensors by, as (A's input name, axis) wherever they stand.
     """
-    store = Terms(AFFINE[affine], contents=contents, coarsest=24 if any("float" in name for name in erased) else 0)
+    coarsest = 24 if any("float" in name for name in erased) else 0
+    store = Terms(AFFINE[affine], contents=contents, coarsest=coarsest, maps=maps)
     algebra = Algebra(store, observe, spells=spells, erased=erased)
     algebra.terms.contents.ahead([*weights(a), *weights(b)])
     given_a: dict[str, Value] = {}

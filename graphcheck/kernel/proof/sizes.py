@@ -20,6 +20,7 @@ from graphcheck.kernel.ops.algebra import Tensor, Value
 from graphcheck.kernel.proof.free import LARGEST, Free, breakpoints
 from graphcheck.kernel.proof.pair import Pair, build
 from graphcheck.kernel.proof.prover import Prover
+from graphcheck.kernel.terms.maps import Maps
 from graphcheck.kernel.terms.verbs import Contract
 from graphcheck.options import Options
 
@@ -79,15 +80,15 @@ class Sizes:
         observe: Callable[..., Any] | None = None,
         met: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
-        self.models, self.interface, self.options, self.given = models, ports, options, given
-        self.deadline, self.contents, self.observe, self.met = deadline, contents, observe, met or {}
+        self.models, self.interface, self.options, self.given, self.deadline = models, ports, options, given, deadline
+        self.met, self._edges = met or {}, list[dict[str, tuple[int, ...]]]()  # the choices at a breakpoint
+        self.shared: dict[str, Any] = {"contents": contents, "maps": Maps(), "observe": observe}  # by all that is traced
         self.outputs = [p for p in ports.outputs if p.a is not None and p.b is not None]
         names = [[v.name for v in m.graph.outputs] for m in models]
         self.positions = [(names[0].index(p.a.name), names[1].index(p.b.name)) for p in self.outputs if p.a and p.b]
         self._steering: dict[tuple[tuple[str, tuple[int, ...]], ...], list[interface.PortPair]] = {}
         self._admitted: dict[tuple[object, ...], bool] = {}
         self._ends: dict[str, tuple[int, str] | None] = {}
-        self._edges: list[dict[str, tuple[int, ...]]] = []  # choices at a breakpoint
         asked = {p.key for p in ports.inputs for port in p.ports() if port.name in options.shapes}
         fits = given is None and not any(m.where == "input" for m in ports.mismatches)
         places = interface.places(ports) if fits else {}
@@ -294,7 +295,7 @@ class Sizes:
         partner = {p.key: p.b.name for p in self.interface.inputs if p.b is not None}
         feeds = {key: (partner[key], shape) for key, shape in chosen.items()}
         return build(
-            *self.models, feeds, values, contents=self.contents, observe=self.observe, free=self.free.typed, **options
+            *self.models, feeds, values, free=self.free.typed, **self.shared, **options
         )
 
     def roots(self, pair: Pair) -> list[tuple[int, int]]:
@@ -360,7 +361,7 @@ class Sizes:
                 feeds[port.name] = (port.name, chosen[pair.key])
                 concrete |= {port.name: values[pair.key]} if pair.key in values else {}
         try:
-            build(self.models[side], self.models[side], feeds, concrete, contents=self.contents, observe=self.observe)
+            build(self.models[side], self.models[side], feeds, concrete, **self.shared)
         except Refused:
             return False
         except (Exhausted, Oversized):

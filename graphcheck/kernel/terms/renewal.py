@@ -21,8 +21,7 @@ def anew(terms: Terms, roots: Sequence[int]) -> tuple[Terms, dict[int, int]]:
 
     A class that a merge turned into movement, or into a constant, is then seen through by all that use it.
     """
-    fresh = Terms(terms.rules, contents=terms.contents, coarsest=terms.coarsest)
-    fresh.maps = terms.maps
+    fresh = Terms(terms.rules, contents=terms.contents, coarsest=terms.coarsest, maps=terms.maps)
     known: dict[int, int] = {}
     centred = {terms.find(c) for c in terms.centred}
     for cls in terms.order(roots):

@@ -85,12 +85,11 @@ def _place(view: Operand) -> tuple[int, bytes]:
 
 
 class Terms:
-    """The store of classes, under the ``rules`` it is given."""
+    """The store of classes, under the ``rules`` it is given; ``contents`` and ``maps`` may be shared with other stores."""
 
-    def __init__(self, rules: Rules, *, contents: Contents | None = None, coarsest: int = 0) -> None:
+    def __init__(self, rules: Rules, *, contents: Contents | None = None, maps: Maps | None = None, coarsest: int = 0) -> None:
         self.contents, self.coarsest = contents or Contents(), coarsest  # floats of fewer bits count as of so many
-        self.maps = Maps()
-        self.rules = rules
+        self.maps, self.rules = maps or Maps(), rules
         self._of: dict[str, tuple[Function, tuple[Rule, ...], tuple[Rule, ...]]] = {}  # by elementwise function
         self.terms: list[Term] = []
         self.depth: list[tuple[int, int]] = []  # (contractions, verbs) below a class

@@ -47,8 +47,7 @@ def nested(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) ->
     above = moved or terms.maps.whole(rows * k)
     key = ("nested", above.key, k, inner.verb.k)
     if key not in map_.row_cache:  # the other graph has the same
-        high = above.index.reshape(rows, k).astype(np.int64)
-        table = _nested(high, map_.index.reshape(inner.verb.rows, inner.verb.k).astype(np.int64))
+        table = _nested(above.index.reshape(rows, k), map_.index.reshape(inner.verb.rows, inner.verb.k))
         map_.row_cache[key] = None if table is None else terms.maps.intern(table)
     found = map_.row_cache[key]
     if not isinstance(found, Map):
@@ -60,12 +59,12 @@ def _nested(high: np.ndarray, low: np.ndarray) -> np.ndarray | None:
     """The elements [rows, n] that rows of rows have; images and channels that repeat one another are looked at once."""
     count = math.gcd(len(high), len(low))
     for blocks in (b for b in range(count, 0, -1) if count % b == 0):
-        first, step = high[: len(high) // blocks], low[len(low) // blocks % len(low), 0] - low[0, 0]
+        first, step = high[: len(high) // blocks], int(low[len(low) // blocks % len(low), 0]) - int(low[0, 0])
         if _repeats(high, blocks, len(low) // blocks) and _repeats(low, blocks, step):
             break
     if first.size * low.shape[1] > _MOST:
         return None
-    once = elements(low[first - 1].reshape(len(first), -1))
+    once = elements(low[first - 1].reshape(len(first), -1)).astype(np.int64)
     if once.size * blocks > _MOST:
         return None
     made = np.empty((blocks, *once.shape), np.int32 if low.max(initial=0) < 2**31 else np.int64)  # 13x13 windows are many
@@ -79,9 +78,10 @@ def _repeats(table: np.ndarray, blocks: int, step: int) -> bool:
     if blocks == 1:
         return True
     parts = table.reshape(blocks, -1)
-    if parts[1, 0] - parts[0, 0] != step:
+    if int(parts[1, 0]) - int(parts[0, 0]) != step:
         return False
-    return all(np.array_equal(part, parts[0] + step * at) for at, part in enumerate(parts))
+    first = parts[0].astype(np.int64)  # the table itself may be in 32 bits, to save memory
+    return all(np.array_equal(part, first + step * at) for at, part in enumerate(parts))
 
 
 def monotone(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) -> Found | None:
