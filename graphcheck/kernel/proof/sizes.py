@@ -294,9 +294,7 @@ class Sizes:
     def _build(self, chosen: dict[str, tuple[int, ...]], values: dict[str, np.ndarray], **options: Any) -> Pair:
         partner = {p.key: p.b.name for p in self.interface.inputs if p.b is not None}
         feeds = {key: (partner[key], shape) for key, shape in chosen.items()}
-        return build(
-            *self.models, feeds, values, free=self.free.typed, **self.shared, **options
-        )
+        return build(*self.models, feeds, values, free=self.free.typed, **{**self.shared, **options})
 
     def roots(self, pair: Pair) -> list[tuple[int, int]]:
         """The classes of the output pairs."""
