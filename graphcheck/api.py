@@ -116,8 +116,8 @@ def blame(model: ModelLike, tensors: str | Path | Mapping[str, Any], options: Bl
 
 
 def analyze(model: ModelLike) -> Analysis:
-    """The patch embeddings of a model (``.sites``), projections to pixels (``.unembeddings``), and what looks like one of the
-    two but is none (``.refusals``).
+    """The patch embeddings of a model (``.sites``), projections to pixels (``.unembeddings``), movement between pixels and
+    channels (``.movements``), and what looks like one of the first two but is none (``.refusals``).
 
     Nothing is run; symbolic dims stay symbolic. Ordinary convolutions are sites too (``Site.ordinary``).
 
@@ -132,7 +132,7 @@ def analyze(model: ModelLike) -> Analysis:
     from graphcheck.patches.preparing import prepared
     from graphcheck.torch_side import model_of
 
-    return prepared(read(model_of(model))).analysis
+    return prepared(read(model_of(model)), movement=True).analysis
 
 
 @keywords_behind_form(ProvedOptions)

@@ -224,7 +224,7 @@ def analyze(model: Model, told: Told, options: Options) -> int:
     loaded = read(model)
     try:
         with terminal.status("analyzing"):
-            found = prepared(loaded)
+            found = prepared(loaded, movement=True)
             result = analyze_json(loaded, found, digest=bool(told.json or told.report))
     except Undecided as error:
         raise Undecided(f"{model}: {error}") from None

@@ -54,7 +54,7 @@ def compare(a: SideA, b: SideB, required: Required, told: Told, twice: Twice, op
         result = _compared(terminal, a, b, options)
     data = result.to_json() | {"command": _command()}
     written = write_result(data, told.json, told.report)
-    write_formats(result, asked.formats, required.require or Verdict.WITHIN_ROUNDING)
+    write_formats(result, asked.formats, required.require or Verdict.WITHIN_ROUNDING, required.accept)
     show_comparison(terminal, data, top_k=options.top_k, explain=options.explain, top=options.top)
     say(terminal, written)
     return _exit_code(terminal, result, required.require, required.accept, reduced=options.reduce is not None)

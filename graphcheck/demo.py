@@ -177,7 +177,7 @@ def analyze_file(path: str) -> dict[str, Any]:
     from graphcheck.reporting.shapes import graph_of
 
     model = read(path)
-    found = prepared(model)
+    found = prepared(model, movement=True)
     return analyze_json(model, found) | {"graph": graph_of(model, found.runs_of(model))}
 
 

@@ -24,7 +24,7 @@ class Outcome:
     ``memory``, ``timeout``, ``lost`` (the worker died), ``check`` (a rewrite that failed its own check). ``seconds``
     is wall time, ``memory`` the peak in bytes, ``result`` the JSON of the command, ``known`` whether it is an old one,
     ``key`` that of the store, which has the whole ``result`` of an outcome that is only ``brief``; ``code`` is the family of
-    the reason.
+    the reason, and ``accepted`` whether ``--accept`` names it where less than is required was established.
     """
 
     name: str
@@ -39,6 +39,17 @@ class Outcome:
     known: bool = False
     key: str | None = None
     code: str | None = None
+    accepted: bool = False
+
+    def accepting(self, require: Verdict, accept: Collection[str]) -> Outcome:
+        """The outcome, marked where it is one of ``accept`` alone that lets it pass."""
+        open_ = self.exit_code(require) == EXIT_UNDECIDED
+        return dataclasses.replace(self, accepted=self.accepted or (open_ and self.exit_code(require, accept) == EXIT_OK))
+
+    @property
+    def why(self) -> str:
+        """The reason, and that it was accepted, which makes no verdict stronger."""
+        return f"{self.reason} (accepted by --accept {self.family})" if self.accepted else self.reason
 
     def brief(self) -> Outcome:
         """The outcome with what formats tell of its result: the graphs of a thousand pairs would fill the memory."""
@@ -57,13 +68,14 @@ class Outcome:
             return EXIT_DIFFERENT
         if self.status == TROUBLE:
             return EXIT_TROUBLE
-        done = self.status in (ANALYZED, UNCHANGED, CLEAN) or Verdict(self.status).meets(require) or self.family in accept
+        done = self.status in (ANALYZED, UNCHANGED, CLEAN) or Verdict(self.status).meets(require)
+        done = done or self.accepted or self.family in accept
         return EXIT_OK if done else EXIT_UNDECIDED
 
     def details(self, require: Verdict) -> str:
         """All that one needs to look further, one fact on a line."""
         required = f" (required: {require})" if self.exit_code(require) == EXIT_UNDECIDED else ""
-        lines = [f"{self.status}: {self.reason}{required}"]
+        lines = [f"{self.status}: {self.why}{required}"]
         lines += [f"reason code: {self.family}"] if self.family else []
         lines += [f"{side}: {path}" for side, path in (("A", self.a), ("B", self.b)) if path]
         result = self.result or {}

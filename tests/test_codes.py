@@ -31,8 +31,9 @@ HEAD = """# Reason codes
 Every reason has a code that stays what it is while the sentence may be said better: `code` stands beside `reason` in
 [the JSON](json.md), and the terminal, JUnit XML and annotations have a line `reason code:` where the exit code is 3.
 `compare` and `sweep` take `--accept CODE`, repeatable: the exit code is 0 for a result that is `undecided`, or weaker
-than `--require` asks for, with such a reason. The verdict stays as it is, in what `--format` writes too, and
-`different` is never accepted. Each code is a family of reasons; the sentence has the node and the cause.
+than `--require` asks for, with such a reason. The verdict stays as it is, and `different` is never accepted. In what
+`--format` writes the result has passed and says so: in JUnit XML a passed case with the code and the sentence, in SARIF
+a suppressed note, in annotations a notice. Each code is a family of reasons; the sentence has the node and the cause.
 
 """
 FAMILIES = {

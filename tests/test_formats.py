@@ -105,9 +105,10 @@ SARIF: dict[str, tuple[set[str], set[str]]] = {
     "run": ({"tool", "results"}, {"columnKind", "properties", "invocations", "artifacts", "originalUriBaseIds"}),
     "driver": ({"name", "rules"}, {"version", "semanticVersion", "informationUri", "organization"}),
     "rule": ({"id", "shortDescription", "fullDescription", "help"}, {"name", "defaultConfiguration", "properties"}),
+    "suppression": ({"kind"}, {"status", "justification", "location", "guid", "properties"}),
     "result": (
         {"message", "locations", "partialFingerprints"},
-        {"ruleId", "ruleIndex", "level", "kind", "relatedLocations", "properties", "rank", "guid"},
+        {"ruleId", "ruleIndex", "level", "kind", "relatedLocations", "properties", "rank", "guid", "suppressions"},
     ),
     "location": ({"physicalLocation"}, {"id", "logicalLocations", "message", "annotations", "relationships"}),
     "physical": ({"artifactLocation"}, {"region", "contextRegion", "address", "properties"}),
@@ -138,6 +139,10 @@ def check_objects(log: dict[str, Any]) -> None:
     for result in run["results"]:
         closed("result", result)
         closed("text", result["message"])
+        for suppression in result.get("suppressions", ()):
+            closed("suppression", suppression)
+            assert suppression["kind"] in ("inSource", "external")
+            assert suppression["status"] in ("accepted", "underReview", "rejected")
         for location in (*result["locations"], *result.get("relatedLocations", ())):
             closed("location", location)
             closed("physical", location["physicalLocation"])
@@ -257,6 +262,44 @@ def test_the_summary_puts_first_what_needs_attention_and_fits(tmp_path: Path, mo
     for _ in range(3):
         add_step_summary([Outcome(f"n{i}", "proved", "y" * 390) for i in range(1500)], "proved", file)
     assert file.stat().st_size <= 1_000_000
+
+
+OPEN = Outcome("open", "undecided", "Foo has no taught meaning", a="a/open.onnx", b="b/open.onnx", code="GC204")
+ACCEPTED = "undecided: Foo has no taught meaning (accepted by --accept GC204)"
+
+
+def test_what_is_accepted_passes_and_stays_what_it_is() -> None:
+    given = [OPEN, *MIXED[2:5]]  # none of which has the code
+    root = ElementTree.fromstring(format_results(given, "junit", accept=["GC204"]))
+    assert (root.get("failures"), root.get("errors")) == ("2", "1")
+    (case,) = root.findall(".//testcase[@name='open']")
+    assert [(part.tag, part.text) for part in case] == [("system-out", ACCEPTED)]
+    found = check_sarif(json.loads(format_results(given, "sarif", accept=["GC204"])))
+    assert (found[0]["ruleId"], found[0]["level"], found[0]["properties"]["status"]) == ("undecided", "note", "undecided")
+    assert found[0]["suppressions"] == [{"kind": "external", "status": "accepted", "justification": "--accept GC204"}]
+    assert [(f["level"], f.get("suppressions")) for f in found[1:]] == [("error", None), ("warning", None), ("error", None)]
+    lines = format_results(given, "github", accept=["GC204"]).splitlines()
+    (notice,) = [line for line in lines if line.startswith("::notice ")]
+    assert ACCEPTED in notice and len([line for line in lines if line.startswith("::warning ")]) == 1
+    assert lines[-1] == "graphcheck: 2 undecided, 1 different, 1 trouble"
+    assert "accepted by --accept GC204" in format_results(given, "summary", accept=["GC204"])
+
+
+@pytest.mark.parametrize("accept", [(), ["GC210"]])
+def test_what_is_not_accepted_fails(accept: list[str]) -> None:
+    assert 'failures="1"' in format_results(OPEN, "junit", accept=accept)
+    (finding,) = check_sarif(json.loads(format_results(OPEN, "sarif", accept=accept)))
+    assert finding["level"] == "warning" and "suppressions" not in finding
+    assert format_results(OPEN, "github", accept=accept).startswith("::warning ")
+
+
+def test_a_difference_and_trouble_are_never_accepted() -> None:
+    for status, failure in (("different", None), ("trouble", "error")):
+        given = Outcome("n", status, "because", failure, a="a.onnx", code="GC204")
+        (finding,) = check_sarif(json.loads(format_results(given, "sarif", accept=["GC204"])))
+        assert finding["level"] == "error" and "suppressions" not in finding
+        assert format_results(given, "github", accept=["GC204"]).startswith("::error ")
+        assert "system-out" not in format_results(given, "junit", accept=["GC204"])
 
 
 def test_one_comparison_will_do() -> None:

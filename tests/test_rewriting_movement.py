@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,10 @@ import onnx_ir as ir
 import pytest
 from patch_cases import graph, ints, ops
 
+import graphcheck
+from graphcheck.cli import main
 from graphcheck.errors import UsageError
+from graphcheck.patches.preparing import analyze_json
 from graphcheck.rewriting.result import Rewrite
 from graphcheck.rewriting.rewrite import rewrite
 from graphcheck.verdict import Verdict
@@ -75,6 +79,32 @@ def test_movement_becomes_one_operator_and_comes_back(name: str) -> None:
     ]
     again = proving(back.model, "space-to-depth")
     assert ops(again.model) == ops(result.model)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_analyze_tells_what_would_be_written_anew(name: str) -> None:
+    model, _ = CASES[name]
+    (told,) = analyze_json(model)["movements"]
+    result = proving(model, "space-to-depth")
+    (row,) = result.to_json()["moved"]
+    assert (told["input"], told["output"], told["kind"]) == (row["input"], row["output"], row["to"])
+    assert (told["form"], told["blocksize"], told["site"]) == ("reshape", 3 if name == "grey" else 2, None)
+    assert told["nodes"][-1] == "Reshape(y)" and "graphcheck" not in str(told)
+    (after,) = analyze_json(result.model)["movements"]
+    assert after["form"] == after["kind"] == told["kind"]
+
+
+def test_analyze_tells_movement_of_a_site_as_such_and_no_other(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert [analyze_json(model)["movements"] for model, _ in REFUSED.values()] == [[]] * len(REFUSED)
+    body = "r = Reshape(x, s) t = Transpose<perm = [0, 3, 5, 1, 2, 4]>(r) m = Reshape(t, e) y = Conv(m, w)"
+    site = graph(IMAGE, OUT, body, s=DOWN, e=ints(0, 32, 6, 6), w=(4, 32, 1, 1))
+    (told,) = analyze_json(site)["movements"]
+    assert (told["site"], told["kind"]) == ("Conv(y)", "space-to-depth")
+    for name, model, count in (("site", site, 0), ("bare", CASES["to depth"][0], 1)):
+        ir.save(model, tmp_path / f"{name}.onnx")
+        assert main(["analyze", str(tmp_path / f"{name}.onnx")]) == 0
+        assert capsys.readouterr().out.count("1 movement without a projection (rewrite --movement)") == count
+    assert [shuffle.kind for shuffle in graphcheck.analyze(tmp_path / "bare.onnx").movements] == ["space-to-depth"]
 
 
 def test_nobody_asked_is_said() -> None:

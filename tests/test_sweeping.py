@@ -126,6 +126,7 @@ def test_the_key_is_content_and_options_but_no_limit_or_folder() -> None:
     same = [settings(timeout=1.0), settings(max_memory=1), settings(witness="w"), settings(threads=7)]
     assert {other.key(["1", "2"]) for other in same} == {base.key(["1", "2"])}
     others = [settings(options={"seed": 1}), settings("guard", command=("x",)), settings("rewrite", to="conv")]
+    others.append(settings("rewrite", to="conv", rewriting={"pointwise": True}))
     keys = [base.key(["1", "2"]), base.key(["2", "1"]), *(other.key(["1", "2"]) for other in others)]
     assert len(set(keys)) == len(keys)
 

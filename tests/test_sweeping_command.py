@@ -133,6 +133,34 @@ def test_rewritten_models_are_written_once_proved_and_again_where_they_are_missi
     assert not results(here / "out.json")["patches"]["known"] and (here / "other" / "patches.onnx").exists()
 
 
+REWRITTEN = {  # option -> (form, a model's body, the operator that the option alone brings)
+    "--pointwise": ("conv", "w = Constant <value = float[3,3] {1,2,3,4,5,6,7,8,9}> () t = Transpose <perm = [0,2,3,1]> (x) "
+                    "m = MatMul (t, w) y = Transpose <perm = [0,3,1,2]> (m)", "Conv"),
+    "--ordinary": ("matmul", "w = Constant <value = float[1,3,2,2] {1,2,3,4,5,6,7,8,9,10,11,12}> () y = Conv (x, w)", "MatMul"),
+    "--movement": ("space-to-depth", "s = Constant <value_ints = [0,3,2,2,2,2]> () k = Constant <value_ints = [0,12,2,2]> () "
+                   "r = Reshape (x, s) t = Transpose <perm = [0,3,5,1,2,4]> (r) y = Reshape (t, k)", "SpaceToDepth"),
+    "--stills": ("conv", "a = Constant <value_ints = [2]> () u = Unsqueeze (x, a) c = Concat <axis = 2> (u, u) "
+                 "k = Constant <value_ints = [1,3,2,2,2]> () w = ConstantOfShape <value = float[1] {0.5}> (k) "
+                 "y = Conv <strides = [2,2,2]> (c, w)", "Conv"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", [*REWRITTEN])
+def test_the_options_of_rewrite_are_those_of_a_sweep(option: str, here: Path) -> None:
+    form, body, operator = REWRITTEN[option]
+    (here / "m").mkdir()
+    text = f'<ir_version: 10, opset_import: ["": 21]> g (float[N,3,4,4] x) => (float[N,a,b,c{",d" * (option == "--stills")}] y)'
+    onnx.save(onnx.parser.parse_model(f"{text} {{ {body} }}"), here / "m" / "net.onnx")
+    assert sweep("m", "--rewrite", form, "--out", "plain", "--json", "out.json") == 0
+    assert results(here / "out.json")["net"]["status"] == "unchanged"
+    assert sweep("m", "--rewrite", form, "--out", "made", "--json", "out.json", option) == 0
+    told = json.loads((here / "out.json").read_text())
+    assert told["rewriting"] == {option.removeprefix("--"): True}
+    assert told["results"][0]["status"] in ("proved", "within-rounding") and not told["results"][0]["known"]
+    made, plain = (onnx.load(here / folder / "net.onnx").graph.node for folder in ("made", "plain"))
+    assert operator in [node.op_type for node in made] and [n.op_type for n in made] != [n.op_type for n in plain]
+
+
 KINDS = {
     "0": answer(), "1": answer("different", result={"schema": "graphcheck/compare/1"}), "2": answer("undecided"),
     "3": answer("undecided", "timeout"), "4": answer("trouble", "crash"), "5": answer("within-rounding"),
@@ -224,6 +252,9 @@ def test_documented_commands_are_understood(here: Path, arguments: str, monkeypa
         (["a", "--against", "b", "--analyze"], "--against and --analyze exclude each other"),
         (["a", "--guard", "onnxsim"], "--guard must name {in}"),
         (["a", "--rewrite", "circle"], "there is no form 'circle'"),
+        (["a", "--rewrite", "unfold", "--pointwise"], "--pointwise is for --to conv, matmul or fastest"),
+        (["a", "--rewrite", "conv", "--movement"], "--movement is for --to space-to-depth or reshape"),
+        (["a", "--against", "b", "--stills"], "--stills goes with --rewrite FORM"),
         (["a", "--against", "b", "--out", "c"], "--out is for --rewrite"),
         (["a", "--against", "b", "--timeout", "0"], "--timeout takes seconds above 0"),
         (["a", "--against", "b", "--max-memory", "lots"], "such as 6G, not 'lots'"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -30,18 +30,26 @@ class Format(Protocol):
 
 
 def format_results(
-    results: Result | Iterable[Result], kind: str, require: Verdict | str = Verdict.WITHIN_ROUNDING
+    results: Result | Iterable[Result],
+    kind: str,
+    require: Verdict | str = Verdict.WITHIN_ROUNDING,
+    accept: Collection[str] = (),
 ) -> str:
     """The results as text of a format, named as in ``FORMATS``.
 
     ``results`` are outcomes of a sweep, comparisons or their JSON; one, or many. What is weaker than ``require`` counts
-    as undecided; only ``different`` and what meets ``require`` are answers. Raises UsageError for another kind.
+    as undecided; only ``different`` and what meets ``require`` are answers. What has a code of ``accept`` is told as
+    accepted, with its verdict. Raises UsageError for another kind.
     """
     if kind not in FORMATS:
         raise UsageError(f"there is no format {kind!r}; the formats are {', '.join(FORMATS)}")
     written = cast(Format, importlib.import_module(f"{__name__}.{kind.replace('-', '_')}"))
-    many = [results] if isinstance(results, Outcome | Comparison | Mapping) else list(results)
-    return written.write([outcome.of(result) for result in many], Verdict(require))
+    level = Verdict(require)
+    return written.write([outcome.of(result).accepting(level, accept) for result in _many(results)], level)
+
+
+def _many(results: Result | Iterable[Result]) -> list[Result]:
+    return [results] if isinstance(results, Outcome | Comparison | Mapping) else list(results)
 
 
 def parse_format(text: str) -> tuple[str, Path | None]:
@@ -53,7 +61,10 @@ def parse_format(text: str) -> tuple[str, Path | None]:
 
 
 def write_formats(
-    results: Result | Iterable[Result], wanted: Iterable[tuple[str, Path | None]], require: Verdict | str
+    results: Result | Iterable[Result],
+    wanted: Iterable[tuple[str, Path | None]],
+    require: Verdict | str,
+    accept: Collection[str] = (),
 ) -> list[Path]:
     """Write each (kind, file) of ``parse_format``, None being standard output; returns the files.
 
@@ -61,25 +72,27 @@ def write_formats(
     """
     from graphcheck.files.atomic import write_bytes
 
-    many = [results] if isinstance(results, Outcome | Comparison | Mapping) else list(results)
+    many = _many(results)
     files = []
     for kind, file in wanted:
-        text = format_results(many, kind, require)
+        text = format_results(many, kind, require, accept)
         if file is None:
             print(text, end="", flush=True)
         else:
             write_bytes(text.encode(errors="replace"), file)
             files.append(file)
         if kind == "github" and os.environ.get("GITHUB_STEP_SUMMARY"):
-            add_step_summary(many, require, os.environ["GITHUB_STEP_SUMMARY"])
+            add_step_summary(many, require, os.environ["GITHUB_STEP_SUMMARY"], accept)
     return files
 
 
-def add_step_summary(results: Result | Iterable[Result], require: Verdict | str, file: str | Path) -> None:
+def add_step_summary(
+    results: Result | Iterable[Result], require: Verdict | str, file: str | Path, accept: Collection[str] = ()
+) -> None:
     """Append the Markdown summary to ``file`` ($GITHUB_STEP_SUMMARY), as far as it fits beside what is there."""
     from graphcheck.formats.summary import LARGEST
 
-    text = format_results(results, "summary", require)
+    text = format_results(results, "summary", require, accept)
     path = Path(file)
     taken = path.stat().st_size if path.exists() else 0
     if taken + len(text.encode()) <= LARGEST:

@@ -12,12 +12,13 @@ _ANNOTATIONS = 10  # that GitHub shows of a step, of each kind
 
 
 def write(outcomes: Sequence[Outcome], require: Verdict) -> str:
-    """Workflow commands, at most ten errors and ten warnings; the last of each then counts those left out."""
-    levels: dict[str, list[str]] = {"error": [], "warning": []}
+    """Workflow commands, at most ten errors, ten warnings and, of what was accepted, ten notices; the last of each then
+    counts those left out."""
+    levels: dict[str, list[str]] = {"error": [], "warning": [], "notice": []}
     for o in outcomes:
         code = o.exit_code(require)
-        if code != EXIT_OK:
-            level = "error" if code in (EXIT_DIFFERENT, EXIT_TROUBLE) else "warning"
+        if code != EXIT_OK or o.accepted:
+            level = "notice" if o.accepted else "error" if code in (EXIT_DIFFERENT, EXIT_TROUBLE) else "warning"
             title = _property(f"graphcheck: {o.status}: {short(o.name)}")
             # No file is named: an annotation on a model in the diff would need a line, and models have none.
             levels[level].append(f"::{level} title={title}::{_data(o.details(require))}")

@@ -32,7 +32,7 @@ def write(outcomes: Sequence[Outcome], require: Verdict) -> str:
             found = ElementTree.SubElement(case, tag, {"type": o.failure or o.status, "message": _xml(o.reason)})
             found.text = _xml(o.details(require))
         else:
-            ElementTree.SubElement(case, "system-out").text = _xml(f"{o.status}: {o.reason}")
+            ElementTree.SubElement(case, "system-out").text = _xml(f"{o.status}: {o.why}")
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 

@@ -39,7 +39,8 @@ _RULES = (
 
 
 def write(outcomes: Sequence[Outcome], require: Verdict) -> str:
-    """One run; what is established leaves no finding, since code scanning would show it as one."""
+    """One run; what is established leaves no finding, since code scanning would show it as one, and what ``--accept`` let
+    pass a suppressed one."""
     run = {
         "tool": {
             "driver": {
@@ -58,7 +59,7 @@ def write(outcomes: Sequence[Outcome], require: Verdict) -> str:
             }
         },
         "columnKind": "unicodeCodePoints",
-        "results": [_finding(o, require) for o in outcomes if o.exit_code(require) != EXIT_OK],
+        "results": [_finding(o, require) for o in outcomes if o.exit_code(require) != EXIT_OK or o.accepted],
         "properties": {"looked_at": len(outcomes)},
     }
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
@@ -71,15 +72,17 @@ def _finding(o: Outcome, require: Verdict) -> dict[str, Any]:
     sides = [(o.b, divergence.get("b")), (o.a, divergence.get("a"))]
     locations = [_location(path, place) for path, place in sides if path]
     mark = hashlib.sha256(json.dumps([o.name, rule]).encode()).hexdigest()
-    text = f"{o.name}: {o.status}: {o.reason}" + ("" if index < 2 else f" (required: {require})")
+    text = f"{o.name}: {o.status}: {o.why}" + ("" if index < 2 else f" (required: {require})")
     finding: dict[str, Any] = {
         "ruleId": rule,
         "ruleIndex": index,
-        "level": level,
+        "level": "note" if o.accepted else level,
         "message": {"text": safe(text)[:_LONGEST]},
         "partialFingerprints": {"graphcheck/v1": mark, "primaryLocationLineHash": f"{mark[:16]}:1"},
         "properties": {"status": o.status, "failure": o.failure, "seconds": round(o.seconds, 3)},
     }
+    if o.accepted:
+        finding["suppressions"] = [{"kind": "external", "status": "accepted", "justification": f"--accept {o.family}"}]
     # The place of a finding is in B, the model under test; A, the reference, stands beside it.
     if locations:
         finding["locations"] = locations[:1]

@@ -18,7 +18,7 @@ def write(outcomes: Sequence[Outcome], require: Verdict) -> str:
     order = {EXIT_DIFFERENT: 0, EXIT_TROUBLE: 1, EXIT_OK: 3}
     rows = [
         f"| {GLYPHS.get(o.status, '!' if o.failure else '')} | {_cell(o.status, 40)} | {_cell(o.name, 120)} "
-        f"| {_cell(o.reason, 400)} | {o.seconds:.1f} |"
+        f"| {_cell(o.why, 400)} | {o.seconds:.1f} |"
         for o in sorted(outcomes, key=lambda o: order.get(o.exit_code(require), 2))
     ]
     size, kept = sum(len(line.encode()) + 1 for line in head) + 100, 0

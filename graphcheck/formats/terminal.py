@@ -49,6 +49,12 @@ def show_analysis(terminal: Terminal, result: dict[str, Any]) -> None:
         terminal.say(plural(len(back), "patch un-embedding"), "bold green")
     for site in back:
         show_site(terminal, site)
+    bare = [row for row in result.get("movements") or [] if row["site"] is None]
+    if bare:
+        terminal.say(f"{plural(len(bare), 'movement')} without a projection (rewrite --movement)", "bold green")
+    for row in bare:
+        terminal.say(f"  {row['form']}: {short(row['input'])} -> {short(row['output'])}", "bold")
+        terminal.say(f"    {row['kind']}, blocks of {row['blocksize']}×{row['blocksize']}")
     for refusal in result["refusals"]:
         terminal.say(f"  left alone: {short(refusal['node'])}: {safe(refusal['reason'])}", "yellow")
 

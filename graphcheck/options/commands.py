@@ -42,7 +42,7 @@ class RewriteOptions(Group):
         doc="Only these, by the name of their contraction, input or output; None: all but ordinary convolutions.",
     )
     max_rank: int | None = option(
-        None, "--max-rank", of="rewrite", metavar="N", least=3,
+        None, "--max-rank", of="rewrite sweep", metavar="N", least=3,
         help="no tensor of more dims: movement over it is split into steps",
         doc="No tensor of more dims, at least 3: sites over it take whichever form fits, movement elsewhere is split into "
         "steps.",

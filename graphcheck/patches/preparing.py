@@ -16,6 +16,7 @@ from graphcheck.graphs import walk
 from graphcheck.patches.analyze import Analyzed, analyzed
 from graphcheck.patches.inlining import inlined
 from graphcheck.patches.pointwise import with_pointwise
+from graphcheck.patches.shuffles import with_movement
 from graphcheck.patches.site import SCHEMA, Refusal
 from graphcheck.patches.sizes import sizes
 from graphcheck.patches.stills import with_stills
@@ -23,14 +24,18 @@ from graphcheck.patches.stills import with_stills
 _MOVES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 
 
-def prepared(model: ir.Model, *, whole: bool = False, pointwise: bool = False, stills: bool = False) -> Analyzed:
+def prepared(
+    model: ir.Model, *, whole: bool = False, pointwise: bool = False, stills: bool = False, movement: bool = False
+) -> Analyzed:
     """The model, or a clone in which more patch embeddings can be seen, analyzed.
 
-    With ``pointwise`` its projections are sites too, with ``stills`` the patch embeddings of repeated images.
+    With ``pointwise`` its projections are sites too, with ``stills`` the patch embeddings of repeated images; with
+    ``movement`` the analysis tells the movement between pixels and channels.
     """
     seen = _prepared(model, whole=whole or pointwise)
     seen = with_stills(seen) if stills else seen
-    return with_pointwise(seen) if pointwise else seen
+    seen = with_pointwise(seen) if pointwise else seen
+    return with_movement(seen) if movement else seen
 
 
 def _prepared(model: ir.Model, *, whole: bool) -> Analyzed:
@@ -56,9 +61,10 @@ def _with(seen: Analyzed, more: tuple[Refusal, ...]) -> Analyzed:
 def analyze_json(model: ir.Model, seen: Analyzed | None = None, *, digest: bool = True) -> dict[str, Any]:
     """``graphcheck analyze`` as plain data (schema graphcheck/analyze/1), without the drawn graph.
 
-    ``seen`` is what :func:`prepared` gave for the model, if it has been asked; without ``digest`` its file is not hashed.
+    ``seen`` is what :func:`prepared` gave for the model with ``movement``, if it has been asked; without ``digest`` its file
+    is not hashed.
     """
-    seen = seen or prepared(model)
+    seen = seen or prepared(model, movement=True)
     analysis, run = seen.analysis, seen.runs[0]
     told = model_.summary(model, digest=digest, traced=analysis.largest_rank)
     return {"schema": SCHEMA, "model": told | {"sizes": sizes(seen.model, run.tracer.sizings, run.values)}} | analysis.to_json()

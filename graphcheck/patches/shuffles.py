@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +14,7 @@ import onnx_ir as ir
 from graphcheck.codes import Coded
 from graphcheck.files import model as model_
 from graphcheck.graphs import walk
+from graphcheck.patches.analyze import Analyzed
 from graphcheck.patches.site import Refusal
 from graphcheck.patches.trace import Trial
 from graphcheck.patches.transpositions import only_computed, rank_of, relative
@@ -31,6 +33,7 @@ class Shuffle:
         nodes: Those in between, in graph order.
         kind: ``space-to-depth`` or ``depth-to-space``.
         block: Pixels of a block along height and along width.
+        site: The name of the site that it is part of; None for bare movement.
         order: int [channels], for each channel that SpaceToDepth gives (or that DepthToSpace takes) in its own order, the
             one of ``output`` (or ``input``) that is there.
     """
@@ -41,6 +44,7 @@ class Shuffle:
     kind: str
     block: int
     order: np.ndarray
+    site: str | None = None
 
     @property
     def operator(self) -> str:
@@ -51,6 +55,29 @@ class Shuffle:
     def is_operator(self) -> bool:
         """Whether it is written with that operator."""
         return any(node.op_type == self.operator for node in self.nodes)
+
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of ``analyze``'s ``movements``."""
+        return {
+            "kind": self.kind,
+            "form": self.kind if self.is_operator else "reshape",
+            "blocksize": self.block,
+            "input": self.input.name,
+            "output": self.output.name,
+            "nodes": [model_.node_name(node) for node in self.nodes],
+            "site": self.site,
+        }
+
+
+def with_movement(seen: Analyzed) -> Analyzed:
+    """What was seen, with the movement between pixels and channels in it."""
+    inside = {node: site.name for site in seen.analysis.everything for node in site.region}
+    found = [
+        dataclasses.replace(shuffle, site=next((inside[node] for node in shuffle.nodes if node in inside), None))
+        for shuffle in find_shuffles(seen.model, seen.runs)[0]
+    ]
+    return dataclasses.replace(seen, analysis=dataclasses.replace(seen.analysis, movements=tuple(found)))
 
 
 def find_shuffles(model: ir.Model, runs: Sequence[Trial]) -> tuple[list[Shuffle], list[Refusal]]:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +15,9 @@ from graphcheck.codes import Coded
 from graphcheck.files import model as model_
 from graphcheck.kernel.ops.node import Node
 from graphcheck.verdict import Displayed
+
+if TYPE_CHECKING:
+    from graphcheck.patches.shuffles import Shuffle
 
 SCHEMA = "graphcheck/analyze/1"
 _SHOWN_FILTERS, _SHOWN_CHANNELS, _SHOWN_NUMBERS = 6, 3, 6000
@@ -330,6 +333,7 @@ class Analysis(Displayed):
         sites: Patch embeddings, ordinary convolutions included.
         refusals: Contractions beside data movement that are none, each with the reason.
         unembeddings: Projections to patches of pixels.
+        movements: Movement between pixels and channels, as ``rewrite --movement`` writes it anew where it is part of no site.
         largest_rank: Of all tensors of the main graph, as they were traced; None where none could be.
     """
 
@@ -337,6 +341,7 @@ class Analysis(Displayed):
     refusals: tuple[Refusal, ...]
     unembeddings: tuple[Unembedding, ...] = ()
     largest_rank: int | None = None
+    movements: tuple[Shuffle, ...] = ()
 
     @property
     def everything(self) -> tuple[Site, ...]:
@@ -356,5 +361,6 @@ class Analysis(Displayed):
             "schema": SCHEMA,
             "patch_embeddings": [site.to_json() for site in self.sites],
             "patch_unembeddings": [site.to_json() for site in self.unembeddings],
+            "movements": [movement.to_json() for movement in self.movements],
             "refusals": [refusal.to_json() for refusal in self.refusals],
         }

@@ -60,7 +60,7 @@ def rewrite(
     """
     forms = {} if isinstance(to, str) else dict(to)
     asked = RewriteOptions(**(options | {"sites": list(forms)} if forms else options))
-    _check_forms(to, asked)
+    check_forms(to, asked)
 
     def make(without: Collection[str] = ()) -> Rewrite:
         start = time.perf_counter()
@@ -73,7 +73,7 @@ def rewrite(
     return passing(make, lambda result: judge(result, check, run))
 
 
-def _check_forms(to: str | Mapping[str, str], asked: RewriteOptions) -> None:
+def check_forms(to: str | Mapping[str, str], asked: RewriteOptions) -> None:
     """Raise :class:`UsageError` for a form that there is not, or that does not go with the options."""
     if asked.movement and (to not in moving.FORMS or asked.sites):
         raise UsageError(

@@ -17,7 +17,7 @@ from graphcheck.errors import UsageError
 from graphcheck.files import places
 from graphcheck.formats.console import STYLES, Terminal
 from graphcheck.formats.json import write_json
-from graphcheck.options import OUT, Options, Required, Sweeping, Told, about
+from graphcheck.options import OUT, Options, Required, RewriteOptions, Sweeping, Told, about
 from graphcheck.outcome import Outcome, tally
 from graphcheck.verdict import EXIT_OK, Verdict
 from graphcheck.words import GLYPHS, safe, short
@@ -40,7 +40,9 @@ Source = Annotated[
 
 
 @command
-def sweep(source: Source, sweeping: Sweeping, told: Told, required: Required, options: Options) -> int:
+def sweep(
+    source: Source, sweeping: Sweeping, rewriting: RewriteOptions, told: Told, required: Required, options: Options
+) -> int:
     """Compare, guard, analyze or rewrite many models, each in a process of its own; a second run does only what is new.
 
     Exit code: 1 if any pair is different, else 2 if any was trouble, else 3 if any is undecided or weaker, else 0.
@@ -51,7 +53,7 @@ def sweep(source: Source, sweeping: Sweeping, told: Told, required: Required, op
     from graphcheck.sweeping.run import sweep as run
     from graphcheck.sweeping.store import Store
 
-    o, do = sweeping, _what(sweeping)
+    o, do = sweeping, _what(sweeping, rewriting)
     wanted = [formats.parse_format(text) for text in o.format]
     if sum(file is None for _, file in wanted) + (told.json == "-") > 1:
         raise UsageError("only one --format, or --json -, can go to standard output: name files for the others")
@@ -80,6 +82,7 @@ def sweep(source: Source, sweeping: Sweeping, told: Told, required: Required, op
             max_memory=o.max_memory or _share(workers, jobs),
             command=tuple(shlex.split(o.guard or "")),
             to=o.rewrite,
+            rewriting={name: value for name, value in rewriting.keywords().items() if value},
             threads=1 if o.dask else max(1, processes.cores() // jobs),
             witness=str(options.witness or o.store.with_name(f"{o.store.stem}-witnesses")),
             reduce=None if options.reduce is None else str(options.reduce),
@@ -92,13 +95,14 @@ def sweep(source: Source, sweeping: Sweeping, told: Told, required: Required, op
                 terminal.say(f"interrupted; what is done is in {safe(o.store)}, and the same command goes on from there")
                 raise
         level = Verdict(required.require or Verdict.WITHIN_ROUNDING)
-        _show(terminal, outcomes, level, required.accept)
-        for file in formats.write_formats(outcomes, wanted, level):
+        outcomes = [each.accepting(level, required.accept) for each in outcomes]
+        _show(terminal, outcomes, level)
+        for file in formats.write_formats(outcomes, wanted, level, required.accept):
             terminal.say(f"wrote {safe(file)}")
         if o.report is not None:
             index.write(outcomes, o.report, level, kept.result)
             terminal.say(f"wrote {safe(o.report / 'index.html')}")
-    code = outcome.exit_code(outcomes, level, required.accept)
+    code = outcome.exit_code(outcomes, level)
     write_json(_to_json(outcomes, settings, level, code), told.json)
     return code
 
@@ -108,17 +112,18 @@ def _deciding(options: Options) -> dict[str, Any]:
     return {f.name: getattr(options, f.name) for f in fields_of(Options, "sweep") if about(f).panel != OUT}
 
 
-def _what(o: Sweeping) -> str:
+def _what(o: Sweeping, rewriting: RewriteOptions) -> str:
     given = {"--against": o.against is not None, "--guard": o.guard is not None, "--analyze": o.analyze}
     guard, rewrite = o.guard, o.rewrite
     named = [name for name, on in (given | {"--rewrite": rewrite is not None}).items() if on]
     if len(named) > 1:
         raise UsageError(f"{' and '.join(named)} exclude each other")
     if rewrite is not None:
-        from graphcheck.rewriting.forms import NAMES
+        from graphcheck.rewriting.rewrite import check_forms
 
-        if rewrite not in NAMES:
-            raise UsageError(f"there is no form {rewrite!r}; the forms are {', '.join(NAMES)}")
+        check_forms(rewrite, rewriting)
+    elif asked := [about(field).names[-1] for field in dataclasses.fields(rewriting) if getattr(rewriting, field.name)]:
+        raise UsageError(f"{asked[0]} goes with --rewrite FORM")
     if guard is not None:
         words = shlex.split(guard)
         for placeholder in ("{in}", "{out}"):
@@ -157,9 +162,9 @@ def _share(workers: Workers, jobs: int) -> int:
     return limits.default_memory() // jobs
 
 
-def _show(terminal: Terminal, outcomes: Sequence[Outcome], level: Verdict, accept: Sequence[str]) -> None:
+def _show(terminal: Terminal, outcomes: Sequence[Outcome], level: Verdict) -> None:
     terminal.say(f"{len(outcomes)} done: {tally(outcomes)}", "bold")
-    wanting = [outcome for outcome in outcomes if outcome.exit_code(level) != EXIT_OK]
+    wanting = [outcome for outcome in outcomes if outcome.exit_code(level) != EXIT_OK or outcome.accepted]
     rows = outcomes if len(outcomes) <= _SHOWN else wanting
     table = [
         (
@@ -167,12 +172,12 @@ def _show(terminal: Terminal, outcomes: Sequence[Outcome], level: Verdict, accep
             short(row.name, 60),
             f"{row.seconds:.1f}",
             f"{row.memory / 2**20:.0f}",
-            short(f"{row.family}: {row.reason}" if row.family and row.exit_code(level) != EXIT_OK else row.reason, 100),
+            short(f"{row.family}: {row.reason}" if row.family and row in wanting else row.reason, 100),
         )
         for row in rows
     ]
     terminal.table(("verdict", "what", "s", "MiB", "why"), table)
-    if accepted := sum(outcome.exit_code(level, accept) == EXIT_OK for outcome in wanting):
+    if accepted := sum(outcome.accepted for outcome in wanting):
         terminal.say(f"  {accepted} accepted by --accept, which decides the exit code alone and not the verdict")
     known = [outcome for outcome in outcomes if outcome.known]
     failed = sum(outcome.failure is not None for outcome in known)
@@ -183,7 +188,8 @@ def _show(terminal: Terminal, outcomes: Sequence[Outcome], level: Verdict, accep
 
 def _to_json(outcomes: Sequence[Outcome], settings: Settings, level: Verdict, code: int) -> dict[str, Any]:
     """The plain data of ``--json``; the whole results are in the store."""
-    done = {"do": settings.do, "command": list(settings.command), "to": settings.to, "options": dict(settings.options)}
+    done: dict[str, Any] = {"do": settings.do, "command": list(settings.command), "to": settings.to}
+    done |= {"rewriting": dict(settings.rewriting), "options": dict(settings.options)}
     limits = {"timeout": settings.timeout, "max_memory": settings.max_memory}
     rows = [outcome.to_json() for outcome in outcomes]
     return {"schema": SCHEMA, "exit_code": code, "require": str(level), **done, **limits, "results": rows}

@@ -28,7 +28,7 @@ td.n{text-align:right;white-space:nowrap}td.v{white-space:nowrap;font-weight:600
 <table><thead><tr><th>verdict</th><th>what</th><th>why</th><th>seconds</th><th>MiB</th></tr></thead><tbody>
 {% for o in outcomes %}<tr><td class="v c{{ o.exit_code(require) }}">{{ glyphs.get(o.status, "!") }} {{ o.status }}</td>
 <td>{% if o.name in pages %}<a href="{{ pages[o.name] }}">{{ o.name|safe_text }}</a>{% else %}{{ o.name|safe_text }}{% endif %}</td>
-<td>{{ o.reason|safe_text }}</td><td class="n">{{ "%.1f"|format(o.seconds) }}</td>
+<td>{{ o.why|safe_text }}</td><td class="n">{{ "%.1f"|format(o.seconds) }}</td>
 <td class="n">{{ o.memory // 1048576 or "" }}</td></tr>
 {% endfor %}</tbody></table></html>
 """  # noqa: E501

@@ -20,9 +20,9 @@ _LOCATION = b"\x0a\x08location\x12"
 class Settings:
     """What is done to every job: ``do`` is compare, guard, analyze or rewrite.
 
-    ``command`` is guard's, ``to`` rewrite's; ``options`` are those of ``compare`` and decide about the answer. The
-    limits (``timeout`` in seconds, ``max_memory`` in bytes) hold for each job, ``threads`` is what each may use.
-    ``witness``, ``reduce`` and ``out`` are folders.
+    ``command`` is guard's, ``to`` and ``rewriting`` (the options that are given) rewrite's; ``options`` are those of
+    ``compare`` and decide about the answer. The limits (``timeout`` in seconds, ``max_memory`` in bytes) hold for each
+    job, ``threads`` is what each may use. ``witness``, ``reduce`` and ``out`` are folders.
     """
 
     do: str
@@ -31,6 +31,7 @@ class Settings:
     max_memory: int
     command: tuple[str, ...] = ()
     to: str | None = None
+    rewriting: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     threads: int = 1
     witness: str | None = None
     reduce: str | None = None
@@ -39,7 +40,7 @@ class Settings:
     def key(self, digests: list[str]) -> str:
         """The key of these settings on models with ``digests``: limits and folders have no part in it."""
         versions = {name: version(name) for name in ("graphcheck", "onnx", "onnx-ir", "onnxruntime")}
-        parts = [self.do, list(self.command), self.to, dict(self.options), digests, versions]
+        parts = [self.do, list(self.command), self.to, dict(self.rewriting), dict(self.options), digests, versions]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

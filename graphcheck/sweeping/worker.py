@@ -69,7 +69,9 @@ def _rewrite(task: dict[str, Any]) -> Any:
     from graphcheck.verdicts.compare import compare
 
     options = _options(task) | {"graphs": False, "reduce": None}
-    result = rewrite(read(task["a"]), task["to"], check=lambda before, after: compare(before, after, **options))
+    result = rewrite(
+        read(task["a"]), task["to"], check=lambda before, after: compare(before, after, **options), **task["rewriting"]
+    )
     data = result.to_json()
     if task["out"] and (result.changed or result.verdict is None):
         Path(task["out"]).parent.mkdir(parents=True, exist_ok=True)
