@@ -16,10 +16,11 @@ import contextlib
 import io
 import os
 import sys
+import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,16 @@ def stored(model: onnx.ModelProto) -> tuple[list[bytes], list[str]]:
     return held, sorted(str(node) for node in bare)
 
 
-def compared(a: onnx.ModelProto, b: onnx.ModelProto, allow: str = "float16") -> tuple[str, str, dict[str, Any]]:
-    """Verdict, reason and evidence."""
-    found = graphcheck.compare(a, b, allow=[allow], run=False, graphs=False, timeout=SECONDS)
+def compared(
+    a: onnx.ModelProto, b: onnx.ModelProto, allow: str = "float16", feeds: Sequence[dict[str, Any]] = ()
+) -> tuple[str, str, dict[str, Any]]:
+    """Verdict, reason and evidence, at the inputs ``feeds`` where there are some."""
+    with tempfile.TemporaryDirectory() as place:
+        files = [str(Path(place, f"{i}.npz")) for i in range(len(feeds))]
+        for file, feed in zip(files, feeds, strict=True):
+            np.savez(file, **feed)
+        given: dict[str, Any] = {"inputs": files[0], "more_inputs": files[1:]} if files else {"run": False}
+        found = graphcheck.compare(a, b, allow=[allow], graphs=False, timeout=SECONDS, **given)
     return found.verdict.value, found.reason, found.evidence
 
 

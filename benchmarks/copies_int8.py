@@ -28,7 +28,7 @@ from onnx import TensorProto, numpy_helper  # noqa: E402
 
 from benchmarks.copies import ACCEPTED, Tally, compared  # noqa: E402
 from tests.zoo import architectures  # noqa: E402
-from tests.zoo.quantized import COPIES, NETS, one_step, packed, quantized  # noqa: E402
+from tests.zoo.quantized import COPIES, NETS, calibration, one_step, packed, quantized  # noqa: E402
 
 KINDS = ("dynamic", "dynamic, per channel", "QDQ", "QDQ, per channel", "QOperator", "QOperator, per channel")
 
@@ -113,11 +113,12 @@ def main() -> None:
                 cells.append(type(error).__name__)
                 continue
             allow, title = "int4" if kind == "int4" else "int8", f"{name}, {kind}"
-            verdict, reason, _ = compared(model, copy, allow)
+            feeds = calibration(model) if kind.startswith("Q") else ()  # a range may end at 0 because its data does
+            verdict, reason, _ = compared(model, copy, allow, feeds)
             cells.append(verdict)
             tally.right(title, verdict, reason)
             for change, damaged, changed in spoilt(copy) if verdict in ACCEPTED else ():
-                verdict, reason, evidence = compared(model, damaged, allow)
+                verdict, reason, evidence = compared(model, damaged, allow, feeds)
                 tally.spoilt(title, f"{change} at {min(changed)}", verdict, reason, named=named(evidence, changed))
         every.add(tally)
         print(f"| {name} | {' | '.join(cells)} | {tally.cells()} | {time.monotonic() - started:.0f} |", flush=True)

@@ -68,6 +68,7 @@ class Copy:
                 beside.append(other.at(self))
         overflowed, vanished = headroom.overflowed(found.rows), headroom.vanished(found.rows)
         yield {"headroom": found.rows, "overflowed": overflowed, "vanished": vanished, "saturated": found.saturated}
+        yield {"quantizers": list(found.quantizers)}
         if not walked:
             return
         held: dict[Key, np.ndarray] | None = {} if ranked and _elements(self.copy) < _MOST else None

@@ -20,7 +20,7 @@ from graphcheck.files import model as model_
 from graphcheck.kernel.interpreter import Env, Interpreter, Trace
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.ops.node import Node
-from graphcheck.kernel.ops.table import TAUGHT
+from graphcheck.kernel.ops.table import ERASED, TAUGHT
 from graphcheck.kernel.proof.allowed import FORMATS
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.rules import PLAIN
@@ -180,13 +180,13 @@ class Cutting(Interpreter):
         return self._cut(source, names, made, given)
 
     def _taught(self, node: Node, inputs: list[Value]) -> Sequence[Value]:
-        key, computed = (node.domain, node.op_type), bool(inputs) and isinstance(inputs[0], Tensor)
+        key, computed = (node.domain, node.op_type), any(isinstance(x, Tensor) for x in inputs)
         if computed and key == ("", "DynamicQuantizeLinear"):
             return self._told(self._dynamic, node, inputs)
-        if computed and key[1].startswith("Q") and key in TAUGHT:
+        if computed and key[1].startswith("Q") and (key in TAUGHT or key in ERASED):
             self.m.quantizing = True
             try:
-                return super()._taught(node, inputs)
+                return self._told(ERASED[key], node, inputs) if key in ERASED else super()._taught(node, inputs)
             finally:
                 self.m.quantizing = False
         return super()._taught(node, inputs)

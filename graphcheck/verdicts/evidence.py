@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from graphcheck.files import model as model_
@@ -88,6 +88,8 @@ class Precision:
         kept: Weights of B that stayed in float32.
         parts: The first node of B (``node``, ``op_type``) that A does not have even so, where the graphs are not the same.
         stopped: What ended it.
+        ends: Quantizers whose range ends at 0 where the other model goes on: they must cut nothing off at the inputs run.
+        clips: Quantizers whose range reaches up to where a Clip of the other model ends: what they cut off is cut off there, too.
     """
 
     formats: tuple[str, ...]
@@ -99,6 +101,8 @@ class Precision:
     kept: Sequence[str] = ()
     parts: Mapping[str, str] | None = None
     stopped: str = ""
+    ends: Set[str] = frozenset()
+    clips: Set[str] = frozenset()
 
     @property
     def rounded(self) -> list[dict[str, Any]]:

@@ -47,7 +47,9 @@ def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options, *, named: 
         plain = reason.replace("no input was found that shows", "no input was found that surely shows")
         reason = f"{runs}; {plain}"
     copied = evidence.precision
-    clipped = numbers.clipped(evidence.numbers or {}) if copied is not None and copied.holds else None
+    clipped = None
+    if copied is not None and copied.holds:
+        clipped = numbers.clipped(evidence.numbers or numbers.EMPTY, copied.ends, copied.clips)
     if verdict is Verdict.WITHIN_ROUNDING and clipped is not None:
         verdict, reason, code = Verdict.UNDECIDED, f"{reason}; but {clipped}", "GC213"
     if verdict in (Verdict.UNDECIDED, Verdict.DIFFERENT) and copied is not None and copied.tells and not case.unfit:

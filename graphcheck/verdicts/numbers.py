@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import onnx_ir as ir
@@ -19,10 +19,11 @@ from graphcheck.verdicts.evidence import Evidence
 _MOST, _WALKED, _RANKED = 2e10, 1e9, 2e8  # work of one walk for: anything; what takes several; what takes many
 _DRAWN = 4
 _FEW, _FAR = 8, 128  # one element of so many may lie beyond a range, or all by less than so many steps: half of the range
+_OWN = 8  # steps by which the copy's own roundings may carry a tensor beyond 0
 _INPUTS = 16  # of the given ones that are looked at
 EMPTY: dict[str, Any] = {
-    "side": None, "headroom": [], "overflowed": [], "vanished": [], "saturated": [], "spread": [], "layers": [], "keep": [],
-    "bound": [], "untold": None,
+    "side": None, "headroom": [], "overflowed": [], "vanished": [], "saturated": [], "quantizers": [], "spread": [], "layers": [],
+    "keep": [], "bound": [], "untold": None,
 }  # fmt: skip
 
 
@@ -54,13 +55,22 @@ def told(case: Case, evidence: Evidence, side: int) -> dict[str, Any]:
     return found
 
 
-def clipped(found: Mapping[str, Any]) -> str | None:
-    """What a quantizer cuts off at the top of its range, where that is no rounding any more: the bottom may be a Relu."""
-    for row in found.get("saturated") or ():
-        if row["over"] * _FEW > row["elements"] and row["steps"] >= _FAR:
+def clipped(found: Mapping[str, Any], ends: Set[str] = frozenset(), clips: Set[str] = frozenset()) -> str | None:
+    """What a quantizer cuts off at the top of its range, where that is no rounding any more: the bottom may be a Relu. Of the
+    quantizers ``ends`` it is none, and the other model goes on: these may cut off nothing of what was run but for their own
+    roundings. What the quantizers ``clips`` cut off is the other model's Clip."""
+    for row in found["saturated"]:
+        ended, far = row["node"] in ends, row["over"] * _FEW > row["elements"] and row["steps"] >= _FAR
+        if (ended and row["steps"] > _OWN) or (far and row["node"] not in clips):
             node = f"{row['op_type']} {words.short(row['node'])}"
-            cut = f"{row['over']:,} of {row['elements']:,} elements, by {row['steps']:,.0f} steps at most"
+            node += ", whose range ends at 0 where the other model goes on," if ended else ""
+            cut = f"{row['cut' if ended else 'over']:,} of {row['elements']:,} elements, by {row['steps']:,.0f} steps at most"
             return f"{node} cuts off {cut}, at the input run: more than rounding does (--inputs takes real data)"
+    for name in sorted(ends):
+        if name not in found["quantizers"]:
+            why = f" ({found['untold']})" if found["untold"] else ""
+            goes_on = "has a range that ends at 0 where the other model goes on"
+            return f"{words.short(name)} {goes_on}, and no number of it is known{why}"
     return None
 
 
@@ -87,12 +97,13 @@ def _formats(model: ir.Model) -> set[str]:
 
 def _inputs(case: Case, evidence: Evidence) -> list[Callable[[], inputs.Arrays]]:
     """Those that were given, else those of the first run, or as they would be drawn for it; three draws more where it is asked
-    what to keep."""
+    what to keep, or where a range that ends at 0 may cut something off."""
     if evidence.executions.given:
         return list(evidence.executions.given[:_INPUTS])
+    ends = evidence.precision.ends if evidence.precision is not None else ()
     spec = inputs.InputSpec(case.options.seed, ranges=case.options.range_rows())
     runs = evidence.executions.runs
     chosen = runs[0].shapes if runs else ports.shapes(case.interface, case.options.shapes)
-    specs = [dataclasses.replace(spec, seed=spec.seed + place) for place in range(_DRAWN if case.options.top else 1)]
+    specs = [dataclasses.replace(spec, seed=spec.seed + place) for place in range(_DRAWN if case.options.top or ends else 1)]
     loads = [functools.partial(inputs.generate, case.interface, chosen, each) for each in specs]
     return [lambda: runs[0].inputs, *loads[1:]] if runs else list(loads)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import collections
 from collections.abc import Mapping, Sequence
 
+from graphcheck.kernel.terms.rules.numbers import positive
 from graphcheck.kernel.terms.store import Terms
-from graphcheck.kernel.terms.verbs import Move, Term, Verb
-from graphcheck.kernel.terms.why import Congruence, Why
+from graphcheck.kernel.terms.verbs import Ew, Move, Opaque, Term, Verb, ranged
+from graphcheck.kernel.terms.why import Congruence, Rounded, Why
 
 Stage = tuple[Terms, Mapping[int, int]]  # a store, and the class there of each class of the stage before
 
@@ -130,6 +131,19 @@ class Stages:
             root = last.root(places[-1]) if len(places) == len(self._stores) else None
             self._roots[cls] = None if root is None or root in last.terms.arrays else root
         return self._roots[cls]
+
+    def taken(self, cls: int) -> tuple[bool, bool]:
+        """What the range of a quantizer was taken for: for nothing although it ends at 0, for a Clip that it reaches up to."""
+        for store, place in zip(self._stores, self._places(cls), strict=False):
+            terms = store.terms
+            match terms.terms[place]:
+                case Term(Opaque(((_, sign, around), *_) as key), (x,)) if ranged(key):
+                    for chosen in (b for b, why in store.ways.get(place, ()) if why == Rounded(())):
+                        same = terms.find(chosen) == terms.find(x) and not (sign > 0 and positive(terms, x))
+                        clip = terms.terms[store.root(chosen)]
+                        tops = [*map(terms.scalar, clip.args)] if clip.verb == Ew("min", (None, None)) else []
+                        return bool(sign) and same, any(reached and high in tops for _, high, reached in around)
+        return False, False
 
     def traced(self, cls: int) -> int:
         """The class behind rearrangements, merges aside."""

@@ -136,18 +136,23 @@ NETS: dict[str, Callable[[], onnx.ModelProto]] = {
 }  # fmt: skip
 
 
-class _Inputs:
-    """Normal inputs for the static quantizers."""
+def calibration(model: onnx.ModelProto, count: int = 4) -> list[dict[str, np.ndarray]]:
+    """Normal inputs for the static quantizers, by name."""
+    rng = np.random.default_rng(1)
+    return [
+        {
+            port.name: rng.standard_normal([d.dim_value or 2 for d in port.type.tensor_type.shape.dim]).astype(np.float32)
+            for port in model.graph.input
+        }
+        for _ in range(count)
+    ]
 
-    def __init__(self, model: onnx.ModelProto, count: int = 4) -> None:
-        rng = np.random.default_rng(1)
-        self.feeds: Iterator[dict[str, np.ndarray]] = iter([
-            {
-                port.name: rng.standard_normal([d.dim_value or 2 for d in port.type.tensor_type.shape.dim]).astype(np.float32)
-                for port in model.graph.input
-            }
-            for _ in range(count)
-        ])  # fmt: skip
+
+class _Inputs:
+    """These, one after the other."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.feeds: Iterator[dict[str, np.ndarray]] = iter(calibration(model))
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """The next ones, by name."""

@@ -59,6 +59,7 @@ def mod(m: Algebra, node: Node, a: Some, b: Some) -> Some:
 
 def pow_(m: Algebra, node: Node, x: Some, y: Some) -> Some:
     """Small integer powers are products, 0.5 is Sqrt; anything else is uninterpreted."""
+    y = erasing.exponent(m, node, y)
     if _kind(x.dtype) == "i":
         whole = isinstance(y, np.ndarray) and y.size == 1 and float(y.reshape(-1)[0]) in (1.0, 2.0, 3.0)
         if not whole:

@@ -77,7 +77,11 @@ def _within(m: Algebra, x: Tensor, low: np.ndarray, high: np.ndarray, steps: np.
     range lies within, up to half a step: which of those it is depends on the other graph, and is found once its operand is one
     that both have (``facing.ranges``). A range that ends at 0 is a Relu."""
     half, known = steps / 2, sorted({*m.clips.values()})
-    around = [ends for ends in known if (ends[0] <= low + half).all() and (ends[1] >= high - half).all()]
+    around = [
+        (*ends, bool((ends[1] <= high + half).all()))  # whether the range reaches up to the end of the Clip
+        for ends in known
+        if (ends[0] <= low + half).all() and (ends[1] >= high - half).all()
+    ]
     sign = 0 if low.any() and high.any() else -1 if low.any() else 1
     if not around and (not sign or (sign > 0 and positive(m.terms, x.cls))):
         return x
@@ -91,7 +95,10 @@ def dequantized(m: Algebra, x: Some, scale: Some, zero: Value, name: str = "") -
     found, parameters = known(m, x), _parameters(m, x, scale, zero)
     if found is not None and found[1] == parameters:
         return Tensor(found[0].cls, x.shape, scale.dtype)
-    if isinstance(stored := m.lower(x), np.ndarray):
+    of, stored, step, point = format_of(m, x.dtype), m.lower(x), m.lower(scale), np.zeros(()) if zero is None else m.lower(zero)
+    if isinstance(stored, np.ndarray):
+        if isinstance(point, np.ndarray) and (stored == point).all():
+            return np.zeros(x.shape, scale.dtype)
         x = near(m, stored, name)
     elif isinstance(x, Tensor) and len(parameters) == 2:
         term = m.terms.term(x.cls)
@@ -104,7 +111,21 @@ def dequantized(m: Algebra, x: Some, scale: Some, zero: Value, name: str = "") -
                 rows = Tensor(term.args[0], (m.terms.size(term.args[0]),), x.dtype)
                 return Tensor(m.terms.move((m.lift(dequantized(m, rows, scale, zero)).cls,), map_), x.shape, scale.dtype)
     wide = Tensor(m.lift(x).cls, x.shape, scale.dtype)
-    return m.ew("mul", wide if zero is None else m.sub(wide, _wide(zero)), scale, dtype=scale.dtype)
+    y = m.lift(m.ew("mul", wide if zero is None else m.sub(wide, _wide(zero)), scale, dtype=scale.dtype))
+    if all(isinstance(part, np.ndarray) and part.size == 1 for part in (stored, step, point)):
+        number, by, zeros = (float(part.reshape(())) for part in (stored, step, point))  # type: ignore[union-attr]
+        m.memo[RANGE, "number", y.cls] = of, (number - zeros) * by, by
+    return y
+
+
+def exponent(m: Algebra, node: Node, y: Some) -> Some:
+    """A stored integer that stands for an exponent as the multiple of a half that is nearest, if that is within half a step."""
+    format_, value, step = m.memo.get((RANGE, "number", y.cls), ("", 0.0, 0.0)) if isinstance(y, Tensor) else ("", 0.0, 0.0)
+    half = round(2 * value) / 2
+    if not format_ or abs(half - value) > step / 2:
+        return y
+    m.marks.append((node.name, format_, m.lift(y).cls))
+    return np.full(y.shape, half, y.dtype)
 
 
 def known(m: Algebra, x: Some) -> tuple[Tensor, tuple[Any, ...]] | None:

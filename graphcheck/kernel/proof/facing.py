@@ -15,9 +15,12 @@ from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.rules.numbers import positive
 from graphcheck.kernel.terms.store import Operand, Terms
-from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Opaque, Term, Verb, ranged
+from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Opaque, Rows, Term, Verb, ranged
 
 _ALIKE = 1e-2  # how near to one constant another may be, relatively, of several that face it
+
+_STEP = Ew("pos", (None,))  # x * pos(x) is a Relu
+_STEERED = ("max", "min", "mul")
 
 Views = tuple[Operand, Operand, int]  # of a constant of each side, at so many places
 
@@ -250,15 +253,19 @@ def near_each_other(terms: Terms, prover: Prover, sketches: Sketches) -> list[Fa
 
 def ranges(terms: Terms, prover: Prover, clips: Sequence[int]) -> list[Facing]:
     """Quantizers whose operand both graphs have by now, each with what is left of it but for roundings: the first of the
-    ``clips`` whose ends its range lies within, else the operand, or its Relu where the range ends at 0."""
+    ``clips`` whose ends its range lies within, else the Relu of the operand where the range ends at 0 and the other graph has
+    one, else the operand."""
     found, there = [], {terms.find(cls) for cls in clips}
-    for side in ("a", "b"):
+    for side, other in (("a", "b"), ("b", "a")):
+        steps = [term for c in prover.nodes[other] if (term := terms.terms[terms.find(c)]).verb == _STEP]
+        relus = {_steered(terms, term.args[0]) for term in steps}
         for cls in prover.nodes[side]:
             match terms.terms[terms.find(cls)]:
                 case Term(Opaque(((_, sign, around), *_) as key), (x,), size) if ranged(key) and _both_have(terms, prover, x):
                     plain = _clip(terms, x, size, 0.0 if sign > 0 else -math.inf, 0.0 if sign < 0 else math.inf)
-                    ways = (_clip(terms, plain, size, *ends) for ends in around)
-                    kept = terms.find(x) if sign > 0 and positive(terms, x) else plain
+                    ways = (_clip(terms, plain, size, *ends[:2]) for ends in around)
+                    bare = _steered(terms, x) not in relus or (sign > 0 and positive(terms, x))
+                    kept = terms.find(x) if bare else plain
                     chosen = next((way for way in ways if prover.shared(way) or way in there), kept)
                     found.append(Facing((), (cls, chosen)))
     return found
@@ -268,6 +275,16 @@ def _both_have(terms: Terms, prover: Prover, cls: int) -> bool:
     """Whether both graphs have a class, or what it is moved from."""
     term = terms.terms[terms.find(cls)]
     return prover.shared(cls) or (isinstance(term.verb, Move) and all(map(prover.shared, term.args)))
+
+
+def _steered(terms: Terms, cls: int) -> int:
+    """What a class is computed from by movement, maxima, Relus and constants alone, among which a Relu may stand anywhere."""
+    while True:
+        term = terms.terms[cls := terms.find(cls)]
+        args = [a for a in term.args if not terms.constant_like(a) and terms.terms[terms.find(a)].verb != _STEP]
+        if len(args) != 1 or not isinstance(term.verb, (Move, Ew, Rows)) or getattr(term.verb, "fn", "max") not in _STEERED:
+            return cls
+        cls = args[0]
 
 
 def _clip(terms: Terms, cls: int, size: int, low: float, high: float) -> int:

@@ -21,7 +21,6 @@ from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.ops.erasing import INTEGERS
 from graphcheck.kernel.proof.allowed import FORMATS, Allowed, steps
 from graphcheck.kernel.proof.pair import Pair
-from graphcheck.kernel.terms.verbs import Opaque, ranged
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts import record
 from graphcheck.verdicts.case import Case
@@ -53,7 +52,9 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
             if not found.attempts:
                 parts, found = _parted(*found.proofs[0]), Substitutions()
                 precision = dataclasses.replace(precision, parts=parts)
-            precision = dataclasses.replace(precision, found=found, marks=marks, step=step)
+            ends, clips = _ends(*found.proofs[-1]) if found.attempts else (set[str](), set[str]())
+            precision = dataclasses.replace(precision, found=found, marks=marks, step=step, ends=precision.ends | ends)
+            precision = dataclasses.replace(precision, clips=clips)
     except Undecided as error:
         precision = dataclasses.replace(precision, found=Substitutions(), stopped=str(error))
     evidence.precision = precision
@@ -101,21 +102,22 @@ def _parted(pair: Pair, later: Sequence[Stage]) -> dict[str, str] | None:
         return {value: root for value, root in known.items() if root is not None}
 
     there = {*roots(pair.a).values()}
-    ending = [
-        name
-        for name, _, cls in pair.algebra.marks
-        if isinstance(verb := pair.terms.terms[cls].verb, Opaque) and ranged(verb.key) and verb.key[0][1]
-        if stages.root(pair.terms.terms[cls].args[0]) in there and stages.root(cls) not in (None, *there)
-    ]
-    for value in pair.b.values if ending else ():
-        node = value.producer()
-        if node is not None and model_.node_name(node) == ending[0]:
-            return {"node": ending[0], "op_type": node.op_type, "why": "its range ends at 0, where A goes on"}
-    for value, root in roots(pair.b).items():
-        node = value.producer()
-        if root not in there and node is not None and not last.constant_like(root):
+    ends, here = _ends(pair, later)[0], roots(pair.b)
+    for value in pair.b.values:
+        root, node = here.get(value), value.producer()
+        if node is not None and model_.node_name(node) in ends:
+            return {"node": model_.node_name(node), "op_type": node.op_type, "why": "its range ends at 0, where A goes on"}
+        if node is not None and root is not None and root not in there and not last.constant_like(root):
             return {"node": model_.node_name(node), "op_type": node.op_type}
     return None
+
+
+def _ends(pair: Pair, later: Sequence[Stage]) -> tuple[set[str], set[str]]:
+    """The quantizers whose range ends at 0 where the other graph goes on: what they cut off there is no Relu of it; and those
+    that end where a Clip of it does."""
+    stages = Stages(pair.terms, later)
+    taken = [(name, *stages.taken(cls)) for name, _, cls in pair.algebra.marks]
+    return {name for name, bare, _ in taken if bare}, {name for name, _, clip in taken if clip}
 
 
 def _step(case: Case, pair: Pair) -> str:

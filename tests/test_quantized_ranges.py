@@ -1,0 +1,62 @@
+"""Where the range of a quantizer ends: at a Relu or a Clip of the other model, at 0 where that goes on, at an exponent."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from graphcheck import compare
+from graphcheck.verdict import Comparison, Verdict
+from tests.test_quantized_copies import ACCEPTED, QDQ, small
+
+
+def compared(a: onnx.ModelProto, b: onnx.ModelProto, low: float, high: float) -> Comparison:
+    return compare(a, b, allow=["int8"], run=False, graphs=False, ranges={"x": (low, high)})
+
+
+@pytest.mark.parametrize(("low", "accepted"), [(0.0, True), (-0.5, False)])
+def test_a_range_that_ends_at_0_is_right_where_no_input_lies_beyond(low: float, accepted: bool) -> None:
+    plain, copy = small("y = Neg (x)"), small(QDQ.format("x", "s", "z", "Neg (d)"), s=1 / 255, z=np.uint8(0))
+    found = compared(plain, copy, low, 1.0)
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) is accepted, found.reason
+    assert accepted or "QuantizeLinear(q), whose range ends at 0 where the other model goes on, cuts off" in found.reason
+    assert accepted or compare(plain, copy, allow=["int8"], run=False, graphs=False).verdict not in ACCEPTED
+
+
+def test_a_range_below_0_is_right_there_too() -> None:
+    plain, copy = small("y = Neg (x)"), small(QDQ.format("x", "s", "z", "Neg (d)"), s=1 / 255, z=np.uint8(255))
+    assert compared(plain, copy, -1.0, 0.0).verdict is Verdict.WITHIN_ROUNDING
+    assert compared(plain, copy, -1.0, 0.5).verdict not in ACCEPTED
+
+
+@pytest.mark.parametrize(("top", "accepted"), [(6.0, True), (3.0, False)])
+def test_what_a_clip_cuts_off_is_no_saturation(top: float, accepted: bool) -> None:
+    plain = small("c = Clip (x, l, u) y = Neg (c)", l=0.0, u=6.0)
+    copy = small(QDQ.format("x", "s", "z", "Neg (d)"), s=top / 255, z=np.uint8(0))
+    found = compared(plain, copy, -20.0, 20.0)
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) is accepted, found.reason
+
+
+def test_what_lies_behind_a_relu_in_a_range_is_counted_behind_it() -> None:
+    body = "q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) n = Neg (d) "
+    copy = small(body + "p = QuantizeLinear (n, s, e) y = DequantizeLinear (p, s, e)", s=4 / 255, z=np.uint8(0), e=np.uint8(255))
+    found = compared(small("r = Relu (x) y = Neg (r)"), copy, -4.0, 4.0)
+    assert found.verdict is Verdict.WITHIN_ROUNDING
+    assert [row["node"] for row in found.evidence["precision"]["saturated"]] == ["QuantizeLinear(q)"]
+
+
+@pytest.mark.parametrize(("power", "accepted"), [(2.0, True), (1.99, False), (3.0, False)])
+def test_an_exponent_that_is_quantized(power: float, accepted: bool) -> None:
+    copy = small("k = DequantizeLinear (p, t) y = Pow (x, k)", p=np.int8(100), t=0.02001)
+    found = compared(small("y = Pow (x, k)", k=power), copy, 0.5, 1.0)
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) is accepted, found.reason
+
+
+@pytest.mark.parametrize(("stored", "accepted"), [(5, True), (6, False)])
+def test_a_zero_that_is_quantized(stored: int, accepted: bool) -> None:
+    out = "float[N,6] y"
+    body = "v = DequantizeLinear (p, t, o) y = Pad (x, k, v)"
+    copy = small(body, out=out, p=np.int8(stored), t=1.0, o=np.int8(5), k=[0, 1, 0, 1])
+    plain = small("y = Pad (x, k)", out=out, k=[0, 1, 0, 1])
+    assert (compared(plain, copy, -1.0, 1.0).verdict in ACCEPTED) is accepted
