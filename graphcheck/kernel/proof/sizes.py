@@ -295,7 +295,7 @@ class Sizes:
         partner = {p.key: p.b.name for p in self.interface.inputs if p.b is not None}
         feeds = {key: (partner[key], shape) for key, shape in chosen.items()}
         return build(
-            *self.models, feeds, values, free=self.free.typed, **self.shared, **options
+            *self.models, feeds, values, free=self.free.typed, **self.shared | options
         )
 
     def roots(self, pair: Pair) -> list[tuple[int, int]]:
