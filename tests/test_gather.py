@@ -6,12 +6,15 @@ import math
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ops_support import model, trace
 
 from graphcheck.kernel.geometry import Window, im2col_form
+from graphcheck.kernel.ops.algebra import Tensor
+from graphcheck.kernel.proof.pair import build
 from graphcheck.kernel.proof.rows import RowReducer
 from graphcheck.kernel.terms import strided
 from graphcheck.kernel.terms.maps import Map, Maps
@@ -114,6 +117,22 @@ def test_maxima_of_maxima_are_told_once_for_both_graphs(monkeypatch: pytest.Monk
     assert y.cls == z.cls and made == [1]
     _, (y, z) = trace(model(text + f" d = {pool}(b) z = {pool}(d) }}"), {"x": np.zeros((2, 3, 7, 6), np.float32)})
     assert y.cls != z.cls and made == [1, 1], "of another tensor by the same maps"
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_stores_of_one_comparison_share_their_maps(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends, made, nested = "g (float[2,3,7,6] x) => (float[2,3,7,6] y)", list[int](), selections._nested
+    monkeypatch.setattr(selections, "_nested", lambda *tables: made.append(1) or nested(*tables))
+    pools = [f"MaxPool<kernel_shape=[{k},{k}], pads=[{k // 2},{k // 2},{k // 2},{k // 2}]>" for k in (3, size)]
+    a = ir.from_proto(model(f"{ends} {{ a = {pools[0]}(x) y = {pools[0]}(a) }}"))
+    b = ir.from_proto(model(f"{ends} {{ a = {pools[0]}(x) y = {pools[1]}(a) }}"))
+    maps = Maps()
+    for count in (1, 2):
+        pair = build(a, b, {"x": ("x", (2, 3, 7, 6))}, {}, maps=maps)
+        y, z = (trace.outputs[0] for trace in (pair.a, pair.b))
+        assert isinstance(y, Tensor) and isinstance(z, Tensor)
+        assert (y.cls == z.cls) == (size == 3)
+        assert count == 1 or len(made) == (1 if size == 3 else 2), "the second store found them"
 
 
 def no_table(map_: Map) -> np.ndarray:

@@ -24,6 +24,7 @@ from graphcheck.kernel.values.float64 import Float64
 from graphcheck.parting import slopes as sensitivity
 from graphcheck.parting.rooms import Rooms
 from graphcheck.parting.slopes import Tape, derivatives
+from graphcheck.parting.tangents import Tangents
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -242,3 +243,77 @@ def test_a_pole_that_a_value_may_reach_has_no_bound() -> None:
     for apart, finite in ((1e-10, False), (0.1, True)):
         inputs = {("a",): np.asarray([1.0 + apart, 1.0, 30.0, 0.0])}
         assert [math.isfinite(element_bound(terms, inputs, y, i)[1]) for i in (0, 1)] == [finite, True]
+
+
+@settings(max_examples=100)
+@given(chains(arithmetic=True))
+def test_the_true_difference_of_two_ends_lies_within(chain: Chain) -> None:
+    """Both are made of the same steps, each of which is rounded once."""
+    size = math.prod(chain.shape)
+    assume(0 < size <= 200)
+    inputs = {("x",): values(chain.start)}
+    m, (y,) = trace(chain.model(), {"x": inputs[("x",)]})
+    root = m.terms.find(m.lift(y).cls)
+    other = m.terms.ew("sin", [(m.terms.ew("mul", [(root, None), (m.terms.const(np.array([0.7])), None)], size), None)], size)
+    ends = [root, m.terms.find(other)]
+    truth = evaluate(m.terms, Exact(inputs), ends)
+    tape = Tape(m.terms, inputs, ends)
+    for index in {0, size // 2, size - 1}:
+        x, y = (float(tape.value(end)[index]) for end in ends)
+        bound, alone = tape.bound(ends[0], index, ends[1]), sum(tape.bound(end, index) for end in ends)
+        exact = truth[ends[0]][index] - truth[ends[1]][index]
+        assert math.isinf(bound) or abs(Decimal(x) - Decimal(y) - exact) <= Decimal(bound)
+        assert bound <= alone * (1 + 1e-9) or math.isinf(alone)
+
+
+def shared() -> tuple[Terms, int, dict[tuple[Any, ...], np.ndarray]]:
+    """A long sum that rounds by much beside 1."""
+    terms = Terms(RULES)
+    inputs = {("a",): 1e6 * values((64,), 1).astype(np.float64), ("b",): values((64,), 2).astype(np.float64)}
+    product = terms.contract(terms.leaf(("a",), 64), terms.leaf(("b",), 64), (1, 1), 1, 1, 64)
+    return terms, product, inputs
+
+
+def test_what_both_sides_share_rounds_for_neither() -> None:
+    terms, product, inputs = shared()
+    more = terms.ew("add", [(product, None), (terms.const(np.array([1e-6])), None)], 1)
+    tape = Tape(terms, inputs, [product, more])
+    apart = abs(float(tape.value(more)[0] - tape.value(product)[0]))
+    assert tape.bound(product, 0, more) < apart < tape.bound(product, 0) + tape.bound(more, 0)
+
+
+def test_equal_functions_of_what_is_shared_stay_within_their_bound() -> None:
+    """(h + p) + q and h + (p + q) round otherwise: what is shared is no reason to take that for a difference."""
+    terms, product, inputs = shared()
+    seen = 0
+    for p in np.linspace(0.1, 0.9, 9):
+        p_, q = (terms.const(np.array([v])) for v in (p, p / 3))
+        left = terms.ew("add", [(terms.ew("add", [(product, None), (p_, None)], 1), None), (q, None)], 1)
+        right = terms.ew("add", [(product, None), (terms.ew("add", [(p_, None), (q, None)], 1), None)], 1)
+        tape = Tape(terms, inputs, [left, right])
+        apart = abs(float(tape.value(left)[0] - tape.value(right)[0]))
+        assert apart <= tape.bound(left, 0, right)
+        seen += apart > 0
+    assert seen
+
+
+@pytest.mark.parametrize(("shift", "finite"), [(0.3, True), (1e-12, False)])
+def test_a_shared_step_close_to_its_jump_leaves_no_bound(shift: float, finite: bool) -> None:
+    terms = Terms(RULES)
+    product = terms.contract(terms.leaf(("a",), 2), terms.const(np.asarray([1.0, -0.7])), (1, 1), 1, 1, 2)
+    step = terms.ew("pos", [(product, None)], 1)
+    ends = [terms.ew("mul", [(step, None), (terms.leaf((name,), 1), None)], 1) for name in "pq"]
+    inputs = {("a",): np.asarray([0.7 + shift, 1.0]), ("p",): np.asarray([2.0]), ("q",): np.asarray([3.0])}
+    assert math.isfinite(Tape(terms, inputs, ends).bound(ends[0], 0, ends[1])) == finite
+
+
+def test_work_on_another_core_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = {"x": (4, 16), "q": (16, 16), "k": (16, 16), "v": (16, 16), "up": (16, 32), "down": (32, 16)}
+    m, (y,) = trace(model(LAYER, 20), {n: 0.3 * values(s, i) for i, (n, s) in enumerate(shapes.items())})
+    inputs = {(n,): 0.3 * values(s, i) for i, (n, s) in enumerate(shapes.items())}
+    aside, told = sensitivity._aside, []
+    for large in (True, False):
+        monkeypatch.setattr(sensitivity, "_aside", lambda _, large=large: aside(large))
+        tape = Tape(m.terms, inputs, [y.cls], tangents=Tangents(m.terms, 0))
+        told.append([(tape.bound(y.cls, at), tape.doubt(y.cls, at)) for at in range(0, 64, 9)])
+    assert told[0] == told[1]

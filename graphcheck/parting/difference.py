@@ -16,11 +16,9 @@ where onnxruntime shows the same.
 
 from __future__ import annotations
 
-import contextvars
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -133,10 +131,9 @@ class _Judge:
         self.unit, self.seed, self.tick, self.redraw = unit, seed, tick, redraw
         self.roots = [c for _, a, b in outputs for c in (a, b)]
         self.small = sum(terms.size(c) for c in terms.order(self.roots)) <= _RIGOROUS_ELEMENTS
-        sides = ([a for _, a, _ in outputs], [b for _, _, b in outputs])
-        draws = [None if self.small or not redraw else Tangents(terms, seed) for _ in sides]
-        self.tapes = self._both(lambda side: Tape(terms, inputs, sides[side], tick, draws[side]))
-        self.values = {name: (self.tapes[0].value(a), self.tapes[1].value(b)) for name, a, b in outputs}
+        draws = None if self.small or not redraw else Tangents(terms, seed)
+        self.tape = Tape(terms, inputs, self.roots, tick, draws)  # of both sides, which often share most of their steps
+        self.values = {name: (self.tape.value(a), self.tape.value(b)) for name, a, b in outputs}
         self.sizes = {name: np.abs(_minus(*pair)) for name, pair in self.values.items()}
         self.ranks = dict.fromkeys(self.values, 1)  # of the element that is judged, counted from the largest deviation
 
@@ -226,7 +223,7 @@ class _Judge:
                 found[name] = strict
             elif (d.units > SPREAD_FACTOR or (thorough and d.units == worst)) and np.isfinite(size).any():
                 at = _place(np.where(np.isfinite(size), size, -1.0), self.ranks[name])
-                bound = self._first_order(a, b, at) if self._trusted(name, shown) else math.inf
+                bound = self.tape.bound(a, at, b) if self._trusted(name, shown) else math.inf
                 found[name] = self._at(d, at, float(size[at]), bound, "first-order")
 
     def _running(self, d: Deviation, size: np.ndarray, sides: tuple[Real, Real]) -> Deviation | None:
@@ -259,7 +256,7 @@ class _Judge:
         if d.kind != "first-order" or at is None or d.units <= SPREAD_FACTOR:
             return d
         roots = next((a, b) for name, a, b in self.outputs if name == d.output)
-        if d.certain and not any(tape.doubt(root, at) for tape, root in zip(self.tapes, roots, strict=True)):
+        if d.certain and not any(self.tape.doubt(root, at) for root in roots):
             return d
         if not d.certain:
             seen = [x.reshape(-1)[at] for x in shown.get(d.output, ())]
@@ -277,24 +274,13 @@ class _Judge:
         bug), and the least spacing of the declared type."""
         return max(_LEAST * self.unit * max(map(_magnitude, self.values[name])), LEAST.get(self.unit, 0.0))
 
-    def _first_order(self, a: int, b: int, at: int) -> float:
-        return float(sum(self._both(lambda side: self.tapes[side].bound((a, b)[side], at))))
-
     def _trusted(self, name: str, shown: Executed) -> bool:
         """Whether the assumption of a first-order bound stands at the output: what execution in the declared types shows of
         rounding, scaled to float64, is small; and float64 never left its range."""
-        if any(tape.domain.broken for tape in self.tapes):
+        if self.tape.domain.broken:
             return False
         size = max(1.0, *map(_magnitude, self.values[name]))
         return name not in shown or self._moves(name, shown[name], self.ranks[name]) * U / self.unit <= NEAR * size
-
-    def _both(self, work: Callable[[int], Any]) -> list[Any]:
-        """``work`` on each side, at once where it is much."""
-        if self.small:
-            return [work(0), work(1)]
-        with ThreadPoolExecutor(2) as pool:
-            jobs = [pool.submit(contextvars.copy_context().run, work, side) for side in (0, 1)]
-            return [job.result() for job in jobs]
 
     def _evaluate(self, **options: Any) -> dict[int, Real]:
         passes = _NOISY if options else _BOUNDED

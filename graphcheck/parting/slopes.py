@@ -16,9 +16,13 @@ makes the bound infinite.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -42,6 +46,7 @@ Place = tuple[int, Map | None]  # a class, and how it is seen
 MARGIN = 2.0
 _HELD = 4_000_000  # elements kept at a time; all others are computed again on the way back, but for
 _COSTLY, _PRODUCTS = 512, 4_000_000  # sums of so many products, of which so many elements are kept
+_AHEAD = 2  # classes that the evaluation is ahead of the tangents
 _NOTHING = np.zeros(1)
 
 
@@ -76,22 +81,38 @@ class Tape:
         self.parts = self._parts(order, last)
         self.starts: list[dict[int, Kept]] = []
         values: dict[int, Kept] = {}
+        behind: deque[tuple[Callable[[], Any], list[int]]] = deque()  # what is waited for, and of no use from then on
         room = _PRODUCTS
-        for part in self.parts:
-            self.starts.append(start := dict(values))
-            for cls in part:
-                value = values[cls] = self._apply(cls, values)
-                if isinstance(value, np.ndarray) and _is_costly(terms.terms[cls].verb) and value.size <= room:
-                    start[cls] = value
-                    room -= value.size
-                if tangents is not None:
-                    tangents.follow(cls, values, cls in self.harmless)
-                for arg in self._args(cls):
-                    if last[arg] == cls and arg not in kept:
-                        values.pop(arg, None)
-                        if tangents is not None:
-                            tangents.known.pop(arg, None)
+
+        def settle(ahead: int) -> None:
+            while len(behind) > ahead:
+                wait, done = behind.popleft()
+                wait()
+                for arg in done:
+                    values.pop(arg, None)
+                    if tangents is not None:
+                        tangents.known.pop(arg, None)
+
+        with _aside(tangents is not None) as aside:
+            for part in self.parts:
+                settle(0)
+                self.starts.append(start := dict(values))
+                for cls in part:
+                    value = values[cls] = self._apply(cls, values)
+                    if isinstance(value, np.ndarray) and _is_costly(terms.terms[cls].verb) and value.size <= room:
+                        start[cls] = value
+                        room -= value.size
+                    behind.append((
+                        aside(self._follow, cls, values),
+                        [arg for arg in self._args(cls) if last[arg] == cls and arg not in kept],
+                    ))
+                    settle(_AHEAD)
+            settle(0)
         self.ends = {cls: _dense(values[cls]) for cls in kept}
+
+    def _follow(self, cls: int, values: Mapping[int, Kept]) -> None:
+        if self.tangents is not None:
+            self.tangents.follow(cls, values, cls in self.harmless)
 
     def _parts(self, order: Sequence[int], last: Mapping[int, int]) -> list[list[int]]:
         """The order in pieces of a few million elements, cut where few values are alive."""
@@ -118,19 +139,28 @@ class Tape:
         """Whether a value on the way to an element may be in doubt by the tangents, or none were carried."""
         return self.tangents is None or self.tangents.doubt(self.terms.find(root), index)
 
-    def bound(self, root: int, index: int) -> float:
-        """How far element ``index`` of a root may be from the true number, to first order."""
+    def bound(self, root: int, index: int, less: int | None = None) -> float:
+        """How far element ``index`` of a root, or of its difference from the root ``less``, may be from the true number, to
+        first order. What both roots are made of is rounded once, and in a difference by its derivatives alone."""
         self.kinks = total = 0.0
-        for _, slope, share in self.back(root, index):
+        for _, slope, share in self.back(root, index, less):
             total += share
             if not math.isfinite(total + self.kinks + float(slope.sum())):
                 return math.inf
         return MARGIN * (total + self.kinks)
 
-    def back(self, root: int, index: int) -> Iterator[tuple[int, np.ndarray, float]]:
+    def back(self, root: int, index: int, less: int | None = None) -> Iterator[tuple[int, np.ndarray, float]]:
         """(class, derivatives towards it, what its own rounding adds) for every class below an element, from there down."""
-        slopes = {self.terms.find(root): np.zeros(self.terms.size(root))}
-        slopes[self.terms.find(root)][index] = 1.0
+        slopes: dict[int, np.ndarray] = {}
+        for sign, end in ((1.0, root), (-1.0, less)):
+            if end is not None:
+                slopes.setdefault(self.terms.find(end), np.zeros(self.terms.size(end)))[index] += sign
+        with _aside(self.tangents is not None) as aside:
+            yield from self._walked(slopes, aside)
+
+    def _walked(
+        self, slopes: dict[int, np.ndarray], aside: Callable[..., Callable[[], Any]]
+    ) -> Iterator[tuple[int, np.ndarray, float]]:
         for part, start in zip(reversed(self.parts), reversed(self.starts), strict=True):
             slopes = {cls: slope for cls, slope in slopes.items() if slope.any()}
             if slopes.keys().isdisjoint(part):
@@ -149,8 +179,9 @@ class Tape:
                 args = [self._operand(cls, place, values[a]) for place, a in enumerate(ids)]
                 with np.errstate(all="ignore"):
                     value = np.asarray(values[cls])
-                    yield cls, slope, self._share(cls, slope, args, value)
+                    share = aside(self._share, cls, slope, args, value)
                     parts = self._pull(cls, slope, args, value)
+                    yield cls, slope, share()
                 if isinstance(args[0] if args else None, Late):  # the windows were summed back into their source
                     ids[:1], sizes = self._args(ids[0]), [self.terms.size(a) for a in self._args(ids[0])]
                     parts[:1] = np.split(np.asarray(parts[0]), np.cumsum(sizes)[:-1])
@@ -435,6 +466,21 @@ def _saturating(terms: Terms, order: Sequence[int], kept: set[int]) -> set[int]:
         verb = terms.terms[cls].verb
         rest += [] if isinstance(verb, Ew) and verb.fn == "add" else readers[cls]
     return found
+
+
+@contextlib.contextmanager
+def _aside(large: bool) -> Iterator[Callable[..., Callable[[], Any]]]:
+    """What begins a piece of work on another core, and gives what waits for its result; done at once if it is not ``large``."""
+
+    def at_once(work: Callable[..., Any], *args: Any) -> Callable[[], Any]:
+        found = work(*args)
+        return lambda: found
+
+    if not large:
+        yield at_once
+        return
+    with ThreadPoolExecutor(1) as pool:
+        yield lambda work, *args: pool.submit(contextvars.copy_context().run, work, *args).result
 
 
 def _real(value: np.ndarray) -> Real:
