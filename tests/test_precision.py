@@ -280,6 +280,23 @@ def test_a_narrower_copy_is_not_forgiven_unasked() -> None:
     assert found.verdict is Verdict.UNDECIDED and "--allow float16 accepts that" in found.reason
 
 
+@pytest.mark.parametrize(("last", "told"), [("Cos(c)", True), ("Sin(c)", False)])
+def test_what_a_runtime_computes_in_float32_of_a_float16_model_is_told(last: str, told: bool) -> None:
+    """onnxruntime's optimized file of a float16 model, for a processor without float16: casts to float32, one back at the end."""
+    head = '<ir_version: 10, opset_import: ["" : 17]> g (float16[2,8] x) => (float16[2,8] y)'
+    a = onnx.parser.parse_model(f"{head} {{ i = Cast<to = 7>(x) h = Cast<to = 10>(i) c = MatMul(h, w) y = Cos(c) }}")
+    b = onnx.parser.parse_model(
+        f"{head} {{ v = Cast<to = 1>(w) i = Cast<to = 7>(x) h = Cast<to = 10>(i) f = Cast<to = 1>(h) c = MatMul(f, v) s = {last} "
+        "y = Cast<to = 10>(s) }"
+    )
+    for model in (a, b):
+        model.graph.initializer.append(numpy_helper.from_array(CONSTANTS["w"][:, :8].astype(np.float16), "w"))
+    without, allowed = (compare(a, b, run=False, allow=allow) for allow in ((), ("float16",)))
+    assert without.verdict not in ACCEPTED, without.reason
+    assert ("the same function but for float16: --allow float16 accepts that" in without.reason) is told
+    assert (allowed.verdict is Verdict.WITHIN_ROUNDING) is told, allowed.reason
+
+
 def test_ids_behind_a_rounding_are_not_forgiven() -> None:
     found = compare(embedding("float", "computed"), embedding("float16", "computed"), allow=["float16"], run=False)
     assert found.verdict not in ACCEPTED, found.reason

@@ -1,7 +1,8 @@
 """The rung of allowed roundings: casts to a format vanish, constants that are its roundings give way, and the rest is proved.
 
-What nobody allowed is looked at as well, where one model alone is in a narrower format: the reason then says what would be
-accepted. A step (a comparison, an index, a whole number) behind a rounding may come out otherwise, and ends it.
+What nobody allowed is looked at as well, where one model alone is in a narrower format, or casts to it more often: the reason
+then says what would be accepted. A step (a comparison, an index, a whole number) behind a rounding may come out otherwise,
+and ends it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _QUANTIZED = re.compile("Quantize|^QLinear|^QGemm|^QAttention|Integer")  # opera
 
 
 def needless(case: Case, evidence: Evidence) -> bool:
-    """Whether nothing is allowed, and no model alone is in a narrower format."""
+    """Whether nothing is allowed, and the models have the same narrower formats."""
     return not case.options.allow and not _own_formats(case)
 
 
@@ -64,9 +65,17 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
 
 
 def _own_formats(case: Case) -> tuple[str, ...]:
-    """The formats of one model that the other one has nowhere."""
+    """The formats of one model that the other one has nowhere, or casts to another number of times (a runtime computes in
+    float32 what is declared in float16)."""
     one, two = (_formats(model) for model in case.models)
-    return tuple(name for name in (*FORMATS, *INTEGERS) if (name in one) != (name in two))
+    fewer, more = (_casts(model) for model in case.models)
+    return tuple(name for name in (*FORMATS, *INTEGERS) if (name in one) != (name in two) or fewer[name] != more[name])
+
+
+def _casts(model: ir.Model) -> Counter[str]:
+    """How many casts there are to each format of floats."""
+    casts = (node.attributes["to"].as_int() for node in model.graph.all_nodes() if node.op_type == "Cast")
+    return Counter(name for to in casts if (name := ir.DataType(to).name.lower()) in FORMATS)
 
 
 def _formats(model: ir.Model) -> set[str]:
