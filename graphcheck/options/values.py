@@ -11,7 +11,8 @@ from graphcheck import limits
 from graphcheck.codes import CODES
 from graphcheck.errors import UsageError
 
-ROUNDINGS = ("float16", "bfloat16", "int8", "int4")  # formats that a copy may be rounded to
+FLOATS = ("float16", "bfloat16", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz")
+ROUNDINGS = (*FLOATS, "int8", "int4")  # formats that a copy may be rounded to
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:

@@ -117,7 +117,7 @@ def _of(model: ir.Model, feeds: Mapping[str, np.ndarray], least: int) -> Program
 
 def is_free(dtype: np.dtype[Any]) -> bool:
     """Whether an input of this type is a leaf; integers and booleans are taken as they are."""
-    return dtype.kind == "f" or dtype.name in FORMATS
+    return dtype.kind == "f" or dtype in FORMATS.values()
 
 
 def finished(cutting: Cutting, trace: Trace) -> Program:
@@ -140,7 +140,7 @@ class Cutting(Interpreter):
     m: _Reals
 
     def __init__(self, model: ir.Model, least: int) -> None:
-        super().__init__(model, _Reals(Terms(PLAIN), erased=tuple(FORMATS)))
+        super().__init__(model, _Reals(Terms(PLAIN), erased=("float16", "bfloat16")))
         self.made: list[Step] = []
         self.constants: dict[Key, np.ndarray] = {}
         self.types: dict[Key, np.dtype[Any]] = {}
@@ -214,7 +214,7 @@ class Cutting(Interpreter):
 
     def _stored(self, name: str, x: Value, quantized: bool = False) -> Value:
         """A constant of a narrow floating type, or a ``quantized`` one, as a leaf; any other as it is."""
-        if not isinstance(x, np.ndarray) or x.size < self._least or not (quantized or x.dtype.name in FORMATS):
+        if not isinstance(x, np.ndarray) or x.size < self._least or not (quantized or x.dtype in FORMATS.values()):
             return x
         key = ("constant", name)
         self.constants[key], self.types[key] = x, x.dtype

@@ -15,7 +15,7 @@ from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of,
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.terms.rules.identities import is_step
 from graphcheck.kernel.terms.verbs import Ew
-from graphcheck.kernel.values.bounds import limits
+from graphcheck.kernel.values.bounds import FLOAT8, limits
 
 
 def _numpy_dtype(code: int) -> np.dtype[Any]:
@@ -276,10 +276,11 @@ def cast_like(m: Algebra, node: Node, x: Some, like: Some) -> Some:
 def _cast(m: Algebra, node: Node, x: Some, to: np.dtype[Any]) -> Some:
     if to.name.startswith("float8") and (not node.attr("saturate", 1) or "e8m0" in to.name):
         raise Untaught(f"{node.op_type} to {to.name} that does not saturate or rounds in its own way", node.name)
-    if to.name in m.erased and isinstance(x, Tensor) and _kind(x.dtype) in "fi" and not _keeps(to, x.held or x.dtype):
+    name = to.name.replace("_", "")
+    if name in m.erased and isinstance(x, Tensor) and _kind(x.dtype) in "fi" and not _keeps(to, x.held or x.dtype):
         exact = x if _kind(x.dtype) == "f" else cast_to(m, x, np.dtype(np.float32))
         assert isinstance(exact, Tensor)
-        m.marks.append((node.name, to.name, exact.cls))
+        m.marks.append((node.name, name, exact.cls))
         return Tensor(exact.cls, x.shape, to)
     return cast_to(m, x, to)
 
@@ -325,7 +326,7 @@ def or_any(m: Algebra, a: Some, b: Some) -> Some:
 
 
 def _wider(to: np.dtype[Any], source: np.dtype[Any]) -> bool:
-    order = {"float8_e4m3fn": 0, "float8_e5m2": 0, "float16": 1, "bfloat16": 1, "float32": 2, "float64": 3}
+    order = {**dict.fromkeys(FLOAT8, 0), "float16": 1, "bfloat16": 1, "float32": 2, "float64": 3}
     return order.get(to.name, -1) > order.get(source.name, 9)
 
 

@@ -19,21 +19,23 @@ from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.terms.renewal import digest
 from graphcheck.kernel.terms.rules.numbers import positive
 from graphcheck.kernel.terms.verbs import RANGE, Move, Opaque
-from graphcheck.kernel.values.bounds import limits
+from graphcheck.kernel.values.bounds import FLOAT8, span
 
 _LARGE = 64  # elements of a constant that is no scale of a Resize, and no shape
 INTEGERS = ("int8", "int4")  # the types without a sign belong to them, and a bias in int32 to any
 
 
 def format_of(m: Algebra, dtype: np.dtype[Any]) -> str:
-    """The erased format of a type of integers, "" for none."""
+    """The erased format of a type that a quantizer writes, "" for none."""
     erased = [name for name in INTEGERS if name in m.erased]
-    name = dtype.name.removeprefix("u")
-    return name if name in erased else erased[0] if erased and dtype.name == "int32" else ""
+    name = dtype.name.removeprefix("u").replace("_", "")
+    if name in erased or (name in m.erased and dtype.name in FLOAT8):
+        return name
+    return erased[0] if erased and dtype.name == "int32" else ""
 
 
 def near(m: Algebra, x: Some, name: str = "") -> Tensor:
-    """Stored integers as the numbers that were rounded to them; zeros are zeros."""
+    """Stored integers, or float8, as the numbers that were rounded to them; zeros are zeros."""
     zeros = isinstance(x, np.ndarray) and not x.any()
     found = m.lift(x if zeros else m.ew(f"near:{name or x.dtype.name}", m.lift(x)))
     return Tensor(found.cls, x.shape, np.dtype(np.float32))
@@ -42,11 +44,11 @@ def near(m: Algebra, x: Some, name: str = "") -> Tensor:
 def quantized(m: Algebra, node: Node, x: Some, scale: Some, zero: Value, to: np.dtype[Any]) -> Tensor | None:
     """x / scale + zero, with a mark, for parameters shaped to x; None where that is not what the quantizer does but for
     roundings: a scale that is computed or not positive, a range that starts at 0 in one channel alone."""
-    steps, points, ends = m.lower(scale), np.zeros(()) if zero is None else m.lower(zero), limits(to)
-    if not isinstance(steps, np.ndarray) or not isinstance(points, np.ndarray) or ends is None:
+    steps, points = m.lower(scale), np.zeros(()) if zero is None else m.lower(zero)
+    if not isinstance(steps, np.ndarray) or not isinstance(points, np.ndarray):
         return None
     steps = steps.astype(np.float64)
-    low, high = ((end - points.astype(np.float64)) * steps for end in ends)
+    low, high = ((end - points.astype(np.float64)) * steps for end in span(to))
     if not (np.isfinite(steps) & (steps > 0)).all() or any(end.any() != end.all() for end in (low, high)):
         return None
     kept = _within(m, m.lift(x), low, high, steps)

@@ -10,17 +10,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Ew, Opaque, Rows, ranged
+from graphcheck.kernel.values.bounds import FLOAT8, dtype_of, least_of, span
 
-FORMATS = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-EDGES = {"float16": (65504.0, 2.0**-24), "bfloat16": (2.0**128 - 2.0**120, 2.0**-133)}  # the largest number, the least
+_NAMES = {name.replace("_", ""): name for name in ("float16", "bfloat16", *FLOAT8)}  # ONNX's, and those of the types
+FORMATS = {name: dtype_of(own) for name, own in _NAMES.items()}
+EDGES = {name: (span(dtype)[1], least_of(dtype)) for name, dtype in FORMATS.items()}  # the largest number, the least
 CANCELLED = 2.0**12  # a sum that folding made may be smaller by so much than what was added up
 ONE = 2.0**-23  # an ulp of 1 in float32
 _PART = 1 << 16  # elements at a time
@@ -70,7 +70,7 @@ class Allowed:
         wrong, needs = Told(), _ulps(x, y, errors, added)
         for name in (name for name in self.formats if name in FORMATS):
             for (v, error), (w, other) in (((x, errors[0]), (y, errors[1])), ((y, errors[1]), (x, errors[0]))):
-                if not other.any() and (_nearest(w, FORMATS[name]) == w).all():
+                if not other.any() and (_nearest(w, name) == w).all():
                     found = _rounded(name, v, error, w)
                     if found.within:
                         return found
@@ -128,21 +128,21 @@ def _of_part(x: np.ndarray, y: np.ndarray, error: np.ndarray, largest: float) ->
     return float(np.max((np.abs(x - y) - error) / ulp, initial=0.0))
 
 
-def _nearest(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    """As a runtime converts float32: to nearest even."""
+def _nearest(values: np.ndarray, name: str) -> np.ndarray:
+    """As a runtime converts float32: to nearest even; what is too large is cut."""
+    most = EDGES[name][0]
     with np.errstate(all="ignore"):
-        return values.astype(np.float32).astype(dtype).astype(np.float64)
+        return np.asarray(np.clip(values, -most, most).astype(np.float32).astype(FORMATS[name]).astype(np.float64))
 
 
 def _rounded(name: str, v: np.ndarray, error: np.ndarray, w: np.ndarray) -> Told:
-    dtype = FORMATS[name]
     most, least = EDGES[name]
-    low, high = (np.clip(_nearest(edge, dtype), -most, most) for edge in (v - error, v + error))
-    tiny = (np.abs(v) < least) & (np.abs(w) <= least) & (v * w >= 0)
+    low, high = (_nearest(edge, name) for edge in (v - error, v + error))
+    tiny = (np.abs(v) < least) & (np.abs(w) <= least) & (v * w >= 0) & (least < 2.0**-16)  # that of a float8 is not
     fits = (((low <= w) & (w <= high)) | tiny) & np.isfinite(error)
     if not fits.all():
         at = int(np.argmin(fits))
-        return Told(name, at=at, why=f"{name} of {v[at]:.9g} is {_nearest(v[at : at + 1], dtype)[0]:.9g}, not {w[at]:.9g}")
+        return Told(name, at=at, why=f"{name} of {v[at]:.9g} is {_nearest(v[at : at + 1], name)[0]:.9g}, not {w[at]:.9g}")
     if v.any() and not w.any():
         return Told(name, at=int(np.argmax(np.abs(v))), why=f"nothing of it is left in {name}")
     return Told(name, int((np.abs(v) > most).sum()), int(((v != w) & (np.abs(v) < least)).sum()))

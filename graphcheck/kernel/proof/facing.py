@@ -139,7 +139,9 @@ def _meet(terms: Terms, a: int, b: int) -> bool:
 def _strangers(terms: Terms, cls: int, other: int) -> int:
     """How many constants an expression has that another one does not have; zero points and what is divided out again aside."""
     below, there = ({*terms.order([root])} for root in (cls, other))
-    own = [c for c in below - there if c in terms.arrays and terms.precision.get(c) and not _counts(terms.arrays[c])]
+    stored = {terms.find(terms.terms[c].args[0]) for c in near_in(terms, cls)}
+    constants = (c for c in below - there - stored if c in terms.arrays)
+    own = [c for c in constants if terms.precision.get(c) and not _counts(terms.arrays[c])]
     readers = {c: {u for u in below if c in map(terms.find, terms.terms[u].args)} for c in own}
     return sum(len(readers[c]) < 2 or terms.ew("recip", [(c, None)], terms.size(c)) not in readers[c] for c in own)
 

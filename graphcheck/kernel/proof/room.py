@@ -15,7 +15,7 @@ from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Rows, Sum, reduces
-from graphcheck.kernel.values.bounds import LEAST, dtype_of, held, limits
+from graphcheck.kernel.values.bounds import FLOAT8, LEAST, dtype_of, held, least_of, span
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 
@@ -49,10 +49,16 @@ class Roundings(Float64):
         return self._more(found, ulps * np.abs(found.value)) if ulps else found
 
     def _near(self, fn: str, q: Real) -> Real:
-        """Half a step around a whole number, and a few ulps of float32 of the division before."""
+        """Half a step around a whole number, or half a spacing around a float8 (below a power of two, a quarter), and a few ulps
+        of float32 of the division before."""
         (low, high), whole = ends_of(fn), q.value
         away = np.where(whole >= high, self.outwards, np.where(whole <= low, -self.outwards, 0.0))
-        return Real(whole + away, 0.5 + 2.0**-22 * np.maximum(np.abs(whole), 256.0))
+        if (dtype := dtype_of(fn.partition(":")[2])).name not in FLOAT8:
+            return Real(whole + away, 0.5 + 2.0**-22 * np.maximum(np.abs(whole), 256.0))
+        part, power = np.frexp(np.maximum(np.abs(whole), least_of(dtype)))
+        step = np.maximum(np.ldexp(2.0**-3 if "e4m3" in dtype.name else 2.0**-2, power - 1), least_of(dtype))
+        lower = np.where((part == 0.5) & (step > least_of(dtype)), step / 8, 0.0)
+        return Real(whole + np.sign(whole) * lower + away, step / 2 - lower + 2.0**-22 * np.abs(whole))
 
     def contract(self, a: Real, b: Real, batches: tuple[int, int], m: int, n: int, k: int, kn: bool) -> Real:
         one, two = a.value.reshape(batches[0], m, k), b.value.reshape(batches[1], *((k, n) if kn else (n, k)))
@@ -208,7 +214,7 @@ def _part(one: Real, two: Real, unit: float, *, rounds: bool) -> _Part:
 
 def steps_of(terms: Terms, cls: int) -> str:
     """The type of the whole numbers that a class of constants is near to, "" for none; that of a bias only beside no other."""
-    names = (terms.terms[c].verb.fn.partition(":")[2].removeprefix("u") for c in near_in(terms, cls))  # type: ignore[union-attr]
+    names = (terms.terms[c].verb.fn.partition(":")[2].removeprefix("u").replace("_", "") for c in near_in(terms, cls))  # type: ignore[union-attr]
     return min(names, key=lambda name: (name == "int32", name), default="")
 
 
@@ -227,8 +233,7 @@ def stored_in(terms: Terms, cls: int) -> int:
 
 def ends_of(fn: str) -> tuple[float, float]:
     """The least and the largest number of a grid; the negative of the largest is one of its ends as well."""
-    found = limits(dtype_of(fn.partition(":")[2]))
-    assert found is not None
+    found = span(dtype_of(fn.partition(":")[2]))
     return max(found[0], -found[1]) if found[0] else found[0], found[1]
 
 

@@ -20,6 +20,7 @@ FN = 4 * 2 * U  # relative error granted to numpy's elementary functions
 TINY = 2.0**-1074  # absolute error of a result that underflows
 UNITS = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}  # unit roundoffs
 
+FLOAT8 = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
 LEAST = {2.0**-8: 2.0**-133, 2.0**-11: 2.0**-24, 2.0**-24: 2.0**-149, 2.0**-53: TINY}  # their least spacings
 
 
@@ -267,6 +268,18 @@ def limits(dtype: np.dtype[Any]) -> tuple[float, float] | None:
         info = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
         return float(info.min), float(info.max)
     return None
+
+
+def span(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """The least and the largest number of a type."""
+    return limits(dtype) or (-_top(dtype), _top(dtype))
+
+
+def least_of(dtype: np.dtype[Any]) -> float:
+    """The least number of a floating type above 0."""
+    import ml_dtypes
+
+    return float(ml_dtypes.finfo(dtype).smallest_subnormal)  # type: ignore[no-untyped-call]
 
 
 def _top(dtype: np.dtype[Any]) -> float:
