@@ -38,7 +38,7 @@ from graphcheck.kernel.values.gather import picked
 from graphcheck.kernel.values.windows import block, blocks, by_rows, is_large
 from graphcheck.parting.budget import work
 from graphcheck.parting.rooms import Rooms
-from graphcheck.parting.tangents import Tangents
+from graphcheck.parting.tangents import BLOCK, Tangents
 from graphcheck.parting.windows import Late, add, contracted_back, lengths, pulled
 
 Kept = np.ndarray | Late
@@ -235,8 +235,11 @@ class Tape:
                 both = (size.reshape(-1, m, n) @ columns[:, :, None])[..., 0]
                 return float(gamma(k) * (rows * both).sum() + k * TINY * size.sum())
             case Ew(fn) if not (rounding := function(fn).rounding).exact:
-                size = np.abs(slope)
-                total = float(rounding.relative * (size @ np.abs(value)) + (16 * TINY + rounding.absolute) * size.sum())
+                total = 0.0
+                for at in range(0, slope.size, BLOCK):
+                    size = np.abs(slope[at : at + BLOCK])
+                    told = size @ np.abs(value[at : at + BLOCK])
+                    total += float(rounding.relative * told + (16 * TINY + rounding.absolute) * size.sum())
                 if math.isfinite(total):
                     return total
                 room = rounding.relative * np.abs(value) + U

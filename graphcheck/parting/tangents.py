@@ -26,7 +26,7 @@ from graphcheck.parting.redrawn import BESIDE, ENLARGED, ZERO, beside, cut, shri
 from graphcheck.parting.windows import Late, lengths
 
 _NOISE = 2**20  # random numbers that are used again and again
-_BLOCK = 2**15
+BLOCK = 2**15  # elements that stay in the cache
 _LARGE = 1e250  # what is larger is taken for infinite
 Tangent = np.ndarray | Late | None  # None: no rounding on the way
 
@@ -150,6 +150,28 @@ class Tangents:
         value: np.ndarray,
         far: np.ndarray,
     ) -> np.ndarray | None:
+        """By blocks, where no operand is moved."""
+        if value.size <= BLOCK or any(m is not None for m in maps):
+            return self._of_block(fn, maps, xs, ts, value, far)
+        made = None
+        for at in range(0, value.size, BLOCK):
+            here = slice(at, at + BLOCK)
+            own, carried = ([x if x is None or x.size == 1 else x[here] for x in both] for both in (xs, ts))
+            part = self._of_block(fn, maps, own, carried, value[here], far[here])  # type: ignore[arg-type]
+            if part is not None:
+                made = np.zeros(value.size) if made is None else made
+                made[here] = part
+        return made
+
+    def _of_block(
+        self,
+        fn: str,
+        maps: Sequence[Map | None],
+        xs: Sequence[np.ndarray],
+        ts: Sequence[np.ndarray | None],
+        value: np.ndarray,
+        far: np.ndarray,
+    ) -> np.ndarray | None:
         record = function(fn)
         seen = [x if m is None else picked([x], m) for x, m in zip(xs, maps, strict=True)]
         carried = [t if t is None or m is None else picked([t], m) for t, m in zip(ts, maps, strict=True)]
@@ -189,8 +211,8 @@ def _lose(t: np.ndarray, size: np.ndarray, scale: float, steep: float) -> None:
     """Make the tangents NaN of values of such a ``size`` that err by much beside their tensor, or may be an exact 0 over the
     reals: what is one in float64 as well grows on the way, if anything does."""
     doubt = steep * BESIDE
-    for at in range(0, t.size, _BLOCK):  # that stays in the cache
-        part, found = size[at : at + _BLOCK], t[at : at + _BLOCK]
+    for at in range(0, t.size, BLOCK):
+        part, found = size[at : at + BLOCK], t[at : at + BLOCK]
         room = np.abs(found) * (ENLARGED * U)
         if not float(room.max()) <= doubt * scale:
             found[~(room <= doubt * np.maximum(part, scale))] = np.nan

@@ -110,8 +110,7 @@ def region(source: ir.Value, end: ir.Value, trial: Trial) -> tuple[ir.Node, ...]
         return value is not source and trial.tensor(value) is not None
 
     values = walk.back([end], lambda value: walk.operands(value) if computed(value) else ())
-    places = {node: at for at, node in enumerate(end.graph or ())} if end.graph is not None else {}
-    return tuple(sorted(walk.makers(filter(computed, values)), key=lambda node: places.get(node, 0)))
+    return tuple(sorted(walk.makers(filter(computed, values)), key=lambda node: trial.places.get(node, 0)))
 
 
 def tensors(nodes: Sequence[ir.Node], runs: Sequence[Trial]) -> tuple[tuple[str, str, tuple[int | None, ...]], ...]:

@@ -92,6 +92,11 @@ class Trial:
         return self.algebra.terms
 
     @functools.cached_property
+    def places(self) -> Mapping[ir.Node, int]:
+        """Where each node of the main graph stands in it."""
+        return {node: at for at, node in enumerate(self.tracer.model.graph)}
+
+    @functools.cached_property
     def carriers(self) -> Mapping[int, list[ir.Value]]:
         """The values that hold each class, in graph order."""
         carriers: dict[int, list[ir.Value]] = {}
