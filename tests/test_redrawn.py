@@ -135,6 +135,18 @@ def test_what_stands_at_an_edge_but_for_rounding_is_never_different(name: str, m
     never_different(*(graph(f"{residue} {tail}") for residue in RESIDUE.values()), monkeypatch)
 
 
+LOST = "u = Mul(x, x) v = Mul(u, vast) e = Mul(v, vast) "
+ENDS = ("c = Clip(e, zero, one)", "p = Relu(e) q = Sub(e, one) r = Relu(q) c = Sub(p, r)")
+
+
+@pytest.mark.parametrize("tail", ["y = Identity(c)", "d = Sub(c, half) y = Relu(d)", "d = Mul(c, c) y = Sub(d, one)"])
+def test_what_is_lost_beside_a_large_number_is_never_different(tail: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10^24 - 1 is 10^24 in every evaluation, off by much less than its spacing."""
+    a, b = (graph(f"{LOST} {ends} {tail}") for ends in ENDS)
+    never_different(a, b, monkeypatch)
+    assert compare(a, b).verdict is not Verdict.DIFFERENT
+
+
 @pytest.mark.parametrize("power", ["Abs(s)", "Mul(s, s)"])
 def test_an_unstable_zero_that_every_evaluation_leaves_on_one_side_is_never_different(
     power: str, monkeypatch: pytest.MonkeyPatch

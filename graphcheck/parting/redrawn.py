@@ -190,6 +190,7 @@ class Redrawn:
         plain, own = rows[0].value if len(rows) > 1 or rows[0].error.any() else rows[0].raw, rows[0].error
         if len(rows) == 1 and not own.any():
             return Rows((np.where(unsure, np.nan, plain) if np.any(unsure) else plain,), scale, steep)
+        own = np.where(own == 0, 0.0, np.maximum(own, U * np.abs(plain)))  # of less than half a spacing no draw would show
         made, noisy = [plain], bool(own.any())
         for number in range(self.pairs):
             noise = ENLARGED * own * self.random.standard_normal(own.shape, np.float32) if noisy else _NOTHING
