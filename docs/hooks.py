@@ -5,15 +5,16 @@ import re
 from typing import Any
 
 PLACE = "<!-- commands -->"  # on docs/reference/commands.md
-KEYWORDS = "<!-- keywords -->"  # on docs/reference/python.md
+KEYWORDS = {"<!-- keywords -->": "AssertOptions", "<!-- rewrite keywords -->": "RewriteOptions"}  # on docs/reference/python.md
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """The page with every command, option and keyword in the places that are left for them."""
-    if KEYWORDS in markdown:
-        from graphcheck.options import AssertOptions
+    for place, group in KEYWORDS.items():
+        if place in markdown:
+            from graphcheck import options
 
-        markdown = markdown.replace(KEYWORDS, keywords(AssertOptions))
+            markdown = markdown.replace(place, keywords(getattr(options, group)))
     return markdown.replace(PLACE, commands()) if PLACE in markdown else markdown
 
 

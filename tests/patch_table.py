@@ -171,7 +171,7 @@ def cases() -> dict[str, Case]:
                 b=(5,),
             ),
             ANY,
-            "space-to-depth",
+            "conv",
             None,
             [[3, 3], [2, 2], [1, 1], [0, 0, 1, 1]],
             "NCHW",

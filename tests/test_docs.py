@@ -126,7 +126,8 @@ def test_the_reference_has_every_command_and_option(capsys: pytest.CaptureFixtur
 def test_the_reference_has_every_keyword() -> None:
     namespace = runpy.run_path(str(DOCS / "hooks.py"))
     page = namespace["on_page_markdown"](PAGES["reference/python.md"].text)
-    assert namespace["KEYWORDS"] not in page
+    assert not any(place in page for place in namespace["KEYWORDS"])
+    assert "`fold_normalization`" in page
     named = inspect.signature(graphcheck.assert_equivalent).parameters
     assert len(named) > 25 and [name for name in list(named)[2:] if f"| `{name}` | <code>" not in page] == []
 

@@ -278,6 +278,28 @@ def test_a_convolution_behind_movement_is_ordinary_unless_the_movement_or_its_st
     assert site.ordinary is ordinary
 
 
+PADS = {  # pads of a Pad, and of the Conv behind it: what the axes have before and behind
+    "behind": ([0, 0, 0, 0, 0, 0, 1, 1], "[0, 0, 0, 0]", [(0, 1), (0, 1)]),
+    "around": ([0, 0, 1, 2, 0, 0, 3, 0], "[0, 0, 0, 0]", [(1, 3), (2, 0)]),
+    "both": ([0, 0, 1, 0, 0, 0, 1, 1], "[0, 1, 0, 1]", [(1, 1), (1, 2)]),
+    "cut off": ([0, 0, -1, 0, 0, 0, 0, -2], "[0, 0, 0, 0]", [(-1, 0), (0, -2)]),
+}
+
+
+@pytest.mark.parametrize("name", PADS)
+def test_a_pad_before_a_conv_is_padding_of_the_conv_at_every_size(name: str) -> None:
+    pads, own, expected = PADS[name]
+    body = f"p = Pad(x, k) y = Conv<strides = [4, 4], pads = {own}>(p, w)"
+    (site,) = find(graph("float[N,3,H,W] x", "float[n,c,h,w] y", body, k=ints(*pads), w=(5, 3, 4, 4))).sites
+    assert (site.form, [(axis.begin, axis.end) for axis in site.spatial]) == ("conv", expected)
+
+
+def test_what_turns_the_image_is_no_pad() -> None:
+    body = "p = Transpose<perm = [0, 1, 3, 2]>(x) y = Conv<strides = [4, 4]>(p, w)"
+    (site,) = find(graph("float[N,3,8,10] x", "float[n,c,h,w] y", body, w=(5, 3, 4, 4))).sites
+    assert [(axis.begin, axis.end) for axis in site.spatial] == [(0, 0), (0, 0)]
+
+
 def test_a_line_of_patches_keeps_its_kernel() -> None:
     (site,) = find(graph("float[N,3,20] x", "float[n,c,l] y", "y = Conv<strides = [5]>(x, w)", w=(4, 3, 5))).sites
     assert (site.kernel_shape, site.to_json()["strides"], site.ordinary) == ((5,), [5], False)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from test_reporting_data import compare, conv_graph, graph, matmul_graph, mutant, node, site, transformer
 
-from graphcheck.reporting import charts, folding, layout, patchart, union, words
+from graphcheck.reporting import charts, folding, layout, patchart, union, views, words
 from graphcheck.reporting.graphs import drawings
 
 
@@ -229,6 +229,23 @@ def test_row_of_the_matrix_follows_the_pattern(pattern: str | None, first: list[
     cells, _ = patchart._order(pattern, 4, 4, 3)
     assert cells[:2] == first and len(set(cells)) == 48
     assert patchart.patch_picture(site(pattern), 8, 8) is not None
+
+
+def test_an_un_embedding_is_drawn_the_other_way_round() -> None:
+    back = site("b (h w) (p2 p1 c) -> b c (h p1) (w p2)") | {"kind": "patch un-embedding", "in_channels": 48, "out_channels": 3}
+    there = site("b c (h p1) (w p2) -> b (h w) (p2 p1 c)") | {"kind": "patch embedding", "in_channels": 3}
+    drawn, other = (str(patchart.patch_picture(each, 8, 8)) for each in (back, there))
+    assert "in the order (p2 p1 c), become the patch" in drawn and "2 × 2 = 4 patches" in drawn and "c = 2 (blue)" in drawn
+    assert "become the patch" not in other and "in the order (p2 p1 c)" in other
+    assert "in the order (c p1 p2), become the patch" in str(patchart.patch_picture(back | {"pattern": None}, 8, 8))
+    assert patchart.patch_picture(back | {"kernel_shape": [4]}, 8, 8) is None
+
+
+def test_the_size_of_an_image_is_that_of_the_output_where_it_is_written() -> None:
+    shapes = {"inputs": [{"name": "x", "shape": [1, 3, 8, 8]}], "outputs": [{"name": "y", "shape": [1, 3, 16, 32]}]}
+    row = site(None) | {"layout": "NCHW", "input": "x", "output": "y"}
+    result = {"model": shapes, "patch_embeddings": [row], "patch_unembeddings": [row | {"kind": "patch un-embedding"}]}
+    assert views.image_sizes(result) == [(8, 8), (16, 32)]
 
 
 def test_numbers_for_people() -> None:

@@ -67,7 +67,8 @@ def test_every_site_reaches_every_legal_form(name: str, to: str) -> None:
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before, "the original was touched"
     site = find(model).sites[0]
     reason = FORMS[to].why_not(site)
-    if form == to or reason is not None:
+    takes_the_pad = to == "conv" and "Pad" in ops(model)
+    if (form == to and not takes_the_pad) or reason is not None:
         assert not result.changed
         assert [r.reason for r in result.refusals] == ([] if form == to else [reason])
         return
@@ -92,6 +93,41 @@ def test_conv_is_one_conv_and_back_is_one_matmul(name: str) -> None:
     back = rewritten(there, "matmul").model
     assert ops(back).count("MatMul") == 1 and "Conv" not in ops(back)
     assert proved(CASES[name][0], back, *CASES[name][1])
+
+
+@pytest.mark.parametrize("to", ["conv", "matmul"])
+def test_a_pad_and_a_conv_of_any_size_are_written_anew(to: str) -> None:
+    body = "p = Pad(x, k) y = Conv<strides = [4, 4]>(p, w)"
+    model = graph("float[N,3,H,W] x", "float[n,c,h,w] y", body, k=ints(0, 0, 0, 0, 0, 0, 1, 1), w=(5, 3, 4, 4))
+    result = rewrite(model, to, check=lambda a, b: compare(a, b, graphs=False))
+    assert result.verdict is Verdict.PROVED and ("Pad" in ops(result.model)) is (to == "matmul")
+    assert not rewrite(result.model, "conv").changed or to == "matmul"
+
+
+@pytest.mark.parametrize("to", ["matmul", "unfold"])
+def test_an_ordinary_conv_wider_than_its_image_is_written_anew(to: str) -> None:
+    for size, group, shape in ((2, 1, (5, 4, 7, 7)), (2, 4, (4, 1, 7, 7)), (7, 4, (4, 1, 7, 7))):
+        body = f"y = Conv<pads = [3, 3, 3, 3], group = {group}>(x, w)"
+        model = graph(f"float[N,4,{size},{size}] x", "float[n,c,h,w] y", body, w=shape)
+        assert rewrite(model, to).refusals != ()  # it is not asked for
+        result = rewrite(model, to, check=lambda a, b: compare(a, b, graphs=False), ordinary=True)
+        assert result.verdict is Verdict.PROVED and "Conv" not in ops(result.model)
+
+
+PATCH = """sh = Shape(x) n = Gather<axis = 0>(sh, i0) h = Gather<axis = 0>(sh, i2) v = Gather<axis = 0>(sh, i3)
+    gh = Div(h, p) gw = Div(v, p) s1 = Concat<axis = 0>(n, c, gh, p, gw, p) r = Reshape(x, s1)
+    t = Transpose<perm = [0, 2, 4, 1, 3, 5]>(r) s2 = Concat<axis = 0>(n, m1, k) m = Reshape(t, s2) y = MatMul(m, w)"""
+
+
+@pytest.mark.parametrize(("patch", "proof"), [(16, True), (32, True), (14, False), (40, False)])
+def test_patches_of_any_size_that_they_divide(patch: int, proof: bool) -> None:
+    """The original takes multiples of the patch alone; where the proof meets sizes that it refuses, nothing is written."""
+    numbers = {"i0": 0, "i2": 2, "i3": 3, "p": patch, "c": 1, "k": patch**2, "m1": -1}
+    given = {name: ints(value) for name, value in numbers.items()}
+    model = graph("float[N,1,H,W] x", "float[a,b,c] y", PATCH, w=(patch**2, 5), **given)
+    assert [axis.stride for axis in find(model).sites[0].spatial] == [patch, patch]
+    result = rewrite(model, "conv", check=lambda a, b: compare(a, b, graphs=False, run=False), run=False)
+    assert result.changed is proof and result.verdict is (Verdict.PROVED if proof else Verdict.UNDECIDED)
 
 
 def test_a_form_that_onnxruntime_cannot_run_needs_leave() -> None:

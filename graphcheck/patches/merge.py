@@ -60,7 +60,7 @@ def _axis(seen: list[Axis]) -> SiteAxis:
     if low > high:
         raise NoWindow("the geometry differs between sizes: the windows end elsewhere")
     stated = {a.end for a in seen}
-    if len(stated) == 1 and first.end is not None:
+    if len(stated) == 1 and first.end is not None and low <= first.end <= high:
         end = first.end
     elif low <= begin <= high and begin >= 0:
         end = begin
@@ -133,7 +133,7 @@ def form(reading: Reading) -> str:
     trial = reading.traced.trial
     ops = {n.op_type for n in region(reading.source, node.outputs[0], trial) if _changes(n, trial)}
     if reading.traced.is_conv:
-        plain = ops <= _RESHAPES | {node.op_type} and math.prod(_conv_kernel(node)) != 1
+        plain = ops <= _RESHAPES | {node.op_type, "Pad"} and math.prod(_conv_kernel(node)) != 1
         return "conv" if plain and _conv_kernel(node) == reading.kernel_shape else "space-to-depth"
     sliding = any(a.extent > a.stride for a in reading.axes if a.role == "spatial")
     return "matmul" if ops <= _RESHAPES and not sliding else "unfold"

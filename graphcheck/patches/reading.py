@@ -21,6 +21,7 @@ from graphcheck.patches.product import Product, product
 from graphcheck.patches.trace import Trial
 from graphcheck.patches.window import Axis, NoWindow, WindowMap, distinct, recognised
 
+_FRAMES = frozenset(["Pad", "Slice", "Identity", "Cast"])  # what may put zeros around an image, or cut its borders off
 REPEATED = "an offset occurs twice in a row, and its weights would be added, as --stills does for a repeated image"
 
 
@@ -202,23 +203,28 @@ def reading_of(
     kernel = tuple(axis.kernel for axis in window.axes if axis.role == "spatial")
     bias = own_bias(found, traced, placed, groups * filters)
     return Reading(
-        traced, value, _stated(window.axes, traced), placed, index, site_groups, found.alpha, bias, False, flattened,
+        traced, value, _stated(value, window.axes, traced), placed, index, site_groups, found.alpha, bias, False, flattened,
         (window.offsets, window.positions), traced.kernel_shape if flattened else kernel,
     )  # fmt: skip
 
 
-def _stated(axes: tuple[Axis, ...], traced: Traced) -> tuple[Axis, ...]:
-    """The axes with the padding behind that a Conv states, where its own windows are those that were found."""
+def _stated(value: ir.Value, axes: tuple[Axis, ...], traced: Traced) -> tuple[Axis, ...]:
+    """The axes of ``value`` with the padding behind that a Conv states, and a Pad or a Slice before it, where its own windows
+    are those that were found."""
     spatial = [axis for axis in axes if axis.role == "spatial"]
     if not traced.is_conv or len(spatial) != len(traced.kernel_shape):
         return axes
     window = geometry.Window.resolve(traced.node.attributes, traced.data.shape[2:], traced.weight.shape[2:])
     begins, ends = window.pads[: len(spatial)], window.pads[len(spatial) :]
-    sizes = traced.data.shape[2:]  # what a Pad or a Slice before it made of those of the axes
-    own = list(zip(sizes, window.kernel_shape, window.strides, window.dilations, begins, strict=True))
-    if own != [(a.size, a.kernel, a.stride, a.dilation, -a.origin) for a in spatial]:
+    before = itertools.takewhile(lambda v: v is not value, walk.chain(traced.values[0], lambda node: node.inputs[0]))
+    own = list(zip(window.kernel_shape, window.strides, window.dilations, strict=True))
+    placed = list(zip(traced.data.shape[2:], spatial, begins, strict=True))
+    framed = all(node.op_type in _FRAMES for node in walk.makers(list(before)))
+    whole = all((n, begin) == (a.size, -a.origin) for n, a, begin in placed)
+    if own != [(a.kernel, a.stride, a.dilation) for a in spatial] or not (framed or whole):
         return axes
-    left = iter(ends)
+    behind = [n - a.size + a.origin + begin for n, a, begin in placed]
+    left = iter(end + more for end, more in zip(ends, behind, strict=True))
     return tuple(dataclasses.replace(a, end=next(left)) if a.role == "spatial" else a for a in axes)
 
 

@@ -217,6 +217,7 @@ class Site:
         """The row of ``analyze``'s ``patch_embeddings``, or ``patch_unembeddings``."""
         spatial = self.spatial
         return {
+            "kind": self.kind,
             "form": self.form,
             "pattern": self.pattern,
             "kernel_shape": list(self.kernel_shape),

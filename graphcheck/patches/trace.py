@@ -36,12 +36,14 @@ Given = tuple[Node, tuple[Value, ...]]  # a node as operators see it, and its in
 # (batch-like, the other dims in turn) for the first trial and the second; the first pair that evaluates is used.
 _CANDIDATES = (
     ((2, (112, 224, 336)), (3, (224, 112, 448))),
-    ((2, (224, 224, 224)), (3, (224, 224, 224))),
     ((2, (96, 192, 288)), (3, (192, 96, 384))),
+    ((2, (224, 224, 224)), (3, (224, 224, 224))),  # behind the one that 32 divides, since one size tells nothing of others
     ((2, (8, 12, 16)), (3, (12, 16, 8))),
     ((2, (16, 64, 96)), (3, (32, 96, 64))),
     ((2, (14, 56, 84)), (3, (28, 84, 56))),
     ((48, (48, 96, 144)), (96, (96, 144, 48))),
+    ((2, (360, 720, 1080)), (3, (720, 360, 1440))),
+    ((2, (320, 640, 960)), (3, (640, 320, 1280))),
 )
 # Primes, divisible by no patch size: they tell whether the original crops or refuses.
 _ODD = ((5, (113, 127, 131)), (5, (37, 41, 43)))

@@ -99,7 +99,8 @@ def _sites(result: dict[str, Any], sites: Sequence[dict[str, Any]]) -> tuple[lis
     first = next((s for s in sites if not s["ordinary"]), None)
     if first is None:
         return rows, None
-    return rows, patchart.patch_picture(first, *views.image_sizes(result | {"patch_embeddings": [first]})[0])
+    alone = {**result, "patch_embeddings": [first], "patch_unembeddings": []}
+    return rows, patchart.patch_picture(first, *views.image_sizes(alone)[0])
 
 
 def _analyzed(result: dict[str, Any]) -> tuple[Row, Iterable[Row], Markup | None]:

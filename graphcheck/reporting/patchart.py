@@ -1,4 +1,4 @@
-"""A patch embedding as a picture: an image cut into patches, and how the pixels of one become a row of a matrix."""
+"""A patch embedding, or the way back, as a picture: an image cut into patches, and the row of a matrix that one becomes."""
 
 from __future__ import annotations
 
@@ -19,27 +19,32 @@ _COLUMN = 64  # rows of a matrix column that are drawn
 
 
 def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224) -> Markup | None:
-    """The picture of a 2-D patch embedding (one row of ``patch_embeddings``); None for other ranks, a kernel of no known
-    size, or an un-embedding.
+    """The picture of a 2-D patch embedding or un-embedding (a row of ``patch_embeddings`` or ``patch_unembeddings``); None for
+    other ranks, or a kernel of no known size.
 
     ``height`` and ``width`` are the image's; the picture shows true positions, pixels and order, on a made-up image.
     """
-    if re.search(r"->.*\([hw] p", str(site.get("pattern"))):
-        return None
+    back = is_back(site)
     kernel, strides = site.get("kernel_shape") or [], site.get("strides") or []
-    channels = site.get("in_channels")
+    channels = site.get("out_channels" if back else "in_channels")
     known = channels if isinstance(channels, int) and channels > 0 else 3
     pads = tuple(p if isinstance(p, int) else 0 for p in (site.get("pads") or [])[:4]) or (0, 0, 0, 0)
     dilations = tuple(d if isinstance(d, int) and d > 0 else 1 for d in (site.get("dilations") or [])[:2]) or (1, 1)
     window = (tuple(kernel), tuple(strides), pads if len(pads) == 4 else (0,) * 4, (*dilations, 1)[:2])
-    return _picture(window, min(3, known), str(site.get("pattern") or ""), height, width)
+    pattern = " -> ".join(str(site.get("pattern") or "").split(" -> ")[:: -1 if back else 1])
+    return _picture(window, min(3, known), pattern, height=height, width=width, back=back)
+
+
+def is_back(site: dict[str, Any]) -> bool:
+    """Whether a site is an un-embedding, whose image is its output."""
+    return site.get("kind") == "patch un-embedding" or bool(re.search(r"->.*\([hw] p", str(site.get("pattern"))))
 
 
 @functools.lru_cache(maxsize=128)
 def _picture(
-    window: tuple[tuple[Any, ...], ...], channels: int, pattern: str, height: int, width: int
+    window: tuple[tuple[Any, ...], ...], channels: int, pattern: str, *, height: int, width: int, back: bool
 ) -> Markup | None:
-    """``window``: kernel, strides, pads (top, left, bottom, right) and dilations."""
+    """``window``: kernel, strides, pads (top, left, bottom, right) and dilations; ``pattern`` from the image to its rows."""
     kernel, strides, pads, (dh, dw) = window
     if len(kernel) != 2 or not all(isinstance(k, int) and 0 < k <= 64 for k in kernel):
         return None
@@ -83,10 +88,10 @@ def _picture(
             class_="label",
         )
     )
-    parts += _strip(patch, order, channels, row * columns + column, rows * columns)
-    return drawing(
-        760, 362, "A patch of the image and the row of the matrix that it becomes", *parts, css="chart wide patch"
-    )
+    parts += _strip(patch, order, channels, row * columns + column, rows * columns, back=back)
+    said = "A row of the matrix and the patch of the image that it becomes"
+    said = said if back else "A patch of the image and the row of the matrix that it becomes"
+    return drawing(760, 362, said, *parts, css="chart wide patch")
 
 
 @functools.lru_cache(maxsize=64)
@@ -169,22 +174,28 @@ def _order(pattern: Any, kh: int, kw: int, channels: int) -> tuple[list[tuple[in
 
 
 def _strip(
-    patch: Sequence[Sequence[Pixel]], order: tuple[list[tuple[int, int, int]], str], channels: int, number: int, of: int
+    patch: Sequence[Sequence[Pixel]],
+    order: tuple[list[tuple[int, int, int]], str],
+    channels: int,
+    number: int,
+    of: int,
+    *,
+    back: bool,
 ) -> list[Markup]:
-    """The row of the matrix that the patch becomes: its colours in order, and its first cells named."""
+    """The row of the matrix that the patch becomes (or comes from): its colours in order, and its first cells named."""
     cells, name = order
     y = 270.0
     colours = [[_plane(patch[i][j], c, channels) for i, j, c in cells]]
     parts = [
         tag(
             "text",
-            f"row {number} of {of} of the matrix: {len(cells)} numbers, in the order ({name})",
+            f"row {number} of {of} of the matrix: {len(cells)} numbers, in the order ({name})" + ", become the patch" * back,
             x=0,
             y=y - 8,
             class_="label",
         )
     ]
-    parts.append(tag("path", d=f"M580 160V{y - 6}m-5 -7l5 7l5 -7", class_="ray"))
+    parts.append(tag("path", d=f"M580 {y - 20}V160m-5 7l5 -7l5 7" if back else f"M580 160V{y - 6}m-5 -7l5 7l5 -7", class_="ray"))
     parts += [image(colours, 0, y, 760, 26), tag("rect", x=0, y=y, width=760, height=26, class_="frame")]
     shown = min(len(cells), 13)
     wide = 52.0

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from graphcheck.reporting import graphs, words
+from graphcheck.reporting import graphs, patchart, words
 from graphcheck.words import plural
 
 Add = Callable[[str, Any], str]
@@ -225,14 +225,18 @@ def ids_of(graph: dict[str, Any] | None) -> dict[str, int]:
 
 
 def image_sizes(result: dict[str, Any]) -> list[tuple[int, int]]:
-    """Height and width of the image that each site reads, from its input's shape and layout; 224 where unknown."""
+    """Height and width of the image that each site reads or, an un-embedding, writes, from its shape and layout; 224 where
+    unknown.
+
+    The patch embeddings come first, and the un-embeddings behind them.
+    """
     model, graph = result.get("model") or {}, result.get("graph") or {}
     tensors = graph.get("tensors") or {}
     out = []
-    for site in result.get("patch_embeddings") or []:
-        shapes = [(tensors.get(site.get("input")) or {}).get("shape")] + [
-            i.get("shape") for i in model.get("inputs") or [] if i.get("name") == site.get("input")
-        ]
+    for site in [*(result.get("patch_embeddings") or []), *(result.get("patch_unembeddings") or [])]:
+        end = "output" if patchart.is_back(site) else "input"
+        named = [each for each in model.get(f"{end}s") or [] if each.get("name") == site.get(end)]
+        shapes = [(tensors.get(site.get(end)) or {}).get("shape"), *(each.get("shape") for each in named)]
         shape: list[Any] = next((s for s in shapes if isinstance(s, list) and len(s) == 4), [])
         layout = str(site.get("layout") or "NCHW")
         dims = [shape[layout.index(axis)] for axis in "HW"] if shape and sorted(layout) == sorted("NCHW") else []

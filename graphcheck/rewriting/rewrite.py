@@ -244,7 +244,8 @@ def choose(
             continue
         form = _form_for(site, to)
         there = site.form == form or (form == "matmul" and site.form == "unfold" and site.sliding)
-        if there and not site.folded and (max_rank is None or site.rank <= max_rank):
+        padded = form == "conv" and any(node.op_type == "Pad" for node in site.region)  # which the Conv can do itself
+        if there and not padded and not site.folded and (max_rank is None or site.rank <= max_rank):
             continue
         if site.ordinary and not named and not options.ordinary:
             refusals.append(Refusal(Coded(f"an ordinary Conv {_ASKED}", "GC308"), site.name))

@@ -21,6 +21,7 @@ from graphcheck.rewriting import movement
 from graphcheck.rewriting.builder import RULE
 from graphcheck.rewriting.common import dense_weight
 from graphcheck.rewriting.forms import FORMS, UNEMBEDDED, forms_of
+from graphcheck.rewriting.proving import NO_KERNEL
 from graphcheck.rewriting.result import Rewrite
 from graphcheck.rewriting.rewrite import rewrite
 from graphcheck.verdict import Comparison
@@ -165,7 +166,7 @@ class _Attempts:
     def form(self, model: ir.Model, form: str | Mapping[str, str], sites: Sequence[str]) -> tuple[Rewrite, str]:
         """``model`` in another form, or each site in one, and the verdict against the original in words."""
         result, said = self._rewrite(model, form, sites), ""
-        if not result.changed and "onnxruntime runs the original and refuses" in result.reason:
+        if any(refusal.reason.code == NO_KERNEL for refusal in result.refusals):
             result, said = self._rewrite(model, form, sites, run=False), ", not run"
         if not result.changed or "BUT" in result.reason:
             return result, f"{result.verdict}: {result.reason}"
