@@ -346,3 +346,29 @@ def test_a_few_elements_at_a_threshold_do_not_hide_many_that_deviate(moved: int,
     )
     assert found.gross is gross
     assert found.deviation == pytest.approx(2 * math.tanh(3.0))
+
+
+@pytest.mark.parametrize(("told", "bounded"), [(True, ["y"]), (False, ["y", "z"])])
+def test_bounds_are_told_up_to_the_first_output_that_differs(
+    told: bool, bounded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The output that differs most comes first; where its bound tells nothing, the next one has its bound, too."""
+    monkeypatch.setattr(difference, "_RIGOROUS_ELEMENTS", 0)
+    nets = [
+        onnx.parser.parse_model(
+            f'<ir_version: 8, opset_import: ["": 17]> g (float[8] x) => (float[8] z, float[8] y) '
+            f"{{ t = Tanh(x) s = Sin(t) y = {op}(t) z = Add(s, y) }}"
+        )
+        for op in ("Sin", "Cos")
+    ]
+    pair = build(*map(model_.read, nets), {"x": ("x", (8,))}, {})
+    outputs = [(name, pair.a.outputs[i].cls, pair.b.outputs[i].cls) for i, name in enumerate("zy")]
+    x = np.linspace(0.1, 0.4, 8)
+    a, b = (each(np.tanh(x)) for each in (np.sin, np.cos))
+    shown, bound = {"z": (a + a, a + b), "y": (a, b)}, difference._Judge._first_order
+    worst = math.inf if not told else 0.0
+    monkeypatch.setattr(
+        difference._Judge, "_first_order", lambda *known: bound(*known) + (worst if known[1] == outputs[1][1] else 0.0)
+    )
+    found = difference.judge(pair.terms, outputs, leaves_of({"x": x}), 2.0**-24, 0, executed=lambda: shown)
+    assert sorted(d.output for d in found if d.kind == "first-order") == bounded

@@ -30,7 +30,7 @@ from graphcheck.kernel.values.float64 import Float64, Real
 from graphcheck.options import Options
 from graphcheck.parting import probes
 from graphcheck.parting.budget import Budget, work
-from graphcheck.parting.difference import SPREAD_FACTOR, SURE, Deviation, Executed, judge
+from graphcheck.parting.difference import SPREAD_FACTOR, SURE, Deviation, Executed, judge, replayed
 from graphcheck.parting.redrawn import ENLARGED, PAIRS
 from graphcheck.parting.rooms import NEAR
 from graphcheck.parting.trials import SPECS, Drawing, Trial, unlike
@@ -267,10 +267,8 @@ class Search:
             x, y = (self._seen or {}).get(d.output, (np.zeros(0), np.zeros(0)))
             if d.kind == "undefined":
                 return d, None  # looked for in onnxruntime, too, before it was said
-            both = np.isfinite(x) & np.isfinite(y)
-            replayed = float(np.abs(x[both] - y[both]).max(initial=0.0))
-            if replayed > SPREAD_FACTOR * d.spread:
-                return d, replayed
+            if (moved := replayed(x, y)) > SPREAD_FACTOR * d.spread:
+                return d, moved
         return None
 
     def _execute(self, arrays: Mapping[str, np.ndarray]) -> Executed | None:
