@@ -41,8 +41,9 @@ def _alone(terms: Terms, prover: Prover, cls: int, bit: int) -> bool:
     return terms.constant_like(cls) and prover.sides.get(unmoved(terms, terms.find(cls)), bit) == bit
 
 
-def face_to_face(terms: Terms, prover: Prover, sketches: Sketches) -> list[Facing]:
-    """Constants that face each other: the same operator on the same computed operands, one constant operand apart.
+def face_to_face(terms: Terms, prover: Prover, sketches: Sketches, copied: bool = False) -> list[Facing]:
+    """Constants that face each other: the same operator on the same computed operands, one constant operand apart. Where one
+    graph is ``copied`` from the other, both may have a constant elsewhere (an epsilon beside that of a LayerNormalization).
 
     Where several do (x times W and times W / 6, as in a HardSwish), each faces the nearest, which faces it or is near.
     """
@@ -57,7 +58,7 @@ def face_to_face(terms: Terms, prover: Prover, sketches: Sketches) -> list[Facin
             ew = term.verb if isinstance(term.verb, Ew) else None
             views = [(terms.find(a), m) for a, m in term.views]
             at = [i for i, (a, _) in enumerate(views) if _alone(terms, prover, a, bit)]
-            if not at and near:  # one constant, rounded anew wherever it is used
+            if not at and copied:  # one constant, rounded anew wherever it is used
                 at = [i for i, (a, _) in enumerate(views) if terms.constant_like(a)]
             rest = [(a, m.key if m else b"") for i, (a, m) in enumerate(views) if i not in at]
             if len(at) != 1 and not isinstance(term.verb, Move):  # which may join several

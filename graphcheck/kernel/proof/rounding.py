@@ -99,7 +99,7 @@ def _found(
 ) -> list[Facing]:
     """Constants that give way: those near each other first, but the partner of one in another format is known by its place."""
     if allowed.formats:
-        by_place = ranges(terms, prover, clips) or face_to_face(terms, prover, sketches)
+        by_place = ranges(terms, prover, clips) or face_to_face(terms, prover, sketches, copied=True)
         return by_place or near_each_other(terms, prover, sketches)
     return near_each_other(terms, prover, sketches) or face_to_face(terms, prover, sketches)
 
