@@ -221,7 +221,7 @@ class _Judge:
         if not (d.units > SPREAD_FACTOR or thorough) or not np.isfinite(size).any():
             return d
         at = _place(np.where(np.isfinite(size), size, -1.0), self.ranks[d.output])
-        bound = self.tape.bound(a, at, b) if self._trusted(d.output, shown) else math.inf
+        bound = self._first_order(a, b, at) if self._trusted(d.output, shown) else math.inf
         return self._at(d, at, float(size[at]), bound, "first-order")
 
     def _replayed(self, d: Deviation, shown: Executed) -> bool:
@@ -275,6 +275,9 @@ class _Judge:
         """The least spread: what noise on the output alone would show, also where nothing is rounded (a constant that is, is no
         bug), and the least spacing of the declared type."""
         return max(_LEAST * self.unit * max(map(_magnitude, self.values[name])), LEAST.get(self.unit, 0.0))
+
+    def _first_order(self, a: int, b: int, at: int) -> float:
+        return self.tape.bound(a, at, b)
 
     def _trusted(self, name: str, shown: Executed) -> bool:
         """Whether the assumption of a first-order bound stands at the output: what execution in the declared types shows of

@@ -34,7 +34,7 @@ from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real, exact_sum
 from graphcheck.kernel.values.gather import picked
 from graphcheck.parting.budget import work
-from graphcheck.parting.rooms import MASK
+from graphcheck.parting.rooms import largest
 from graphcheck.parting.windows import lengths
 
 PAIRS, ENLARGED = 8, 256.0  # pairs of draws, and what a rounding is enlarged by in them
@@ -229,8 +229,8 @@ def cut(fn: str, operands: Sequence[tuple[float, float]], shrinks: Sequence[bool
 
 def beside(size: np.ndarray, scale: float = 1.0, steep: float = 1.0) -> tuple[float, float]:
     """The scale and the steepness of a tensor of such a size, given what it takes over."""
-    largest = float(size.max(initial=1.0, where=size < MASK))
-    return min(max(scale, largest), _CUT * largest), min(steep, _CUT)
+    most = largest(size)
+    return min(max(scale, most), _CUT * most), min(steep, _CUT)
 
 
 def _exact(value: np.ndarray) -> Real:

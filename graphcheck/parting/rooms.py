@@ -61,7 +61,7 @@ class Rooms:
     def _assumed(self, cls: int) -> np.ndarray:
         x = self._value(cls)
         size = np.abs(x)
-        room = np.asarray(NEAR * np.maximum(size, size.max(initial=1.0, where=size < MASK)))
+        room = np.asarray(NEAR * np.maximum(size, largest(size)))
         return np.where(self._masked(cls), 0.0, room) if self.terms.neginf[cls] else room
 
     def _masked(self, cls: int) -> np.ndarray:
@@ -91,6 +91,12 @@ class Rooms:
             for v, r, m in zip(values, rooms, maps, strict=True)
         ]
         return np.broadcast_to(function(fn).bound(*(part for pair in seen for part in pair))[1], (term.size,))
+
+
+def largest(size: np.ndarray) -> float:
+    """The largest of 1 and the sizes that are no masks."""
+    found = float(size.max(initial=1.0))
+    return found if found < MASK else float(size.max(initial=1.0, where=size < MASK))  # which is slow
 
 
 def _seen(room: np.ndarray, map_: Map | None) -> np.ndarray:

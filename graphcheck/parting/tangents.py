@@ -71,7 +71,9 @@ class Tangents:
             if made is not None:
                 made = np.broadcast_to(np.asarray(made).reshape(-1), size.shape)
                 narrow = made.astype(np.float32)  # but an Exp may err by more than float32 holds, or by less
-                made = narrow if not np.isinf(narrow).any() and np.array_equal(narrow != 0, made != 0) else np.array(made)
+                if made.dtype != np.float32 and (np.isinf(narrow).any() or ((narrow == 0) & (made != 0)).any()):
+                    narrow = np.array(made)
+                made = narrow
                 _lose(made, size, scale, steep)
                 self.lost = bool(made.size) and bool(np.isnan(made).all())
         self.known[cls] = made
