@@ -20,7 +20,7 @@ UNBOUND = Deviation("y", 34.4, float("inf"), 8e-4, "first-order")
 SAID = [
     ({}, [UNBOUND], [], "differ by 34.4, far beyond rounding, but float64 has no bound on its own error there"),
     ({}, [], ["TopK"], "differ by 34.4, far beyond rounding, but float64 does not evaluate TopK"),
-    ({}, [], [], "but float64 has no value there"),
+    ({}, [], [], "but float64 has given no value there"),
     ({}, [Deviation("y", 1e-9, 0.0, 1e-6)], [], "but in float64 they differ by 1e-09 at most"),
     ({"nan_b": 4, "scale_ulp": 0.0, "max_abs": 0.0}, [], [], "are NaN on one side, at 0 elements in A and at 4 in B"),
     ({"nan_a": 2, "nan_b": 4}, [], [], "are NaN at other places, at 2 elements in A and at 4 in B"),

@@ -80,7 +80,7 @@ def _why(row: Mapping[str, Any], d: Deviation | None, unknown: Sequence[str], st
     if unknown and (d is None or not math.isfinite(d.deviation)):
         return f"float64 does not evaluate {_listed(unknown)}"
     if d is None or not math.isfinite(d.deviation):
-        return "float64 has no value there"
+        return "float64 has given no value there"
     if row["nan_a"] != row["nan_b"]:
         return f"float64, which does not overflow there, has numbers, {d.deviation:.3g} apart at most"
     if not d.certain and d.units > SPREAD_FACTOR and steps:
