@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from graphcheck.errors import Undecided
+from graphcheck.errors import Exhausted, Undecided
 from graphcheck.kernel.proof.allowed import Allowed
 from graphcheck.kernel.proof.prover import Prover
 from graphcheck.kernel.proof.rounding import Substitution
@@ -259,6 +259,16 @@ def test_a_limit_on_any_rung_is_undecided(monkeypatch: pytest.MonkeyPatch) -> No
         found = planted(monkeypatch, MemoryError(), at)
         assert found.verdict is Verdict.UNDECIDED and found.reason == "the memory limit of 2 GiB was reached"
         assert found.evidence["graphs"] is None and found.evidence["proof"] is None
+
+
+@pytest.mark.parametrize("besides", ["_complete", "_contrary", "_approximation", "branches.split", "fitting.fits"])
+def test_a_limit_met_by_what_is_told_beside_a_verdict_costs_none(besides: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise Exhausted("the time limit of 9 s was reached", code="GC201")
+
+    monkeypatch.setattr(f"graphcheck.verdicts.judge.{besides}", exhausted)
+    for body, verdict in ((MAX, Verdict.PROVED), ("y = Abs(x)", Verdict.DIFFERENT), ("y = Sin(x)", Verdict.DIFFERENT)):
+        assert compare(model(RELU), model(body)).verdict is verdict
 
 
 def test_what_is_known_of_a_difference_is_told_beside_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from graphcheck import limits, words
@@ -35,14 +37,19 @@ def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options, *, named: 
         evidence.timings["read"] = case.seconds
         if case.options.every:
             every.asked(case)
-        verdict, reason = every.held(case, evidence, _judged(case, evidence))
+        verdict, reason = _judged(case, evidence)
         code = of(reason) if verdict is Verdict.UNDECIDED else None
         nothing = verdict is Verdict.UNDECIDED and fitting.fits_nothing(evidence)
-        found = fitting.fits(case) if nothing and case.options.inputs is None else []
+        found = []
+        with _besides():
+            found = fitting.fits(case) if nothing and case.options.inputs is None else []
     if found:
         return fitting.combined(found, [judge(a, b, each) for each in fitting.options(case, found)])
-    _complete(case, evidence, verdict)
-    runs = _contrary(case, evidence) if verdict is Verdict.UNDECIDED and not reason.startswith("PROVED") else None
+    runs = known = None
+    with _besides():
+        _complete(case, evidence, verdict)
+    with _besides():
+        runs = _contrary(case, evidence) if verdict is Verdict.UNDECIDED and not reason.startswith("PROVED") else None
     if runs is not None:
         plain = reason.replace("no input was found that shows", "no input was found that surely shows")
         reason = f"{runs}; {plain}"
@@ -57,14 +64,24 @@ def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options, *, named: 
         code = "GC213" if code and copied.asked else code
         if not reason.startswith(said[0]):  # as it does where --every asks for more
             reason = "; ".join(said if verdict is Verdict.UNDECIDED else said[::-1])
-    known = _approximation(case, evidence) if named and verdict in (Verdict.UNDECIDED, Verdict.DIFFERENT) else None
+    with _besides():
+        known = _approximation(case, evidence) if named and verdict in (Verdict.UNDECIDED, Verdict.DIFFERENT) else None
     reason += f"; {known.text()}" if known is not None else ""
     more = {"approximation": known and known.to_json(), "hint": fitting.hint(case) if nothing else None, "branches": None}
     if verdict is Verdict.WITHIN_ROUNDING:
         code = "GC231" if copied is not None and copied.holds else "GC230"
     told = Comparison(verdict, reason, evidence.to_json(case, verdict) | more, code)
     del evidence  # its graphs are held no longer
-    return branches.split(case, told, time.monotonic() - case.started, lambda each: judge(a, b, each))
+    with _besides():
+        return branches.split(case, told, time.monotonic() - case.started, lambda each: judge(a, b, each))
+    return told
+
+
+@contextlib.contextmanager
+def _besides() -> Iterator[None]:
+    """What is told beside a verdict: a limit that it meets ends it, and costs no verdict."""
+    with contextlib.suppress(Undecided, MemoryError, RecursionError):
+        yield
 
 
 def _judged(case: Case, evidence: Evidence) -> Judged:
@@ -72,7 +89,7 @@ def _judged(case: Case, evidence: Evidence) -> Judged:
     if case.can_run:
         evidence.executions.start(case.threads)
     try:
-        return _held_against_runs(case, evidence, climb(case, evidence))
+        return every.held(case, evidence, _held_against_runs(case, evidence, climb(case, evidence)))
     except KeyboardInterrupt:
         case.contents.stop()
         evidence.executions.abort()
