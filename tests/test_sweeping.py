@@ -35,6 +35,7 @@ def test_two_folders_give_namesakes_and_name_those_without(tmp_path: Path) -> No
         f"{tmp_path / 'a/left.onnx'}: has no namesake in {tmp_path / 'b'}", None,
         f"{tmp_path / 'b/right.onnx'}: has no namesake in {tmp_path / 'a'}", None,
     ]  # fmt: skip
+    assert (jobs[1].a, jobs[1].b) == (tmp_path / "b/one.onnx", tmp_path / "a/one.onnx")  # the reference is A
     found = run(jobs, settings(), Faked(lambda task: answer()), tmp_path / "s")
     assert found["left"].exit_code() == 2 and found["one"].exit_code() == 0
 

@@ -255,6 +255,7 @@ def test_documented_commands_are_understood(here: Path, arguments: str, monkeypa
         (["a", "--rewrite", "unfold", "--pointwise"], "--pointwise is for --to conv, matmul or fastest"),
         (["a", "--rewrite", "conv", "--movement"], "--movement is for --to space-to-depth or reshape"),
         (["a", "--against", "b", "--stills"], "--stills goes with --rewrite FORM"),
+        (["a", "--rewrite", "fastest"], "the forms are measured by graphcheck rewrite --to fastest alone"),
         (["a", "--against", "b", "--out", "c"], "--out is for --rewrite"),
         (["a", "--against", "b", "--timeout", "0"], "--timeout takes seconds above 0"),
         (["a", "--against", "b", "--max-memory", "lots"], "such as 6G, not 'lots'"),

@@ -169,7 +169,7 @@ class Sweeping(Group):
     """What is done to each model of a sweep, how, and where it is kept."""
 
     against: Path | None = option(
-        None, "--against", of="sweep", panel=WHAT, metavar="DIR", help="each model and its namesake there",
+        None, "--against", of="sweep", panel=WHAT, metavar="DIR", help="each model (B) and its namesake there, the reference (A)",
     )
     guard: str | None = option(
         None, "--guard", of="sweep", panel=WHAT, metavar="COMMAND",

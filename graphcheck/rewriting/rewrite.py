@@ -80,6 +80,8 @@ def check_forms(to: str | Mapping[str, str], asked: RewriteOptions) -> None:
             f"--movement is for --to {' or '.join(moving.FORMS)}, without --site; the former writes DepthToSpace too"
         )
     for form in (to,) if isinstance(to, str) else to.values():
+        if form == "fastest":
+            raise UsageError("the forms are measured by graphcheck rewrite --to fastest alone, one model at a time")
         if form not in NAMES and not asked.movement:
             raise UsageError(
                 f"there is no form {form!r}; the forms are {', '.join(NAMES)}, and with --movement {moving.RESHAPE}; "

@@ -26,9 +26,10 @@ class Job:
 def read_jobs(source: Path, *, against: Path | None = None, pairs: bool = True) -> list[Job]:
     """The jobs that ``source`` names, in order, with unique names; pairs, or single models for ``pairs=False``.
 
-    A folder with ``against``: each ``*.onnx`` below it and its namesake there. A folder of ``graphcheck export`` (or
-    its ``manifest.json``): the pairs known to be equal, or all its models. A JSON list: ``{"a", "b", "name"}`` each,
-    or ``{"model", "name"}``; paths relative to the list. Raises GraphcheckError for what is none, or is empty.
+    A folder with ``against``: each ``*.onnx`` below it as B, and as A its namesake there, the reference. A folder of
+    ``graphcheck export`` (or its ``manifest.json``): the pairs known to be equal, or all its models. A JSON list:
+    ``{"a", "b", "name"}`` each, or ``{"model", "name"}``; paths relative to the list. Raises GraphcheckError for what is
+    none, or is empty.
     """
     if not source.exists():
         raise GraphcheckError(f"{source}: there is no such file or folder")
@@ -76,7 +77,7 @@ def _namesakes(source: Path, against: Path) -> list[Job]:
     names = sorted({path.relative_to(folder) for folder in (source, against) for path in _models(folder)})
     jobs = []
     for name in names:
-        a, b = source / name, against / name
+        a, b = against / name, source / name
         there = {path: path.is_file() for path in (a, b)}
         present, absent = (
             next((p for p, is_there in there.items() if is_there is wanted), a) for wanted in (True, False)
