@@ -30,6 +30,24 @@ def test_a_range_below_0_is_right_there_too() -> None:
     assert compared(plain, copy, -1.0, 0.5).verdict not in ACCEPTED
 
 
+@pytest.mark.parametrize(("zero", "accepted"), [(0, False), (1, False), (2, False), (127, True), (254, False), (255, False)])
+def test_a_zero_point_that_costs_half_of_the_numbers_is_no_rounding(zero: int, accepted: bool) -> None:
+    """Also where the range ends a step beside 0, in either order, and beside a right copy with the same names."""
+    scale = 1 / max(zero, 255 - zero)
+    copy = small(QDQ.format("x", "s", "z", "Neg (d)"), s=scale, z=np.array(zero, np.uint8))
+    right = small(QDQ.format("x", "s", "z", "Neg (d)"), s=1 / 127, z=np.uint8(128))
+    for other in (small("y = Neg (x)"), right):
+        for pair in ((other, copy), (copy, other)):
+            found = compared(*pair, -1.0, 1.0)
+            assert (found.verdict in ACCEPTED) is accepted, found.reason
+            assert accepted or "cuts off" in found.reason
+
+
+def test_two_copies_whose_ranges_are_both_a_relu_are_the_same_but_for_roundings() -> None:
+    one, two = (small(QDQ.format("x", "s", "z", "Neg (d)"), s=top / 255, z=np.uint8(0)) for top in (1.0, 1.02))
+    assert compared(one, two, -1.0, 1.0).verdict is Verdict.WITHIN_ROUNDING
+
+
 @pytest.mark.parametrize(("top", "accepted"), [(6.0, True), (3.0, False)])
 def test_what_a_clip_cuts_off_is_no_saturation(top: float, accepted: bool) -> None:
     plain = small("c = Clip (x, l, u) y = Neg (c)", l=0.0, u=6.0)
