@@ -71,12 +71,13 @@ def both(case: Case, evidence: Evidence) -> dict[str, Any]:
 
 def clipped(found: Mapping[str, Any], copied: Precision) -> str | None:
     """What a quantizer cuts off beyond its range, where that is no rounding any more: the bottom may be a Relu of the other
-    model. Where a range ends at 0 and the other model goes on, it may cut off nothing of what was run but for its own roundings.
+    model. Where a range ends at 0 and the other model goes on, it may cut off little of what was run, by its own roundings.
     What is cut off behind a Clip of the other model is cut off there, too."""
     for row in found["saturated"]:
         ended, cut = row["node"] in copied.ends, row["over" if row["node"] in copied.relus else "cut"]
-        far = cut * _FEW > row["elements"] and row["steps"] >= _FAR
-        if (ended and row["steps"] > _OWN) or (far and row["node"] not in copied.clips):
+        many = cut * _FEW > row["elements"]
+        far = many and row["steps"] >= _FAR and row["node"] not in copied.clips
+        if far or (ended and (many or row["steps"] > _OWN)):
             node = f"{row['op_type']} {words.short(row['node'])}"
             node += ", whose range ends at 0 where the other model goes on," if ended else ""
             some = f"{cut:,} of {row['elements']:,} elements, by {row['steps']:,.0f} steps at most"
