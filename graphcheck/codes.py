@@ -78,7 +78,7 @@ CODES: dict[str, Code] = {
     "GC311": Code("It is inside a function that is called from elsewhere.", "Inline the functions of the model."),
     "GC312": Code("onnxruntime has no kernel for the form.", "`--no-run` writes it all the same."),
     "GC401": Code("An input of the operator is neither dumped nor computed.", "Dump it too."),
-    "GC402": Code("A tensor was dumped in a shape that is not the model's.", "Look at the layout of the dump."),
+    "GC402": Code("A tensor was dumped in a shape or a type that is not the model's.", "Look at the layout of the dump."),
     "GC403": Code("What the operator should give is not known.", "The sentence has the cause."),
 }  # fmt: skip
 

@@ -71,6 +71,21 @@ def test_rounding_before_a_cast_to_integers_is_the_devices_right() -> None:
     assert blamed(text, x=x, y=2 * (x * x).astype(np.int64)).verdict is Guilt.CONVICTED
 
 
+@pytest.mark.parametrize(("dtype", "digits"), [(np.float32, 24), (np.float64, 53), (np.float16, 11)])
+def test_integers_that_were_dumped_as_floats_are_not_judged_beyond_their_digits(dtype: Any, digits: int) -> None:
+    text = "(int64[2] x, int64[2] y) => (int64[2] z) { z = Sub (x, y) }"
+    x, y = np.array([2**digits + 1, 5], np.int64), np.array([-3, 2**digits - 1], np.int64)
+    found = blamed(text, **{name: part.astype(dtype) for name, part in (("x", x), ("y", y), ("z", x - y))})
+    assert found.verdict is Guilt.UNDECIDED and "floats that do not hold its integers" in found.reason
+    assert [row["code"] for row in found.evidence["skipped"]] == ["GC402"]
+    whole = blamed(text, x=x, y=y, z=(x - y).astype(dtype))  # the result alone
+    assert whole.verdict is Guilt.UNDECIDED and "do not hold its integers" in whole.reason
+    near = {"x": x // 4, "y": y // 4, "z": x // 4 - y // 4}
+    assert blamed(text, **{name: part.astype(dtype) for name, part in near.items()}).verdict is Guilt.CLEAN
+    near["z"] = near["z"] + np.array([0, 1])
+    assert blamed(text, **{name: part.astype(dtype) for name, part in near.items()}).verdict is Guilt.CONVICTED
+
+
 @given(st.lists(st.tuples(ENDS, ENDS), min_size=1, max_size=4), st.sampled_from(sorted(BY_NUMPY)), st.integers(0, 2))
 def test_integers_of_any_size_against_numpy(pairs: list[tuple[int, int]], op: str, off: int) -> None:
     x, y = (np.array(part, np.int64) for part in zip(*pairs, strict=True))

@@ -24,10 +24,38 @@ def test_a_range_that_ends_at_0_is_right_where_no_input_lies_beyond(low: float, 
     assert accepted or compare(plain, copy, allow=["int8"], run=False, graphs=False).verdict not in ACCEPTED
 
 
+def test_a_range_at_0_that_costs_the_negative_half_of_a_silu_is_wrong_though_it_is_a_few_steps() -> None:
+    silu = "g = Sigmoid (x) m = Mul (x, g) "
+    plain = small(silu + "y = Neg (m)")
+    for zero, accepted in ((0, False), (6, True)):
+        quantized = silu + QDQ.format("m", "s", "z", "Neg (d)")
+        copy = small(quantized, s=12 / 255, z=np.uint8(zero))
+        found = compared(plain, copy, -3.0, 3.0)
+        assert (found.verdict is Verdict.WITHIN_ROUNDING) is accepted, found.reason
+
+
 def test_a_range_below_0_is_right_there_too() -> None:
     plain, copy = small("y = Neg (x)"), small(QDQ.format("x", "s", "z", "Neg (d)"), s=1 / 255, z=np.uint8(255))
     assert compared(plain, copy, -1.0, 0.0).verdict is Verdict.WITHIN_ROUNDING
     assert compared(plain, copy, -1.0, 0.5).verdict not in ACCEPTED
+
+
+@pytest.mark.parametrize(("zero", "accepted"), [(0, False), (1, False), (2, False), (127, True), (254, False), (255, False)])
+def test_a_zero_point_that_costs_half_of_the_numbers_is_no_rounding(zero: int, accepted: bool) -> None:
+    """Also where the range ends a step beside 0, in either order, and beside a right copy with the same names."""
+    scale = 1 / max(zero, 255 - zero)
+    copy = small(QDQ.format("x", "s", "z", "Neg (d)"), s=scale, z=np.array(zero, np.uint8))
+    right = small(QDQ.format("x", "s", "z", "Neg (d)"), s=1 / 127, z=np.uint8(128))
+    for other in (small("y = Neg (x)"), right):
+        for pair in ((other, copy), (copy, other)):
+            found = compared(*pair, -1.0, 1.0)
+            assert (found.verdict in ACCEPTED) is accepted, found.reason
+            assert accepted or "cuts off" in found.reason
+
+
+def test_two_copies_whose_ranges_are_both_a_relu_are_the_same_but_for_roundings() -> None:
+    one, two = (small(QDQ.format("x", "s", "z", "Neg (d)"), s=top / 255, z=np.uint8(0)) for top in (1.0, 1.02))
+    assert compared(one, two, -1.0, 1.0).verdict is Verdict.WITHIN_ROUNDING
 
 
 @pytest.mark.parametrize(("top", "accepted"), [(6.0, True), (3.0, False)])

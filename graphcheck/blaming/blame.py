@@ -18,7 +18,8 @@ from graphcheck.blaming.arithmetic import Arithmetic, chosen
 from graphcheck.blaming.dumps.lazy import head, joined
 from graphcheck.blaming.judge import Judged, Walk, halving
 from graphcheck.blaming.record import Blame, Guilt
-from graphcheck.blaming.steps import Cut, cut
+from graphcheck.blaming.steps import ROUNDED, Cut, Skipped, cut, is_rounded
+from graphcheck.codes import Coded
 from graphcheck.errors import Exhausted, Undecided, UsageError
 from graphcheck.files.model import ModelLike, read
 from graphcheck.options import Blaming
@@ -64,6 +65,13 @@ def _blamed(
     say: Callable[[str], None],
 ) -> Blame:
     results = [result for step in steps.program.steps for result in step.results]
+    rounded = [
+        Skipped(step.node, step.op_type, r.name, Coded(f"it {ROUNDED}", "GC402"))
+        for step in steps.program.steps
+        for r in step.results
+        if is_rounded(tensors, r.name, r.dtype)
+    ]
+    tensors = joined(tensors).without(row.output for row in rounded)
     arithmetic = chosen(options.precision, options.accumulate, tensors, results)
     say("judging")
     walk = Walk(steps, tensors, arithmetic, limits.current().check_time).run()
@@ -71,7 +79,7 @@ def _blamed(
     say("explaining")
     convicted = [_told(model, steps, walk, row, explained=at < _EXPLAINED) for at, row in enumerate(guilty)]
     suspect = [row.to_json() for row in walk.rows if row.ratio <= 1 and not row.likely]
-    skipped = {each.output: each.to_json() for each in (*steps.skipped, *walk.skipped)}
+    skipped = {each.output: each.to_json() for each in (*rounded, *steps.skipped, *walk.skipped)}
     evidence = told | {
         "convicted": convicted,
         "suspect": suspect,

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -25,7 +26,9 @@ from graphcheck.kernel.terms.verbs import Verb
 from graphcheck.kernel.values.bounds import limits
 from graphcheck.precision import kinds
 from graphcheck.precision.program import Cutting, Key, Program, Result, Step, finished, is_free
+from graphcheck.precision.walks import largest
 
+ROUNDED = "was dumped as floats that do not hold its integers: dump it in its own type"
 _FEW = 16  # elements of a constant that may steer an operator, and is taken as it was computed
 _FINITE, _SIGNS = frozenset(("IsNaN", "IsInf")), ("positive", "negative")
 _PLAIN = frozenset(
@@ -76,14 +79,25 @@ def cut(model: ir.Model, tensors: Mapping[str, np.ndarray]) -> Cut:
     for value in model.graph.inputs:
         name = str(value.name)
         if name not in model.graph.initializers or name in tensors:
-            found = _input(cutting, value, tensors.get(name))
+            dtype = None if value.dtype is None else np.dtype(value.dtype.numpy())
+            rounded = dtype is not None and is_rounded(tensors, name, dtype)
+            found = None if rounded else _input(cutting, value, tensors.get(name))
             if found is None:
-                cutting.lost[value] = Coded(f"input {name!r} was not dumped", "GC401")
+                why = Coded(ROUNDED, "GC402") if rounded else Coded("was not dumped", "GC401")
+                cutting.lost[value] = Coded(f"input {name!r} {why}", why.code)
             given[name] = found
     trace = cutting.run(given)
     arrays = {v: x for v, x in trace.values.items() if isinstance(x, np.ndarray) and v not in cutting.lost}
     computed = frozenset(str(v.name) for v, x in trace.values.items() if isinstance(x, Tensor)) | cutting.taken
     return Cut(finished(cutting, trace), tuple(cutting.skipped), arrays, computed, frozenset(cutting.scaled))
+
+
+def is_rounded(tensors: Mapping[str, np.ndarray], name: str, dtype: np.dtype[Any]) -> bool:
+    """Whether integers were dumped as floats that do not hold all numbers of so many digits."""
+    if dtype.kind not in "iu" or name not in tensors or not is_free(held := head(tensors, name)[1]):
+        return False
+    digits = ml_dtypes.finfo(held).nmant + 1  # type: ignore[no-untyped-call]
+    return bool(largest(np.asarray(tensors[name], np.float64)) >= 2.0**digits)
 
 
 def _input(cutting: Cutting, value: ir.Value, dumped: np.ndarray | None) -> Value:
@@ -159,7 +173,8 @@ class _Dumped(Cutting):
             made = self._odd(source, made)
         if isinstance(made, Tensor):
             whole = not is_free(made.dtype) and kinds.of(made.dtype) is None
-            if whole and shape == made.shape and dtype is not None and dtype.kind in "biuf":
+            told = dtype is not None and dtype.kind in "biuf" and shape == made.shape
+            if whole and told and not is_rounded(self.tensors, name, made.dtype):
                 self.taken.add(name)
                 return np.asarray(self.tensors[name]).astype(made.dtype)
             return made

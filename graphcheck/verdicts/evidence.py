@@ -90,6 +90,7 @@ class Precision:
         stopped: What ended it.
         ends: Quantizers whose range ends at 0 where the other model goes on: they must cut nothing off at the inputs run.
         clips: Quantizers whose range reaches up to where a Clip of the other model ends: what they cut off is cut off there, too.
+        relus: Quantizers below whose range a Relu or a Clip of the other model cuts off as well.
     """
 
     formats: tuple[str, ...]
@@ -103,6 +104,7 @@ class Precision:
     stopped: str = ""
     ends: Set[str] = frozenset()
     clips: Set[str] = frozenset()
+    relus: Set[str] = frozenset()
 
     @property
     def rounded(self) -> list[dict[str, Any]]:

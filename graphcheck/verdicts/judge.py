@@ -56,7 +56,7 @@ def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options, *, named: 
     copied = evidence.precision
     clipped = None
     if copied is not None and copied.holds:
-        clipped = numbers.clipped(evidence.numbers or numbers.EMPTY, copied.ends, copied.clips)
+        clipped = numbers.clipped(numbers.both(case, evidence), copied)
     if verdict is Verdict.WITHIN_ROUNDING and clipped is not None:
         verdict, reason, code = Verdict.UNDECIDED, f"{reason}; but {clipped}", "GC213"
     if verdict in (Verdict.UNDECIDED, Verdict.DIFFERENT) and copied is not None and copied.tells and not case.unfit:

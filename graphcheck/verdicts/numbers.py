@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import onnx_ir as ir
@@ -14,7 +14,7 @@ from graphcheck.errors import GraphcheckError, Undecided
 from graphcheck.interface import inputs, ports
 from graphcheck.kernel.proof.allowed import FORMATS
 from graphcheck.verdicts.case import Case
-from graphcheck.verdicts.evidence import Evidence
+from graphcheck.verdicts.evidence import Evidence, Precision
 
 _MOST, _WALKED, _RANKED = 2e10, 1e9, 2e8  # work of one walk for: anything; what takes several; what takes many
 _DRAWN = 4
@@ -27,8 +27,8 @@ EMPTY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def told(case: Case, evidence: Evidence, side: int) -> dict[str, Any]:
-    """The keys of ``precision`` in the JSON that tell of numbers; the model at ``side`` is the copy."""
+def told(case: Case, evidence: Evidence, side: int, *, brief: bool = False) -> dict[str, Any]:
+    """The keys of ``precision`` in the JSON that tell of numbers; the model at ``side`` is the copy. ``brief``: ranges alone."""
     from graphcheck.precision import copy, keeping
 
     found = EMPTY | {"side": "ab"[side]}
@@ -41,10 +41,10 @@ def told(case: Case, evidence: Evidence, side: int) -> dict[str, Any]:
             return copy.opened(case.models, case.interface, feeds, side, case.check_time)
 
         looked = opened(first())
-        effort, top = keeping.effort(looked.copy), case.options.top or 0
+        effort, top = keeping.effort(looked.copy), 0 if brief else case.options.top or 0
         if effort > _MOST and not top:
             return found | {"untold": "the models are large: --top N asks for it"}
-        ranked, walked = (top > 0 or effort < most for most in (_RANKED, _WALKED))
+        ranked, walked = (not brief and (top > 0 or effort < most) for most in (_RANKED, _WALKED))
         more = (opened(load()) for load in rest)
         for part in looked.parts(seed=case.options.seed, ranked=ranked, walked=walked, top=top, more=more):
             found |= part  # what was found stays, whatever ends the rest
@@ -55,18 +55,34 @@ def told(case: Case, evidence: Evidence, side: int) -> dict[str, Any]:
     return found
 
 
-def clipped(found: Mapping[str, Any], ends: Set[str] = frozenset(), clips: Set[str] = frozenset()) -> str | None:
-    """What a quantizer cuts off at the top of its range, where that is no rounding any more: the bottom may be a Relu. Of the
-    quantizers ``ends`` it is none, and the other model goes on: these may cut off nothing of what was run but for their own
-    roundings. What the quantizers ``clips`` cut off is the other model's Clip."""
+def both(case: Case, evidence: Evidence) -> dict[str, Any]:
+    """What is told of the quantizers of the copy, and of the other model where that is one of the same kind."""
+    one = evidence.numbers or EMPTY
+    if one["side"] is None or "int8" not in _formats(case.models[other := "ba".index(one["side"])]):
+        return one
+    two = told(case, evidence, other, brief=True)
+    known = one["quantizers"] and two["quantizers"]  # nodes of both may have the same names
+    return {
+        "saturated": [*one["saturated"], *two["saturated"]],
+        "quantizers": [*one["quantizers"], *two["quantizers"]] if known else [],
+        "untold": one["untold"] or two["untold"],
+    }
+
+
+def clipped(found: Mapping[str, Any], copied: Precision) -> str | None:
+    """What a quantizer cuts off beyond its range, where that is no rounding any more: the bottom may be a Relu of the other
+    model. Where a range ends at 0 and the other model goes on, it may cut off little of what was run, by its own roundings.
+    What is cut off behind a Clip of the other model is cut off there, too."""
     for row in found["saturated"]:
-        ended, far = row["node"] in ends, row["over"] * _FEW > row["elements"] and row["steps"] >= _FAR
-        if (ended and row["steps"] > _OWN) or (far and row["node"] not in clips):
+        ended, cut = row["node"] in copied.ends, row["over" if row["node"] in copied.relus else "cut"]
+        many = cut * _FEW > row["elements"]
+        far = many and row["steps"] >= _FAR and row["node"] not in copied.clips
+        if far or (ended and (many or row["steps"] > _OWN)):
             node = f"{row['op_type']} {words.short(row['node'])}"
             node += ", whose range ends at 0 where the other model goes on," if ended else ""
-            cut = f"{row['cut' if ended else 'over']:,} of {row['elements']:,} elements, by {row['steps']:,.0f} steps at most"
-            return f"{node} cuts off {cut}, at the input run: more than rounding does (--inputs takes real data)"
-    for name in sorted(ends):
+            some = f"{cut:,} of {row['elements']:,} elements, by {row['steps']:,.0f} steps at most"
+            return f"{node} cuts off {some}, at the input run: more than rounding does (--inputs takes real data)"
+    for name in sorted(copied.ends):
         if name not in found["quantizers"]:
             why = f" ({found['untold']})" if found["untold"] else ""
             goes_on = "has a range that ends at 0 where the other model goes on"

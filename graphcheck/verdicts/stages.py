@@ -132,18 +132,22 @@ class Stages:
             self._roots[cls] = None if root is None or root in last.terms.arrays else root
         return self._roots[cls]
 
-    def taken(self, cls: int) -> tuple[bool, bool]:
-        """What the range of a quantizer was taken for: for nothing although it ends at 0, for a Clip that it reaches up to."""
+    def taken(self, cls: int) -> tuple[bool, bool, bool]:
+        """What the range of a quantizer was taken for: for nothing although it ends at 0, for a Clip that it reaches up to, for
+        what cuts off at the bottom (a Relu, any Clip)."""
+        floor = False
         for store, place in zip(self._stores, self._places(cls), strict=False):
             terms = store.terms
             match terms.terms[place]:
                 case Term(Opaque(((_, sign, around), *_) as key), (x,)) if ranged(key):
+                    floor = sign > 0  # of both graphs, if it stays
                     for chosen in (b for b, why in store.ways.get(place, ()) if why == Rounded(())):
                         same = terms.find(chosen) == terms.find(x) and not (sign > 0 and positive(terms, x))
                         clip = terms.terms[store.root(chosen)]
                         tops = [*map(terms.scalar, clip.args)] if clip.verb == Ew("min", (None, None)) else []
-                        return bool(sign) and same, any(reached and high in tops for _, high, reached in around)
-        return False, False
+                        clipped = any(reached and high in tops for _, high, reached in around)
+                        return bool(sign) and same, clipped, not same and sign >= 0
+        return False, False, floor
 
     def traced(self, cls: int) -> int:
         """The class behind rearrangements, merges aside."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -69,6 +69,11 @@ class Tensors(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def without(self, names: Iterable[str]) -> Tensors:
+        """All but those of some names."""
+        left = set(names)
+        return Tensors({name: entry for name, entry in self.entries.items() if name not in left})
 
     def __contains__(self, name: object) -> bool:  # without reading it
         return name in self.entries

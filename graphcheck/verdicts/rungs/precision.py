@@ -53,9 +53,9 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
             if not found.attempts:
                 parts, found = _parted(*found.proofs[0]), Substitutions()
                 precision = dataclasses.replace(precision, parts=parts)
-            ends, clips = _ends(*found.proofs[-1]) if found.attempts else (set[str](), set[str]())
+            ends, clips, relus = _ends(*found.proofs[-1]) if found.attempts else (set[str](), set[str](), set[str]())
             precision = dataclasses.replace(precision, found=found, marks=marks, step=step, ends=precision.ends | ends)
-            precision = dataclasses.replace(precision, clips=clips)
+            precision = dataclasses.replace(precision, clips=clips, relus=relus)
     except Undecided as error:
         precision = dataclasses.replace(precision, found=Substitutions(), stopped=str(error))
     evidence.precision = precision
@@ -121,12 +121,12 @@ def _parted(pair: Pair, later: Sequence[Stage]) -> dict[str, str] | None:
     return None
 
 
-def _ends(pair: Pair, later: Sequence[Stage]) -> tuple[set[str], set[str]]:
-    """The quantizers whose range ends at 0 where the other graph goes on: what they cut off there is no Relu of it; and those
-    that end where a Clip of it does."""
+def _ends(pair: Pair, later: Sequence[Stage]) -> tuple[set[str], ...]:
+    """The quantizers whose range ends at 0 where the other graph goes on: what they cut off there is no Relu of it; those that
+    end where a Clip of it does; and those that begin where a Relu or a Clip of it cuts off."""
     stages = Stages(pair.terms, later)
-    taken = [(name, *stages.taken(cls)) for name, _, cls in pair.algebra.marks]
-    return {name for name, bare, _ in taken if bare}, {name for name, _, clip in taken if clip}
+    taken = [(name, stages.taken(cls)) for name, _, cls in pair.algebra.marks]
+    return tuple({name for name, told in taken if told[at]} for at in range(3))
 
 
 def _step(case: Case, pair: Pair) -> str:
