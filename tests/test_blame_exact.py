@@ -49,6 +49,14 @@ def test_one_beside_an_integer_beyond_2_53_is_wrong(nodes: str, right: np.ndarra
     assert (row["deviation"], row["bound"], row["where"], row["looks_like"]) == (1.0, 0.0, [0], None)
 
 
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_text_where_the_model_has_numbers_is_one_sentence(name: str) -> None:
+    for declared in ("int64", "float"):
+        text = f"({declared}[2] x) => ({declared}[2] y) {{ y = Neg (x) }}"
+        with pytest.raises(graphcheck.UsageError, match=f"tensor '{name}' of the dump holds text, and the model has"):
+            blamed(text, **({"x": np.zeros(2, np.float32), "y": np.zeros(2)} | {name: np.array(["a", "b"])}))
+
+
 def test_a_region_of_integers_is_computed_through() -> None:
     text = "(int64[4] x) => (int64[1] y) { d = Add (x, x) y = ReduceSum (d) }"
     right = (FAR + FAR).sum(keepdims=True)

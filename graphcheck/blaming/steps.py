@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from graphcheck.blaming.dumps.lazy import head
 from graphcheck.codes import Coded
-from graphcheck.errors import Exhausted, Undecided
+from graphcheck.errors import Exhausted, Undecided, UsageError
 from graphcheck.files import model as model_
 from graphcheck.kernel.interpreter import Env
 from graphcheck.kernel.ops import movement
@@ -80,6 +80,8 @@ def cut(model: ir.Model, tensors: Mapping[str, np.ndarray]) -> Cut:
         name = str(value.name)
         if name not in model.graph.initializers or name in tensors:
             dtype = None if value.dtype is None else np.dtype(value.dtype.numpy())
+            if dtype is not None:
+                _check_numbers(tensors, name, dtype)
             rounded = dtype is not None and is_rounded(tensors, name, dtype)
             found = None if rounded else _input(cutting, value, tensors.get(name))
             if found is None:
@@ -98,6 +100,12 @@ def is_rounded(tensors: Mapping[str, np.ndarray], name: str, dtype: np.dtype[Any
         return False
     digits = ml_dtypes.finfo(held).nmant + 1  # type: ignore[no-untyped-call]
     return bool(largest(np.asarray(tensors[name], np.float64)) >= 2.0**digits)
+
+
+def _check_numbers(tensors: Mapping[str, np.ndarray], name: str, dtype: np.dtype[Any]) -> None:
+    """Raise :class:`UsageError` for text in a dump where the model has numbers."""
+    if name in tensors and dtype.kind in "biuf" and head(tensors, name)[1].kind in "USO":
+        raise UsageError(f"tensor {name!r} of the dump holds text, and the model has {dtype} there")
 
 
 def _input(cutting: Cutting, value: ir.Value, dumped: np.ndarray | None) -> Value:
@@ -171,6 +179,8 @@ class _Dumped(Cutting):
         shape, dtype = head(self.tensors, name) if name in self.tensors else (None, None)
         if source.op_type in _FINITE and not source.domain:
             made = self._odd(source, made)
+        if isinstance(made, Tensor | np.ndarray):
+            _check_numbers(self.tensors, name, made.dtype)
         if isinstance(made, Tensor):
             whole = not is_free(made.dtype) and kinds.of(made.dtype) is None
             told = dtype is not None and dtype.kind in "biuf" and shape == made.shape
