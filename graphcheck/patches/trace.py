@@ -96,7 +96,8 @@ class Trial:
     @functools.cached_property
     def places(self) -> Mapping[ir.Node, int]:
         """Where each node of the main graph stands in it."""
-        return {node: at for at, node in enumerate(self.tracer.model.graph)}
+        graph = self.tracer.model.graph
+        return dict(zip(graph, range(len(graph)), strict=True))
 
     @functools.cached_property
     def carriers(self) -> Mapping[int, list[ir.Value]]:
