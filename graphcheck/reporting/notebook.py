@@ -100,7 +100,7 @@ def _sites(result: dict[str, Any], sites: Sequence[dict[str, Any]]) -> tuple[lis
     if first is None:
         return rows, None
     alone = {**result, "patch_embeddings": [first], "patch_unembeddings": []}
-    return rows, patchart.patch_picture(first, *views.image_sizes(alone)[0])
+    return rows, patchart.patch_picture(first, *views.image_sizes(alone)[0], assumed="model" not in result)
 
 
 def _analyzed(result: dict[str, Any]) -> tuple[Row, Iterable[Row], Markup | None]:

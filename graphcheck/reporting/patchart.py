@@ -18,11 +18,12 @@ _PLANES = ("red", "green", "blue")
 _COLUMN = 64  # rows of a matrix column that are drawn
 
 
-def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224) -> Markup | None:
+def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224, *, assumed: bool = False) -> Markup | None:
     """The picture of a 2-D patch embedding or un-embedding (a row of ``patch_embeddings`` or ``patch_unembeddings``); None for
     other ranks, or a kernel of no known size.
 
-    ``height`` and ``width`` are the image's; the picture shows true positions, pixels and order, on a made-up image.
+    ``height`` and ``width`` are the image's, or ``assumed``; the picture shows true positions, pixels and order, on a made-up
+    image.
     """
     back = is_back(site)
     kernel, strides = site.get("kernel_shape") or [], site.get("strides") or []
@@ -32,7 +33,7 @@ def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224) -> 
     dilations = tuple(d if isinstance(d, int) and d > 0 else 1 for d in (site.get("dilations") or [])[:2]) or (1, 1)
     window = (tuple(kernel), tuple(strides), pads if len(pads) == 4 else (0,) * 4, (*dilations, 1)[:2])
     pattern = " -> ".join(str(site.get("pattern") or "").split(" -> ")[:: -1 if back else 1])
-    return _picture(window, min(3, known), pattern, height=height, width=width, back=back)
+    return _picture(window, min(3, known), pattern, height=height, width=width, back=back, assumed=assumed)
 
 
 def is_back(site: dict[str, Any]) -> bool:
@@ -42,7 +43,7 @@ def is_back(site: dict[str, Any]) -> bool:
 
 @functools.lru_cache(maxsize=128)
 def _picture(
-    window: tuple[tuple[Any, ...], ...], channels: int, pattern: str, *, height: int, width: int, back: bool
+    window: tuple[tuple[Any, ...], ...], channels: int, pattern: str, *, height: int, width: int, back: bool, assumed: bool
 ) -> Markup | None:
     """``window``: kernel, strides, pads (top, left, bottom, right) and dilations; ``pattern`` from the image to its rows."""
     kernel, strides, pads, (dh, dw) = window
@@ -82,7 +83,8 @@ def _picture(
     parts.append(
         tag(
             "text",
-            f"{height} × {width} image, {rows} × {columns} = {rows * columns} {word}{'es' if word == 'patch' else 's'}",
+            f"{'for example a ' if assumed else ''}{height} × {width} image, "
+            f"{rows} × {columns} = {rows * columns} {word}{'es' if word == 'patch' else 's'}",
             x=0,
             y=14,
             class_="label",
