@@ -212,7 +212,7 @@ MORE_SEEN = {
     "dpt depth": {"embeddings": "conv 4x4/4x4", "un-embeddings": "conv-transpose 4x4/4x4", "ordinary": "conv 3x3/2x2"},
     "swin2sr": {"un-embeddings": _OVERLAP, "movement": "DepthToSpace, depth-to-space 2x2"},
     "resnet": {"ordinary": "conv 7x7/2x2 padded", "pointwise": "conv 1x1/2x2"},
-    "mobilenet": {"ordinary": "space-to-depth 3x3/2x2 padded", "pointwise": "conv 1x1/1x1"},  # its padding is a node before it
+    "mobilenet": {"ordinary": "conv 3x3/2x2 padded", "pointwise": "conv 1x1/1x1"},  # its padding is a node before it
 }
 
 
