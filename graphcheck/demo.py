@@ -78,7 +78,7 @@ def run(
     variants, left_out = _chosen(names, seed)
     places.make_folder(reports)
     places.make_folder(models)
-    with _pool(workers) as pool, terminal.progress("demo", 2 * len(variants)) as step:
+    with _pool(workers) as pool, terminal.progress("demo", 2 * sum(map(len, variants.values()))) as step:
         families = []
         for name, members in variants.items():
             manifest = export_variants(members, models, lambda variant, *_: step(f"exported {variant.name}"))
