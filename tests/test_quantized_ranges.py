@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from graphcheck import compare
+from graphcheck.errors import Exhausted
 from graphcheck.verdict import Comparison, Verdict
 from tests.test_quantized_copies import ACCEPTED, QDQ, small
 
@@ -32,6 +33,16 @@ def test_a_range_at_0_that_costs_the_negative_half_of_a_silu_is_wrong_though_it_
         copy = small(quantized, s=12 / 255, z=np.uint8(zero))
         found = compared(plain, copy, -3.0, 3.0)
         assert (found.verdict is Verdict.WITHIN_ROUNDING) is accepted, found.reason
+
+
+def test_a_limit_met_by_the_curve_does_not_pass_a_copy_that_saturates(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise Exhausted("the time limit of 9 s was reached", code="GC201")
+
+    monkeypatch.setattr("graphcheck.verdicts.judge.Alignment", exhausted)
+    plain, copy = small("y = Neg (x)"), small(QDQ.format("x", "s", "z", "Neg (d)"), s=0.2 / 127, z=np.uint8(128))
+    found = compare(plain, copy, allow=["int8"], run=False, graphs=False, ranges={"x": (-1.0, 1.0)})
+    assert found.verdict not in ACCEPTED and "cuts off" in found.reason
 
 
 def test_a_range_below_0_is_right_there_too() -> None:

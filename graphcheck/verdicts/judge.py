@@ -140,20 +140,20 @@ def _complete(case: Case, evidence: Evidence, verdict: Verdict) -> None:
     """Add what is told whatever the verdict: the tensors that both graphs have, the curve, why a proof
     holds, the numbers of a copy, the two small models."""
     traced = [a.pair for a in evidence.attempts if a.pair is not None]
+    side = numbers.copy_of(case)
+    if side is not None:  # first, since a quantized copy is accepted by them as well
+        with evidence.timed("numbers"):
+            evidence.numbers = numbers.told(case, evidence, side)
     alignment = evidence.parting.alignment if evidence.parting is not None else None
     if alignment is None and traced and case.options.partners:
         alignment = Alignment(*case.models, traced[-1])
     evidence.alignment = alignment
-    side = numbers.copy_of(case)
     if evidence.executions.numbers and (case.options.numerics == "full" or (case.options.top and side is None)):
         shown = verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING)
         runs, seed = evidence.executions.runs, case.options.seed
         with evidence.timed("curve"):
             known = (case.models, case.interface, traced, evidence.divergence, runs)
             evidence.curve = first_curve(*known, seed, shown)
-    if side is not None:
-        with evidence.timed("numbers"):
-            evidence.numbers = numbers.told(case, evidence, side)
     if verdict in (Verdict.PROVED, Verdict.WITHIN_ROUNDING) and (case.options.graphs or case.options.explain):
         with evidence.timed("steps"):
             evidence.steps = steps(case.models, case.sizes.positions, evidence.proofs)
