@@ -27,6 +27,7 @@ Key = tuple[Any, ...]
 _NOTHING = np.zeros(1)
 _WALK = 3.0  # deviations of a random walk
 _TINY = 2.0**-126  # the least normal number of float32
+OWN = 2.0**-52  # what float64 errs by itself
 _UNIT = 2.0**-24  # of float32, which tiles are added in
 _TILES = 64  # roundings of Winograd's convolution by tiles of 4x4, beside those of the sum
 _DEEP = 690.0  # exp of less is 0
@@ -44,7 +45,7 @@ class Marked(Real):
 class Device(Float64):
     """Float64 with the roundings of a device at each verb; ``fused``: of a region whose inner results are not known, where
     roundings to the stored format come at other places than the model's; ``numbers``: of a node that reads a constant number of
-    the model, since any other is the operator's own, and is not stored; ``own``: what float64 errs by itself."""
+    the model, since any other is the operator's own, and is not stored; ``own``: float64's part."""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class Device(Float64):
         fused: bool,
         numbers: bool,
         tiled: bool,
-        own: float = 2.0**-52,
+        own: float = OWN,
     ) -> None:
         super().__init__({})
         self.known, self.worst = known, worst

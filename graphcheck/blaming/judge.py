@@ -15,7 +15,7 @@ import numpy as np
 
 from graphcheck.blaming import recurrent
 from graphcheck.blaming.arithmetic import Arithmetic
-from graphcheck.blaming.device import Device, Marked, reading, stored
+from graphcheck.blaming.device import OWN, Device, Marked, reading, stored
 from graphcheck.blaming.dumps.lazy import head
 from graphcheck.blaming.exact import Exact, numbers
 from graphcheck.blaming.exact import apart as exactly_apart
@@ -29,7 +29,6 @@ from graphcheck.kernel.values.float64 import Float64, Real
 from graphcheck.precision.program import Key, Result, Step
 from graphcheck.precision.walks import largest
 
-_FINE = 2.0**-52  # a unit roundoff no finer than float64's own
 _DOUBT = 0.125  # of the bound, from which on float64's own part in it may matter
 _MOST = 8  # tensors that are named to be dumped next
 
@@ -201,7 +200,7 @@ class Walk:
         near = None if isinstance(judged, str) or not scale else (judged.seen.deviation / scale, judged.seen.bound / scale)
         self.curve.append(Drift(result.name, step.node, drift, *(near or (None, None))))
 
-    def _made(self, step: Step, known: Mapping[Key, Real], *, worst: bool, own: float = 2.0**-52) -> dict[Key, Real]:
+    def _made(self, step: Step, known: Mapping[Key, Real], *, worst: bool, own: float = OWN) -> dict[Key, Real]:
         """What a step gives, by key, with the radius that is likely or at the worst, ``own`` being float64's part in it."""
         fused = any(key in self.makers and not self._is_dumped(key) for key in step.reads)
         fused = fused or not any(self._is_dumped(r.key) for r in step.results)
@@ -317,7 +316,7 @@ class Walk:
             if isinstance(found, str):
                 return found + _narrowed(steps)
             seen = told(found, real.value)
-        if store.unit <= _FINE and _DOUBT * seen.bound < seen.deviation <= seen.bound:
+        if store.unit <= OWN and _DOUBT * seen.bound < seen.deviation <= seen.bound:
             found = self._exactly(steps, step, result, dumped)
             if isinstance(found, tuple) and found[0].any():
                 exact, seen = True, told(found, real.value)
@@ -379,7 +378,7 @@ class Walk:
         with np.errstate(all="ignore"):
             return self.worst(steps, *found)
 
-    def worst(self, steps: Iterable[Step], last: Step, result: Result, own: float = 2.0**-52) -> Real:
+    def worst(self, steps: Iterable[Step], last: Step, result: Result, own: float = OWN) -> Real:
         """A result by the bound, its region computed anew from the dump."""
         known: dict[Key, Real] = {}
         for step in steps:

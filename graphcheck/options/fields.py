@@ -63,7 +63,6 @@ class Group:
         """The values by name."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
-
     def of(self, group: type[G]) -> G:
         """The options of a group that this one adds to."""
         return group(**{field.name: getattr(self, field.name) for field in dataclasses.fields(group)})

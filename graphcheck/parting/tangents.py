@@ -152,28 +152,16 @@ class Tangents:
         value: np.ndarray,
         far: np.ndarray,
     ) -> np.ndarray | None:
-        """By blocks, where no operand is moved."""
-        if value.size <= BLOCK or any(m is not None for m in maps):
-            return self._of_block(fn, maps, xs, ts, value, far)
-        made = None
-        for at in range(0, value.size, BLOCK):
-            here = slice(at, at + BLOCK)
-            own, carried = ([x if x is None or x.size == 1 else x[here] for x in both] for both in (xs, ts))
-            part = self._of_block(fn, maps, own, carried, value[here], far[here])  # type: ignore[arg-type]
-            if part is not None:
-                made = np.zeros(value.size) if made is None else made
-                made[here] = part
-        return made
-
-    def _of_block(
-        self,
-        fn: str,
-        maps: Sequence[Map | None],
-        xs: Sequence[np.ndarray],
-        ts: Sequence[np.ndarray | None],
-        value: np.ndarray,
-        far: np.ndarray,
-    ) -> np.ndarray | None:
+        if value.size > BLOCK and all(m is None for m in maps):  # where no operand is moved, by blocks
+            made = None
+            for at in range(0, value.size, BLOCK):
+                here = slice(at, at + BLOCK)
+                some = [[x if x is None or x.size == 1 else x[here] for x in both] for both in (xs, ts)]
+                part = self._elementwise(fn, maps, some[0], some[1], value[here], far[here])  # type: ignore[arg-type]
+                if part is not None:
+                    made = np.zeros(value.size) if made is None else made
+                    made[here] = part
+            return made
         record = function(fn)
         seen = [x if m is None else picked([x], m) for x, m in zip(xs, maps, strict=True)]
         carried = [t if t is None or m is None else picked([t], m) for t, m in zip(ts, maps, strict=True)]

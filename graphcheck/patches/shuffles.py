@@ -56,7 +56,6 @@ class Shuffle:
         """Whether it is written with that operator."""
         return any(node.op_type == self.operator for node in self.nodes)
 
-
     def to_json(self) -> dict[str, Any]:
         """The row of ``analyze``'s ``movements``."""
         return {
