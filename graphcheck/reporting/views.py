@@ -290,6 +290,7 @@ def measured(site: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
             {"median": row.get("median"), "min": row.get("lower"), "max": row.get("upper")},
         )
         for row in site.get("forms") or []
+        if not row.get("untimed")
     ]
 
 
