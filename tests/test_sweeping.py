@@ -300,7 +300,8 @@ def test_a_rewrite_that_failed_its_check_is_no_pass() -> None:
 
 
 def test_what_a_rewrite_left_alone_is_told_by_code() -> None:
-    refusals = [{"code": code, "reason": f"{code} of {node}", "node": node} for code, node in (("X", "a"), ("Y", "b"), ("X", "c"))]
+    rows = (("X", "a"), ("Y", "b"), ("X", "c"))
+    refusals = [{"code": code, "reason": f"{code} of {node}", "node": node} for code, node in rows]
     for verdict, status in ((None, "unchanged"), ("proved", "proved")):
         found = outcome.of({"model": {"path": "m"}, "verdict": verdict, "reason": "so", "refusals": refusals})
         assert (found.status, found.reason) == (status, "so; refused: 2 by X (X of a), 1 by Y (Y of b)")
