@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from graphcheck import words
+from graphcheck.interface import ports
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.ops.erasing import INTEGERS
 from graphcheck.kernel.proof.pair import Pair
@@ -71,14 +72,40 @@ def _alone(attempts: Sequence[Attempt], sizes: Sizes) -> str:
 
 
 def _left(attempts: Sequence[Attempt], sizes: Sizes) -> str:
-    """The sizes at which a graph changes that were not tried: too many, too large, or not taken by one model."""
+    """The sizes that a proof says nothing of: those that one model alone takes, and those at which a graph changes that were
+    not tried, being too many or too large."""
     told = ""
-    for name, limit in sizes.free.limits(attempts).items():
-        left = [row["size"] for row in limit["breakpoints"] if not row["tried"]]
-        more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-        named = f"{words.short(name)} = {', '.join(map(str, left[:_SHOWN]))}{more}"
-        told += f"; not looked at: {named}, where a graph changes" if left else ""
+    for name, limit in _limits(attempts, sizes).items():
+        alone = limit["taken_by_one"]
+        for side in "ab":
+            taken = [row["size"] for row in alone if row["by"] == side]
+            told += f"; {side.upper()} alone takes {_some(name, taken)}" if taken else ""
+        known = {row["size"] for row in alone}
+        left = [row["size"] for row in limit["breakpoints"] if not row["tried"] and row["size"] not in known]
+        told += f"; not looked at: {_some(name, left)}, where a graph changes" if left else ""
     return told
+
+
+def _some(name: str, sizes: Sequence[int]) -> str:
+    """``H = 15, 19, 20 and 8 more``."""
+    more = f" and {len(sizes) - _SHOWN} more" if len(sizes) > _SHOWN else ""
+    return f"{words.short(name)} = {', '.join(map(str, sizes[:_SHOWN]))}{more}"
+
+
+def _limits(attempts: Sequence[Attempt], sizes: Sizes) -> dict[str, Any]:
+    """What limits a proof, by free dim, with the sizes looked at that one model alone takes: of those it says nothing."""
+    usual = {} if sizes.given is not None else ports.shapes(sizes.interface, sizes.options.shapes)
+    alone: dict[tuple[str, int], str] = {}
+    for side, *rest, sample in sizes.admitted:
+        if sizes.admitted[side, *rest, sample] and sizes.admitted.get((1 - side, *rest, sample)) is False:
+            shapes = dict(rest)
+            for name, ((key, axis), *_) in sizes.free.places.items():
+                if usual and shapes[key][axis] != usual[key][axis]:
+                    alone[name, shapes[key][axis]] = "ab"[side]
+    found = sizes.free.limits(attempts)
+    for name, limit in found.items():
+        limit["taken_by_one"] = [{"size": size, "by": by} for (of, size), by in sorted(alone.items()) if of == name]
+    return found
 
 
 def _end(attempts: Sequence[Attempt], sizes: Sizes, name: str) -> str:
@@ -248,7 +275,7 @@ def proof(
             if (end := sizes.end(name, attempts)) is not None
         },
         "row_by_row": sizes.free.row_by_row(attempts),
-        "limits": sizes.free.limits(attempts),
+        "limits": _limits(attempts, sizes),
         "counts": {"classes": sum(len(p.terms.terms) for p in pairs), "merges": sum(len(p.terms.joins) for p in pairs)},
         "constants": constants,
         "steps": steps,

@@ -18,6 +18,7 @@ from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.terms.maps import Maps
 from graphcheck.kernel.terms.rules import AFFINE
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Contract
 
 
 @dataclasses.dataclass
@@ -42,6 +43,11 @@ class Pair:
     def assumptions(self) -> list[str]:
         """What the operators' meanings assumed."""
         return sorted(self.algebra.assumptions)
+
+    @property
+    def work(self) -> float:
+        """Operations in the contractions of both graphs."""
+        return sum(2.0 * term.size * term.verb.k for term in self.terms.terms if isinstance(term.verb, Contract))
 
     def row_counts(self) -> list[int]:
         """How many rows the tensors of both graphs have, seen through their leading dims; the most frequent first."""
