@@ -65,14 +65,13 @@ def judge(
         plain = reason.replace("no input was found that shows", "no input was found that surely shows")
         reason = f"{runs}; {plain}"
     copied = evidence.precision
-    clipped = None
-    if copied is not None and copied.holds:
-        clipped = numbers.clipped(numbers.both(case, evidence), copied)
-    if verdict is Verdict.WITHIN_ROUNDING and clipped is not None:
-        verdict, reason, code = Verdict.UNDECIDED, f"{reason}; but {clipped}", "GC213"
+    within = verdict is Verdict.WITHIN_ROUNDING and copied is not None and copied.holds
+    clipped = numbers.clipped(case, evidence, copied) if within and copied is not None else None
+    if clipped is not None:
+        verdict, reason, code = Verdict.UNDECIDED, f"{reason}; but {clipped}", of(clipped)
     if verdict in (Verdict.UNDECIDED, Verdict.DIFFERENT) and copied is not None and copied.tells and not case.unfit:
         said = [record.precision(copied), reason]
-        code = "GC213" if code and copied.asked else code
+        code = "GC213" if code and copied.asked and clipped is None else code
         if not reason.startswith(said[0]):  # as it does where --every asks for more
             reason = "; ".join(said if verdict is Verdict.UNDECIDED else said[::-1])
     with _besides():

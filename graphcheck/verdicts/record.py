@@ -185,14 +185,22 @@ def allowed(found: Precision, attempts: Sequence[Attempt], sizes: Sizes) -> str:
 
 def precision(found: Precision) -> str:
     """The sentence of a copy in a narrower format, whatever the verdict."""
+    if found.unnamed and found.asked and not found.holds:
+        seems = f"{found.side.upper()} seems to be in {' and '.join(found.unnamed)}, which --allow does not name"
+        return f"{seems}; {_precision(found)}" if found.same or found.parts is not None else seems
+    return _precision(found)
+
+
+def _precision(found: Precision) -> str:
     formats = f"{' and '.join(found.formats) or 'rounding'}"
     off = [c for c in found.found.constants if not c["within"]]
     if not found.same and found.parts is not None:
         why = f" ({found.parts['why']})" if "why" in found.parts else ""
-        return f"not the same but for {formats}: the first node that A does not have is {found.parts['node']!r}{why}"
+        other = "BA"["ab".index(found.side)]
+        return f"not the same but for {formats}: the first node that {other} does not have is {found.parts['node']!r}{why}"
     if off:
         first = off[0]
-        name = first["b"] or first["name"]
+        name = first[found.side] or first["name"]
         where = f"{name!r}" if first["index"] is None else f"{name!r} at {first['index']}"
         why = first["why"] or f"{first['needs']:.3g} ulps apart, {first['values'][0]:.9g} against {first['values'][1]:.9g}"
         others = f" and {len(off) - 1} more" if len(off) > 1 else ""

@@ -98,7 +98,11 @@ def build(
     symbols = [Symbol.at(name, there, inputs) for name, there in (free or {}).items()]
     others = [symbol.renamed({name: other for name, (other, _) in inputs.items()}) for symbol in symbols]
     trace_a = Typed(a, algebra, symbols).run(given_a) if symbols else Interpreter(a, algebra).run(given_a)
+    marks, clips = len(algebra.marks), len(algebra.clips)
     trace_b = Typed(b, algebra, others).run(given_b) if symbols else Interpreter(b, algebra).run(given_b)
+    if marks and len(algebra.clips) > clips:  # the ranges of A's quantizers may be these Clips
+        del algebra.marks[:marks]
+        trace_a = Typed(a, algebra, symbols).run(given_a) if symbols else Interpreter(a, algebra).run(given_a)
     shapes = {name: shape for name, (_, shape) in inputs.items()}
     partners = {name: other for name, (other, _) in inputs.items()}
     return Pair(algebra, trace_a, trace_b, shapes, concrete=concrete, models=(a, b), partners=partners)
