@@ -167,7 +167,7 @@ PRODUCED: dict[str, Produce] = {
     "GC104": unknown_function,
     "GC105": crashed,
     "GC202": lambda _, __: bomb("folded Expand", max_memory=2**28),
-    "GC203": lambda _, __: bomb("Loop of a billion trips", timeout=60),
+    "GC203": lambda _, __: bomb("Loop without end", timeout=60),
     "GC208": lambda _, __: paired("y = Relu (x)", "y = Abs (x)", "string[N] x) => (string[N] y"),
     "GC211": open_for_two_reasons,
     "GC212": gainsaid,

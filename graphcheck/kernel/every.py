@@ -354,6 +354,18 @@ class _Steps(control.Body):
             self.steered(found[:1])
         return found
 
+    def like(self, new: Tensor, old: Some) -> Tensor:
+        """The type of ``old`` is that of the new tensor."""
+        self.typed._kept.append(new)
+        for sizing in self.typed.sizings:
+            sizing.kinds[id(new)] = sizing.of(old) or rows.FIXED
+        return new
+
+    def alike(self, x: Some, y: Some) -> bool:
+        """Whether both have the same type for each symbol, which is not mixed, and nothing steers otherwise at other sizes."""
+        kinds = [(sizing.of(x), sizing.of(y)) for sizing in self.typed.sizings]
+        return not any(self.reasons) and all(a == b and not isinstance(a, rows.Mixed) for a, b in kinds)
+
     def take(self, x: Some, at: int, axis: int) -> Some:
         """A slice: fixed, or rows where the batch is on another axis; else the number of steps depends on the batch."""
         found: Some = _anew(super().take(x, at, axis))

@@ -68,7 +68,8 @@ class Algebra:
     """The verbs at tensor level, over one store of terms; ``observe`` (node, operator sets, types, values) gives the shapes and
     types of an operator's outputs as a runtime has them, or None. With ``spells`` operators that are unknown functions for a
     proof are spelled out where that can be done; without, ``spelling`` tells that there was such a one. Roundings to the float
-    types ``erased`` vanish; ``marks`` are their nodes' names, types and classes.
+    types ``erased`` vanish; ``marks`` are their nodes' names, types and classes. With ``whole`` a Loop or Scan of many steps is
+    one function where it can be (:mod:`graphcheck.kernel.ops.control`); ``wholes`` counts these.
     """
 
     def __init__(
@@ -78,8 +79,10 @@ class Algebra:
         *,
         spells: bool = False,
         erased: Collection[str] = (),
+        whole: bool = False,
     ) -> None:
         self.terms, self.observe, self.spells, self.spelling = terms, observe, spells, False
+        self.whole, self.wholes, self.level = whole, 0, 0  # level: how many loops that are taken whole stand around
         self.erased, self.marks = erased, list[tuple[str, str, int]]()
         self.clips: dict[int, tuple[float, float]] = {}  # the bounds of what every Clip gave, where something is erased
         self.memo: dict[Any, Any] = {}

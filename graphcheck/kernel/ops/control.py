@@ -1,4 +1,10 @@
-"""If, Loop, Scan and SequenceMap, where what steers them is concrete: their bodies are evaluated step by step."""
+"""If, Loop, Scan and SequenceMap, where what steers them is concrete: their bodies are evaluated step by step.
+
+In a store that asks for it, a Loop or Scan of many steps is taken as a whole. Its body is evaluated once, on free tensors, the
+bound variables, in place of the step's number, the state and the slices. They are known by how many loops stand around, by
+their places and types, as de Bruijn has it. The whole is an unknown function of the first state, of what is sliced, and of what
+the body gives as a function of its variables: equal bodies at equal operands are equal by congruence.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +16,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck.errors import Endless, Undecided
+from graphcheck import limits
+from graphcheck.errors import Endless, Exhausted, Late, Oversized, Undecided
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor
 from graphcheck.kernel.ops.node import Node
+from graphcheck.kernel.terms.functions import function
+from graphcheck.kernel.terms.rules.numbers import above_zero
+from graphcheck.kernel.terms.verbs import Ew, Opaque, Term
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +44,17 @@ class Body:
         """Equal shapes along a new axis."""
         return stack(self.m, node, parts, axis, declared)
 
+    def like(self, new: Tensor, old: Some) -> Tensor:
+        """``new``, which is at every size what ``old`` is."""
+        return new
+
+    def alike(self, x: Some, y: Some) -> bool:
+        """Whether two tensors are of one kind at every size."""
+        return True
+
 
 _MAX_TRIPS = 10_000
+_MANY = 64  # steps from which on a Loop or Scan is taken as a whole
 
 
 def if_(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
@@ -62,6 +81,12 @@ def loop(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
             raise Undecided(f"the {what} of Loop depends on the inputs", node.name)
     limit = math.inf if trips is None else int(trips.reshape(-1)[0])
     go_on = np.asarray(True) if go_on is None else go_on
+    goes_on = bool(go_on.reshape(-1)[0])
+    ends = goes_on and limit < math.inf
+    if ends and (found := _whole(node, body, int(limit), state, go_on)) is not None:
+        return found
+    if limit > _MAX_TRIPS and goes_on and _never_stops(graph):
+        raise Endless(f"Loop goes on beyond {_MAX_TRIPS} steps", node.name)
     scanned: list[list[Some]] = [[] for _ in range(len(graph.outputs) - 1 - len(state))]
     trip = 0
     while trip < limit and bool(go_on.reshape(-1)[0]):
@@ -78,6 +103,14 @@ def loop(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
     return [*state, *(body.stack(node, column, 0, value) for column, value in zip(scanned, declared, strict=True))]
 
 
+def _never_stops(graph: ir.Graph) -> bool:
+    """Whether the condition that a Loop's body returns is the one that it is given."""
+    value: ir.Value | None = graph.outputs[0]
+    while value is not None and (source := value.producer()) is not None and source.op_type == "Identity":
+        value = source.inputs[0]
+    return value is graph.inputs[1]
+
+
 def scan(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
     """Like Loop, over slices of the scan inputs along their axes, forwards or backwards."""
     if node.version < 9:
@@ -88,6 +121,11 @@ def scan(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
     axes = node.attr("scan_input_axes") or [0] * count
     backwards = node.attr("scan_input_directions") or [0] * count
     trips = data[0].shape[axes[0]]
+    out_axes = node.attr("scan_output_axes") or [0] * outputs
+    out_backwards = node.attr("scan_output_directions") or [0] * outputs
+    plain = not any((*axes, *backwards, *out_axes, *out_backwards))
+    if plain and (found := _whole(node, body, trips, state, None, data)) is not None:
+        return found
     if trips > _MAX_TRIPS:
         raise Endless(f"Scan goes on beyond {_MAX_TRIPS} steps", node.name)
     scanned: list[list[Some]] = [[] for _ in range(outputs)]
@@ -98,12 +136,81 @@ def scan(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
         state = results[: len(state)]
         for column, value in zip(scanned, results[len(state) :], strict=True):
             column.append(value)
-    out_axes = node.attr("scan_output_axes") or [0] * outputs
-    out_backwards = node.attr("scan_output_directions") or [0] * outputs
     columns = [column[::-1] if back else column for column, back in zip(scanned, out_backwards, strict=True)]
     declared = graph.outputs[len(state) :]
     stacked = (body.stack(node, c, axis, value) for c, axis, value in zip(columns, out_axes, declared, strict=True))
     return [*state, *stacked]
+
+
+def _whole(
+    node: Node, body: Body, trips: int, state: Sequence[Any], go_on: np.ndarray | None = None, data: Sequence[Some] = ()
+) -> list[Any] | None:
+    """The last state and the scan outputs of a Loop (``go_on`` is its condition) or a Scan (of ``data``, by their first axes) as
+    unknown functions of the first state, the data, and what the body gives of its variables.
+
+    None where it is not taken so: the steps are few, or the body stops, needs a value of its variables, changes the type of the
+    state, or may be undefined (1 / i in the first step, which an identity might hide).
+    """
+    m, graph = body.m, node.attr("body")
+    if not m.whole or trips < _MANY or not all(isinstance(x, (np.ndarray, Tensor)) and 0 not in x.shape for x in state):
+        return None
+    body = dataclasses.replace(body)  # what a trial finds of sizes is nothing that the steps say
+    variables = [*state, *(body.take(x, 0, 0) for x in data)]
+    number, *bound = (_bound(m, at, x) for at, x in enumerate((np.asarray(0, np.int64), *variables)))
+    given: list[Any] = [body.like(new, old) for new, old in zip(bound, variables, strict=True)]
+    m.level += 1
+    try:
+        made = body(graph, given if go_on is None else [number, go_on, *given])
+        again = [] if go_on is None else [made.pop(0)]
+        args = [m.lift(x) for x in (*state, *data, *made)] if list not in map(type, made) else []
+    except (Exhausted, Late, Oversized):
+        raise
+    except Undecided:
+        return None
+    finally:
+        m.level -= 1
+    stays = all(isinstance(x, np.ndarray) and bool(x.reshape(-1)[0]) for x in again) and bool(args)
+    stays = stays and all((x.shape, x.dtype) == (y.shape, y.dtype) for x, y in zip(state, made, strict=False))
+    stays = stays and all(map(body.alike, [*state, *made[len(state) :]], made))
+    finite = not any(m.terms.neginf[c] or c in m.terms.nan for c in (m.terms.find(x.cls) for x in args))
+    if not (stays and finite and _is_defined(m, [number.cls, *(x.cls for x in bound)], trips)):
+        return None
+    m.wholes += 1
+    key, found = ("", "Loop", m.level, trips, len(state)), list[Any]()
+    for at, (one, declared) in enumerate(zip(made, graph.outputs[len(again) :], strict=True)):
+        last = at < len(state)
+        limits.current().check_elements((1 if last else trips) * math.prod(one.shape), "a scan output", node.name)
+        whole = m.unknown(key, args, at, one.shape if last else (trips, *one.shape), one.dtype)
+        found.append(body.like(whole, state[at] if last else body.stack(node, [one], 0, declared)))
+    return found
+
+
+def _bound(m: Algebra, at: int, like: Some) -> Tensor:
+    """The variable at a place of the loop at this level, of the shape and type of what it stands for."""
+    key = ("bound", m.level, at, like.shape, like.dtype.name)
+    return Tensor(m.terms.leaf(key, math.prod(like.shape)), like.shape, like.dtype)
+
+
+def _is_defined(m: Algebra, bound: Sequence[int], trips: int) -> bool:
+    """Whether all that was computed of the variables at this level, the step's number first, is defined at all their values."""
+    terms, seen, todo = m.terms, set[int](), [m.terms.find(c) for c in bound]
+    while todo:
+        for cls in {*terms.users(todo.pop())} - seen:
+            seen.add(cls)
+            match terms.term(cls):
+                case Term(Opaque((("", "Loop", level, *_), *_))):
+                    if level == m.level:
+                        continue  # what is behind it depends on no variable of this level
+                case Term(Opaque((("", "Gather", _, attributes, *_), _, ((shape, _), *_), _)), (_, index)):
+                    if index != terms.find(bound[0]) or trips > shape[dict(attributes).get("axis", 0)]:
+                        return False
+                case Term(Opaque()):
+                    return False
+                case Term(Ew(fn), (x, *_)) if not function(fn).total:
+                    if fn not in ("recip", "log", "sqrt") or not above_zero(terms, x):
+                        return False
+            todo.append(terms.find(cls))
+    return True
 
 
 def sequence_map(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:

@@ -496,7 +496,7 @@ class Namer(Interpreter):
         made = []
         for name, graph in graphs:
             given: list[Any] = [self.names.name("given", self._level, at) for at in range(len(graph.inputs))]
-            made.append((name, tuple(self._subgraph(graph, given, env, attributes, opsets))))
+            made.append((name, self._level, tuple(self._subgraph(graph, given, env, attributes, opsets))))
         self._level -= 1
         key = self.names._key(node, inputs)
         return [self.names.name(*key, tuple(made), at) for at in range(len(node.present_outputs))]

@@ -70,6 +70,7 @@ def build(
     maps: Maps | None = None,
     observe: Callable[..., Any] | None = None,
     spells: bool = False,
+    whole: bool = False,
     erased: Collection[str] = (),
     free: Mapping[str, Sequence[tuple[str, int]]] | None = None,
 ) -> Pair:
@@ -77,11 +78,12 @@ def build(
 
     ``erased`` are float formats whose roundings vanish, and whose constants count as float32; inputs then have the types of
     each side.
+    ``whole``: a Loop or Scan of many steps is one function where it can be.
     ``free`` are the symbols to type the tensors by, as (A's input name, axis) wherever they stand.
     """
     coarsest = 24 if any("float" in name for name in erased) else 0
     store = Terms(AFFINE[affine], contents=contents, coarsest=coarsest, maps=maps)
-    algebra = Algebra(store, observe, spells=spells, erased=erased)
+    algebra = Algebra(store, observe, spells=spells, erased=erased, whole=whole)
     algebra.terms.contents.ahead([*weights(a), *weights(b)])
     given_a: dict[str, Value] = {}
     given_b: dict[str, Value] = {}

@@ -26,6 +26,7 @@ from graphcheck.options import Options
 _SAMPLES = 4  # of integer inputs that steer a graph: two draws by the seed, all ones, all zeros; then numbers that it meets
 _SWITCHES = 4  # so many booleans that steer a graph take all their values
 TARGET_SHARE = 24  # the error probability is shared by up to 4 tiers at up to 6 choices of sizes
+_SMALL = 1e7  # operations in both graphs for which an evaluation from the inputs is no matter
 _BATCHES = (3, 1)  # tried for a batch besides its usual size
 
 
@@ -169,6 +170,8 @@ class Sizes:
                 found += (a for a in self.traced_at(chosen) if not (a.refused in none and (number or a.sample)))
                 places = [i for i, attempt in enumerate(found) if attempt.shapes == chosen]
             for i in places:
+                if i >= len(known):
+                    found[i] = self._stepwise(found[i], [*found[:i], *found[i + 1 :]])
                 for tool in tools if i >= len(known) else tools[-1:]:
                     found[i] = self.step(found[i], tool, [*found[:i], *found[i + 1 :]], sparing)
             if any(not found[i].proved or self.unequal_shapes(found[i]) for i in places):
@@ -262,10 +265,20 @@ class Sizes:
             if self.admits(0, chosen, sample) or self.admits(1, chosen, sample):
                 yield sample, self.build(chosen, sample, **options)
 
-    def attempt(self, chosen: dict[str, tuple[int, ...]], sample: int | None = None) -> Attempt:
-        """Both models traced at one choice of sizes and samples; nothing is proved yet."""
+    def _stepwise(self, attempt: Attempt, others: Sequence[Attempt]) -> Attempt:
+        """The attempt; where loops that were taken as a whole do not prove it, a new one that follows their steps."""
+        if attempt.pair is None or not attempt.pair.algebra.wholes:
+            return attempt
+        size = sum(term.size for term in attempt.pair.terms.terms) + _work(attempt.pair)
+        last = ("inputs",) if attempt.sample is None and size < _SMALL else ()
+        for tool in ("congruence", "rows", "windows", *last):
+            attempt = self.step(attempt, tool, others, lambda: True)
+        return attempt if attempt.proved else self.attempt(attempt.shapes, attempt.sample, whole=False)
+
+    def attempt(self, chosen: dict[str, tuple[int, ...]], sample: int | None = None, *, whole: bool = True) -> Attempt:
+        """Both models traced at one choice of sizes and samples; nothing is proved yet. ``whole``: see :func:`build`."""
         try:
-            pair = self.build(chosen, sample)
+            pair = self.build(chosen, sample, whole=whole)
             roots = self.roots(pair)
         except Undecided as error:
             refused = None

@@ -106,6 +106,11 @@ class Function:
     noise: Callable[[Any, Any, float], Any] = lambda value, xs, unit: np.abs(value)
     folds: bool = False
 
+    @property
+    def total(self) -> bool:
+        """Whether it is defined at all finite operands."""
+        return self.reach.overflow is _finite
+
 
 EXACTLY, CORRECTLY, NEARLY = Rounding(0, 0.0), Rounding(1, U), Rounding(4, FN)
 

@@ -132,6 +132,10 @@ class Terms:
         args = tuple([self.find(a) for a in term.args])
         return term if args == term.args else Term(term.verb, args, term.size)
 
+    def users(self, cls: int) -> list[int]:
+        """The classes that have it as an operand, as they were made."""
+        return self._users[self.find(cls)]
+
     def size(self, cls: int) -> int:
         """Number of elements of a class."""
         return self.terms[cls].size

@@ -147,6 +147,27 @@ def positive(terms: Terms, cls: int, seen: set[int] | None = None) -> bool:
     return False
 
 
+def above_zero(terms: Terms, cls: int, deep: int = 12) -> bool:
+    """Whether all elements are known to be greater than 0, by a look ``deep`` verbs below."""
+    cls = terms.find(cls)
+    if (value := number(terms, cls)) is not None:
+        return value > 0
+    term = terms.terms[cls]
+    below = [above_zero(terms, a, deep - 1) for a in term.args] if deep else [False]
+    match term.verb:
+        case Ew("exp"):
+            return not terms.neginf[terms.find(term.args[0])]
+        case Ew("add"):
+            return any(below) and all(found or positive(terms, a) for found, a in zip(below, term.args, strict=True))
+        case Ew("max"):
+            return any(below)
+        case Sum() | Contract() | Ew("mul" | "min" | "recip" | "sqrt"):
+            return all(below)
+        case Move(map_):
+            return all(below) and not map_.has_zero
+    return False
+
+
 def _step(terms: Terms, step: Operand, x: Operand) -> bool:
     """Whether a view is pos(x) of the other one, so that their product is Relu(x)."""
     term = terms.terms[terms.find(step[0])]
