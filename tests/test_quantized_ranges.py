@@ -8,6 +8,9 @@ import pytest
 
 from graphcheck import compare
 from graphcheck.errors import Exhausted
+from graphcheck.kernel.terms.rules import PLAIN
+from graphcheck.kernel.terms.rules.numbers import positive
+from graphcheck.kernel.terms.store import Terms
 from graphcheck.verdict import Comparison, Verdict
 from tests.test_quantized_copies import ACCEPTED, QDQ, small
 
@@ -99,6 +102,32 @@ def test_a_zero_that_is_quantized(stored: int, accepted: bool) -> None:
     copy = small(body, out=out, p=np.int8(stored), t=1.0, o=np.int8(5), k=[0, 1, 0, 1])
     plain = small("y = Pad (x, k)", out=out, k=[0, 1, 0, 1])
     assert (compared(plain, copy, -1.0, 1.0).verdict in ACCEPTED) is accepted
+
+
+# The half of a Gelu as dynamo's exporter writes it: its constants are quantized as well, and its ranges begin at 0.
+GELU = "e = Erf (x) a = Add (e, one) m = Mul (half, a) g = Mul (x, m) y = MatMul (g, w)"
+GELU_COPY = """half = DequantizeLinear (p, hs, z) one = DequantizeLinear (o, os, z) e = Erf (x) a = Add (e, one)
+    b = QuantizeLinear (a, s, z) c = DequantizeLinear (b, s, z) m = Mul (half, c)
+    q = QuantizeLinear (m, s, z) d = DequantizeLinear (q, s, z) g = Mul (x, d) y = MatMul (g, w)"""
+
+
+@pytest.mark.parametrize(
+    ("half", "stored", "accepted"),
+    [(0.5, 127, True), (0.5, 126, False), (-0.5, 127, False), (-0.5, -128, False), (0.5, -127, False)],
+)
+def test_a_quantized_factor_is_known_to_be_positive_by_its_steps(half: float, stored: int, accepted: bool) -> None:
+    """A factor below 0 leaves nothing above the range."""
+    w = np.eye(4, dtype=np.float32)
+    given = {"p": np.int8(stored), "hs": 0.5 / 255, "o": np.int8(127), "os": 1 / 255, "z": np.int8(-128), "s": 2 / 255}
+    found = compared(small(GELU, w=w, half=half, one=1.0), small(GELU_COPY, w=w, **given), -3.0, 3.0)
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) is accepted, found.reason
+
+
+@pytest.mark.parametrize(("stored", "known"), [(10, True), (9, False), (-128, False)])
+def test_a_stored_integer_is_positive_whatever_steps_are_allowed(stored: int, known: bool) -> None:
+    terms = Terms(PLAIN)
+    near = terms.ew("near:int8", [(terms.const(np.int8([stored, 100]), 0), None)], 2)
+    assert positive(terms, near) is known
 
 
 SATURATING = small(QDQ.format("x", "s", "z", "Neg (d)"), s=0.2 / 127, z=np.uint8(128))

@@ -66,12 +66,12 @@ class Options(Group):
         (), "--allow", of="compare guard sweep", panel=CLAIM, metavar="FORMAT", takes=str, repeatable=True,
         parse=values.parse_allowed, check=values.allowed,
         help="accept a copy that was rounded to float16, bfloat16 or a float8 (float8e4m3fn, float8e5m2, ...fnuz), quantized to "
-        "int8 or int4 (int8,steps=1: weights one step off as well), or whose folded constants lie within ulps=N, as "
-        "within-rounding; repeatable",
+        "int8, int4 or int16 (int8,steps=1: weights one step off as well), or whose folded constants lie within ulps=N, "
+        "as within-rounding; repeatable",
         doc="Roundings that a copy may have, and still be ``within-rounding``: ``float16``, ``bfloat16``, ``float8e4m3fn``, "
-        "``float8e4m3fnuz``, ``float8e5m2``, ``float8e5m2fnuz``, ``int8``, ``int4`` (weights and activations that were "
-        "quantized), ``steps=N`` beside these (weights N steps off, as GPTQ and AdaRound "
-        "round), ``ulps=N`` (folded constants within N ulps).",
+        "``float8e4m3fnuz``, ``float8e5m2``, ``float8e5m2fnuz``, ``int8``, ``int4``, ``int16`` (weights and activations that "
+        "were quantized), ``steps=N`` beside these (weights N steps off, as GPTQ and AdaRound round), ``ulps=N`` (folded "
+        "constants within N ulps).",
     )
     inputs: File | None = option(
         None, "--inputs", "--load-inputs", of="compare", panel=RUN, metavar="FILE.npz", takes=Path,

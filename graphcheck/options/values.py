@@ -12,7 +12,8 @@ from graphcheck.codes import CODES
 from graphcheck.errors import UsageError
 
 FLOATS = ("float16", "bfloat16", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz")
-ROUNDINGS = (*FLOATS, "int8", "int4")  # formats that a copy may be rounded to
+STEPPED = ("int8", "int4", "int16")
+ROUNDINGS = (*FLOATS, *STEPPED)  # formats that a copy may be rounded to
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
@@ -112,7 +113,7 @@ def allowed(name: str, given: Any) -> tuple[str, ...]:
     for text in found:
         if text not in ROUNDINGS and not re.fullmatch(r"ulps=[1-9]\d{0,3}|steps=[1-9]", text):
             raise UsageError(f"{name} takes {', '.join(ROUNDINGS)}, ulps=N (1 to 9999) or steps=N (1 to 9), not {text!r}")
-        if text.startswith("steps=") and not {"int8", "int4"}.intersection(found):
+        if text.startswith("steps=") and not {*STEPPED}.intersection(found):
             raise UsageError(f"{name} {text} goes with a format that has steps, as in {name} int8,{text}")
     return tuple(found)
 

@@ -130,6 +130,7 @@ def _cut(step: Step, result: Result, kind: Kind, value: np.ndarray) -> dict[str,
         "over": int((over > 0).sum()),
         "elements": int(value.size),
         "steps": float(beyond.max()),
+        "range": kind.high - kind.low + 1,
     }
 
 

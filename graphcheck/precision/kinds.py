@@ -66,12 +66,12 @@ class Kind:
 
 @functools.cache
 def of(dtype: np.dtype[Any]) -> Kind | None:
-    """The kind of a type; None for float32 and float64, booleans and whole numbers of more than 8 bits."""
+    """The kind of a type; None for float32 and float64, booleans and whole numbers of more than 16 bits."""
     import ml_dtypes
 
     ends = limits(dtype)
     if ends is not None:
-        return Kind(dtype, *ends, np.inf, 0.0, 1.0, 0.0) if ends[1] <= 255 else None
+        return Kind(dtype, *ends, np.inf, 0.0, 1.0, 0.0) if ends[1] < 2**16 else None
     if dtype.kind in "bOSUTc" or dtype.itemsize > 2:
         return None
     info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]

@@ -22,7 +22,7 @@ from graphcheck.kernel.terms.verbs import RANGE, Move, Opaque
 from graphcheck.kernel.values.bounds import FLOAT8, span
 
 _LARGE = 64  # elements of a constant that is no scale of a Resize, and no shape
-INTEGERS = ("int8", "int4")  # the types without a sign belong to them, and a bias in int32 to any
+INTEGERS = ("int8", "int4", "int16")  # the types without a sign belong to them, and a bias in int32 to any
 
 
 def format_of(m: Algebra, dtype: np.dtype[Any]) -> str:

@@ -88,7 +88,7 @@ def grid(
 ) -> Told:
     """Whether of two constants one is the other one, rounded to whole numbers of steps, or so many ``steps`` off: ``room`` is
     half a step, and ``outwards`` are their values were those at the ends of the grid far behind it (None: that says nothing)."""
-    name, far = "int8" if name == "int32" else name, np.abs(x - y)
+    far = np.abs(x - y)
     fits = np.isfinite(far) & np.isfinite(room) & (far <= room * (1 + 2 * steps))
     cut = np.zeros(x.shape, bool)
     for own, other, out in ((x, y, outwards[0]), (y, x, outwards[1])):

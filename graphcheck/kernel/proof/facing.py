@@ -142,14 +142,16 @@ def _strangers(terms: Terms, cls: int, other: int) -> int:
     below, there = ({*terms.order([root])} for root in (cls, other))
     stored = {terms.find(terms.terms[c].args[0]) for c in near_in(terms, cls)}
     constants = (c for c in below - there - stored if c in terms.arrays)
-    own = [c for c in constants if terms.precision.get(c) and not _counts(terms.arrays[c])]
+    most = 2**16 if steps_of(terms, cls) == "int16" else 256
+    own = [c for c in constants if terms.precision.get(c) and not _counts(terms.arrays[c], most)]
     readers = {c: {u for u in below if c in map(terms.find, terms.terms[u].args)} for c in own}
     return sum(len(readers[c]) < 2 or terms.ew("recip", [(c, None)], terms.size(c)) not in readers[c] for c in own)
 
 
-def _counts(array: np.ndarray) -> bool:
-    """Whether a constant may be of whole numbers or their zero points: one that is off by 1 is off by more than half a step."""
-    return array.dtype.kind in "iu" or bool(((array == np.rint(array)) & (np.abs(array) <= 256)).all())
+def _counts(array: np.ndarray, most: int) -> bool:
+    """Whether a constant may be of whole numbers or their zero points, ``most`` at the farthest: one that is off by 1 is off
+    by more than half a step."""
+    return array.dtype.kind in "iu" or bool(((array == np.rint(array)) & (np.abs(array) <= most)).all())
 
 
 def _unlike(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any]) -> list[Views] | None:

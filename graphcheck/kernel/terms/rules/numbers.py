@@ -12,6 +12,7 @@ from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Opaque, Rows, Sum,
 
 Form = dict[Operand | None, Fraction]  # a factor for each view; beside None the constant
 _MOST, _BITS = 64, 4096  # steps of one look, and bits of one number
+_FAR = 10  # a stored integer stands for what is nine and a half steps off at most, where nine are allowed
 
 
 def number(terms: Terms, cls: int, known: dict[int, Fraction | None] | None = None) -> Fraction | None:
@@ -128,6 +129,9 @@ def positive(terms: Terms, cls: int, seen: set[int] | None = None) -> bool:
     match term.verb:
         case Ew("abs" | "exp" | "sqrt" | "pos"):
             return True
+        case Ew("near:int8" | "near:uint8" | "near:int16" | "near:uint16"):
+            stored = terms.arrays.get(terms.find(term.args[0]))
+            return stored is not None and bool((stored >= _FAR).all())
         case Ew("mul") if any(_step(terms, step, x) for step, x in (term.views, term.views[::-1])):
             return True
         case Rows("softmax"):
