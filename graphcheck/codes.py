@@ -56,6 +56,10 @@ CODES: dict[str, Code] = {
         "The farthest is named; `--allow ulps=N` accepts folded ones.",
     ),
     "GC218": Code("A module could not be exported and proved against the model.", "The sentence says what exporters said."),
+    "GC219": Code(
+        "What the quantizers of a copy cut off was not looked at.",
+        "Give more time with `--timeout`, or smaller inputs with `--shape` or `--inputs`.",
+    ),
     "GC230": Code(
         "Within rounding: constants were replaced by the other side's exact expression.",
         "Weaker than `proved`, which `--require proved` asks for.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_TROUBLE, EXIT_UNDECIDED, Comparison, Verdict
@@ -118,12 +118,22 @@ def _status(data: Mapping[str, Any]) -> tuple[str, str, str | None]:
         back = f"patch un-embeddings: {len(data['patch_unembeddings'])}, " if data.get("patch_unembeddings") else ""
         counts = f"patch embeddings: {len(sites) - ordinary}, {back}ordinary convolutions: {ordinary}, left alone: {left}"
         return ANALYZED, counts, None
+    refused = _refused(data.get("refusals") or ())
     if data.get("verdict") is None:
-        return UNCHANGED, str(data.get("reason") or "nothing to rewrite"), None
+        return UNCHANGED, f"{data.get('reason') or 'nothing to rewrite'}{refused}", None
     failed = [check for check in data.get("checks") or () if check["ok"] is False]
     if failed:
         return str(data["verdict"]), f"the rewrite failed its own check: {failed[0]['detail']}", "check"
-    return str(data["verdict"]), str(data["reason"]), None
+    return str(data["verdict"]), f"{data['reason']}{refused}", None
+
+
+def _refused(refusals: Sequence[Mapping[str, Any]]) -> str:
+    """How many sites a rewrite left alone, by code, each with the first reason."""
+    by: dict[str, list[str]] = {}
+    for row in refusals:
+        by.setdefault(str(row["code"]), []).append(str(row["reason"]))
+    told = ", ".join(f"{len(reasons)} by {code} ({reasons[0]})" for code, reasons in by.items())
+    return f"; refused: {told}" if told else ""
 
 
 def exit_code(

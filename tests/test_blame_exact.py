@@ -57,6 +57,20 @@ def test_text_where_the_model_has_numbers_is_one_sentence(name: str) -> None:
             blamed(text, **({"x": np.zeros(2, np.float32), "y": np.zeros(2)} | {name: np.array(["a", "b"])}))
 
 
+def test_the_type_of_integers_is_what_is_said() -> None:
+    """Of floats that become integers it is their rounding."""
+    text = "(int64[3] x) => (int64[3] y) { c = Constant <value_ints = [3]> () y = Mul (x, c) }"
+    x = np.arange(3)
+    right, wrong = blamed(text, x=x, y=3 * x), blamed(text, x=x, y=3 * x + [0, 0, 1])
+    assert "within what exact int64 arithmetic explains on the device's own inputs" in right.reason
+    assert "is off by 1, and exact int64 arithmetic explains 0" in wrong.reason
+    for found in (right, wrong):
+        assert (found.evidence["precision"], found.evidence["accumulate"], found.evidence["guessed"]) == (None, None, [])
+    text = "(float[3] x) => (int64[3] y) { h = Mul (x, x) y = Cast <to = 7> (h) }"
+    found = blamed(text, x=x.astype(np.float32), y=x * x)
+    assert "float32" in found.reason and found.evidence["precision"] == "float32"
+
+
 def test_a_region_of_integers_is_computed_through() -> None:
     text = "(int64[4] x) => (int64[1] y) { d = Add (x, x) y = ReduceSum (d) }"
     right = (FAR + FAR).sum(keepdims=True)

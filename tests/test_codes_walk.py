@@ -13,6 +13,7 @@ import onnx_ir as ir
 import pytest
 import test_codes
 import test_patches
+import test_quantized_ranges
 import test_rewriting_alone
 from patch_cases import conv, graph
 from test_fitting import BRANCHED
@@ -175,6 +176,7 @@ PRODUCED: dict[str, Produce] = {
     "GC215": lambda _, __: retyped(),
     "GC216": lambda _, __: unproved(),
     "GC218": unexported,
+    "GC219": lambda _, __: test_quantized_ranges.looped().code,
     "GC231": lambda _, __: copied(0.3),
     "GC300": lambda _, __: needless(),
     "GC301": lambda _, __: first(test_patches.REFUSED["rows shuffled"][0]),

@@ -99,3 +99,45 @@ def test_a_zero_that_is_quantized(stored: int, accepted: bool) -> None:
     copy = small(body, out=out, p=np.int8(stored), t=1.0, o=np.int8(5), k=[0, 1, 0, 1])
     plain = small("y = Pad (x, k)", out=out, k=[0, 1, 0, 1])
     assert (compared(plain, copy, -1.0, 1.0).verdict in ACCEPTED) is accepted
+
+
+SATURATING = small(QDQ.format("x", "s", "z", "Neg (d)"), s=0.2 / 127, z=np.uint8(128))
+RIGHT = small(QDQ.format("x", "s", "z", "Neg (d)"), s=1 / 127, z=np.uint8(128))
+
+
+@pytest.mark.parametrize("by", ["size", "time", "trouble"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_copy_that_saturates_does_not_pass_where_its_numbers_are_not_told(
+    by: str, turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large models are looked at all the same; what cannot be looked at is undecided, right copies too."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError if by == "trouble" else Exhausted("the time limit of 9 s was reached", code="GC201")
+
+    if by == "size":
+        monkeypatch.setattr("graphcheck.verdicts.numbers._MOST", 0.0)
+    else:
+        monkeypatch.setattr("graphcheck.precision.copy.walks.walk", fails)
+    plain = small("y = Neg (x)")
+    for copy, right in ((SATURATING, False), (RIGHT, True)):
+        found = compared(*((copy, plain) if turned else (plain, copy)), -1.0, 1.0)
+        assert (found.verdict is Verdict.WITHIN_ROUNDING) is (right and by == "size"), found.reason
+        if by != "size":
+            assert found.code == "GC219", found.reason
+            assert f"what QuantizeLinear(q) of {'A' if turned else 'B'} cuts off was not looked at: the" in found.reason
+        elif not right:
+            assert found.code == "GC213" and "QuantizeLinear(q) cuts off" in found.reason
+
+
+def looped() -> Comparison:
+    """A net of a loop, and a copy that quantizes within it."""
+    body = "y = Loop (n, , x) <body = b (int64 i, bool c, float[N,4] v) => (bool c, float[N,4] t) {{ {0} }}>"
+    inside = QDQ.format("v", "s", "z", "Neg (d)").replace("y =", "t =")
+    copy = small(body.format(inside), s=1 / 127, z=np.uint8(128), n=np.int64(2))
+    return compared(small(body.format("t = Neg (v)"), n=np.int64(2)), copy, -1.0, 1.0)
+
+
+def test_a_quantizer_inside_of_a_loop_is_not_looked_at() -> None:
+    found = looped()
+    assert found.verdict not in ACCEPTED and found.code == "GC219" and "it stands inside of a node" in found.reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import math
 import sys
 import tarfile
 import zipfile
@@ -185,6 +186,34 @@ def test_what_an_optimizer_writes_may_be_no_model(
     monkeypatch.setitem(optimizers.OPTIMIZERS, "onnxscript", broken)
     said = real.make("onnxscript", net(tmp_path), tmp_path / "made.onnx", 0)["skipped"]
     assert said.startswith("the optimizer writes what is no model: ") and "Unrecognized attribute: allowzero" in said
+
+
+def test_times_are_put_in_relation_to_those_of_polygraphy(real: ModuleType) -> None:
+    rows = [
+        real.Row("net", "onnxsim", "proved", seconds=6.0, cpu=3.0, polygraphy_seconds=4.0, polygraphy_cpu=3.0),
+        real.Row("net", "ort all", "proved", cpu=3.0, polygraphy_seconds=math.nan, polygraphy_cpu=math.nan),
+        real.Row("net", "ort basic", "proved", cpu=3.0),
+        real.Row("net", "perm", "-", "applies nowhere"),
+        real.Row("net", "sign", "different", "", 8.0, 1.0, 1e6, "next", 9.0, 4.0, 3.0),
+    ]
+    assert [line for line in real.report(rows, {}) if "Polygraphy" in line] == [
+        "- CPU seconds over Polygraphy's, pairs of an optimizer: median 1.0, most 1.0 (1 pairs; 1 it cannot run)",
+        "- CPU seconds over Polygraphy's, damages: median 3.0, most 3.0 (1 pairs; 0 it cannot run)",
+        "- seconds by the clock over Polygraphy's, pairs of an optimizer: median 1.5, most 1.5 (1 pairs; 1 it cannot run)",
+        "- seconds by the clock over Polygraphy's, damages: median 2.0, most 2.0 (1 pairs; 0 it cannot run)",
+    ]
+    assert not any("Polygraphy" in line for line in real.report(rows[2:4], {}))
+
+
+def test_what_polygraphy_takes(real: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for its command line: it may be missing, run, or find no legal input."""
+    saved = tmp_path / "saved.json"
+    monkeypatch.setattr(real, "polygraphy", lambda *_: None)
+    assert real.beside(tmp_path, tmp_path, saved).cpu == 0.0
+    monkeypatch.setattr(real, "polygraphy", lambda *_: ["false"])
+    assert math.isnan(real.beside(tmp_path, tmp_path, saved).cpu)
+    monkeypatch.setattr(real, "polygraphy", lambda a, b, kept: ["touch", str(kept)])
+    assert real.beside(tmp_path, tmp_path, saved).wall > 0
 
 
 @pytest.mark.slow

@@ -267,3 +267,28 @@ def test_draws_are_made_in_groups_that_fit_into_memory(monkeypatch: pytest.Monke
     assert made == [1, 3, 3, 1]
     assert redrawn.moved(pair.terms, leaves, [left], 0, 0, enough=0.0) == math.inf and made[4:] == [1]
     assert redrawn.moved(pair.terms, leaves, [left], 0, 0, enough=1.0) > 0 and made[5:] == [1, 3]  # far below it
+
+
+@pytest.mark.parametrize(
+    ("body", "runs"),
+    [
+        ("e = Tanh(x) s = Mul(e, two) y = Add(s, {})", 0),  # no jump: onnxruntime's run tells
+        ("e = Tanh(x) f = Sub(e, two) g = Greater(f, zero) c = Cast<to=1>(g) s = Add(e, c) y = Add(s, {})", 1),  # far from 0
+        ("e = Tanh(x) f = Sub(e, e0) g = Greater(f, zero) c = Cast<to=1>(g) s = Add(e, c) y = Add(s, {})", 4),
+        ("e = Tanh(x) r = Round(e) s = Add(e, r) y = Add(s, {})", 1),
+        ("e = Tanh(x) i = ArgMax<axis=0>(e) c = Cast<to=1>(i) s = Add(e, c) y = Add(s, {})", 4),
+    ],
+)
+def test_one_run_with_noise_is_enough_where_no_jump_is_near(
+    body: str, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.linspace(0.25, 0.75, 8, dtype=np.float32)
+    models = [graph(body.format(name)) for name in ("one", "two")]
+    for each in models:  # an element lies at the threshold, but for rounding
+        each.graph.initializer.append(onnx.numpy_helper.from_array(np.tanh(x[3]) - np.float32(3e-8), "e0"))
+    seen, evaluate = [], difference._Judge._evaluate
+    monkeypatch.setattr(
+        difference._Judge, "_evaluate", lambda self, **known: seen.append(known) or evaluate(self, **known)
+    )
+    assert judged(*models, x, monkeypatch).gross or runs == 4
+    assert len([known for known in seen if "unit" in known]) == runs

@@ -127,6 +127,20 @@ def test_ordinary_convolutions_are_counted_and_are_no_patch_embeddings() -> None
     assert "No patch embeddings found, and 1 ordinary convolution" in alone and "None of its inputs is cut" in alone
 
 
+def test_bare_movement_is_drawn_and_that_of_a_site_is_not() -> None:
+    row = {"kind": "space-to-depth", "form": "reshape", "blocksize": 2, "channels": 3, "site": None}
+    row |= {"pattern": "n c (h p1) (w p2) -> n (c p1 p2) h w", "input": "x", "output": "m", "nodes": ["Relu_2"]}
+    back = {"kind": "depth-to-space", "pattern": "n (p1 p2 c) h w -> n c (h p1) (w p2)", "input": "m", "output": "x"}
+    text = text_of(analyze() | {"movements": [row, row | back, row | {"site": "Conv_0"}]})
+    assert "1 patch embedding found, and 2 movements without a projection" in text
+    assert "Movement without a projection 2" in text and "Movement without a projection 3" not in text
+    assert ": 12 numbers, in the order (c p1 p2)" in text
+    assert "12 numbers, in the order (p1 p2 c), become the patch" in text
+    assert "How a block of pixels becomes the channels at a place" in text
+    unnamed = text_of(analyze() | {"movements": [row | {"pattern": None}]})
+    assert "blocks 2×2" in unnamed and "channels at a place" not in unnamed
+
+
 def test_the_constants_that_alone_separate_two_graphs_are_a_table() -> None:
     row = {"a": "w", "b": "w", "shape_a": [3, 4], "shape_b": [3, 4]}
     row |= {"elements": 12, "unequal": 5, "max_abs": 0.25, "max_ulp": 7.0}

@@ -89,6 +89,10 @@ def test_analyze_tells_what_would_be_written_anew(name: str) -> None:
     (row,) = result.to_json()["moved"]
     assert (told["input"], told["output"], told["kind"]) == (row["input"], row["output"], row["to"])
     assert (told["form"], told["blocksize"], told["site"]) == ("reshape", 3 if name == "grey" else 2, None)
+    order = {"another order": "c p2 p1"}.get(name, "c p1 p2" if name.startswith("pixel") else "p1 p2 c")
+    ends = ("n c (h p1) (w p2)", f"n ({order}) h w")
+    assert told["pattern"] == " -> ".join(ends if told["kind"] == "space-to-depth" else ends[::-1])
+    assert told["channels"] == (1 if name == "grey" else 8)
     assert told["nodes"][-1] == "Reshape(y)" and "graphcheck" not in str(told)
     (after,) = analyze_json(result.model)["movements"]
     assert after["form"] == after["kind"] == told["kind"]

@@ -18,7 +18,7 @@ from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.files import model as model_
 from graphcheck.patches.analyze import find
 from graphcheck.patches.transpositions import factors
-from graphcheck.rewriting import checks
+from graphcheck.rewriting import checks, timing
 from graphcheck.rewriting.builder import steps
 from graphcheck.rewriting.fastest import beats, explain, fastest
 from graphcheck.rewriting.rewrite import rewrite
@@ -230,6 +230,11 @@ def test_explain_tells_what_is_reported_for_each_target(tmp_path: Path, capsys: 
     assert "--to fastest measures them" in capsys.readouterr().err
 
 
+# INT64_MIN / -1 traps.
+CRASH = """(float[N,3,8,12] x) => (int64[N,3,8,12] y) <int64 m = {-1}, int64 z = {0}, int64 l = {-9223372036854775808}>
+    { i = Cast<to = 7>(x) n = Mul(i, z) a = Add(n, l) y = Div(a, m) }"""
+
+
 def measured(text: str, timeout: float = 60.0) -> str:
     """What is said where a model cannot be measured."""
     model = ir.from_onnx_text(f'<ir_version: 9, opset_import: ["" : 18]> g {text}')
@@ -241,14 +246,36 @@ def measured(text: str, timeout: float = 60.0) -> str:
 def test_a_model_that_cannot_be_measured_is_told() -> None:
     assert [len(column) for column in onnxruntime_timer(threads=1, runs=2)([IMAGES["2-d"]] * 2)] == [2, 2]
     assert "NoSuchOp" in measured("(float[N,3,8,12] x) => (float[N,3,8,12] y) { y = NoSuchOp(x) }")
-    crash = """(float[N,3,8,12] x) => (int64[N,3,8,12] y) <int64 m = {-1}, int64 z = {0}, int64 l = {-9223372036854775808}>
-        { i = Cast<to = 7>(x) n = Mul(i, z) a = Add(n, l) y = Div(a, m) }"""
-    assert measured(crash) == "onnxruntime crashed (SIGFPE)"
+    assert measured(CRASH) == "onnxruntime crashed (SIGFPE)"
     endless = """(float[N,3,8,12] x) => (float[N,3,8,12] y) {
         n = Constant<value = int64 {9000000000}>() c = Constant<value = bool {1}>()
         y = Loop(n, c, x) <body = b (int64 i, bool d, float[N,3,8,12] v) => (bool e, float[N,3,8,12] w)
         { e = Identity(d) w = Cos(v) }> }"""
     assert measured(endless, 1.0) == "onnxruntime was not done after 1 s"
+
+
+def test_a_form_that_crashes_while_it_is_timed_is_told_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the original itself crashes, there is nothing to measure against."""
+    crash = ir.from_onnx_text(f'<ir_version: 9, opset_import: ["" : 18]> g {CRASH}')
+    plain = timing.external.serialized
+
+    def broken(model: ir.Model) -> bytes:
+        return plain(crash if "Conv" in ops(model) else model)
+
+    monkeypatch.setattr(timing.external, "serialized", broken)
+    path, told = tmp_path / "m.onnx", tmp_path / "r.json"
+    model_.write(IMAGES["2-d"], path)
+    assert main(["rewrite", str(path), "--to", "fastest", "--shape", "x=1,3,8,12", "--dry-run", "--json", str(told)]) == 0
+    (row,) = json.loads(told.read_text())["measured"]
+    untimed = {form["form"]: form["untimed"] for form in row["forms"] if form["untimed"]}
+    assert untimed == dict.fromkeys(("conv", "space-to-depth"), "onnxruntime crashed (SIGFPE)")
+    assert row["chosen"] not in untimed and all((form["median"] is None) == bool(form["untimed"]) for form in row["forms"])
+    assert "conv could not be timed: onnxruntime crashed (SIGFPE)" in capsys.readouterr().out
+    model_.write(conv("strides = [4, 4]", (5, 3, 4, 4)), path)
+    assert main(["rewrite", str(path), "--to", "fastest", "--shape", "x=1,3,8,12", "--dry-run"]) == 2
+    assert "onnxruntime could not be measured: onnxruntime crashed (SIGFPE)" in capsys.readouterr().err
 
 
 def test_a_crash_while_loading_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,6 +299,15 @@ def test_a_rewrite_that_failed_its_check_is_no_pass() -> None:
     assert outcome.of(data | {"verdict": None, "reason": "nothing to rewrite", "checks": []}).exit_code() == 0
 
 
+def test_what_a_rewrite_left_alone_is_told_by_code() -> None:
+    rows = (("X", "a"), ("Y", "b"), ("X", "c"))
+    refusals = [{"code": code, "reason": f"{code} of {node}", "node": node} for code, node in rows]
+    for verdict, status in ((None, "unchanged"), ("proved", "proved")):
+        found = outcome.of({"model": {"path": "m"}, "verdict": verdict, "reason": "so", "refusals": refusals})
+        assert (found.status, found.reason) == (status, "so; refused: 2 by X (X of a), 1 by Y (Y of b)")
+        assert found.exit_code() == 0
+
+
 def test_an_unknown_format_is_refused() -> None:
     from graphcheck.formats import format_results, parse_format
 

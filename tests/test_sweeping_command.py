@@ -152,7 +152,10 @@ def test_the_options_of_rewrite_are_those_of_a_sweep(option: str, here: Path) ->
     text = f'<ir_version: 10, opset_import: ["": 21]> g (float[N,3,4,4] x) => (float[N,a,b,c{",d" * (option == "--stills")}] y)'
     onnx.save(onnx.parser.parse_model(f"{text} {{ {body} }}"), here / "m" / "net.onnx")
     assert sweep("m", "--rewrite", form, "--out", "plain", "--json", "out.json") == 0
-    assert results(here / "out.json")["net"]["status"] == "unchanged"
+    left = results(here / "out.json")["net"]
+    refused = option != "--pointwise"  # which is not looked for
+    assert left["status"] == "unchanged" and left["reason"].startswith("nothing to rewrite")
+    assert ("; refused: 1 by GC3" in left["reason"]) == refused
     assert sweep("m", "--rewrite", form, "--out", "made", "--json", "out.json", option) == 0
     told = json.loads((here / "out.json").read_text())
     assert told["rewriting"] == {option.removeprefix("--"): True}

@@ -112,7 +112,7 @@ def test_what_is_not_followed_is_in_doubt() -> None:
 def test_what_may_be_0_is_in_doubt_beside_large_numbers_too() -> None:
     size = np.array([2.0**20, 2.0**-16, 3.0])
     for second in (0.0, 2.0**29):
-        _lose(t := np.array([2.0**29, second, 0.0], np.float32), size, 2.0**20, 1.0)
+        _lose(t := np.array([2.0**29, second, 0.0], np.float32), 2.0**29, size, 2.0**20, 1.0)
         assert np.isnan(t).tolist() == [False, second > 0, False]
 
 

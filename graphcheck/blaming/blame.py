@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from graphcheck.runs.pictures import pictures
 from graphcheck.words import number
 
 Tensors = Mapping[str, np.ndarray]
+_NO_FORMATS: dict[str, Any] = {"precision": None, "accumulate": None, "guessed": []}
 _EXPLAINED = 8  # convicted operators that are looked into, the first ones
 
 
@@ -85,14 +86,14 @@ def _blamed(
         "suspect": suspect,
         "checked": len(walk.rows),
         "skipped": list(skipped.values()),
-        **arithmetic.to_json(),
+        **(_NO_FORMATS if _whole(walk) else arithmetic.to_json()),
         "curve": [dataclasses.asdict(each) for each in walk.curve],
         "reduced": pieces.write(model, steps, walk, guilty, options.reduce) if options.reduce is not None else None,
         "seconds": time.perf_counter() - begun,
     }
     whole = bool(walk.rows) and walk.stopped is None
     verdict = Guilt.CONVICTED if convicted else Guilt.CLEAN if whole else Guilt.UNDECIDED
-    return Blame(verdict, _reason(verdict, evidence, arithmetic, walk.stopped), evidence)
+    return Blame(verdict, _reason(verdict, evidence, _explaining(walk, guilty, arithmetic), walk.stopped), evidence)
 
 
 def _told(model: ir.Model, steps: Cut, walk: Walk, row: Judged, *, explained: bool) -> dict[str, Any]:
@@ -107,9 +108,21 @@ def _told(model: ir.Model, steps: Cut, walk: Walk, row: Judged, *, explained: bo
     return found
 
 
-def _reason(verdict: Guilt, evidence: dict[str, Any], arithmetic: Arithmetic, stopped: str | None) -> str:
-    """One sentence."""
-    words = f"rounding (stored in {arithmetic.store.name}, sums in {arithmetic.inside.name})"
+def _whole(walk: Walk) -> bool:
+    """Whether tensors of whole numbers alone were judged, where nothing rounds."""
+    return bool(walk.rows) and all(walk.is_whole(row.steps) for row in walk.rows)
+
+
+def _explaining(walk: Walk, guilty: Sequence[Judged], arithmetic: Arithmetic) -> str:
+    """What explains deviations, of the first that is convicted, or of all that were judged."""
+    told = guilty[:1] or walk.rows
+    if told and all(walk.is_whole(row.steps) for row in told):
+        return f"exact {' and '.join(sorted({str(row.result.dtype) for row in told}))} arithmetic"
+    return f"rounding (stored in {arithmetic.store.name}, sums in {arithmetic.inside.name})"
+
+
+def _reason(verdict: Guilt, evidence: dict[str, Any], words: str, stopped: str | None) -> str:
+    """One sentence; ``words`` are what explains deviations."""
     if verdict is Guilt.UNDECIDED and stopped is not None and evidence["checked"]:
         left = sum(row["reason"] == stopped for row in evidence["skipped"])
         fine = f"those before, {evidence['checked']} that could be judged, are within what {words} explains"
@@ -139,7 +152,7 @@ def _reason(verdict: Guilt, evidence: dict[str, Any], arithmetic: Arithmetic, st
 
 def _nothing() -> dict[str, Any]:
     rows: dict[str, Any] = {key: [] for key in ("convicted", "suspect", "skipped", "unmatched", "notes", "curve")}
-    return rows | {"checked": 0, "precision": None, "accumulate": None, "guessed": [], "reduced": None}
+    return rows | {"checked": 0, **_NO_FORMATS, "reduced": None}
 
 
 def _opened(tensors: str | Path | Tensors, inputs: Any) -> tuple[Tensors, list[str]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphcheck.errors import Undecided
 from graphcheck.kernel.terms.maps import Map
-from graphcheck.kernel.values.bounds import dtype_of, limits
+from graphcheck.kernel.values.bounds import dtype_of, ends
 from graphcheck.kernel.values.gather import picked
 
 Key = tuple[Any, ...]
@@ -104,7 +104,7 @@ class Exact:
 def numbers(array: np.ndarray) -> np.ndarray:
     """An array [n] of integers or fractions; raises :class:`Undecided` where an element is not finite."""
     flat = np.asarray(array).reshape(-1)
-    if flat.dtype.kind in "biu" or limits(flat.dtype) is not None:
+    if flat.dtype.kind in "biu" or ends(flat.dtype) is not None:
         return flat.astype(np.int64 if flat.dtype.kind != "u" else np.uint64).astype(object)
     wide = flat.astype(np.float64)
     if not np.isfinite(wide).all():
@@ -112,19 +112,11 @@ def numbers(array: np.ndarray) -> np.ndarray:
     return np.asarray(np.frompyfunc(Fraction, 1, 1)(wide.astype(object)), object)
 
 
-def ends(dtype: np.dtype[Any]) -> tuple[int, int]:
-    """The least and the largest number of an integer type, to the last digit."""
-    if dtype.kind in "iu":
-        return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
-    low, high = limits(dtype) or (0.0, 1.0)
-    return int(low), int(high)
-
-
 def apart(x: np.ndarray, y: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     """How far numbers are apart, in float64; those of an integer type around its end."""
     off = x - y
-    if limits(dtype) is not None:
-        low, high = ends(dtype)
+    if (found := ends(dtype)) is not None:
+        low, high = found
         off = (off - low) % (high - low + 1) + low
     return np.asarray(np.abs(off), np.float64)
 
@@ -132,9 +124,10 @@ def apart(x: np.ndarray, y: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 def _fitting(fn: str) -> Callable[[Any], Any]:
     """A function of a type: the integer modulo its size, the number cut to an integer, the nearest one that it holds."""
     family, _, name = fn.partition(":")
-    if family not in ("wrap", "cast", "saturate") or limits(dtype_of(name)) is None:
+    found = ends(dtype_of(name)) if family in ("wrap", "cast", "saturate") else None
+    if found is None:
         raise Undecided(f"{fn} is not computed exactly")
-    low, high = ends(dtype_of(name))
+    low, high = found
 
     def cut(a: Any) -> int:
         whole = math.trunc(a)

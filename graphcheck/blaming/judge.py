@@ -7,8 +7,9 @@ judged as a whole. What was dumped, right or wrong, is what the steps behind it 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from graphcheck.blaming.dumps.lazy import head
 from graphcheck.blaming.exact import Exact, numbers
 from graphcheck.blaming.exact import apart as exactly_apart
 from graphcheck.blaming.holding import Held, Told, apart, held, quickly, told
-from graphcheck.blaming.steps import Cut, Skipped
+from graphcheck.blaming.steps import Cut, Skipped, leaves
 from graphcheck.codes import Coded
 from graphcheck.errors import Exhausted, Undecided
 from graphcheck.kernel.values.bounds import limits
@@ -328,26 +329,27 @@ class Walk:
         """Whether there are integers that float64 does not tell apart."""
         return result.dtype.kind in "iu" and bool(max(largest(dumped), largest(real.value)) >= 2.0**53)
 
-    def _exactly(self, steps: Iterable[Step], last: Step, result: Result, dumped: np.ndarray) -> Held | str:
+    def _exactly(self, steps: Sequence[Step], last: Step, result: Result, dumped: np.ndarray) -> Held | str:
         """A result of a region in rational numbers; the reason where it has none."""
-        known: dict[Key, np.ndarray] = {}
-        whole = all(r.dtype.kind in "biu" for step in steps for r in step.results)
         try:
+            stored = self.program.constants
+            known = {k: stored[k] if k in stored else np.asarray(self.tensors[self._name(k)]) for k in leaves(steps)}
             for step in steps:
-                for key in step.reads:
-                    if key not in known:
-                        given = self.program.constants.get(key)
-                        known[key] = np.asarray(self.tensors[self._name(key)]) if given is None else given
-                        whole = whole and known[key].dtype.kind in "biu"
                 made = evaluate(self.program.terms, Exact(known), [r.cls for r in step.results])
                 known |= {r.key: made[self.program.terms.find(r.cls)] for r in step.results}
             value, got = known[result.key], numbers(dumped)
         except Undecided as error:
             return f"float64 does not tell its numbers apart: {error}"
-        radius = np.zeros(1) if whole else self.worst(steps, last, result, own=0.0).error
+        radius = np.zeros(1) if self.is_whole(steps) else self.worst(steps, last, result, own=0.0).error
         real = Real(value.astype(np.float64), np.broadcast_to(radius, value.shape))
         store = self.arithmetic.of(result.dtype, dumped.dtype)
         return held(result, real, dumped.astype(np.float64), store, exactly=exactly_apart(got, value, result.dtype))
+
+    def is_whole(self, steps: Sequence[Step]) -> bool:
+        """Whether a region reads and makes whole numbers alone, so that nothing in it rounds."""
+        stored = self.program.constants
+        read = (stored[key].dtype if key in stored else self.heads[self._name(key)][1] for key in leaves(steps))
+        return all(t.kind in "biu" for t in itertools.chain((r.dtype for step in steps for r in step.results), read))
 
     def region(self, step: Step) -> tuple[tuple[Step, ...], tuple[str, ...]]:
         """The steps between dumped tensors and the results of one, it included, in order, and the tensors that they begin at."""
@@ -378,19 +380,17 @@ class Walk:
         with np.errstate(all="ignore"):
             return self.worst(steps, *found)
 
-    def worst(self, steps: Iterable[Step], last: Step, result: Result, own: float = OWN) -> Real:
+    def worst(self, steps: Sequence[Step], last: Step, result: Result, own: float = OWN) -> Real:
         """A result by the bound, its region computed anew from the dump."""
         known: dict[Key, Real] = {}
+        for key in leaves(steps):
+            kept = key in self._known
+            if (real := self._real(key)) is None:
+                raise Undecided(f"{self._name(key)!r} is neither dumped nor computed")
+            known[key] = real
+            if not kept:
+                del self._known[key]
         for step in steps:
-            for key in step.reads:
-                if key not in known:
-                    kept = key in self._known
-                    real = self._real(key)
-                    if real is None:
-                        raise Undecided(f"{self._name(key)!r} is neither dumped nor computed")
-                    known[key] = real
-                    if not kept:
-                        del self._known[key]
             made = self._made(step, known, worst=True, own=own)
             if step is last:
                 return made[result.key]

@@ -83,7 +83,7 @@ def cut(model: ir.Model, tensors: Mapping[str, np.ndarray]) -> Cut:
             if dtype is not None:
                 _check_numbers(tensors, name, dtype)
             rounded = dtype is not None and is_rounded(tensors, name, dtype)
-            found = None if rounded else _input(cutting, value, tensors.get(name))
+            found = None if rounded else _input(cutting, value, dtype, tensors.get(name))
             if found is None:
                 why = Coded(ROUNDED, "GC402") if rounded else Coded("was not dumped", "GC401")
                 cutting.lost[value] = Coded(f"input {name!r} {why}", why.code)
@@ -92,6 +92,12 @@ def cut(model: ir.Model, tensors: Mapping[str, np.ndarray]) -> Cut:
     arrays = {v: x for v, x in trace.values.items() if isinstance(x, np.ndarray) and v not in cutting.lost}
     computed = frozenset(str(v.name) for v, x in trace.values.items() if isinstance(x, Tensor)) | cutting.taken
     return Cut(finished(cutting, trace), tuple(cutting.skipped), arrays, computed, frozenset(cutting.scaled))
+
+
+def leaves(steps: Sequence[Step]) -> list[Key]:
+    """What a region reads and does not make."""
+    made = {r.key for step in steps for r in step.results}
+    return [*dict.fromkeys(key for step in steps for key in step.reads if key not in made)]
 
 
 def is_rounded(tensors: Mapping[str, np.ndarray], name: str, dtype: np.dtype[Any]) -> bool:
@@ -108,9 +114,9 @@ def _check_numbers(tensors: Mapping[str, np.ndarray], name: str, dtype: np.dtype
         raise UsageError(f"tensor {name!r} of the dump holds text, and the model has {dtype} there")
 
 
-def _input(cutting: Cutting, value: ir.Value, dumped: np.ndarray | None) -> Value:
+def _input(cutting: Cutting, value: ir.Value, declared: np.dtype[Any] | None, dumped: np.ndarray | None) -> Value:
     """What an input is taken as: a leaf of its declared type, or the array where it holds whole numbers."""
-    dtype = np.dtype(value.dtype.numpy()) if value.dtype is not None else None if dumped is None else dumped.dtype
+    dtype = declared if dumped is None else declared or dumped.dtype
     if dtype is None:
         return None
     steers = any(node.op_type in ("Resize", "Upsample") and at for node, at in value.uses())  # its scales

@@ -157,10 +157,12 @@ def show_rewrite(terminal: Terminal, result: dict[str, Any], explain: bool) -> N
         terminal.say(f"nothing to rewrite{goal}{': ' * bool(why)}{safe(why)}", "bold")
     for row in result.get("measured") or []:
         terminal.say(f"  {short(row['site'])}: {safe(row['chosen'])} is chosen of these, in ms of the whole model")
-        times = [
-            [safe(form["form"]), *(number(form[key]) for key in ("median", "lower", "upper"))] for form in row["forms"]
-        ]
+        timed = [form for form in row["forms"] if not form.get("untimed")]
+        times = [[safe(form["form"]), *(number(form[key]) for key in ("median", "lower", "upper"))] for form in timed]
         terminal.table(("form", "median", "lower quartile", "upper quartile"), times, 4)
+        for form in row["forms"]:
+            if form.get("untimed"):
+                terminal.say(f"    {safe(form['form'])} could not be timed: {safe(form['untimed'])}")
     for row in result["sites"]:
         site = row["site"]
         ranks = [

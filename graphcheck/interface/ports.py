@@ -91,12 +91,16 @@ class Mismatch:
 
 @dataclasses.dataclass(frozen=True)
 class Interface:
-    """The inputs and outputs of two models in pairs, in A's order, with what is worth a note and what does not fit."""
+    """The inputs and outputs of two models in pairs, in A's order, with what is worth a note and what does not fit.
+
+    ``usual`` has the sizes of free dims, by the names of :func:`places`, that fit these models in place of the usual ones.
+    """
 
     inputs: tuple[PortPair, ...]
     outputs: tuple[PortPair, ...]
     notes: tuple[str, ...]
     mismatches: tuple[Mismatch, ...]
+    usual: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The ``interface`` key of the comparison."""
@@ -169,7 +173,9 @@ def shapes(
         if size < 1:
             raise UsageError(f"the size of dim {symbol!r} is {size}; it must be at least 1")
     by_key = {named[name]: shape for name, shape in overrides.items()}
-    return _solve(interface.inputs, by_key, sizes)
+    free = places(interface) if interface.usual else {}
+    usual = {free[symbol][0]: size for symbol, size in interface.usual.items()}
+    return _solve(interface.inputs, by_key, sizes, usual)
 
 
 def symbols(interface: Interface) -> dict[str, tuple[str, int]]:
@@ -331,14 +337,17 @@ def _unify(pairs: Iterable[PortPair], overrides: Mapping[str, tuple[int, ...]], 
 
 
 def _solve(
-    pairs: Iterable[PortPair], overrides: Mapping[str, tuple[int, ...]], sizes: Mapping[str, int] | None = None
+    pairs: Iterable[PortPair],
+    overrides: Mapping[str, tuple[int, ...]],
+    sizes: Mapping[str, int],
+    usual: Mapping[tuple[str, int], int],
 ) -> Shapes:
     groups = _Groups()
     pairs = tuple(pairs)
     _unify(pairs, overrides, groups)
     declared = {dim for pair in pairs for port in pair.ports() for dim in port.shape or () if isinstance(dim, str)}
     places = {_place(p.key, i): (p.key, i) for p in pairs for port in p.ports() for i in range(len(port.shape or ()))}
-    for symbol, size in (sizes or {}).items():
+    for symbol, size in sizes.items():
         if symbol in places and symbol not in declared:
             groups.fix(places[symbol], size, f"the size asked for dim {symbol!r}")
         elif symbol not in declared:
@@ -346,6 +355,9 @@ def _solve(
         for side in "AB":
             if (side, symbol) in groups.parent:
                 groups.fix((side, symbol), size, f"the size asked for dim {symbol!r}")
+    for place, size in usual.items():
+        if groups.find(place) not in groups.size:
+            groups.fix(place, size, f"the size that fits {_place(*place)!r}")
     result: Shapes = {}
     for pair in pairs:
         declared_shapes = [port.shape for port in pair.ports() if port.shape is not None]

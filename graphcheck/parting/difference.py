@@ -30,7 +30,7 @@ from graphcheck.kernel.values.bounds import LEAST, U
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 from graphcheck.parting.budget import work
-from graphcheck.parting.redrawn import BESIDE, DOUBT, PAIRS, moved
+from graphcheck.parting.redrawn import BESIDE, DOUBT, ENLARGED, PAIRS, moved, unsure
 from graphcheck.parting.rooms import NEAR
 from graphcheck.parting.slopes import Tape
 from graphcheck.parting.tangents import Tangents
@@ -38,6 +38,7 @@ from graphcheck.parting.tangents import Tangents
 SPREAD_FACTOR = 4.0  # a deviation counts as more than rounding above this many spreads
 _SEEN_FACTOR = 8.0  # what one execution in the declared types shows of the spread is taken times this,
 _PLAIN = 1000.0  # and trusted in place of noise runs where the deviation is this many times as large
+_WATCHED = 2**16  # elements at jumps that are held against noise
 _MORE = 16  # so many times as many elements must deviate as rounding moves
 _NOISE_RUNS, _LEAST = 2, 3.0  # runs, and the unit roundoffs that one of many operations is perturbed by in them
 _BOUNDED, _NOISY = 4.0, 2.0  # what an evaluation with bounds, or with noise, costs in plain ones
@@ -132,7 +133,11 @@ class _Judge:
         self.roots = [c for _, a, b in outputs for c in (a, b)]
         self.small = sum(terms.size(c) for c in terms.order(self.roots)) <= _RIGOROUS_ELEMENTS
         draws = None if self.small or not redraw else Tangents(terms, seed)
-        self.tape = Tape(terms, inputs, self.roots, tick, draws)  # of both sides, which often share most of their steps
+        self.jumps = _jumps(terms, self.roots)
+        below = [arg for cls in self.jumps for arg in map(terms.find, terms.terms[cls].args)]
+        self.watched = below if sum(map(terms.size, below)) <= _WATCHED else []  # of more, some are near a jump
+        # of both sides, which often share most of their steps
+        self.tape = Tape(terms, inputs, [*self.roots, *self.watched], tick, draws)
         self.values = {name: (self.tape.value(a), self.tape.value(b)) for name, a, b in outputs}
         self.sizes = {name: np.abs(_minus(*pair)) for name, pair in self.values.items()}
         self.ranks = dict.fromkeys(self.values, 1)  # of the element that is judged, counted from the largest deviation
@@ -146,7 +151,7 @@ class _Judge:
             if apart > SPREAD_FACTOR * floor:
                 open_[name] = apart
         shown = executed() if open_ else {}
-        stepped = bool(open_) and _has_steps(self.terms, self.roots)
+        stepped = bool(open_) and bool(self.jumps)
         noisy = []
         for name in open_:
             once = self._told(name, [shown[name]], _PLAIN * _SEEN_FACTOR) if name in shown else math.inf
@@ -177,10 +182,22 @@ class _Judge:
             for name, a, b in self.outputs:
                 if name in runs:
                     runs[name].append((noise[self.terms.find(a)].value, noise[self.terms.find(b)].value))
+            moves = ((name, max(self._moves(name, seen[0], 1), self._floor(name))) for name, seen in runs.items())
+            if stepped and self._far(noise) and all(found[name].deviation > _PLAIN * move for name, move in moves):
+                break  # one run is enough
         for name, seen in runs.items():
             spread = self._told(name, seen, SPREAD_FACTOR)
             apart = _ranked(self.sizes[name], self.ranks[name])
             found[name] = dataclasses.replace(found[name], deviation=apart, spread=max(spread, self._floor(name)))
+
+    def _far(self, noise: Mapping[int, Real]) -> bool:
+        """Whether no jump is near: many times what noise moves its operands by does not bring them there."""
+        for term in (self.terms.terms[cls] for cls in self.jumps if self.watched):
+            both = [(self.tape.value(arg), noise[self.terms.find(arg)].value) for arg in term.args]
+            enlarged = [(x, x + ENLARGED * (y - x)) for x, y in both]
+            if not isinstance(term.verb, Ew) or np.any(unsure(term.verb.fn, enlarged, term.verb.maps)):
+                return False
+        return bool(self.watched)
 
     def _told(self, name: str, seen: Sequence[tuple[np.ndarray, np.ndarray]], wanted: float) -> float:
         """What rounding moves an output by, as executions of both sides show it; sets the rank of the element that is judged.
@@ -294,11 +311,11 @@ class _Judge:
             self.tick(passes * work(self.terms.terms[cls]))
 
         with np.errstate(all="ignore"):
-            return evaluate(self.terms, Float64(self.inputs, **options), self.roots, visit=visit)
+            return evaluate(self.terms, Float64(self.inputs, **options), [*self.roots, *self.watched], visit=visit)
 
 
-def _has_steps(terms: Terms, roots: Sequence[int]) -> bool:
-    """Whether a jump stands behind the outputs: rounding, ArgMax, or a comparison that is no Relu's (x * pos(x) has none).
+def _jumps(terms: Terms, roots: Sequence[int]) -> set[int]:
+    """The jumps behind the outputs: rounding, ArgMax, or a comparison that is no Relu's (x * pos(x) has none).
 
     Execution may saturate at a jump just as float64 does, so that only noise tells whether it is near.
     """
@@ -311,17 +328,16 @@ def _has_steps(terms: Terms, roots: Sequence[int]) -> bool:
             for step, x in ((a, b), (b, a)):
                 if _is_step(terms, step) and terms.find(terms.terms[step].args[0]) == x:
                     relus.add((cls, step))
+    found = {root for root in map(terms.find, roots) if _is_step(terms, root)}
     for cls in order:
         term = terms.terms[cls]
         match term.verb:
             case Ew(fn) if fn != "pos" and function(fn).jumps:
-                return True
+                found.add(cls)
             case Rows(fn) if "arg" in fn:
-                return True
-        for arg in map(terms.find, term.args):
-            if _is_step(terms, arg) and (cls, arg) not in relus:
-                return True
-    return any(_is_step(terms, terms.find(r)) for r in roots)
+                found.add(cls)
+        found |= {arg for arg in map(terms.find, term.args) if _is_step(terms, arg) and (cls, arg) not in relus}
+    return found
 
 
 def _is_step(terms: Terms, cls: int) -> bool:

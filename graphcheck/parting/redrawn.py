@@ -40,7 +40,7 @@ from graphcheck.parting.windows import lengths
 PAIRS, ENLARGED = 8, 256.0  # pairs of draws, and what a rounding is enlarged by in them
 DOUBT, BESIDE = 1e-7, 1e-6  # the largest room of a value, relatively; and where a first-order bound is there besides
 _CUT = 1e3  # but no more times as large where a value was cut from a larger one, and behind Exp
-_FAR = 4.0  # rooms that a jump or a pole must be away,
+FAR = 4.0  # rooms that a jump or a pole must be away,
 ZERO = 0.25  # and the share of a value that makes it no larger than its room; one draw of so many takes it for 0
 _EACH = 4
 _TWICE, _LITTLE = 2, 1e-3  # pairs that are enough, and the share of what is: both that near by chance is one case in 10^12
@@ -176,7 +176,7 @@ class Redrawn:
         found = [self.plain.rows(fn, row[0], rows, k, size) for row in _by_row([a])]
         own = self.strict.rows(fn, _exact(a[0]), rows, k, size)
         if "arg" in fn:
-            unsure = self.strict.rows(fn, Real(a[0], _FAR * _room(a)), rows, k, size).error > 0
+            unsure = self.strict.rows(fn, Real(a[0], FAR * _room(a)), rows, k, size).error > 0
             return self._rounded([own, *found[1:]], unsure)
         own = own if fn == "softmax" else Real(own.raw, np.zeros(own.raw.size))
         return self._rounded([own, *found[1:]], np.isposinf(own.raw), a.scale)
@@ -251,7 +251,7 @@ def unsure(fn: str, values: Sequence[Sequence[np.ndarray]], maps: Sequence[Map |
     poles = record.slope is not None and record.slope.pole is not nowhere
     if not record.jumps and record.slope is not None and not poles:
         return False
-    rooms = [_FAR * _room(v) for v in values]
+    rooms = [FAR * _room(v) for v in values]
     if not any(room.any() for room in rooms):
         return False
     seen = [v[0].astype(np.float64, copy=False) for v in values]

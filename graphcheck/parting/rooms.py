@@ -24,8 +24,9 @@ from graphcheck.kernel.values.gather import picked
 
 NEAR = 1e-11
 MASK = 1e8  # larger numbers are masks: they say nothing of the size of a tensor
-_DEPTH = 8  # verbs that are looked through; Softplus of a sum is five
+DEPTHS = 1, 3, 8  # verbs that are looked through: a quotient, a Sigmoid, Softplus of a sum (five)
 _NOTHING = np.zeros(1)
+At = Any  # a slice, an array or None: places in a flat value: some in a row, or by their indices; None for all
 
 
 class Rooms:
@@ -33,36 +34,56 @@ class Rooms:
 
     def __init__(self, terms: Terms, exact: set[int], values: Mapping[int, Any]) -> None:
         self.terms, self.exact, self.values = terms, exact, values
-        self._known: dict[tuple[int, int], np.ndarray] = {}
+        self._known: dict[tuple[int, int, int], tuple[np.ndarray, At]] = {}  # with the places, whose id is in the key
+        self._scales: dict[int, float] = {}
+        self._masks: dict[int, np.ndarray] = {}
 
-    def of(self, cls: int, map_: Map | None = None) -> np.ndarray:
-        """One number for each element of a class, seen through a map; or one for all."""
-        return _seen(self._room(cls, _DEPTH), map_)
+    def of(self, cls: int, map_: Map | None = None, at: At = None, depth: int = DEPTHS[-1]) -> np.ndarray:
+        """One number for each element of a class, seen through a map, or for those ``at`` some places; or one for all. Less
+        where more verbs are looked through."""
+        return self._seen(cls, depth, map_, at)
 
-    def assumed(self, cls: int, map_: Map | None = None) -> np.ndarray:
+    def assumed(self, cls: int, map_: Map | None = None, at: At = None) -> np.ndarray:
         """The same by the assumption alone, which is more, and told sooner."""
-        return _seen(self._room(cls, 0), map_)
+        return self._seen(cls, 0, map_, at)
 
-    def _room(self, cls: int, depth: int) -> np.ndarray:
+    def _seen(self, cls: int, depth: int, map_: Map | None, at: At) -> np.ndarray:
+        room = self._room(cls, depth, at if map_ is None else None)
+        if map_ is None or room.size == 1:
+            return room
+        return np.asarray(room[_places(map_, at)])
+
+    def _room(self, cls: int, depth: int, at: At = None) -> np.ndarray:
         if cls in self.exact:
             return _NOTHING
-        found = self._known.get((cls, depth))
-        if found is None:
-            found = self._assumed(cls)
+        if at is not None and (self.terms.size(cls) == 1 or isinstance(self.terms.terms[cls].verb, (Sum, Rows))):
+            room = self._room(cls, depth)
+            return room if room.size == 1 else room[at]
+        if at is not None and not depth:
+            return self._assumed(cls, at)
+        key = (cls, depth, id(at))
+        if key not in self._known:
+            found = self._assumed(cls, at)
             if depth:
-                follows = self._follows(cls, depth - 1)
+                follows = self._follows(cls, depth - 1, at)
                 found = found if follows is None else np.fmin(found, follows)
-            self._known[cls, depth] = found
-        return found
+            self._known[key] = found, at
+        return self._known[key][0]
 
-    def _value(self, cls: int) -> np.ndarray:
-        return np.asarray(self.values[cls]).astype(np.float64, copy=False)
+    def _value(self, cls: int, at: At = None) -> np.ndarray:
+        x = np.asarray(self.values[cls])
+        return (x if at is None or x.size == 1 else x[at]).astype(np.float64, copy=False)
 
-    def _assumed(self, cls: int) -> np.ndarray:
-        x = self._value(cls)
-        size = np.abs(x)
-        room = np.asarray(NEAR * np.maximum(size, largest(size)))
-        return np.where(self._masked(cls), 0.0, room) if self.terms.neginf[cls] else room
+    def _assumed(self, cls: int, at: At) -> np.ndarray:
+        if cls not in self._scales:
+            self._scales[cls] = largest(self._value(cls))
+        room = np.asarray(NEAR * np.maximum(np.abs(self._value(cls, at)), self._scales[cls]))
+        if not self.terms.neginf[cls]:
+            return room
+        if cls not in self._masks:
+            self._masks[cls] = self._masked(cls)
+        masked = self._masks[cls]
+        return np.where(masked if at is None or masked.size == 1 else masked[at], 0.0, room)
 
     def _masked(self, cls: int) -> np.ndarray:
         """Where -inf is that of a constant mask, which is exact; the logarithm of a rounded 0 is not."""
@@ -71,36 +92,43 @@ class Rooms:
         except Undecided:
             return np.zeros(1, bool)
 
-    def _follows(self, cls: int, depth: int) -> np.ndarray | None:
+    def _follows(self, cls: int, depth: int, at: At) -> np.ndarray | None:
         """The error bound of a verb on operands that err by their rooms; None where it is not looked into."""
         term = self.terms.terms[cls]
         ids = [self.terms.find(a) for a in term.args]
         known = all(a in self.values for a in ids)
         if not known or not _is_carried(term.verb):
             return None
-        rooms = [np.broadcast_to(self._room(a, depth), (self.terms.size(a),)) for a in ids]
         if isinstance(term.verb, Move):
-            return picked(rooms, term.verb.map)
-        values = [self._value(a) for a in ids]
+            if at is None or len(ids) > 1:
+                moved = picked([np.broadcast_to(self._room(a, depth), (self.terms.size(a),)) for a in ids], term.verb.map)
+                return moved if at is None else moved[at]
+            index = term.verb.map.at(at)
+            return np.where(index == 0, 0.0, self._room(ids[0], depth, np.maximum(index, 1) - 1))
         if isinstance(term.verb, (Sum, Rows)):
-            return apply(self.terms, Float64({}), cls, [Real(values[0], rooms[0])]).error
+            room = np.broadcast_to(self._room(ids[0], depth), (self.terms.size(ids[0]),))
+            return apply(self.terms, Float64({}), cls, [Real(self._value(ids[0]), room)]).error
         assert isinstance(term.verb, Ew)
-        fn, maps = term.verb.fn, term.verb.maps
-        seen = [
-            (v, r) if m is None else (v[m.index - 1], r[m.index - 1])
-            for v, r, m in zip(values, rooms, maps, strict=True)
-        ]
-        return np.broadcast_to(function(fn).bound(*(part for pair in seen for part in pair))[1], (term.size,))
+        seen = []
+        for a, map_ in zip(ids, term.verb.maps, strict=True):
+            there = at if map_ is None else _places(map_, at)
+            seen += [self._value(a, there), self._seen(a, depth, map_, at)]
+        size = term.size if at is None else len(at)
+        return np.broadcast_to(function(term.verb.fn).bound(*seen)[1], (size,))
 
 
-def largest(size: np.ndarray) -> float:
-    """The largest of 1 and the sizes that are no masks."""
-    found = float(size.max(initial=1.0))
-    return found if found < MASK else float(size.max(initial=1.0, where=size < MASK))  # which is slow
+def largest(x: np.ndarray) -> float:
+    """The largest of 1 and the magnitudes that are no masks."""
+    found = float(np.maximum(x.max(initial=1.0), -x.min(initial=-1.0)))
+    if found < MASK:
+        return found
+    size = np.abs(x)
+    return float(size.max(initial=1.0, where=size < MASK))  # which is slow
 
 
-def _seen(room: np.ndarray, map_: Map | None) -> np.ndarray:
-    return room if map_ is None or room.size == 1 else room[map_.index - 1]
+def _places(map_: Map, at: At) -> np.ndarray:
+    """Where the elements that a map gives, all or those at some places, stand in its source."""
+    return map_.index - 1 if at is None else map_.at(np.arange(map_.size)[at]) - 1
 
 
 def _is_carried(verb: Verb) -> bool:

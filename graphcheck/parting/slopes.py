@@ -37,7 +37,7 @@ from graphcheck.kernel.values.float64 import Float64, Real, gamma
 from graphcheck.kernel.values.gather import picked
 from graphcheck.kernel.values.windows import block, blocks, by_rows, is_large
 from graphcheck.parting.budget import work
-from graphcheck.parting.rooms import Rooms
+from graphcheck.parting.rooms import DEPTHS, Rooms
 from graphcheck.parting.tangents import BLOCK, Tangents
 from graphcheck.parting.windows import Late, add, contracted_back, lengths, pulled
 
@@ -281,6 +281,18 @@ class Tape:
         found = told(*(self.rooms.assumed(*place) for place in places))
         return told(*(self.rooms.of(*place) for place in places)) if np.any(found[0]) else found
 
+    def _beside_pole(self, pole: Callable[..., Any], place: Place, seen: Sequence[np.ndarray], size: int) -> np.ndarray:
+        """Where a pole is near the first of the operands ``seen``: as by :meth:`_near`, block by block."""
+        found = np.zeros(size, bool)
+        for start in range(0, size, BLOCK):
+            at = slice(start, min(start + BLOCK, size))
+            found[at] = pole(self.rooms.assumed(*place, at), *(x if x.size == 1 else x[at] for x in seen))
+        for depth in DEPTHS:
+            near = np.flatnonzero(found)
+            if near.size:
+                found[near] = pole(self.rooms.of(*place, near, depth), *(x if x.size == 1 else x[near] for x in seen))
+        return found
+
     def _kink(self, slope: np.ndarray, near: np.ndarray, room: np.ndarray) -> None:
         """Where a kink is near, the derivative may be wrong for as far as the value may err."""
         self.kinks += 2 * float(np.sum(np.abs(slope) * room, where=np.broadcast_to(near, slope.shape)))
@@ -361,8 +373,8 @@ class Tape:
         else:
             partials = list(rule.partials(value, *seen))
             if rule.pole is not nowhere:
-                unsafe, _ = self._near(places[:1], lambda room: (rule.pole(room, *seen), room))
-                partials = [np.where(unsafe, np.nan, p) for p in partials] if np.any(unsafe) else partials
+                unsafe = self._beside_pole(rule.pole, places[0], seen, slope.size)
+                partials = [np.where(unsafe, np.nan, p) for p in partials] if unsafe.any() else partials
             if rule.bends and edge is not None:
                 far = np.abs(seen[0] - edge(seen[0]))
                 self._kink(slope, *self._near(places[:1], lambda room: ((room > 0) & (far <= room), room)))

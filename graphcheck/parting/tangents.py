@@ -10,19 +10,20 @@ derivatives), the tangent is NaN, and so is all that depends on it: that is to b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphcheck.kernel.terms.functions import chosen, function, nowhere
-from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.functions import Slope, chosen, function, nowhere
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Rows, Sum, Term
 from graphcheck.kernel.values.bounds import U
 from graphcheck.kernel.values.gather import picked
 from graphcheck.kernel.values.windows import block, by_rows
-from graphcheck.parting.redrawn import BESIDE, ENLARGED, ZERO, beside, cut, shrinking, unsure
+from graphcheck.parting.redrawn import BESIDE, ENLARGED, FAR, ZERO, beside, cut, shrinking, unsure
 from graphcheck.parting.windows import Late, lengths
 
 _NOISE = 2**20  # random numbers that are used again and again
@@ -63,20 +64,35 @@ class Tangents:
         late = int(bool(xs) and isinstance(xs[0], Late) and by_rows(term.verb, xs[0].map))  # what may be left to be read by rows
         xs = [*xs[:late], *map(np.asarray, xs[late:])]
         ts = [*ts[:late], *(np.asarray(t) if isinstance(t, Late) else t for t in ts[late:])]
+        value: np.ndarray = np.asarray(values[cls])
         with np.errstate(all="ignore"):
-            size = np.abs(values[cls])
-            far = size > _LARGE if harmless else np.isinf(size)  # of Exp, in a Sigmoid
-            made = self._made(term, xs, ts, np.asarray(values[cls]), far)
-            scale, steep = self.told[cls] = beside(size, *self._cut(term, xs, ts, ids))
-            if made is not None:
-                made = np.broadcast_to(np.asarray(made).reshape(-1), size.shape)
-                narrow = made.astype(np.float32)  # but an Exp may err by more than float32 holds, or by less
-                if made.dtype != np.float32 and (np.isinf(narrow).any() or ((narrow == 0) & (made != 0)).any()):
-                    narrow = np.array(made)
-                made = narrow
-                _lose(made, size, scale, steep)
-                self.lost = bool(made.size) and bool(np.isnan(made).all())
+            scale, steep = self.told[cls] = beside(value, *self._cut(term, xs, ts, ids))
+            made: np.ndarray | None = None
+            self.lost = bool(value.size)
+            for at, size, part in self._parts(term, xs, ts, value, harmless):
+                if part is not None:
+                    made = np.zeros(value.size, np.float32) if made is None else made
+                    made, most = _noted(made, at, part)
+                    _lose(made[at], most, size, scale, steep)
+                self.lost = self.lost and made is not None and bool(np.isnan(made[at]).all())
         self.known[cls] = made
+
+    def _parts(
+        self, term: Term, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, harmless: bool
+    ) -> Iterator[tuple[slice, np.ndarray, np.ndarray | None]]:
+        """What follows from the operands, in blocks, with the sizes of the values; made so, too, where no operand is moved."""
+        verb = term.verb
+        apart = isinstance(verb, Ew) and all(m is None or _only_added(verb, t) for m, t in zip(verb.maps, ts, strict=True))
+        whole = None if apart else self._made(term, xs, ts, value, harmless)
+        made = None if whole is None else np.broadcast_to(np.asarray(whole).reshape(-1), value.shape)
+        for start in range(0, value.size, BLOCK):
+            at = slice(start, min(start + BLOCK, value.size))
+            size = np.abs(value[at])
+            if isinstance(verb, Ew) and apart:
+                some: Any = [[x if x is None or x.size != value.size else x[at] for x in both] for both in (xs, ts)]
+                yield at, size, self._elementwise(verb, some[0], some[1], value[at], harmless)
+            else:
+                yield at, size, None if made is None else made[at]
 
     def _cut(self, term: Term, xs: Sequence[Any], ts: Sequence[Tangent], ids: Sequence[int]) -> tuple[float, float]:
         """The scale and the steepness that a class takes over from its operands, as in :mod:`graphcheck.parting.redrawn`."""
@@ -92,7 +108,7 @@ class Tangents:
         return 1.0, 1.0
 
     def _made(
-        self, term: Term, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, far: np.ndarray
+        self, term: Term, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, harmless: bool
     ) -> np.ndarray | None:
         free = all(t is None for t in ts)
         match term.verb:
@@ -100,8 +116,8 @@ class Tangents:
                 return None
             case Move(map_):
                 return None if free else picked([_or_zeros(t, x) for t, x in zip(ts, xs, strict=True)], map_)
-            case Ew(fn, maps):
-                return self._elementwise(fn, maps, xs, ts, value, far)
+            case Ew() as verb:
+                return self._elementwise(verb, xs, ts, value, harmless)
             case Contract():
                 return self._product(term.verb, xs, ts)
             case Sum(rows_, k):
@@ -144,43 +160,30 @@ class Tangents:
         return np.asarray(total)
 
     def _elementwise(
-        self,
-        fn: str,
-        maps: Sequence[Map | None],
-        xs: Sequence[np.ndarray],
-        ts: Sequence[np.ndarray | None],
-        value: np.ndarray,
-        far: np.ndarray,
+        self, verb: Ew, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, harmless: bool
     ) -> np.ndarray | None:
-        if value.size > BLOCK and all(m is None for m in maps):  # where no operand is moved, by blocks
-            made = None
-            for at in range(0, value.size, BLOCK):
-                here = slice(at, at + BLOCK)
-                some = [[x if x is None or x.size == 1 else x[here] for x in both] for both in (xs, ts)]
-                part = self._elementwise(fn, maps, some[0], some[1], value[here], far[here])  # type: ignore[arg-type]
-                if part is not None:
-                    made = np.zeros(value.size) if made is None else made
-                    made[here] = part
-            return made
-        record = function(fn)
-        seen = [x if m is None else picked([x], m) for x, m in zip(xs, maps, strict=True)]
-        carried = [t if t is None or m is None else picked([t], m) for t, m in zip(ts, maps, strict=True)]
+        fn, record, size = verb.fn, function(verb.fn), np.abs(value)
         if record.slope is None:
             return np.full(value.size, np.nan)
-        lost: Any = False
-        if record.jumps or record.slope.pole is not nowhere:
+        maps = [None if _only_added(verb, t) else m for m, t in zip(verb.maps, ts, strict=True)]
+        seen = [x if m is None else picked([x], m) for x, m in zip(xs, maps, strict=True)]
+        carried = [t if t is None or m is None else picked([t], m) for t, m in zip(ts, maps, strict=True)]
+        lost = _beside_pole(record.slope, seen, carried)
+        if record.jumps:
             moved = [(x, x + ENLARGED * U * (0.0 if t is None else t)) for x, t in zip(seen, carried, strict=True)]
             lost = unsure(fn, moved, [None] * len(seen))
-        partials = chosen(value, *seen) if fn in ("max", "min") else record.slope.partials(value, *seen)
-        own = 0.0 if record.rounding.exact else (record.rounding.relative / U) * np.abs(value) * self._drawn(value.size)
-        flows = [(t, p) for t, p in zip(carried, partials, strict=True) if t is not None]
-        if fn == "recip" and flows:  # the square of a large one is beyond float64
-            flows = [(value * carried[0], -value)]
+        own: Any = 0.0 if record.rounding.exact else (record.rounding.relative / U) * size * self._drawn(value.size)
+        if fn == "recip":  # the square of a large one is beyond float64
+            flows = [(value * carried[0], -value)] if carried[0] is not None else []
+        else:
+            partials = chosen(value, *seen) if fn in ("max", "min") else record.slope.partials(value, *seen)
+            flows = [(t, p) for t, p in zip(carried, partials, strict=True) if t is not None]
         total = sum((t * p for t, p in flows), own)
         if isinstance(total, float) and not np.any(lost):
             return None
         total = np.broadcast_to(total, value.shape)
-        if far.any():
+        if not float(size.max(initial=0.0)) <= _LARGE:
+            far = size > _LARGE if harmless else np.isinf(size)  # of Exp, in a Sigmoid
             total = np.where(far, sum(np.where(np.isnan(t), t, 0) for t in carried if t is not None), total)
         return np.where(lost, np.nan, total) if np.any(lost) else total
 
@@ -197,18 +200,43 @@ def _of_extreme(fn: str, table: np.ndarray, t: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(t).any(axis=1), np.nan, t[np.arange(len(t)), at])
 
 
-def _lose(t: np.ndarray, size: np.ndarray, scale: float, steep: float) -> None:
-    """Make the tangents NaN of values of such a ``size`` that err by much beside their tensor, or may be an exact 0 over the
-    reals: what is one in float64 as well grows on the way, if anything does."""
-    doubt = steep * BESIDE
-    for at in range(0, t.size, BLOCK):
-        part, found = size[at : at + BLOCK], t[at : at + BLOCK]
-        room = np.abs(found) * (ENLARGED * U)
-        if not float(room.max()) <= doubt * scale:
-            found[~(room <= doubt * np.maximum(part, scale))] = np.nan
-        nothing = (room >= ZERO * part) & (room != 0) & (part != 0)
-        if nothing.any():
-            found[nothing] = np.nan
+def _only_added(verb: Ew, t: Any) -> bool:
+    """Whether nothing of an operand counts: it is exact, and the derivatives of a sum do not depend on it."""
+    return t is None and verb.fn == "add"
+
+
+def _beside_pole(slope: Slope, seen: Sequence[np.ndarray], carried: Sequence[Any]) -> Any:
+    """Where a pole is no farther than a few rooms of the operands, as :func:`graphcheck.parting.redrawn.unsure` says."""
+    rooms = [None if t is None else np.abs(FAR * ENLARGED * U * t) for t in carried]
+    if slope.pole is nowhere or all(room is None for room in rooms):
+        return False
+    near = slope.pole(0.0 if rooms[0] is None else rooms[0], *seen)
+    return functools.reduce(np.logical_or, (~(room <= 0) for room in rooms if room is not None)) & near if np.any(near) else False
+
+
+def _noted(made: np.ndarray, at: slice, part: np.ndarray) -> tuple[np.ndarray, float]:
+    """(tangents with a part noted, the largest of it), in float64 from where a part needs that: an Exp may err by more than
+    float32 holds, or by less."""
+    made[at] = part
+    size = np.abs(made[at])
+    least, most = float(size.min()), float(size.max())
+    if made.dtype == part.dtype or (least > 0 and most < math.inf):
+        return made, most
+    if np.isinf(made[at]).any() or ((made[at] == 0) & (part != 0)).any():
+        made = made.astype(np.float64)
+        made[at] = part
+    return made, float(np.abs(made[at]).max())
+
+
+def _lose(t: np.ndarray, most: float, size: np.ndarray, scale: float, steep: float) -> None:
+    """Make the tangents NaN, ``most`` at most, of values of such a ``size`` that err by much beside their tensor, or may be an
+    exact 0 over the reals: what is one in float64 as well grows on the way, if anything does."""
+    doubt, unit = steep * BESIDE, ENLARGED * U
+    if not most * unit <= doubt * scale:
+        t[~(np.abs(t) * unit <= doubt * np.maximum(size, scale))] = np.nan
+    if not most * unit < ZERO * float(size.min()):
+        room = np.abs(t) * unit
+        t[(room >= ZERO * size) & (room != 0) & (size != 0)] = np.nan
 
 
 def _or_zeros(t: Any, x: np.ndarray) -> np.ndarray:

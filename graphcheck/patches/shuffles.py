@@ -56,12 +56,30 @@ class Shuffle:
         """Whether it is written with that operator."""
         return any(node.op_type == self.operator for node in self.nodes)
 
+    @property
+    def channels(self) -> int:
+        """Of the image."""
+        return self.order.size // self.block**2
+
+    @property
+    def pattern(self) -> str | None:
+        """As einops writes it; None where the channels have an order of their own."""
+        sizes = {"p1": self.block, "p2": self.block, "c": self.channels}
+        for names in itertools.permutations(sizes):
+            places = np.arange(self.order.size).reshape([sizes[name] for name in names])
+            if np.array_equal(places.transpose([names.index(name) for name in sizes]).reshape(-1), self.order):
+                ends = "n c (h p1) (w p2)", f"n ({' '.join(names)}) h w"
+                return " -> ".join(ends if self.kind == "space-to-depth" else ends[::-1])
+        return None
+
     def to_json(self) -> dict[str, Any]:
         """The row of ``analyze``'s ``movements``."""
         return {
             "kind": self.kind,
             "form": self.kind if self.is_operator else "reshape",
             "blocksize": self.block,
+            "channels": self.channels,
+            "pattern": self.pattern,
             "input": self.input.name,
             "output": self.output.name,
             "nodes": [model_.node_name(node) for node in self.nodes],

@@ -19,6 +19,7 @@ import onnx_ir as ir
 from graphcheck.errors import Exhausted, Oversized, Undecided
 from graphcheck.files import model as model_
 from graphcheck.interface import ports
+from graphcheck.interface.lengths import divisors
 from graphcheck.kernel import geometry
 from graphcheck.kernel.every import Symbol, Typed
 from graphcheck.kernel.interpreter import Env
@@ -139,7 +140,9 @@ def trials(model: ir.Model) -> list[Trial]:
     if not symbols:
         return [_run(model, algebra, {}, 0)]
     best: list[Trial] = []
-    few = [pair for pair in _CANDIDATES if max(_elements(model, _assign(symbols, *sizes)) for sizes in pair) <= _LARGEST]
+    lengths = [[length for _, sizes in pair for length in sizes] for pair in _CANDIDATES]
+    own = [((2, (4 * n, 8 * n, 12 * n)), (3, (8 * n, 4 * n, 16 * n))) for n in divisors([model], lengths)]
+    few = [pair for pair in (*_CANDIDATES, *own) if max(_elements(model, _assign(symbols, *sizes)) for sizes in pair) <= _LARGEST]
     for pair in few or _CANDIDATES[-3:]:
         attempt = [_run(model, algebra, _assign(symbols, *sizes), at) for at, sizes in enumerate(pair)]
         if not best or sum(len(t.lost) for t in attempt) < sum(len(t.lost) for t in best):

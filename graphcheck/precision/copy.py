@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ class Copy:
     Attributes:
         copy: The copy, in steps.
         fed: Its inputs and constants.
-        wide: The outputs of the other model, over the reals, by the copy's names.
+        evaluated: Gives ``wide``, which takes a walk of the other model: what is told of ranges does without.
         errors: How far the copy's inputs and constants are from those of the other one, by key; results join them once rounded.
         guessed: Constants without a partner by name: their errors are the most that a rounding brings.
         tick: Called before each step; may raise.
@@ -37,10 +38,15 @@ class Copy:
 
     copy: Program
     fed: Mapping[Key, np.ndarray]
-    wide: Mapping[str, np.ndarray]
+    evaluated: Callable[[], Mapping[str, np.ndarray]]
     errors: dict[Key, np.ndarray]
     guessed: frozenset[Key]
     tick: Callable[[], None]
+
+    @functools.cached_property
+    def wide(self) -> Mapping[str, np.ndarray]:
+        """The outputs of the other model, over the reals, by the copy's names."""
+        return self.evaluated()
 
     def ranges(self) -> headroom.Ranges:
         """How near the numbers come to the ends of their types."""
@@ -130,9 +136,12 @@ def opened(
     """The copy is the model at ``side``. Raises :class:`graphcheck.errors.Undecided`."""
     other = program.of(models[1 - side], feeds[1 - side])
     copy = program.of(models[side], feeds[side])
-    wide = walks.walk(other, walks.fed(other, feeds[1 - side]), tick=tick)
-    names = [_both(p, side) for p in interface.outputs]
-    paired = {own.name: wide[its.name] for own, its in names if own is not None and its is not None and its.name in wide}
+
+    def evaluated() -> dict[str, np.ndarray]:
+        wide = walks.walk(other, walks.fed(other, feeds[1 - side]), tick=tick)
+        names = [_both(p, side) for p in interface.outputs]
+        return {own.name: wide[its.name] for own, its in names if own is not None and its is not None and its.name in wide}
+
     fed = walks.fed(copy, feeds[side])
     errors: dict[Key, np.ndarray] = {}
     guessed: set[Key] = set()
@@ -150,7 +159,7 @@ def opened(
             errors[key] = np.broadcast_to(room, value.shape)
             guessed.add(key)
     errors = {key: error for key, error in errors.items() if error.any()}
-    return Copy(copy, fed, paired, errors, frozenset(guessed), tick)
+    return Copy(copy, fed, evaluated, errors, frozenset(guessed), tick)
 
 
 class _Stored:

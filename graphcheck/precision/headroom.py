@@ -33,16 +33,18 @@ class Ranges:
     def settle(self, step: Step, result: Result, value: np.ndarray) -> np.ndarray:
         """Note a result, and leave it as it is but for what a quantizer cuts off, which may be a Relu."""
         kind = result.kind
-        if kind is None or step.keeps or not value.size:
+        if kind is None or step.keeps:
+            return value
+        if not kind.is_float or step.op_type == "QuantizeLinear":
+            self.quantizers[step.node] = None
+        if not value.size:
             return value
         if kind.is_float:
             self.rows.append(_row(step, result, kind, value, self._inside))
             self._inside = 0.0
-        else:
-            self.quantizers[step.node] = None
-            if row := _cut(step, result, kind, value):
-                self.saturated.append(row)
-                return np.asarray(np.clip(value, kind.low, kind.high))
+        elif row := _cut(step, result, kind, value):
+            self.saturated.append(row)
+            return np.asarray(np.clip(value, kind.low, kind.high))
         return value
 
     def join(self, other: Ranges) -> None:

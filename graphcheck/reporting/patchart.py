@@ -33,7 +33,16 @@ def patch_picture(site: dict[str, Any], height: int = 224, width: int = 224, *, 
     dilations = tuple(d if isinstance(d, int) and d > 0 else 1 for d in (site.get("dilations") or [])[:2]) or (1, 1)
     window = (tuple(kernel), tuple(strides), pads if len(pads) == 4 else (0,) * 4, (*dilations, 1)[:2])
     pattern = " -> ".join(str(site.get("pattern") or "").split(" -> ")[:: -1 if back else 1])
-    return _picture(window, min(3, known), pattern, height=height, width=width, back=back, assumed=assumed)
+    row = "place {} of {}" if site.get("bare") else "row {} of {} of the matrix"
+    return _picture(window, min(3, known), pattern, row, height=height, width=width, back=back, assumed=assumed)
+
+
+def moved(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of ``movements`` as a site: its blocks are the patches, and the channels at a place are the row."""
+    block, back = [row.get("blocksize")] * 2, row.get("kind") == "depth-to-space"
+    channels = "out_channels" if back else "in_channels"
+    kind = "patch un-embedding" if back else "patch embedding"
+    return {**row, "kind": kind, "bare": True, "kernel_shape": block, "strides": block, channels: row.get("channels")}
 
 
 def is_back(site: dict[str, Any]) -> bool:
@@ -43,9 +52,18 @@ def is_back(site: dict[str, Any]) -> bool:
 
 @functools.lru_cache(maxsize=128)
 def _picture(
-    window: tuple[tuple[Any, ...], ...], channels: int, pattern: str, *, height: int, width: int, back: bool, assumed: bool
+    window: tuple[tuple[Any, ...], ...],
+    channels: int,
+    pattern: str,
+    place: str,
+    *,
+    height: int,
+    width: int,
+    back: bool,
+    assumed: bool,
 ) -> Markup | None:
-    """``window``: kernel, strides, pads (top, left, bottom, right) and dilations; ``pattern`` from the image to its rows."""
+    """``window``: kernel, strides, pads (top, left, bottom, right) and dilations; ``pattern`` from the image to its rows, each
+    of which is called by its number as ``place`` says."""
     kernel, strides, pads, (dh, dw) = window
     if len(kernel) != 2 or not all(isinstance(k, int) and 0 < k <= 64 for k in kernel):
         return None
@@ -90,7 +108,7 @@ def _picture(
             class_="label",
         )
     )
-    parts += _strip(patch, order, channels, row * columns + column, rows * columns, back=back)
+    parts += _strip(patch, order, channels, place.format(row * columns + column, rows * columns), back=back)
     said = "A row of the matrix and the patch of the image that it becomes"
     said = said if back else "A patch of the image and the row of the matrix that it becomes"
     return drawing(760, 362, said, *parts, css="chart wide patch")
@@ -179,8 +197,7 @@ def _strip(
     patch: Sequence[Sequence[Pixel]],
     order: tuple[list[tuple[int, int, int]], str],
     channels: int,
-    number: int,
-    of: int,
+    place: str,
     *,
     back: bool,
 ) -> list[Markup]:
@@ -191,7 +208,7 @@ def _strip(
     parts = [
         tag(
             "text",
-            f"row {number} of {of} of the matrix: {len(cells)} numbers, in the order ({name})" + ", become the patch" * back,
+            f"{place}: {len(cells)} numbers, in the order ({name})" + ", become the patch" * back,
             x=0,
             y=y - 8,
             class_="label",

@@ -176,9 +176,11 @@ def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) ->
     known = result.get("patch_embeddings") or []
     result = result | {"patch_embeddings": [site for site in known if not site.get("ordinary")]}
     graph, back = result.get("graph"), result.get("patch_unembeddings") or []
+    moved = [patchart.moved(row) for row in result.get("movements") or [] if row.get("site") is None]
     stage = None
     if graph:
-        data = {"drawings": graphs.drawings(graph, marks={"a": marks_of(result, result.get("patch_embeddings"), back)})}
+        marks = marks_of(result, result.get("patch_embeddings"), back, moved)
+        data = {"drawings": graphs.drawings(graph, marks={"a": marks})}
         stage = Stage(
             add(f"{ident}drawing", data),
             add(f"{ident}graphs", {"a": graph}),
@@ -194,6 +196,7 @@ def analyze(result: dict[str, Any], ident: str, add: Add, fragment: Fragment) ->
         stage=stage,
         title=title,
         line=line,
+        moved=list(zip(moved, image_sizes({**result, "patch_embeddings": moved, "patch_unembeddings": []}), strict=True)),
         sizes=image_sizes(result),
         ids=ids_of(graph),
     )
@@ -205,16 +208,21 @@ def found(result: dict[str, Any]) -> str:
     known, back = result.get("patch_embeddings") or [], result.get("patch_unembeddings") or []
     count = len([site for site in known if not site.get("ordinary")])
     besides = f" and {plural(len(back), 'patch un-embedding')}" if back else ""
+    bare = len([row for row in result.get("movements") or [] if row.get("site") is None])
     ordinary = f", and {plural(len(known) - count, 'ordinary convolution')}" if len(known) > count else ""
-    return f"{plural(count, 'patch embedding')}{besides} found{ordinary}"
+    moved = f", and {plural(bare, 'movement')} without a projection" if bare else ""
+    return f"{plural(count, 'patch embedding')}{besides} found{ordinary}{moved}"
 
 
 def marks_of(
-    result: dict[str, Any], sites: list[dict[str, Any]] | None, back: Sequence[dict[str, Any]] = ()
+    result: dict[str, Any],
+    sites: list[dict[str, Any]] | None,
+    back: Sequence[dict[str, Any]] = (),
+    moved: Sequence[dict[str, Any]] = (),
 ) -> dict[str, str]:
-    """Words for the nodes of sites and for those refused, by name."""
+    """Words for the nodes of sites, of bare movement, and for those refused, by name."""
     marks = {str(r.get("node")): "refused" for r in result.get("refusals") or []}
-    for word, found in (("patch un-embedding", back), ("patch embedding", sites or ())):
+    for word, found in (("movement", moved), ("patch un-embedding", back), ("patch embedding", sites or ())):
         marks |= {str(name): word for site in found for name in site.get("nodes") or []}
     return marks
 
@@ -290,6 +298,7 @@ def measured(site: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
             {"median": row.get("median"), "min": row.get("lower"), "max": row.get("upper")},
         )
         for row in site.get("forms") or []
+        if not row.get("untimed")
     ]
 
 

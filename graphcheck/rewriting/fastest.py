@@ -18,7 +18,7 @@ from graphcheck.rewriting.forms import forms_of
 from graphcheck.rewriting.proving import Prove, judge, passing
 from graphcheck.rewriting.result import Rewrite
 from graphcheck.rewriting.rewrite import choose, written
-from graphcheck.rewriting.timing import Timer
+from graphcheck.rewriting.timing import Timer, Unmeasured
 
 # What people reported, by target: (form, what was said, where).
 REPORTED = (
@@ -41,6 +41,7 @@ REPORTED = (
 
 
 _LEAST_GAIN = 0.01
+_UNTIMED = dict.fromkeys(("median", "lower", "upper"))  # of a form that onnxruntime could not run
 
 
 def explain(analysis: Analysis) -> list[dict[str, str]]:
@@ -55,7 +56,8 @@ def fastest(
 ) -> Rewrite:
     """Measure the original and all legal forms of each site with ``time``, and rewrite each to its fastest form.
 
-    A form is taken only if it :func:`beats` the original. ``options`` are as for
+    A form is taken only if it :func:`beats` the original; one that onnxruntime cannot run, or that crashes it, is told so in
+    the table. ``options`` are as for
     :func:`graphcheck.rewriting.rewrite.rewrite`.
     """
     start, asked = clock(), RewriteOptions(**options)
@@ -103,12 +105,25 @@ def _measure(
             if any(a.site.name == site.name for a in result.applied) and result.changed:
                 names.append(form)
                 models.append(result.model)
-    runs = time(models)
-    spreads = [_spread(column) for column in runs]
-    winners = [at for at in range(1, len(names)) if beats(runs[at], runs[0])]
+    runs, untimed = _timed(models, time)
+    spreads = {at: _spread(column) for at, column in runs.items()}
+    winners = [at for at in runs if at and beats(runs[at], runs[0])]
     best = min(winners, key=lambda at: spreads[at]["median"], default=0)
-    rows = [{"form": name, **spread} for name, spread in zip(names, spreads, strict=True)]
+    rows = [{"form": name, **spreads.get(at, _UNTIMED), "untimed": untimed.get(at)} for at, name in enumerate(names)]
     return {"site": site.name, "forms": rows, "chosen": names[best]}
+
+
+def _timed(models: Sequence[ir.Model], time: Timer) -> tuple[dict[int, list[float]], dict[int, str]]:
+    """The runs of each model by its place, and why others could not be timed; the first, the original, has to be."""
+    untimed: dict[int, str] = {}
+    while True:
+        left = [at for at in range(len(models)) if at not in untimed]
+        try:
+            return dict(zip(left, time([models[at] for at in left]), strict=True)), untimed
+        except Unmeasured as error:
+            if error.at == 0:
+                raise
+            untimed[left[error.at]] = error.cause
 
 
 def beats(one: Sequence[float], other: Sequence[float]) -> bool:

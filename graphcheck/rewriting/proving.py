@@ -115,22 +115,36 @@ def judge(result: Rewrite, check: Prove | None, run: bool = True) -> Rewrite:
 
 
 def _proof(result: Rewrite, sites: Sequence[Site], check: Prove) -> tuple[Verdict, str]:
-    """The verdict; only a folded normalization and a summed weight may be ``within-rounding``, by a proof of their own."""
+    """The verdict; only a folded normalization and a summed weight may be ``within-rounding``, by a proof of their own.
+
+    A new model may take more sizes than the original, as a Conv does that crops; one that takes fewer is not proved.
+    """
     if not any(site.folded or (site.summed and not site.summed.exact) for site in sites):
-        proof = check(result.original, result.model)
-        proved = proof.verdict.meets(Verdict.PROVED) or proof.verdict is not Verdict.WITHIN_ROUNDING
-        return proof.verdict if proved else Verdict.UNDECIDED, proof.reason
-    what = "folded normalization" if any(site.folded for site in sites) else "summed weight"
-    pair = parametric(result.original, result.model, sites)
-    if isinstance(pair, str):
-        return Verdict.UNDECIDED, f"the {what} is not proved: {pair}"
+        what, pair = "", (result.original, result.model)
+    else:
+        what = "folded normalization" if any(site.folded for site in sites) else "summed weight"
+        free = parametric(result.original, result.model, sites)
+        if isinstance(free, str):
+            return Verdict.UNDECIDED, f"the {what} is not proved: {free}"
+        pair = free
     proof = check(*pair)
     if not proof.verdict.meets(Verdict.PROVED):
         return Verdict.UNDECIDED if proof.verdict is Verdict.WITHIN_ROUNDING else proof.verdict, proof.reason
+    if fewer := _fewer(proof):
+        return Verdict.UNDECIDED, f"the new model does not take {fewer}, which the original takes"
     if what == "summed weight":
         said = "proved with the weight as a free input; each summed weight is the exact one, rounded once"
         return Verdict.WITHIN_ROUNDING, said
-    return Verdict.WITHIN_ROUNDING, (
-        "proved with the weights and the normalization as free inputs; each folded weight and bias is the exact one, "
-        "rounded once"
-    )
+    if what:
+        return Verdict.WITHIN_ROUNDING, (
+            "proved with the weights and the normalization as free inputs; each folded weight and bias is the exact one, "
+            "rounded once"
+        )
+    return proof.verdict, proof.reason
+
+
+def _fewer(proof: Comparison) -> str:
+    """The first size of a free dim that the original alone takes; empty where there is none among those looked at."""
+    limits = (proof.evidence.get("proof") or {}).get("limits", {})
+    rows = ((name, row) for name, limit in limits.items() for row in limit["taken_by_one"] if row["by"] == "a")
+    return next((f"{name} = {row['size']}" for name, row in rows), "")

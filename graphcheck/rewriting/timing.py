@@ -16,9 +16,17 @@ from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.files import external
 from graphcheck.files import model as model_
 from graphcheck.runs.child import RemoteSession
-from graphcheck.runs.session import RunError, take_turns
+from graphcheck.runs.session import Array, Arrays, RunError, take_turns
 
 Timer = Callable[[Sequence[ir.Model]], list[list[float]]]
+
+
+class Unmeasured(GraphcheckError):
+    """onnxruntime could not be measured: with the place of the model among those given, and the cause."""
+
+    def __init__(self, at: int, cause: str) -> None:
+        super().__init__(f"onnxruntime could not be measured: {cause}")
+        self.at, self.cause = at, cause
 
 
 def onnxruntime_timer(
@@ -36,7 +44,7 @@ def onnxruntime_timer(
 
     ``shapes`` gives input shapes by name; without it ``batch`` stands for a symbolic first dim, and any other symbolic
     dim is a :class:`UsageError`. ``threads`` 0 leaves their number to onnxruntime. What onnxruntime refuses, a crash and
-    a load or run of more than ``timeout`` seconds are a :class:`GraphcheckError`.
+    a load or run of more than ``timeout`` seconds are an :class:`Unmeasured`.
     """
 
     load = functools.partial(
@@ -47,14 +55,36 @@ def onnxruntime_timer(
         feeds = _inputs(models[0], batch=batch, shapes=shapes or {}, random=np.random.default_rng(seed))
         bounds = dataclasses.replace(limits.current(), deadline=math.inf)  # ``timeout`` alone ends what is measured
         with contextlib.ExitStack() as opened:
-            try:
-                sessions = [opened.enter_context(load(external.serialized(model), bounds=bounds)) for model in models]
-                times = take_turns({str(at): (session, feeds) for at, session in enumerate(sessions)}, runs, warm_up)
-            except RunError as error:
-                raise GraphcheckError(f"onnxruntime could not be measured: {error.cause}") from None
-        return list(times.values())
+            sessions: dict[str, tuple[_Numbered, dict[str, np.ndarray]]] = {}
+            for at, model in enumerate(models):
+                try:
+                    session = opened.enter_context(load(external.serialized(model), bounds=bounds))
+                except RunError as error:
+                    raise Unmeasured(at, error.cause) from None
+                sessions[str(at)] = _Numbered(at, session), feeds
+            return list(take_turns(sessions, runs, warm_up).values())
 
     return measure
+
+
+@dataclasses.dataclass(frozen=True)
+class _Numbered:
+    """A session that knows the place of its model."""
+
+    at: int
+    session: RemoteSession
+
+    @property
+    def seconds(self) -> float:
+        """Of the last run."""
+        return self.session.seconds
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> Arrays:
+        """The outputs, by name."""
+        try:
+            return self.session.run(inputs, outputs)
+        except RunError as error:
+            raise Unmeasured(self.at, error.cause) from None
 
 
 def _inputs(

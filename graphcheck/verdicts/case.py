@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import onnx_ir as ir
 
@@ -83,8 +83,10 @@ class Case:
 
 
 @contextlib.contextmanager
-def opened(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Iterator[Case]:
-    """The case of two models; its threads are waited for at the end."""
+def opened(
+    a: model_.ModelLike, b: model_.ModelLike, options: Options, usual: Mapping[str, int] | None = None
+) -> Iterator[Case]:
+    """The case of two models, with these sizes of free dims in place of usual ones; its threads are waited for at the end."""
     started = time.monotonic()
     if options.replay is not None:
         options = dataclasses.replace(options, inputs=kept.find(options.replay), replay=None)
@@ -94,7 +96,7 @@ def opened(a: model_.ModelLike, b: model_.ModelLike, options: Options) -> Iterat
     sides = _held(sides[0], options), _held(sides[1], options)
     models = (sides[0].model, sides[1].model)
     interface = ports_.pair_interfaces(*models, options.ignore_outputs)
-    interface = dataclasses.replace(interface, notes=(*held, *interface.notes))
+    interface = dataclasses.replace(interface, notes=(*held, *interface.notes), usual=usual or {})
     inputs.check_ranges(interface, options.ranges)
     contents, deadline = Contents(), started + options.timeout
     given = None if options.inputs is None else inputs.Given(options.inputs, interface)

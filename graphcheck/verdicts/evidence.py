@@ -85,11 +85,14 @@ class Precision:
         found: The constants that are no longer in the way.
         marks: How many casts to each format vanished, at the sizes where there are most.
         step: The node of a step behind one of them.
-        kept: Weights of B that stayed in float32.
-        parts: The first node of B (``node``, ``op_type``) that A does not have even so, where the graphs are not the same.
+        kept: Weights of the copy that stayed in float32.
+        parts: The first node of the copy (``node``, ``op_type``) that the other graph does not have even so, where the graphs are
+            not the same.
         stopped: What ended it.
         ends: Quantizers whose range ends at 0 where the other model goes on: they must cut nothing off at the inputs run.
         clips: Quantizers whose range reaches up to where a Clip of the other model ends: what they cut off is cut off there, too.
+        side: Which of the two is the copy, ``a`` or ``b``.
+        unnamed: Formats that one of the two alone is in, and that are not among ``formats``.
         relus: Quantizers below whose range a Relu or a Clip of the other model cuts off as well.
     """
 
@@ -105,6 +108,8 @@ class Precision:
     ends: Set[str] = frozenset()
     clips: Set[str] = frozenset()
     relus: Set[str] = frozenset()
+    side: str = "b"
+    unnamed: tuple[str, ...] = ()
 
     @property
     def rounded(self) -> list[dict[str, Any]]:
@@ -123,8 +128,9 @@ class Precision:
 
     @property
     def tells(self) -> bool:
-        """Whether there is something to say: what is the same but for a format, or where that is allowed, which node is not."""
-        return self.same or (self.asked and self.parts is not None)
+        """Whether there is something to say: what is the same but for a format, or where that is allowed, which node is not, or
+        that the copy is in another one."""
+        return self.same or (self.asked and (self.parts is not None or bool(self.unnamed)))
 
     def to_json(self) -> dict[str, Any]:
         """The ``precision`` key of the JSON."""
@@ -147,6 +153,7 @@ class Precision:
             "step": self.step or None,
             "parts": self.parts,
             "stopped": self.stopped or None,
+            "unnamed": list(self.unnamed),
         }
 
 

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import onnx_ir as ir
 
 from graphcheck import codes, words
 from graphcheck.errors import Undecided, UsageError
-from graphcheck.files.model import all_nodes
+from graphcheck.interface import lengths as lengths_
 from graphcheck.interface import ports
 from graphcheck.options import Options
 from graphcheck.verdict import Comparison, Verdict
 from graphcheck.verdicts import branches
 from graphcheck.verdicts.case import Case
-from graphcheck.verdicts.evidence import Evidence
+from graphcheck.verdicts.evidence import Attempts, Evidence
 
 # Tried for symbolic dims: what networks of sound, text and images tend to take, the larger ones first among equals.
 _LENGTHS = (512, 256, 128, 64, 32, 16, 224, 320, 384, 640, 1024, 96, 160, 48, 80)
 _RARE = (10, 4, 2, 1, 2048, 4096, 16000)  # tried behind sizes that the models name
 _BATCHES = (2, 1)
-_OWN = 12  # sizes taken from the constants of the models
 _SHARE, _MOST = 0.1, 20.0  # of the time limit, and in seconds: what looking for sizes may take
 
 
@@ -57,6 +55,33 @@ def fits_nothing(evidence: Evidence) -> bool:
     if evidence.interface and copied is not None:  # types alone differ
         return not (copied.found.attempts or copied.parts or copied.stopped)
     return bool(attempts) and all(attempt.refused == "both" for attempt in attempts)
+
+
+def usual_sizes(case: Case, attempts: Attempts) -> dict[str, int] | None:
+    """Sizes that both models take, by free dim, in place of the usual ones that one or both refuse: the multiples next above
+    those. None where both take those, where the caller chose the sizes or an input chooses a branch, or where none fit."""
+    first = next(iter(attempts), None)
+    if first is None or first.refused is None or case.options.inputs is not None or case.sizes.met:
+        return None
+    lengths = {name: first.shapes[key][axis] for name, (key, axis) in ports.symbols(case.interface).items() if axis}
+    deadline = time.monotonic() + min(_MOST, _SHARE * case.options.timeout)
+    for n in lengths_.divisors(case.models, [[*lengths.values()]]) if lengths else ():
+        chosen = {name: n * max(2, math.ceil(length / n)) for name, length in lengths.items()}  # one patch hides its stride
+        try:
+            shapes = ports.shapes(case.interface, case.options.shapes, chosen)
+            if time.monotonic() < deadline and all(case.sizes.admits(side, shapes, first.sample) for side in (0, 1)):
+                return chosen
+        except (Undecided, UsageError):
+            return None
+    return None
+
+
+def fitted(found: Comparison, chosen: dict[str, int], refused: str | None) -> Comparison:
+    """The verdict at sizes that both models take, with a note that says why it is at those."""
+    sizes = ", ".join(f"{words.short(name)} = {size}" for name, size in chosen.items())
+    side = {"a": "B alone", "b": "A alone"}.get(refused or "", "neither model")
+    note = f"the usual sizes fit {side}; found to fit both: {sizes}"
+    return _noted(found, found.verdict, found.reason, [note])
 
 
 def fits(case: Case) -> list[Fit]:
@@ -164,7 +189,7 @@ def _candidates(case: Case) -> Iterator[dict[str, tuple[int, ...]]]:
     symbols = ports.symbols(case.interface)
     batches = [name for name, (_, axis) in symbols.items() if axis == 0]
     others = [name for name in symbols if name not in batches]
-    lengths = list(dict.fromkeys((*_LENGTHS, *_constants(case), *_RARE))) if others else [0]
+    lengths = list(dict.fromkeys((*_LENGTHS, *lengths_.constants(case.models), *_RARE))) if others else [0]
     alone = [([name], rest) for rest in (others, []) for name in others] if len(others) > 1 else []
     together: list[tuple[list[str], list[str]]] = [(others, []), *alone]
     seen = []
@@ -177,15 +202,3 @@ def _candidates(case: Case) -> Iterator[dict[str, tuple[int, ...]]]:
         if shapes not in seen:
             seen.append(shapes)
             yield shapes
-
-
-def _constants(case: Case) -> list[int]:
-    """Sizes that stand in the models: in short constants of integers, the most frequent first."""
-    found: collections.Counter[int] = collections.Counter()
-    for model in case.models:
-        values = [v.const_value for v in model.graph.initializers.values()]
-        values += [node.outputs[0].const_value for node in all_nodes(model) if node.op_type == "Constant"]
-        for tensor in values:
-            if tensor is not None and tensor.dtype == ir.DataType.INT64 and tensor.size <= 8:
-                found.update(int(n) for n in tensor.numpy().reshape(-1) if 4 <= n <= 4096)
-    return [n for n, _ in found.most_common(_OWN)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from graphcheck import limits, words
@@ -27,12 +27,20 @@ from graphcheck.verdicts.steps import steps
 _AGAIN = 60.0  # seconds for the two small models that ``reduce`` asks for
 
 
-def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options, *, named: bool = True) -> Comparison:
+def judge(
+    a: model_.ModelLike,
+    b: model_.ModelLike,
+    options: Options,
+    *,
+    named: bool = True,
+    usual: Mapping[str, int] | None = None,
+) -> Comparison:
     """The verdict with its evidence; ``undecided`` where a limit was reached. ``named``: a known approximation is looked for.
 
-    Where both models refuse all usual sizes, others are looked for, and the verdict is that at those.
+    Where one model, or both, refuse the usual sizes (``usual``: other ones of free dims, in their place), others are looked
+    for, and the verdict is that at those.
     """
-    with opened(a, b, options) as case:
+    with opened(a, b, options, usual) as case:
         evidence = Evidence(Executions(case.sources, case.models, case.interface, case.options, case.given))
         evidence.timings["read"] = case.seconds
         if case.options.every:
@@ -40,9 +48,12 @@ def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options, *, named: 
         verdict, reason = _judged(case, evidence)
         code = of(reason) if verdict is Verdict.UNDECIDED else None
         nothing = verdict is Verdict.UNDECIDED and fitting.fits_nothing(evidence)
-        found = []
+        found, others = [], None
         with _besides():
+            others = None if usual else fitting.usual_sizes(case, evidence.attempts)
             found = fitting.fits(case) if nothing and case.options.inputs is None else []
+    if others:
+        return fitting.fitted(judge(a, b, options, named=named, usual=others), others, evidence.attempts[0].refused)
     if found:
         return fitting.combined(found, [judge(a, b, each) for each in fitting.options(case, found)])
     runs = known = None
@@ -54,14 +65,13 @@ def judge(a: model_.ModelLike, b: model_.ModelLike, options: Options, *, named: 
         plain = reason.replace("no input was found that shows", "no input was found that surely shows")
         reason = f"{runs}; {plain}"
     copied = evidence.precision
-    clipped = None
-    if copied is not None and copied.holds:
-        clipped = numbers.clipped(numbers.both(case, evidence), copied)
-    if verdict is Verdict.WITHIN_ROUNDING and clipped is not None:
-        verdict, reason, code = Verdict.UNDECIDED, f"{reason}; but {clipped}", "GC213"
+    within = verdict is Verdict.WITHIN_ROUNDING and copied is not None and copied.holds
+    clipped = numbers.clipped(case, evidence, copied) if within and copied is not None else None
+    if clipped is not None:
+        verdict, reason, code = Verdict.UNDECIDED, f"{reason}; but {clipped}", of(clipped)
     if verdict in (Verdict.UNDECIDED, Verdict.DIFFERENT) and copied is not None and copied.tells and not case.unfit:
         said = [record.precision(copied), reason]
-        code = "GC213" if code and copied.asked else code
+        code = "GC213" if code and copied.asked and clipped is None else code
         if not reason.startswith(said[0]):  # as it does where --every asks for more
             reason = "; ".join(said if verdict is Verdict.UNDECIDED else said[::-1])
     with _besides():

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 import onnx_ir as ir
 
 from graphcheck import words
+from graphcheck.codes import Coded
 from graphcheck.errors import GraphcheckError, Undecided
+from graphcheck.files import model as model_
+from graphcheck.graphs import walk
 from graphcheck.interface import inputs, ports
+from graphcheck.kernel.ops.erasing import INTEGERS
 from graphcheck.kernel.proof.allowed import FORMATS
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Precision
@@ -20,6 +24,8 @@ _MOST, _WALKED, _RANKED = 2e10, 1e9, 2e8  # work of one walk for: anything; what
 _DRAWN = 4
 _FEW, _FAR = 8, 128  # one element of so many may lie beyond a range, or all by less than so many steps: half of the range
 _OWN = 8  # steps by which the copy's own roundings may carry a tensor beyond 0
+_TOO_LARGE = "the models are large: --top N asks for it"
+_GEMM_SCALE = 7  # the operand of QGemm that is the scale of its output
 _INPUTS = 16  # of the given ones that are looked at
 EMPTY: dict[str, Any] = {
     "side": None, "headroom": [], "overflowed": [], "vanished": [], "saturated": [], "quantizers": [], "spread": [], "layers": [],
@@ -42,8 +48,10 @@ def told(case: Case, evidence: Evidence, side: int, *, brief: bool = False) -> d
 
         looked = opened(first())
         effort, top = keeping.effort(looked.copy), 0 if brief else case.options.top or 0
-        if effort > _MOST and not top:
-            return found | {"untold": "the models are large: --top N asks for it"}
+        large = effort > _MOST and not top
+        decides = case.options.formats and any(map(_has_range, model_.all_nodes(case.models[side])))
+        if large and not decides:
+            return found | {"untold": _TOO_LARGE}
         ranked, walked = (not brief and (top > 0 or effort < most) for most in (_RANKED, _WALKED))
         more = (opened(load()) for load in rest)
         for part in looked.parts(seed=case.options.seed, ranked=ranked, walked=walked, top=top, more=more):
@@ -52,28 +60,20 @@ def told(case: Case, evidence: Evidence, side: int, *, brief: bool = False) -> d
         return found | {"untold": str(error)}
     except Exception as error:  # it is evidence alone, and must not cost a verdict
         return found | {"untold": f"the models could not be evaluated ({type(error).__name__}: {error})"}
-    return found
+    return found | ({"untold": _TOO_LARGE} if large else {})
 
 
-def both(case: Case, evidence: Evidence) -> dict[str, Any]:
-    """What is told of the quantizers of the copy, and of the other model where that is one of the same kind."""
-    one = evidence.numbers or EMPTY
-    if one["side"] is None or "int8" not in _formats(case.models[other := "ba".index(one["side"])]):
-        return one
-    two = told(case, evidence, other, brief=True)
-    known = one["quantizers"] and two["quantizers"]  # nodes of both may have the same names
-    return {
-        "saturated": [*one["saturated"], *two["saturated"]],
-        "quantizers": [*one["quantizers"], *two["quantizers"]] if known else [],
-        "untold": one["untold"] or two["untold"],
-    }
-
-
-def clipped(found: Mapping[str, Any], copied: Precision) -> str | None:
+def clipped(case: Case, evidence: Evidence, copied: Precision) -> Coded | None:
     """What a quantizer cuts off beyond its range, where that is no rounding any more: the bottom may be a Relu of the other
     model. Where a range ends at 0 and the other model goes on, it may cut off little of what was run, by its own roundings.
-    What is cut off behind a Clip of the other model is cut off there, too."""
-    for row in found["saturated"]:
+    What is cut off behind a Clip of the other model is cut off there, too. Of two models that quantize both are looked at; a
+    model whose quantizers could not be looked at may cut off anything."""
+    one = evidence.numbers or EMPTY
+    sides = {} if one["side"] is None else {"ab".index(one["side"]): one}
+    for side in {0, 1}.difference(sides) if sides else ():
+        if "int8" in _formats(case.models[side]):
+            sides[side] = told(case, evidence, side, brief=True)
+    for row in (row for found in sides.values() for row in found["saturated"]):
         ended, cut = row["node"] in copied.ends, row["over" if row["node"] in copied.relus else "cut"]
         many = cut * _FEW > row["elements"]
         far = many and row["steps"] >= _FAR and row["node"] not in copied.clips
@@ -81,13 +81,29 @@ def clipped(found: Mapping[str, Any], copied: Precision) -> str | None:
             node = f"{row['op_type']} {words.short(row['node'])}"
             node += ", whose range ends at 0 where the other model goes on," if ended else ""
             some = f"{cut:,} of {row['elements']:,} elements, by {row['steps']:,.0f} steps at most"
-            return f"{node} cuts off {some}, at the input run: more than rounding does (--inputs takes real data)"
-    for name in sorted(copied.ends):
-        if name not in found["quantizers"]:
-            why = f" ({found['untold']})" if found["untold"] else ""
-            goes_on = "has a range that ends at 0 where the other model goes on"
-            return f"{words.short(name)} {goes_on}, and no number of it is known{why}"
+            return Coded(f"{node} cuts off {some}, at the input run: more than rounding does (--inputs takes real data)", "GC213")
+    for side, model in enumerate(case.models if {*copied.formats} & {*INTEGERS} else ()):
+        found = sides.get(side, EMPTY)
+        if (name := next(_unseen(model, {*found["quantizers"]}), None)) is not None:
+            why = found["untold"] or "it stands inside of a node"
+            text = f"what {words.short(name)} of {'AB'[side]} cuts off was not looked at: {why}"
+            return Coded(f"{text} (--timeout gives more time, --shape or --inputs less to do)", "GC219")
     return None
+
+
+def _unseen(model: ir.Model, seen: Set[str]) -> Iterator[str]:
+    """The quantizers with a range of their own that are not among those ``seen``, but for those of constants."""
+    for node in model_.all_nodes(model):
+        if _has_range(node) and (name := model_.node_name(node)) not in seen:
+            ends = (v for v in walk.back(node.inputs, walk.operands) if v.producer() is None)
+            if any(v.const_value is None for v in ends):
+                yield name
+
+
+def _has_range(node: ir.Node) -> bool:
+    """Whether a node writes integers by a scale that it is given."""
+    gemm = node.op_type == "QGemm" and len(node.inputs) > _GEMM_SCALE and node.inputs[_GEMM_SCALE] is not None
+    return node.op_type == "QuantizeLinear" or node.op_type.startswith("QLinear") or gemm
 
 
 def copy_of(case: Case) -> int | None:
@@ -106,7 +122,7 @@ def _formats(model: ir.Model) -> set[str]:
     for node in model.graph.all_nodes():
         if node.op_type == "Cast":
             found.add(ir.DataType(node.attributes["to"].as_int()).name.lower())
-        elif node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") or node.op_type.startswith("QLinear"):
+        elif node.op_type == "DynamicQuantizeLinear" or _has_range(node):
             found.add("int8")
     return found & {*FORMATS, "int8"}
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from graphcheck import words
+from graphcheck.interface import ports
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.ops.erasing import INTEGERS
 from graphcheck.kernel.proof.pair import Pair
@@ -71,14 +72,40 @@ def _alone(attempts: Sequence[Attempt], sizes: Sizes) -> str:
 
 
 def _left(attempts: Sequence[Attempt], sizes: Sizes) -> str:
-    """The sizes at which a graph changes that were not tried: too many, too large, or not taken by one model."""
+    """The sizes that a proof says nothing of: those that one model alone takes, and those at which a graph changes that were
+    not tried, being too many or too large."""
     told = ""
-    for name, limit in sizes.free.limits(attempts).items():
-        left = [row["size"] for row in limit["breakpoints"] if not row["tried"]]
-        more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-        named = f"{words.short(name)} = {', '.join(map(str, left[:_SHOWN]))}{more}"
-        told += f"; not looked at: {named}, where a graph changes" if left else ""
+    for name, limit in _limits(attempts, sizes).items():
+        alone = limit["taken_by_one"]
+        for side in "ab":
+            taken = [row["size"] for row in alone if row["by"] == side]
+            told += f"; {side.upper()} alone takes {_some(name, taken)}" if taken else ""
+        known = {row["size"] for row in alone}
+        left = [row["size"] for row in limit["breakpoints"] if not row["tried"] and row["size"] not in known]
+        told += f"; not looked at: {_some(name, left)}, where a graph changes" if left else ""
     return told
+
+
+def _some(name: str, sizes: Sequence[int]) -> str:
+    """``H = 15, 19, 20 and 8 more``."""
+    more = f" and {len(sizes) - _SHOWN} more" if len(sizes) > _SHOWN else ""
+    return f"{words.short(name)} = {', '.join(map(str, sizes[:_SHOWN]))}{more}"
+
+
+def _limits(attempts: Sequence[Attempt], sizes: Sizes) -> dict[str, Any]:
+    """What limits a proof, by free dim, with the sizes looked at that one model alone takes: of those it says nothing."""
+    usual = {} if sizes.given is not None else ports.shapes(sizes.interface, sizes.options.shapes)
+    alone: dict[tuple[str, int], str] = {}
+    for side, *rest, sample in sizes.admitted:
+        if sizes.admitted[side, *rest, sample] and sizes.admitted.get((1 - side, *rest, sample)) is False:
+            shapes = dict(rest)
+            for name, ((key, axis), *_) in sizes.free.places.items():
+                if usual and shapes[key][axis] != usual[key][axis]:
+                    alone[name, shapes[key][axis]] = "ab"[side]
+    found = sizes.free.limits(attempts)
+    for name, limit in found.items():
+        limit["taken_by_one"] = [{"size": size, "by": by} for (of, size), by in sorted(alone.items()) if of == name]
+    return found
 
 
 def _end(attempts: Sequence[Attempt], sizes: Sizes, name: str) -> str:
@@ -158,14 +185,22 @@ def allowed(found: Precision, attempts: Sequence[Attempt], sizes: Sizes) -> str:
 
 def precision(found: Precision) -> str:
     """The sentence of a copy in a narrower format, whatever the verdict."""
+    if found.unnamed and found.asked and not found.holds:
+        seems = f"{found.side.upper()} seems to be in {' and '.join(found.unnamed)}, which --allow does not name"
+        return f"{seems}; {_precision(found)}" if found.same or found.parts is not None else seems
+    return _precision(found)
+
+
+def _precision(found: Precision) -> str:
     formats = f"{' and '.join(found.formats) or 'rounding'}"
     off = [c for c in found.found.constants if not c["within"]]
     if not found.same and found.parts is not None:
         why = f" ({found.parts['why']})" if "why" in found.parts else ""
-        return f"not the same but for {formats}: the first node that A does not have is {found.parts['node']!r}{why}"
+        other = "BA"["ab".index(found.side)]
+        return f"not the same but for {formats}: the first node that {other} does not have is {found.parts['node']!r}{why}"
     if off:
         first = off[0]
-        name = first["b"] or first["name"]
+        name = first[found.side] or first["name"]
         where = f"{name!r}" if first["index"] is None else f"{name!r} at {first['index']}"
         why = first["why"] or f"{first['needs']:.3g} ulps apart, {first['values'][0]:.9g} against {first['values'][1]:.9g}"
         others = f" and {len(off) - 1} more" if len(off) > 1 else ""
@@ -248,7 +283,7 @@ def proof(
             if (end := sizes.end(name, attempts)) is not None
         },
         "row_by_row": sizes.free.row_by_row(attempts),
-        "limits": sizes.free.limits(attempts),
+        "limits": _limits(attempts, sizes),
         "counts": {"classes": sum(len(p.terms.terms) for p in pairs), "merges": sum(len(p.terms.joins) for p in pairs)},
         "constants": constants,
         "steps": steps,

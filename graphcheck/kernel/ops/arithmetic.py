@@ -15,6 +15,7 @@ from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of,
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.terms.rules.identities import is_step
 from graphcheck.kernel.terms.verbs import Ew
+from graphcheck.kernel.values import bounds
 from graphcheck.kernel.values.bounds import FLOAT8, limits
 
 
@@ -311,13 +312,8 @@ def _keeps(to: np.dtype[Any], held: np.dtype[Any]) -> bool:
 
 def _holds(to: np.dtype[Any], source: np.dtype[Any]) -> bool:
     """Whether every integer of ``source`` is one of ``to``."""
-    import ml_dtypes
-
-    def limits(dtype: np.dtype[Any]) -> Any:
-        return np.iinfo(dtype) if dtype.kind in "iu" else ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
-
-    wide, narrow = limits(to), limits(source)
-    return bool(wide.min <= narrow.min and wide.max >= narrow.max)
+    wide, narrow = bounds.ends(to), bounds.ends(source)
+    return wide is not None and narrow is not None and wide[0] <= narrow[0] and wide[1] >= narrow[1]
 
 
 def or_any(m: Algebra, a: Some, b: Some) -> Some:

@@ -157,7 +157,8 @@ def steps(terms: Terms, marks: Iterable[int], roots: Sequence[int]) -> list[int]
         term = terms.terms[cls]
         args = [terms.find(a) for a in term.args]
         for step in (a for a in args if a in found):
-            relu = isinstance(term.verb, Ew) and term.verb.fn == "mul" and {*args} == {step, *terms.terms[step].args}
+            own = {step, *map(terms.find, terms.terms[step].args)}
+            relu = isinstance(term.verb, Ew) and term.verb.fn == "mul" and {*args} == own
             plain[step] = plain.get(step, True) and relu and terms.terms[step].verb == Ew("pos", (None,))
         if marked.isdisjoint(args):
             continue

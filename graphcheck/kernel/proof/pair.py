@@ -18,6 +18,7 @@ from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.terms.maps import Maps
 from graphcheck.kernel.terms.rules import AFFINE
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Contract
 
 
 @dataclasses.dataclass
@@ -42,6 +43,11 @@ class Pair:
     def assumptions(self) -> list[str]:
         """What the operators' meanings assumed."""
         return sorted(self.algebra.assumptions)
+
+    @property
+    def work(self) -> float:
+        """Operations in the contractions of both graphs."""
+        return sum(2.0 * term.size * term.verb.k for term in self.terms.terms if isinstance(term.verb, Contract))
 
     def row_counts(self) -> list[int]:
         """How many rows the tensors of both graphs have, seen through their leading dims; the most frequent first."""
@@ -94,7 +100,11 @@ def build(
     symbols = [Symbol.at(name, there, inputs) for name, there in (free or {}).items()]
     others = [symbol.renamed({name: other for name, (other, _) in inputs.items()}) for symbol in symbols]
     trace_a = Typed(a, algebra, symbols).run(given_a) if symbols else Interpreter(a, algebra).run(given_a)
+    marks, clips = len(algebra.marks), len(algebra.clips)
     trace_b = Typed(b, algebra, others).run(given_b) if symbols else Interpreter(b, algebra).run(given_b)
+    if marks and len(algebra.clips) > clips:  # the ranges of A's quantizers may be these Clips
+        del algebra.marks[:marks]
+        trace_a = Typed(a, algebra, symbols).run(given_a) if symbols else Interpreter(a, algebra).run(given_a)
     shapes = {name: shape for name, (_, shape) in inputs.items()}
     partners = {name: other for name, (other, _) in inputs.items()}
     return Pair(algebra, trace_a, trace_b, shapes, concrete=concrete, models=(a, b), partners=partners)

@@ -14,21 +14,20 @@ import onnx_ir as ir
 from graphcheck import words
 from graphcheck.errors import Exhausted, Improbable, Oversized, Refused, Undecided, UsageError
 from graphcheck.files.contents import Contents
-from graphcheck.interface import inputs
+from graphcheck.interface import inputs, lengths
 from graphcheck.interface import ports as interface
 from graphcheck.kernel.ops.algebra import Tensor, Value
 from graphcheck.kernel.proof.free import LARGEST, Free, breakpoints
 from graphcheck.kernel.proof.pair import Pair, build
 from graphcheck.kernel.proof.prover import Prover
 from graphcheck.kernel.terms.maps import Maps
-from graphcheck.kernel.terms.verbs import Contract
 from graphcheck.options import Options
 
 _SAMPLES = 4  # of integer inputs that steer a graph: two draws by the seed, all ones, all zeros; then numbers that it meets
 _SWITCHES = 4  # so many booleans that steer a graph take all their values
 TARGET_SHARE = 24  # the error probability is shared by up to 4 tiers at up to 6 choices of sizes
 _SMALL = 1e7  # operations in both graphs for which an evaluation from the inputs is no matter
-_BATCHES, _LENGTHS = (3, 1), (16, 28, 32, 48, 64)  # tried for a symbolic dim besides its usual size
+_BATCHES = (3, 1)  # tried for a batch besides its usual size
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,7 +87,8 @@ class Sizes:
         names = [[v.name for v in m.graph.outputs] for m in models]
         self.positions = [(names[0].index(p.a.name), names[1].index(p.b.name)) for p in self.outputs if p.a and p.b]
         self._steering: dict[tuple[tuple[str, tuple[int, ...]], ...], list[interface.PortPair]] = {}
-        self._admitted: dict[tuple[object, ...], bool] = {}
+        self.lengths = lengths.tried(models)
+        self.admitted: dict[tuple[Any, ...], bool] = {}  # (side, *shapes, sample) -> whether that model takes them
         self._ends: dict[str, tuple[int, str] | None] = {}
         asked = {p.key for p in ports.inputs for port in p.ports() if port.name in options.shapes}
         fits = given is None and not any(m.where == "input" for m in ports.mismatches)
@@ -102,8 +102,7 @@ class Sizes:
         """Input shapes to prove at: batches 2, 3 and 1, for other symbolic dims a usual and a small legal size, and both sides of
         each breakpoint that a trace shows.
 
-        Of the sizes tried for a dim that is no batch, one that both models admit is enough. ``found`` are the attempts so
-        far: a symbol for which both graphs work row by row needs no other size.
+        ``found`` are the attempts so far: a symbol for which both graphs work row by row needs no other size.
         """
         if self.given is not None:
             yield {name: tuple(array.shape) for name, array in self.given().items()}
@@ -115,22 +114,28 @@ class Sizes:
         while left := [symbol for symbol in symbols if symbol not in tried and symbol not in self.free.every(found)]:
             symbol, axis = left[0], symbols[left[0]][1]
             tried.add(symbol)
-            for size in _BATCHES if axis == 0 else _LENGTHS:
-                try:
-                    chosen = interface.shapes(self.interface, self.options.shapes, {symbol: size})
-                except UsageError:
-                    break  # --shape fixes this dim
-                if chosen in seen:
-                    continue
-                seen.append(chosen)
-                yield chosen
-                if axis != 0 and self.admits(0, chosen, None):
-                    break
+            with contextlib.suppress(UsageError):  # --shape fixes this dim
+                sizes = _BATCHES if axis == 0 else self.lengths
+                more = [interface.shapes(self.interface, self.options.shapes, {symbol: size}) for size in sizes]
+                for chosen in self._fitting(more) if axis else more:
+                    if chosen not in seen:
+                        seen.append(chosen)
+                        yield chosen
         for chosen in self.edges(found):
             if chosen not in seen:
                 seen.append(chosen)
                 self._edges.append(chosen)
                 yield chosen
+
+    def _fitting(self, several: Sequence[dict[str, tuple[int, ...]]]) -> list[dict[str, tuple[int, ...]]]:
+        """The first of these shapes that both models take, which is enough; else the first that one takes, which is open."""
+        alone = []
+        for chosen in several:
+            takes = [self.admits(side, chosen, None) for side in (0, 1)]
+            if all(takes):
+                return [chosen]
+            alone += [chosen] * any(takes)
+        return alone[:1]
 
     def edges(self, found: Sequence[Attempt]) -> Iterator[dict[str, tuple[int, ...]]]:
         """Input shapes on both sides of each breakpoint that the attempts show; ``found`` may grow meanwhile."""
@@ -290,7 +295,7 @@ class Sizes:
             seed=self.options.seed,
             target=self.options.error_probability / TARGET_SHARE,
             deadline=self.deadline,
-            budget=max(4e9, 0.25 * _work(pair)),
+            budget=max(4e9, 0.25 * pair.work),
         )
         return Attempt(chosen, sample, pair, prover)
 
@@ -343,9 +348,9 @@ class Sizes:
     def admits(self, side: int, chosen: dict[str, tuple[int, ...]], sample: int | None) -> bool:
         """Whether the operators of one model allow these sizes; what stops a trace for another reason says nothing of them."""
         key = (side, *chosen.items(), sample)
-        if key not in self._admitted:
-            self._admitted[key] = self.takes(side, chosen, self.concrete(chosen, sample))
-        return self._admitted[key]
+        if key not in self.admitted:
+            self.admitted[key] = self.takes(side, chosen, self.concrete(chosen, sample))
+        return self.admitted[key]
 
     def end(self, symbol: str, found: Sequence[Attempt]) -> tuple[int, str] | None:
         """The largest size at a breakpoint that both models take, and the node, where one beyond it is refused."""
@@ -404,8 +409,3 @@ def _class(pair: Pair, value: Value) -> int:
     if value is None or isinstance(value, list):
         raise Undecided("an output is a sequence, which is not compared")
     return pair.algebra.lift(value).cls
-
-
-def _work(pair: Pair) -> float:
-    """Operations in the contractions of both graphs."""
-    return sum(2.0 * term.size * term.verb.k for term in pair.terms.terms if isinstance(term.verb, Contract))

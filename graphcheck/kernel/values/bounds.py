@@ -258,16 +258,19 @@ def dtype_of(name: str) -> np.dtype[Any]:
         return np.dtype(found)
 
 
-def limits(dtype: np.dtype[Any]) -> tuple[float, float] | None:
-    """The least and the largest number of an integer type, None for floats."""
+def ends(dtype: np.dtype[Any]) -> tuple[int, int] | None:
+    """The least and the largest number of an integer type, to the last digit; None for other types."""
     import ml_dtypes
 
-    if dtype.kind in "iu":
-        return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
-    if dtype.name.startswith(("int", "uint")):
-        info = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
-        return float(info.min), float(info.max)
+    if dtype.kind in "iu" or dtype.name.startswith(("int", "uint")):
+        info = np.iinfo(dtype) if dtype.kind in "iu" else ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
+        return int(info.min), int(info.max)
     return None
+
+
+def limits(dtype: np.dtype[Any]) -> tuple[float, float] | None:
+    """The same in float64."""
+    return None if (found := ends(dtype)) is None else (float(found[0]), float(found[1]))
 
 
 def span(dtype: np.dtype[Any]) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from graphcheck.kernel.ops.erasing import INTEGERS
 from graphcheck.kernel.proof.allowed import FORMATS, Allowed, steps
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.verdict import Verdict
-from graphcheck.verdicts import record
+from graphcheck.verdicts import numbers, record
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged, Precision, Substitutions
 from graphcheck.verdicts.rungs.rounding import replaced
@@ -43,7 +43,10 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
     are the same but for constants that are none, or for a step behind a rounding."""
     asked = Allowed(case.options.formats, case.options.ulps, case.options.steps)
     allowed = asked or Allowed(_own_formats(case))
-    precision = Precision(allowed.formats, allowed.ulps, bool(asked), kept=_kept(case.models[1]))
+    side = 0 if numbers.copy_of(case) == 0 else 1
+    unnamed = tuple(name for name in _own_formats(case) if name not in allowed.formats)
+    kept = _kept(case.models[side])
+    precision = Precision(allowed.formats, allowed.ulps, bool(asked), kept=kept, side="ab"[side], unnamed=unnamed)
     try:
         for found, pair in replaced(case, evidence, allowed):
             marks = Counter(name for _, name, _ in pair.algebra.marks) | Counter(precision.marks)
@@ -51,7 +54,7 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
             if found.error > case.options.error_probability:
                 raise Improbable(f"the error probability would be {found.error:.1e}, above the target")
             if not found.attempts:
-                parts, found = _parted(*found.proofs[0]), Substitutions()
+                parts, found = _parted(*found.proofs[0], side), Substitutions()
                 precision = dataclasses.replace(precision, parts=parts)
             ends, clips, relus = _ends(*found.proofs[-1]) if found.attempts else (set[str](), set[str](), set[str]())
             precision = dataclasses.replace(precision, found=found, marks=marks, step=step, ends=precision.ends | ends)
@@ -102,22 +105,25 @@ def _kept(model: ir.Model) -> list[str]:
     return [name for name in wide if name is not None]
 
 
-def _parted(pair: Pair, later: Sequence[Stage]) -> dict[str, str] | None:
-    """The first node of B that gives what A has nowhere, once constants have given way."""
+def _parted(pair: Pair, later: Sequence[Stage], side: int) -> dict[str, str] | None:
+    """The first node of the copy, which stands at ``side``, that gives what the other one has nowhere, once constants have given
+    way."""
     stages, last = Stages(pair.terms, later), later[-1][0] if later else pair.terms
+    other, copy = (pair.a, pair.b)[1 - side], (pair.a, pair.b)[side]
 
     def roots(trace: Trace) -> dict[ir.Value, int]:
         known = {value: stages.root(held.cls) for value, held in trace.values.items() if isinstance(held, Tensor)}
         return {value: root for value, root in known.items() if root is not None}
 
-    there = {*roots(pair.a).values()}
-    ends, here = _ends(pair, later)[0], roots(pair.b)
-    for value in pair.b.values:
+    there = {*roots(other).values()}
+    ends, here = _ends(pair, later)[0], roots(copy)
+    for value in copy.values:
         root, node = here.get(value), value.producer()
-        if node is not None and model_.node_name(node) in ends:
-            return {"node": model_.node_name(node), "op_type": node.op_type, "why": "its range ends at 0, where A goes on"}
-        if node is not None and root is not None and root not in there and not last.constant_like(root):
-            return {"node": model_.node_name(node), "op_type": node.op_type}
+        found = {} if node is None else {"node": model_.node_name(node), "op_type": node.op_type}
+        if found and found["node"] in ends:
+            return {**found, "why": f"its range ends at 0, where {'BA'[side]} goes on"}
+        if found and root is not None and root not in there and not last.constant_like(root):
+            return found
     return None
 
 

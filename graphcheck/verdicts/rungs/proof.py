@@ -11,7 +11,7 @@ from graphcheck.codes import OPEN, Coded
 from graphcheck.errors import Endless
 from graphcheck.kernel.proof.sizes import Attempt
 from graphcheck.verdict import Verdict
-from graphcheck.verdicts import record
+from graphcheck.verdicts import fitting, record
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Attempts, Evidence, Judged
 
@@ -23,6 +23,8 @@ def congruence(case: Case, evidence: Evidence) -> Judged | None:
     evidence.congruence = case.sizes.prove((), TOOLS[:1], case.say)
     if any(isinstance(attempt.stopped, Endless) for attempt in evidence.congruence):
         evidence.executions.hurry()
+    if fitting.usual_sizes(case, evidence.congruence):
+        return Verdict.UNDECIDED, Coded("the usual sizes do not fit both models", "GC207")  # and others are looked at instead
     return proved(case, evidence, evidence.congruence)
 
 

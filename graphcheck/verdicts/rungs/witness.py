@@ -27,7 +27,7 @@ from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged, Parting
 from graphcheck.verdicts.rungs.proof import unequal_shapes, why
 
-_HEAVY = 5e8  # work (see budget.py) of evaluating both graphs once, several seconds, above which a batch of 1 is tried first
+_HEAVY = 1e8  # work (see budget.py) of evaluating both graphs once, over a second, above which a batch of 1 is tried first
 
 
 def look(case: Case, evidence: Evidence) -> Judged | None:
