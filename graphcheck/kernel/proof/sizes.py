@@ -270,7 +270,7 @@ class Sizes:
         """The attempt; where loops that were taken as a whole do not prove it, a new one that follows their steps."""
         if attempt.pair is None or not attempt.pair.algebra.wholes:
             return attempt
-        size = sum(term.size for term in attempt.pair.terms.terms) + _work(attempt.pair)
+        size = sum(term.size for term in attempt.pair.terms.terms) + attempt.pair.work
         last = ("inputs",) if attempt.sample is None and size < _SMALL else ()
         for tool in ("congruence", "rows", "windows", *last):
             attempt = self.step(attempt, tool, others, lambda: True)
