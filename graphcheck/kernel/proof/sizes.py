@@ -167,11 +167,9 @@ class Sizes:
             say(f"at {words.shapes(chosen)}")
             if not places:  # what both refuse is no size of these models, nor a breakpoint that one does
                 none = ("a", "b", "both") if chosen in self._edges else ("both",)
-                found += (a for a in self.traced_at(chosen) if not (a.refused in none and (number or a.sample)))
+                found += (a for a in self.traced_at(chosen, found) if not (a.refused in none and (number or a.sample)))
                 places = [i for i, attempt in enumerate(found) if attempt.shapes == chosen]
             for i in places:
-                if i >= len(known):
-                    found[i] = self._stepwise(found[i], [*found[:i], *found[i + 1 :]])
                 for tool in tools if i >= len(known) else tools[-1:]:
                     found[i] = self.step(found[i], tool, [*found[:i], *found[i + 1 :]], sparing)
             if any(not found[i].proved or self.unequal_shapes(found[i]) for i in places):
@@ -191,12 +189,15 @@ class Sizes:
             return dataclasses.replace(attempt, stopped=error)
         return dataclasses.replace(attempt, proved=proved)
 
-    def traced_at(self, chosen: dict[str, tuple[int, ...]]) -> list[Attempt]:
-        """For all values of the inputs; where integer inputs steer the graph, at several samples of those."""
-        first = self.attempt(chosen)
-        if first.pair is not None or not self.discrete():
-            return [first]
-        return [self.attempt(chosen, sample) for sample in self._samples(chosen)]
+    def traced_at(self, chosen: dict[str, tuple[int, ...]], others: Sequence[Attempt]) -> list[Attempt]:
+        """For all values of the inputs; where integer inputs steer the graph, at several samples of those; ``others`` as for
+        :meth:`step`."""
+        found = [self._stepwise(self.attempt(chosen), others)]
+        if found[0].pair is not None or not self.discrete():
+            return found
+        for sample in self._samples(chosen):
+            found.append(self._stepwise(self.attempt(chosen, sample), [*others, *found]))
+        return found[1:]
 
     def _samples(self, chosen: dict[str, tuple[int, ...]]) -> range:
         if self.options.inputs is not None or all(p.key in self.bound(chosen) for p in self.steering(chosen)):

@@ -124,7 +124,7 @@ def _merged(box: Sequence[int], start: int, strides: Sequence[int], guards: Sequ
 
 def identity(size: int) -> Strided | None:
     """Every element as it is."""
-    return normal((size,), 0, (1,))
+    return Strided((size,), 0, (1,), ()) if size > 1 else normal((size,), 0, (1,))
 
 
 def compose(inner: Strided, outer: Strided) -> list[Strided] | None:

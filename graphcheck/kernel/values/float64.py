@@ -9,6 +9,7 @@ products that do not round at all (of integers, halves, one-hot rows) have no er
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -73,20 +74,20 @@ class Float64:
             value = array.astype(np.float64)
             far = np.abs(value) >= 2.0**53
             return Real(value, np.where(far, U * np.abs(value), 0.0))
-        return Real(array, _none(array))
+        return Real(array, _none(array.shape))
 
     def leaf(self, cls: int, key: tuple[Any, ...], size: int) -> Real:
         """The input by its key."""
         if key == NAN or self.inputs[key].dtype.kind in "OSUT":
             return Real(np.full(size, np.nan), np.full(size, np.inf))
         value = np.asarray(self.inputs[key], np.float64).reshape(-1)
-        return Real(value, _none(value))
+        return Real(value, _none(value.shape))
 
     def move(self, sources: Sequence[Real], map_: Map) -> Real:
         """A gather of values and errors."""
         result = picked([s.raw if len(sources) == 1 else s.value for s in sources], map_)
         if not self.bounds:
-            return Real(result, _none(result))
+            return Real(result, _none(result.shape))
         return Real(result, picked([s.error for s in sources], map_))
 
     def ew(self, fn: str, values: Sequence[Real], maps: Sequence[Map | None], size: int) -> Real:
@@ -176,7 +177,7 @@ class Float64:
         value = self.run_opaque(key, [a.value for a in args], size) if self.run_opaque else None
         if value is None:
             return Real(np.full(size, np.nan), np.full(size, np.inf))
-        return Real(value.reshape(-1), np.full(size, np.inf) if self.bounds else _none(value.reshape(-1)))
+        return Real(value.reshape(-1), np.full(size, np.inf) if self.bounds else _none((value.size,)))
 
     def _watch(self, reach: Reach, value: np.ndarray, operands: Sequence[np.ndarray]) -> None:
         """Note an overflow and an underflow to zero."""
@@ -190,7 +191,7 @@ class Float64:
         if self.unit and scale is not None:
             value = value + self.unit * np.where(np.isinf(scale), 0.0, scale) * self.random.standard_normal(value.shape)
         if not self.bounds:
-            return Real(value, _none(value))
+            return Real(value, _none(value.shape))
         assert error is not None
         error = np.broadcast_to(error * _SLACK, value.shape)
         bad = np.isnan(error) | (np.isnan(value) & (error != 0))
@@ -211,8 +212,7 @@ def exact_sum(k: int, operands: Sequence[np.ndarray], unit: float) -> bool:
     return True
 
 
-def _none(value: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(np.zeros(1), value.shape)
+_none = functools.lru_cache(4096)(functools.partial(np.broadcast_to, np.zeros(1)))  # no errors, for values of a shape
 
 
 def gamma(k: int) -> float:

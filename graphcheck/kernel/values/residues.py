@@ -148,10 +148,13 @@ class Residues:
         for i, p in enumerate(self.primes):
             row = whole[i]
             bad = (row <= 0) | (row >= p)  # zero, undefined or masked
+            known = np.where(bad, 1, row)
             if self._inversions > 2_000_000:
-                out[i] = np.take(self._inverse_table(p), np.where(bad, 1, row))
-            else:
-                out[i] = _fermat(np.where(bad, 1, row).astype(np.float64), p)
+                out[i] = np.take(self._inverse_table(p), known)
+            elif known.size > 128:
+                out[i] = _fermat(known.astype(np.float64), p)
+            else:  # a call of numpy takes longer than Python
+                out[i] = [pow(v, -1, p) for v in known.tolist()]
             out[i][bad] = np.nan
             self.undefined += int(bad.sum())
         return self._mod(out)

@@ -39,7 +39,7 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
 
 def _traced(case: Case, evidence: Evidence, found: list[Attempt], chosen: dict[str, tuple[int, ...]]) -> Iterator[Attempt]:
     """The attempts at these sizes, as far as what is cheap carries them; they join those that are ``found``."""
-    for attempt in case.sizes.traced_at(chosen):
+    for attempt in case.sizes.traced_at(chosen, found):
         for tool in TOOLS[:2]:
             attempt = case.sizes.step(attempt, tool, found, evidence.executions.plainly_apart)
         found.append(attempt)
