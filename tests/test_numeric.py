@@ -71,6 +71,18 @@ def test_integers_that_a_model_refuses_are_no_run() -> None:
     assert len(compare(*["g (int64[N] x) => (int64[N] y) { y = Neg(x) }"] * 2)["runs"]) == 1
 
 
+def test_integers_that_both_models_refuse_are_drawn_lower() -> None:
+    """2 and 3 are no rows of a table with as many as the batch; a table with one row takes no lower ones either."""
+    table = "g (int64[M] i, float[N,3] x) => (float[M,3] y) { y = Gather(x, i) }"
+    (run,) = (result := compare(table, table))["runs"]
+    assert run["inputs"]["integers"] == "binary" and run["outputs"][0]["unequal"] == 0 and result["warnings"] == []
+    single = table.replace("[N,3]", "[1,3]")
+    (run,) = (result := compare(single, single, seed=3))["runs"]
+    assert run["inputs"]["integers"] == "small" and result["warnings"][0].startswith("neither model ran")
+    asked = compare(table, table, ranges={"i": (2.0, 3.0)})
+    assert [run["inputs"]["integers"] for run in asked["runs"]] == ["small"] and "indices" in asked["warnings"][0]
+
+
 def test_one_ulp_is_seen() -> None:
     (output,) = compare(linear(), linear(last="6.0000004768371582"))["runs"][0]["outputs"]
     assert 0 < output["max_abs"] < 1e-5 and output["unequal"] > 0

@@ -24,7 +24,7 @@ Arrays = dict[str, Array]
 
 DISTRIBUTIONS = ("normal", "uniform", "one-hot", "constant", "extreme")
 SIGNS = ("both", "positive", "negative")
-INTEGERS = ("small", "wide")
+INTEGERS = ("small", "binary", "wide")
 _SMALL_INTEGERS = (1, 3)  # small enough for the ids of tiny vocabularies; 0 is the padding of many, so left out
 _ENDS = 0.125  # so many of wide integers are the ends of their range
 _MAX_RANK = 64  # of a numpy array
@@ -39,8 +39,8 @@ class InputSpec:
     one place a sample and 0 elsewhere; ``constant``, ``scale`` everywhere; ``extreme``, magnitudes many decades around
     ``scale``. ``signs`` makes floats all positive or all negative. Zeros are replaced unless ``zeros``: too much is
     right by accident at 0. ``ranges`` are (name, low, high), name ``""`` for all others: such inputs are uniform in the
-    range (``constant`` and ``one-hot`` are clipped to it). ``integers`` are ``small``, 1 to 3, or ``wide``, over the range
-    of their type as :func:`reach` gives it, its ends included; masks are 0 and 1, and booleans both.
+    range (``constant`` and ``one-hot`` are clipped to it). ``integers`` are ``small``, 1 to 3, ``binary``, 0 and 1, or
+    ``wide``, over the range of their type as :func:`reach` gives it, its ends included; masks are 0 and 1, and booleans both.
     """
 
     seed: int = 0
@@ -57,7 +57,7 @@ class InputSpec:
         if self.signs not in SIGNS:
             raise UsageError(f"signs are {', '.join(SIGNS)}, not {self.signs!r}")
         if self.integers not in INTEGERS:
-            raise UsageError(f"integers are {' or '.join(INTEGERS)}, not {self.integers!r}")
+            raise UsageError(f"integers are {', '.join(INTEGERS)}, not {self.integers!r}")
         if not (math.isfinite(self.scale) and self.scale > 0) or self.seed < 0:
             raise UsageError(f"scale must be above 0 and seed at least 0, not {self.scale} and {self.seed}")
 
@@ -283,6 +283,8 @@ def _integers(
         low, high = reach(*(port.numpy_dtype() for port in pair.ports()))
         values = rng.integers(low, high, shape, endpoint=True)
         return np.where(rng.random(shape) < _ENDS, rng.choice([low, high], shape), values)
+    elif spec.integers == "binary":
+        low, high = 0, 1
     elif spec.zeros:
         low = 0
     return rng.integers(low, high, shape, endpoint=True)

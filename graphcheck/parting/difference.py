@@ -139,14 +139,14 @@ class _Judge:
         # of both sides, which often share most of their steps
         self.tape = Tape(terms, inputs, [*self.roots, *self.watched], tick, draws)
         self.values = {name: (self.tape.value(a), self.tape.value(b)) for name, a, b in outputs}
-        self.sizes = {name: np.abs(_minus(*pair)) for name, pair in self.values.items()}
+        self.sizes = {name: _apart(*pair) for name, pair in self.values.items()}
         self.ranks = dict.fromkeys(self.values, 1)  # of the element that is judged, counted from the largest deviation
 
     def run(self, executed: Callable[[], Executed], thorough: bool) -> list[Deviation]:
         found: dict[str, Deviation] = {}
         open_: dict[str, float] = {}  # by output, the deviation
-        for name, pair in self.values.items():
-            apart, floor = _largest(_minus(*pair)), self._floor(name)
+        for name in self.values:
+            apart, floor = _largest(self.sizes[name]), self._floor(name)
             found[name] = Deviation(name, apart, math.inf if apart else 0.0, SPREAD_FACTOR * floor)
             if apart > SPREAD_FACTOR * floor:
                 open_[name] = apart
@@ -190,6 +190,7 @@ class _Judge:
             apart = _ranked(self.sizes[name], self.ranks[name])
             found[name] = dataclasses.replace(found[name], deviation=apart, spread=max(spread, self._floor(name)))
 
+    @np.errstate(all="ignore")
     def _far(self, noise: Mapping[int, Real]) -> bool:
         """Whether no jump is near: many times what noise moves its operands by does not bring them there."""
         for term in (self.terms.terms[cls] for cls in self.jumps if self.watched):
@@ -353,6 +354,12 @@ def replayed(x: np.ndarray, y: np.ndarray) -> float:
 def _minus(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         return np.asarray(x - y, np.float64)
+
+
+def _apart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """|x - y|; 0 where neither has a value, if any element has one."""
+    size, absent = np.abs(_minus(x, y)), np.isnan(x) & np.isnan(y)
+    return np.where(absent, 0.0, size) if absent.any() and not absent.all() else size
 
 
 def _place(size: np.ndarray, rank: int) -> int:

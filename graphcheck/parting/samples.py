@@ -16,7 +16,7 @@ from graphcheck.errors import Exhausted, Oversized, Undecided
 from graphcheck.interface.inputs import Arrays, InputSpec, generate
 from graphcheck.interface.ports import Interface, Shapes
 from graphcheck.kernel.proof.pair import Pair
-from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.store import NAN, Terms
 from graphcheck.kernel.terms.verbs import Ew, Leaf, Move, Opaque
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
@@ -55,8 +55,8 @@ def pairs(
 
 
 def needed(terms: Terms, roots: Sequence[int], interface: Interface) -> dict[str, int | None]:
-    """The integer inputs that alone compute an operand of an unknown function below the roots. Each comes with the number
-    of values from 0 on that are legal (the length of the axis that a Gather picks from), or None."""
+    """The integer inputs that alone compute an operand of an unknown function below the roots, or where a NaN stands. Each
+    comes with the number of values from 0 on that are legal (the length of the axis that a Gather picks from), or None."""
     whole = {("input", name) for name in _whole(interface)}
     below: dict[int, frozenset[Any]] = {}
     found: dict[str, int | None] = {}
@@ -66,6 +66,9 @@ def needed(terms: Terms, roots: Sequence[int], interface: Interface) -> dict[str
         leaf = [term.verb.key] if isinstance(term.verb, Leaf) else []
         below[cls] = frozenset(leaf).union(*(below[a] for a in args))
         opaque = term.verb if isinstance(term.verb, Opaque) else None
+        chosen = isinstance(term.verb, Ew) and term.verb.fn == "mul" and below[cls] & {NAN}
+        for arg in args if chosen else ():  # a mask times NaN
+            found |= {key[1]: found.get(key[1]) for key in sorted(below[arg]) if below[arg] <= whole}
         for place, arg in enumerate(args if opaque is not None else ()):
             assert opaque is not None
             if below[arg] and below[arg] <= whole:

@@ -206,11 +206,26 @@ def _runs(sides: _Sides, interface: Interface, options: Options, given: Sequence
             inputs = load()
             shapes_ = chosen or {name: tuple(array.shape) for name, array in inputs.items()}
             a, b = sides.run(inputs, optimizations, once=once)
+            if spec is not None and spec.integers == "small" and _refused(a) and _refused(b):
+                less = dataclasses.replace(spec, integers="binary")  # legal as indices of what has two elements, as dims have
+                lower = generate(interface, chosen, less)
+                again = sides.run(lower, optimizations, once=once) if _differ(lower, inputs) else (a, b)
+                if not all(map(_refused, again)):
+                    spec, inputs, (a, b) = less, lower, again
             if spec is not None and spec.integers == "wide" and (a.error or b.error):
                 continue  # it may well be no index or no number of elements
             yield Run(place, spec, shapes_, optimizations, tuple(options.providers), inputs, a, b)
             if any(side.error is not None and side.error.kind in _FINAL for side in (a, b)):
                 break  # other inputs cannot help
+
+
+def _refused(side: Side) -> bool:
+    """Whether a model refused an input, and may take another one."""
+    return side.error is not None and side.error.kind not in _FINAL
+
+
+def _differ(some: Arrays, others: Arrays) -> bool:
+    return any(array.tobytes() != others[name].tobytes() for name, array in some.items())
 
 
 def _plan(interface: Interface, options: Options) -> Iterator[tuple[InputSpec, Shapes]]:

@@ -46,10 +46,14 @@ DATA: dict[str, tuple[int, ...] | None] = {
     "Unsqueeze": (0,),
 }
 
+_CROWDED = 16  # times the elements of a scattering reduction that its sum may run over
+
 
 def move(m: Algebra, node: Node, *inputs: Value) -> tuple[Some, ...]:
     """The outputs of a movement operator: each an integer map over its data inputs."""
     if node.op_type.startswith("Scatter") and node.attr("reduction", "none") != "none":
+        if node.attr("reduction") == "add" and isinstance(inputs[1], np.ndarray):
+            return (_scattered(m, node, inputs[0], inputs[1], inputs[2]),)  # type: ignore[arg-type]
         raise Untaught(f"{node.op_type} with reduction={node.attr('reduction')} on computed values")
     positions = DATA[node.op_type] or tuple(range(len(inputs)))
     data = [i for i in positions if i < len(inputs) and inputs[i] is not None]
@@ -66,6 +70,33 @@ def move(m: Algebra, node: Node, *inputs: Value) -> tuple[Some, ...]:
     held = lifted[0].held if len({x.held for x in lifted}) == 1 else None
     sources = [x.cls for x in lifted]
     return tuple(Tensor(m.terms.move(sources, map_), shape, dtype, held) for map_, shape in m.memo[key])
+
+
+def _scattered(m: Algebra, node: Node, data: Some, indices: np.ndarray, updates: Some) -> Some:
+    """Data with each update added at its place, however often that is named (ScatterElements and ScatterND, since 16): the
+    places are what the Gather of the same name reads of 0..n-1, and a row of a table has one update of each."""
+    places = np.arange(math.prod(data.shape)).reshape(data.shape)
+    if node.op_type == "ScatterElements":  # in the other axes the indices may be shorter than the data
+        axis = axis_of(data, node.attr("axis", 0))
+        places = places[tuple(slice(None) if i == axis else slice(n) for i, n in enumerate(indices.shape))]
+    kept = {k: v for k, v in node.attributes.items() if k != "reduction"}
+    name = node.op_type.replace("Scatter", "Gather")
+    gather = dataclasses.replace(
+        node, op_type=name, version=13, attributes=kept, n_inputs=2, present_inputs=(True,) * 2, source=None
+    )
+    (read,) = reference.run(gather, [places, indices])
+    if tuple(read.shape) != tuple(updates.shape):
+        raise Refused(f"{node.op_type} takes updates of shape {list(read.shape)}, not {list(updates.shape)}", node.name)
+    order = np.argsort(read.reshape(-1), kind="stable")
+    place = read.reshape(-1)[order]
+    turn = np.arange(place.size) - np.searchsorted(place, place)
+    shape = (int(turn.max(initial=0)) + 1, math.prod(data.shape))
+    if data.dtype.kind != "f" or math.prod(shape) > _CROWDED * (place.size + shape[1]):
+        raise Untaught(f"{node.op_type} that adds integers, or very often at one place", node.name)
+    table = np.zeros(shape, np.int64)
+    table[turn, place] = order + 1
+    total = m.sum(m.pick(updates, table, shape), [0], keepdims=False)
+    return m.add(data, m.reshape(total, data.shape))
 
 
 def _content(x: Value) -> Any:
