@@ -8,6 +8,8 @@ import pytest
 
 from graphcheck import compare
 from graphcheck.errors import Exhausted
+from graphcheck.formats.console import Terminal
+from graphcheck.formats.numbers import show_numbers
 from graphcheck.kernel.terms.rules import PLAIN
 from graphcheck.kernel.terms.rules.numbers import positive
 from graphcheck.kernel.terms.store import Terms
@@ -86,6 +88,23 @@ def test_what_lies_behind_a_relu_in_a_range_is_counted_behind_it() -> None:
     found = compared(small("r = Relu (x) y = Neg (r)"), copy, -4.0, 4.0)
     assert found.verdict is Verdict.WITHIN_ROUNDING
     assert [row["node"] for row in found.evidence["precision"]["saturated"]] == ["QuantizeLinear(q)"]
+
+
+@pytest.mark.parametrize(("top", "colour"), [(4.0, "dim"), (2.0, "yellow")])
+def test_what_a_relu_cuts_off_as_well_is_no_warning(top: float, colour: str) -> None:
+    class Seen(Terminal):
+        """A terminal that keeps what is said in each style."""
+
+        def say(self, text: str, style: str = "") -> None:
+            said[text] = style
+
+    said: dict[str, str] = {}
+    copy = small(QDQ.format("x", "s", "z", "Neg (d)"), s=top / 255, z=np.uint8(0))
+    found = compared(small("r = Relu (x) y = Neg (r)"), copy, -4.0, 4.0)
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) == (colour == "dim")
+    show_numbers(Seen(), found.evidence["precision"], None)
+    ((text, style),) = [row for row in said.items() if " saturates: " in row[0]]
+    assert style == colour and text.endswith(", as a Relu of the other model does") == (colour == "dim")
 
 
 @pytest.mark.parametrize(("power", "accepted"), [(2.0, True), (1.99, False), (3.0, False)])

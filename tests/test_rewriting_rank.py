@@ -254,6 +254,11 @@ def test_a_model_that_cannot_be_measured_is_told() -> None:
     assert measured(endless, 1.0) == "onnxruntime was not done after 1 s"
 
 
+def test_free_sizes_are_asked_for_with_an_example() -> None:
+    with pytest.raises(UsageError, match=r"say which shape to measure at, such as --shape x=1,3,224,224$"):
+        onnxruntime_timer(threads=1)([conv("strides = [4, 4]", (5, 3, 4, 4))])
+
+
 def test_a_form_that_crashes_while_it_is_timed_is_told_and_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

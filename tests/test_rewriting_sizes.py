@@ -53,6 +53,8 @@ def test_patches_of_any_size_are_rewritten(size: int) -> None:
     assert (result.verdict, len(result.applied), result.refusals) == (Verdict.PROVED, 1, ())
     assert "Conv" in ops(result.model) and "B alone takes H = " in result.reason
     assert find(result.model).sites[0].kernel_shape == (size, size)
+    flat = next(row for row in result.to_json()["sites"][0]["before"] if row["op_type"] == "Reshape" and row["rank"] == 3)
+    assert flat["shape"] == [None, None, 3 * size * size]  # the number of patches is not fixed
     proof = judged(patches(size), cropping(size)).evidence["proof"]
     assert all(shape["x"][axis] % size == 0 and shape["x"][axis] > size for shape in proof["shapes"] for axis in (2, 3))
 

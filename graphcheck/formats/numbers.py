@@ -65,10 +65,14 @@ def _show_ends(terminal: Terminal, told: dict[str, Any]) -> None:
             text = f"{_node(row)} reaches {number(row['inside'])} inside, beyond {row['limit']:g}: its sums have to be wider"
             terminal.say(f"  in {safe(row['format'])}: {text}", "yellow")
     if rows := told["saturated"]:
-        row = max(rows, key=lambda r: r["steps"])
-        more = f", the farthest of {len(rows)} that do" if len(rows) > 1 else ""
+        taken_over = [row for row in rows if row.get("relu") and not row["over"]]  # the Relu's part of what a quantizer does
+        lossy = [row for row in rows if row not in taken_over]
+        row = max(lossy or rows, key=lambda r: r["steps"])
+        more = f", the farthest of {len(lossy or rows)} that do" if len(lossy or rows) > 1 else ""
         of = f"{row['cut']:,} of {plural(row['elements'], 'element')}"
-        terminal.say(f"  {_node(row)} saturates: {of} cut, by {plural(int(row['steps']), 'step')} at most{more}", "yellow")
+        said = f"{of} cut, by {plural(int(row['steps']), 'step')} at most{more}"
+        as_well = "" if lossy else ", as a Relu of the other model does"
+        terminal.say(f"  {_node(row)} saturates: {said}{as_well}", "yellow" if lossy else "dim")
 
 
 def _bound(row: dict[str, Any], step: float | None) -> str:

@@ -267,7 +267,8 @@ def _show_proof(terminal: Terminal, proof: dict[str, Any]) -> None:
         terminal.say(f"  assuming: {safe(text)}", "dim")
     for symbol, limit in (proof.get("limits") or {}).items():
         tried = ", ".join(map(str, limit["sizes"]))
-        left = [str(row["size"]) for row in limit["breakpoints"] if not row["tried"]]
+        alone = {row["size"] for row in limit.get("taken_by_one") or ()}  # which the verdict names
+        left = [str(row["size"]) for row in limit["breakpoints"] if not row["tried"] and row["size"] not in alone]
         also = f"; not tried are the breakpoints {', '.join(left)}" if left else ""
         terminal.say(f"  {short(symbol)}: at {tried} alone, since {safe(limit['reason'])}{also}", "dim")
     constants = proof.get("constants") or []

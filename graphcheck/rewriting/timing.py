@@ -15,6 +15,7 @@ from graphcheck import limits
 from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.files import external
 from graphcheck.files import model as model_
+from graphcheck.interface import ports
 from graphcheck.runs.child import RemoteSession
 from graphcheck.runs.session import Array, Arrays, RunError, take_turns
 
@@ -96,8 +97,10 @@ def _inputs(
         declared = [batch if at == 0 and not isinstance(d, int) else d for at, d in enumerate(dims)]
         shape = [d for d in shapes.get(name, declared) if isinstance(d, int)]
         if len(shape) != len(dims) or value.dtype is None:
+            usual = ports.shapes(ports.pair_interfaces(model, model)).get(name, ())
+            like = ",".join(map(str, [batch, *usual[1:]]))
             raise UsageError(
-                f"input {name} has symbolic dims {dims}: say which shape to measure at (--shape {name}=...)"
+                f"input {name} has symbolic dims {dims}: say which shape to measure at, such as --shape {name}={like}"
             )
         feeds[name] = random.normal(size=shape).astype(value.dtype.numpy())
     return feeds

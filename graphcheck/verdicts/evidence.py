@@ -331,7 +331,9 @@ class Evidence:
         """What is known of a copy, and of its numbers."""
         if self.precision is None:
             return self.numbers
-        return self.precision.to_json() | (self.numbers or {})
+        numbers, relus = self.numbers or {}, self.precision.relus
+        cut = [row | {"relu": row["node"] in relus} for row in numbers.get("saturated", ())]
+        return self.precision.to_json() | numbers | ({"saturated": cut} if cut else {})
 
     def _numeric(self, case: Case) -> dict[str, Any] | None:
         numbers = self.executions.numbers
