@@ -181,7 +181,7 @@ SEEN = {
     "ast": "conv 8x8/4x4",
     "vivit": "conv 2x16x16/2x16x16",
     "timesformer": "conv 8x8/8x8",
-    "patchtst": "unfold 8/8",
+    "patchtst": "matmul 8/8",  # its Gather takes all in the order in which they are
     "dpt": "conv 8x8/8x8",
     "qwen2-vl vision": "conv 2x4x4/",
     "qwen2.5-vl vision": "conv 2x4x4/",

@@ -219,15 +219,18 @@ def _legal(form: str, site: Site) -> bool:
 def alike(there: Rewrite, back: Sequence[Site]) -> int:
     """How many of the sites that were written have the same weight and bias, bit for bit, among those that came back.
 
-    Behind a factor the bias is no part of what came back: both are nodes of their own there.
+    Behind a factor the bias is no part of what came back: both are nodes of their own there. A Conv over patches that are
+    flattened already is a dense layer as a MatMul, and then no site that could come back; its weight is the same.
     """
-    left = [_bits(site) for site in back]
+    left, dense = [_bits(site) for site in back], 0
     for site in (applied.site for applied in there.applied):
         weight, bias = _bits(site)
         found = next((pair for pair in left if pair[0] == weight and (pair[1] == bias or site.alpha != 1.0)), None)
         if found is not None:
             left.remove(found)
-    return len(back) - len(left)
+        else:
+            dense += site.flattened and there.to == "matmul"
+    return len(back) - len(left) + dense
 
 
 def _bits(site: Site) -> tuple[bytes, bytes]:
