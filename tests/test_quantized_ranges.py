@@ -127,7 +127,7 @@ def test_a_quantized_factor_is_known_to_be_positive_by_its_steps(half: float, st
 def test_a_stored_integer_is_positive_whatever_steps_are_allowed(stored: int, known: bool) -> None:
     terms = Terms(PLAIN)
     near = terms.ew("near:int8", [(terms.const(np.int8([stored, 100]), 0), None)], 2)
-    assert positive(terms, near) is known
+    assert positive(terms, near, near=True) is known and not positive(terms, near)
 
 
 SATURATING = small(QDQ.format("x", "s", "z", "Neg (d)"), s=0.2 / 127, z=np.uint8(128))

@@ -22,6 +22,7 @@ from graphcheck.kernel.terms.verbs import RANGE, Move, Opaque
 from graphcheck.kernel.values.bounds import FLOAT8, span
 
 _LARGE = 64  # elements of a constant that is no scale of a Resize, and no shape
+SIGNS = "signs"  # beside erased formats: a factor that is stored is known to be positive by its integers
 INTEGERS = ("int8", "int4", "int16")  # the types without a sign belong to them, and a bias in int32 to any
 
 
@@ -85,7 +86,7 @@ def _within(m: Algebra, x: Tensor, low: np.ndarray, high: np.ndarray, steps: np.
         if (ends[0] <= low + half).all() and (ends[1] >= high - half).all()
     ]
     sign = 0 if low.any() and high.any() else -1 if low.any() else 1
-    if not around and (not sign or (sign > 0 and positive(m.terms, x.cls))):
+    if not around and (not sign or (sign > 0 and positive(m.terms, x.cls, near=SIGNS in m.erased))):
         return x
     cls = m.terms.opaque(((RANGE, sign, tuple(around)),), [x.cls], m.terms.size(x.cls))
     return Tensor(cls, x.shape, x.dtype)
