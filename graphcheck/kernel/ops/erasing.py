@@ -77,9 +77,10 @@ def _wide(zero: Some) -> Some:
 
 def _within(m: Algebra, x: Tensor, low: np.ndarray, high: np.ndarray, steps: np.ndarray) -> Tensor:
     """What a quantizer leaves of x but for roundings and what its range cuts off. It gives the same behind any Clip that its
-    range lies within, up to half a step: which of those it is depends on the other graph, and is found once its operand is one
-    that both have (``facing.ranges``). A range that ends at 0 is a Relu."""
-    half, known = steps / 2, sorted({*m.clips.values()})
+    range lies within, up to half a step (a tie may go either way): which of those it is depends on the other graph, and is found
+    once its operand is one that both have (``facing.ranges``). A range that ends at 0 is a Relu."""
+    ties = 2.0**-22 * np.maximum(np.abs(low), np.abs(high))  # bounds and scales are of float32
+    half, known = steps / 2 + ties, sorted({*m.clips.values()})
     around = [
         (*ends, bool((ends[1] <= high + half).all()))  # whether the range reaches up to the end of the Clip
         for ends in known
