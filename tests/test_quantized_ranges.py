@@ -82,6 +82,15 @@ def test_what_a_clip_cuts_off_is_no_saturation(top: float, accepted: bool) -> No
     assert (found.verdict is Verdict.WITHIN_ROUNDING) is accepted, found.reason
 
 
+@pytest.mark.parametrize(("zero", "accepted"), [(24, False), (25, True), (26, True), (27, False)])
+def test_a_zero_point_that_is_a_tie_may_go_either_way(zero: int, accepted: bool) -> None:
+    """0.1 is 25.5 steps: what is nearest to it in float32 is no matter."""
+    plain = small("c = Clip (x, l, u) y = Neg (c)", l=-0.1, u=0.9)
+    copy = small(QDQ.format("x", "s", "z", "Neg (d)"), s=1 / 255, z=np.uint8(zero))
+    found = compared(plain, copy, -0.5, 1.5)
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) is accepted, found.reason
+
+
 def test_what_lies_behind_a_relu_in_a_range_is_counted_behind_it() -> None:
     body = "q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) n = Neg (d) "
     copy = small(body + "p = QuantizeLinear (n, s, e) y = DequantizeLinear (p, s, e)", s=4 / 255, z=np.uint8(0), e=np.uint8(255))
@@ -146,7 +155,7 @@ def test_a_quantized_factor_is_known_to_be_positive_by_its_steps(half: float, st
 def test_a_stored_integer_is_positive_whatever_steps_are_allowed(stored: int, known: bool) -> None:
     terms = Terms(PLAIN)
     near = terms.ew("near:int8", [(terms.const(np.int8([stored, 100]), 0), None)], 2)
-    assert positive(terms, near) is known
+    assert positive(terms, near, near=True) is known and not positive(terms, near)
 
 
 SATURATING = small(QDQ.format("x", "s", "z", "Neg (d)"), s=0.2 / 127, z=np.uint8(128))

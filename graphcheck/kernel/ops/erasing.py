@@ -22,6 +22,7 @@ from graphcheck.kernel.terms.verbs import RANGE, Move, Opaque
 from graphcheck.kernel.values.bounds import FLOAT8, span
 
 _LARGE = 64  # elements of a constant that is no scale of a Resize, and no shape
+SIGNS = "signs"  # beside erased formats: a factor that is stored is known to be positive by its integers
 INTEGERS = ("int8", "int4", "int16")  # the types without a sign belong to them, and a bias in int32 to any
 
 
@@ -76,16 +77,17 @@ def _wide(zero: Some) -> Some:
 
 def _within(m: Algebra, x: Tensor, low: np.ndarray, high: np.ndarray, steps: np.ndarray) -> Tensor:
     """What a quantizer leaves of x but for roundings and what its range cuts off. It gives the same behind any Clip that its
-    range lies within, up to half a step: which of those it is depends on the other graph, and is found once its operand is one
-    that both have (``facing.ranges``). A range that ends at 0 is a Relu."""
-    half, known = steps / 2, sorted({*m.clips.values()})
+    range lies within, up to half a step (a tie may go either way): which of those it is depends on the other graph, and is found
+    once its operand is one that both have (``facing.ranges``). A range that ends at 0 is a Relu."""
+    ties = 2.0**-22 * np.maximum(np.abs(low), np.abs(high))  # bounds and scales are of float32
+    half, known = steps / 2 + ties, sorted({*m.clips.values()})
     around = [
         (*ends, bool((ends[1] <= high + half).all()))  # whether the range reaches up to the end of the Clip
         for ends in known
         if (ends[0] <= low + half).all() and (ends[1] >= high - half).all()
     ]
     sign = 0 if low.any() and high.any() else -1 if low.any() else 1
-    if not around and (not sign or (sign > 0 and positive(m.terms, x.cls))):
+    if not around and (not sign or (sign > 0 and positive(m.terms, x.cls, near=SIGNS in m.erased))):
         return x
     cls = m.terms.opaque(((RANGE, sign, tuple(around)),), [x.cls], m.terms.size(x.cls))
     return Tensor(cls, x.shape, x.dtype)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from graphcheck.kernel.ops.erasing import SIGNS
 from graphcheck.kernel.proof import rounding
 from graphcheck.kernel.proof.allowed import NOTHING, Allowed
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.sizes import TARGET_SHARE, Attempt
+from graphcheck.kernel.terms.verbs import Opaque, ranged
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts import record
 from graphcheck.verdicts.case import Case
@@ -33,18 +35,23 @@ def replaced(case: Case, evidence: Evidence, allowed: Allowed = NOTHING) -> Iter
     """What was replaced so far, after one choice of sizes and samples after the other, and the graphs there; it ends with the
     first at which the graphs are not the same even so (``proofs`` has these alone then), or a constant lies beyond its roundings.
 
-    Constant factors are gathered in two ways, and the one that found the constants is the first at the next.
+    Constant factors are gathered in two ways, and stay behind a range that begins at 0 or do not: the way that found the
+    constants is the first at the next.
     """
-    found, ways = Substitutions(), ["push", "pull"]
+    found, ways = Substitutions(), [("push", False), ("pull", False), ("push", True), ("pull", True)]
     for chosen in case.sizes.choices(evidence.attempts):
         order = ways
-        first, second = (case.sizes.pairs(chosen, affine=way, erased=allowed.formats) for way in order)
-        for sample, pair in first:
+        tried = [
+            case.sizes.pairs(chosen, affine=way, erased=(*allowed.formats, *([SIGNS] if signs else ()))) for way, signs in order
+        ]
+        for sample, pair in tried[0]:
             each = _substitute(case, pair, allowed)
-            if not each.met:
-                pair = next(p for s, p in second if s == sample)
+            for place, (_, signs) in enumerate(order[1:], 1):
+                if each.met or (signs and not order[0][1] and not _begins_at_0(pair)):
+                    break
+                pair = next(p for s, p in tried[place] if s == sample)
                 each = _substitute(case, pair, allowed)
-                ways = order[::-1] if each.met else order
+                ways = [order[place], *order[:place], *order[place + 1 :]] if each.met else order
             if not each.met or case.sizes.unequal_shapes(Attempt(chosen, sample, pair)):
                 yield Substitutions(proofs=((pair, each.stages),)), pair
                 return
@@ -58,6 +65,12 @@ def replaced(case: Case, evidence: Evidence, allowed: Allowed = NOTHING) -> Iter
             yield found, pair
             if not each.within:
                 return
+
+
+def _begins_at_0(pair: Pair) -> bool:
+    """Whether a quantizer has a range that begins at 0, and may be a Relu as far as is known."""
+    verbs = (pair.terms.term(cls).verb for _, _, cls in pair.algebra.marks)
+    return any(isinstance(verb, Opaque) and ranged(verb.key) and verb.key[0][1] > 0 for verb in verbs)
 
 
 def _substitute(case: Case, pair: Pair, allowed: Allowed) -> rounding.Substitution:

@@ -115,8 +115,9 @@ def whole(terms: Terms, cls: int, seen: set[int] | None = None) -> bool:
     return False
 
 
-def positive(terms: Terms, cls: int, seen: set[int] | None = None) -> bool:
-    """Whether no element is known to be negative; what was ``seen`` on the way is looked at once."""
+def positive(terms: Terms, cls: int, seen: set[int] | None = None, near: bool = False) -> bool:
+    """Whether no element is known to be negative; what was ``seen`` on the way is looked at once. ``near``: nor what a stored
+    integer stands for."""
     cls, seen = terms.find(cls), set() if seen is None else seen
     term = terms.terms[cls]
     if cls in seen or len(seen) == _MOST:
@@ -129,7 +130,7 @@ def positive(terms: Terms, cls: int, seen: set[int] | None = None) -> bool:
     match term.verb:
         case Ew("abs" | "exp" | "sqrt" | "pos"):
             return True
-        case Ew("near:int8" | "near:uint8" | "near:int16" | "near:uint16"):
+        case Ew("near:int8" | "near:uint8" | "near:int16" | "near:uint16") if near:
             stored = terms.arrays.get(terms.find(term.args[0]))
             return stored is not None and bool((stored >= _FAR).all())
         case Ew("mul") if any(_step(terms, step, x) for step, x in (term.views, term.views[::-1])):
@@ -139,15 +140,15 @@ def positive(terms: Terms, cls: int, seen: set[int] | None = None) -> bool:
         case Opaque(key) if ranged(key):
             return bool(key[0][1] > 0)
         case Rows("max" | "min"):
-            return positive(terms, term.args[0], seen)
+            return positive(terms, term.args[0], seen, near)
         case Ew("mul", maps) if maps[0] is maps[1] and terms.find(term.args[0]) == terms.find(term.args[1]):
             return True
         case Ew("add") if any(_above(terms, x, c) for x, c in (term.views, term.views[::-1])):
             return True
         case Ew("max"):
-            return any(positive(terms, a, {*seen}) for a in term.args)  # one that is not counts for nothing elsewhere
+            return any(positive(terms, a, {*seen}, near) for a in term.args)  # one that is not counts for nothing elsewhere
         case Sum() | Contract() | Move() | Ew("add" | "mul" | "min" | "recip"):
-            return all(positive(terms, a, seen) for a in term.args)
+            return all(positive(terms, a, seen, near) for a in term.args)
     return False
 
 
