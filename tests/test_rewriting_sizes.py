@@ -110,6 +110,18 @@ def test_usual_sizes_that_one_model_refuses_give_way_and_it_is_told() -> None:
     assert asked.verdict is Verdict.DIFFERENT and "B runs at x=1x3x50x48 and A does not" in asked.reason
 
 
+def test_the_usual_size_does_not_stand_for_another_one() -> None:
+    """104 is the first multiple of 52 that is tried, and in place of the usual length already."""
+    body = "s = Shape<start = 1>(x) q = Div(s, p) e = Concat<axis = 0>(o, q, p) r = Reshape(x, e) y = Reshape(r, m)"
+    given = {"p": ints(52), "o": ints(1), "m": ints(1, -1)}
+    free = graph("float[1,L] x", "float[1,M] y", "y = Identity(x)")
+    cut = graph("float[1,L] x", "float[1,M] y", body, **given)
+    found = judged(free, cut, run=False)
+    assert found.verdict is Verdict.PROVED
+    sizes = {shape["x"][1] for shape in found.evidence["proof"]["shapes"]}
+    assert len(sizes) > 1 and all(size % 52 == 0 for size in sizes), sizes
+
+
 def test_lengths_are_multiples_of_what_stands_in_the_models() -> None:
     assert 28 in lengths.tried([]) and 26 not in lengths.tried([patches(14)])
     assert 26 in lengths.tried([patches(13)]) and 20 in lengths.tried([patches(10)])

@@ -43,5 +43,7 @@ def divisors(models: Iterable[ir.Model], usual: Sequence[Sequence[int]]) -> list
 
 
 def tried(models: Iterable[ir.Model]) -> tuple[int, ...]:
-    """Small lengths to try for a free dim that is no batch; twice a patch, since one patch alone hides its stride."""
-    return (*_USUAL, *(2 * n for n in divisors(models, [[length] for length in _USUAL])))
+    """Small lengths to try for a free dim that is no batch; twice a patch, since one patch alone hides its stride, and three
+    times where twice is the usual one."""
+    own = divisors(models, [[length] for length in _USUAL])
+    return (*_USUAL, *(times * n for times in (2, 3) for n in own))

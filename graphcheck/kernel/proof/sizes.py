@@ -117,10 +117,10 @@ class Sizes:
             with contextlib.suppress(UsageError):  # --shape fixes this dim
                 sizes = _BATCHES if axis == 0 else self.lengths
                 more = [interface.shapes(self.interface, self.options.shapes, {symbol: size}) for size in sizes]
+                more = [chosen for chosen in more if chosen not in seen]
                 for chosen in self._fitting(more) if axis else more:
-                    if chosen not in seen:
-                        seen.append(chosen)
-                        yield chosen
+                    seen.append(chosen)
+                    yield chosen
         for chosen in self.edges(found):
             if chosen not in seen:
                 seen.append(chosen)
