@@ -135,6 +135,16 @@ def test_counts_differ() -> None:
     assert not met(a, b)
 
 
+def test_a_scan_is_no_loop() -> None:
+    """What a Loop gives as its state and stacks, a Scan slices and gives as its state: they have the same operands."""
+    text = loop("b = Identity(rows) t = Tanh(a)", "rows", f"float[{N},4] a", f"float[{N},4] b, float[{N},4] t", "y, out")
+    stacked = graph(text, outputs=f"float[{N},4] y")
+    body = f"l (float[{N},4] a, float[4] row) => (float[{N},4] t) {{ t = Tanh(a) }}"
+    sliced = graph(f"y = Scan<num_scan_inputs = 1, body = {body}> (rows, rows)", outputs=f"float[{N},4] y")
+    assert met(stacked, stacked) and met(sliced, sliced)
+    assert not met(stacked, sliced) and not met(sliced, stacked)
+
+
 SMALLEST = "m = Constant<value = float[1] {-inf}>() s = Constant<value = int64[2] {2, 4}>() w = Expand(m, s) "
 NOT_WHOLE = {
     "the first step divides by 0": loop(NUMBER + "d = Div(f, f) b = Mul(a, d)"),

@@ -176,7 +176,8 @@ def _whole(
     if not (stays and finite and _is_defined(m, [number.cls, *(x.cls for x in bound)], trips)):
         return None
     m.wholes += 1
-    key, found = ("", "Loop", m.level, trips, len(state)), list[Any]()
+    kind = "Scan" if go_on is None else "Loop"
+    key, found = ("", "Loop", m.level, kind, trips, len(state), len(data)), list[Any]()
     for at, (one, declared) in enumerate(zip(made, graph.outputs[len(again) :], strict=True)):
         last = at < len(state)
         limits.current().check_elements((1 if last else trips) * math.prod(one.shape), "a scan output", node.name)
