@@ -151,6 +151,16 @@ def test_a_quantized_factor_is_known_to_be_positive_by_its_steps(half: float, st
     assert (found.verdict is Verdict.WITHIN_ROUNDING) is accepted, found.reason
 
 
+@pytest.mark.parametrize("scale", [1 / 255, 2 / 255])
+@pytest.mark.parametrize("gain", [1.0, 0.5])
+def test_a_factor_that_is_another_number_is_refused(scale: float, gain: float) -> None:
+    """Also where it is the other constant of the net, so that one of two that meet is made of the other."""
+    w = gain * np.eye(4, dtype=np.float32)
+    given = {"p": np.int8(127), "hs": scale, "o": np.int8(127), "os": 1 / 255, "z": np.int8(-128), "s": 2 / 255}
+    found = compared(small(GELU, w=w, half=0.5, one=1.0), small(GELU_COPY, w=w, **given), -3.0, 3.0)
+    assert found.verdict not in ACCEPTED, found.reason
+
+
 @pytest.mark.parametrize(("stored", "known"), [(10, True), (9, False), (-128, False)])
 def test_a_stored_integer_is_positive_whatever_steps_are_allowed(stored: int, known: bool) -> None:
     terms = Terms(PLAIN)

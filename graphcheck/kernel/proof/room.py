@@ -163,8 +163,8 @@ def apart(
     within = all(part.exact if whole else part.within for part in parts)
     if any(steps):
         out = [_outwards(terms, c, unit) if step else None for c, step in zip((a, b), steps, strict=True)]
-        name = steps[1] or steps[0]
-        name = next(f for f in allowed.formats if f.startswith("int")) if name == "int32" else name  # a bias is of any
+        integers = (f for f in allowed.formats if f.startswith("int"))  # a bias in int32 is of any
+        name = next(s for s in (steps[1] or steps[0], *integers) if s != "int32")
         told = grid(name, one.value, two.value, one.error + two.error, out, allowed.steps)
     else:
         told = Told() if within or whole else allowed.told(one.value, two.value, (one.error, two.error), added=added)

@@ -71,7 +71,10 @@ def substitute(
     names = [_Names(trace) for trace in (pair.a, pair.b)]
     while True:
         # a store and a prover of its own for every round: what was merged gave the graphs new classes
-        fresh, known = anew(terms, [*left, *right, *clips])
+        try:
+            fresh, known = anew(terms, [*left, *right, *clips])
+        except KeyError:  # constants met of which one is made of the other: no function has both
+            return Substitution(replaced, error, tuple(stages), turns, met=False)
         left, right, clips = ([known[terms.find(root)] for root in side] for side in (left, right, clips))
         terms = fresh
         stages.append((terms, known))

@@ -131,8 +131,7 @@ def positive(terms: Terms, cls: int, seen: set[int] | None = None, near: bool = 
         case Ew("abs" | "exp" | "sqrt" | "pos"):
             return True
         case Ew("near:int8" | "near:uint8" | "near:int16" | "near:uint16") if near:
-            stored = terms.arrays.get(terms.find(term.args[0]))
-            return stored is not None and bool((stored >= _FAR).all())
+            return bool((terms.arrays.get(terms.find(term.args[0]), np.zeros(1)) >= _FAR).all())
         case Ew("mul") if any(_step(terms, step, x) for step, x in (term.views, term.views[::-1])):
             return True
         case Rows("softmax"):
