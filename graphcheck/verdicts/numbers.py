@@ -22,7 +22,7 @@ from graphcheck.verdicts.evidence import Evidence, Precision
 
 _MOST, _WALKED, _RANKED = 2e10, 1e9, 2e8  # work of one walk for: anything; what takes several; what takes many
 _DRAWN = 4
-_FEW = 8  # one element of so many may lie beyond a range, or all by less than half of it
+_FEW, _FAR = 8, 3  # one element of so many may lie beyond a range, or all by less than a third of it: another zero point is half
 _OWN = 8  # steps by which the copy's own roundings may carry a tensor beyond 0
 _TOO_LARGE = "the models are large: --top N asks for it"
 _GEMM_SCALE = 7  # the operand of QGemm that is the scale of its output
@@ -76,7 +76,7 @@ def clipped(case: Case, evidence: Evidence, copied: Precision) -> Coded | None:
     for row in (row for found in sides.values() for row in found["saturated"]):
         ended, cut = row["node"] in copied.ends, row["over" if row["node"] in copied.relus else "cut"]
         many = cut * _FEW > row["elements"]
-        far = many and row["steps"] >= row["range"] / 2 and row["node"] not in copied.clips
+        far = many and row["steps"] * _FAR >= row["range"] and row["node"] not in copied.clips
         if far or (ended and (many or row["steps"] > _OWN)):
             node = f"{row['op_type']} {words.short(row['node'])}"
             node += ", whose range ends at 0 where the other model goes on," if ended else ""
