@@ -218,6 +218,15 @@ def test_a_quantizer_that_saturates_is_no_rounding(scale: float, accepted: bool)
     assert accepted or ("but QuantizeLinear" in found.reason and "more than rounding does" in found.reason)
 
 
+def test_one_draw_of_few_numbers_does_not_show_what_a_quantizer_cuts_off() -> None:
+    """The first input drawn is 0 behind the Relu everywhere."""
+    weights = np.repeat(-np.random.default_rng(0).standard_normal((2, 4)).sum(axis=0)[:, None], 4, axis=1)
+    net = "p = MatMul (x, w) r = Relu (p) "
+    copy = small(net + QDQ.format("r", "s", "z", "Neg (d)"), w=weights, s=1e-3, z=np.array(0, np.int8))
+    found = compared(small(net + "y = Neg (r)", w=weights), copy, "int8")
+    assert found.verdict not in ACCEPTED and "but QuantizeLinear" in found.reason
+
+
 def test_a_table_that_is_gathered_from() -> None:
     text = """<ir_version: 10, opset_import: ["" : 21]> g (int64[N] i, float[N,4] x) => (float[N,4] y) {{ {0} y = Add (e, x) }}"""
 

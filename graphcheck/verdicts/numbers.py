@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Set
 from typing import Any
 
@@ -21,7 +22,7 @@ from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Precision
 
 _MOST, _WALKED, _RANKED = 2e10, 1e9, 2e8  # work of one walk for: anything; what takes several; what takes many
-_DRAWN = 4
+_DRAWN, _TINY = 4, 256  # draws of inputs; numbers of an input below which one draw is not enough
 _FEW, _FAR = 8, 3  # one element of so many may lie beyond a range, or all by less than a third of it: another zero point is half
 _OWN = 8  # steps by which the copy's own roundings may carry a tensor beyond 0
 _TOO_LARGE = "the models are large: --top N asks for it"
@@ -129,13 +130,15 @@ def _formats(model: ir.Model) -> set[str]:
 
 def _inputs(case: Case, evidence: Evidence) -> list[Callable[[], inputs.Arrays]]:
     """Those that were given, else those of the first run, or as they would be drawn for it; three draws more where it is asked
-    what to keep, or where a range that ends at 0 may cut something off."""
+    what to keep, where a range that ends at 0 may cut something off, or where one of few numbers may miss what integers do."""
     if evidence.executions.given:
         return list(evidence.executions.given[:_INPUTS])
     ends = evidence.precision.ends if evidence.precision is not None else ()
     spec = inputs.InputSpec(case.options.seed, ranges=case.options.range_rows())
     runs = evidence.executions.runs
     chosen = runs[0].shapes if runs else ports.shapes(case.interface, case.options.shapes)
-    specs = [dataclasses.replace(spec, seed=spec.seed + place) for place in range(_DRAWN if case.options.top or ends else 1)]
+    tiny = {*case.options.formats} & {*INTEGERS} and sum(map(math.prod, chosen.values())) < _TINY
+    several = case.options.top or ends or tiny
+    specs = [dataclasses.replace(spec, seed=spec.seed + place) for place in range(_DRAWN if several else 1)]
     loads = [functools.partial(inputs.generate, case.interface, chosen, each) for each in specs]
     return [lambda: runs[0].inputs, *loads[1:]] if runs else list(loads)
