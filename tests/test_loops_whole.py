@@ -155,6 +155,7 @@ NOT_WHOLE = {
     "rows there are not": loop("j = Add(i, i1) p = Gather<axis = 0>(rows, j) b = Add(a, p)"),
     "it stops": loop("b = Mul(a, k)").replace("co = Identity(ci)", "h = Constant<value = int64 {9}>() co = Less(i, h)"),
     "-inf at first": SMALLEST + loop("t = Tanh(x) b = Max(a, t)", given="w"),
+    "a state of constants overflows": "h = Constant<value = float[2,4] {1, 1, 1, 1, 1, 1, 1, 1}>() " + loop("b = Add(a, a)", given="h"),
     "shapes that grow": loop("b = Concat<axis = 0>(a, x)", states="float[p,4] a", nexts="float[q,4] b"),
     "a Scan backwards": SCANNED.format("b", "row", ", scan_input_directions = [1]"),
     "a number that steers": "e = Constant<value = int64[1] {1}>() " + loop("j = Mod(i, i1) h = Reshape(j, e) v = Slice(a, h, h) t = ReduceSum(v) b = Add(a, t)"),

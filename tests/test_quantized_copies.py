@@ -227,6 +227,15 @@ def test_one_draw_of_few_numbers_does_not_show_what_a_quantizer_cuts_off() -> No
     assert found.verdict not in ACCEPTED and "but QuantizeLinear" in found.reason
 
 
+def test_what_a_quantizer_cuts_off_is_counted_beside_the_zeros_of_a_relu() -> None:
+    """One element in fifteen is no zero, and each of them is cut off."""
+    net = "c = Sub (x, b) r = Relu (c) "
+    plain, b = small(net + "y = Neg (r)", b=np.float32(1.5)), np.float32(1.5)
+    copy = small(net + QDQ.format("r", "s", "z", "Neg (d)"), b=b, s=1e-4, z=np.array(-128, np.int8))
+    found = compare(plain, copy, allow=["int8"], shapes={"x": (256, 4)}, graphs=False)
+    assert found.verdict not in ACCEPTED and "but QuantizeLinear" in found.reason, found.reason
+
+
 def test_a_table_that_is_gathered_from() -> None:
     text = """<ir_version: 10, opset_import: ["" : 21]> g (int64[N] i, float[N,4] x) => (float[N,4] y) {{ {0} y = Add (e, x) }}"""
 

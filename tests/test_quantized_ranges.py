@@ -216,3 +216,14 @@ def looped() -> Comparison:
 def test_a_quantizer_inside_of_a_loop_is_not_looked_at() -> None:
     found = looped()
     assert found.verdict not in ACCEPTED and found.code == "GC219" and "it stands inside of a node" in found.reason
+
+
+def test_a_quantizer_inside_of_a_node_is_no_other_one_of_its_name() -> None:
+    loop = "y = Loop (n, , {0}) <body = b (int64 i, bool c, float[N,4] v) => (bool c, float[N,4] t) {{ k = Neg (v) {1} }}>"
+    outside = "q = QuantizeLinear (x, s, z) d = DequantizeLinear (q, s, z) "
+    inside = "p = QuantizeLinear (k, l, z) t = DequantizeLinear (p, l, z)"
+    copy = small(outside + loop.format("d", inside), s=1 / 127, l=5e-4, z=np.int8(0), n=np.int64(2))
+    body = copy.graph.node[-1].attribute[0].g.node
+    copy.graph.node[0].name = body[1].name = "Q"
+    found = compared(small(loop.format("x", "t = Identity (k)"), n=np.int64(2)), copy, -1.0, 1.0)
+    assert found.verdict not in ACCEPTED and found.code == "GC219" and "what Q of B cuts off" in found.reason

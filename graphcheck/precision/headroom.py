@@ -129,6 +129,7 @@ def _cut(step: Step, result: Result, kind: Kind, value: np.ndarray) -> dict[str,
         "cut": int(cut.sum()),
         "over": int((over > 0).sum()),
         "elements": int(value.size),
+        "least": int((value == value.min()).sum()) if value.size > 1 else 0,
         "steps": float(beyond.max()),
         "range": kind.high - kind.low + 1,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Set
 from typing import Any
 
@@ -74,10 +75,12 @@ def clipped(case: Case, evidence: Evidence, copied: Precision) -> Coded | None:
     for side in {0, 1}.difference(sides) if sides else ():
         if "int8" in _formats(case.models[side]):
             sides[side] = told(case, evidence, side, brief=True)
+    shared = {name for model in case.models for name in _shared(model)}  # a Clip beside one of them says nothing of the others
+    clips, relus = copied.clips - shared, copied.relus - shared
     for row in (row for found in sides.values() for row in found["saturated"]):
-        ended, cut = row["node"] in copied.ends, row["over" if row["node"] in copied.relus else "cut"]
-        many = cut * _FEW > row["elements"]
-        far = many and row["steps"] * _FAR >= row["range"] and row["node"] not in copied.clips
+        ended, cut = row["node"] in copied.ends, row["over" if row["node"] in relus else "cut"]
+        many = cut * _FEW > row["elements"] - row["least"]  # the zeros of a Relu say nothing
+        far = many and row["steps"] * _FAR >= row["range"] and row["node"] not in clips
         if far or (ended and (many or row["steps"] > _OWN)):
             node = f"{row['op_type']} {words.short(row['node'])}"
             node += ", whose range ends at 0 where the other model goes on," if ended else ""
@@ -93,12 +96,21 @@ def clipped(case: Case, evidence: Evidence, copied: Precision) -> Coded | None:
 
 
 def _unseen(model: ir.Model, seen: Set[str]) -> Iterator[str]:
-    """The quantizers with a range of their own that are not among those ``seen``, but for those of constants."""
+    """The quantizers with a range of their own that are not among those ``seen``, but for those of constants; one inside of a
+    node is no other one of its name."""
+    shared, outside = _shared(model), {*model.graph}
     for node in model_.all_nodes(model):
-        if _has_range(node) and (name := model_.node_name(node)) not in seen:
+        name = model_.node_name(node)
+        if _has_range(node) and (name not in seen or (name in shared and node not in outside)):
             ends = (v for v in walk.back(node.inputs, walk.operands) if v.producer() is None)
             if any(v.const_value is None for v in ends):
                 yield name
+
+
+def _shared(model: ir.Model) -> set[str]:
+    """The names that several quantizers with ranges have."""
+    names = Counter(model_.node_name(node) for node in model_.all_nodes(model) if _has_range(node))
+    return {name for name, count in names.items() if count > 1}
 
 
 def _has_range(node: ir.Node) -> bool:

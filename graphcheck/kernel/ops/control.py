@@ -22,7 +22,7 @@ from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.rules.numbers import above_zero
-from graphcheck.kernel.terms.verbs import Ew, Opaque, Term
+from graphcheck.kernel.terms.verbs import Ew, Leaf, Opaque, Term
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +175,8 @@ def _whole(
     finite = not any(m.terms.neginf[c] or c in m.terms.nan for c in (m.terms.find(x.cls) for x in args))
     if not (stays and finite and _is_defined(m, [number.cls, *(x.cls for x in bound)], trips)):
         return None
+    if _is_constant(m, state, bound, made):
+        return None
     m.wholes += 1
     kind = "Scan" if go_on is None else "Loop"
     key, found = ("", "Loop", m.level, kind, trips, len(state), len(data)), list[Any]()
@@ -190,6 +192,19 @@ def _bound(m: Algebra, at: int, like: Some) -> Tensor:
     """The variable at a place of the loop at this level, of the shape and type of what it stands for."""
     key = ("bound", m.level, at, like.shape, like.dtype.name)
     return Tensor(m.terms.leaf(key, math.prod(like.shape)), like.shape, like.dtype)
+
+
+def _is_constant(m: Algebra, state: Sequence[Any], bound: Sequence[Tensor], made: Sequence[Some]) -> bool:
+    """Whether a state of floats is one of constants alone: its steps overflow where those of a runtime do."""
+    own = [m.terms.find(x.cls) for x in bound]
+    varied = {*own[len(state) :], *(cls for cls, x in zip(own, state, strict=False) if isinstance(x, Tensor))}
+    behind = []
+    for x in made[: len(state)]:
+        leaves = [(c, v.key) for c in m.terms.order([m.lift(x).cls]) if isinstance(v := m.terms.term(c).verb, Leaf)]
+        behind.append({c for c, key in leaves if c in own or key[0] != "bound" or len(key) < 5 or key[1] < m.level})
+    for _ in state:
+        varied |= {cls for cls, found in zip(own, behind, strict=False) if varied & found or found.difference(own)}
+    return any(cls not in varied and x.dtype.kind not in "iub" for cls, x in zip(own, state, strict=False))
 
 
 def _is_defined(m: Algebra, bound: Sequence[int], trips: int) -> bool:
