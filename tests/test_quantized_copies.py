@@ -145,7 +145,7 @@ WRONG = {
     "a Clip that its range does not lie within": ("y = Clip (x, l, h)", QDQ.format("x", "s", "z", "Identity (d)"), LEAST),
 }
 RIGHT = {
-    "as it is": ("y = Neg (x)", QDQ.format("x", "s", "z", "Neg (d)"), ZERO),
+    "as it is": ("y = Neg (x)", QDQ.format("x", "s", "z", "Neg (d)"), np.array(120, np.uint8)),
     "a Relu in its range": ("y = Relu (x)", QDQ.format("x", "s", "z", "Identity (d)"), LEAST),
     "a Relu before": ("y = Relu (x)", "r = Relu (x) " + QDQ.format("r", "s", "z", "Identity (d)"), LEAST),
     "what is positive": ("y = Sigmoid (x)", "r = Sigmoid (x) " + QDQ.format("r", "s", "z", "Identity (d)"), LEAST),
