@@ -156,6 +156,8 @@ NOT_WHOLE = {
     "it stops": loop("b = Mul(a, k)").replace("co = Identity(ci)", "h = Constant<value = int64 {9}>() co = Less(i, h)"),
     "-inf at first": SMALLEST + loop("t = Tanh(x) b = Max(a, t)", given="w"),
     "a state of constants overflows": "h = Constant<value = float[2,4] {1, 1, 1, 1, 1, 1, 1, 1}>() " + loop("b = Add(a, a)", given="h"),
+    "a power of the number overflows": loop(NUMBER + "e = Exp(f) z = Sub(e, e) b = Add(a, z)"),
+    "a product of the number overflows": loop(NUMBER + "p = Mul(f, f) q = Mul(p, p) z = Sub(q, q) b = Add(a, z)"),
     "shapes that grow": loop("b = Concat<axis = 0>(a, x)", states="float[p,4] a", nexts="float[q,4] b"),
     "a Scan backwards": SCANNED.format("b", "row", ", scan_input_directions = [1]"),
     "a number that steers": "e = Constant<value = int64[1] {1}>() " + loop("j = Mod(i, i1) h = Reshape(j, e) v = Slice(a, h, h) t = ReduceSum(v) b = Add(a, t)"),

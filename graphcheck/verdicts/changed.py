@@ -43,10 +43,10 @@ def _apart(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
     if "O" in (x.dtype.kind, y.dtype.kind):
         return {"unequal": int((x != y).sum())}
     wide = np.complex128 if "c" in (x.dtype.kind, y.dtype.kind) else np.float64
-    u, v = x.astype(wide), y.astype(wide)
-    unequal = (x != y) & ~(np.isnan(u) & np.isnan(v))
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # a signalling NaN, and inf - inf
+        u, v = x.astype(wide), y.astype(wide)
         sizes = np.abs(u - v)
+    unequal = (x != y) & ~(np.isnan(u) & np.isnan(v))
     finite = unequal & np.isfinite(sizes)
     told: dict[str, Any] = {"unequal": int(unequal.sum())}
     if finite.any():

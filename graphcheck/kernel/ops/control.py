@@ -55,6 +55,7 @@ class Body:
 
 _MAX_TRIPS = 10_000
 _MANY = 64  # steps from which on a Loop or Scan is taken as a whole
+_FAST = ("exp", "pow", "sinh", "cosh")
 
 
 def if_(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
@@ -175,7 +176,7 @@ def _whole(
     finite = not any(m.terms.neginf[c] or c in m.terms.nan for c in (m.terms.find(x.cls) for x in args))
     if not (stays and finite and _is_defined(m, [number.cls, *(x.cls for x in bound)], trips)):
         return None
-    if _is_constant(m, state, bound, made):
+    if _is_constant(m, state, bound, made) or _grows(m, number.cls):
         return None
     m.wholes += 1
     kind = "Scan" if go_on is None else "Loop"
@@ -205,6 +206,19 @@ def _is_constant(m: Algebra, state: Sequence[Any], bound: Sequence[Tensor], made
     for _ in state:
         varied |= {cls for cls, found in zip(own, behind, strict=False) if varied & found or found.difference(own)}
     return any(cls not in varied and x.dtype.kind not in "iub" for cls, x in zip(own, state, strict=False))
+
+
+def _grows(m: Algebra, number: int) -> bool:
+    """Whether what grows fast is computed of the step's number: at a later step it overflows where that of a runtime does."""
+    behind, todo = set[int](), [m.terms.find(number)]
+    while todo:
+        behind.add(cls := todo.pop())
+        for user in {*map(m.terms.find, m.terms.users(cls))} - behind:
+            term = m.terms.term(user)
+            if isinstance(term.verb, Ew) and (term.verb.fn in _FAST or (term.verb.fn == "mul" and behind.issuperset(term.args))):
+                return True
+            todo.append(user)
+    return False
 
 
 def _is_defined(m: Algebra, bound: Sequence[int], trips: int) -> bool:
