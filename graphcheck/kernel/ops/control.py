@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,6 @@ class Body:
 
 _MAX_TRIPS = 10_000
 _MANY = 64  # steps from which on a Loop or Scan is taken as a whole
-_FAST = ("exp", "pow", "sinh", "cosh")
 
 
 def if_(m: Algebra, node: Node, inputs: list[Any], body: Body) -> list[Any]:
@@ -208,38 +207,41 @@ def _is_constant(m: Algebra, state: Sequence[Any], bound: Sequence[Tensor], made
     return any(cls not in varied and x.dtype.kind not in "iub" for cls, x in zip(own, state, strict=False))
 
 
+def _made_of(m: Algebra, variables: Sequence[int]) -> Iterator[int]:
+    """The classes that were computed of variables at this level; what is behind a whole of it depends on none."""
+    seen, todo = set[int](), [m.terms.find(c) for c in variables]
+    while todo:
+        for cls in {*map(m.terms.find, m.terms.users(todo.pop()))} - seen:
+            seen.add(cls)
+            yield cls
+            match m.terms.term(cls).verb:
+                case Opaque((("", "Loop", level, *_), *_)) if level == m.level:
+                    pass
+                case _:
+                    todo.append(cls)
+
+
 def _grows(m: Algebra, number: int) -> bool:
     """Whether what grows fast is computed of the step's number: at a later step it overflows where that of a runtime does."""
-    behind, todo = set[int](), [m.terms.find(number)]
-    while todo:
-        behind.add(cls := todo.pop())
-        for user in {*map(m.terms.find, m.terms.users(cls))} - behind:
-            term = m.terms.term(user)
-            if isinstance(term.verb, Ew) and (term.verb.fn in _FAST or (term.verb.fn == "mul" and behind.issuperset(term.args))):
-                return True
-            todo.append(user)
-    return False
+    made = {m.terms.find(number), *_made_of(m, [number])}
+    terms = [term for term in map(m.terms.term, made) if isinstance(term.verb, Ew)]
+    return any(function(t.verb.fn).steep or (t.verb.fn == "mul" and made.issuperset(t.args)) for t in terms)  # type: ignore[union-attr]
 
 
 def _is_defined(m: Algebra, bound: Sequence[int], trips: int) -> bool:
     """Whether all that was computed of the variables at this level, the step's number first, is defined at all their values."""
-    terms, seen, todo = m.terms, set[int](), [m.terms.find(c) for c in bound]
-    while todo:
-        for cls in {*terms.users(todo.pop())} - seen:
-            seen.add(cls)
-            match terms.term(cls):
-                case Term(Opaque((("", "Loop", level, *_), *_))):
-                    if level == m.level:
-                        continue  # what is behind it depends on no variable of this level
-                case Term(Opaque((("", "Gather", _, attributes, *_), _, ((shape, _), *_), _)), (_, index)):
-                    if index != terms.find(bound[0]) or trips > shape[dict(attributes).get("axis", 0)]:
-                        return False
-                case Term(Opaque()):
+    for term in map(m.terms.term, _made_of(m, bound)):
+        match term:
+            case Term(Opaque((("", "Loop", *_), *_))):
+                pass
+            case Term(Opaque((("", "Gather", _, attributes, *_), _, ((shape, _), *_), _)), (_, index)):
+                if index != m.terms.find(bound[0]) or trips > shape[dict(attributes).get("axis", 0)]:
                     return False
-                case Term(Ew(fn), (x, *_)) if not function(fn).total:
-                    if fn not in ("recip", "log", "sqrt") or not above_zero(terms, x):
-                        return False
-            todo.append(terms.find(cls))
+            case Term(Opaque()):
+                return False
+            case Term(Ew(fn), (x, *_)) if not function(fn).total:
+                if fn not in ("recip", "log", "sqrt") or not above_zero(m.terms, x):
+                    return False
     return True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -87,7 +88,6 @@ class Sizes:
         names = [[v.name for v in m.graph.outputs] for m in models]
         self.positions = [(names[0].index(p.a.name), names[1].index(p.b.name)) for p in self.outputs if p.a and p.b]
         self._steering: dict[tuple[tuple[str, tuple[int, ...]], ...], list[interface.PortPair]] = {}
-        self.lengths = lengths.tried(models)
         self.admitted: dict[tuple[Any, ...], bool] = {}  # (side, *shapes, sample) -> whether that model takes them
         self._ends: dict[str, tuple[int, str] | None] = {}
         asked = {p.key for p in ports.inputs for port in p.ports() if port.name in options.shapes}
@@ -97,6 +97,11 @@ class Sizes:
         alone = interface.alone(ports) if fits else {}
         alone = {name: row for name, row in alone.items() if not any(key in asked for key, _ in row[1])}
         self.free = Free(places, {p.key: at for p, at in zip(self.outputs, self.positions, strict=True)}, alone)
+
+    @functools.cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """What is tried for a symbolic dim that is no batch, besides its usual size."""
+        return lengths.tried(self.models)
 
     def choices(self, found: Sequence[Attempt] = ()) -> Iterator[dict[str, tuple[int, ...]]]:
         """Input shapes to prove at: batches 2, 3 and 1, for other symbolic dims a usual and a small legal size, and both sides of

@@ -111,6 +111,12 @@ class Function:
         """Whether it is defined at all finite operands."""
         return self.reach.overflow is _finite
 
+    @property
+    def steep(self) -> bool:
+        """Whether operands of a thousand are too large for it."""
+        with np.errstate(all="ignore"):
+            return bool(np.isinf(self.value(*[np.full(1, 1e3)] * max(self.arity, 1))).any())
+
 
 EXACTLY, CORRECTLY, NEARLY = Rounding(0, 0.0), Rounding(1, U), Rounding(4, FN)
 
