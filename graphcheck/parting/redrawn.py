@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.kernel.terms.functions import function, nowhere
+from graphcheck.kernel.terms.functions import Slope, function, nowhere
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Const, Contract
@@ -256,8 +256,18 @@ def unsure(fn: str, values: Sequence[Sequence[np.ndarray]], maps: Sequence[Map |
         return False
     seen = [v[0].astype(np.float64, copy=False) for v in values]
     near, seen = ([x if m is None else picked([x], m) for x, m in zip(xs, maps, strict=True)] for xs in (rooms, seen))
-    rounded = np.logical_or.reduce(np.broadcast_arrays(*(~(room <= 0) for room in near)))  # a lost one has none
-    if record.jumps or record.slope is None:
-        jump = record.bound(*(part for pair in zip(seen, near, strict=True) for part in pair))[1]
-        return rounded & ~(jump <= 2 * sum(near))
-    return rounded & record.slope.pole(near[0], *seen)
+    if record.slope is not None and not record.jumps:
+        return beside_pole(record.slope, seen, near)
+    jump = record.bound(*(part for pair in zip(seen, near, strict=True) for part in pair))[1]
+    return _rounded(near) & ~(jump <= 2 * sum(near))
+
+
+def beside_pole(slope: Slope, seen: Sequence[np.ndarray], near: Sequence[np.ndarray]) -> Any:
+    """Where a pole is no farther from the operands ``seen`` than they may be off, ``near``, if they are rounded at all."""
+    found = slope.pole(near[0], *seen)
+    return _rounded(near) & found if np.any(found) else False
+
+
+def _rounded(near: Sequence[np.ndarray]) -> np.ndarray:
+    """Where any operand is; a lost one has no room that is known."""
+    return np.asarray(functools.reduce(np.logical_or, (~(room <= 0) for room in near)))

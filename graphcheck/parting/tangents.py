@@ -10,24 +10,24 @@ derivatives), the tangent is NaN, and so is all that depends on it: that is to b
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphcheck.kernel.terms.functions import Slope, chosen, function, nowhere
+from graphcheck.kernel.terms.functions import chosen, function, nowhere
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Rows, Sum, Term
 from graphcheck.kernel.values.bounds import U
 from graphcheck.kernel.values.gather import picked
 from graphcheck.kernel.values.windows import block, by_rows
-from graphcheck.parting.redrawn import BESIDE, ENLARGED, FAR, ZERO, beside, cut, shrinking, unsure
+from graphcheck.parting.redrawn import BESIDE, ENLARGED, FAR, ZERO, beside, beside_pole, cut, shrinking, unsure
 from graphcheck.parting.windows import Late, lengths
 
 _NOISE = 2**20  # random numbers that are used again and again
 BLOCK = 2**15  # elements that stay in the cache
+_NOTHING = np.zeros(1)
 _LARGE = 1e250  # what is larger is taken for infinite
 Tangent = np.ndarray | Late | None  # None: no rounding on the way
 
@@ -168,7 +168,9 @@ class Tangents:
         maps = [None if _only_added(verb, t) else m for m, t in zip(verb.maps, ts, strict=True)]
         seen = [x if m is None else picked([x], m) for x, m in zip(xs, maps, strict=True)]
         carried = [t if t is None or m is None else picked([t], m) for t, m in zip(ts, maps, strict=True)]
-        lost = _beside_pole(record.slope, seen, carried)
+        lost: Any = False
+        if record.slope.pole is not nowhere and any(t is not None for t in carried):
+            lost = beside_pole(record.slope, seen, [_NOTHING if t is None else np.abs(FAR * ENLARGED * U * t) for t in carried])
         if record.jumps:
             moved = [(x, x + ENLARGED * U * (0.0 if t is None else t)) for x, t in zip(seen, carried, strict=True)]
             lost = unsure(fn, moved, [None] * len(seen))
@@ -203,15 +205,6 @@ def _of_extreme(fn: str, table: np.ndarray, t: np.ndarray) -> np.ndarray:
 def _only_added(verb: Ew, t: Any) -> bool:
     """Whether nothing of an operand counts: it is exact, and the derivatives of a sum do not depend on it."""
     return t is None and verb.fn == "add"
-
-
-def _beside_pole(slope: Slope, seen: Sequence[np.ndarray], carried: Sequence[Any]) -> Any:
-    """Where a pole is no farther than a few rooms of the operands, as :func:`graphcheck.parting.redrawn.unsure` says."""
-    rooms = [None if t is None else np.abs(FAR * ENLARGED * U * t) for t in carried]
-    if slope.pole is nowhere or all(room is None for room in rooms):
-        return False
-    near = slope.pole(0.0 if rooms[0] is None else rooms[0], *seen)
-    return functools.reduce(np.logical_or, (~(room <= 0) for room in rooms if room is not None)) & near if np.any(near) else False
 
 
 def _noted(made: np.ndarray, at: slice, part: np.ndarray) -> tuple[np.ndarray, float]:

@@ -99,12 +99,16 @@ def build(
             given_b[other] = dataclasses.replace(value, dtype=np.dtype(declared.numpy()))
     symbols = [Symbol.at(name, there, inputs) for name, there in (free or {}).items()]
     others = [symbol.renamed({name: other for name, (other, _) in inputs.items()}) for symbol in symbols]
-    trace_a = Typed(a, algebra, symbols).run(given_a) if symbols else Interpreter(a, algebra).run(given_a)
+
+    def traced(model: ir.Model, given: Mapping[str, Value], own: Sequence[Symbol]) -> Trace:
+        return Typed(model, algebra, own).run(given) if own else Interpreter(model, algebra).run(given)
+
+    trace_a = traced(a, given_a, symbols)
     marks, clips = len(algebra.marks), len(algebra.clips)
-    trace_b = Typed(b, algebra, others).run(given_b) if symbols else Interpreter(b, algebra).run(given_b)
+    trace_b = traced(b, given_b, others)
     if marks and len(algebra.clips) > clips:  # the ranges of A's quantizers may be these Clips
         del algebra.marks[:marks]
-        trace_a = Typed(a, algebra, symbols).run(given_a) if symbols else Interpreter(a, algebra).run(given_a)
+        trace_a = traced(a, given_a, symbols)
     shapes = {name: shape for name, (_, shape) in inputs.items()}
     partners = {name: other for name, (other, _) in inputs.items()}
     return Pair(algebra, trace_a, trace_b, shapes, concrete=concrete, models=(a, b), partners=partners)
