@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from graphcheck import analyze, compare, rewrite
@@ -254,6 +255,21 @@ def _retrained(changed: bool) -> onnx.ModelProto:
     return text(f"(float[1,3,4,4] x) => (float[1,5] y) {{ {body} }}", w=w, v=v, b=b + np.float32(0.25 * changed))
 
 
+# -- 23: lightly-train#250, rf-detr#212, dinov2#216: is the precomputed position table the in-graph bicubic? -----------
+
+
+def _positions(computed: bool, moved: float = 0.0) -> onnx.ModelProto:
+    """Positions of 7x7 patches, resized for 4x5: in the graph, or by a runtime before."""
+    head, table = "(float[1,8,4,5] x) => (float[1,8,4,5] y) ", np.random.default_rng(0).standard_normal((1, 8, 7, 7))
+    resize = '<int64[4] s = {1,8,4,5}> { r = Resize <mode = "cubic"> (e, , , s) y = %s }'
+    if computed:
+        return text(f"{head}{resize % 'Add (x, r)'}", e=table.astype(np.float32))
+    alone = text(f"{head}{resize % 'Identity (r)'}", e=table.astype(np.float32))
+    made: Any = onnxruntime.InferenceSession(alone.SerializeToString()).run(None, {"x": np.zeros((1, 8, 4, 5), np.float32)})
+    made[0][0, 3, 1, 2] += np.float32(moved)
+    return text(f"{head}{{ y = Add (x, r) }}", r=made[0])
+
+
 # -- 30: LightGlue-ONNX#35, TransformerEngine#256: is my half copy right? ---------------------------------------------
 
 
@@ -371,6 +387,12 @@ REPORTS = {
     "22 a batch made free, all rows in one": Report(
         "insightface#1593", lambda: (_batched("1", [1, -1, 2]), _batched("N", [1, -1, 2])), Verdict.UNDECIDED,
         ("not for every batch size: output y: it has no axis of one element for each row",), every=("batch",),
+    ),
+    "23 a table of positions, resized before": Report(
+        "lightly-train#250", lambda: (_positions(True), _positions(False)), Verdict.WITHIN_ROUNDING
+    ),
+    "23 a table of positions, one of them moved": Report(
+        "lightly-train#250", lambda: (_positions(True), _positions(False, 0.01)), Verdict.DIFFERENT
     ),
     "24 DFT, converted": Report(
         "onnx#4008", lambda: (_dft(17), _dft(20)), Verdict.PROVED

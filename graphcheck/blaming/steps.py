@@ -201,7 +201,7 @@ class _Dumped(Cutting):
                 return made
             self._judged(source, name, made)
             return np.asarray(self.tensors[name]).astype(made.dtype)
-        moves = source.op_type in movement.OPS and source.op_type not in ("Resize", "Upsample")
+        moves = source.op_type in movement.OPS
         rounds = source.op_type not in _PLAIN and not moves
         unseen = any(v in self._folded for v in source.inputs if v is not None)
         if shape != made.shape or made.size <= _FEW:

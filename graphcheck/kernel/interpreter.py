@@ -18,7 +18,17 @@ import onnx_ir as ir
 from graphcheck import limits
 from graphcheck.errors import Exhausted, NotFinite, Oversized, Random, Refused, Undecided, UnknownFunction, Untaught
 from graphcheck.files import model as model_
-from graphcheck.kernel.ops import arithmetic, contraction, control, erasing, movement, reduction, reference, sequence
+from graphcheck.kernel.ops import (
+    arithmetic,
+    contraction,
+    control,
+    erasing,
+    movement,
+    reduction,
+    reference,
+    resizing,
+    sequence,
+)
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value
 from graphcheck.kernel.ops.bodies import function_body, types_of
 from graphcheck.kernel.ops.node import Node, since_version
@@ -149,7 +159,7 @@ class Interpreter:
                 return self._fold(node, inputs)
         if list in map(type, inputs):
             raise Undecided(f"{node.op_type} on a sequence is not evaluated", node.name)
-        if node.op_type in contraction.OPS or node.op_type in reduction.OPS or node.op_type in ("Resize", "Upsample"):
+        if node.op_type in contraction.OPS or node.op_type in reduction.OPS or node.op_type in resizing.OPS:
             self._check_size(node, inputs)
         return self._taught(node, inputs)
 
@@ -206,7 +216,7 @@ class Interpreter:
     def _check_symbols(self, node: Node, inputs: Sequence[Value], result: Any) -> None:
         """Raise :class:`Undecided` where something is computed of a NaN or +inf: they may be moved, and chosen by Where."""
         nan = self.m.terms.nan
-        if not nan or (node.domain == "" and node.op_type in movement.OPS and node.op_type not in ("Resize", "Upsample")):
+        if not nan or (node.domain == "" and node.op_type in movement.OPS):
             return
         rows = inputs[:1] if node.op_type == "Where" else inputs, result if isinstance(result, tuple) else (result,)
         given, made = ({x.cls for x in xs if isinstance(x, Tensor) and x.cls in nan} for xs in rows)

@@ -159,69 +159,6 @@ def size(m: Algebra, node: Node, x: Value) -> Value:
     return np.asarray(math.prod(x.shape), np.int64)
 
 
-def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
-    """Interpolation axis by axis: each axis' matrix is what onnx.reference does to the unit vectors of that axis."""
-    x = m.lift(x)  # type: ignore[arg-type]
-    if node.attr("mode", "nearest") != "nearest" and x.dtype.name.startswith(("int", "uint")):
-        raise Untaught("Resize of integers between their values: the standard leaves the rounding open", node.name)
-    if any(isinstance(r, Tensor) for r in rest):
-        raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
-    if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch" or node.attr("extrapolation_value", 0.0) != 0.0:
-        raise Untaught("Resize that keeps the aspect ratio, or puts a value outside of its region", node.name)
-    axes = [axis_of(x, a) for a in node.attr("axes") or range(len(x.shape))]
-    if doubt := reference.broken_length(node, x.shape, *rest):
-        raise Untaught(f"{node.op_type} {doubt}", node.name)
-    out = x
-    for at, axis in enumerate(axes):
-        out = _resize_axis(m, node, out, axis, at, len(axes), rest)
-    return out
-
-
-def upsample(m: Algebra, node: Node, x: Value, scales: Value = None) -> Value:
-    """Upsample, and Resize before opset 11: coordinates are divided by the scale, nearest takes the floor."""
-    scales = np.asarray(node.attr("scales"), np.float32) if scales is None else scales
-    if isinstance(scales, Tensor):
-        raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
-    mode = node.attr("mode", "nearest")
-    if mode == "nearest" and bool(((scales < 1) & (1 / scales % 1 != 0)).any()):
-        raise Untaught(
-            "Resize before opset 11 that shrinks by no whole factor: the standard leaves its rounding open", node.name
-        )
-    attributes = {"mode": mode, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    plain = dataclasses.replace(node, op_type="Resize", version=13, attributes=attributes)
-    return resize(m, plain, x, None, scales)
-
-
-def _resize_axis(m: Algebra, node: Node, x: Tensor, axis: int, at: int, count: int, rest: tuple[Value, ...]) -> Tensor:
-    n = x.shape[axis]
-    roi, scales, sizes = (r if r is not None and r.size else None for r in (*rest, None, None, None)[:3])  # type: ignore[union-attr]
-    to_one: list[Value] = [
-        None if roi is None else np.asarray([0, roi[at], 1, roi[at + count]], np.float32),  # type: ignore[index]
-        None if scales is None else np.asarray([1, scales[at]], np.float32),  # type: ignore[index]
-        None if sizes is None else np.asarray([n, sizes[at]], np.int64),  # type: ignore[index]
-    ]
-    scale = float(scales[at]) if scales is not None else sizes[at] / n  # type: ignore[index]
-    if node.attr("mode", "nearest") == "nearest" and _on_the_edge(node, n, scale):
-        raise Untaught("Resize whose nearest element depends on how its coordinates are rounded", node.name)
-    present = (True, *(value is not None for value in to_one))
-    attributes = {k: v for k, v in node.attributes.items() if k != "axes"}
-    alone = dataclasses.replace(node, attributes=attributes, present_inputs=present, source=None)
-    key = ("resize", alone.key(), n, tuple(_content(v) for v in to_one))
-    if key not in m.memo:
-        m.memo[key] = reference.run(alone, [np.eye(n), *to_one])[0]
-    weights = m.memo[key]  # [n, to]
-    to = weights.shape[1]
-    if to == n and np.array_equal(weights, np.eye(n)):
-        return x
-    shape = (*x.shape[:axis], to, *x.shape[axis + 1 :])
-    if bool(((weights == 0) | (weights == 1)).all() and (weights.sum(axis=0) == 1).all()):
-        sides = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
-        return m.pick(x, m.terms.maps.along(sides[0], n, sides[1], weights.argmax(axis=0)), shape)
-    rank = len(x.shape)
-    out = m.matmul(m.transpose(x, [*(i for i in range(rank) if i != axis), axis]), weights)
-    return m.transpose(Tensor(out.cls, out.shape, x.dtype), [*range(axis), rank - 1, *range(axis, rank - 1)])
-
-
 def scatter(m: Algebra, node: Node, *inputs: Value) -> tuple[Some, ...]:
     """The name that ScatterElements had before opset 11."""
     return move(m, dataclasses.replace(node, op_type="ScatterElements", version=13, source=None), *inputs)
@@ -304,21 +241,6 @@ def ir_code(dtype: np.dtype[Any]) -> int:
     return int(ir.DataType.from_numpy(dtype))
 
 
-def _on_the_edge(node: Node, n: int, scale: float) -> bool:
-    """Whether a coordinate lies on the edge between two elements, and ``scale`` is no short binary fraction."""
-    if scale * 2**10 % 1 == 0:
-        return False
-    to = np.arange(int(n * scale + 1e-6), dtype=np.float64)
-    how = node.attr("coordinate_transformation_mode", "half_pixel")
-    if how == "align_corners":
-        at = to * (n - 1) / max(len(to) - 1, 1)
-    else:
-        at = to / scale if how == "asymmetric" else (to + 0.5) / scale - 0.5
-    if node.attr("nearest_mode", "round_prefer_floor").startswith("round"):
-        at = at + 0.5
-    return bool((np.abs(at - np.rint(at)) < 1e-4).any())
-
-
 _ROWS: dict[str, rows.Rule] = {
     "Concat": rows.joined,
     "DepthToSpace": rows.first,
@@ -348,6 +270,4 @@ OPS: dict[str, Callable[..., Any]] = {
     "Dropout": rows.Op(dropout, rows.identity),
     "Shape": shape,
     "Size": size,
-    "Resize": rows.Op(lambda m, node, *xs: (resize if node.version >= 11 else upsample)(m, node, *xs), rows.resized),
-    "Upsample": rows.Op(upsample, rows.resized),
 }

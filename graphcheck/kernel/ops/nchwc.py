@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.errors import Refused, Undecided, Untaught
-from graphcheck.kernel.ops import contraction, contrib, movement, reduction, rows
+from graphcheck.kernel.ops import contraction, contrib, reduction, resizing, rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 
@@ -169,7 +169,7 @@ def upsample(m: Algebra, node: Node, x: Some) -> Some:
         raise Untaught(f"Upsample in blocks by {mode} and {scales.tolist()}", node.name)
     attributes = {"mode": mode, "coordinate_transformation_mode": how, "nearest_mode": "floor"}
     resize = dataclasses.replace(node, domain="", op_type="Resize", version=13, attributes=attributes, source=None)
-    y: Any = movement.resize(m, resize, plain(m, node, x), None, scales)
+    y: Any = resizing.resize(m, resize, plain(m, node, x), None, scales)
     return blocked(m, y, block_size(m, node, x.shape[1]))
 
 

@@ -102,7 +102,7 @@ def _doubt(node: Node, inputs: Sequence[Any]) -> str | None:
         return "with all its attributes"
     if node.op_type == "Unique" and not node.attr("sorted", 1):
         return "in the order of the elements"
-    return broken_length(node, given[0].shape, *given[1:4]) if node.op_type == "Resize" and given[0] is not None else None
+    return "where a coordinate is an element but for a rounding" if node.op_type in ("Resize", "Upsample") else None
 
 
 def broken_length(node: Node, shape: Sequence[int], roi: Any = None, scales: Any = None, sizes: Any = None) -> str | None:

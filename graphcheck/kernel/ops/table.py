@@ -19,11 +19,12 @@ from graphcheck.kernel.ops import (
     quantized,
     recurrent,
     reduction,
+    resizing,
     signals,
 )
 from graphcheck.kernel.ops.node import Node
 
-_STANDARD = (movement, arithmetic, contraction, reduction, recurrent, signals)
+_STANDARD = (movement, resizing, arithmetic, contraction, reduction, recurrent, signals)
 TAUGHT: dict[tuple[str, str], Callable[..., Any]] = {
     **{("", name): op for part in _STANDARD for name, op in part.OPS.items()},
     **{("", name): op for name, op in quantized.STANDARD.items()},

@@ -45,6 +45,8 @@ class Roundings(Float64):
         if fn.startswith("near:"):
             return self._near(fn, values[0])
         found = super().ew(fn, values, maps, size)
+        if fn == "about":
+            return Real(found.value, found.error + np.abs(values[1].value))
         ulps = function(fn).rounding.ulps
         return self._more(found, ulps * np.abs(found.value)) if ulps else found
 

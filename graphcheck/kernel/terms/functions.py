@@ -321,6 +321,10 @@ _RECORDS = (
         name="masking", arity=1, value=lambda a: bounds.masking(a, 0.0)[0], bound=bounds.masking, rounding=EXACTLY,
         slope=_flat(bounds.masking), reach=PARTIAL,
     ),
+    Function(  # a number that runtimes compute, to within another one
+        name="about", arity=2, value=lambda a, b: a + 0 * b, bound=lambda a, ea, b, eb: (a, ea), rounding=EXACTLY,
+        slope=Slope(lambda v, a, b: (np.ones(1), np.zeros(1)), nowhere), jumps=False, reach=TOTAL,
+    ),
     _whole("mod", np.mod, Rounding(0, FN)),
     _whole("fmod", np.fmod, Rounding(0, FN)),
     _whole("intdiv", lambda a, b: np.trunc(a / b), NEARLY),
