@@ -11,7 +11,7 @@ import numpy as np
 
 from graphcheck import limits
 from graphcheck.errors import Refused, Undecided, Untaught
-from graphcheck.kernel.ops import reference, rows
+from graphcheck.kernel.ops import erasing, reference, rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.terms import pieces
@@ -163,6 +163,8 @@ def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
     """Interpolation axis by axis: each axis' matrix is what onnx.reference does to the unit vectors of that axis."""
     x = m.lift(x)  # type: ignore[arg-type]
     if node.attr("mode", "nearest") != "nearest" and x.dtype.name.startswith(("int", "uint")):
+        if node.attr("mode") == "linear" and (y := erasing.between(m, node, x, lambda x: resize(m, node, x, *rest))):  # type: ignore[arg-type,return-value]
+            return y
         raise Untaught("Resize of integers between their values: the standard leaves the rounding open", node.name)
     if any(isinstance(r, Tensor) for r in rest):
         raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
