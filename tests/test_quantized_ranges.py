@@ -227,3 +227,27 @@ def test_a_quantizer_inside_of_a_node_is_no_other_one_of_its_name() -> None:
     copy.graph.node[0].name = body[1].name = "Q"
     found = compared(small(loop.format("x", "t = Identity (k)"), n=np.int64(2)), copy, -1.0, 1.0)
     assert found.verdict not in ACCEPTED and found.code == "GC219" and "what Q of B cuts off" in found.reason
+
+
+RESIZED = {
+    "as it is": ("q", "linear", "s", "z", True),
+    "another scale": ("q", "linear", "t", "z", False),
+    "another zero point": ("q", "linear", "s", "u", False),
+    "another mode": ("q", "cubic", "s", "z", False),
+    "another order": ("o", "linear", "s", "z", False),
+}
+
+
+@pytest.mark.parametrize("case", RESIZED)
+def test_means_of_quantized_elements_keep_their_scale(case: str) -> None:
+    place, mode, scale, zero, accepted = RESIZED[case]
+    shaped = "v = Reshape (x, shape) t1 = Transpose <perm = [0,2,3,1]> (v)"
+    back = "m = Transpose <perm = [0,3,1,2]> ({0}) r = Resize <mode = \"{1}\"> (m, , factors) "
+    plain = f"{shaped} {back.format('t1', 'linear')} f = Flatten (r) y = Relu (f)"
+    body = f"""{shaped} q = QuantizeLinear (t1, s, z) o = Transpose <perm = [0,2,1,3]> (q) {back.format(place, mode)}
+        f = Flatten (r) d = DequantizeLinear (f, {scale}, {zero}) y = Relu (d)"""
+    given = {"s": 0.05, "t": 0.06, "z": np.array(120, np.uint8), "u": np.array(121, np.uint8)}
+    stored = {"shape": np.array([-1, 1, 2, 2]), "factors": np.array([1, 1, 2, 2], np.float32)}
+    copy = small(body, out="float[N,16] y", **stored, **{k: v for k, v in given.items() if k in ("s", "z", scale, zero)})
+    found = compared(small(plain, out="float[N,16] y", **stored), copy, -5.0, 5.0)
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) == accepted, found.reason

@@ -18,7 +18,7 @@ from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value
 from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.terms.renewal import digest
 from graphcheck.kernel.terms.rules.numbers import positive
-from graphcheck.kernel.terms.verbs import RANGE, Move, Opaque
+from graphcheck.kernel.terms.verbs import RANGE, Move, Opaque, Term
 from graphcheck.kernel.values.bounds import FLOAT8, span
 
 _LARGE = 64  # elements of a constant that is no scale of a Resize, and no shape
@@ -133,8 +133,26 @@ def exponent(m: Algebra, node: Node, y: Some) -> Some:
 
 
 def known(m: Algebra, x: Some) -> tuple[Tensor, tuple[Any, ...]] | None:
-    """What was quantized to x, and the parameters by which."""
-    return m.memo.get((RANGE, x.cls)) if isinstance(x, Tensor) else None
+    """What was quantized to x, and the parameters by which; behind movement, those of one scale and zero point."""
+    if not isinstance(x, Tensor) or (RANGE, x.cls) in m.memo:
+        return m.memo.get((RANGE, x.cls)) if isinstance(x, Tensor) else None
+    match m.terms.term(x.cls):
+        case Term(Move(map_), (source,)) if not map_.has_zero:
+            found = known(m, Tensor(source, (m.terms.size(source),), x.dtype))
+            if found is not None and len(found[1]) == 2:
+                return Tensor(m.terms.move((found[0].cls,), map_), x.shape, found[0].dtype), found[1]
+    return None
+
+
+def between(m: Algebra, node: Node, x: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """Means of elements of x: ``of`` what was quantized to it, quantized by the same scale and zero point; None where x is no
+    such tensor. How the means are rounded is the runtime's choice."""
+    if (found := known(m, x)) is None or len(found[1]) != 2:
+        return None
+    y = of(Tensor(found[0].cls, x.shape, found[0].dtype))
+    scale, zero = (Tensor(cls, (), np.dtype(np.float32)) for cls in found[1])
+    m.marks.append((node.name, format_of(m, x.dtype), y.cls))
+    return _affine(m, y, scale, zero, x.dtype)
 
 
 def bare(m: Algebra, x: Some, zero: Value, shift: Callable[[Some], Some]) -> tuple[Some, Some | None]:
@@ -178,8 +196,8 @@ def ends(low: np.ndarray | None, high: np.ndarray | None) -> tuple[float, float]
 
 
 def unfolded(m: Algebra, node: Node, inputs: list[Any]) -> list[Any]:
-    """The operands of a sum or a product of large constants as tensors, for a quantized copy has rounded each of them."""
-    if not m.erased or node.op_type not in ("Add", "Sub", "Mul") or not format_of(m, np.dtype(np.int32)):
+    """The operands of a sum or a product of large constants as tensors, for a copy has rounded each of them."""
+    if not m.erased or node.op_type not in ("Add", "Sub", "Mul"):
         return inputs
-    floats = all(isinstance(x, np.ndarray) and x.dtype.kind == "f" for x in inputs)
+    floats = all(isinstance(x, np.ndarray) and x.dtype.kind not in "biuOUS" for x in inputs)  # bfloat16 is of no kind
     return [m.lift(x) for x in inputs] if floats and any(x.ndim > 1 and x.size >= _LARGE for x in inputs) else inputs

@@ -15,7 +15,7 @@ import numpy as np
 
 from graphcheck import limits
 from graphcheck.errors import Untaught
-from graphcheck.kernel.ops import reference, rows
+from graphcheck.kernel.ops import erasing, reference, rows
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
 
@@ -25,8 +25,12 @@ _HALF = Fraction(1, 2)
 def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
     """Each axis times its matrix, or its elements picked. Constants are multiplied by what is ``about`` the matrix: what a
     runtime has made of them is near to that, and no equal."""
-    if node.attr("mode", "nearest") != "nearest" and x.dtype.name.startswith(("int", "uint")):  # type: ignore[union-attr]
-        raise Untaught("Resize of integers between their values: the standard leaves the rounding open", node.name)
+    mode = node.attr("mode", "nearest")
+    if mode != "nearest" and x.dtype.name.startswith(("int", "uint")):  # type: ignore[union-attr]
+        means = erasing.between(m, node, m.lift(x), lambda x: resize(m, node, x, *rest)) if mode == "linear" else None  # type: ignore[arg-type,return-value]
+        if means is None:
+            raise Untaught("Resize of integers between their values: the standard leaves the rounding open", node.name)
+        return means
     if any(isinstance(r, Tensor) for r in rest):
         raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
     if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch" or node.attr("extrapolation_value", 0.0) != 0.0:

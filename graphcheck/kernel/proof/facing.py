@@ -173,36 +173,44 @@ def _bare(terms: Terms, view: Operand) -> Operand:
 
 
 def _parts(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any]) -> list[Views] | None:
+    rounded = any(near_in(terms, c) for c, _ in (a, b))
     if _meet(terms, a[0], b[0]):
+        for left, right, size_of in _operands(terms, a, b, size) if rounded else ():  # what is done to both alike is peeled off
+            unlike = [pair for pair in zip(left, right, strict=True) if pair[0] != pair[1]]
+            if len(unlike) == 1 and (inner := _unlike(terms, *unlike[0], size_of[unlike[0][0]], known)) is not None:
+                return inner
         sizes = [terms.size(c) for c, m in (a, b) if m is None]
         return [(a, b, size)] if all(n in (1, size) for n in sizes) else None
-    if any(near_in(terms, c) for c, _ in (a, b)):
+    if rounded:
         a, b = _bare(terms, a), _bare(terms, b)
     one, two = (terms.terms[terms.find(c)] for c, _ in (a, b))
     for term, x, y in ((one, a, b), (two, b, a)) if one.verb != two.verb else ():
         if term.verb == Ew("recip", (None,)) and _is_stored(terms, term.args[0]) and unit_of(terms, x[0]):  # c faces 1 / y
             views = _through(terms, term.args[0], None, x[1]), (terms.ew("recip", [(y[0], None)], terms.size(y[0])), y[1])
             return [(*(views if x == a else views[::-1]), size)]
-    if len(one.args) != len(two.args):
-        return None
-    ew = one.verb if isinstance(one.verb, Ew) else None
-    if ew is not None and isinstance(two.verb, Ew) and ew.fn == two.verb.fn:
-        left, right = (
-            [_through(terms, cls, m, outer) for cls, m in term.views] for term, (_, outer) in ((one, a), (two, b))
-        )
-        size_of = dict.fromkeys(left, size)
-    elif ew is None and one.verb == two.verb and a[1] is b[1]:
-        left, right = ([_through(terms, c, None, None) for c in term.args] for term in (one, two))
-        size_of = {view: terms.size(view[0]) for view in left}
-    else:
-        return None
-    swaps = ew is not None and function(ew.fn).commutative
     ways = []
-    for other in (right, right[::-1]) if swaps else (right,):
-        found = [_unlike(terms, x, y, size_of[x], known) for x, y in zip(left, other, strict=True)]
+    for left, right, size_of in _operands(terms, a, b, size):
+        found = [_unlike(terms, x, y, size_of[x], known) for x, y in zip(left, right, strict=True)]
         if None not in found:
             ways.append(list(dict.fromkeys(pair for part in found for pair in part or [])))
     return min(ways, key=lambda pairs: (sum(_mixed(terms, *pair) for pair in pairs), len(pairs)), default=None)
+
+
+_Sides = tuple[list[Operand], list[Operand], dict[Operand, int]]
+
+
+def _operands(terms: Terms, a: Operand, b: Operand, size: int) -> list[_Sides]:
+    """The operands of both, in each order in which they may face each other, and at how many places each is seen; none where the
+    operators are not the same."""
+    one, two = (terms.terms[terms.find(c)] for c, _ in (a, b))
+    if _without_views(one.verb) != _without_views(two.verb) or len(one.args) != len(two.args):
+        return []
+    if isinstance(one.verb, Ew):
+        left, right = ([_through(terms, c, m, outer) for c, m in term.views] for term, (_, outer) in ((one, a), (two, b)))
+        swaps = function(one.verb.fn).commutative
+        return [(left, other, dict.fromkeys(left, size)) for other in ((right, right[::-1]) if swaps else (right,))]
+    left, right = ([_through(terms, _as_kn(terms, term, terms.find(c)), None, None) for c in term.args] for term in (one, two))
+    return [(left, right, {view: terms.size(view[0]) for view in left})] if a[1] is b[1] else []
 
 
 def _mixed(terms: Terms, a: Operand, b: Operand, size: int) -> int:

@@ -1,0 +1,70 @@
+"""Copies of a model that computes a constant by a small network of its own (Swin v2 does, for its position bias)."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from graphcheck import compare
+from graphcheck.kernel.proof.allowed import FORMATS
+from graphcheck.verdict import Comparison, Verdict
+
+DRAWN = np.random.default_rng(3)
+PLACES, WIDE = 6, 96
+CONSTANTS = {
+    "table": DRAWN.standard_normal((PLACES, 1, WIDE)),
+    "shift": DRAWN.standard_normal(WIDE),
+    "w": DRAWN.standard_normal((WIDE, 4)) * 0.3,
+}
+CONSTANTS = {name: array.astype(np.float32) for name, array in CONSTANTS.items()}
+TYPES = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
+NETWORK = "h = Add (table, shift) r = Relu (h) p = MatMul (r, {w}) s = Sigmoid (p) y = Add (x, s)"
+
+
+def model(body: str, constants: dict[str, np.ndarray], x: str = "float") -> onnx.ModelProto:
+    text = f'<ir_version: 10, opset_import: ["" : 21]> g ({x}[{PLACES},1,4] x) => ({x}[{PLACES},1,4] y) {{ {body} }}'
+    made = onnx.parser.parse_model(text)
+    made.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    return made
+
+
+def compared(copy: onnx.ModelProto, allow: str) -> Comparison:
+    return compare(model(NETWORK.format(w="w"), CONSTANTS), copy, allow=[allow], run=False, graphs=False)
+
+
+def moved(array: np.ndarray, by: int) -> np.ndarray:
+    """One element, so many numbers of its type farther."""
+    whole = array.reshape(-1).view(np.uint16 if array.dtype.itemsize == 2 else array.dtype).copy()
+    whole[whole.size // 3] += by
+    return whole.view(array.dtype).reshape(array.shape)
+
+
+@pytest.mark.parametrize("name", ["", *CONSTANTS])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_each_constant_of_the_network_faces_its_own_rounding(dtype: str, name: str) -> None:
+    stored = {key: array.astype(FORMATS[dtype]) for key, array in CONSTANTS.items()}
+    if name:
+        stored[name] = moved(stored[name], 1)
+    found = compared(model(NETWORK.format(w="w"), stored, dtype), dtype)
+    off = [row["b"] for row in found.evidence["precision"]["off"]]
+    assert (found.verdict is Verdict.WITHIN_ROUNDING, off) == (not name, [name] if name else []), found.reason
+
+
+@pytest.mark.parametrize("by", [0, 1])
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_a_quantized_weight_is_taken_out_of_what_is_done_to_it(dtype: str, by: int) -> None:
+    most = 127 if dtype == "int8" else 7
+    scale = np.float32(np.abs(CONSTANTS["w"]).max() / most)
+    q = moved(np.rint(CONSTANTS["w"] / scale).clip(-most, most).astype(np.int8), by)
+    stored = {**CONSTANTS, "scale": np.asarray(scale), "q": q}
+    body = NETWORK.format(w="d").replace("p =", "d = DequantizeLinear (q, scale) p =")
+    copy = model(body, {key: stored[key] for key in ("table", "shift", "scale", "q")})
+    if dtype == "int4":
+        whole = next(t for t in copy.graph.initializer if t.name == "q")
+        whole.CopyFrom(onnx.helper.make_tensor("q", TensorProto.INT4, q.shape, q.reshape(-1)))
+    found = compared(copy, dtype)
+    off = [row["b"] for row in found.evidence["precision"]["off"]]
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) == (not by), found.reason
+    assert off == (["q"] if by else []), found.reason
