@@ -239,6 +239,20 @@ def test_rows_over_the_limit_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> 
             assert attempt.prover is not None and attempt.prover.by_rows(lambda sparing=sparing: sparing) is met
 
 
+@pytest.mark.parametrize(("most", "shape"), [(5e8, (2, 2, 28, 224)), (0.0, (2, 2, 28, 28))])
+def test_other_sizes_are_small_where_the_usual_ones_are_large(
+    most: float, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The least length tried, 16, is below the window's: the next one, at all dims besides the batch."""
+    head = '<ir_version: 9, opset_import: ["" : 17]> g (float[N,2,h,w] x) => (float[N,2,a,b] y)'
+    proto = onnx.parser.parse_model(f"{head} {{ y = AveragePool<kernel_shape = [20, 20]>(x) }}")
+    monkeypatch.setattr("graphcheck.kernel.proof.sizes._LARGE", most)
+    with opened(proto, proto, Options(graphs=False, run=False)) as case:
+        first, second, *others = case.sizes.choices([case.sizes.attempt({"x": (2, 2, 224, 224)})])
+        assert first == {"x": (2, 2, 224, 224)} and second == {"x": shape}
+        assert others == [{"x": (2, 2, shape[-1], 28 if most else 32)}]
+
+
 def planted(monkeypatch: pytest.MonkeyPatch, error: BaseException, at: str = "windows") -> Comparison:
     """A comparison whose rung ``at`` ends with ``error``."""
 

@@ -28,6 +28,7 @@ _SAMPLES = 4  # of integer inputs that steer a graph: two draws by the seed, all
 _SWITCHES = 4  # so many booleans that steer a graph take all their values
 TARGET_SHARE = 24  # the error probability is shared by up to 4 tiers at up to 6 choices of sizes
 _SMALL = 1e7  # operations in both graphs for which an evaluation from the inputs is no matter
+_LARGE = 5e8  # elements of the tensors of both graphs, beyond which the other choices of sizes are small ones
 _BATCHES = (3, 1)  # tried for a batch besides its usual size
 
 
@@ -107,7 +108,8 @@ class Sizes:
         """Input shapes to prove at: batches 2, 3 and 1, for other symbolic dims a usual and a small legal size, and both sides of
         each breakpoint that a trace shows.
 
-        ``found`` are the attempts so far: a symbol for which both graphs work row by row needs no other size.
+        ``found`` are the attempts so far: a symbol for which both graphs work row by row needs no other size. Where the tensors
+        are large at usual sizes, the other choices are made around small ones.
         """
         if self.given is not None:
             yield {name: tuple(array.shape) for name, array in self.given().items()}
@@ -121,7 +123,7 @@ class Sizes:
             tried.add(symbol)
             with contextlib.suppress(UsageError):  # --shape fixes this dim
                 sizes = _BATCHES if axis == 0 else self.lengths
-                more = [interface.shapes(self.interface, self.options.shapes, {symbol: size}) for size in sizes]
+                more = [self._around(found, symbol, size) for size in sizes]
                 more = [chosen for chosen in more if chosen not in seen]
                 for chosen in self._fitting(more) if axis else more:
                     seen.append(chosen)
@@ -131,6 +133,22 @@ class Sizes:
                 seen.append(chosen)
                 self._edges.append(chosen)
                 yield chosen
+
+    def _around(self, found: Sequence[Attempt], symbol: str, size: int) -> dict[str, tuple[int, ...]]:
+        """Input shapes with one symbol at a size, and the others at usual sizes, or at small ones."""
+        return interface.shapes(self.interface, self.options.shapes, {**self._small(found), symbol: size})
+
+    def _small(self, found: Sequence[Attempt]) -> dict[str, int]:
+        """One length for all symbols but batches, which both models take, where their tensors are large at usual sizes."""
+        pair = found[0].pair if found else None
+        if pair is not None and sum(term.size for term in pair.terms.terms) > _LARGE:
+            symbols = [symbol for symbol, (_, axis) in interface.symbols(self.interface).items() if axis]
+            for sizes in (dict.fromkeys(symbols, length) for length in self.lengths if symbols):
+                with contextlib.suppress(UsageError):  # --shape fixes one of them
+                    chosen = interface.shapes(self.interface, self.options.shapes, sizes)
+                    if all(self.admits(side, chosen, found[0].sample) for side in (0, 1)):
+                        return sizes
+        return {}
 
     def _fitting(self, several: Sequence[dict[str, tuple[int, ...]]]) -> list[dict[str, tuple[int, ...]]]:
         """The first of these shapes that both models take, which is enough; else the first that one takes, which is open."""
@@ -146,7 +164,7 @@ class Sizes:
         """Input shapes on both sides of each breakpoint that the attempts show; ``found`` may grow meanwhile."""
         for symbol, size in self.free.beyond(found):
             with contextlib.suppress(UsageError):
-                yield interface.shapes(self.interface, self.options.shapes, {symbol: size})
+                yield self._around(found, symbol, size)
 
     def discrete(self) -> list[interface.PortPair]:
         """Integer and boolean inputs."""
@@ -363,7 +381,7 @@ class Sizes:
             self._ends[symbol], beyond = None, False
             for size, node in sorted(breakpoints(symbol, found).items(), reverse=True):
                 try:
-                    chosen = interface.shapes(self.interface, self.options.shapes, {symbol: size})
+                    chosen = self._around(found, symbol, size)
                     fits = size <= LARGEST and all(self.admits(side, chosen, found[0].sample) for side in (0, 1))
                 except Undecided:
                     break
