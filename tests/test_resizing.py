@@ -15,8 +15,10 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from graphcheck import compare
+from graphcheck.errors import Untaught
 from graphcheck.kernel.ops.node import Node
-from graphcheck.kernel.ops.resizing import weights
+from graphcheck.kernel.ops.reference import broken_length
+from graphcheck.kernel.ops.resizing import _length, weights
 from graphcheck.verdict import Comparison, Verdict
 
 HOW = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric")
@@ -31,9 +33,12 @@ def resizing(n: int, to: int, dtype: int = 1, **attributes: Any) -> onnx.ModelPr
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
 
 
+def node_of(attributes: dict[str, Any]) -> Node:
+    return Node("", "Resize", 19, "r", attributes, 4, 1, (True, False, False, True), (True,))
+
+
 def taught(n: int, to: int, **attributes: Any) -> np.ndarray:
-    node = Node("", "Resize", 19, "r", attributes, 4, 1, (True, False, False, True), (True,))
-    return weights(node, n, to, Fraction(to, n))
+    return weights(node_of(attributes), n, to, Fraction(to, n))
 
 
 def by_onnxruntime(n: int, to: int, x: np.ndarray, **attributes: Any) -> np.ndarray:
@@ -59,6 +64,41 @@ def test_the_weights_are_those_of_onnx_reference(
     sound = [j for j, x in enumerate(at) if x.denominator != 1]
     reference = np.asarray(ReferenceEvaluator(resizing(n, to, 11, **attributes)).run(None, {"x": np.eye(n)})[0])
     np.testing.assert_allclose(found[:, sound], reference[:, sound], atol=1e-4 if outside else 2e-6)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.integers(1, 24), st.one_of(st.integers(1, 32), st.sampled_from((0.25, 0.5, 0.6, 0.7, 1.5, 2.0, 2.5, 3.0))),
+    st.sampled_from((*HOW, "tf_crop_and_resize")), st.sampled_from(("nearest", "linear", "cubic")), st.booleans(),
+    st.sampled_from(("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")), st.booleans(),
+)  # fmt: skip
+def test_the_weights_are_those_of_onnxruntime(
+    n: int, size: int | float, how: str, mode: str, antialias: bool, near: str, part: bool
+) -> None:
+    attributes: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": how}
+    attributes |= {"nearest_mode": near} if mode == "nearest" else {"antialias": int(antialias and how != "tf_crop_and_resize")}
+    region = np.float32([0, 0.1, 1, 0.9] if part else [0, 0, 1, 1])
+    steers = "r, s" if isinstance(size, float) else "r, , s"
+    graph = f"(float[{n},{n}] x) => (float[a,b] y) {{ y = Resize (x, {steers}) }}"
+    model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["": 19]> g {graph}')
+    model.graph.node[0].attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+    stored = np.float32([1, size]) if isinstance(size, float) else np.array([n, size])
+    model.graph.initializer.extend([numpy_helper.from_array(region, "r"), numpy_helper.from_array(stored, "s")])
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+    except onnxruntime.capi.onnxruntime_pybind11_state.Fail:  # antialias by what onnxruntime has no kernel for
+        return
+    asked = broken_length(node_of(attributes), [n, n], region, *((stored, None) if isinstance(size, float) else (None, stored)))
+    try:
+        to = _length(node_of(attributes), n, size) if isinstance(size, float) else size
+        ends = (float(region[1]), float(region[3])) if how == "tf_crop_and_resize" else (0.0, 1.0)
+        scale = Fraction(float(np.float32(size))) if isinstance(size, float) else Fraction(size, n)
+        found = weights(node_of(attributes), n, to, scale, ends)
+    except Untaught:
+        return
+    if not asked:
+        told: Any = session.run(None, {"x": np.eye(n, dtype=np.float32)})
+        np.testing.assert_allclose(found, told[0], atol=1e-3)
 
 
 @pytest.mark.parametrize("near", ["round_prefer_floor", "round_prefer_ceil"])

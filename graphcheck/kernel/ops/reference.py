@@ -118,8 +118,8 @@ def broken_length(node: Node, shape: Sequence[int], roi: Any = None, scales: Any
     lengths = scales.astype(np.float64) * lengths
     if mode == "pytorch_half_pixel":
         return "to a broken length of one element" if bool(((lengths < 2) & (lengths % 1 != 0)).any()) else None
-    if mode != "align_corners" and roi is not None and roi.size:
-        lengths = lengths * np.subtract(*np.split(roi, 2)[::-1])
+    if mode != "align_corners" and roi is not None and roi.size and bool((np.subtract(*np.split(roi, 2)[::-1]) != 1).any()):
+        return "to a broken length"  # of the region by the standard, of the whole in the runtimes
     return "to a broken length" if bool((np.abs(lengths - np.rint(lengths)) > 1e-4).any()) else None
 
 

@@ -19,7 +19,7 @@ from graphcheck.kernel.ops import erasing, reference, rows
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
 
-_HALF = Fraction(1, 2)
+_HALF, _NEAR = Fraction(1, 2), Fraction(1, 10_000)
 
 
 def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
@@ -69,8 +69,9 @@ def upsample(m: Algebra, node: Node, x: Value, scales: Value = None) -> Value:
 
 
 def _length(node: Node, n: int, scale: Any) -> int:
-    to = math.floor(Fraction(float(scale)) * n)
-    if to != int(np.float32(scale) * np.float32(n)):
+    length = Fraction(float(scale)) * n
+    to = math.floor(length)
+    if to != math.floor(length + _NEAR):
         raise Untaught("Resize to a length that depends on how the scale is rounded", node.name)
     return to
 
@@ -78,16 +79,17 @@ def _length(node: Node, n: int, scale: Any) -> int:
 def weights(node: Node, n: int, to: int, scale: Fraction, region: tuple[float, float] = (0.0, 1.0)) -> np.ndarray:
     """The matrix [n, to] of one axis (onnx.ai/onnx/operators/onnx__Resize.html); ``scale`` is that of the axis, exactly."""
     limits.current().check_elements(n * to, "the matrix of a Resize")
-    at = _coordinates(node, n, to, scale, region)
+    at, how = _coordinates(node, n, to, scale, region), node.attr("coordinate_transformation_mode", "half_pixel")
     mode, near = node.attr("mode", "nearest"), node.attr("nearest_mode", "round_prefer_floor")
-    if mode == "nearest" and scale * 2**10 % 1 and any(_on_the_edge(x, near) for x in at):
+    exact = scale * 2**10 % 1 == 0 and how not in ("half_pixel_symmetric", "tf_crop_and_resize")
+    if mode == "nearest" and not exact and any(_on_the_edge(x, near) for x in at):
         raise Untaught("Resize whose nearest element depends on how its coordinates are rounded", node.name)
     width = min(scale, Fraction(1)) if node.attr("antialias", 0) else Fraction(1)
     kernel, reach = _kernel(node), math.ceil((2 if mode == "cubic" else 1) / width)
     found = np.zeros((n, to))
     for j, x in enumerate(at):
         first = math.floor(x)
-        if node.attr("coordinate_transformation_mode") == "tf_crop_and_resize" and not 0 <= x <= n - 1:
+        if how == "tf_crop_and_resize" and not 0 <= x <= n - 1:
             continue  # extrapolation_value, which is 0
         if mode == "nearest":
             taken, taps = np.ones(1), np.array([_NEAREST[near](x)])
@@ -113,28 +115,30 @@ _NEAREST: dict[str, Callable[[Fraction], int]] = {
 def _on_the_edge(x: Fraction, near: str) -> bool:
     """Whether a coordinate lies so near to the edge between two elements that its rounding decides."""
     x = x + _HALF if near.startswith("round") else x
-    return abs(x - round(x)) < 1e-4
+    return abs(x - round(x)) < _NEAR
 
 
 def _coordinates(node: Node, n: int, to: int, scale: Fraction, region: tuple[float, float]) -> list[Fraction]:
     """Where each element of the result lies among the elements of the axis."""
-    length, how = scale * n, node.attr("coordinate_transformation_mode", "half_pixel")
-    low, high = map(Fraction, region)
+    how, (low, high) = node.attr("coordinate_transformation_mode", "half_pixel"), map(Fraction, region)
     places = [Fraction(j) for j in range(to)]
     match how:
         case "asymmetric":
             return [j / scale for j in places]
         case "align_corners":
-            return [j * (n - 1) / (length - 1) if length != 1 else Fraction(0) for j in places]
+            return [j * (n - 1) / (to - 1) if to != 1 else Fraction(0) for j in places]
         case "tf_crop_and_resize":
             part = (high - low) * (n - 1)
-            return [low * (n - 1) + (j * part / (length - 1) if length != 1 else part / 2) for j in places]
-        case "pytorch_half_pixel" if length == 1:
+            found = [low * (n - 1) + (j * part / (to - 1) if to != 1 else part / 2) for j in places]
+            if region != (0.0, 1.0) and (to == n or any(min(abs(x), abs(x - n + 1)) < _NEAR for x in found)):
+                raise Untaught("Resize of a region that ends at an element, or is as long as the whole: the runtimes differ")
+            return found
+        case "pytorch_half_pixel" if to == 1:
             return [-_HALF] * to
         case "half_pixel" | "pytorch_half_pixel":
             return [(j + _HALF) / scale - _HALF for j in places]
         case "half_pixel_symmetric":
-            return [Fraction(n, 2) * (1 - to / length) + (j + _HALF) / scale - _HALF for j in places]
+            return [Fraction(n, 2) * (1 - to / (scale * n)) + (j + _HALF) / scale - _HALF for j in places]
     raise Untaught(f"Resize with coordinate_transformation_mode={how}", node.name)
 
 
