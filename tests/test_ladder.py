@@ -175,6 +175,33 @@ def test_large_graphs_are_tried_at_a_batch_of_1_first(monkeypatch: pytest.Monkey
     assert verdict is Verdict.DIFFERENT and set(batches) == {1, 2}
 
 
+@pytest.mark.parametrize(
+    ("times", "most", "found", "lengths"),
+    [
+        (1.0, 0.0, Verdict.DIFFERENT, {16}),
+        (0.0, 0.0, Verdict.DIFFERENT, {224}),  # the same at 16
+        (1e-7, 0.0, Verdict.UNDECIDED, {16}),  # little enough for rounding at all sizes
+        (1e-7, 1e9, Verdict.UNDECIDED, {16, 224}),
+    ],
+)
+def test_large_graphs_are_tried_at_the_smallest_lengths_first(
+    times: float, most: float, found: Verdict, lengths: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B adds ``times`` a mean, and, where that is 0, Max(h - 200, 0)."""
+    seen, judged = set[int](), Search._judge
+    monkeypatch.setattr(Search, "_judge", lambda self, x, **o: seen.add(x["x"].shape[2]) or judged(self, x, **o))
+    monkeypatch.setattr("graphcheck.verdicts.rungs.witness._HEAVY", 0)
+    monkeypatch.setattr("graphcheck.verdicts.rungs.witness._FEW", most)
+    head = '<ir_version: 9, opset_import: ["" : 18]> g (float[2,1,h,h] x) => (float[2,1,h,h] y)'
+    head += f" <float t = {{{times}}}, int64[1] least = {{200}}, int64[4] all = {{0,1,2,3}}>"
+    mean = "s = Sin(x) a = ReduceMean(s, all) "
+    far = "n = Shape<start = 2, end = 3>(x) m = Max(n, least) d = Sub(m, least) a = Cast<to = 1>(d) s = Sin(x) "
+    more = "p = Mul(a, t) y = Add(s, p)" if times else "y = Add(s, a)"
+    models = [onnx.parser.parse_model(f"{head} {{ {body} }}") for body in ("y = Sin(x)", (mean if times else far) + more)]
+    assert compare(*models, graphs=False).verdict is found
+    assert seen == lengths
+
+
 def test_large_rows_wait_for_the_witness_where_the_runs_are_plainly_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     spared: list[bool] = []
     rows = Prover._rows

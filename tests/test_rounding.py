@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from graphcheck import compare
+from graphcheck import compare, limits
+from graphcheck.errors import Exhausted
 from graphcheck.kernel.interpreter import Interpreter
 from graphcheck.kernel.ops.algebra import Algebra, Tensor
 from graphcheck.kernel.proof import facing, room, rounding, summation
@@ -45,6 +46,14 @@ def test_layers_that_differ_in_their_constants_are_replaced_in_one_store(monkeyp
     comparison = compare(chain(layers, 0), chain(layers, ulps), run=False)
     assert "the graphs are the same but for 6 constants" in comparison.reason
     assert len(stores) <= 3  # and not one for each layer
+
+
+def test_a_new_store_is_not_made_beyond_the_time_limit() -> None:
+    terms = Terms(PUSH)
+    root = terms.ew("tanh", ((terms.leaf("x", 3), None),), 3)
+    assert anew(terms, [root])[1]
+    with limits.within(seconds=1e-9), pytest.raises(Exhausted, match="the time limit"):
+        anew(terms, [root])
 
 
 def test_few_elements_tell_most_constants_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,15 +139,19 @@ class Sizes:
         return interface.shapes(self.interface, self.options.shapes, {**self._small(found), symbol: size})
 
     def _small(self, found: Sequence[Attempt]) -> dict[str, int]:
-        """One length for all symbols but batches, which both models take, where their tensors are large at usual sizes."""
+        """The smallest lengths, where tensors are large at usual ones."""
         pair = found[0].pair if found else None
-        if pair is not None and sum(term.size for term in pair.terms.terms) > _LARGE:
-            symbols = [symbol for symbol, (_, axis) in interface.symbols(self.interface).items() if axis]
-            for sizes in (dict.fromkeys(symbols, length) for length in self.lengths if symbols):
-                with contextlib.suppress(UsageError):  # --shape fixes one of them
-                    chosen = interface.shapes(self.interface, self.options.shapes, sizes)
-                    if all(self.admits(side, chosen, found[0].sample) for side in (0, 1)):
-                        return sizes
+        large = pair is not None and sum(term.size for term in pair.terms.terms) > _LARGE
+        return self.least(found[0].sample) if large else {}
+
+    def least(self, sample: int | None) -> dict[str, int]:
+        """The smallest length tried that both models take for all symbols but batches; {} if there is none."""
+        symbols = [symbol for symbol, (_, axis) in interface.symbols(self.interface).items() if axis]
+        for sizes in (dict.fromkeys(symbols, length) for length in self.lengths if symbols):
+            with contextlib.suppress(UsageError):  # --shape fixes one of them
+                chosen = interface.shapes(self.interface, self.options.shapes, sizes)
+                if all(self.admits(side, chosen, sample) for side in (0, 1)):
+                    return sizes
         return {}
 
     def _fitting(self, several: Sequence[dict[str, tuple[int, ...]]]) -> list[dict[str, tuple[int, ...]]]:

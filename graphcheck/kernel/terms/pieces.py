@@ -136,6 +136,7 @@ def parted(pieces: Pieces, sizes: Iterable[int]) -> Iterator[Pieces | None]:
         begin += size
 
 
+@functools.lru_cache(maxsize=4096)
 def count(form: Strided) -> int | None:
     """Places at which the guards hold; None where that takes looking at too many."""
     left, total = list(form.guards), 1
@@ -163,7 +164,7 @@ def _tied(box: Sequence[int], digits: Sequence[int], guards: Sequence[Guard]) ->
     values = np.indices(shape, np.int64).reshape(len(few), math.prod(shape))
     least, most = np.zeros(values.shape[1], np.int64), np.full(values.shape[1], box[last] - 1)
     for row, low, high in guards:
-        rest = sum((row[j] * value for j, value in zip(few, values, strict=True)), np.zeros_like(least))
+        rest = sum((row[j] * value for j, value in zip(few, values, strict=True) if row[j]), np.zeros_like(least))
         if (c := row[last]) == 0:
             most[(rest < low) | (rest > high)] = -1
             continue
@@ -188,7 +189,9 @@ def same(a: Pieces, b: Pieces) -> bool | None:
         both = refined([p, q])
         if both is None:
             return None
-        guards = [guard for form in both for guard in form.guards]
+        guards = guards_.kept(both[0].box, [guard for form in both for guard in form.guards])
+        if guards is None:  # they have no place together
+            continue
         common = Strided(both[0].box, 0, (0,) * len(both[0].box), tuple(guards))
         here = count(common)
         if here is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from graphcheck import limits
 from graphcheck.kernel.terms.store import Terms
 
 
@@ -25,6 +26,7 @@ def anew(terms: Terms, roots: Sequence[int]) -> tuple[Terms, dict[int, int]]:
     known: dict[int, int] = {}
     centred = {terms.find(c) for c in terms.centred}
     for cls in terms.order(roots):
+        limits.current().check_time()
         term = terms.terms[cls]
         args = [known[terms.find(a)] for a in term.args]
         known[cls] = (

@@ -27,7 +27,8 @@ from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged, Parting
 from graphcheck.verdicts.rungs.proof import unequal_shapes, why
 
-_HEAVY = 1e8  # work (see budget.py) of evaluating both graphs once, over a second, above which a batch of 1 is tried first
+_HEAVY = 1e8  # work (see budget.py) of evaluating both graphs once, over a second, above which smaller sizes are tried first,
+_FEW = witness.SEARCH / 4  # for so long at the smallest lengths: some faults show at larger ones alone
 
 
 def look(case: Case, evidence: Evidence) -> Judged | None:
@@ -102,7 +103,7 @@ def judged_at(case: Case, evidence: Evidence, parting: Parting, budget: Budget) 
         traced = f"output {name!r} has shape {list(x.shape)} in A and {list(y.shape)} in B at {words.shapes(attempt.shapes)}"
         sentence = f"{traced}, by the operators' definitions"
         return _refusal(case, parting) or (unequal_shapes(case, evidence, attempt, sentence), parting)
-    return _search(case, attempt.pair, attempt.prover, parting, budget)
+    return _search(case, evidence, attempt.pair, attempt.prover, parting, budget)
 
 
 def _layout(case: Case, pair: Pair, prover: Prover, attempt: Attempt) -> str | None:
@@ -135,9 +136,12 @@ def _refusal(case: Case, parting: Parting) -> tuple[Judged, Parting] | None:
 
 
 def _search(
-    case: Case, pair: Pair, prover: Prover, parting: Parting, budget: Budget
+    case: Case, evidence: Evidence, pair: Pair, prover: Prover, parting: Parting, budget: Budget
 ) -> tuple[Judged | None, Parting]:
-    """``different`` with a witness, which is saved, ``undecided`` where the time is up; with the most telling deviations."""
+    """``different`` with a witness, which is saved, ``undecided`` where the time is up; with the most telling deviations.
+
+    Where one evaluation costs as much as a search at smaller sizes that showed nothing, and the runs agree, there is no other.
+    """
     options, shapes, sample = case.options, parting.attempt.shapes, parting.attempt.sample
     opened = prover.open_pairs()
     spec = inputs.InputSpec(options.seed, ranges=options.range_rows())
@@ -149,9 +153,12 @@ def _search(
         made = samples.pairs(
             pair, case.interface, roots, spec, given, lambda values: case.sizes.build(shapes, sample, values, spells=spells)
         )
-        for each in itertools.chain(_smaller(case, parting.attempt, [prover.roots[i] for i in opened], opened), made):
+        smaller = _smaller(case, parting.attempt, [prover.roots[i] for i in opened], opened, budget)
+        for each, own in itertools.chain(smaller, ((each, budget) for each in made)):
             known = case.sizes.roots(each)
-            search = _searching(case, each, [(case.sizes.outputs[i].key, *known[i]) for i in opened], budget)
+            search = _searching(case, each, [(case.sizes.outputs[i].key, *known[i]) for i in opened], own)
+            if search.work > _FEW and parting.deviations and not evidence.executions.plainly_apart():
+                break
             found = search.run()
             if found or _units(search.deviations) > _units(parting.deviations):
                 parting = dataclasses.replace(parting, deviations=tuple(search.deviations))
@@ -168,26 +175,32 @@ def _search(
     return None, parting
 
 
-def _smaller(case: Case, attempt: Attempt, roots: Sequence[tuple[int, int]], opened: Sequence[int]) -> Iterator[Pair]:
-    """Both graphs at a batch of 1, where evaluating them takes long, nothing steers them, and they differ there, too."""
+def _smaller(
+    case: Case, attempt: Attempt, roots: Sequence[tuple[int, int]], opened: Sequence[int], budget: Budget
+) -> Iterator[tuple[Pair, Budget]]:
+    """Both graphs at the smallest lengths and a batch of 1, with a budget of their own, then at a batch of 1, where evaluating
+    them takes long, nothing steers them, and they differ there, too."""
     if attempt.pair is None or attempt.sample is not None or case.given is not None:
         return
     terms, batches = attempt.pair.terms, [symbol for symbol, (_, axis) in ports.symbols(case.interface).items() if axis == 0]
     if sum(work(terms.terms[cls]) for cls in terms.order([cls for row in roots for cls in row])) <= _HEAVY:
         return
-    try:
-        chosen = ports.shapes(case.interface, case.options.shapes, dict.fromkeys(batches, 1))
-        if chosen == attempt.shapes:
-            return
-        pair = case.sizes.build(chosen, spells=attempt.pair.algebra.spelling)
-    except (Exhausted, Oversized):
-        raise
-    except (Undecided, UsageError):  # the models, or what was asked for, leave no choice
-        return
-    both = [case.sizes.roots(pair)[i] for i in opened]
-    same_shape = not case.sizes.unequal_shapes(Attempt(chosen, None, pair))
-    if same_shape and any(pair.terms.find(a) != pair.terms.find(b) for a, b in both):
-        yield pair
+    seen = [attempt.shapes]
+    for lengths in (case.sizes.least(None), {}):
+        try:
+            chosen = ports.shapes(case.interface, case.options.shapes, dict.fromkeys(batches, 1) | lengths)
+            if chosen in seen:
+                continue
+            seen.append(chosen)
+            pair = case.sizes.build(chosen, spells=attempt.pair.algebra.spelling)
+        except (Exhausted, Oversized):
+            raise
+        except (Undecided, UsageError):  # the models, or what was asked for, leave no choice
+            continue
+        both = [case.sizes.roots(pair)[i] for i in opened]
+        same_shape = not case.sizes.unequal_shapes(Attempt(chosen, None, pair))
+        if same_shape and any(pair.terms.find(a) != pair.terms.find(b) for a, b in both):
+            yield pair, Budget(_FEW) if lengths else budget
 
 
 def _searching(
