@@ -21,7 +21,7 @@ from graphcheck.command_line import Model, command
 from graphcheck.errors import GraphcheckError, Undecided, UsageError
 from graphcheck.files import places
 from graphcheck.formats.console import Terminal
-from graphcheck.formats.json import read_json, write_json
+from graphcheck.formats.json import read_json, write_json, write_text
 from graphcheck.formats.terminal import show_analysis
 from graphcheck.options import Options, Told
 from graphcheck.sweeping.command import sweep
@@ -48,7 +48,7 @@ _LONGEST = 1000  # characters of a sentence on standard error
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; trouble is one sentence on standard error, never a traceback."""
     if arguments is None:
-        if (code := processes.supervised()) is not None:
+        if (code := processes.supervised(_left)) is not None:
             return code
         processes.keep_objects()
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # None where closed, as by >&-
@@ -94,6 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _trouble(
             f"graphcheck itself failed ({kind}: {error}); please report it, with what GRAPHCHECK_TRACEBACK=1 shows"
         )
+
+
+def _left(target: str, text: str) -> None:
+    """Write what the work has left for the case that the time limit ends it."""
+    try:
+        write_text(text, target)
+    except (GraphcheckError, OSError) as error:
+        _trouble(str(error))
 
 
 def _drop_output() -> None:

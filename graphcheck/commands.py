@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graphcheck import limits
+from graphcheck import limits, processes
 from graphcheck.command_line import Model, SideA, SideB, command
 from graphcheck.errors import UsageError
 from graphcheck.files import kept, places, wire
 from graphcheck.formats import write_formats
 from graphcheck.formats.blame import show_blame, show_twice
 from graphcheck.formats.console import Terminal
-from graphcheck.formats.json import plain, write_json
+from graphcheck.formats.json import dumps, plain, write_json
 from graphcheck.formats.terminal import show_comparison, show_rewrite
 from graphcheck.formats.wanted import Wanted, wanted
 from graphcheck.options import Blaming, Guarding, Options, Required, RewriteOptions, Rewriting, Told, Twice
 from graphcheck.runs import early
-from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparison, Verdict
+from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparison, Verdict, ended
 from graphcheck.words import safe
 
 if TYPE_CHECKING:
@@ -50,10 +50,12 @@ def compare(a: SideA, b: SideB, required: Required, told: Told, twice: Twice, op
         partners=bool(told.json) or asked.drawn,
     )
     terminal = Terminal(quiet=asked.quiet)
+    _if_late(told, options, a, b)
     with early.begun(options.run):
         result = _compared(terminal, a, b, options)
     data = result.to_json() | {"command": _command()}
     written = write_result(data, told.json, told.report)
+    processes.if_ended(None)
     write_formats(result, asked.formats, required.require or Verdict.WITHIN_ROUNDING, required.accept)
     show_comparison(terminal, data, top_k=options.top_k, explain=options.explain, top=options.top)
     say(terminal, written)
@@ -208,6 +210,7 @@ def guard(
     from graphcheck.guarding.command import guard as guard_command
 
     begin(options)
+    _if_late(told, options, model)
     with terminal.status("running the optimizer"):
         result = guard_command(
             model,
@@ -218,6 +221,7 @@ def guard(
         )
     data = result.to_json() | {"command": _command()}
     written = write_result(data, told.json, told.report)
+    processes.if_ended(None)
     write_formats(result, asked.formats, level)
     show_comparison(terminal, data, top=options.top)
     say(terminal, written)
@@ -313,6 +317,12 @@ def _guarded_by_pass(
 def begin(options: Options | Blaming) -> None:
     """Set the limits of a command from its options."""
     limits.begin(options.max_memory, options.timeout)
+
+
+def _if_late(told: Told, options: Options, a: Path, b: Path | None = None) -> None:
+    """Leave a result for the case that the time limit ends this process."""
+    late = ended(f"the time limit of {options.timeout:g} s was reached", "GC201", str(a), None if b is None else str(b))
+    processes.if_ended(told.json, dumps(late.to_json() | {"command": _command()}))
 
 
 def _compared(terminal: Terminal, a: Path, b: Path, options: Options) -> Comparison:

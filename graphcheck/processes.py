@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import signal
-import struct
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from graphcheck import limits
 from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_TROUBLE, EXIT_UNDECIDED
@@ -30,6 +31,8 @@ _GRACE, _SHARE = 2.0, 0.1  # seconds beyond the time limit, and so much of it, t
 _LAST = 1.0  # seconds between asking the child to end and ending it
 _LEAVE = 5.0  # as much for a child that was interrupted, which may have files to take away
 _SENT_BY_KERNEL = 0x80  # si_code of a signal from the terminal, which reaches the child as well
+_ANSWERS = (EXIT_OK, EXIT_DIFFERENT, EXIT_TROUBLE, EXIT_UNDECIDED)
+_MOST = 65536  # bytes that a pipe holds
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _OBJECTS = 50_000  # made between two looks; Python's 700 would be for programs whose objects come and go
 _OLD = 100  # looks at objects that stayed a while between two looks at all of them, ten as Python has it
@@ -77,8 +80,20 @@ def _wait_for_end(parent: int, leave: Callable[[], None]) -> None:
     leave()
 
 
-def supervised() -> int | None:
-    """Go on in a child process, where this is None; in the parent, the exit code once the child has ended."""
+_heirs: list[Callable[[str | None, str], None]] = []  # in the child: its parent
+
+
+def if_ended(target: str | None, text: str = "") -> None:
+    """Have the parent write ``text`` to ``target`` if the time limit ends this process; nothing any more for None."""
+    for tell in _heirs:
+        tell(target, text)
+
+
+def supervised(write: Callable[[str, str], None]) -> int | None:
+    """Go on in a child process, where this is None; in the parent, the exit code once the child has ended.
+
+    ``write`` is given what the child has left by :func:`if_ended`.
+    """
     if not hasattr(signal, "sigtimedwait") or not hasattr(os, "fork") or threading.active_count() > 1:
         return None
     reading, writing = os.pipe()
@@ -89,31 +104,41 @@ def supervised() -> int | None:
     if child == 0:
         os.close(reading)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        limits.listeners.append(lambda given: _tell(writing, given))
+        limits.listeners.append(lambda given: _tell(writing, limit=given.seconds, deadline=given.deadline))
+        _heirs.append(lambda target, text: _tell(writing, left=(target, text)))
         end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM), parent)
         return None
     os.close(writing)
     os.set_blocking(reading, False)
-    return _wait(child, reading, waited)
+    return _wait(child, reading, waited, write)
 
 
-def _tell(pipe: int, given: limits.Limits) -> None:
+def _tell(pipe: int, **what: Any) -> None:
     with contextlib.suppress(OSError):
-        os.write(pipe, struct.pack("dd", given.seconds, given.deadline))
+        os.write(pipe, json.dumps(what).encode() + b"\n")
 
 
-def _wait(child: int, pipe: int, signals: set[signal.Signals]) -> int:
+def _wait(child: int, pipe: int, signals: set[signal.Signals], write: Callable[[str, str], None]) -> int:
     """Wait for the child, hand it the signals that come, and end it where it does not end in time."""
     limit = end = float("inf")  # seconds, and when the child is told to end
     asked: signal.Signals | None = None  # how it was, and because of the time where that is SIGALRM
+    target: str | None = None
+    text, told = "", b""
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return _code(os.waitstatus_to_exitcode(status), limit, asked)
         with contextlib.suppress(BlockingIOError):
-            if asked is None and (told := os.read(pipe, 16)):
-                limit, deadline = struct.unpack("dd", told)
-                end = deadline + _GRACE + _SHARE * limit
+            told += os.read(pipe, _MOST)
+        *lines, told = told.split(b"\n")
+        for message in map(json.loads, lines):
+            target, text = message.get("left", (target, text))
+            if asked is None and "limit" in message:
+                limit = message["limit"]
+                end = message["deadline"] + _GRACE + _SHARE * limit
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            if asked is signal.SIGALRM and code not in _ANSWERS and target is not None:
+                write(target, text)
+            return _code(code, limit, asked)
         if time.monotonic() > end:
             os.kill(child, signal.SIGTERM if asked is None else signal.SIGKILL)
             asked, end = asked or signal.SIGALRM, time.monotonic() + _LAST
@@ -125,7 +150,7 @@ def _wait(child: int, pipe: int, signals: set[signal.Signals]) -> int:
 
 
 def _code(code: int, limit: float, asked: signal.Signals | None) -> int:
-    if code in (EXIT_OK, EXIT_DIFFERENT, EXIT_TROUBLE, EXIT_UNDECIDED):
+    if code in _ANSWERS:
         return code  # it had its answer all the same
     if asked is signal.SIGALRM:
         return _say(f"undecided: the time limit of {limit:g} s was reached", EXIT_UNDECIDED)

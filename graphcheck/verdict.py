@@ -87,6 +87,18 @@ class Comparison(Displayed):
         return {"schema": SCHEMA, "verdict": str(self.verdict), "reason": self.reason, "code": self.code, **self.evidence}
 
 
+def ended(reason: str, code: str, a: str, b: str | None) -> Comparison:
+    """``undecided``, with nothing known of the two files but why the comparison was ended."""
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("structure", "numeric", "used", "proof", "precision", "divergence", "witness", "reduced", "graphs", "seed")
+    )
+    interface = {key: list[Any]() for key in ("inputs", "outputs", "notes", "mismatches")}
+    told = {"a": {"path": a}, "b": {"path": b}, "interface": interface, "versions": {}, "timings": {}}
+    told |= {key: [] for key in ("constants", "changed", "float64", "alignment")}
+    told |= dict.fromkeys(("approximation", "hint", "branches"))
+    return Comparison(Verdict.UNDECIDED, reason, {**nothing, **told}, code)
+
+
 @functools.cache
 def version(name: str) -> str | None:
     """The installed version of a package; None if it is not installed."""

@@ -12,7 +12,10 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
+import graphcheck
+from graphcheck import reporting
 from graphcheck.files import model as model_
+from graphcheck.formats.json import read_json
 from tests.patch_cases import patchify
 from tests.sweeping_support import save_model, wait_for
 
@@ -21,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs sigtimedw
 HEAD = f"""import os, signal, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from graphcheck import limits, processes
-code = processes.supervised()
+code = processes.supervised(lambda target, text: open(target, "w").write(text))
 if code is not None:
     sys.exit(code)
 """
@@ -62,6 +65,42 @@ def test_a_computation_that_looks_at_no_limit_is_ended(monkeypatch: pytest.Monke
         check=False,
     )
     assert (done.returncode, done.stderr) == (3, "graphcheck: undecided: the time limit of 0.3 s was reached\n")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_was_left_is_written_where_the_time_ends_a_process(kept: bool, tmp_path: Path) -> None:
+    shorter = "processes._GRACE = processes._LAST = 0.2\n"
+    head, target = HEAD.replace("code =", f"{shorter}code ="), tmp_path / "left"
+    left = f"processes.if_ended({str(target)!r}, 'x' * 5000)\nlimits.begin(2**30, 0.3)\n"
+    left += "" if kept else "processes.if_ended(None)\n"
+    done = subprocess.run([sys.executable, "-c", f"{head}{left}{DEAF}"], capture_output=True, check=False)
+    assert done.returncode == 3 and target.exists() is kept
+    assert not kept or target.read_text() == "x" * 5000
+
+
+def test_a_comparison_that_is_ended_leaves_its_json(tmp_path: Path) -> None:
+    path, result, page = (tmp_path / name for name in ("m.onnx", "result.json", "page.html"))
+    save_model(path)
+    code = f"""import signal, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from graphcheck import cli, processes
+processes._GRACE = processes._LAST = 0.2
+import graphcheck.verdicts.compare as comparing
+def deaf(*_):
+    {DEAF.replace(chr(10), "; ").replace("; while", chr(10) + "    while")}
+comparing.compared = deaf
+sys.argv = ["graphcheck", "compare", {str(path)!r}, {str(path)!r}, "--timeout", "0.3", "--json", {str(result)!r}]
+sys.exit(cli.main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3, "graphcheck: undecided: the time limit of 0.3 s was reached\n"), done.stderr
+    told = read_json(result)
+    assert (told["schema"], told["verdict"], told["code"]) == ("graphcheck/compare/1", "undecided", "GC201")
+    assert told["reason"] == "the time limit of 0.3 s was reached" and told["a"] == {"path": str(path)}
+    known = graphcheck.compare(path, path, run=False).to_json()
+    assert set(told) == {*known, "command"}
+    reporting.write([told], page)
+    assert told["reason"] in page.read_text()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -131,7 +170,7 @@ def test_python_looks_for_garbage_less_often_in_a_process_of_our_own_alone() -> 
     code = (
         "import gc, sys\nfrom graphcheck import processes\nfrom graphcheck.cli import main\n"
         "before = gc.get_threshold()\nassert main(['--version']) == 0 and gc.get_threshold() == before\n"
-        "processes.supervised = lambda: None\nsys.argv = ['graphcheck', '--version']\n"
+        "processes.supervised = lambda write: None\nsys.argv = ['graphcheck', '--version']\n"
         "assert main() == 0 and gc.get_threshold()[0] > 10 * before[0] and gc.isenabled()"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

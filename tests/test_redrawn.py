@@ -19,6 +19,7 @@ from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof.pair import Pair, build
 from graphcheck.parting import difference, redrawn
 from graphcheck.parting.difference import Deviation
+from graphcheck.parting.rooms import largest
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts.compare import compare
 
@@ -292,3 +293,13 @@ def test_one_run_with_noise_is_enough_where_no_jump_is_near(
     )
     assert judged(*models, x, monkeypatch).gross or runs == 4
     assert len([known for known in seen if "unit" in known]) == runs
+
+
+@pytest.mark.parametrize(
+    ("values", "most"),
+    [(np.uint8([3, 255]), 255.0), (np.int8([-128, 3]), 128.0), (np.float64([0.5, -0.25]), 1.0), (np.float64([-3.0, -1e300]), 3.0),
+     (np.float64([np.nan, 7.0]), 7.0), (np.zeros(0, np.uint8), 1.0), (np.array([True]), 1.0)],
+)  # fmt: skip
+def test_the_largest_magnitude_of_any_type(values: np.ndarray, most: float) -> None:
+    """Quantized tensors are unsigned; masks, and what is not known, are left out."""
+    assert largest(values) == most

@@ -31,12 +31,18 @@ def plain(value: Any) -> Any:
 
 def write_json(result: dict[str, Any], target: str | None) -> None:
     """Write the result to a file, atomically, or to standard output for ``-``; nothing for None."""
+    if target is not None:
+        write_text(dumps(result), target)
+
+
+def write_text(text: str, target: str) -> None:
+    """Write a line to a file, atomically, or to standard output for ``-``."""
     if target == "-":
-        print(dumps(result), flush=True)
-    elif target is not None:
+        print(text, flush=True)
+    else:
         from graphcheck.files.atomic import write_bytes
 
-        write_bytes((dumps(result) + "\n").encode(), target)
+        write_bytes(f"{text}\n".encode(), target)
 
 
 def read_json(path: Path) -> dict[str, Any]:

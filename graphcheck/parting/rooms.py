@@ -119,7 +119,8 @@ class Rooms:
 
 def largest(x: np.ndarray) -> float:
     """The largest of 1 and the magnitudes that are no masks."""
-    found = float(np.maximum(x.max(initial=1.0), -x.min(initial=-1.0)))
+    ends = float(x.max(initial=0)), float(x.min(initial=0))  # which an unsigned integer holds as well
+    found = float(np.max([1.0, ends[0], -ends[1]]))
     if found < MASK:
         return found
     size = np.abs(x)
