@@ -7,14 +7,13 @@ import hashlib
 import math
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck import words
 from graphcheck.errors import GraphcheckError
 from graphcheck.files import external, kept
 from graphcheck.files import model as model_
@@ -35,7 +34,6 @@ from graphcheck.parting.redrawn import ENLARGED, PAIRS
 from graphcheck.parting.rooms import NEAR
 from graphcheck.parting.trials import SPECS, Drawing, Trial, unlike
 from graphcheck.runs.child import RemoteSession
-from graphcheck.runs.session import RunError
 
 SEARCH = 7e8  # work (see budget.py) for which trials go on, one at least
 _SHRINK, _QUICK, _RARE = 3e8, 4e7, 2e7  # work to make a witness smaller, if it was found by so much; for more draws
@@ -279,7 +277,7 @@ class Search:
         try:
             for side, feed in enumerate(inputs_.side_inputs(self.interface, arrays)):
                 if side not in self._sessions:
-                    source = _source(self.sources[side], self.models[side])
+                    source = source_of(self.sources[side], self.models[side])
                     self._sessions[side] = RemoteSession(source, optimizations="off")
                 results.append(self._sessions[side].run(feed))
                 if self.large:  # one at a time, for the sake of memory
@@ -289,14 +287,7 @@ class Search:
                 session.close()
             self._sessions.clear()
             return None
-        a, b = results
-        found = {}
-        for port in self.interface.outputs:
-            if port.a is not None and port.b is not None and a[port.a.name].dtype.kind not in "OSUT":
-                x, y = (np.asarray(v, np.float64) for v in (a[port.a.name], b[port.b.name]))
-                if x.shape == y.shape:
-                    found[port.key] = (x, y)
-        return found
+        return as_executed(self.interface, results)
 
     def _shrink(self, arrays: dict[str, np.ndarray], output: str) -> dict[str, np.ndarray]:
         """Fewer non-zeros that still show it: parts of the input are set to zero as long as they may."""
@@ -336,7 +327,20 @@ class Search:
         )
 
 
-def _source(source: Any, model: ir.Model) -> Any:
+def as_executed(interface: Interface, results: Sequence[Mapping[str, np.ndarray]]) -> Executed:
+    """Outputs of both sides, of one shape, as float64."""
+    a, b = results
+    found = {}
+    for port in interface.outputs:
+        if port.a is not None and port.b is not None and a[port.a.name].dtype.kind not in "OSUT":
+            x, y = (np.asarray(v, np.float64) for v in (a[port.a.name], b[port.b.name]))
+            if x.shape == y.shape:
+                found[port.key] = (x, y)
+    return found
+
+
+def source_of(source: Any, model: ir.Model) -> Any:
+    """What onnxruntime loads of a side: its path, or its bytes."""
     return str(source) if isinstance(source, (str, os.PathLike)) else external.serialized(model)
 
 
@@ -348,50 +352,3 @@ def unit_of(*traces: Trace) -> float:
     """The unit roundoff of the coarsest declared float type of the graphs."""
     names = {v.dtype.name for trace in traces for v in trace.values.values() if isinstance(v, Tensor)}
     return max((UNITS[n] for n in names if n in UNITS), default=UNITS["float64"])  # integers do not round
-
-
-def refusal(
-    sources: tuple[Any, Any],
-    models: tuple[ir.Model, ir.Model],
-    interface: Interface,
-    shapes: dict[str, tuple[int, ...]],
-    options: Options,
-    stated: int | None = None,
-) -> Witness | None:
-    """An input that one model runs and the other refuses, or answers in another shape, in onnxruntime.
-
-    ``stated``: the side whose operators, by their definitions, take no shapes that it declares. Of that one it is enough
-    that onnxruntime does not load it.
-    """
-    arrays = inputs_.generate(interface, shapes, inputs_.InputSpec(options.seed))
-    feeds = inputs_.side_inputs(interface, arrays)
-    results: list[Any] = []
-    for source, model, feed in zip(sources, models, feeds, strict=True):
-        try:
-            with RemoteSession(_source(source, model), optimizations="off") as session:
-                results.append(session.run(feed))
-        except GraphcheckError as error:
-            results.append(error)
-    failed = [isinstance(r, GraphcheckError) for r in results]
-    text = words.shapes(shapes)
-    if any(
-        isinstance(r, RunError) and r.kind != "run" and (side, r.kind) != (stated, "load") for side, r in enumerate(results)
-    ):
-        return None  # a missing kernel, an invalid model, a crash, a time-out: they say nothing of the function
-    if failed[0] != failed[1]:
-        runs, refuses = ("A", "B") if failed[1] else ("B", "A")
-        reason = f"{runs} runs at {text} and {refuses} does not: {results[failed[1]]}"
-    elif not failed[0]:
-        shown = None
-        for port in interface.outputs:
-            if port.a is not None and port.b is not None:
-                x, y = results[0][port.a.name].shape, results[1][port.b.name].shape
-                shown = shown or (
-                    f"output {port.key!r} has shape {list(x)} in A and {list(y)} in B" if x != y else None
-                )
-        if shown is None:
-            return None
-        reason = f"at {text} {shown}"
-    else:
-        return None
-    return Witness(arrays, reason, "shape", options.seed, None, None).save(models, options)

@@ -15,7 +15,7 @@ from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.prover import Prover
 from graphcheck.kernel.proof.sizes import Attempt
-from graphcheck.parting import samples, witness
+from graphcheck.parting import refusals, samples, witness
 from graphcheck.parting.alignment import Alignment, layout_change
 from graphcheck.parting.broken import broken
 from graphcheck.parting.budget import Budget, work
@@ -128,7 +128,9 @@ def _refusal(case: Case, parting: Parting) -> tuple[Judged, Parting] | None:
         return None
     attempt = parting.attempt
     stated = {"a": 0, "b": 1}.get(attempt.refused or "") if not ports.symbols(case.interface) else None
-    shown = witness.refusal(case.sources, case.models, case.interface, attempt.shapes, case.options, stated)
+    side = {"a": "A", "b": "B"}.get(attempt.refused or "")
+    undefined = side and f"{side} alone is not defined by its operators' definitions ({attempt.stopped})"
+    shown = refusals.refusal(case.sources, case.models, case.interface, attempt.shapes, case.options, stated, undefined)
     if shown is None:
         return None
     defined = "" if stated is None else f"; by the operators' definitions, {attempt.stopped}"
