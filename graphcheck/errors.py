@@ -72,9 +72,19 @@ class Refused(Undecided):
 
 
 class Untaught(Undecided):
-    """An operator, or a use of one, that has no taught meaning: it is evaluated as an unknown function of its inputs."""
+    """An operator, or a use of one, that has no taught meaning: it is evaluated as an unknown function of its inputs.
+
+    ``shaped``: ONNX shape inference says the shape of what it gives.
+    """
 
     code = "GC204"
+    shaped = True
+
+
+class Unshaped(Untaught):
+    """The same, where the runtimes do not give the shape that ONNX shape inference says."""
+
+    shaped = False
 
 
 class Endless(Undecided):

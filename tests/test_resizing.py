@@ -159,3 +159,39 @@ def test_an_element_of_a_resized_table_that_was_changed_is_refused(mode: str) ->
     x[1, 1] += 1e-4
     assert judged(model, table(x, 5, mode=mode)).verdict is Verdict.DIFFERENT
     assert judged(model, table(x, 5, mode="cubic", cubic_coeff_a=-0.6)).verdict is Verdict.DIFFERENT
+
+
+LENGTHS = "<ir_version: 9, opset_import: ['': 19]> g (float[1,{n}] x) => (float[a,b] y) {{ {body} }}".replace("'", '"')
+
+
+def scaled(n: int, by: float, body: str = "y = Resize <mode = \"{mode}\", {how}> (x, , s)", **words: str) -> onnx.ModelProto:
+    model = onnx.parser.parse_model(LENGTHS.format(n=n, body=body.format(**words)))
+    stored = {"s": np.float32([1, by]), "l": np.int64([0]), "h": np.int64([6]), "d": np.int64([1])}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in stored.items())
+    return model
+
+
+def test_a_length_that_the_runtimes_round_is_taken_from_onnxruntime_alone() -> None:
+    """10 * 0.7 in float32: 7 elements for onnxruntime, 6 for the shape inference of ONNX."""
+    resized, cut = "r = Resize (x, , s) ", "y = Slice (r, l, h, d)"
+    whole, part = scaled(10, 0.7, resized + "y = Identity (r)"), scaled(10, 0.7, resized + cut)
+    assert judged(whole, part).verdict is Verdict.UNDECIDED
+    assert compare(whole, part, graphs=False).verdict is Verdict.DIFFERENT
+    twice = scaled(10, 0.7, resized + "n = Neg (r) y = Neg (n)")
+    assert compare(whole, twice, graphs=False).verdict is Verdict.PROVED
+    between = "i = Cast <to = 6> (x) r = Resize <mode = \"linear\"> (i, , s) "
+    integers = [scaled(10, 0.7, between + end) for end in ("y = Identity (r)", cut)]
+    assert judged(*integers).verdict is Verdict.UNDECIDED
+    assert judged(scaled(10, 0.65, resized + cut), scaled(10, 0.65, resized + "y = Identity (r)")).verdict is Verdict.PROVED
+
+
+@pytest.mark.parametrize("antialias", [0, 1])
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_an_axis_that_keeps_its_length_by_a_broken_scale_is_not_told(mode: str, antialias: int) -> None:
+    """onnxruntime copies it, whatever the coordinates are."""
+    how = f"antialias = {antialias}, "
+    copied = scaled(3, 1.2, mode=mode, how=how + 'coordinate_transformation_mode = "asymmetric"')
+    other = scaled(3, 1.2, mode=mode, how=how + 'coordinate_transformation_mode = "half_pixel"')
+    assert judged(copied, other).verdict is Verdict.UNDECIDED
+    x: Any = np.float32([[1, 2, 4]])
+    assert np.array_equal(onnxruntime.InferenceSession(copied.SerializeToString()).run(None, {"x": x})[0], x)

@@ -181,6 +181,7 @@ class Interpreter:
         op = meaning_of(node.domain, node.op_type)
         if op is None and erasing.format_of(self.m, np.dtype(np.uint8)):
             op = ERASED.get((node.domain, node.op_type))
+        shaped = True
         try:
             if node.attributes and any(node.attr(name, 0) not in (0, 1) for name in _FLAGS):
                 raise Untaught(f"{node.op_type} with a flag that is neither 0 nor 1: runtimes differ", node.name)
@@ -191,7 +192,8 @@ class Interpreter:
                 return self._call(body, inputs, self._given(body, node), body.opset_imports)
         except Untaught as error:
             self.opaque.append(f"{node.name}: {error.reason}")
-        return self._opaque(node, inputs)
+            shaped = error.shaped
+        return self._opaque(node, inputs, shaped)
 
     def _told(self, op: Callable[..., Any], node: Node, inputs: Sequence[Value]) -> Sequence[Value]:
         """What an operator with a taught meaning gives."""
@@ -289,8 +291,8 @@ class Interpreter:
                 return np.asarray(value, np.int64)
         raise Undecided("a Constant holds no number", node.name)
 
-    def _opaque(self, node: Node, inputs: list[Value]) -> list[Value]:
-        """An unknown function of the inputs; its outputs' shapes by ONNX shape inference."""
+    def _opaque(self, node: Node, inputs: list[Value], shaped: bool) -> list[Value]:
+        """An unknown function of the inputs; its outputs' shapes by ONNX shape inference, or as a runtime gives them."""
         if node.domain == "" and node.op_type in movement.INDEXED and isinstance(inputs[1], Tensor):
             assert inputs[0] is not None
             inputs = [inputs[0], movement.indices_of(self.m, inputs[0], inputs[1]), *inputs[2:]]
@@ -314,7 +316,7 @@ class Interpreter:
                 shapes.append(None)
                 continue
             dims = kind.tensor_type.shape.dim
-            known = all(d.HasField("dim_value") for d in dims)
+            known = shaped and all(d.HasField("dim_value") for d in dims)
             dtype = np.dtype(ir.DataType(kind.tensor_type.elem_type).numpy())
             shapes.append((tuple(d.dim_value for d in dims), dtype) if known else None)
         return self._unknown(node, inputs, self._seen(node, inputs, shapes))

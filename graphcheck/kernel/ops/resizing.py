@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck import limits
-from graphcheck.errors import Untaught
+from graphcheck.errors import Unshaped, Untaught
 from graphcheck.kernel.ops import erasing, reference, rows
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
@@ -25,25 +25,26 @@ _HALF, _NEAR = Fraction(1, 2), Fraction(1, 10_000)
 def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
     """Each axis times its matrix, or its elements picked. Constants are multiplied by what is ``about`` the matrix: what a
     runtime has made of them is near to that, and no equal."""
-    mode = node.attr("mode", "nearest")
-    if mode != "nearest" and x.dtype.name.startswith(("int", "uint")):  # type: ignore[union-attr]
-        means = erasing.between(m, node, m.lift(x), lambda x: resize(m, node, x, *rest)) if mode == "linear" else None  # type: ignore[arg-type,return-value]
-        if means is None:
-            raise Untaught("Resize of integers between their values: the standard leaves the rounding open", node.name)
-        return means
     if any(isinstance(r, Tensor) for r in rest):
         raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
-    if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch" or node.attr("extrapolation_value", 0.0) != 0.0:
-        raise Untaught("Resize that keeps the aspect ratio, or puts a value outside of its region", node.name)
     out = m.lift(x)  # type: ignore[arg-type]
     if doubt := reference.broken_length(node, out.shape, *rest):
-        raise Untaught(f"{node.op_type} {doubt}", node.name)
+        raise Unshaped(f"{node.op_type} {doubt}", node.name)
     axes = [axis_of(out, a) for a in node.attr("axes") or range(len(out.shape))]
     given: list[Any] = [r if r is not None and r.size else None for r in (*rest, None, None, None)[:3]]  # type: ignore[union-attr]
     roi, scales, sizes = given
+    lengths = sizes if scales is None else [_length(node, out.shape[a], by) for a, by in zip(axes, scales, strict=True)]
+    mode = node.attr("mode", "nearest")
+    if mode != "nearest" and out.dtype.name.startswith(("int", "uint")):
+        means = erasing.between(m, node, out, lambda x: resize(m, node, x, *rest)) if mode == "linear" else None  # type: ignore[arg-type,return-value]
+        if means is None:
+            raise Untaught("Resize of integers between their values: the standard leaves the rounding open", node.name)
+        return means
+    if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch" or node.attr("extrapolation_value", 0.0) != 0.0:
+        raise Untaught("Resize that keeps the aspect ratio, or puts a value outside of its region", node.name)
     for at, axis in enumerate(axes):
         n = out.shape[axis]
-        to = _length(node, n, scales[at]) if scales is not None else int(sizes[at])
+        to = int(lengths[at])
         scale = Fraction(float(scales[at])) if scales is not None else Fraction(to, max(n, 1))
         region = (0.0, 1.0) if roi is None else (float(roi[at]), float(roi[at + len(axes)]))
         key = ("resize", node.key(), n, to, scale, region)
@@ -60,7 +61,7 @@ def upsample(m: Algebra, node: Node, x: Value, scales: Value = None) -> Value:
         raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
     mode = node.attr("mode", "nearest")
     if mode == "nearest" and bool(((scales < 1) & (1 / scales % 1 != 0)).any()):
-        raise Untaught(
+        raise Unshaped(
             "Resize before opset 11 that shrinks by no whole factor: the standard leaves its rounding open", node.name
         )
     attributes = {"mode": mode, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
@@ -72,7 +73,7 @@ def _length(node: Node, n: int, scale: Any) -> int:
     length = Fraction(float(scale)) * n
     to = math.floor(length)
     if to != math.floor(length + _NEAR):
-        raise Untaught("Resize to a length that depends on how the scale is rounded", node.name)
+        raise Unshaped("Resize to a length that depends on how the scale is rounded", node.name)
     return to
 
 
@@ -101,6 +102,8 @@ def weights(node: Node, n: int, to: int, scale: Fraction, region: tuple[float, f
                 taken = np.where((taps < 0) | (taps >= n), 0.0, taken)
                 taken = taken / (taken.sum() or 1.0)
         np.add.at(found[:, j], np.clip(taps, 0, n - 1), taken)
+    if to == n and (scale != 1 or how == "tf_crop_and_resize") and not np.array_equal(found, np.eye(n)):
+        raise Untaught("Resize of an axis to its own length: onnxruntime leaves it as it is", node.name)
     return found
 
 
@@ -130,8 +133,8 @@ def _coordinates(node: Node, n: int, to: int, scale: Fraction, region: tuple[flo
         case "tf_crop_and_resize":
             part = (high - low) * (n - 1)
             found = [low * (n - 1) + (j * part / (to - 1) if to != 1 else part / 2) for j in places]
-            if region != (0.0, 1.0) and (to == n or any(min(abs(x), abs(x - n + 1)) < _NEAR for x in found)):
-                raise Untaught("Resize of a region that ends at an element, or is as long as the whole: the runtimes differ")
+            if region != (0.0, 1.0) and any(min(abs(x), abs(x - n + 1)) < _NEAR for x in found):
+                raise Untaught("Resize of a region that ends at an element: the runtimes differ", node.name)
             return found
         case "pytorch_half_pixel" if to == 1:
             return [-_HALF] * to
