@@ -116,6 +116,10 @@ REFUSED = {
         "its nodes form a cycle, through (Add|Exp) node '[ty]'",
     ),
     "node that reads itself": (graph("y = Add(x, y)"), "its nodes form a cycle, through Add node 'y'"),
+    "a tensor given twice": (
+        graph("t = Neg(x) u = Add(t, x) t = Exp(u) y = Exp(t)"),
+        "two nodes give 't', Neg node 't' and Exp node 't'",
+    ),
     "cycle through a branch": (
         graph(
             "t = If(c) <then_branch = a () => (float[2,4] p) { p = Neg(y) }, else_branch = b () => (float[2,4] q) { q = Exp(x) }> y = Exp(t)",

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -602,6 +603,41 @@ def test_02_a_dim_that_an_input_held_has_alone_is_1_and_told() -> None:
 def test_02_an_input_that_cannot_be_held(fix: dict[str, float], error: str) -> None:
     with pytest.raises(UsageError, match=f"{re.escape(error)}$"):
         judged(_branched([1, 2, 3, 4]), _worded() if "words" in fix else _at_one_rate(), fix=fix)
+
+
+@pytest.mark.parametrize(
+    ("name", "op"),
+    [("04 unshuffle is not SpaceToDepth", "SpaceToDepth"), ("04 unwarp is not DepthToSpace CRD", "DepthToSpace")],
+)
+def test_04_the_first_node_whose_movement_departs_is_named_and_cut_out(name: str, op: str, tmp_path: Path) -> None:
+    found = judged(*REPORTS[name].pair(), reduce=tmp_path).evidence
+    assert found["divergence"]["b"]["op_type"] == op
+    assert found["reduced"]["verdict"] == "different" and onnx.load(found["reduced"]["b"]).graph.node[0].op_type == op
+
+
+def test_16_the_first_tensor_that_overflows_is_named() -> None:
+    """An image of 10 bits, whose squares onnxruntime's CPU provider computes in float32."""
+    found = judged(_squared(False), _squared(True), run=True, ranges={"x": (0.0, 1023.0)}, allow=["float16"])
+    assert found.evidence["precision"]["overflowed"][0]["op_type"] == "Mul"
+
+
+def test_18_the_layers_are_ranked_and_the_copy_accepted_where_it_is_asked_for() -> None:
+    found = judged(_in_int8(False), _in_int8(True), run=True, allow=["int8"], top=1)
+    assert found.verdict is Verdict.WITHIN_ROUNDING
+    assert [row["node"] for row in found.evidence["precision"]["keep"]] == ["Conv(y)"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "says"),
+    [
+        ("half", Verdict.WITHIN_ROUNDING, "1 constant of float16"),
+        ("bfloat16", Verdict.WITHIN_ROUNDING, "1 constant of bfloat16"),
+        ("transposed", Verdict.UNDECIDED, "for constants that were not rounded so: 'w' at [0, 1]"),
+    ],
+)
+def test_30_a_right_copy_is_told_from_a_wrong_one(kind: str, wanted: Verdict, says: str) -> None:
+    found = judged(_narrow("float"), _narrow(kind), run=True, allow=["bfloat16" if kind == "bfloat16" else "float16"])
+    assert found.verdict is wanted and says in found.reason, found.reason
 
 
 def test_20_the_parameters_that_changed_are_listed() -> None:

@@ -112,6 +112,9 @@ def _order(nodes: Sequence[onnx.NodeProto], name: object) -> tuple[list[int], in
             if not waits[reader]:
                 heapq.heappush(ready, reader)
     if len(order) < len(nodes):
+        for i, node in enumerate(nodes):
+            if again := next((output for output in node.output if output and made[output] != i), None):
+                raise ModelError(name, f"two nodes give {again!r}, {_name(node)} and {_name(nodes[made[again]])}")
         raise ModelError(name, f"its nodes form a cycle, through {_name(nodes[_on_cycle(reads, waits)])}")
     return order, early
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from graphcheck.files.model import all_nodes
 
 _USUAL = (16, 28, 32, 48, 64)
-_OWN = 12  # numbers taken from the models
+_OWN, _LONGEST = 12, 2**17  # numbers taken from the models, up to a few seconds of sound
 _MOST, _LARGEST = 8, 512  # so many of their multiples are tried, for patches and windows up to this size
 
 
@@ -27,7 +27,7 @@ def constants(models: Iterable[ir.Model]) -> list[int]:
         values += [node.outputs[0].const_value for node in all_nodes(model) if node.op_type == "Constant"]
         for tensor in values:
             if tensor is not None and tensor.dtype == ir.DataType.INT64 and tensor.size <= 8:
-                found.update(int(n) for n in tensor.numpy().reshape(-1) if 3 <= n <= 4096)
+                found.update(int(n) for n in tensor.numpy().reshape(-1) if 3 <= n <= _LONGEST)
     return [n for n, _ in found.most_common(_OWN)]
 
 

@@ -160,7 +160,7 @@ def _looked_at(a: onnx.ModelProto, b: onnx.ModelProto, shapes: dict[str, Any]) -
         attempt = next((x for x in known if not x.proved), None)
         if attempt is None:
             return None
-        divergence = witness.beyond_rounding(case, witness._located(case, attempt)).divergence
+        divergence = witness.beyond_rounding(case, witness.parted(case, attempt)).divergence
         return divergence.to_json() if divergence is not None else {}
 
 
