@@ -22,7 +22,7 @@ from graphcheck.kernel.terms.verbs import Contract
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
 from graphcheck.parting import slopes as sensitivity
-from graphcheck.parting.rooms import Rooms
+from graphcheck.parting.rooms import Rooms, largest
 from graphcheck.parting.slopes import Tape, derivatives
 from graphcheck.parting.tangents import Tangents
 
@@ -317,3 +317,11 @@ def test_work_on_another_core_gives_the_same(monkeypatch: pytest.MonkeyPatch) ->
         tape = Tape(m.terms, inputs, [y.cls], tangents=Tangents(m.terms, 0))
         told.append([(tape.bound(y.cls, at), tape.doubt(y.cls, at)) for at in range(0, 64, 9)])
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "most"),
+    [([1e9, 3.0, -5.0], 5.0), ([np.inf, -np.inf, 0.5], 1.0), ([np.nan, -7e7, 1e20], 7e7), ([1e8, 2.0], 2.0), ([], 1.0)],
+)
+def test_masks_say_nothing_of_the_size_of_a_tensor(values: list[float], most: float) -> None:
+    assert largest(np.array(values)) == most

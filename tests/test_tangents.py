@@ -126,3 +126,20 @@ def test_doubt_is_of_the_elements_that_depend_on_it_alone() -> None:
     assert [[tape.doubt(cls, at) for at in range(8)] for tape, cls in zip(tapes, (root, other), strict=True)] == [
         [True, *[False] * 7]
     ] * 2
+
+
+def test_what_is_moved_away_from_large_numbers_is_in_doubt_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.03 is little beside 100,000, and is not beside 1, whether it comes there by a Slice or not."""
+    made = Tangents._made
+    along = np.array([0.0, 0.0, 0.0, 1e12], np.float32)  # in units of float64's roundings, enlarged
+
+    def started(self: Tangents, term: Term, *rest: object) -> Tangent:
+        return along if isinstance(term.verb, Leaf) else made(self, term, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Tangents, "_made", started)
+    terms = Terms(RULES)
+    x = terms.leaf(("x",), 4)
+    part = terms.move((x,), terms.maps.intern(np.array([3, 4])))
+    found = [terms.ew("tanh", [(part, None)], 2), part, x]
+    tape = Tape(terms, {("x",): np.array([1e5, 1.0, 1.0, 1.0])}, found, tangents=Tangents(terms, 0))
+    assert [[tape.doubt(cls, at) for at in range(terms.size(cls))] for cls in found] == [[False, True], [False] * 2, [False] * 4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -221,3 +222,18 @@ def test_what_is_read_often_is_summed_before_it_is_added(strides: tuple[int, int
     assert windows.added(total, form, np.ones(form.size))
     read = form.box[strides.index(1)]
     assert set(total[3 : 3 + read]) == {float(form.size // read)} and not total[:3].any() and not total[3 + read :].any()
+
+
+@pytest.mark.parametrize("pad", [[0] * 4, [2, 0, 1, 3]])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_windows_are_the_same_column_by_column(pad: list[int], groups: int) -> None:
+    window = Window.resolve({"pads": pad, "dilations": [2, 1]}, IMAGE[2:], KERNEL)
+    form, source = im2col_form(IMAGE, window, groups), np.random.default_rng(0).standard_normal(math.prod(IMAGE))
+    map_ = Maps().of(form)
+    across = windows.turned(map_, 18 // groups)
+    assert across is not None
+    table = gather.picked([source], map_).reshape(-1, 18 // groups)
+    assert np.array_equal(gather.picked([source], across).reshape(18 // groups, -1), table.T)
+    assert windows.turned(map_, 17) is None, "no digit ends there"
+    other = [dataclasses.replace(f, guards=g.guards) for f, g in zip(across.pieces or (), map_.pieces or (), strict=True)]
+    assert other == list(across.pieces or ()) if not any(pad) else other != list(across.pieces or ()), "guards turn, too"

@@ -499,4 +499,4 @@ def _aside(large: bool) -> Iterator[Callable[..., Callable[[], Any]]]:
 
 
 def _real(value: np.ndarray) -> Real:
-    return Real(value.reshape(-1), np.broadcast_to(_NOTHING, (value.size,)))
+    return Real(value, np.broadcast_to(_NOTHING, value.shape))

@@ -55,10 +55,11 @@ class Tangents:
         term = self.terms.terms[cls]
         ids = [self.terms.find(a) for a in term.args]
         xs, ts = [values[a] for a in ids], [self.known[a] for a in ids]
-        if isinstance(values[cls], Late):  # moved, and so in no more doubt than what it is made of
-            free = all(t is None for t in ts)
-            sources = [_or_zeros(t, x) for t, x in zip(ts, xs, strict=True)]
-            self.known[cls] = None if free else Late(np.concatenate(sources), values[cls].map)
+        if isinstance(term.verb, Move):  # in no more doubt than what it is made of
+            free, map_ = all(t is None for t in ts), term.verb.map
+            sources = [] if free else [_or_zeros(t, x) for t, x in zip(ts, xs, strict=True)]
+            whole = not isinstance(values[cls], Late)
+            self.known[cls] = None if free else picked(sources, map_) if whole else Late(np.concatenate(sources), map_)
             self.told[cls] = self._cut(term, xs, ts, ids)
             return
         late = int(bool(xs) and isinstance(xs[0], Late) and by_rows(term.verb, xs[0].map))  # what may be left to be read by rows
@@ -114,8 +115,6 @@ class Tangents:
         match term.verb:
             case Const() | Leaf():
                 return None
-            case Move(map_):
-                return None if free else picked([_or_zeros(t, x) for t, x in zip(ts, xs, strict=True)], map_)
             case Ew() as verb:
                 return self._elementwise(verb, xs, ts, value, harmless)
             case Contract():
@@ -229,7 +228,8 @@ def _lose(t: np.ndarray, most: float, size: np.ndarray, scale: float, steep: flo
         t[~(np.abs(t) * unit <= doubt * np.maximum(size, scale))] = np.nan
     if not most * unit < ZERO * float(size.min()):
         room = np.abs(t) * unit
-        t[(room >= ZERO * size) & (room != 0) & (size != 0)] = np.nan
+        if not float((room / size).max()) < ZERO:
+            t[(room >= ZERO * size) & (room != 0) & (size != 0)] = np.nan
 
 
 def _or_zeros(t: Any, x: np.ndarray) -> np.ndarray:

@@ -29,10 +29,26 @@ class Late:
         return made if dtype is None else made.astype(dtype, copy=False)
 
     def rows(self, width: int, dtype: Any = np.float64) -> Iterator[tuple[slice, np.ndarray]]:
-        """The windows as [rows, width], in blocks of rows, in float64 or another type."""
+        """The windows as [rows, width], in blocks of rows, in float64 or another type; often column by column in memory."""
         for at, part in blocks(self.map, width):
-            made = picked([self.source], part)
-            yield at, made.astype(dtype, copy=False).reshape(at.stop - at.start, width)
+            across = turned(part, width)
+            made = picked([self.source], across or part).astype(dtype, copy=False)
+            yield at, made.reshape(width, -1).T if across else made.reshape(-1, width)
+
+
+def turned(map_: Map, width: int) -> Map | None:
+    """The map of [width, rows] to that of [rows, width]; None where it does not run on longer along the rows: neighbours in an
+    image are so in many windows, and in one of them but for a few columns."""
+    found = []
+    for form in map_.pieces or ():
+        ends = [at for at in range(1, len(form.box)) if math.prod(form.box[at:]) == width]
+        if not ends or form.box[ends[0] - 1] <= form.box[-1]:
+            return None
+        at = ends[0]
+        guards = tuple(((*row[at:], *row[:at]), low, high) for row, low, high in form.guards)
+        box, strides = (*form.box[at:], *form.box[:at]), (*form.strides[at:], *form.strides[:at])
+        found.append(Strided(box, form.start, strides, guards))
+    return Map(tuple(found), None, b"") if found else None
 
 
 def added(total: np.ndarray, form: Strided, values: np.ndarray) -> bool:
@@ -109,7 +125,12 @@ def _through_windows(verb: Contract, slope: np.ndarray, windows: Late, b: np.nda
     for at, part in blocks(windows.map, verb.k):
         batches, some = block(verb, at)
         back = table[batches].swapaxes(1, 2) if verb.kn else table[batches]
-        add(total, part, up[at].reshape(-1, some.m, verb.n) @ back)
+        ahead = up[at].reshape(-1, some.m, verb.n)
+        across = turned(part, verb.k)
+        if across is None:
+            add(total, part, ahead @ back)
+        else:
+            add(total, across, (back.swapaxes(1, 2) @ ahead.swapaxes(1, 2)).swapaxes(0, 1))
     for at, rows in () if fixed else windows.rows(verb.k):
         batches, some = block(verb, at)
         a, to_a = rows.reshape(-1, some.m, verb.k), up[at].reshape(-1, some.m, verb.n)
