@@ -60,6 +60,7 @@ TRUTH: dict[str, Callable[..., Number]] = {
     "recip": lambda a: 1 / a,
     "pow": pow_,
     "abs": abs,
+    "about": lambda a, b: a,
     "max": max,
     "min": min,
     "pos": lambda a: int(a > 0),
@@ -88,7 +89,7 @@ _INSIDE = (-0.99, -0.6, 0.0, 0.3, 0.9)
 _WHOLE = (-300.0, -7.0, 0.0, 3.0, 130.0, 255.0)
 # Operands that a function is looked at, and operands where float64 may leave its range.
 PLACES: dict[str, tuple[tuple[float, ...], ...]] = {
-    **dict.fromkeys(("add", "mul", "max", "min"), (_LINE, _LINE)),
+    **dict.fromkeys(("about", "add", "mul", "max", "min"), (_LINE, _LINE)),
     **dict.fromkeys(("mod", "fmod", "intdiv"), ((-7.0, 0.0, 3.0, 11.0), (-3.0, 2.0, 5.0))),
     **dict.fromkeys(("log", "sqrt"), (_ABOVE,)),
     **dict.fromkeys(("asin", "acos", "atanh"), (_INSIDE,)),
