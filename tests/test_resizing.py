@@ -185,6 +185,15 @@ def test_a_length_that_the_runtimes_round_is_taken_from_onnxruntime_alone() -> N
     assert judged(scaled(10, 0.65, resized + cut), scaled(10, 0.65, resized + "y = Identity (r)")).verdict is Verdict.PROVED
 
 
+def test_what_a_runtime_rounds_grows_with_the_axis() -> None:
+    """26931 * 0.2292154 is 6172.9998, and 6173 in float32; 8899.50027 is 8899.5."""
+    with pytest.raises(Untaught, match="how the scale is rounded"):
+        _length(node_of({}), 26931, np.float32(0.2292154))
+    assert _length(node_of({}), 26931, np.float32(0.22921)) == 6172
+    with pytest.raises(Untaught, match="how its coordinates are rounded"):
+        taught(12078, 3772, mode="nearest")
+
+
 @pytest.mark.parametrize("antialias", [0, 1])
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
 def test_an_axis_that_keeps_its_length_by_a_broken_scale_is_not_told(mode: str, antialias: int) -> None:

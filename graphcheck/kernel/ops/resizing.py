@@ -19,7 +19,7 @@ from graphcheck.kernel.ops import erasing, reference, rows
 from graphcheck.kernel.ops.algebra import Algebra, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
 
-_HALF, _NEAR = Fraction(1, 2), Fraction(1, 10_000)
+_HALF = Fraction(1, 2)
 
 
 def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
@@ -43,8 +43,7 @@ def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
     if node.attr("keep_aspect_ratio_policy", "stretch") != "stretch" or node.attr("extrapolation_value", 0.0) != 0.0:
         raise Untaught("Resize that keeps the aspect ratio, or puts a value outside of its region", node.name)
     for at, axis in enumerate(axes):
-        n = out.shape[axis]
-        to = int(lengths[at])
+        n, to = out.shape[axis], int(lengths[at])
         scale = Fraction(float(scales[at])) if scales is not None else Fraction(to, max(n, 1))
         region = (0.0, 1.0) if roi is None else (float(roi[at]), float(roi[at + len(axes)]))
         key = ("resize", node.key(), n, to, scale, region)
@@ -69,10 +68,16 @@ def upsample(m: Algebra, node: Node, x: Value, scales: Value = None) -> Value:
     return resize(m, plain, x, None, scales)
 
 
+def _near(n: int | Fraction) -> Fraction:
+    """How far from a coordinate on an axis of n elements, or from a length n, that of a runtime may lie: some roundings of
+    float32."""
+    return max(Fraction(1, 10_000), Fraction(n) / 2**22)
+
+
 def _length(node: Node, n: int, scale: Any) -> int:
     length = Fraction(float(scale)) * n
     to = math.floor(length)
-    if to != math.floor(length + _NEAR):
+    if to != math.floor(length + _near(length)):
         raise Unshaped("Resize to a length that depends on how the scale is rounded", node.name)
     return to
 
@@ -83,7 +88,7 @@ def weights(node: Node, n: int, to: int, scale: Fraction, region: tuple[float, f
     at, how = _coordinates(node, n, to, scale, region), node.attr("coordinate_transformation_mode", "half_pixel")
     mode, near = node.attr("mode", "nearest"), node.attr("nearest_mode", "round_prefer_floor")
     exact = scale * 2**10 % 1 == 0 and how not in ("half_pixel_symmetric", "tf_crop_and_resize")
-    if mode == "nearest" and not exact and any(_on_the_edge(x, near) for x in at):
+    if mode == "nearest" and not exact and any(_on_the_edge(x, n, near) for x in at):
         raise Untaught("Resize whose nearest element depends on how its coordinates are rounded", node.name)
     width = min(scale, Fraction(1)) if node.attr("antialias", 0) else Fraction(1)
     kernel, reach = _kernel(node), math.ceil((2 if mode == "cubic" else 1) / width)
@@ -115,10 +120,10 @@ _NEAREST: dict[str, Callable[[Fraction], int]] = {
 }
 
 
-def _on_the_edge(x: Fraction, near: str) -> bool:
+def _on_the_edge(x: Fraction, n: int, near: str) -> bool:
     """Whether a coordinate lies so near to the edge between two elements that its rounding decides."""
     x = x + _HALF if near.startswith("round") else x
-    return abs(x - round(x)) < _NEAR
+    return abs(x - round(x)) < _near(n)
 
 
 def _coordinates(node: Node, n: int, to: int, scale: Fraction, region: tuple[float, float]) -> list[Fraction]:
@@ -133,7 +138,7 @@ def _coordinates(node: Node, n: int, to: int, scale: Fraction, region: tuple[flo
         case "tf_crop_and_resize":
             part = (high - low) * (n - 1)
             found = [low * (n - 1) + (j * part / (to - 1) if to != 1 else part / 2) for j in places]
-            if region != (0.0, 1.0) and any(min(abs(x), abs(x - n + 1)) < _NEAR for x in found):
+            if region != (0.0, 1.0) and any(min(abs(x), abs(x - n + 1)) < _near(n) for x in found):
                 raise Untaught("Resize of a region that ends at an element: the runtimes differ", node.name)
             return found
         case "pytorch_half_pixel" if to == 1:
