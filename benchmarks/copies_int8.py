@@ -26,7 +26,7 @@ import numpy as np  # noqa: E402
 import onnx  # noqa: E402
 from onnx import TensorProto, numpy_helper  # noqa: E402
 
-from benchmarks.copies import ACCEPTED, Tally, compared  # noqa: E402
+from benchmarks.copies import ACCEPTED, Tally, compared, exported  # noqa: E402
 from tests.zoo import architectures  # noqa: E402
 from tests.zoo.quantized import COPIES, NETS, calibration, one_step, packed, quantized  # noqa: E402
 
@@ -102,7 +102,7 @@ def main() -> None:
     for name in options.nets:
         started, cells, tally = time.monotonic(), list[str](), Tally()
         try:
-            model = NETS[name]() if name in NETS else architectures.export(name, options.exporter)
+            model = NETS[name]() if name in NETS else exported(name, options.exporter)
         except Exception as error:
             every.notes.append(f"{name}: {type(error).__name__}")
             continue

@@ -68,3 +68,37 @@ def test_a_quantized_weight_is_taken_out_of_what_is_done_to_it(dtype: str, by: i
     off = [row["b"] for row in found.evidence["precision"]["off"]]
     assert (found.verdict is Verdict.WITHIN_ROUNDING) == (not by), found.reason
     assert off == (["q"] if by else []), found.reason
+
+
+QUANTIZED = (
+    "h = Add (table, shift) hq = QuantizeLinear (h, s, z) hd = DequantizeLinear (hq, s, z) r = Relu (hd) p = MatMul (r, w) "
+    "pq = QuantizeLinear (p, t, u) pd = DequantizeLinear (pq, t, u) s1 = Sigmoid (pd) s1q = QuantizeLinear (s1, v, o) "
+    "s1d = DequantizeLinear (s1q, v, o) y = Add (x, s1d)"
+)
+RANGES = {"s": 0.05, "z": 128, "t": 0.2, "u": 128, "v": 1 / 255, "o": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "accepted"),
+    [({}, True), ({"s": 0.005}, False), ({"z": 255}, False), ({"z": 0}, False), ({"t": 0.004}, False), ({"v": 0.001}, False)],
+)
+def test_the_quantizers_of_a_network_of_constants_leave_its_numbers(change: dict[str, float], accepted: bool) -> None:
+    given = {**RANGES, **change}
+    stored = {name: np.asarray(value, np.uint8 if name in "zuo" else np.float32) for name, value in given.items()}
+    found = compared(model(QUANTIZED, {**CONSTANTS, **stored}), "int8")
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) == accepted, found.reason
+
+
+@pytest.mark.parametrize("off", [0, 1])
+def test_constants_may_be_added_up_in_another_order(off: int) -> None:
+    mask = np.where(DRAWN.random((PLACES, 1, 4)) < 0.5, np.float32(-30), np.float32(-2))
+    scale, step = np.float32(30 / 127), np.float32(1 / 255)
+    whole = "m = DequantizeLinear (k, t) n = Add (m, m) q = QuantizeLinear (s, v, o) d = DequantizeLinear (q, v, o)"
+    plain = NETWORK.format(w="w").replace("y = Add (x, s)", "a = Add (mask, s) c = Add (mask, a) y = Add (x, c)")
+    copy = NETWORK.format(w="w").replace("y = Add (x, s)", f"{whole} c = Add (d, n) y = Add (x, c)")
+    k = moved(np.rint(mask / scale).astype(np.int8), off)
+    stored = {**CONSTANTS, "k": k, "t": np.asarray(scale), "v": np.asarray(step), "o": np.asarray(0, np.uint8)}
+    found = compare(
+        model(plain, {**CONSTANTS, "mask": mask}), model(copy, stored), allow=["int8"], run=False, graphs=False
+    )
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) == (not off), found.reason

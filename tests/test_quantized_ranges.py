@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -250,4 +252,43 @@ def test_means_of_quantized_elements_keep_their_scale(case: str) -> None:
     stored = {"shape": np.array([-1, 1, 2, 2]), "factors": np.array([1, 1, 2, 2], np.float32)}
     copy = small(body, out="float[N,16] y", **stored, **{k: v for k, v in given.items() if k in ("s", "z", scale, zero)})
     found = compared(small(plain, out="float[N,16] y", **stored), copy, -5.0, 5.0)
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) == accepted, found.reason
+
+
+@pytest.mark.parametrize(("low", "by", "accepted"), [(0.5, 0, True), (0.5, 1, False), (-1.0, 0, False)])
+def test_a_range_at_0_between_constants_that_the_model_adds_up(low: float, by: int, accepted: bool) -> None:
+    w, b, c = np.abs(np.eye(4)) + 0.1, np.array([0.1, 0.2, 0.3, 0.4]), np.array([-1.0, 0.5, 0.25, -2.0])
+    scale = np.float32(2 / 127)
+    whole = np.rint(c / scale).astype(np.int8) + np.array([0, by, 0, 0], np.int8)
+    body = "h = MatMul (x, w) p = Add (h, b) " + QDQ.format("p", "s", "z", "Add (d, e)").replace(
+        "y =", "e = DequantizeLinear (k, t) y ="
+    )
+    plain = small("h = MatMul (x, w) p = Add (h, b) y = Add (p, c)", w=w, b=b, c=c)
+    copy = small(body, w=w, b=b, s=3 / 255, z=np.uint8(0), k=whole, t=np.asarray(scale))
+    found = compared(plain, copy, low, 1.0)
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) == accepted, found.reason
+
+
+@pytest.mark.parametrize(("most", "accepted"), [(2.0, True), (1.0, False)])
+def test_a_clip_of_another_size_is_none_that_a_quantizer_took_away(most: float, accepted: bool) -> None:
+    norm = "m = ReduceSum <keepdims = 1> (x, axis) c = Clip (m, least) "
+    gelu = "f = Erf (x) o = Add (f, one) {0} g = Mul (x, {1}) h = Mul (g, {2}) p = MatMul (h, w) y = Div (p, c)"
+    given = {"axis": np.array([1]), "least": 1e-12, "one": 1.0, "w": np.eye(4) + 0.2}
+    body = "q = QuantizeLinear (o, s, z) d = DequantizeLinear (q, s, z) e = DequantizeLinear (k, t, u)"
+    steps = {"s": most / 255, "z": np.uint8(0), "k": np.uint8(255), "t": 0.5 / 255, "u": np.uint8(0)}
+    plain = small(norm + gelu.format("", "o", "half"), half=0.5, **given)
+    found = compared(plain, small(norm + gelu.format(body, "d", "e"), **given, **steps), -1.0, 1.0)
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) == accepted, found.reason
+
+
+@pytest.mark.parametrize(("below", "accepted"), [(1, True), (3, False)])
+def test_what_a_range_cuts_off_is_counted_among_all_that_was_run(below: int, accepted: bool, tmp_path: Path) -> None:
+    copy = small(QDQ.format("x", "s", "z", "Neg (d)"), s=1 / 255, z=np.uint8(0))
+    files = [str(tmp_path / f"{i}.npz") for i in range(4)]
+    for i, file in enumerate(files):
+        values = np.linspace(0.4, 0.6, 4, dtype=np.float32).reshape(1, 4)
+        values[0, :below] = -2 / 255 if i == 0 else 0.5  # two steps
+        np.savez(file, x=values)
+    given = {"inputs": files[0], "more_inputs": files[1:], "allow": ["int8"], "graphs": False}
+    found = compare(small("y = Neg (x)"), copy, **given)
     assert (found.verdict is Verdict.WITHIN_ROUNDING) == accepted, found.reason

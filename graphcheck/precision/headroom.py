@@ -15,7 +15,7 @@ from graphcheck.kernel.values.float64 import Real
 from graphcheck.precision.kinds import Kind
 from graphcheck.precision.program import Result, Step
 
-_ADDED = ("infinite", "zero", "subnormal", "elements", "cut", "over")
+_ADDED = ("infinite", "zero", "subnormal", "elements", "cut", "over", "least")
 MASK = -1e30  # what is below is a mask
 
 
@@ -26,7 +26,7 @@ class Ranges:
     def __init__(self) -> None:
         self.outputs: dict[str, np.ndarray] = {}
         self.rows: list[dict[str, Any]] = []
-        self.saturated: list[dict[str, Any]] = []
+        self.narrowed: list[dict[str, Any]] = []
         self.quantizers: dict[str, None] = {}  # the nodes whose ranges were looked at
         self._inside = 0.0
 
@@ -42,15 +42,19 @@ class Ranges:
         if kind.is_float:
             self.rows.append(_row(step, result, kind, value, self._inside))
             self._inside = 0.0
-        elif row := _cut(step, result, kind, value):
-            self.saturated.append(row)
-            return np.asarray(np.clip(value, kind.low, kind.high))
-        return value
+            return value
+        self.narrowed.append(_cut(step, result, kind, value))
+        return np.asarray(np.clip(value, kind.low, kind.high)) if self.narrowed[-1]["cut"] else value
+
+    @property
+    def saturated(self) -> list[dict[str, Any]]:
+        """The rows of those that cut something off."""
+        return [row for row in self.narrowed if row["cut"]]
 
     def join(self, other: Ranges) -> None:
         """Add what was seen at another input."""
         self.rows = _joined(self.rows, other.rows)
-        self.saturated = _joined(self.saturated, other.saturated)
+        self.narrowed = _joined(self.narrowed, other.narrowed)
 
     def inside(self, step: Step, value: Real) -> None:
         """Note the largest number inside of a step."""
@@ -114,13 +118,11 @@ def _distance(row: dict[str, Any]) -> dict[str, Any]:
     return {"above": _bits(row["limit"], row["largest"]), "below": _bits(row["largest"], row["normal"])}
 
 
-def _cut(step: Step, result: Result, kind: Kind, value: np.ndarray) -> dict[str, Any] | None:
+def _cut(step: Step, result: Result, kind: Kind, value: np.ndarray) -> dict[str, Any]:
     """The elements that a quantizer cuts to an end of its range, and by how many steps."""
     over = np.rint(value) - kind.high
     beyond = np.maximum(over, kind.low - np.rint(value))
     cut = beyond > 0
-    if not cut.any():
-        return None
     return {
         "tensor": result.name,
         "node": step.node,
@@ -130,7 +132,7 @@ def _cut(step: Step, result: Result, kind: Kind, value: np.ndarray) -> dict[str,
         "over": int((over > 0).sum()),
         "elements": int(value.size),
         "least": int((value == value.min()).sum()) if value.size > 1 else 0,
-        "steps": float(beyond.max()),
+        "steps": max(float(beyond.max()), 0.0),
         "range": kind.high - kind.low + 1,
     }
 

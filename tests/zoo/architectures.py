@@ -275,7 +275,8 @@ def across(name: str, batch: bool = False) -> tuple[onnx.ModelProto, onnx.ModelP
 def export(
     name: str, exporter: str, batch: bool = False, opset: int = 18, folds: bool | None = None
 ) -> onnx.ModelProto:
-    """One architecture by "torchscript" or "dynamo", its batch symbolic if ``batch``; raises what the exporter raises."""
+    """One architecture by "torchscript" or "dynamo", its batch symbolic if ``batch``; its BatchNormalizations stay where they are
+    if ``folds`` is False. Raises what the exporter raises."""
     import torch
 
     from graphcheck.exporting.run import _clean, _quiet
@@ -294,6 +295,7 @@ def export(
                     buffer,
                     dynamo=False,  # type: ignore[arg-type]  # any binary file
                     opset_version=opset,
+                    training=torch.onnx.TrainingMode.PRESERVE if folds is False else torch.onnx.TrainingMode.EVAL,
                     input_names=inputs,
                     output_names=["y"],
                     dynamic_axes={n: {0: "batch"} for n in [*inputs, "y"]} if batch else None,

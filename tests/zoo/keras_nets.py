@@ -1,4 +1,4 @@
-"""Small Keras models through tf2onnx: a CNN, an attention block, a depthwise net with upsampling."""
+"""Keras models through tf2onnx: a CNN, an attention block, a depthwise net with upsampling, and larger ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 
 NETS = ("cnn", "attention", "depthwise")
+APPLICATIONS = {"resnet50": "ResNet50", "mobilenetv3": "MobileNetV3Small", "convnext": "ConvNeXtTiny"}
+LARGER = (*APPLICATIONS, "vit", "lstm")  # for benchmarks/copies.py
 
 
 def build(name: str) -> Any:
@@ -34,6 +36,20 @@ def build(name: str) -> Any:
             layers.LayerNormalization()(x)
         )
         outputs = x + layers.Dense(8)(y)
+    elif name == "vit":
+        inputs = keras.Input((16, 16, 3), name="x")
+        x = layers.Reshape((16, 16))(layers.Conv2D(16, 4, strides=4)(inputs))
+        for _ in range(2):
+            y = layers.LayerNormalization(epsilon=1e-5)(x)
+            x = x + layers.MultiHeadAttention(2, 8)(y, y)
+            x = x + layers.Dense(16)(layers.Dense(32, activation="silu")(layers.LayerNormalization(epsilon=1e-5)(x)))
+        outputs = layers.Dense(5)(layers.GlobalAveragePooling1D()(x))
+    elif name == "lstm":
+        inputs = keras.Input((6, 8), name="x")
+        outputs = layers.Dense(4)(layers.LSTM(12, return_sequences=True)(inputs))
+    elif name in APPLICATIONS:
+        keras.utils.set_random_seed(zlib.crc32(name.encode()))
+        return getattr(keras.applications, APPLICATIONS[name])(weights=None, input_shape=(64, 64, 3), classes=10)
     else:
         inputs = keras.Input((8, 8, 4), name="x")
         x = layers.SeparableConv2D(6, 3, strides=2, padding="same", activation="silu")(inputs)

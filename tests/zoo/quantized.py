@@ -177,7 +177,10 @@ def quantized(model: onnx.ModelProto, kind: str, *, folds: bool = True, **option
                 quantize_dynamic(plain, made, **given)
             else:
                 if folds:
-                    quant_pre_process(plain, ready)
+                    try:
+                        quant_pre_process(plain, ready)
+                    except Exception:  # its own inference of shapes fails on some exports
+                        quant_pre_process(plain, ready, skip_symbolic_shape=True)
                 else:
                     onnx.save(model, ready)
                 quantize_static(ready, made, _Inputs(model), quant_format=QuantFormat[kind], **given)

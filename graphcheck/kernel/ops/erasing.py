@@ -80,7 +80,7 @@ def _within(m: Algebra, x: Tensor, low: np.ndarray, high: np.ndarray, steps: np.
     range lies within, up to half a step (a tie may go either way): which of those it is depends on the other graph, and is found
     once its operand is one that both have (``facing.ranges``). A range that ends at 0 is a Relu."""
     ties = 2.0**-22 * np.maximum(np.abs(low), np.abs(high))  # bounds and scales are of float32
-    half, known = steps / 2 + ties, sorted({*m.clips.values()})
+    half, known = steps / 2 + ties, sorted({ends for cls, ends in m.clips.items() if m.terms.size(cls) == m.terms.size(x.cls)})
     around = [
         (*ends, bool((ends[1] <= high + half).all()))  # whether the range reaches up to the end of the Clip
         for ends in known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,11 @@ from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.rules.numbers import positive
 from graphcheck.kernel.terms.store import Operand, Terms
 from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Opaque, Rows, Term, Verb, ranged
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64
 
+_ADDENDS = 4  # of a sum of constants that may be added up in another order
+_STEPS = 2.0**-9  # half a step of a range of 256
 _ALIKE = 1e-2  # how near to one constant another may be, relatively, of several that face it
 
 _STEP = Ew("pos", (None,))  # x * pos(x) is a Relu
@@ -202,15 +207,37 @@ _Sides = tuple[list[Operand], list[Operand], dict[Operand, int]]
 def _operands(terms: Terms, a: Operand, b: Operand, size: int) -> list[_Sides]:
     """The operands of both, in each order in which they may face each other, and at how many places each is seen; none where the
     operators are not the same."""
-    one, two = (terms.terms[terms.find(c)] for c, _ in (a, b))
+    (one, seen), (two, other) = ((terms.terms[terms.find(c)], m) for c, m in (a, b))
+    if isinstance(one.verb, Contract) and _without_views(one.verb) != _without_views(two.verb):
+        two, other = _turned(terms, two, other)
     if _without_views(one.verb) != _without_views(two.verb) or len(one.args) != len(two.args):
         return []
     if isinstance(one.verb, Ew):
-        left, right = ([_through(terms, c, m, outer) for c, m in term.views] for term, (_, outer) in ((one, a), (two, b)))
-        swaps = function(one.verb.fn).commutative
-        return [(left, other, dict.fromkeys(left, size)) for other in ((right, right[::-1]) if swaps else (right,))]
+        left, right = (_addends(terms, view) if one.verb.fn == "add" else [] for view in (a, b))
+        if len(left) != len(right) or not 0 < len(left) <= _ADDENDS:
+            left, right = ([_through(terms, c, m, at) for c, m in term.views] for term, at in ((one, seen), (two, other)))
+        orders = itertools.permutations(right) if function(one.verb.fn).commutative else (right,)
+        return [(left, [*order], dict.fromkeys(left, size)) for order in orders]
     left, right = ([_through(terms, _as_kn(terms, term, terms.find(c)), None, None) for c in term.args] for term in (one, two))
-    return [(left, right, {view: terms.size(view[0]) for view in left})] if a[1] is b[1] else []
+    return [(left, right, {view: terms.size(view[0]) for view in left})] if seen is other else []
+
+
+def _turned(terms: Terms, term: Term, seen: Map | None) -> tuple[Term, Map | None]:
+    """Products as the same ones with their factors exchanged, and how those are seen."""
+    match term:
+        case Term(Contract((p, q), m, n, k, kn), (x, y)) if p == q:
+            rows = terms.move((y,), terms.maps.transpose((p, k, n), (0, 2, 1))) if kn else y
+            turned = dataclasses.replace(term, verb=Contract((p, p), n, m, k, False), args=(rows, x))
+            return turned, terms.maps.compose(terms.maps.transpose((p, n, m), (0, 2, 1)), seen)
+    return term, seen
+
+
+def _addends(terms: Terms, view: Operand) -> list[Operand]:
+    """What a sum of sums adds up."""
+    term = terms.terms[terms.find(view[0])]
+    if not isinstance(term.verb, Ew) or term.verb.fn != "add":
+        return [view]
+    return [part for c, m in term.views for part in _addends(terms, _through(terms, c, m, view[1]))]
 
 
 def _mixed(terms: Terms, a: Operand, b: Operand, size: int) -> int:
@@ -264,20 +291,27 @@ def near_each_other(terms: Terms, prover: Prover, sketches: Sketches) -> list[Fa
     return found
 
 
-def ranges(terms: Terms, prover: Prover, clips: Sequence[int]) -> list[Facing]:
-    """Quantizers whose operand both graphs have by now, each with what is left of it but for roundings: the first of the
-    ``clips`` whose ends its range lies within, else the Relu of the operand where the range ends at 0 and the other graph has
-    one, else the operand."""
+def ranges(terms: Terms, prover: Prover, clips: Sequence[int], alone: bool = False) -> list[Facing]:
+    """Quantizers whose operand both graphs have by now, or is of constants, or ``alone`` any whose range ends at 0, each with
+    what is left of it but for roundings: the first of the ``clips`` whose ends its range lies within, else the Relu of the
+    operand where the range ends at 0 and the other graph has one (constants: where it cuts something off), else the operand."""
     found, there = [], {terms.find(cls) for cls in clips}
     for side, other in (("a", "b"), ("b", "a")):
         steps = [term for c in prover.nodes[other] if (term := terms.terms[terms.find(c)]).verb == _STEP]
         relus = {_steered(terms, term.args[0]) for term in steps}
         for cls in prover.nodes[side]:
             match terms.terms[terms.find(cls)]:
-                case Term(Opaque(((_, sign, around), *_) as key), (x,), size) if ranged(key) and _both_have(terms, prover, x):
+                case Term(Opaque(((_, sign, around), *_) as key), (x,), size) if ranged(key):
+                    if not (bool(sign and not around) if alone else terms.constant_like(x) or _both_have(terms, prover, x)):
+                        continue
                     plain = _clip(terms, x, size, 0.0 if sign > 0 else -math.inf, 0.0 if sign < 0 else math.inf)
                     ways = (_clip(terms, plain, size, *ends[:2]) for ends in around)
                     bare = _steered(terms, x) not in relus or (sign > 0 and positive(terms, x))
+                    if terms.constant_like(x):
+                        value = evaluate(terms, Float64({}, bounds=False), [x])[terms.find(x)].value * (sign or 1)
+                        if np.isnan(value).any():  # the range of another one comes first
+                            continue
+                        bare = value.min() >= -_STEPS * value.max()
                     kept = terms.find(x) if bare else plain
                     chosen = next((way for way in ways if prover.shared(way) or way in there), kept)
                     found.append(Facing((), (cls, chosen)))

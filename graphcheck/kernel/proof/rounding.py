@@ -58,13 +58,15 @@ def substitute(
     target: float,
     deadline: float = math.inf,
     allowed: Allowed = NOTHING,
+    supposes: bool = False,
 ) -> Substitution:
     """The constants that alone keep two graphs apart, ``met``, or that were replaced before it turned out that there is more to
     it. Those that are roundings which are ``allowed`` count as within theirs, where the same operator sees both.
+    Where nothing else is left, it ``supposes`` what a range that ends at 0 is.
 
     ``pair`` must stand in an affine store of its own: classes are merged in it on the hypothesis that it tests.
     """
-    terms, error, idle, turns = pair.terms, 0.0, 0, False
+    terms, error, idle, turns, supposed, doubtful = pair.terms, 0.0, 0, False, False, not supposes
     replaced: list[dict[str, Any]] = []
     stages: list[tuple[Terms, dict[int, int]]] = []
     left, right, clips = [a for a, _ in roots], [b for _, b in roots], [*pair.algebra.clips]
@@ -86,14 +88,22 @@ def substitute(
         sketches, given = Sketches(terms), list[int]()
         found = _found(terms, prover, sketches, allowed, clips)
         idle = 0 if found else idle + 1  # merges alone may bring constants face to face in the next store
-        if (idle and not terms.joins) or idle > _IDLE or len(replaced) > _MOST:
+        over, many = (idle and not terms.joins) or idle > _IDLE, len(replaced) > _MOST
+        alone = [] if supposed or doubtful or many else ranges(terms, prover, clips, alone=True)[:1]
+        if many or (over and not alone):
             return Substitution(replaced, error, tuple(stages), turns, met=False)
+        found, before = alone if over else found, len(terms.joins)
         while found:  # layer after layer: what met brings the next constants face to face
+            met = len(terms.joins)
             for facing in found:
-                rows = _replace(terms, names, facing, replaced, allowed)
+                rows = _replace(terms, names, facing, replaced, allowed, waits=bool(alone))
                 given += [facing.joined[0]] if any(row.get("format", "ulps") not in ("", "ulps") for row in rows) else []
-            found = _found(terms, prover, sketches, allowed, clips) if prover.open_pairs() else []
+            found = _found(terms, prover, sketches, allowed, clips) if len(terms.joins) > met and prover.open_pairs() else []
             found = [f for f in found if terms.find(f.joined[0]) != terms.find(f.joined[1])]
+        stuck = not idle and len(terms.joins) == before  # a constant that is off may have been met too early, in front of a range
+        for facing in alone if stuck else ():
+            _replace(terms, names, facing, replaced, allowed)
+        supposed, doubtful = bool(alone) and (over or stuck), doubtful or (stuck and not alone)
         turns = turns or bool(given and steps(terms, given, [*left, *right]))
 
 
@@ -108,11 +118,14 @@ def _found(
 
 
 def _replace(
-    terms: Terms, known: Sequence[_Names], facing: Facing, replaced: list[dict[str, Any]], allowed: Allowed
+    terms: Terms, known: Sequence[_Names], facing: Facing, replaced: list[dict[str, Any]], allowed: Allowed, waits: bool = False
 ) -> list[dict[str, Any]]:
+    """What was replaced; nothing where a constant is off that ``waits``."""
     if terms.find(facing.joined[0]) == terms.find(facing.joined[1]):
         return []
     found = [_described(terms, known, pair, allowed, facing.added) for pair in facing.pairs]
+    if waits and not all(each["within"] for each in found):
+        return []
     replaced += [each for i, each in enumerate(found) if each not in (*replaced, *found[:i])]
     terms.merge(*facing.joined, Rounded(tuple((each["a"], each["b"]) for each in found)))
     return found

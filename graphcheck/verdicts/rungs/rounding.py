@@ -45,13 +45,16 @@ def replaced(case: Case, evidence: Evidence, allowed: Allowed = NOTHING) -> Iter
             case.sizes.pairs(chosen, affine=way, erased=(*allowed.formats, *([SIGNS] if signs else ()))) for way, signs in order
         ]
         for sample, pair in tried[0]:
-            each = _substitute(case, pair, allowed)
+            each, pairs = _substitute(case, pair, allowed), [pair]
             for place, (_, signs) in enumerate(order[1:], 1):
                 if each.met or (signs and not order[0][1] and not _begins_at_0(pair)):
                     break
                 pair = next(p for s, p in tried[place] if s == sample)
-                each = _substitute(case, pair, allowed)
+                each, pairs = _substitute(case, pair, allowed), [*pairs, pair]
                 ways = [order[place], *order[:place], *order[place + 1 :]] if each.met else order
+            for other in (pairs[0], pairs[-1])[: len(pairs)] if _begins_at_0(pair) else ():
+                if not (each.met and each.within) and (supposed := _substitute(case, other, allowed, supposes=True)).met:
+                    each, pair = (supposed, other) if supposed.within else (each, pair)
             if not each.met or case.sizes.unequal_shapes(Attempt(chosen, sample, pair)):
                 yield Substitutions(proofs=((pair, each.stages),)), pair
                 return
@@ -73,9 +76,9 @@ def _begins_at_0(pair: Pair) -> bool:
     return any(isinstance(verb, Opaque) and ranged(verb.key) and verb.key[0][1] > 0 for verb in verbs)
 
 
-def _substitute(case: Case, pair: Pair, allowed: Allowed) -> rounding.Substitution:
+def _substitute(case: Case, pair: Pair, allowed: Allowed, *, supposes: bool = False) -> rounding.Substitution:
     target = case.options.error_probability / TARGET_SHARE
     roots = case.sizes.roots(pair)
     return rounding.substitute(
-        pair, roots, seed=case.options.seed, target=target, deadline=case.deadline, allowed=allowed
+        pair, roots, seed=case.options.seed, target=target, deadline=case.deadline, allowed=allowed, supposes=supposes
     )
