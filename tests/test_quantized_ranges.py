@@ -292,3 +292,15 @@ def test_what_a_range_cuts_off_is_counted_among_all_that_was_run(below: int, acc
     given = {"inputs": files[0], "more_inputs": files[1:], "allow": ["int8"], "graphs": False}
     found = compare(small("y = Neg (x)"), copy, **given)
     assert (found.verdict is Verdict.WITHIN_ROUNDING) == accepted, found.reason
+
+
+@pytest.mark.parametrize("how", ["half_pixel", "tf_crop_and_resize"])
+def test_a_0_outside_of_a_region_is_one_of_the_integers(how: str) -> None:
+    """For a zero point of 120 the copy gives -6 there, where the model gives 0."""
+    resize = f'Resize <mode = "linear", coordinate_transformation_mode = "{how}"> ({{}}, region, , sizes)'
+    body = f"q = QuantizeLinear (x, s, z) r = {resize.format('q')} y = DequantizeLinear (r, s, z)"
+    stored = {"region": np.array([0, 0.1, 1, 1.3], np.float32), "sizes": np.array([2, 7])}
+    copy = small(body, out="float[N,7] y", s=0.05, z=np.array(120, np.uint8), **stored)
+    plain = small(f"y = {resize.format('x')}", out="float[N,7] y", **stored)
+    found = compare(plain, copy, allow=["int8"], run=False, graphs=False)
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) == (how == "half_pixel"), found.reason

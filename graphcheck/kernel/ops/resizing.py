@@ -36,7 +36,8 @@ def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
     lengths = sizes if scales is None else [_length(node, out.shape[a], by) for a, by in zip(axes, scales, strict=True)]
     mode = node.attr("mode", "nearest")
     if mode != "nearest" and out.dtype.name.startswith(("int", "uint")):
-        means = erasing.between(m, node, out, lambda x: resize(m, node, x, *rest)) if mode == "linear" else None  # type: ignore[arg-type,return-value]
+        inside = mode == "linear" and node.attr("coordinate_transformation_mode") != "tf_crop_and_resize"  # no 0 beside them
+        means = erasing.between(m, node, out, lambda x: resize(m, node, x, *rest)) if inside else None  # type: ignore[arg-type,return-value]
         if means is None:
             raise Untaught("Resize of integers between their values: the standard leaves the rounding open", node.name)
         return means
@@ -60,9 +61,7 @@ def upsample(m: Algebra, node: Node, x: Value, scales: Value = None) -> Value:
         raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
     mode = node.attr("mode", "nearest")
     if mode == "nearest" and bool(((scales < 1) & (1 / scales % 1 != 0)).any()):
-        raise Unshaped(
-            "Resize before opset 11 that shrinks by no whole factor: the standard leaves its rounding open", node.name
-        )
+        raise Unshaped("Resize before opset 11 that shrinks by no whole factor: the standard leaves its rounding open", node.name)
     attributes = {"mode": mode, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     plain = dataclasses.replace(node, op_type="Resize", version=13, attributes=attributes)
     return resize(m, plain, x, None, scales)
@@ -108,7 +107,7 @@ def weights(node: Node, n: int, to: int, scale: Fraction, region: tuple[float, f
                 taken = taken / (taken.sum() or 1.0)
         np.add.at(found[:, j], np.clip(taps, 0, n - 1), taken)
     if to == n and (scale != 1 or how == "tf_crop_and_resize") and not np.array_equal(found, np.eye(n)):
-        raise Untaught("Resize of an axis to its own length: onnxruntime leaves it as it is", node.name)
+        raise Untaught("Resize of an axis to its own length: the standard and the runtimes differ", node.name)
     return found
 
 
