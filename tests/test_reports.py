@@ -640,6 +640,29 @@ def test_30_a_right_copy_is_told_from_a_wrong_one(kind: str, wanted: Verdict, sa
     assert found.verdict is wanted and says in found.reason, found.reason
 
 
+def test_07_a_tie_is_told_in_quantization_steps() -> None:
+    """Both are right: x + z lies between two integers, and the fused kernel rounds it the other way."""
+    found = judged(_quantized(False), _quantized(True), run=True, numerics="full")
+    said = [text for text in found.evidence["numeric"]["warnings"] if "quantized" in text]
+    rows = [row for run in found.evidence["numeric"]["runs"] for row in run["outputs"]]
+    assert found.verdict is Verdict.PROVED and all(row["step"] == pytest.approx(0.16) for row in rows)
+    assert bool(said) == any(row["unequal"] for row in rows) and all("it differs by exactly one step at" in text for text in said)
+    whole = dataclasses.replace(REPORTS["18 int8 against float"], run=True)
+    plain = judged(*whole.pair(), run=True)
+    assert not any("quantized in steps" in text for text in plain.evidence["numeric"]["warnings"])
+
+
+@pytest.mark.parametrize(("moved", "says"), [(0, ""), (1, "exactly one step at 1 elements"), (3, "at most 3 steps at 1")])
+def test_07_steps_are_counted(moved: int, says: str) -> None:
+    body = "q = QuantizeLinear (x, s, z) t = Transpose (q) {} d = DequantizeLinear ({}, s, z) y = Flatten (d)"
+    head = f"(float[1,4] x) => (float[4,1] y) <float s = {{0.25}}, int8 z = {{0}}, int8[4,1] k = {{0, {moved}, 0, 0}}>"
+    a = text(f"{head} {{ {body.format('', 't')} }}", 21)
+    b = text(f"{head} {{ {body.format('w = Add (t, k)', 'w')} }}", 21)
+    warnings = judged(a, b, run=True).evidence["numeric"]["warnings"]
+    said = [line for line in warnings if "quantized in steps of 0.25" in line]
+    assert (says in said[0]) if says else not said
+
+
 def test_20_the_parameters_that_changed_are_listed() -> None:
     changed = told("20 parameters that changed").evidence["changed"]
     assert [(row["a"], row["unequal"], row["max_abs"]) for row in changed] == [("w", 1, 0.5), ("b", 5, 0.25)]

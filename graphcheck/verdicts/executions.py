@@ -26,6 +26,7 @@ from graphcheck.parting.spread import spread_of
 from graphcheck.runs import child as remote
 from graphcheck.runs import numeric
 from graphcheck.runs.tolerances import Saved, Tolerances
+from graphcheck.verdicts import quantization
 
 _PLAINLY = 2.0**16  # ulps of the output's largest magnitude: such a difference is looked into before a costly proof
 _FAR_BEYOND = 2.0**14  # above which the executions of a proved pair are looked into
@@ -92,6 +93,7 @@ class Executions:
         started = time.monotonic()
         try:
             self.numbers = numeric.numeric(a, b, self.interface, self.options, given=self.given, on_run=self._see)
+            self.numbers["warnings"] += quantization.in_steps(self.models, self.interface, self.numbers["runs"])
         except (Undecided, MemoryError) as error:
             warning = f"onnxruntime was not run: {error}"
             self.numbers = {"runs": [], "warnings": [warning], "time_a_ms": None, "time_b_ms": None}
