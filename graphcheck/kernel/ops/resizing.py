@@ -28,12 +28,13 @@ def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
     if any(isinstance(r, Tensor) for r in rest):
         raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
     out = m.lift(x)  # type: ignore[arg-type]
-    if doubt := reference.broken_length(node, out.shape, *rest):
-        raise Unshaped(f"{node.op_type} {doubt}", node.name)
     axes = [axis_of(out, a) for a in node.attr("axes") or range(len(out.shape))]
     given: list[Any] = [r if r is not None and r.size else None for r in (*rest, None, None, None)[:3]]  # type: ignore[union-attr]
     roi, scales, sizes = given
     lengths = sizes if scales is None else [_length(node, out.shape[a], by) for a, by in zip(axes, scales, strict=True)]
+    if doubt := reference.broken_length(node, out.shape, *rest):
+        region = node.attr("coordinate_transformation_mode") == "tf_crop_and_resize"
+        raise (Unshaped if region else Untaught)(f"{node.op_type} {doubt}", node.name)
     mode = node.attr("mode", "nearest")
     if mode != "nearest" and out.dtype.name.startswith(("int", "uint")):
         inside = mode == "linear" and node.attr("coordinate_transformation_mode") != "tf_crop_and_resize"  # no 0 beside them
@@ -61,7 +62,9 @@ def upsample(m: Algebra, node: Node, x: Value, scales: Value = None) -> Value:
         raise Untaught(f"{node.op_type} steered by a value that depends on the inputs", node.name)
     mode = node.attr("mode", "nearest")
     if mode == "nearest" and bool(((scales < 1) & (1 / scales % 1 != 0)).any()):
-        raise Unshaped("Resize before opset 11 that shrinks by no whole factor: the standard leaves its rounding open", node.name)
+        for n, scale in zip(x.shape, scales, strict=True):  # type: ignore[union-attr]
+            _length(node, n, scale)
+        raise Untaught("Resize before opset 11 that shrinks by no whole factor: the standard leaves its rounding open", node.name)
     attributes = {"mode": mode, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     plain = dataclasses.replace(node, op_type="Resize", version=13, attributes=attributes)
     return resize(m, plain, x, None, scales)
