@@ -304,3 +304,16 @@ def test_a_0_outside_of_a_region_is_one_of_the_integers(how: str) -> None:
     plain = small(f"y = {resize.format('x')}", out="float[N,7] y", **stored)
     found = compare(plain, copy, allow=["int8"], run=False, graphs=False)
     assert (found.verdict is Verdict.WITHIN_ROUNDING) == (how == "half_pixel"), found.reason
+
+
+@pytest.mark.parametrize(("most", "accepted"), [(0.09, True), (1.0, False)])
+def test_a_range_that_cuts_off_all_of_one_input_by_far_is_wrong_though_no_other_is_cut(
+    most: float, accepted: bool, tmp_path: Path
+) -> None:
+    copy = small(QDQ.format("x", "s", "z", "Neg (d)"), s=0.2 / 255, z=np.uint8(128))
+    files = [str(tmp_path / f"{i}.npz") for i in range(12)]
+    for i, file in enumerate(files):
+        np.savez(file, x=np.linspace(0.9, 1.0, 4, dtype=np.float32).reshape(1, 4) * np.float32(0.09 if i else most))
+    given = {"inputs": files[0], "more_inputs": files[1:], "allow": ["int8"], "graphs": False}
+    found = compare(small("y = Neg (x)"), copy, run=False, **given)
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) == accepted, found.reason

@@ -15,7 +15,7 @@ from graphcheck.kernel.values.float64 import Real
 from graphcheck.precision.kinds import Kind
 from graphcheck.precision.program import Result, Step
 
-_ADDED = ("infinite", "zero", "subnormal", "elements", "cut", "over", "least")
+_ADDED = ("infinite", "zero", "subnormal", "elements", "cut", "over", "least", "among")
 MASK = -1e30  # what is below is a mask
 
 
@@ -123,6 +123,7 @@ def _cut(step: Step, result: Result, kind: Kind, value: np.ndarray) -> dict[str,
     over = np.rint(value) - kind.high
     beyond = np.maximum(over, kind.low - np.rint(value))
     cut = beyond > 0
+    least = int((value == value.min()).sum()) if value.size > 1 else 0
     return {
         "tensor": result.name,
         "node": step.node,
@@ -131,7 +132,8 @@ def _cut(step: Step, result: Result, kind: Kind, value: np.ndarray) -> dict[str,
         "cut": int(cut.sum()),
         "over": int((over > 0).sum()),
         "elements": int(value.size),
-        "least": int((value == value.min()).sum()) if value.size > 1 else 0,
+        "least": least,
+        "among": int(value.size) - least if cut.any() else 0,  # of the inputs where something is cut off
         "steps": max(float(beyond.max()), 0.0),
         "range": kind.high - kind.low + 1,
     }

@@ -80,7 +80,7 @@ def clipped(case: Case, evidence: Evidence, copied: Precision) -> Coded | None:
     for row in (row for found in sides.values() for row in found["saturated"]):
         ended, cut = row["node"] in copied.ends, row["over" if row["node"] in relus else "cut"]
         many = cut * _FEW > row["elements"] - row["least"]  # the zeros of a Relu say nothing
-        far = many and row["steps"] * _FAR >= row["range"] and row["node"] not in clips
+        far = cut * _FEW > row["among"] and row["steps"] * _FAR >= row["range"] and row["node"] not in clips
         if far or (ended and (many or row["steps"] > _OWN)):
             node = f"{row['op_type']} {words.short(row['node'])}"
             node += ", whose range ends at 0 where the other model goes on," if ended else ""
