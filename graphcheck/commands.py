@@ -320,7 +320,9 @@ def begin(options: Options | Blaming) -> None:
 
 
 def _if_late(told: Told, options: Options, a: Path, b: Path | None = None) -> None:
-    """Leave a result for the case that the time limit ends this process."""
+    """Leave a result for the case that the time limit ends this process, where one is asked for."""
+    if told.json is None:
+        return
     late = ended(f"the time limit of {options.timeout:g} s was reached", "GC201", str(a), None if b is None else str(b))
     processes.if_ended(told.json, dumps(late.to_json() | {"command": _command()}))
 

@@ -42,7 +42,7 @@ def _step(model: ir.Model, name: str) -> float | None:
         if node.op_type == "DequantizeLinear":
             scale = node.inputs[1].const_value if node.inputs[1] is not None else None
             return float(scale.numpy().reshape(-1)[0]) if scale is not None and scale.size == 1 else None
-        if node.op_type not in movement.OPS or len(node.outputs) > 1 or node.op_type == "Concat":
+        if node.op_type != "Identity" and movement.DATA.get(node.op_type) != (0,):  # elements of others may be among them
             return None
         value = node.inputs[0]
     return None

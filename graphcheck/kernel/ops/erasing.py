@@ -134,8 +134,10 @@ def exponent(m: Algebra, node: Node, y: Some) -> Some:
 
 def known(m: Algebra, x: Some) -> tuple[Tensor, tuple[Any, ...]] | None:
     """What was quantized to x, and the parameters by which; behind movement, those of one scale and zero point."""
-    if not isinstance(x, Tensor) or (RANGE, x.cls) in m.memo:
-        return m.memo.get((RANGE, x.cls)) if isinstance(x, Tensor) else None
+    if not isinstance(x, Tensor):
+        return None
+    if (RANGE, x.cls) in m.memo:
+        return m.memo[RANGE, x.cls]  # type: ignore[no-any-return]
     match m.terms.term(x.cls):
         case Term(Move(map_), (source,)) if not map_.has_zero:
             found = known(m, Tensor(source, (m.terms.size(source),), x.dtype))

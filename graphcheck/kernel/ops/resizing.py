@@ -32,12 +32,11 @@ def resize(m: Algebra, node: Node, x: Value, *rest: Value) -> Value:
     given: list[Any] = [r if r is not None and r.size else None for r in (*rest, None, None, None)[:3]]  # type: ignore[union-attr]
     roi, scales, sizes = given
     lengths = sizes if scales is None else [_length(node, out.shape[a], by) for a, by in zip(axes, scales, strict=True)]
+    mode, crops = node.attr("mode", "nearest"), node.attr("coordinate_transformation_mode") == "tf_crop_and_resize"
     if doubt := reference.broken_length(node, out.shape, *rest):
-        region = node.attr("coordinate_transformation_mode") == "tf_crop_and_resize"
-        raise (Unshaped if region else Untaught)(f"{node.op_type} {doubt}", node.name)
-    mode = node.attr("mode", "nearest")
+        raise (Unshaped if crops else Untaught)(f"{node.op_type} {doubt}", node.name)
     if mode != "nearest" and out.dtype.name.startswith(("int", "uint")):
-        inside = mode == "linear" and node.attr("coordinate_transformation_mode") != "tf_crop_and_resize"  # no 0 beside them
+        inside = mode == "linear" and not crops  # no 0 beside them
         means = erasing.between(m, node, out, lambda x: resize(m, node, x, *rest)) if inside else None  # type: ignore[arg-type,return-value]
         if means is None:
             raise Untaught("Resize of integers between their values: the standard leaves the rounding open", node.name)

@@ -123,7 +123,8 @@ class Sizes:
             tried.add(symbol)
             with contextlib.suppress(UsageError):  # --shape fixes this dim
                 sizes = _BATCHES if axis == 0 else self.lengths
-                more = [self._around(found, symbol, size) for size in sizes]
+                around = self._around(found)
+                more = [interface.shapes(self.interface, self.options.shapes, around | {symbol: size}) for size in sizes]
                 more = [chosen for chosen in more if chosen not in seen]
                 for chosen in self._fitting(more) if axis else more:
                     seen.append(chosen)
@@ -134,12 +135,8 @@ class Sizes:
                 self._edges.append(chosen)
                 yield chosen
 
-    def _around(self, found: Sequence[Attempt], symbol: str, size: int) -> dict[str, tuple[int, ...]]:
-        """Input shapes with one symbol at a size, and the others at usual sizes, or at small ones."""
-        return interface.shapes(self.interface, self.options.shapes, {**self._small(found), symbol: size})
-
-    def _small(self, found: Sequence[Attempt]) -> dict[str, int]:
-        """The smallest lengths, where tensors are large at usual ones."""
+    def _around(self, found: Sequence[Attempt]) -> dict[str, int]:
+        """What the other symbols are where one is varied: usual sizes, or the smallest lengths where tensors are large then."""
         pair = found[0].pair if found else None
         large = pair is not None and sum(term.size for term in pair.terms.terms) > _LARGE
         return self.least(found[0].sample) if large else {}
@@ -166,9 +163,10 @@ class Sizes:
 
     def edges(self, found: Sequence[Attempt]) -> Iterator[dict[str, tuple[int, ...]]]:
         """Input shapes on both sides of each breakpoint that the attempts show; ``found`` may grow meanwhile."""
+        around = self._around(found)
         for symbol, size in self.free.beyond(found):
             with contextlib.suppress(UsageError):
-                yield self._around(found, symbol, size)
+                yield interface.shapes(self.interface, self.options.shapes, around | {symbol: size})
 
     def discrete(self) -> list[interface.PortPair]:
         """Integer and boolean inputs."""
@@ -385,7 +383,7 @@ class Sizes:
             self._ends[symbol], beyond = None, False
             for size, node in sorted(breakpoints(symbol, found).items(), reverse=True):
                 try:
-                    chosen = self._around(found, symbol, size)
+                    chosen = interface.shapes(self.interface, self.options.shapes, self._around(found) | {symbol: size})
                     fits = size <= LARGEST and all(self.admits(side, chosen, found[0].sample) for side in (0, 1))
                 except Undecided:
                     break

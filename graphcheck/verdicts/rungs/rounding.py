@@ -52,10 +52,11 @@ def replaced(case: Case, evidence: Evidence, allowed: Allowed = NOTHING) -> Iter
                 pair = next(p for s, p in tried[place] if s == sample)
                 each, pairs = _substitute(case, pair, allowed), [*pairs, pair]
                 ways = [order[place], *order[:place], *order[place + 1 :]] if each.met else order
-            fits = each.met and each.within
-            for other in (pairs[0], pairs[-1])[: len(pairs)] if not fits and _begins_at_0(pair) else ():
-                if not (each.met and each.within) and (supposed := _substitute(case, other, allowed, supposes=True)).met:
-                    each, pair = (supposed, other) if supposed.within else (each, pair)
+            for other in (pairs[0], pairs[-1])[: len(pairs)]:
+                if (each.met and each.within) or not _begins_at_0(pair):
+                    break
+                if (supposed := _substitute(case, other, allowed, supposes=True)).met and supposed.within:
+                    each, pair = supposed, other
             if not each.met or case.sizes.unequal_shapes(Attempt(chosen, sample, pair)):
                 yield Substitutions(proofs=((pair, each.stages),)), pair
                 return

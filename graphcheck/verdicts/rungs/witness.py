@@ -27,8 +27,8 @@ from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged, Parting
 from graphcheck.verdicts.rungs.proof import unequal_shapes, why
 
-_HEAVY = 1e8  # work (see budget.py) of evaluating both graphs once, over a second, above which smaller sizes are tried first,
-_FEW = witness.SEARCH / 4  # for so long at the smallest lengths: some faults show at larger ones alone
+_HEAVY = 1e8  # work (see budget.py) of evaluating both graphs once, over a second, above which smaller sizes are tried first
+_FEW = witness.SEARCH / 4  # work that is spent at the smallest lengths: some faults show at larger ones alone
 
 
 def look(case: Case, evidence: Evidence) -> Judged | None:
