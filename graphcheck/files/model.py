@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -250,7 +250,15 @@ def stored(model: ir.Model) -> Iterator[ir.TensorProtocol]:
             yield from () if tensor is None else (tensor,)
 
 
-def op_name(node: ir.Node) -> str:
+class _Operator(Protocol):  # a node of onnx_ir, and one as the kernel sees it
+    @property
+    def domain(self) -> str: ...
+
+    @property
+    def op_type(self) -> str: ...
+
+
+def op_name(node: _Operator) -> str:
     """``Conv``, or ``com.microsoft.FusedConv`` outside the default domain."""
     return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
 

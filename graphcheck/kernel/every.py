@@ -311,8 +311,8 @@ class Typed(Interpreter):
     def _fold(self, node: Node, inputs: list[Any]) -> Sequence[Value]:
         return self.see(node, inputs, super()._fold(node, inputs))
 
-    def _opaque(self, node: Node, inputs: list[Value], shaped: bool) -> list[Value]:
-        return list(self.see(node, inputs, super()._opaque(node, inputs, shaped)))
+    def _opaque(self, node: Node, inputs: list[Value], doubt: str) -> list[Value]:
+        return list(self.see(node, inputs, super()._opaque(node, inputs, doubt)))
 
     def see(self, node: Node, inputs: Sequence[Value], outputs: Sequence[Value]) -> Sequence[Value]:
         """What a node gives, with its types."""

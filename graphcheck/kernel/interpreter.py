@@ -181,7 +181,7 @@ class Interpreter:
         op = meaning_of(node.domain, node.op_type)
         if op is None and erasing.format_of(self.m, np.dtype(np.uint8)):
             op = ERASED.get((node.domain, node.op_type))
-        shaped = True
+        doubt = ""
         try:
             if node.attributes and any(node.attr(name, 0) not in (0, 1) for name in _FLAGS):
                 raise Untaught(f"{node.op_type} with a flag that is neither 0 nor 1: runtimes differ", node.name)
@@ -192,8 +192,8 @@ class Interpreter:
                 return self._call(body, inputs, self._given(body, node), body.opset_imports)
         except Untaught as error:
             self.opaque.append(f"{node.name}: {error.reason}")
-            shaped = error.shaped
-        return self._opaque(node, inputs, shaped)
+            doubt = "" if error.shaped else f": {error.reason}"
+        return self._opaque(node, inputs, doubt)
 
     def _told(self, op: Callable[..., Any], node: Node, inputs: Sequence[Value]) -> Sequence[Value]:
         """What an operator with a taught meaning gives."""
@@ -291,8 +291,9 @@ class Interpreter:
                 return np.asarray(value, np.int64)
         raise Undecided("a Constant holds no number", node.name)
 
-    def _opaque(self, node: Node, inputs: list[Value], shaped: bool) -> list[Value]:
-        """An unknown function of the inputs; its outputs' shapes by ONNX shape inference, or as a runtime gives them."""
+    def _opaque(self, node: Node, inputs: list[Value], doubt: str) -> list[Value]:
+        """An unknown function of the inputs; its outputs' shapes by ONNX shape inference where that is in no ``doubt``, or as a
+        runtime gives them."""
         if node.domain == "" and node.op_type in movement.INDEXED and isinstance(inputs[1], Tensor):
             assert inputs[0] is not None
             inputs = [inputs[0], movement.indices_of(self.m, inputs[0], inputs[1]), *inputs[2:]]
@@ -316,10 +317,10 @@ class Interpreter:
                 shapes.append(None)
                 continue
             dims = kind.tensor_type.shape.dim
-            known = shaped and all(d.HasField("dim_value") for d in dims)
+            known = not doubt and all(d.HasField("dim_value") for d in dims)
             dtype = np.dtype(ir.DataType(kind.tensor_type.elem_type).numpy())
             shapes.append((tuple(d.dim_value for d in dims), dtype) if known else None)
-        return self._unknown(node, inputs, self._seen(node, inputs, shapes))
+        return self._unknown(node, inputs, self._seen(node, inputs, shapes), doubt)
 
     def _opaque_declared(self, node: Node, inputs: list[Value]) -> list[Value]:
         """An operator without a schema: the shapes that the model declares for its outputs, where they are static."""
@@ -343,10 +344,10 @@ class Interpreter:
             places = iter(found or ())
             self.m.memo[key] = found and [next(places) if there else None for there in node.present_outputs]
         if self.m.memo[key]:
-            self.m.assumptions.add(f"the shape of what {node.domain}.{node.op_type} gives is taken from onnxruntime")
+            self.m.assumptions.add(f"the shape of what {model_.op_name(node)} gives is taken from onnxruntime")
         return self.m.memo[key] or shapes
 
-    def _unknown(self, node: Node, inputs: list[Value], shapes: Sequence[Any]) -> list[Value]:
+    def _unknown(self, node: Node, inputs: list[Value], shapes: Sequence[Any], doubt: str = "") -> list[Value]:
         if node.has_graphs():
             raise Undecided(f"{node.op_type} holds a subgraph that is not evaluated", node.name)
         args = [self.m.lift(x) for x in inputs if x is not None]
@@ -354,8 +355,7 @@ class Interpreter:
         for i, shape in enumerate(shapes):
             if shape is None:
                 if node.present_outputs[i] and _is_read(node, i):
-                    name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-                    raise Undecided(f"the shape of what {name} gives is not known", node.name, "GC204")
+                    raise Undecided(f"the shape of what {model_.op_name(node)} gives is not known{doubt}", node.name, "GC204")
                 results.append(None)
                 continue
             results.append(self.m.unknown(node.key(), args, i, *shape))
