@@ -295,6 +295,10 @@ def test_a_deep_network_rests_on_the_first_order_bound(monkeypatch: pytest.Monke
         return model
 
     found = compare(deep(1.0), deep(1.5), timeout=60.0)
+    assert found.verdict is Verdict.DIFFERENT and "as far as drawn roundings show" in found.reason
+    assert found.evidence["float64"][0]["kind"] == "drawn" and "one draw" in found.evidence["witness"]["bound_kind"]
+    monkeypatch.setattr(difference, "ONCE", math.inf)
+    found = compare(deep(1.0), deep(1.5), timeout=60.0)
     assert found.verdict is Verdict.DIFFERENT and "to first order" in found.reason
     (row,) = found.evidence["float64"]
     assert row["kind"] == "first-order" and 0 < row["bound"] < 1e-9 < row["deviation"]
@@ -306,7 +310,7 @@ def test_a_search_needs_both_bound_and_spread() -> None:
     assert sure.gross and sure.certain
     assert not difference.Deviation("y", 1.0, 2.0, 1e-3, "running").gross
     assert not difference.Deviation("y", 1.0, 1e-3, 0.5, "running").gross
-    assert set(witness._BOUNDS) == {"running", "first-order", "redrawn", "undefined", "none"}
+    assert set(witness._BOUNDS) == {"running", "first-order", "redrawn", "drawn", "undefined", "none"}
 
 
 @pytest.mark.parametrize("name", ["a narrow band of sums", "clip farther away", "ties of quantization"])
@@ -365,10 +369,10 @@ def test_bounds_are_told_up_to_the_first_output_that_differs(
     outputs = [(name, pair.a.outputs[i].cls, pair.b.outputs[i].cls) for i, name in enumerate("zy")]
     x = np.linspace(0.1, 0.4, 8)
     a, b = (each(np.tanh(x)) for each in (np.sin, np.cos))
-    shown, bound = {"z": (a + a, a + b), "y": (a, b)}, difference._Judge._first_order
+    shown, bound = {"z": (a + a, a + b), "y": (a, b)}, difference.Tape.bound
     worst = math.inf if not told else 0.0
     monkeypatch.setattr(
-        difference._Judge, "_first_order", lambda *known: bound(*known) + (worst if known[1] == outputs[1][1] else 0.0)
+        difference.Tape, "bound", lambda *known: bound(*known) + (worst if known[1] == outputs[1][1] else 0.0)
     )
     found = difference.judge(pair.terms, outputs, leaves_of({"x": x}), 2.0**-24, 0, executed=lambda: shown)
     assert sorted(d.output for d in found if d.kind == "first-order") == bounded

@@ -44,7 +44,7 @@ _NOISE_RUNS, _LEAST = 2, 3.0  # runs, and the unit roundoffs that one of many op
 _BOUNDED, _NOISY = 4.0, 2.0  # what an evaluation with bounds, or with noise, costs in plain ones
 _RIGOROUS_ELEMENTS = 5_000_000  # the running bound costs three more products a contraction; tried up to this size
 _SAME = 1e-2  # how near onnxruntime must come to a defined element beside an undefined one, relatively
-SURE = 1000.0  # a deviation must be so many times what enlarged roundings move the element by,
+SURE, ONCE = 1e3, 1e9  # a deviation must be so many times what enlarged roundings move the element by, drawn often or once,
 _SEEN_SAME = 1e-2  # and onnxruntime come as near to either side, in deviations
 _DOUBTED = 4.0  # and where a first-order bound is there besides, so many times what one pair of draws moves it by
 
@@ -57,7 +57,8 @@ Outputs = Sequence[tuple[str, int, int]]
 class Deviation:
     """One output pair at one input: |A - B| at the element that tells most, what float64 could explain of it (``bound``;
     infinite where it was not looked into), what the declared types could (``spread``), the kind of the bound: ``running``,
-    ``first-order``, ``redrawn``, ``undefined`` (one side has no value there), or ``none``, and the place of the element."""
+    ``first-order``, ``redrawn``, ``drawn`` (once), ``undefined`` (one side has no value there), or ``none``, and the place of
+    the element."""
 
     output: str
     deviation: float
@@ -239,8 +240,11 @@ class _Judge:
         if not (d.units > SPREAD_FACTOR or thorough) or not np.isfinite(size).any():
             return d
         at = _place(np.where(np.isfinite(size), size, -1.0), self.ranks[d.output])
-        bound = self._first_order(a, b, at) if self._trusted(d.output, shown) else math.inf
-        return self._at(d, at, float(size[at]), bound, "first-order")
+        trusted = self._trusted(d.output, shown)
+        once = self._at(d, at, float(size[at]), ONCE * self.tape.moved(at, a, b), "drawn")
+        if trusted and once.certain and self._seen(once, shown):
+            return once
+        return dataclasses.replace(once, bound=self.tape.bound(a, at, b) if trusted else math.inf, kind="first-order")
 
     def _replayed(self, d: Deviation, shown: Executed) -> bool:
         """Whether onnxruntime shows the difference, too, where it ran."""
@@ -276,12 +280,8 @@ class _Judge:
         if d.kind != "first-order" or at is None or d.units <= SPREAD_FACTOR:
             return d
         roots = next((a, b) for name, a, b in self.outputs if name == d.output)
-        if d.certain and not any(self.tape.doubt(root, at) for root in roots):
+        if math.isfinite(self.tape.moved(at, *roots)) if d.certain else not self._seen(d, shown):
             return d
-        if not d.certain:
-            seen = [x.reshape(-1)[at] for x in shown.get(d.output, ())]
-            if not seen or not all(abs(x - y) <= _SEEN_SAME * d.deviation for x, y in zip(seen, d.sides, strict=True)):
-                return d
         pairs, times, doubt = (1, _DOUBTED, BESIDE) if d.certain else (PAIRS, SURE, DOUBT)
         known, enough = (self.terms, self.inputs, roots, at, self.seed), d.deviation / times
         total = moved(*known, pairs=pairs, enough=enough, doubt=doubt, tick=self.tick)
@@ -289,13 +289,15 @@ class _Judge:
             return dataclasses.replace(d, bound=math.inf)
         return d if d.certain else dataclasses.replace(d, bound=times * total, kind="redrawn")
 
+    def _seen(self, d: Deviation, shown: Executed) -> bool:
+        """Whether onnxruntime comes near both sides at the element."""
+        seen = [x.reshape(-1)[d.at] for x in shown.get(d.output, ())]
+        return bool(seen) and all(abs(x - y) <= _SEEN_SAME * d.deviation for x, y in zip(seen, d.sides, strict=True))
+
     def _floor(self, name: str) -> float:
         """The least spread: what noise on the output alone would show, also where nothing is rounded (a constant that is, is no
         bug), and the least spacing of the declared type."""
         return max(_LEAST * self.unit * max(map(_magnitude, self.values[name])), LEAST.get(self.unit, 0.0))
-
-    def _first_order(self, a: int, b: int, at: int) -> float:
-        return self.tape.bound(a, at, b)
 
     def _trusted(self, name: str, shown: Executed) -> bool:
         """Whether the assumption of a first-order bound stands at the output: what execution in the declared types shows of

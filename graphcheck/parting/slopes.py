@@ -112,7 +112,7 @@ class Tape:
 
     def _follow(self, cls: int, values: Mapping[int, Kept]) -> None:
         if self.tangents is not None:
-            self.tangents.follow(cls, values, cls in self.harmless)
+            self.tangents.follow(cls, values, self.harmless)
 
     def _parts(self, order: Sequence[int], last: Mapping[int, int]) -> list[list[int]]:
         """The order in pieces of a few million elements, cut where few values are alive."""
@@ -135,9 +135,10 @@ class Tape:
         """The float64 values of a root."""
         return self.ends[self.terms.find(root)]
 
-    def doubt(self, root: int, index: int) -> bool:
-        """Whether a value on the way to an element may be in doubt by the tangents, or none were carried."""
-        return self.tangents is None or self.tangents.doubt(self.terms.find(root), index)
+    def moved(self, index: int, *roots: int) -> float:
+        """How far the draw that the tangents carry moves an element of each root, as a sum; inf where a value on the way to
+        it may be in doubt, or none were carried."""
+        return math.inf if self.tangents is None else sum(self.tangents.moved(self.terms.find(root), index) for root in roots)
 
     def bound(self, root: int, index: int, less: int | None = None) -> float:
         """How far element ``index`` of a root, or of its difference from the root ``less``, may be from the true number, to

@@ -11,7 +11,7 @@ derivatives), the tangent is NaN, and so is all that depends on it: that is to b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,12 @@ from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Rows,
 from graphcheck.kernel.values.bounds import U
 from graphcheck.kernel.values.gather import picked
 from graphcheck.kernel.values.windows import block, by_rows
-from graphcheck.parting.redrawn import BESIDE, ENLARGED, FAR, ZERO, beside, beside_pole, cut, shrinking, unsure
+from graphcheck.parting.redrawn import DOUBT, ENLARGED, FAR, ZERO, beside, beside_pole, cut, shrinking, unsure
 from graphcheck.parting.windows import Late, lengths
 
 _NOISE = 2**20  # random numbers that are used again and again
 BLOCK = 2**15  # elements that stay in the cache
 _NOTHING = np.zeros(1)
-_LARGE = 1e250  # what is larger is taken for infinite
 Tangent = np.ndarray | Late | None  # None: no rounding on the way
 
 
@@ -38,23 +37,32 @@ class Tangents:
     def __init__(self, terms: Terms, seed: int) -> None:
         self.terms, self.lost = terms, False  # once all of a tensor is in doubt
         self.known: dict[int, Tangent] = {}
+        self.logarithms: set[int] = set()  # classes whose tangent is that of a logarithm
         self.told: dict[int, tuple[float, float]] = {}  # the scale and the steepness of a class
         self.random = np.random.default_rng([seed, 83])
         self.noise = self.random.standard_normal(_NOISE, np.float32)
 
-    def doubt(self, cls: int, at: int) -> bool:
-        """Whether a value on the way to an element is, or may be, in doubt."""
+    def moved(self, cls: int, at: int) -> float:
+        """How far the draw, enlarged, moves an element; inf where a value on the way to it is, or may be, in doubt."""
         found = None if self.lost else self.known[cls]
-        return self.lost or (found is not None and bool(np.isnan(np.asarray(found)[at])))
+        moved = math.nan if self.lost else 0.0 if found is None else ENLARGED * U * abs(float(np.asarray(found)[at]))
+        return moved if math.isfinite(moved) else math.inf
 
-    def follow(self, cls: int, values: Mapping[int, Any], harmless: bool = False) -> None:
-        """Carry the tangents of the operands of a class to it; ``harmless``: however large it is, that is no matter."""
+    def follow(self, cls: int, values: Mapping[int, Any], inner: Container[int] = ()) -> None:
+        """Carry the tangents of the operands of a class to it. To the ``inner`` ones, within Sigmoids, that of the logarithm of
+        Exp is carried instead, which is finite however large that is; the Sigmoid then has all the roundings."""
         if self.lost:
             self.known.clear()
             return
         term = self.terms.terms[cls]
         ids = [self.terms.find(a) for a in term.args]
         xs, ts = [values[a] for a in ids], [self.known[a] for a in ids]
+        within = not self.logarithms.isdisjoint(ids)
+        if cls in inner or (within and isinstance(term.verb, Move)):
+            self.logarithms.add(cls)
+        if cls in inner and isinstance(term.verb, Ew):
+            self.known[cls], self.told[cls] = _of_logarithm(term.verb, ts), self._cut(term, xs, ts, ids)
+            return
         if isinstance(term.verb, Move):  # in no more doubt than what it is made of
             free, map_ = all(t is None for t in ts), term.verb.map
             sources = [] if free else [_or_zeros(t, x) for t, x in zip(ts, xs, strict=True)]
@@ -70,7 +78,7 @@ class Tangents:
             scale, steep = self.told[cls] = beside(value, *self._cut(term, xs, ts, ids))
             made: np.ndarray | None = None
             self.lost = bool(value.size)
-            for at, size, part in self._parts(term, xs, ts, value, harmless):
+            for at, size, part in self._parts(term, xs, ts, value, within):
                 if part is not None:
                     made = np.zeros(value.size, np.float32) if made is None else made
                     made, most = _noted(made, at, part)
@@ -79,19 +87,19 @@ class Tangents:
         self.known[cls] = made
 
     def _parts(
-        self, term: Term, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, harmless: bool
+        self, term: Term, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, sigmoid: bool
     ) -> Iterator[tuple[slice, np.ndarray, np.ndarray | None]]:
         """What follows from the operands, in blocks, with the sizes of the values; made so, too, where no operand is moved."""
         verb = term.verb
         apart = isinstance(verb, Ew) and all(m is None or _only_added(verb, t) for m, t in zip(verb.maps, ts, strict=True))
-        whole = None if apart else self._made(term, xs, ts, value, harmless)
+        whole = None if apart else self._made(term, xs, ts, value, sigmoid)
         made = None if whole is None else np.broadcast_to(np.asarray(whole).reshape(-1), value.shape)
         for start in range(0, value.size, BLOCK):
             at = slice(start, min(start + BLOCK, value.size))
             size = np.abs(value[at])
             if isinstance(verb, Ew) and apart:
                 some: Any = [[x if x is None or x.size != value.size else x[at] for x in both] for both in (xs, ts)]
-                yield at, size, self._elementwise(verb, some[0], some[1], value[at], harmless)
+                yield at, size, self._elementwise(verb, some[0], some[1], value[at], sigmoid)
             else:
                 yield at, size, None if made is None else made[at]
 
@@ -109,14 +117,14 @@ class Tangents:
         return 1.0, 1.0
 
     def _made(
-        self, term: Term, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, harmless: bool
+        self, term: Term, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, sigmoid: bool
     ) -> np.ndarray | None:
         free = all(t is None for t in ts)
         match term.verb:
             case Const() | Leaf():
                 return None
             case Ew() as verb:
-                return self._elementwise(verb, xs, ts, value, harmless)
+                return self._elementwise(verb, xs, ts, value, sigmoid)
             case Contract():
                 return self._product(term.verb, xs, ts)
             case Sum(rows_, k):
@@ -159,7 +167,7 @@ class Tangents:
         return np.asarray(total)
 
     def _elementwise(
-        self, verb: Ew, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, harmless: bool
+        self, verb: Ew, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, sigmoid: bool
     ) -> np.ndarray | None:
         fn, record, size = verb.fn, function(verb.fn), np.abs(value)
         if record.slope is None:
@@ -168,14 +176,15 @@ class Tangents:
         seen = [x if m is None else picked([x], m) for x, m in zip(xs, maps, strict=True)]
         carried = [t if t is None or m is None else picked([t], m) for t, m in zip(ts, maps, strict=True)]
         lost: Any = False
-        if record.slope.pole is not nowhere and any(t is not None for t in carried):
+        if record.slope.pole is not nowhere and not sigmoid and any(t is not None for t in carried):
             lost = beside_pole(record.slope, seen, [_NOTHING if t is None else np.abs(FAR * ENLARGED * U * t) for t in carried])
         if record.jumps:
             moved = [(x, x + ENLARGED * U * (0.0 if t is None else t)) for x, t in zip(seen, carried, strict=True)]
             lost = unsure(fn, moved, [None] * len(seen))
-        own: Any = 0.0 if record.rounding.exact else (record.rounding.relative / U) * size * self._drawn(value.size)
+        relative = sum(function(step).rounding.relative for step in (("exp", "add", fn) if sigmoid else (fn,)))
+        own: Any = 0.0 if record.rounding.exact else (relative / U) * size * self._drawn(value.size)
         if fn == "recip":  # the square of a large one is beyond float64
-            flows = [(value * carried[0], -value)] if carried[0] is not None else []
+            flows = [(value * carried[0], value - 1 if sigmoid else -value)] if carried[0] is not None else []
         else:
             partials = chosen(value, *seen) if fn in ("max", "min") else record.slope.partials(value, *seen)
             flows = [(t, p) for t, p in zip(carried, partials, strict=True) if t is not None]
@@ -183,9 +192,8 @@ class Tangents:
         if isinstance(total, float) and not np.any(lost):
             return None
         total = np.broadcast_to(total, value.shape)
-        if not float(size.max(initial=0.0)) <= _LARGE:
-            far = size > _LARGE if harmless else np.isinf(size)  # of Exp, in a Sigmoid
-            total = np.where(far, sum(np.where(np.isnan(t), t, 0) for t in carried if t is not None), total)
+        if not math.isfinite(float(size.max(initial=0.0))):
+            total = np.where(np.isinf(size), sum(np.where(np.isnan(t), t, 0) for t in carried if t is not None), total)
         return np.where(lost, np.nan, total) if np.any(lost) else total
 
     def _drawn(self, count: int) -> np.ndarray:
@@ -199,6 +207,15 @@ def _of_extreme(fn: str, table: np.ndarray, t: np.ndarray) -> np.ndarray:
     """The tangent of the largest of each row; in doubt where that of any is, which may be the largest."""
     at = (table if fn == "max" else -table).argmax(axis=1)
     return np.where(np.isnan(t).any(axis=1), np.nan, t[np.arange(len(t)), at])
+
+
+def _of_logarithm(verb: Ew, ts: Sequence[Tangent]) -> np.ndarray | None:
+    """The tangent of log Exp(x) within a Sigmoid: that of x, negative for the reciprocal, kept where 1 is added."""
+    for t, map_ in zip(ts, verb.maps, strict=True):
+        if t is not None:
+            found: np.ndarray = np.asarray(t) if map_ is None else picked([np.asarray(t)], map_)
+            return -found if verb.fn == "recip" else found
+    return None
 
 
 def _only_added(verb: Ew, t: Any) -> bool:
@@ -223,7 +240,7 @@ def _noted(made: np.ndarray, at: slice, part: np.ndarray) -> tuple[np.ndarray, f
 def _lose(t: np.ndarray, most: float, size: np.ndarray, scale: float, steep: float) -> None:
     """Make the tangents NaN, ``most`` at most, of values of such a ``size`` that err by much beside their tensor, or may be an
     exact 0 over the reals: what is one in float64 as well grows on the way, if anything does."""
-    doubt, unit = steep * BESIDE, ENLARGED * U
+    doubt, unit = steep * DOUBT, ENLARGED * U
     if not most * unit <= doubt * scale:
         t[~(np.abs(t) * unit <= doubt * np.maximum(size, scale))] = np.nan
     if not most * unit < ZERO * float(size.min()):

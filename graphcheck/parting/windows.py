@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,19 @@ class Late:
 
     def rows(self, width: int, dtype: Any = np.float64) -> Iterator[tuple[slice, np.ndarray]]:
         """The windows as [rows, width], in blocks of rows, in float64 or another type; often column by column in memory."""
-        for at, part in blocks(self.map, width):
-            across = turned(part, width)
+        for at, part, across in cut(self.map, width):
             made = picked([self.source], across or part).astype(dtype, copy=False)
             yield at, made.reshape(width, -1).T if across else made.reshape(-1, width)
+
+
+def cut(map_: Map, width: int) -> Iterable[tuple[slice, Map, Map | None]]:
+    """Blocks of rows with their maps, and those turned; of forms they are kept, since each evaluation reads them anew."""
+    return _cut(map_, width) if map_.pieces is not None else ((at, part, None) for at, part in blocks(map_, width))
+
+
+@functools.lru_cache(128)
+def _cut(map_: Map, width: int) -> tuple[tuple[slice, Map, Map | None], ...]:
+    return tuple((at, part, turned(part, width)) for at, part in blocks(map_, width))
 
 
 def turned(map_: Map, width: int) -> Map | None:
@@ -122,11 +132,10 @@ def _through_windows(verb: Contract, slope: np.ndarray, windows: Late, b: np.nda
     up = slope.reshape(-1, verb.n)
     table = b.reshape(verb.batches[1], *((verb.k, verb.n) if verb.kn else (verb.n, verb.k)))
     total, to_b = np.zeros(windows.source.size), np.zeros(table.shape)
-    for at, part in blocks(windows.map, verb.k):
+    for at, part, across in cut(windows.map, verb.k):
         batches, some = block(verb, at)
         back = table[batches].swapaxes(1, 2) if verb.kn else table[batches]
         ahead = up[at].reshape(-1, some.m, verb.n)
-        across = turned(part, verb.k)
         if across is None:
             add(total, part, ahead @ back)
         else:

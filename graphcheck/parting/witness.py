@@ -29,7 +29,7 @@ from graphcheck.kernel.values.float64 import Float64, Real
 from graphcheck.options import Options
 from graphcheck.parting import probes
 from graphcheck.parting.budget import Budget, work
-from graphcheck.parting.difference import SPREAD_FACTOR, SURE, Deviation, Executed, judge, replayed
+from graphcheck.parting.difference import ONCE, SPREAD_FACTOR, SURE, Deviation, Executed, judge, replayed
 from graphcheck.parting.redrawn import ENLARGED, PAIRS
 from graphcheck.parting.rooms import NEAR
 from graphcheck.parting.trials import SPECS, Drawing, Trial, unlike
@@ -46,10 +46,13 @@ _BOUNDS = {
     "first-order": f"first-order error bound, if no value errs by more than {NEAR:g} of its tensor's size",
     "redrawn": f"{SURE:g} times what {2 * PAIRS} draws of roundings enlarged {ENLARGED:g} times move it by, as onnxruntime shows "
     "it too, if float64 rounds as mildly as the draws do",
+    "drawn": f"{ONCE:g} times what one draw of roundings enlarged {ENLARGED:g} times moves it by, as onnxruntime shows it "
+    "too, if float64 rounds as mildly as the draw does",
     "undefined": "defined on one side alone",
     "none": "none",
 }
-_ERRS = {"first-order": "errs, to first order, by at most", "redrawn": "errs, as far as drawn roundings show, by at most"}
+_DRAWN = dict.fromkeys(("redrawn", "drawn"), "errs, as far as drawn roundings show, by at most")
+_ERRS = {"first-order": "errs, to first order, by at most", **_DRAWN}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +190,7 @@ class Search:
         shown = self._shown(deviations, arrays)
         if shown is None or self._overflows(arrays):
             return None, best
-        whole = kind == "given" or shown[0].kind == "redrawn" or quick()
+        whole = kind == "given" or shown[0].kind in _DRAWN or quick()
         small = arrays if whole else self._shrink(arrays, shown[0].output)
         if small is not arrays:
             judged = self._judge(small, redraw=True)
