@@ -46,11 +46,20 @@ _LONGEST = 1000  # characters of a sentence on standard error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; trouble is one sentence on standard error, never a traceback."""
-    if arguments is None:
-        if (code := processes.supervised(_left)) is not None:
-            return code
+    """Run the command line and return its exit code; trouble is one sentence on standard error, never a traceback.
+
+    Without arguments it takes those of the process, whose whole work it is: Python ends at once with the code returned.
+    """
+    if arguments is not None:
+        return _answered(list(arguments))
+    tell = processes.ends_at_once()
+    if (code := processes.supervised(_left)) is None:
         processes.keep_objects()
+        code = _answered(None)
+    return tell(code)
+
+
+def _answered(given: list[str] | None) -> int:
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # None where closed, as by >&-
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -60,7 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # its warnings are of files that we judge ourselves
     try:
-        given = None if arguments is None else list(arguments)
         bounds = limits.of_process(limits.default_memory())
         with _interruptible() as come, bounds, deferred.sympy(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy's, of what a model computes: an answer is no place for them
