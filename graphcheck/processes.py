@@ -63,7 +63,7 @@ def ends_at_once() -> Callable[[int], int]:
     def leave() -> None:
         if codes:
             for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError, ValueError):
+                with contextlib.suppress(AttributeError, OSError, ValueError):  # None, broken or closed
                     stream.flush()
             os._exit(codes[-1])
 
