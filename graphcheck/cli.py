@@ -9,15 +9,13 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Annotated, Any
 
 from graphcheck import commands, deferred, limits, processes
-from graphcheck.command_line import Model, command
+from graphcheck.command_line import Argument, Model, called, command, plain
 from graphcheck.errors import GraphcheckError, Undecided, UsageError
 from graphcheck.files import places
 from graphcheck.formats.console import Terminal
@@ -28,29 +26,28 @@ from graphcheck.sweeping.command import sweep
 from graphcheck.verdict import EXIT_OK, EXIT_TROUBLE, EXIT_UNDECIDED
 from graphcheck.words import safe, short
 
-app = typer.Typer(
-    name="graphcheck",
-    help="Are two ONNX models the same function? Can this patch embedding be one Conv, or one MatMul?",
-    epilog="Exit codes: 0 the required level is established, 1 different, 2 trouble, 3 undecided or weaker.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-# What typer raises for bad usage; click's own class in the versions of typer that are built on it.
-_USAGE_ERRORS: tuple[type[Exception], ...] = tuple(
-    base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
-)
+if TYPE_CHECKING:
+    import typer
+
 _SIGNAL, _INTERRUPTED, _BROKEN_PIPE = 128, 130, 141
 _LONGEST = 1000  # characters of a sentence on standard error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; trouble is one sentence on standard error, never a traceback."""
-    if arguments is None:
-        if (code := processes.supervised(_left)) is not None:
-            return code
+    """Run the command line and return its exit code; trouble is one sentence on standard error, never a traceback.
+
+    Without arguments it takes those of the process, whose whole work it is: Python ends at once with the code returned.
+    """
+    if arguments is not None:
+        return _answered(list(arguments))
+    tell = processes.ends_at_once()
+    if (code := processes.supervised(_left)) is None:
         processes.keep_objects()
+        code = _answered(None)
+    return tell(code)
+
+
+def _answered(given: list[str] | None) -> int:
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # None where closed, as by >&-
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -60,14 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // 2)))
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # its warnings are of files that we judge ourselves
     try:
-        given = None if arguments is None else list(arguments)
         bounds = limits.of_process(limits.default_memory())
         with _interruptible() as come, bounds, deferred.sympy(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy's, of what a model computes: an answer is no place for them
-            code = app(args=given, prog_name="graphcheck", standalone_mode=False)
+            code = _called(sys.argv[1:] if given is None else given)
         sys.stdout.flush()
         return _SIGNAL + come[0] if come else int(code or EXIT_OK)
-    except _USAGE_ERRORS as error:
+    except _of_typer("ClickException") as error:
         text = error.format_message().replace("Value error, ", "")  # type: ignore[attr-defined]
         return _trouble(f"{text.rstrip('.')} (graphcheck --help tells more)") if text else EXIT_TROUBLE
     except GraphcheckError as error:
@@ -76,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _trouble(str(error), EXIT_UNDECIDED)
     except MemoryError:
         return _trouble("the memory limit was reached (--max-memory)", EXIT_UNDECIDED)
-    except (KeyboardInterrupt, typer.Abort):
+    except _of_typer("Abort", KeyboardInterrupt):
         return _INTERRUPTED
     except (BrokenPipeError, SystemExit):  # typer makes an exit with 1 of a closed pipe; 1 means something else here
         _drop_output()
@@ -94,6 +90,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _trouble(
             f"graphcheck itself failed ({kind}: {error}); please report it, with what GRAPHCHECK_TRACEBACK=1 shows"
         )
+
+
+def _called(words: Sequence[str]) -> int | None:
+    """What the command returns that the words of the command line name."""
+    for function, _ in _COMMANDS:
+        if [function.__name__] == list(words[:1]) and (given := plain(function, words[1:])) is not None:
+            return called(function, given)
+    code: int | None = _app()(args=list(words), prog_name="graphcheck", standalone_mode=False)
+    return code
+
+
+def _app() -> typer.Typer:
+    """The command line as typer has it."""
+    import typer
+
+    app = typer.Typer(
+        name="graphcheck",
+        help="Are two ONNX models the same function? Can this patch embedding be one Conv, or one MatMul?",
+        epilog="Exit codes: 0 the required level is established, 1 different, 2 trouble, 3 undecided or weaker.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(command(_top))
+    for function, example in _COMMANDS:
+        app.command(epilog=f"Example: graphcheck {example}")(command(function))
+    return app
+
+
+def _of_typer(name: str, *others: type[BaseException]) -> tuple[type[BaseException], ...]:
+    """Its exceptions of a name, if it was asked, and others; bad usage is click's own in versions that are built on it."""
+    typer = sys.modules.get("typer")
+    bases = () if typer is None else (*typer.BadParameter.__mro__, typer.Abort)
+    return (*others, *(base for base in bases if base.__name__ == name))
 
 
 def _left(target: str, text: str) -> None:
@@ -146,11 +177,12 @@ def _trouble(message: str, code: int = EXIT_TROUBLE) -> int:
 
 def _version(asked: bool) -> None:
     if asked:
+        import typer
+
         print(f"graphcheck {sys.modules['graphcheck'].__version__}")
         raise typer.Exit
 
 
-@app.callback()
 def _top(
     version: Annotated[
         bool, typer.Option("--version", metavar="", help="Show the version and exit.", callback=_version, is_eager=True)
@@ -159,7 +191,6 @@ def _top(
     pass
 
 
-@command
 def demo(
     models: Annotated[Path, typer.Option("--models", metavar="DIR", help="where the exported models go")] = Path(
         "models"
@@ -183,7 +214,6 @@ def demo(
     return run(terminal, models, reports, told.json, options.seed, families or [], workers)
 
 
-@command
 def export(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME...", help="variants or whole families", show_default=False)
@@ -219,7 +249,6 @@ def export(
     return EXIT_OK if manifest.models else EXIT_TROUBLE
 
 
-@command
 def analyze(model: Model, told: Told, options: Options) -> int:
     """Find the patch embeddings and un-embeddings of a model, and say why other contractions are neither."""
     from graphcheck.files.model import read
@@ -248,7 +277,7 @@ def analyze(model: Model, told: Told, options: Options) -> int:
 
 def report(
     results: Annotated[
-        list[Path], typer.Argument(metavar="RESULT.json...", help="what --json wrote", show_default=False)
+        list[Path], Argument("RESULT.json...", "what --json wrote")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="the HTML file")] = Path("graphcheck.html"),
 ) -> int:
@@ -263,7 +292,7 @@ def report(
 
 
 # Each command with an example of it, in the order in which --help lists them.
-for _command, _example in (
+_COMMANDS: tuple[tuple[Callable[..., int], str], ...] = (
     (commands.compare, "compare a.onnx b.onnx --require proved"),
     (analyze, "analyze model.onnx"),
     (commands.rewrite, "rewrite model.onnx --to conv -o conv.onnx"),
@@ -273,5 +302,4 @@ for _command, _example in (
     (report, "report result.json -o result.html"),
     (export, "export vit -o models"),
     (demo, "demo --family vit"),
-):
-    app.command(epilog=f"Example: graphcheck {_example}")(_command)
+)

@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from graphcheck import limits, processes
-from graphcheck.command_line import Model, SideA, SideB, command
+from graphcheck.command_line import Argument, Model, SideA, SideB
 from graphcheck.errors import UsageError
 from graphcheck.files import kept, places, wire
 from graphcheck.formats import write_formats
@@ -28,10 +26,11 @@ from graphcheck.verdict import EXIT_DIFFERENT, EXIT_OK, EXIT_UNDECIDED, Comparis
 from graphcheck.words import safe
 
 if TYPE_CHECKING:
+    import typer
+
     from graphcheck.rewriting.result import Rewrite
 
 
-@command
 def compare(a: SideA, b: SideB, required: Required, told: Told, twice: Twice, options: Options) -> int:
     """Tell whether two models are the same function, and if not, where they part."""
     places.check_sources(a, b)
@@ -83,7 +82,6 @@ def _twice(a: Path, b: Path, told: Told, ways: Twice, options: Options) -> int:
     return result.exit_code()
 
 
-@command
 def rewrite(model: Model, rewriting: Rewriting, told: Told, options: Options) -> int:
     """Rewrite patch embeddings and un-embeddings, and what options add, to one form; written only once it is proved."""
     places.check_sources(model)
@@ -175,15 +173,13 @@ def _reported(result: Rewrite) -> list[dict[str, str]]:
     return explain(result.analysis)
 
 
-@command
 def guard(
     model: Model,
     command: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="-- COMMAND ... {in} {out}",
-            help="the optimizer; {in} and {out} stand for its files, {pass} for a pass of --passes-from",
-            show_default=False,
+        Argument(
+            "-- COMMAND ... {in} {out}",
+            "the optimizer; {in} and {out} stand for its files, {pass} for a pass of --passes-from",
         ),
     ] = None,
     *,
@@ -231,7 +227,6 @@ def guard(
     return code
 
 
-@command
 def blame(
     model: Model,
     tensors: Annotated[

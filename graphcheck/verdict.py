@@ -7,7 +7,6 @@ import enum
 import functools
 import importlib
 from collections.abc import Collection
-from importlib import metadata
 from typing import Any
 
 SCHEMA = "graphcheck/compare/1"
@@ -102,6 +101,8 @@ def ended(reason: str, code: str, a: str, b: str | None) -> Comparison:
 @functools.cache
 def version(name: str) -> str | None:
     """The installed version of a package; None if it is not installed."""
+    from importlib import metadata
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

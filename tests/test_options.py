@@ -7,14 +7,17 @@ import dataclasses
 import inspect
 import re
 import runpy
+import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import typer
 
 import graphcheck
-from graphcheck import command_line, options
+from graphcheck import cli, command_line, commands, options
 from graphcheck.errors import ModelError, UsageError
 from graphcheck.options import (
     AssertOptions,
@@ -206,3 +209,63 @@ def test_two_options_by_their_places_are_seen() -> None:
     calls = code + "f(m, 1, 2)\nf(m, 1, timeout=2)\nC(1, True)\n"
     named = {"seed", "timeout", "threads", "run"}
     assert by_place(calls, parameters(code), named) == ["f, line 4", "C, line 6"]
+
+
+# What typer takes for an option, by the type of one value; each is taken by plain() too, alike.
+TEXTS = {str: ["a", "-", "b=c", "ü x"], Path: ["p/q.json", "-"], int: ["3", "0"], float: ["2", "0.5", "1e-9"]}
+ODD = ["1_0", "-3", "1e400", " 4", "0x1", "nan", "", "--json", "LAST", "True", "1" * 30]
+
+
+def spelled(command: Any) -> Any:
+    """Words for each option of a command: each value in both spellings, twice, with its flag, and what is odd."""
+    for field, group in options_of(command):
+        said, takes = options.about(field), command_line._takes(field, typing.get_type_hints(group)[field.name])
+        for name in said.names:
+            values = TEXTS.get(takes, [*typing.get_args(takes)])
+            yield from ([name], [f"{name}="], [f"{name}=x"])
+            for value in [*values, *ODD]:
+                yield from ([name, value], [f"{name}={value}"], [name, value, name, *values[:1]], [f"{name}{value}"])
+
+
+def options_of(command: Any) -> list[tuple[Any, Any]]:
+    groups = command_line._parts(command, typer)[1].values()
+    return [(field, group) for group in groups for field in command_line.fields_of(group, command.__name__)]
+
+
+def typed(command: Any, words: Sequence[str]) -> Any:
+    """What typer gives to a command; None where it refuses."""
+    told: list[dict[str, Any]] = []
+    with mock.patch.object(command_line, "called", lambda _, given: told.append(given)):
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command()(command_line.command(command))
+        try:
+            app(args=list(words), standalone_mode=False)
+        except Exception as error:
+            if "ClickException" not in [base.__name__ for base in type(error).__mro__]:
+                raise
+            return None
+    return {name: value for name, value in told[0].items() if command_line.is_given(value)} if told else None
+
+
+@pytest.mark.parametrize("command", [cli.analyze, commands.compare, commands.rewrite])
+def test_what_is_read_without_typer_is_what_typer_reads(command: Any) -> None:
+    names = ["a.onnx", "b.onnx"] if command is commands.compare else ["a.onnx"]
+    cases = [[], ["--help"], ["--", *names], ["--nothing", *names], [*names, "c"], ["-", *names[1:]], ["", *names[1:]]]
+    cases += [[*names[:1], *words, *names[1:]] for words in spelled(command)]
+    read = [command_line.plain(command, words) for words in cases]
+    found = [(words, given) for words, given in zip(cases, read, strict=True) if given is not None]
+    assert len(found) > 3 * len(options_of(command)) and read[:5] == [None] * 5
+    for words, given in found[:: max(1, len(found) // 300)]:
+        assert given == typed(command, words), words
+
+
+def test_a_wrong_reading_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = command_line._read
+    monkeypatch.setattr(command_line, "_read", lambda takes, text: read(takes, text.replace("-", "+")))
+    with pytest.raises(AssertionError, match="--"):
+        test_what_is_read_without_typer_is_what_typer_reads(commands.compare)
+
+
+@pytest.mark.parametrize("command", [commands.guard, commands.blame, cli.demo, cli.export, cli.report])
+def test_what_has_parameters_of_its_own_is_left_to_typer(command: Any) -> None:
+    assert command_line.plain(command, ["a.onnx", "--json", "x"]) is None

@@ -357,13 +357,16 @@ PLANTED: dict[str, tuple[Any, str, Callable[[Any], Any], Callable[[], None]]] = 
 def test_an_error_in_an_operation_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     where, operation, wrong, seen = PLANTED[name]
     right = getattr(where, operation)
+    kept = pieces._joined, pieces.compose
     monkeypatch.setattr(where, operation, lambda *args, **named: wrong(right(*args, **named)))
-    pieces._joined.cache_clear()
+    for each in kept:
+        each.cache_clear()
     try:
         with pytest.raises((AssertionError, IndexError, ValueError)):
             seen()
     finally:
-        pieces._joined.cache_clear()
+        for each in kept:
+            each.cache_clear()
 
 
 def test_pieces_of_a_large_map_are_told_apart_without_their_elements() -> None:

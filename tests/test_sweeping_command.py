@@ -18,7 +18,7 @@ import onnx_ir as ir
 import pytest
 import typer
 
-from graphcheck import processes
+from graphcheck import command_line, processes
 from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.exporting.catalogue import catalogue
 from graphcheck.exporting.manifest import Exported, Manifest, write_manifest
@@ -29,16 +29,17 @@ from tests.sweeping_support import Faked, alive, answer, rows, save_model, scrip
 ROOT = Path(__file__).parent.parent
 CODE = """import signal, sys, typer
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+from graphcheck.command_line import command
 from graphcheck.sweeping.command import sweep
 app = typer.Typer()
-app.command()(sweep)
+app.command()(command(sweep))
 sys.exit(app(standalone_mode=False))"""
 
 
 def sweep(*arguments: object) -> int:
     """The exit code of ``graphcheck sweep ARGUMENTS``; raises what the command line turns into a sentence."""
     app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(command.sweep)
+    app.command()(command_line.command(command.sweep))
     return int(app(args=[str(argument) for argument in arguments], standalone_mode=False))
 
 

@@ -97,7 +97,8 @@ def recognised(map_: Map, width: int, shape: Sequence[int]) -> WindowMap:
         return _window(*read, np.ones(width, bool), shape)
     rows = map_.size // max(width, 1)
     if rows > _FEW and shape:  # most tables that are no window are none in a few rows, and coordinates of all rows are large
-        some = np.unique(np.arange(_FEW) * 0x9E3779B1 % rows)[:, None] * width + np.arange(width)
+        few = np.array(sorted({n * 0x9E3779B1 % rows for n in range(_FEW)}))  # np.unique would import numpy.ma
+        some = few[:, None] * width + np.arange(width)
         with contextlib.suppress(_Unlinked):  # which the rows between may link
             _fitted(map_.at(some), shape)
     return recognise(map_.index.reshape(-1, width), shape)

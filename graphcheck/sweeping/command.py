@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from graphcheck import formats, limits, outcome, processes
-from graphcheck.command_line import command, fields_of
+from graphcheck.command_line import Argument, fields_of
 from graphcheck.errors import UsageError
 from graphcheck.files import places
 from graphcheck.formats.console import STYLES, Terminal
@@ -31,15 +29,12 @@ _SHOWN = 60  # rows of the table, beyond which only what needs attention is show
 
 Source = Annotated[
     Path,
-    typer.Argument(
-        metavar="MANIFEST|DIR",
-        help="a JSON list of pairs, a folder of graphcheck export, or with an option below a folder of models",
-        show_default=False,
+    Argument(
+        "MANIFEST|DIR", "a JSON list of pairs, a folder of graphcheck export, or with an option below a folder of models"
     ),
 ]
 
 
-@command
 def sweep(
     source: Source, sweeping: Sweeping, rewriting: RewriteOptions, told: Told, required: Required, options: Options
 ) -> int:

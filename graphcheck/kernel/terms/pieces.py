@@ -105,10 +105,10 @@ def _beside(form: Strided, parts: int, at: int, before: bool) -> Strided | None:
     """A form as the one of several that stands at a place, first or last of the digits."""
     box, strides = ((parts, *form.box), (0, *form.strides)) if before else ((*form.box, parts), (*form.strides, 0))
     guards = [((0, *row) if before else (*row, 0), low, high) for row, low, high in form.guards]
-    place = tuple(int(j == (0 if before else len(box) - 1)) for j in range(len(box)))
-    return strided.normal(box, form.start, strides, [*guards, (place, at, at)])
+    return strided.normal(box, form.start, strides, [*guards, (guards_.unit(len(box), 0 if before else len(box) - 1), at, at)])
 
 
+@functools.lru_cache(maxsize=4096)
 def compose(inner: Pieces, outer: Pieces) -> Pieces | None:
     """First ``inner``, then ``outer``; None where that is no few forms."""
     found: list[Strided] = []
