@@ -14,15 +14,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
+import math
 import os
+import re
 import sys
 import tempfile
 import time
 import warnings
+import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -33,17 +37,32 @@ import onnx  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
 
 import graphcheck  # noqa: E402
-from tests.zoo import architectures, keras_nets  # noqa: E402
+from graphcheck import words  # noqa: E402
+from graphcheck.exporting import export  # noqa: E402
+from tests.zoo import architectures, keras_nets, quantized  # noqa: E402
 from tests.zoo.mutations import MUTATIONS, mutate  # noqa: E402
 
 ACCEPTED = ("identical", "proved", "within-rounding")
-SAME = ("float16 and back",)  # a copy like any other
+SAME = ("float16 and back", "scores by an ulp", "scalar factor by an ulp")  # copies like any other
 SECONDS = 60.0
+T = TypeVar("T")
+
+
+VITS = ("vit", "deit", "dinov2", "clip-vision", "siglip-vision")
+NETS = (*VITS, "lstm", *architectures.ARCHITECTURES)
 
 
 def exported(name: str, exporter: str) -> onnx.ModelProto:
-    """One of the nets."""
-    return keras_nets.export(name) if exporter == "tf2onnx" else architectures.export(name, exporter)
+    """One of the nets; the LSTM is written by hand."""
+    if exporter == "tf2onnx":
+        return keras_nets.export(name)
+    if name == "lstm":
+        return quantized.lstm()
+    if name in VITS:
+        with tempfile.TemporaryDirectory() as place:
+            export([made := f"{name}-conv-{exporter}-dynamic"], place)
+            return onnx.load(Path(place, f"{made}.onnx"))
+    return architectures.export(name, exporter)
 
 
 def copied(model: onnx.ModelProto, keeps: bool = True) -> onnx.ModelProto:
@@ -89,14 +108,40 @@ def next_number(model: onnx.ModelProto, seed: int) -> tuple[onnx.ModelProto, str
     return made, tensor.name
 
 
-def spoilt(model: onnx.ModelProto, seeds: int) -> Iterator[tuple[str, onnx.ModelProto, str]]:
-    """Kind, spoilt copy, and the name of what was changed: of a node, or of a constant."""
+def no_epsilon(model: onnx.ModelProto, seed: int) -> tuple[onnx.ModelProto, str] | None:
+    """The epsilon of one normalization, an attribute or a small constant that is added, is 0."""
+    made = onnx.ModelProto.FromString(model.SerializeToString())
+    small = {t.name: t for t in made.graph.initializer if t.data_type in (1, 10) and np.prod(t.dims) == 1}
+    small = {name: t for name, t in small.items() if 0 < abs(numpy_helper.to_array(t).reshape(-1)[0]) < 1e-3}
+    found = [(n, a) for n in made.graph.node for a in n.attribute if a.name == "epsilon"]
+    found += [(n, small[i]) for n in made.graph.node if n.op_type == "Add" for i in n.input if i in small]
+    if not found:
+        return None
+    node, holder = found[np.random.default_rng(seed).integers(len(found))]
+    if isinstance(holder, onnx.AttributeProto):
+        holder.f = 0.0
+    else:
+        holder.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(holder) * 0, holder.name))
+    return made, node.name or f"{node.op_type}({node.output[0]})"
+
+
+AFTERWARDS = {"one ulp of float16": next_number, "an epsilon lost": no_epsilon}  # what is changed in a right copy
+
+
+def in_turn(kinds: Iterable[str], title: str) -> list[str]:
+    """The kinds in an order that each net has another of, so that where time ends is not always the same place."""
+    return sorted(kinds, key=lambda kind: zlib.crc32(f"{title} {kind}".encode()))
+
+
+def spoilt(model: onnx.ModelProto, seeds: int, title: str = "") -> Iterator[tuple[str, onnx.ModelProto, str]]:
+    """Kind, spoilt copy, and the name of what was changed: of a node, or of a constant; the kinds in the order of ``title``."""
     right = copied(model)
     text = stored(right)
     for seed in range(seeds):
-        if (found := next_number(right, seed)) is not None:
-            yield "one ulp of float16", *found
-        for kind in MUTATIONS:
+        for kind, change in AFTERWARDS.items():
+            if (found := change(right, seed)) is not None:
+                yield kind, *found
+        for kind in in_turn(MUTATIONS, title):
             mutant = None if kind in SAME else mutate(model, kind, seed)
             if mutant is None:
                 continue
@@ -108,13 +153,19 @@ def spoilt(model: onnx.ModelProto, seeds: int) -> Iterator[tuple[str, onnx.Model
                 yield kind, copy, mutant[1]
 
 
-def stored(model: onnx.ModelProto) -> tuple[list[bytes], list[str]]:
-    """What a copy holds, whatever its names."""
-    held = sorted(numpy_helper.to_array(t).tobytes() for t in model.graph.initializer)
-    bare = [onnx.helper.make_node(n.op_type, ["x"] * len(n.input), ["y"]) for n in model.graph.node]
+def lasting(each: Iterable[T], seconds: float) -> Iterator[T]:
+    """What there is of them until so many seconds have passed."""
+    end = time.monotonic() + seconds
+    return itertools.takewhile(lambda _: time.monotonic() < end, each)
+
+
+def stored(model: onnx.ModelProto) -> list[str]:
+    """What a copy computes with, whatever its names: each node with its attributes and the constants that it reads."""
+    held = {t.name: zlib.crc32(numpy_helper.to_array(t).tobytes()) for t in model.graph.initializer}
+    bare = [onnx.helper.make_node(n.op_type, [str(held.get(i, "x")) for i in n.input], ["y"]) for n in model.graph.node]
     for node, whole in zip(bare, model.graph.node, strict=True):
         node.attribute.extend(whole.attribute)
-    return held, sorted(str(node) for node in bare)
+    return sorted(str(node) for node in bare)
 
 
 def compared(
@@ -169,23 +220,36 @@ class Tally:
         print("\n".join(f"- {note}" for note in self.notes))
 
 
-def named(evidence: dict[str, Any], changed: str, model: onnx.ModelProto) -> bool:
-    """Whether a changed node, or a constant that it reads, is named."""
+THROUGH = ("Cast", "QuantizeLinear", "DequantizeLinear")  # what stands between a constant, or a node, and who reads it
+
+
+def named(evidence: dict[str, Any], reason: str, changed: str, model: onnx.ModelProto) -> bool:
+    """Whether a changed node or constant is named, a node that was put there, who reads it, or a constant that such a node has:
+    by a row of what is off, by the node at which the graphs part, or by the reason."""
     nodes = {node.name or f"{node.op_type}({node.output[0]})": node for node in model.graph.node}
-    known = {changed, *(nodes[changed].input if changed in nodes else ())}
+    places = {name for name in nodes if name == changed or name.startswith(f"{changed}_quant") or "of_the_mutation" in name}
+    made = {changed, *(output for name in places for output in nodes[name].output)}
+    for name, node in nodes.items():  # in topological order
+        if made & {*node.input}:
+            places.add(name)
+            made |= {*node.output} if node.op_type in THROUGH else set()
+    known = {changed, *places, *(name for place in places for name in nodes[place].input)}
+    known |= {name for node in nodes.values() if node.op_type in THROUGH and known & {*node.output} for name in node.input}
+    known |= {name.removesuffix("_quantized").removesuffix("_Q4") for name in known}
     known |= {name.split("_")[0] for name in known if name.startswith("constant_")}
-    off = {row[side] for row in (evidence["precision"] or {"off": []})["off"] for side in "ab"}
-    divergence = evidence["divergence"] or {}
-    parts = ((evidence["precision"] or {}).get("parts") or {}).get("node")
-    return bool(known & off) or parts == changed or any((divergence.get(side) or {}).get("node") == changed for side in "ab")
+    precision = evidence["precision"] or {}
+    told = {row[side] for row in precision.get("off", ()) for side in "ab"} | {(precision.get("parts") or {}).get("node")}
+    told |= {(side or {}).get("node") for side in ((evidence["divergence"] or {}).get(s) for s in "ab")}
+    return bool(known & told) or any(re.search(rf"(?<![\w/]){re.escape(words.short(name))}(?![\w/])", reason) for name in places)
 
 
 def main() -> None:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--nets", type=lambda text: text.split(","), default=list(architectures.ARCHITECTURES))
+    parser.add_argument("--nets", type=lambda text: text.split(","), default=list(NETS))
     parser.add_argument("--exporters", type=lambda text: text.split(","), default=["torchscript", "dynamo"])
     parser.add_argument("--seeds", type=int, default=1, help="of the spoilt copies")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="for the spoilt copies of one net")
     options = parser.parse_args()
     every = Tally()
     print("| net | exporter | converter | float16 ports | half() | spoilt: not accepted | named | seconds |")
@@ -209,9 +273,9 @@ def main() -> None:
                 cells.append(verdict)
                 tally.right(title, verdict, reason)
             with contextlib.suppress(ValueError):  # the converter refuses the model
-                for kind, copy, changed in spoilt(model, options.seeds):
+                for kind, copy, changed in lasting(spoilt(model, options.seeds, title), options.seconds):
                     verdict, reason, evidence = compared(model, copy)
-                    tally.spoilt(title, f"{kind} at {changed}", verdict, reason, named=named(evidence, changed, copy))
+                    tally.spoilt(title, f"{kind} at {changed}", verdict, reason, named=named(evidence, reason, changed, copy))
             every.add(tally)
             told = f"{' | '.join(cells)} | {tally.cells()} | {time.monotonic() - started:.0f}"
             print(f"| {name} | {exporter} | {told} |", flush=True)

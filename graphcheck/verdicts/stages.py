@@ -6,7 +6,7 @@ A proof has one: that in which both graphs were traced. ``within-rounding`` take
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from graphcheck.kernel.terms.rules.numbers import positive
 from graphcheck.kernel.terms.store import Terms
@@ -126,11 +126,19 @@ class Stages:
     def root(self, cls: int) -> int | None:
         """The class behind rearrangements in the last store; None for a constant, and for what no output needs."""
         if cls not in self._roots:
-            places = self._places(cls)
-            last = self._stores[-1]
-            root = last.root(places[-1]) if len(places) == len(self._stores) else None
-            self._roots[cls] = None if root is None or root in last.terms.arrays else root
+            self._roots[cls] = self._followed(cls, _Store.root)
         return self._roots[cls]
+
+    def place(self, cls: int) -> int | None:
+        """The class in the last store, in its order; None where :meth:`root` is."""
+        return self._followed(cls, lambda store, here: store.terms.find(here))
+
+    def _followed(self, cls: int, within: Callable[[_Store, int], int]) -> int | None:
+        here: int | None = within(self._stores[0], cls)
+        for store, known in zip(self._stores[1:], self._known, strict=True):
+            there = None if here is None else known.get(here)
+            here = None if there is None else within(store, there)
+        return None if here is None or here in self._stores[-1].terms.arrays else here
 
     def taken(self, cls: int) -> tuple[bool, bool, bool]:
         """What the range of a quantizer was taken for: for nothing although it ends at 0, for a Clip that it reaches up to, for

@@ -10,18 +10,20 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
 from graphcheck.codes import Coded
 from graphcheck.errors import Improbable, Undecided
 from graphcheck.files import model as model_
-from graphcheck.kernel.interpreter import Trace
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.ops.erasing import INTEGERS
 from graphcheck.kernel.proof.allowed import FORMATS, Allowed, steps
 from graphcheck.kernel.proof.pair import Pair
+from graphcheck.kernel.proof.room import unmoved
+from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.verbs import Opaque, Term, ranged
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts import numbers, record
 from graphcheck.verdicts.case import Case
@@ -107,24 +109,35 @@ def _kept(model: ir.Model) -> list[str]:
 
 def _parted(pair: Pair, later: Sequence[Stage], side: int) -> dict[str, str] | None:
     """The first node of the copy, which stands at ``side``, that gives what the other one has nowhere, once constants have given
-    way."""
+    way; where it has all of it, the first that gives it in an order that the other one has nowhere."""
     stages, last = Stages(pair.terms, later), later[-1][0] if later else pair.terms
     other, copy = (pair.a, pair.b)[1 - side], (pair.a, pair.b)[side]
+    marks = {name: cls for name, _, cls in pair.algebra.marks[:: 2 * side - 1]}  # what was quantized, before it was
+    ends = _ends(pair, later)[0]
 
-    def roots(trace: Trace) -> dict[ir.Value, int]:
-        known = {value: stages.root(held.cls) for value, held in trace.values.items() if isinstance(held, Tensor)}
-        return {value: root for value, root in known.items() if root is not None}
+    def first(root: Callable[[int], int | None]) -> dict[str, str] | None:
+        roots = [root(held.cls) for held in other.values.values() if isinstance(held, Tensor)]
+        there = set(last.order([r for r in roots if r is not None])).union(roots)
+        for value, held in copy.values.items():
+            if (node := value.producer()) is None or not isinstance(held, Tensor):
+                continue
+            name = model_.node_name(node)
+            if name in ends:
+                return {"node": name, "op_type": node.op_type, "why": f"its range ends at 0, where {'BA'[side]} goes on"}
+            here = [root(cls) for cls in (held.cls, marks.get(node.name or "", held.cls))]
+            if any(r is not None and _unranged(last, r) not in there and not last.constant_like(r) for r in here):
+                return {"node": name, "op_type": node.op_type}
+        return None
 
-    there = {*roots(other).values()}
-    ends, here = _ends(pair, later)[0], roots(copy)
-    for value in copy.values:
-        root, node = here.get(value), value.producer()
-        found = {} if node is None else {"node": model_.node_name(node), "op_type": node.op_type}
-        if found and found["node"] in ends:
-            return {**found, "why": f"its range ends at 0, where {'BA'[side]} goes on"}
-        if found and root is not None and root not in there and not last.constant_like(root):
-            return found
-    return None
+    return first(stages.root) or first(stages.place)
+
+
+def _unranged(terms: Terms, cls: int) -> int:
+    """What a quantizer's range holds."""
+    match terms.terms[cls]:
+        case Term(Opaque(key), (x,)) if ranged(key):
+            return unmoved(terms, terms.find(x))
+    return cls
 
 
 def _ends(pair: Pair, later: Sequence[Stage]) -> tuple[set[str], ...]:
