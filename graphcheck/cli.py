@@ -29,7 +29,7 @@ from graphcheck.words import safe, short
 if TYPE_CHECKING:
     import typer
 
-_SIGNAL, _INTERRUPTED, _BROKEN_PIPE = 128, 130, 141
+_SIGNAL, _BROKEN_PIPE = 128, 141
 _LONGEST = 1000  # characters of a sentence on standard error
 
 
@@ -72,8 +72,8 @@ def _answered(given: list[str] | None) -> int:
         return _trouble(str(error), EXIT_UNDECIDED)
     except MemoryError:
         return _trouble("the memory limit was reached (--max-memory)", EXIT_UNDECIDED)
-    except _of_typer("Abort", KeyboardInterrupt):
-        return _INTERRUPTED
+    except _of_typer("Abort", KeyboardInterrupt) as error:
+        return _SIGNAL + int(next(iter(error.args), signal.SIGINT))
     except (BrokenPipeError, SystemExit):  # typer makes an exit with 1 of a closed pipe; 1 means something else here
         _drop_output()
         return _BROKEN_PIPE
@@ -155,7 +155,7 @@ def _interruptible() -> Iterator[list[int]]:
             signal.setitimer(signal.ITIMER_REAL, 0.02)
             return
         come.append(number)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)
 
     before: dict[int, Any] = {}
     with contextlib.suppress(ValueError):  # of another thread than the main one
