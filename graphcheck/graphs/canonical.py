@@ -151,7 +151,10 @@ class FlatGraph:
                     order.append(node)
                 continue
             known[node] = False
-            for value in (*strip(node.inputs), *(v for body in self.bodies.get(node, ()) for v in body.outputs)):
+            operands = strip(node.inputs)
+            if node in self.bodies:
+                operands = (*operands, *(v for body in self.bodies[node] for v in body.outputs))
+            for value in operands:
                 producer = value.producer() if value is not None else None
                 if producer is not None and producer in of_graph:
                     if producer not in known:
@@ -178,13 +181,15 @@ class FlatGraph:
             if function is not None
             else _schema(node.domain, node.op_type, self._opsets[node].get(node.domain, 0))
         )
-        attributes = [(attr.name, self._attribute(attr)) for attr in node.attributes.values()] if node.attributes else []
+        what = (node.domain, node.op_type, node.overload, version, len(strip(node.outputs)))
+        if not node.attributes and node not in self.bodies:  # most nodes
+            return self.numbers.of("node", *what, (), ())
+        attributes = [(attr.name, self._attribute(attr)) for attr in node.attributes.values()]
         attributes = [(n, v) for n, v in attributes if defaults.get(n) != v and not _is_uniform_default(node, n)]
         if function is not None:
             attributes += [(f"default of {attr.name}", self._attribute(attr)) for attr in function.attributes.values()]
         attributes.sort(key=lambda named: named[0])
         counts = [(len(body.inputs), len(body.outputs)) for body in self.bodies.get(node, ())]
-        what = (node.domain, node.op_type, node.overload, version, len(strip(node.outputs)))
         return self.numbers.of("node", *what, tuple(attributes), tuple(counts))
 
     def _attribute(self, attr: ir.Attr) -> Hashable:
@@ -239,6 +244,8 @@ def lists_initializers(model: ir.Model) -> bool:
 
 def strip(values: Sequence[ir.Value | None]) -> Sequence[ir.Value | None]:
     """Without the optional operands or results that are left out at the end."""
+    if values and (last := values[-1]) is not None and last.name != "":
+        return values
     end = len(values)
     while end and (values[end - 1] is None or values[end - 1].name == ""):  # type: ignore[union-attr]
         end -= 1
