@@ -102,3 +102,50 @@ def test_constants_may_be_added_up_in_another_order(off: int) -> None:
         model(plain, {**CONSTANTS, "mask": mask}), model(copy, stored), allow=["int8"], run=False, graphs=False
     )
     assert (found.verdict is Verdict.WITHIN_ROUNDING) == (not off), found.reason
+
+
+DYNAMIC = (
+    "{q}, {s}, {z} = DynamicQuantizeLinear ({x}) {x}i = MatMulInteger ({q}, {w}_q, {z}) {x}f = Cast <to = 1> ({x}i) "
+    "{x}t = Mul ({by}, {w}_s) {y} = Mul ({x}f, {x}t) "
+)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize(("name", "by"), [("", ""), ("v", ""), ("w", ""), ("", "as")])
+def test_a_network_of_constants_is_quantized_as_it_runs(name: str, by: str, per_channel: bool) -> None:
+    drawn = np.random.default_rng(5)
+    constants = {"a": drawn.standard_normal((PLACES, 8)), "v": drawn.standard_normal((8, WIDE)), "shift": CONSTANTS["shift"]}
+    constants = {**{key: array.astype(np.float32) for key, array in constants.items()}, "w": CONSTANTS["w"]}
+    last = "m = Unsqueeze (p, one) s = Sigmoid (m) y = Add (x, s)"
+    plain = f"g = MatMul (a, v) h = Add (g, shift) r = Relu (h) p = MatMul (r, w) {last}"
+    products = [
+        DYNAMIC.format(x=x, w=w, y=y, q=f"{x}q", s=f"{x}s", z=f"{x}z", by=own)
+        for x, w, y, own in (("a", "v", "g", "as"), ("r", "w", "p", by or "rs"))
+    ]
+    copy = f"{products[0]} h = Add (g, shift) r = Relu (h) {products[1]} {last}"
+    stored = {"a": constants["a"], "shift": constants["shift"]}
+    for key in "vw":
+        scale = np.abs(constants[key]).max(axis=0 if per_channel else None) / np.float32(127)
+        stored[f"{key}_q"] = moved(np.rint(constants[key] / scale).astype(np.int8), int(key == name))
+        stored[f"{key}_s"] = np.asarray(scale)
+    one = {"one": np.asarray([1])}
+    models = model(plain, {**constants, **one}), model(copy, {**stored, **one})
+    found = compare(*models, allow=["int8"], run=False, graphs=False)
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) == (not name and not by), found.reason
+    assert [row["b"] for row in found.evidence["precision"]["off"]] == ([f"{name}_q"] if name else []), found.reason
+
+
+@pytest.mark.parametrize("by", [0, 1])
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("function", ["Exp", "Sigmoid", "Tanh"])
+def test_what_a_function_of_a_rounded_constant_gives_is_not_held_to_bit_for_bit(
+    function: str, folded: bool, by: int
+) -> None:
+    scale = np.asarray([0.303, 1.597, 2.303, 0.117], np.float32)
+    of = {"Exp": np.exp, "Tanh": np.tanh, "Sigmoid": lambda x: 1 / (1 + np.exp(-x))}[function]
+    body = f"e = {function} (c) y = Mul (x, e)"
+    stored = {"e" if folded else "c": moved((of(scale) if folded else scale).astype(np.float16), by)}
+    copy = model("y = Mul (x, e)" if folded else body, stored, "float16")
+    found = compare(model(body, {"c": scale}), copy, allow=["float16"], run=False, graphs=False)
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) == (not by), found.reason
+    assert [row["b"] for row in found.evidence["precision"]["off"]] == (list(stored) if by else []), found.reason

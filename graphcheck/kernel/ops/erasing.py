@@ -22,6 +22,7 @@ from graphcheck.kernel.terms.verbs import RANGE, Move, Opaque, Term
 from graphcheck.kernel.values.bounds import FLOAT8, span
 
 _LARGE = 64  # elements of a constant that is no scale of a Resize, and no shape
+_CURVED = ("Exp", "Sigmoid", "Softplus", "Tanh")  # functions of a trained number, and of nothing that a graph counts
 SIGNS = "signs"  # beside erased formats: a factor that is stored is known to be positive by its integers
 INTEGERS = ("int8", "int4", "int16")  # the types without a sign belong to them, and a bias in int32 to any
 
@@ -188,6 +189,8 @@ def dynamic(m: Algebra, node: Node, x: Some) -> tuple[Tensor, ...]:
 
 def stands(m: Algebra, node: Node, inputs: Sequence[Value]) -> bool:
     """Whether an operator on constants has to be told, for what it reads stands for other numbers."""
+    if node.op_type == "DynamicQuantizeLinear":
+        return bool(format_of(m, np.dtype(np.uint8)))
     first = inputs[0] if inputs else None
     return node.op_type == "DequantizeLinear" and first is not None and bool(format_of(m, first.dtype))
 
@@ -198,8 +201,10 @@ def ends(low: np.ndarray | None, high: np.ndarray | None) -> tuple[float, float]
 
 
 def unfolded(m: Algebra, node: Node, inputs: list[Any]) -> list[Any]:
-    """The operands of a sum or a product of large constants as tensors, for a copy has rounded each of them."""
-    if not m.erased or node.op_type not in ("Add", "Sub", "Mul"):
+    """The operands of a sum or a product of large constants as tensors, and those of a function that is curved, for a copy has
+    rounded each of them."""
+    many = _LARGE if node.op_type in ("Add", "Sub", "Mul") else 2 if node.op_type in _CURVED else math.inf
+    if not m.erased or not any(isinstance(x, np.ndarray) and x.ndim > (many > 2) and x.size >= many for x in inputs):
         return inputs
     floats = all(isinstance(x, np.ndarray) and x.dtype.kind not in "biuOUS" for x in inputs)  # bfloat16 is of no kind
-    return [m.lift(x) for x in inputs] if floats and any(x.ndim > 1 and x.size >= _LARGE for x in inputs) else inputs
+    return [m.lift(x) for x in inputs] if floats else inputs

@@ -208,6 +208,8 @@ def _operands(terms: Terms, a: Operand, b: Operand, size: int) -> list[_Sides]:
     """The operands of both, in each order in which they may face each other, and at how many places each is seen; none where the
     operators are not the same."""
     (one, seen), (two, other) = ((terms.terms[terms.find(c)], m) for c, m in (a, b))
+    sides = (one, two), (two, one)
+    one, two = (_gathered(terms, term) if isinstance(beside.verb, Contract) else term for term, beside in sides)
     if isinstance(one.verb, Contract) and _without_views(one.verb) != _without_views(two.verb):
         two, other = _turned(terms, two, other)
     if _without_views(one.verb) != _without_views(two.verb) or len(one.args) != len(two.args):
@@ -222,13 +224,44 @@ def _operands(terms: Terms, a: Operand, b: Operand, size: int) -> list[_Sides]:
     return [(left, right, {view: terms.size(view[0]) for view in left})] if seen is other else []
 
 
+def _gathered(terms: Terms, term: Term) -> Term:
+    """A product of matrices times steps of a quantizer (one, or one a column) as that of what is near to whole numbers times
+    these."""
+    whole, factors = term, list[Operand]()
+    while isinstance(whole.verb, Ew) and whole.verb.fn == "mul":
+        factor, of = sorted(whole.views, key=lambda view: terms.size(view[0]))
+        if terms.size(factor[0]) >= whole.size or of[1] is not None:
+            return term
+        factors.append(factor)
+        whole = terms.terms[terms.find(of[0])]
+    near = [a for a in whole.args if near_in(terms, a)]
+    if not factors or not near or not isinstance(whole.verb, Contract):
+        return term
+    weight = scaled = min(near, key=lambda a: len(terms.order([a])))
+    for step, seen in factors:
+        if seen is not None and (seen := _along(terms, whole.verb, seen, whole.args.index(weight))) is None:
+            return term
+        scaled = terms.ew("mul", [(scaled, None), (step, seen)], terms.size(weight))
+    return dataclasses.replace(whole, args=tuple(scaled if a == weight else a for a in whole.args))
+
+
+def _along(terms: Terms, verb: Contract, seen: Map, at: int) -> Map | None:
+    """How the operand at a place sees a factor of its own rows or columns; None where the product sees more than these."""
+    places = seen.index.reshape(-1, verb.m, verb.n) if at == 0 else seen.index.reshape(-1, verb.m, verb.n).transpose(0, 2, 1)
+    if (places != places[:1, :, :1]).any() or verb.batches != (1, 1):
+        return None
+    index = np.broadcast_to(places[0, :, :1], (places.shape[1], verb.k))
+    return terms.maps.intern(np.ravel(index.T if at and verb.kn else index))
+
+
 def _turned(terms: Terms, term: Term, seen: Map | None) -> tuple[Term, Map | None]:
     """Products as the same ones with their factors exchanged, and how those are seen."""
     match term:
         case Term(Contract((p, q), m, n, k, kn), (x, y)) if p == q:
             rows = terms.move((y,), terms.maps.transpose((p, k, n), (0, 2, 1))) if kn else y
             turned = dataclasses.replace(term, verb=Contract((p, p), n, m, k, False), args=(rows, x))
-            return turned, terms.maps.compose(terms.maps.transpose((p, n, m), (0, 2, 1)), seen)
+            seen = terms.maps.compose(terms.maps.transpose((p, n, m), (0, 2, 1)), seen)
+            return turned, None if seen is not None and seen.identity and seen.size == term.size else seen
     return term, seen
 
 
