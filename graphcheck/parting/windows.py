@@ -31,8 +31,9 @@ class Late:
 
     def rows(self, width: int, dtype: Any = np.float64) -> Iterator[tuple[slice, np.ndarray]]:
         """The windows as [rows, width], in blocks of rows, in float64 or another type; often column by column in memory."""
+        source = self.source.astype(dtype, copy=False)
         for at, part, across in cut(self.map, width):
-            made = picked([self.source], across or part).astype(dtype, copy=False)
+            made = picked([source], across or part)
             yield at, made.reshape(width, -1).T if across else made.reshape(-1, width)
 
 
@@ -120,7 +121,7 @@ def _squares(windows: Any, k: int) -> np.ndarray:
     """The sum of the squares of each row."""
     if not isinstance(windows, Late):
         return _squared(windows.reshape(-1, k))
-    return np.concatenate([_squared(rows) for _, rows in windows.rows(k)])
+    return np.concatenate([_squared(rows) for _, rows in windows.rows(k, windows.source.dtype)])
 
 
 def _squared(table: np.ndarray) -> np.ndarray:
