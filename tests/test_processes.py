@@ -174,3 +174,16 @@ def test_python_looks_for_garbage_less_often_in_a_process_of_our_own_alone() -> 
         "assert main() == 0 and gc.get_threshold()[0] > 10 * before[0] and gc.isenabled()"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(("told", "code", "taken_apart"), [("tell(3)", 3, False), ("0", 0, True)])
+def test_python_ends_at_once_with_the_code_that_it_is_told(told: str, code: int, taken_apart: bool) -> None:
+    """What is registered for the end is done first, and what is printed is there; objects are not taken apart."""
+    text = (
+        "import atexit, sys\nfrom graphcheck import processes\ntell = processes.ends_at_once()\n"
+        "class Held:\n    def __del__(self): print('taken apart', flush=True)\n"
+        f"held = Held()\natexit.register(print, 'registered')\nprint('printed')\nsys.exit({told})"
+    )
+    run = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (code, "")
+    assert run.stdout.splitlines() == ["printed", "registered", *["taken apart"] * taken_apart]
