@@ -3,8 +3,9 @@
     python benchmarks/copies_int8.py [--nets resnet,swin] [--exporter torchscript]
 
 Right copies: onnxruntime's dynamic and static quantizers (QDQ and QOperator, per tensor and per channel) and MatMulNBits. Spoilt
-ones: one change to a weight, its scale or its zero point, a bias or a quantizer of such a copy. Each net has a row: what came out
-of the right copies, how many of the spoilt ones were not accepted, and of how many the changed constant or node was named.
+ones: a change to a weight, its scale or zero point, a bias, a quantizer or what reads it, in such a copy; and a copy of a model
+that is wrong (tests/zoo/mutations.py). Each net has a row: what came out of the right copies, how many of the spoilt ones were
+not accepted, and of how many the changed constant or node was named.
 Needs torch, transformers and onnxruntime.
 """
 
@@ -28,7 +29,7 @@ import numpy as np  # noqa: E402
 import onnx  # noqa: E402
 from onnx import TensorProto, numpy_helper  # noqa: E402
 
-from benchmarks.copies import ACCEPTED, Tally, compared, exported, in_turn, lasting, named, stored  # noqa: E402
+from benchmarks.copies import ACCEPTED, Spoilt, Tally, compared, exported, in_turn, lasting, stored  # noqa: E402
 from benchmarks.copies import NETS as MODELS  # noqa: E402
 from tests.zoo.mutations import MUTATIONS, mutate  # noqa: E402
 from tests.zoo.quantized import COPIES, NETS, calibration, one_step, packed, quantized  # noqa: E402
@@ -39,9 +40,6 @@ MAKERS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
     "int4": packed,
     "int4, zero points": functools.partial(packed, symmetric=False),
 }
-
-
-Changed = Iterator[tuple[str, onnx.ModelProto, str]]  # kind, spoilt copy, and the name of what was changed: a node or a constant
 
 
 def first(array: np.ndarray, change: Callable[[Any], Any]) -> np.ndarray:
@@ -104,7 +102,7 @@ def with_tensor(
     return made if (before != after).any() else None
 
 
-def of_constants(model: onnx.ModelProto) -> Changed:
+def of_constants(model: onnx.ModelProto) -> Iterator[Spoilt]:
     """A weight of the copy (the middle one), its scale or zero point, or its first bias changed."""
     held = {t.name: t for t in model.graph.initializer}
     stored = (TensorProto.INT8, TensorProto.UINT8)
@@ -113,15 +111,15 @@ def of_constants(model: onnx.ModelProto) -> Changed:
         for kind, (part, change) in changes.items() if weights else ():
             weight = weights[len(weights) // 2]
             if (made := with_tensor(model, weight.removesuffix(suffix) + part, change)) is not None:
-                yield kind, made, weight
+                yield Spoilt(kind, made, weight)
     biases = [n for n, t in held.items() if t.data_type == TensorProto.INT32 and n.endswith("_quantized") and np.prod(t.dims) > 1]
     for bias in biases[:1]:
         for kind, change in BIASES.items():
             if (made := with_tensor(model, bias, change)) is not None:
-                yield kind, made, bias
+                yield Spoilt(kind, made, bias)
 
 
-def of_quantizers(model: onnx.ModelProto) -> Changed:
+def of_quantizers(model: onnx.ModelProto) -> Iterator[Spoilt]:
     """One operand of an operator that reads quantized activations changed, there alone: its scale, zero point or axis; or the
     range of a tensor, wherever it is read, a quarter as wide."""
     held = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
@@ -137,12 +135,12 @@ def of_quantizers(model: onnx.ModelProto) -> Changed:
         node = made.graph.node[at[len(at) // 2]]
         made.graph.initializer.append(numpy_helper.from_array(np.asarray(change(held[node.input[which]])), "spoilt"))
         node.input[which] = "spoilt"
-        yield kind, made, node.name
+        yield Spoilt(kind, made, node.name)
     quantizers = [n for n in model.graph.node if n.op_type == "QuantizeLinear" and n.input[1] in held]
     if quantizers:
         node = quantizers[len(quantizers) // 2]
         if (narrow := with_tensor(model, node.input[1], lambda s: s / 8)) is not None:
-            yield "saturates", narrow, node.name
+            yield Spoilt("saturates", narrow, node.name)
     dynamic = [n for n in model.graph.node if n.op_type == "DynamicQuantizeLinear"]
     for kind, which in {"scale of another tensor": 1, "zero point of another tensor": 2}.items() if len(dynamic) > 1 else ():
         made = fresh(model)
@@ -150,14 +148,14 @@ def of_quantizers(model: onnx.ModelProto) -> Changed:
         if which == 1 or not any(right in n.input and wrong in n.input for n in made.graph.node):
             readers = [n for n in made.graph.node if wrong in n.input]
             readers[0].input[:] = [right if i == wrong else i for i in readers[0].input]
-            yield kind, made, readers[0].name
+            yield Spoilt(kind, made, readers[0].name)
     axes = [i for i, n in enumerate(model.graph.node) if n.op_type == "DequantizeLinear" and square(held, n)]
     if axes:
         made = fresh(model)
         node = made.graph.node[axes[0]]
         axis = next(a for a in node.attribute if a.name == "axis")
         axis.i = 1 - axis.i % 2
-        yield "axis", made, node.name
+        yield Spoilt("axis", made, node.name)
 
 
 def square(held: dict[str, np.ndarray], node: onnx.NodeProto) -> bool:
@@ -166,7 +164,7 @@ def square(held: dict[str, np.ndarray], node: onnx.NodeProto) -> bool:
     return len(shape) == 2 and shape[0] == shape[1] and held[node.input[1]].size == shape[0]
 
 
-def of_the_graph(model: onnx.ModelProto, make: Callable[[onnx.ModelProto], onnx.ModelProto], title: str) -> Changed:
+def of_the_graph(model: onnx.ModelProto, make: Callable[[onnx.ModelProto], onnx.ModelProto], title: str) -> Iterator[Spoilt]:
     """Copies of spoilt models: the damage is beside honest rounding."""
     right = stored(make(model))
     for kind in in_turn((kind for kind in MUTATIONS if kind not in SWALLOWED), title):
@@ -176,13 +174,13 @@ def of_the_graph(model: onnx.ModelProto, make: Callable[[onnx.ModelProto], onnx.
             except Exception:  # the quantizer has no copy of it
                 continue
             if stored(copy) != right:
-                yield f"{kind}, quantized", copy, mutant[1]
+                yield Spoilt(f"{kind}, quantized", copy, mutant[1], mutant[0])
 
 
-def spoilt(model: onnx.ModelProto, make: Callable[[onnx.ModelProto], onnx.ModelProto], title: str = "") -> Changed:
+def spoilt(model: onnx.ModelProto, make: Callable[[onnx.ModelProto], onnx.ModelProto], title: str = "") -> Iterator[Spoilt]:
     """Copies that are wrong in one thing, in turn in what they store and in what they compute."""
     copy = make(model)
-    each: list[Changed] = [of_constants(copy), of_quantizers(copy), of_the_graph(model, make, title)]
+    each: list[Iterator[Spoilt]] = [of_constants(copy), of_quantizers(copy), of_the_graph(model, make, title)]
     while each:
         for changed in [*each]:
             if (found := next(changed, None)) is None:
@@ -220,9 +218,8 @@ def main() -> None:
             verdict, reason, _ = compared(model, copy, allow, feeds)
             cells.append(verdict)
             tally.right(title, verdict, reason)
-            for change, damaged, changed in lasting(spoilt(model, make, title), options.seconds) if verdict in ACCEPTED else ():
-                verdict, reason, evidence = compared(model, damaged, allow, feeds)
-                tally.spoilt(title, f"{change} at {changed}", verdict, reason, named=named(evidence, reason, changed, damaged))
+            for each in lasting(spoilt(model, make, title), options.seconds) if verdict in ACCEPTED else ():
+                tally.spoilt(title, model, each, compared(model, each.copy, allow, feeds))
         every.add(tally)
         print(f"| {name} | {' | '.join(cells)} | {tally.cells()} | {time.monotonic() - started:.0f} |", flush=True)
     every.close()
