@@ -15,7 +15,7 @@ from graphcheck.kernel.values.float64 import Real
 from graphcheck.precision.kinds import Kind
 from graphcheck.precision.program import Result, Step
 
-_ADDED = ("infinite", "zero", "subnormal", "elements", "cut", "over", "least", "among")
+_ADDED = ("infinite", "zero", "subnormal", "elements", "cut", "over", "least", "among", "sign")
 MASK = -1e30  # what is below is a mask
 
 
@@ -70,7 +70,7 @@ def _joined(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[s
             continue
         joined = known | {key: known[key] + row[key] for key in _ADDED if key in row}
         joined |= {key: max(known[key] or 0.0, row[key] or 0.0) or None for key in ("inside",) if key in row}
-        joined |= {key: max(known[key], row[key]) for key in ("largest", "lost", "steps") if key in row}
+        joined |= {key: max(known[key], row[key]) for key in ("largest", "lost", "steps", "sign_steps") if key in row}
         rows[row["node"], row["tensor"]] = joined | _distance(joined)
     return list(rows.values())
 
@@ -121,8 +121,13 @@ def _distance(row: dict[str, Any]) -> dict[str, Any]:
 def _cut(step: Step, result: Result, kind: Kind, value: np.ndarray) -> dict[str, Any]:
     """The elements that a quantizer cuts to an end of its range, and by how many steps."""
     over = np.rint(value) - kind.high
-    beyond = np.maximum(over, kind.low - np.rint(value))
+    under = kind.low - np.rint(value)
+    beyond = np.maximum(over, under)
     cut = beyond > 0
+    signs = ((over, kind.high - step.zero, value > step.zero + 0.5), (under, step.zero - kind.low, value < step.zero - 0.5))
+    # half of a number or more is cut
+    halved = [(end, int(((end > 0) & (end >= kept)).sum()), int(sign.sum())) for end, kept, sign in signs]
+    gone = [(end, count) for end, count, of in halved if 2 * count > of]
     least = int((value == value.min()).sum()) if value.size > 1 else 0
     return {
         "tensor": result.name,
@@ -131,6 +136,8 @@ def _cut(step: Step, result: Result, kind: Kind, value: np.ndarray) -> dict[str,
         "format": kind.name,
         "cut": int(cut.sum()),
         "over": int((over > 0).sum()),
+        "sign": sum(count for _, count in gone),
+        "sign_steps": max((float(end.max()) for end, _ in gone), default=0.0),
         "elements": int(value.size),
         "least": least,
         "among": int(value.size) - least if cut.any() else 0,  # of the inputs where something is cut off

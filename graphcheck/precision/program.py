@@ -66,7 +66,7 @@ class Normal:
 @dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class Step:
     """A node: what it reads (by key), what it writes, and whether it does no more than move and choose numbers that are of the
-    type of its results already; ``normal`` where it normalizes rows as a whole."""
+    type of its results already; ``normal`` where it normalizes rows as a whole; ``zero``: the zero point of what it quantizes."""
 
     node: str
     op_type: str
@@ -74,6 +74,7 @@ class Step:
     results: tuple[Result, ...]
     keeps: bool
     normal: Normal | None = None
+    zero: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -241,7 +242,10 @@ class Cutting(Interpreter):
         types = {self.types[key] for key in reads}
         keeps = keeps and all(types <= {r.dtype} for r in results)
         normal = self._normal(source, given, results[0].cls) if given and source.op_type in _NORMAL else None
-        self.made.append(Step(model_.node_name(source), source.op_type, reads, tuple(results), keeps, normal))
+        last = given[:2] if source.op_type == "QLinearConcat" else given  # its own parameters come first
+        points = (x for x in reversed(last) if isinstance(x, np.ndarray) and x.size == 1 and x.dtype == results[0].dtype)
+        zero = int(next(points, np.zeros(1, np.int8)).reshape(())) if results[0].dtype.kind in "iu" else 0
+        self.made.append(Step(model_.node_name(source), source.op_type, reads, tuple(results), keeps, normal, zero))
         return leaves
 
     def _is_read(self, verb: Verb | None, x: Tensor) -> bool:

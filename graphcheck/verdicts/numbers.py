@@ -68,6 +68,7 @@ def told(case: Case, evidence: Evidence, side: int, *, brief: bool = False) -> d
 def clipped(case: Case, evidence: Evidence, copied: Precision) -> Coded | None:
     """What a quantizer cuts off beyond its range, where that is no rounding any more: the bottom may be a Relu of the other
     model. Where a range ends at 0 and the other model goes on, it may cut off little of what was run, by its own roundings.
+    So it is where most of the numbers of one sign are gone: the range may end a step beside 0.
     What is cut off behind a Clip of the other model is cut off there, too. Of two models that quantize both are looked at; a
     model whose quantizers could not be looked at may cut off anything."""
     one = evidence.numbers or EMPTY
@@ -81,7 +82,9 @@ def clipped(case: Case, evidence: Evidence, copied: Precision) -> Coded | None:
         ended, cut = row["node"] in copied.ends, row["over" if row["node"] in relus else "cut"]
         many = cut * _FEW > row["elements"] - row["least"]  # the zeros of a Relu say nothing
         far = cut * _FEW > row["among"] and row["steps"] * _FAR >= row["range"] and row["node"] not in clips
-        if far or (ended and (many or row["steps"] > _OWN)):
+        one_sign = row["sign"] * _FEW > row["elements"] - row["least"] or row["sign_steps"] > _OWN
+        lost = one_sign and row["node"] not in relus and row["node"] not in clips
+        if far or lost or (ended and (many or row["steps"] > _OWN)):
             node = f"{row['op_type']} {words.short(row['node'])}"
             node += ", whose range ends at 0 where the other model goes on," if ended else ""
             some = f"{cut:,} of {row['elements']:,} elements, by {row['steps']:,.0f} steps at most"
