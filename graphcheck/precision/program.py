@@ -244,7 +244,8 @@ class Cutting(Interpreter):
         normal = self._normal(source, given, results[0].cls) if given and source.op_type in _NORMAL else None
         last = given[:2] if source.op_type == "QLinearConcat" else given  # its own parameters come first
         points = (x for x in reversed(last) if isinstance(x, np.ndarray) and x.size == 1 and x.dtype == results[0].dtype)
-        zero = int(next(points, np.zeros(1, np.int8)).reshape(())) if results[0].dtype.kind in "iu" else 0
+        whole = (kind := results[0].kind) is not None and not kind.is_float
+        zero = int(next(points, np.zeros(1, np.int8)).reshape(())) if whole else 0
         self.made.append(Step(model_.node_name(source), source.op_type, reads, tuple(results), keeps, normal, zero))
         return leaves
 
