@@ -41,7 +41,7 @@ def commands() -> str:
 
     from graphcheck.cli import app
 
-    group: Any = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app())
     return "\n".join(line for name, command in group.commands.items() for line in _command(name, command))
 
 

@@ -97,15 +97,15 @@ def _called(words: Sequence[str]) -> int | None:
     for function, _ in _COMMANDS:
         if [function.__name__] == list(words[:1]) and (given := plain(function, words[1:])) is not None:
             return called(function, given)
-    code: int | None = _app()(args=list(words), prog_name="graphcheck", standalone_mode=False)
+    code: int | None = app()(args=list(words), prog_name="graphcheck", standalone_mode=False)
     return code
 
 
-def _app() -> typer.Typer:
-    """The command line as typer has it."""
+def app() -> typer.Typer:
+    """The command line as typer has it: each command with its options, their help and an example."""
     import typer
 
-    app = typer.Typer(
+    made = typer.Typer(
         name="graphcheck",
         help="Are two ONNX models the same function? Can this patch embedding be one Conv, or one MatMul?",
         epilog="Exit codes: 0 the required level is established, 1 different, 2 trouble, 3 undecided or weaker.",
@@ -114,10 +114,10 @@ def _app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(command(_top))
+    made.callback()(command(_top))
     for function, example in _COMMANDS:
-        app.command(epilog=f"Example: graphcheck {example}")(command(function))
-    return app
+        made.command(epilog=f"Example: graphcheck {example}")(command(function))
+    return made
 
 
 def _of_typer(name: str, *others: type[BaseException]) -> tuple[type[BaseException], ...]:
