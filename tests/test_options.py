@@ -247,7 +247,7 @@ def typed(command: Any, words: Sequence[str]) -> Any:
     return {name: value for name, value in told[0].items() if command_line.is_given(value)} if told else None
 
 
-@pytest.mark.parametrize("command", [cli.analyze, commands.compare, commands.rewrite])
+@pytest.mark.parametrize("command", [cli.analyze, commands.compare, commands.rewrite, cli.sweep])
 def test_what_is_read_without_typer_is_what_typer_reads(command: Any) -> None:
     names = ["a.onnx", "b.onnx"] if command is commands.compare else ["a.onnx"]
     cases = [[], ["--help"], ["--", *names], ["--nothing", *names], [*names, "c"], ["-", *names[1:]], ["", *names[1:]]]
