@@ -237,3 +237,12 @@ def test_windows_are_the_same_column_by_column(pad: list[int], groups: int) -> N
     assert windows.turned(map_, 17) is None, "no digit ends there"
     other = [dataclasses.replace(f, guards=g.guards) for f, g in zip(across.pieces or (), map_.pieces or (), strict=True)]
     assert other == list(across.pieces or ()) if not any(pad) else other != list(across.pieces or ()), "guards turn, too"
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(200, np.uint8), (1e-23, np.float32)])
+def test_lengths_of_windows_are_those_of_the_numbers_whatever_their_type(value: float, dtype: type) -> None:
+    """The squares of a byte, or of a small float32, are not told in its own type."""
+    map_ = Maps().intern(np.arange(1, 7))
+    late = windows.Late(np.full(6, value, dtype), map_)
+    rows, _ = windows.lengths(Contract((1, 1), 2, 1, 3, True), late, np.ones(3))
+    assert np.allclose(rows, np.float64(dtype(value)) * math.sqrt(3), rtol=1e-12, atol=0)

@@ -244,12 +244,10 @@ def lists_initializers(model: ir.Model) -> bool:
 
 def strip(values: Sequence[ir.Value | None]) -> Sequence[ir.Value | None]:
     """Without the optional operands or results that are left out at the end."""
-    if values and (last := values[-1]) is not None and last.name != "":
-        return values
     end = len(values)
     while end and (values[end - 1] is None or values[end - 1].name == ""):  # type: ignore[union-attr]
         end -= 1
-    return values[:end]
+    return values if end == len(values) else values[:end]
 
 
 def _graphs(node: ir.Node) -> list[ir.Graph]:

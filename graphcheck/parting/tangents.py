@@ -153,8 +153,7 @@ class Tangents:
             table = x.reshape(verb.batches[1], *((verb.k, verb.n) if verb.kn else (verb.n, verb.k)))
             return (table if verb.kn else table.swapaxes(1, 2)).astype(np.float32, copy=False)
 
-        a = Late(xs[0].source.astype(np.float32), xs[0].map) if isinstance(xs[0], Late) else xs[0]
-        rows, columns = (size.astype(np.float32) for size in lengths(verb, a, xs[1]))
+        rows, columns = (size.astype(np.float32) for size in lengths(verb, xs[0], xs[1], np.float32))
         total = rows[:, :, None] * columns[:, None, :]
         total *= self._drawn(total.size).reshape(total.shape)
         for one, other in ((ts[0], xs[1]), (xs[0], ts[1])):

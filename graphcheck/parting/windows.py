@@ -110,18 +110,19 @@ def pulled(map_: Map, slope: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
     return list(np.split(total, np.cumsum(sizes)[:-1]))
 
 
-def lengths(verb: Contract, a: Any, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The Euclidean lengths of the rows of a first operand, [batches, m], and of the columns of a second, [batches, n]."""
+def lengths(verb: Contract, a: Any, b: np.ndarray, dtype: Any = np.float64) -> tuple[np.ndarray, np.ndarray]:
+    """The Euclidean lengths of the rows of a first operand, [batches, m], and of the columns of a second, [batches, n]; windows
+    are read in a type."""
     table = b.reshape(verb.batches[1], *((verb.k, verb.n) if verb.kn else (verb.n, verb.k)))
     columns = np.einsum("bkn,bkn->bn" if verb.kn else "bnk,bnk->bn", table, table)
-    return np.sqrt(_squares(a, verb.k)).reshape(verb.batches[0], verb.m), np.sqrt(columns)
+    return np.sqrt(_squares(a, verb.k, dtype)).reshape(verb.batches[0], verb.m), np.sqrt(columns)
 
 
-def _squares(windows: Any, k: int) -> np.ndarray:
+def _squares(windows: Any, k: int, dtype: Any) -> np.ndarray:
     """The sum of the squares of each row."""
     if not isinstance(windows, Late):
         return _squared(windows.reshape(-1, k))
-    return np.concatenate([_squared(rows) for _, rows in windows.rows(k, windows.source.dtype)])
+    return np.concatenate([_squared(rows) for _, rows in windows.rows(k, dtype)])
 
 
 def _squared(table: np.ndarray) -> np.ndarray:
