@@ -67,14 +67,18 @@ def exported(name: str, exporter: str) -> onnx.ModelProto:
     return architectures.export(name, exporter)
 
 
+def fresh(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy to change."""
+    return onnx.ModelProto.FromString(model.SerializeToString())
+
+
 def copied(model: onnx.ModelProto, keeps: bool = True) -> onnx.ModelProto:
     """By onnxruntime's converter, ``keeps``: inputs and outputs stay in float32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    fresh = onnx.ModelProto.FromString(model.SerializeToString())
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        made: onnx.ModelProto = convert_float_to_float16(fresh, keep_io_types=keeps)
+        made: onnx.ModelProto = convert_float_to_float16(fresh(model), keep_io_types=keeps)
     return made
 
 
@@ -96,7 +100,7 @@ def halved(name: str, exporter: str) -> tuple[onnx.ModelProto, onnx.ModelProto]:
 
 def next_number(model: onnx.ModelProto, seed: int) -> tuple[onnx.ModelProto, str] | None:
     """One element of a stored float16 constant, moved to the next number of the format."""
-    made = onnx.ModelProto.FromString(model.SerializeToString())
+    made = fresh(model)
     stored = [t for t in made.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16 and np.prod(t.dims) > 1]
     if not stored:
         return None
@@ -112,7 +116,7 @@ def next_number(model: onnx.ModelProto, seed: int) -> tuple[onnx.ModelProto, str
 
 def no_epsilon(model: onnx.ModelProto, seed: int) -> tuple[onnx.ModelProto, str] | None:
     """The epsilon of one normalization, an attribute or a small constant that is added, is 0."""
-    made = onnx.ModelProto.FromString(model.SerializeToString())
+    made = fresh(model)
     small = {t.name: t for t in made.graph.initializer if t.data_type in (1, 10) and np.prod(t.dims) == 1}
     small = {name: t for name, t in small.items() if 0 < abs(numpy_helper.to_array(t).reshape(-1)[0]) < 1e-3}
     found = [(n, a) for n in made.graph.node for a in n.attribute if a.name == "epsilon"]

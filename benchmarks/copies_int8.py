@@ -29,7 +29,7 @@ import numpy as np  # noqa: E402
 import onnx  # noqa: E402
 from onnx import TensorProto, numpy_helper  # noqa: E402
 
-from benchmarks.copies import ACCEPTED, Spoilt, Tally, compared, exported, in_turn, lasting, stored  # noqa: E402
+from benchmarks.copies import ACCEPTED, Spoilt, Tally, compared, exported, fresh, in_turn, lasting, stored  # noqa: E402
 from benchmarks.copies import NETS as MODELS  # noqa: E402
 from tests.zoo.mutations import MUTATIONS, mutate  # noqa: E402
 from tests.zoo.quantized import COPIES, NETS, calibration, one_step, packed, quantized  # noqa: E402
@@ -81,11 +81,6 @@ SWALLOWED = (  # by half a step, or by the range that the calibration found
     "weight by an ulp", "matrix by an ulp", "weights times 1 + 1e-6", "epsilon", "scalar factor by an ulp", "scores by an ulp",
     "float16 and back", "2**-30 added", "Clip at 1000", "batch baked", "batch of a Reshape baked",
 )  # fmt: skip
-
-
-def fresh(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy to change."""
-    return onnx.ModelProto.FromString(model.SerializeToString())
 
 
 def with_tensor(
