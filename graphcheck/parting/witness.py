@@ -29,6 +29,7 @@ from graphcheck.kernel.values.float64 import Float64, Real
 from graphcheck.options import Options
 from graphcheck.parting import probes
 from graphcheck.parting.budget import Budget, work
+from graphcheck.parting.cone import Cone
 from graphcheck.parting.difference import ONCE, SPREAD_FACTOR, SURE, Deviation, Executed, judge, replayed
 from graphcheck.parting.redrawn import ENLARGED, PAIRS
 from graphcheck.parting.rooms import NEAR
@@ -37,6 +38,7 @@ from graphcheck.runs.child import RemoteSession
 
 SEARCH = 7e8  # work (see budget.py) for which trials go on, one at least
 _SHRINK, _QUICK, _RARE = 3e8, 4e7, 2e7  # work to make a witness smaller, if it was found by so much; for more draws
+_AROUND, _GROSS = 32, 1e-3  # elements on either side of one; a deviation beside the largest number of an output
 _RUN = 3e5  # work that a run in onnxruntime is counted for besides its evaluation
 _UNSEEN = 64.0  # without onnxruntime, a deviation must be so many times the spread
 _RELEASE = 32  # steps after which mapped weights are given back
@@ -226,14 +228,40 @@ class Search:
         self, arrays: Mapping[str, np.ndarray], thorough: bool = False, redraw: bool = False
     ) -> list[Deviation]:
         leaves = leaves_of(arrays)
-        self._seen = None
+        self._seen, asked = None, False
 
         def executed() -> Executed:
-            self._seen = self._execute(arrays) if self.execute else None
+            nonlocal asked
+            self._seen = self._execute(arrays) if self.execute and not asked else self._seen
+            asked = True
             return self._seen or {}
 
+        alone = self._alone(leaves, executed()) if redraw and self.work > _QUICK else []
         known = (self.pair.terms, self.outputs, leaves, self.unit, self.seed)
-        return judge(*known, executed=executed, tick=self.tick, thorough=thorough, redraw=redraw)
+        return alone or judge(*known, executed=executed, tick=self.tick, thorough=thorough, redraw=redraw)
+
+    def _alone(self, leaves: Mapping[tuple[Any, ...], np.ndarray], shown: Executed) -> list[Deviation]:
+        """What the elements around the one that deviates most in onnxruntime show, if that is a difference and they are made of
+        half of the expression, or less."""
+        terms, far = self.pair.terms, {name: np.abs(x - y).reshape(-1) for name, (x, y) in shown.items()}
+        for name, a, b in self.outputs:
+            if name not in far or not np.isfinite(far[name]).all():
+                continue
+            at, size = int(far[name].argmax()), max(float(np.abs(x).max()) for x in shown[name])
+            first = max(0, at - _AROUND)
+            run = range(first, min(at + _AROUND, far[name].size))
+            if far[name][at] <= _GROSS * size:
+                continue
+            cone = Cone(terms, (a, b), run)
+            ends = cone.ends[terms.find(a)], cone.ends[terms.find(b)]
+            if sum(work(cone.terms[c]) for c in cone.order(ends)) > self.work / 2:
+                continue
+            x, y = (v.reshape(-1)[run.start : run.stop] for v in shown[name])
+            known = (cone, [(name, *ends)], leaves, self.unit, self.seed)
+            (found,) = judge(*known, executed=lambda x=x, y=y, name=name: {name: (x, y)}, tick=self.tick, redraw=True)
+            if found.gross and found.at is not None:
+                return [dataclasses.replace(found, at=found.at + run.start)]
+        return []
 
     def _overflows(self, arrays: Mapping[str, np.ndarray]) -> bool:
         """Whether an integer leaves its type on the way, which float64 does not see and the standard leaves open."""

@@ -49,10 +49,13 @@ def _simpler(box: Sequence[int], guard: Guard, others: Sequence[Guard]) -> list[
     low, high = max(low, least), min(high, most)
     for radix in sorted({abs(c) for c in row if abs(c) > 1}, reverse=True):
         upper = tuple(c // radix if c % radix == 0 else 0 for c in row)
-        least, most = bounds(box, [c if c % radix else 0 for c in row], others)
-        ends = -(-(low - least) // radix), (high - most) // radix
-        if ends == (-(-(low - most) // radix), (high - least) // radix):  # whatever the lower digits are
+        lower = tuple(c if c % radix else 0 for c in row)
+        least, most = bounds(box, lower, others)
+        ends = -(-(low - most) // radix), (high - least) // radix
+        if ends == (-(-(low - least) // radix), (high - most) // radix):  # whatever the lower digits are
             return [(upper, *ends)]
+        if ends[0] == ends[1] and any(lower):  # the upper digits say one value
+            return [(upper, *ends), (lower, low - ends[0] * radix, high - ends[0] * radix)]
     return None
 
 
