@@ -91,7 +91,7 @@ class Tape:
                 for arg in done:
                     values.pop(arg, None)
                     if tangents is not None:
-                        tangents.known.pop(arg, None)
+                        tangents.forget(arg)
 
         with _aside(tangents is not None) as aside:
             for part in self.parts:

@@ -11,14 +11,14 @@ derivatives), the tangent is NaN, and so is all that depends on it: that is to b
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphcheck.kernel.terms.functions import chosen, function, nowhere
 from graphcheck.kernel.terms.store import Terms
-from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Rows, Sum, Term
+from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Rows, Sum, Term, Verb
 from graphcheck.kernel.values.bounds import U
 from graphcheck.kernel.values.gather import picked
 from graphcheck.kernel.values.windows import block, by_rows
@@ -27,7 +27,7 @@ from graphcheck.parting.windows import Late, lengths
 
 _NOISE = 2**20  # random numbers that are used again and again
 BLOCK = 2**15  # elements that stay in the cache
-_NOTHING = np.zeros(1)
+_NOTHING, _LEAST = np.zeros(1), np.finfo(np.float32).tiny
 Tangent = np.ndarray | Late | None  # None: no rounding on the way
 
 
@@ -39,6 +39,7 @@ class Tangents:
         self.known: dict[int, Tangent] = {}
         self.logarithms: set[int] = set()  # classes whose tangent is that of a logarithm
         self.told: dict[int, tuple[float, float]] = {}  # the scale and the steepness of a class
+        self.rooms: dict[int, Any] = {}  # how far elements err that may be an exact 0, whose tangents are NaN; 0 for the others
         self.random = np.random.default_rng([seed, 83])
         self.noise = self.random.standard_normal(_NOISE, np.float32)
 
@@ -48,11 +49,17 @@ class Tangents:
         moved = math.nan if self.lost else 0.0 if found is None else ENLARGED * U * abs(float(np.asarray(found)[at]))
         return moved if math.isfinite(moved) else math.inf
 
+    def forget(self, cls: int) -> None:
+        """Let go of what is known of a class that nothing reads any more."""
+        self.known.pop(cls, None)
+        self.rooms.pop(cls, None)
+
     def follow(self, cls: int, values: Mapping[int, Any], inner: Container[int] = ()) -> None:
         """Carry the tangents of the operands of a class to it. To the ``inner`` ones, within Sigmoids, that of the logarithm of
         Exp is carried instead, which is finite however large that is; the Sigmoid then has all the roundings."""
         if self.lost:
             self.known.clear()
+            self.rooms.clear()
             return
         term = self.terms.terms[cls]
         ids = [self.terms.find(a) for a in term.args]
@@ -69,12 +76,19 @@ class Tangents:
             whole = not isinstance(values[cls], Late)
             self.known[cls] = None if free else picked(sources, map_) if whole else Late(np.concatenate(sources), map_)
             self.told[cls] = self._cut(term, xs, ts, ids)
+            if not self.rooms.keys().isdisjoint(ids):
+                rooms = [_or_zeros(self.rooms.get(a), x) for a, x in zip(ids, xs, strict=True)]
+                self.rooms[cls] = picked(rooms, map_) if whole else Late(np.concatenate(rooms), map_)
             return
         late = int(bool(xs) and isinstance(xs[0], Late) and by_rows(term.verb, xs[0].map))  # what may be left to be read by rows
         xs = [*xs[:late], *map(np.asarray, xs[late:])]
         ts = [*ts[:late], *(np.asarray(t) if isinstance(t, Late) else t for t in ts[late:])]
         value: np.ndarray = np.asarray(values[cls])
+        rooms = [self.rooms.get(a) for a in ids]
         with np.errstate(all="ignore"):
+            room = self._room(term.verb, xs, rooms, late) if any(r is not None for r in rooms) else None
+            if room is not None:
+                ts = [t if r is None else _without(t, r) for t, r in zip(ts, rooms, strict=True)]
             scale, steep = self.told[cls] = beside(value, *self._cut(term, xs, ts, ids))
             made: np.ndarray | None = None
             self.lost = bool(value.size)
@@ -82,9 +96,47 @@ class Tangents:
                 if part is not None:
                     made = np.zeros(value.size, np.float32) if made is None else made
                     made, most = _noted(made, at, part)
-                    _lose(made[at], most, size, scale, steep)
+                    found = _lose(made[at], most, size, scale, steep)
+                    if found is not None:
+                        self.rooms.setdefault(cls, np.zeros(value.size, np.float32))[at] = found
                 self.lost = self.lost and made is not None and bool(np.isnan(made[at]).all())
+            if room is not None:
+                made = self._absorbed(cls, np.zeros(value.size, np.float32) if made is None else made, room, value)
         self.known[cls] = made
+
+    def _room(self, verb: Verb, xs: Sequence[Any], rooms: Sequence[Any], late: int) -> np.ndarray | None:
+        """How far a sum or a product may err by elements of its operands that may be 0, none of them made up for by another; None
+        for another verb, whose results they leave in doubt."""
+        rooms = [*rooms[:late], *(r if r is None else np.asarray(r) for r in rooms[late:])]
+        match verb:
+            case Contract():
+                sizes = [_size(x) for x in xs]
+                both = (rooms[0], sizes[1]), (sizes[0], rooms[1]), (rooms[0], rooms[1])
+                return _products(verb, np.zeros((max(verb.batches), verb.m, verb.n), np.float32), both)
+            case Sum(rows_, k):
+                return np.asarray(rooms[0].reshape(rows_, k).sum(axis=1))
+            case Ew("add" | "mul" as fn, maps):
+                seen, far = (
+                    [x if x is None or m is None else picked([x], m) for x, m in zip(some, maps, strict=True)]
+                    for some in ([np.abs(x) for x in xs], rooms)
+                )
+                each = [np.zeros(1) if r is None else r for r in far]
+                if fn == "add":
+                    return np.asarray(sum(each))
+                beyond = math.prod(x + r for x, r in zip(seen, each, strict=True)) - math.prod(seen)
+                return np.where(sum(each) > 0, np.maximum(beyond, _LEAST), 0)
+        return None
+
+    def _absorbed(self, cls: int, made: np.ndarray, room: np.ndarray, value: np.ndarray) -> np.ndarray:
+        """The tangents of a result that may err by a room besides: where that is next to nothing beside it, as much of a rounding;
+        else, and in a product of elements alone, it may be 0 as well."""
+        room = np.broadcast_to(room.reshape(-1), value.shape)
+        verb = self.terms.terms[cls].verb
+        may = room > (0 if isinstance(verb, Ew) and verb.fn == "mul" else DOUBT * np.abs(value))
+        known = self.rooms.get(cls)
+        if may.any():
+            self.rooms[cls] = np.maximum(np.where(may, room, 0).astype(np.float32), 0 if known is None else known)
+        return np.where(may, np.nan, made + room / (ENLARGED * U)).astype(made.dtype, copy=False)
 
     def _parts(
         self, term: Term, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, sigmoid: bool
@@ -146,25 +198,10 @@ class Tangents:
                 return None if free and isinstance(verb, Rows) else np.full(value.size, np.nan)
 
     def _product(self, verb: Contract, xs: Sequence[Any], ts: Sequence[Any]) -> np.ndarray:
-        def left(x: np.ndarray) -> np.ndarray:
-            return x.reshape(verb.batches[0], verb.m, verb.k).astype(np.float32, copy=False)
-
-        def right(x: np.ndarray) -> np.ndarray:
-            table = x.reshape(verb.batches[1], *((verb.k, verb.n) if verb.kn else (verb.n, verb.k)))
-            return (table if verb.kn else table.swapaxes(1, 2)).astype(np.float32, copy=False)
-
         rows, columns = (size.astype(np.float32) for size in lengths(verb, xs[0], xs[1], np.float32))
         total = rows[:, :, None] * columns[:, None, :]
         total *= self._drawn(total.size).reshape(total.shape)
-        for one, other in ((ts[0], xs[1]), (xs[0], ts[1])):
-            if isinstance(one, Late) and other is not None:
-                table, flat = right(other), total.reshape(-1, verb.n)
-                for at, part in one.rows(verb.k, np.float32):
-                    batches, some = block(verb, at)
-                    flat[at] += (part.reshape(-1, some.m, verb.k) @ table[batches]).reshape(-1, verb.n)
-            elif one is not None and other is not None:
-                total += left(one) @ right(other)
-        return np.asarray(total)
+        return _products(verb, total, ((ts[0], xs[1]), (xs[0], ts[1])))
 
     def _elementwise(
         self, verb: Ew, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, sigmoid: bool
@@ -203,6 +240,27 @@ class Tangents:
         return self.noise[start : start + count]
 
 
+def _products(verb: Contract, total: np.ndarray, pairs: Iterable[tuple[Any, Any]]) -> np.ndarray:
+    """The products of pairs of operands (None: nothing) added to a total, [batches, m, n] in float32."""
+
+    def left(x: np.ndarray) -> np.ndarray:
+        return x.reshape(verb.batches[0], verb.m, verb.k).astype(np.float32, copy=False)
+
+    def right(x: np.ndarray) -> np.ndarray:
+        table = x.reshape(verb.batches[1], *((verb.k, verb.n) if verb.kn else (verb.n, verb.k)))
+        return (table if verb.kn else table.swapaxes(1, 2)).astype(np.float32, copy=False)
+
+    for one, other in pairs:
+        if isinstance(one, Late) and other is not None:
+            table, flat = right(other), total.reshape(-1, verb.n)
+            for at, part in one.rows(verb.k, np.float32):
+                batches, some = block(verb, at)
+                flat[at] += (part.reshape(-1, some.m, verb.k) @ table[batches]).reshape(-1, verb.n)
+        elif one is not None and other is not None:
+            total += left(one) @ right(other)
+    return total
+
+
 def _of_extreme(fn: str, table: np.ndarray, t: np.ndarray) -> np.ndarray:
     """The tangent of the largest of each row; in doubt where that of any is, which may be the largest."""
     at = (table if fn == "max" else -table).argmax(axis=1)
@@ -237,16 +295,31 @@ def _noted(made: np.ndarray, at: slice, part: np.ndarray) -> tuple[np.ndarray, f
     return made, float(np.abs(made[at]).max())
 
 
-def _lose(t: np.ndarray, most: float, size: np.ndarray, scale: float, steep: float) -> None:
+def _lose(t: np.ndarray, most: float, size: np.ndarray, scale: float, steep: float) -> np.ndarray | None:
     """Make the tangents NaN, ``most`` at most, of values of such a ``size`` that err by much beside their tensor, or may be an
-    exact 0 over the reals: what is one in float64 as well grows on the way, if anything does."""
+    exact 0 over the reals: what is one in float64 as well grows on the way, if anything does. How far those of the second kind
+    err is given, if there are any."""
     doubt, unit = steep * DOUBT, ENLARGED * U
     if not most * unit <= doubt * scale:
         t[~(np.abs(t) * unit <= doubt * np.maximum(size, scale))] = np.nan
     if not most * unit < ZERO * float(size.min()):
         room = np.abs(t) * unit
         if not float((room / size).max()) < ZERO:
-            t[(room >= ZERO * size) & (room != 0) & (size != 0)] = np.nan
+            nothing = (room >= ZERO * size) & (room != 0) & (size != 0)
+            t[nothing] = np.nan
+            return np.where(nothing, np.maximum(room, size), 0) if nothing.any() else None
+    return None
+
+
+def _without(t: Any, room: Any) -> Any:
+    """Tangents, 0 where a value may be 0."""
+    if isinstance(t, Late):
+        return Late(_without(t.source, room.source), t.map)
+    return np.where(np.asarray(room) > 0, 0, t)
+
+
+def _size(x: Any) -> Any:
+    return Late(np.abs(x.source), x.map) if isinstance(x, Late) else np.abs(x)
 
 
 def _or_zeros(t: Any, x: np.ndarray) -> np.ndarray:
