@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from graphcheck.kernel.terms.guards import Guard
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.pieces import BOXES, Pieces, boxes, fixed_digits
 from graphcheck.kernel.terms.strided import Strided
@@ -46,33 +48,35 @@ def _viewed(table: np.ndarray, pieces: Pieces, few: int = BOXES) -> np.ndarray |
     out = np.zeros((*lead, pieces[0].size), table.dtype)
     for form, some in zip(pieces, fixed, strict=True):
         part = out.reshape(*lead, *form.box)
-        for places in _at_once(form, some):
+        for places in _at_once(form.box, form.guards, tuple(some)):
             start = form.start + sum(stride * at.start for stride, at in zip(form.strides, places, strict=True))
             part[(slice(None),) * len(lead) + places] = view(table, start, [at.stop - at.start for at in places], form.strides)
     return out
 
 
-def _at_once(form: Strided, fixed: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+@functools.lru_cache(4096)
+def _at_once(box: tuple[int, ...], guards: tuple[Guard, ...], fixed: tuple[int, ...]) -> list[tuple[slice, ...]]:
     """Boxes that make up those which the guards leave: what these have in common, whatever the ``fixed`` digits are, is one box
     (the windows that lie inside), copied in the order of the memory, and what is around it are small ones."""
+    form = Strided(box, 0, (0,) * len(box), guards)
     found = [places for places, _, _ in boxes(form, fixed)]
     if not found:
-        return
+        return []
     digits = [j for j in range(len(form.box)) if j not in fixed]
     common = [slice(0, n) for n in form.box]
     for j in digits:
         common[j] = slice(max(places[j].start for places in found), min(places[j].stop for places in found))
     if len(found) < math.prod(form.box[j] for j in fixed) or any(at.start >= at.stop for at in common):
-        yield from found
-        return
-    yield tuple(common)
+        return found
+    made = [tuple(common)]
     for places in found:
         left = list(places)
         for j in digits:
             for at in (slice(places[j].start, common[j].start), slice(common[j].stop, places[j].stop)):
                 if at.start < at.stop:
-                    yield (*left[:j], at, *left[j + 1 :])
+                    made.append((*left[:j], at, *left[j + 1 :]))
             left[j] = common[j]
+    return made
 
 
 def view(

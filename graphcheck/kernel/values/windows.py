@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from graphcheck.kernel.terms.guards import Guard, extent
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.pieces import Pieces, refined
 from graphcheck.kernel.terms.store import Terms
@@ -88,5 +90,13 @@ def _after(form: Strided, fixed: tuple[int, ...], box: tuple[int, ...]) -> Strid
     guards = []
     for coefficients, low, high in form.guards:
         known = sum(c * v for c, v in zip(coefficients, fixed, strict=False))
-        guards.append((coefficients[at:], low - known, high - known))
-    return normal(box, start, form.strides[at:], guards)
+        least, most = extent(box, coefficients[at:])
+        if low - known > least or high - known < most:
+            guards.append((coefficients[at:], low - known, high - known))
+    found = _normal(box, form.strides[at:], tuple(guards))  # the same for many parts
+    return None if found is None else dataclasses.replace(found, start=found.start + start)
+
+
+@functools.lru_cache(4096)
+def _normal(box: tuple[int, ...], strides: tuple[int, ...], guards: tuple[Guard, ...]) -> Strided | None:
+    return normal(box, 0, strides, guards)
