@@ -60,11 +60,10 @@ class Part:
             ranges += [range(some.start // first, some.stop // first), *map(range, finer[1:])]
         return Part(tuple(radices), tuple(ranges))
 
-    def form(self, factors: Sequence[int], inner: tuple[int, int] = (1, 0)) -> Strided | None:
-        """Of the elements that start with each value of the digits, a ``factor`` for a step of each apart, a run of (count,
-        stride)."""
-        start = sum(factor * some.start for factor, some in zip(factors, self.ranges, strict=True))
-        return strided.normal((*self.box, inner[0]), start, (*factors, inner[1]))
+    @property
+    def digits(self) -> list[tuple[range, int]]:
+        """The ranges, each with what a step of it is worth in the flat index."""
+        return list(zip(self.ranges, _steps(self.radices), strict=True))
 
     def within(self, form: Strided) -> Strided | None:
         """A form over all of the tensor as one over the part; None where its digits are cut in another way."""
@@ -81,7 +80,8 @@ class Part:
 
 
 class Cone(Terms):
-    """An expression that computes the elements ``at`` of the roots; ``ends`` are the classes of its own of each root."""
+    """An expression that computes the elements ``at`` of the roots; ``ends`` are the classes of its own of each root. All of the
+    terms have elements."""
 
     def __init__(self, terms: Terms, roots: Iterable[int], at: range) -> None:
         super().__init__(terms.rules, contents=terms.contents)
@@ -121,7 +121,7 @@ class Cone(Terms):
             radices = _radices(_ends(term.size, weights, beside=own))
             found = [strided.digits(f.box, f.start, f.strides, f.guards, radices) for f in forms]
             if None not in found:
-                part = _covering(radices, found, _inner(term.verb)).aligned(own)  # type: ignore[arg-type]
+                part = _covering(radices, found, _inner(term)).aligned(own)  # type: ignore[arg-type]
                 least = min(least, part, key=lambda part: math.prod(part.box))
         return least
 
@@ -136,23 +136,23 @@ class Cone(Terms):
                 return [
                     None if map_ is None and size < term.size
                     else self._of_map(map_, part, [size])[0] if map_ is not None
-                    else _some(part.form(_steps(part.radices)))
+                    else _form(part.digits)
                     for map_, size in zip(maps, sizes, strict=True)
                 ]  # fmt: skip
-            case Contract(batches, m, n, k):
-                steps = _steps(part.radices)
-                outer = [step // (m * n) for step in steps]  # batches apart, of digits that count them
-                rows = [step // n % m if step >= n else 0 for step in steps]
-                one = [(b if batches[0] > 1 else 0) * m * k + row * k for b, row in zip(outer, rows, strict=True)]
-                left = _only(part, [step >= n and (batches[0] > 1 or step < m * n) for step in steps])
-                right = _only(part, [step >= m * n and batches[1] > 1 for step in steps])
-                return [_some(left.form(one, (k, 1))), _some(right.form([b * n * k for b in outer], (n * k, 1)))]
+            case Contract(batches, m, n, k, kn) as verb:
+                outer, rows, columns = _digits(verb, part)
+                whole = [(range(k), n if kn else 1)]
+                left = [(some, step * m * k) for some, step in outer if batches[0] > 1]
+                right = [(some, step * n * k) for some, step in outer if batches[1] > 1]
+                left += [*((some, step * k) for some, step in rows), (range(k), 1)]
+                right += [*whole, *columns] if kn else [*((some, step * k) for some, step in columns), *whole]
+                return [_form(left), _form(right)]
             case Sum(_, k):
-                return [_some(part.form([step * k for step in _steps(part.radices)], (k, 1)))]
+                return [_form([*((some, step * k) for some, step in part.digits), (range(k), 1)])]
             case Rows(fn, _, k) if reduces(fn):
-                return [_some(part.form([step * k for step in _steps(part.radices)], (k, 1)))]
+                return [_form([*((some, step * k) for some, step in part.digits), (range(k), 1)])]
             case Rows():
-                return [_some(part.form(_steps(part.radices)))]
+                return [_form(part.digits)]
             case _:
                 return [None for _ in sizes]
 
@@ -164,8 +164,8 @@ class Cone(Terms):
             cut = list(pieces.parted([f for f in held if f is not None], sizes))  # type: ignore[arg-type]
             if None not in cut:
                 return list(cut)
-        places = part.form(_steps(part.radices))
-        table = map_.at(np.zeros(0, int) if places is None else places.index() - 1)
+        places = _form(part.digits)
+        table = map_.at(places[0].index() - 1 if places else np.zeros(0, int))
         return [table for _ in sizes]
 
     # -- and forward ---------------------------------------------------------------------------------------------------
@@ -179,15 +179,12 @@ class Cone(Terms):
             case Ew(fn, _):
                 seen = [self._seen(arg, read, size) for arg, read in zip(args, reads, strict=True)]
                 return self._add(Ew(fn, tuple(map_ for _, map_ in seen)), [c for c, _ in seen], size, cls)
-            case Contract(batches, m, n, k, kn) as verb:
-                steps = _steps(part.radices)
-                many = math.prod(count for count, step in zip(part.box, steps, strict=True) if step >= m * n)
-                m = math.prod(count for count, step in zip(part.box, steps, strict=True) if n <= step < m * n)
-                both = tuple(many if b > 1 else 1 for b in batches)
-                verb = dataclasses.replace(verb, batches=both, m=m)
+            case Contract(batches, k=k) as verb:
+                many, m, n = (math.prod(len(some) for some, _ in digits) for digits in _digits(verb, part))
+                both = many if batches[0] > 1 else 1, many if batches[1] > 1 else 1
                 counts = both[0] * m * k, both[1] * n * k
                 made = [self._read_of([a], [r], c) for a, r, c in zip(args, reads, counts, strict=True)]
-                return self._add(verb, made, size, cls)
+                return self._add(dataclasses.replace(verb, batches=both, m=m, n=n), made, size, cls)
             case Sum(_, k):
                 return self._add(Sum(size, k), [self._read_of(args, reads, size * k)], size, cls)
             case Rows(fn, _, k):
@@ -227,7 +224,7 @@ class Cone(Terms):
         begin = 0
         for arg, read in zip(args, reads, strict=True):
             part = self._parts[arg]
-            found += [dataclasses.replace(form, start=form.start + begin) for form in _placed(part, read or ())]  # type: ignore[union-attr]
+            found += [dataclasses.replace(form, start=form.start + begin) for form in _placed(part, read or ())]
             begin += math.prod(part.box)
         whole = pieces.joined(found)
         return self.maps.of(whole, lambda: pieces.index(tuple(found)) if found else np.zeros(size, np.int64))
@@ -296,18 +293,23 @@ def _cuts(maps: Iterable[Map | None]) -> list[int]:
     return [math.prod(form.box[at:]) for form in forms for at in range(1, len(form.box))]
 
 
-def _inner(verb: Verb) -> int:
+def _inner(term: Term) -> int:
     """Runs of so many elements are made together."""
-    match verb:
-        case Contract(n=n):
-            return n
-        case Rows(fn, _, k) if not reduces(fn):
-            return k
-    return 1
+    return term.verb.k if isinstance(term.verb, Rows) and not reduces(term.verb.fn) else 1
+
+
+def _digits(verb: Contract, part: Part) -> tuple[list[tuple[range, int]], ...]:
+    """The digits of a part of a product that count its batches, its rows and its columns, with what they are worth in these."""
+    m, n = verb.m, verb.n
+    return (
+        [(some, step // (m * n)) for some, step in part.digits if step >= m * n],
+        [(some, step // n) for some, step in part.digits if n <= step < m * n],
+        [(some, step) for some, step in part.digits if step < n],
+    )
 
 
 def _weights(form: Strided) -> list[int]:
-    """Where the index of what a form reads is cut by it: where its digits, the smallest strides first, do not run over the next."""
+    """Where a form cuts the index of what it reads: where its digits, the smallest strides first, do not run over the next."""
     found, extent, group = [], 0, [0] * len(form.box)
     for j in sorted(range(len(form.box)), key=lambda j: abs(form.strides[j])):
         stride = form.strides[j]
@@ -319,19 +321,16 @@ def _weights(form: Strided) -> list[int]:
     return found
 
 
-def _only(part: Part, kept: Sequence[bool]) -> Part:
-    """Of the digits that are not kept the first value alone."""
-    ranges = (some if keep else range(1) for some, keep in zip(part.ranges, kept, strict=True))
-    return Part(part.radices, tuple(ranges))
-
-
 def _steps(radices: Sequence[int]) -> list[int]:
     """What a step of each digit is worth in the flat index."""
     return [math.prod(radices[at + 1 :]) for at in range(len(radices))]
 
 
-def _some(form: Strided | None) -> list[Strided]:
-    return [] if form is None else [form]
+def _form(digits: Sequence[tuple[range, int]]) -> list[Strided]:
+    """The elements at all values of digits, of what a step is worth each; none if one of them has no value."""
+    start = sum(some.start * step for some, step in digits)
+    found = strided.normal([len(some) for some, _ in digits], start, [step for _, step in digits])
+    return [] if found is None else [found]
 
 
 def _dot(row: Sequence[int], values: Sequence[int]) -> int:

@@ -63,7 +63,7 @@ class Tangents:
             return
         term = self.terms.terms[cls]
         ids = [self.terms.find(a) for a in term.args]
-        xs, ts = [values[a] for a in ids], [self.known[a] for a in ids]
+        xs, ts = [values[a] for a in ids], list[Any](self.known[a] for a in ids)
         within = not self.logarithms.isdisjoint(ids)
         if cls in inner or (within and isinstance(term.verb, Move)):
             self.logarithms.add(cls)
@@ -77,7 +77,7 @@ class Tangents:
             self.known[cls] = None if free else picked(sources, map_) if whole else Late(np.concatenate(sources), map_)
             self.told[cls] = self._cut(term, xs, ts, ids)
             if not self.rooms.keys().isdisjoint(ids):
-                rooms = [_or_zeros(self.rooms.get(a), x) for a, x in zip(ids, xs, strict=True)]
+                rooms: list[Any] = [_or_zeros(self.rooms.get(a), x) for a, x in zip(ids, xs, strict=True)]
                 self.rooms[cls] = picked(rooms, map_) if whole else Late(np.concatenate(rooms), map_)
             return
         late = int(bool(xs) and isinstance(xs[0], Late) and by_rows(term.verb, xs[0].map))  # what may be left to be read by rows
@@ -88,7 +88,7 @@ class Tangents:
         with np.errstate(all="ignore"):
             room = self._room(term.verb, xs, rooms, late) if any(r is not None for r in rooms) else None
             if room is not None:
-                ts = [t if r is None else _without(t, r) for t, r in zip(ts, rooms, strict=True)]
+                ts = list(map(_without, ts, rooms))
             scale, steep = self.told[cls] = beside(value, *self._cut(term, xs, ts, ids))
             made: np.ndarray | None = None
             self.lost = bool(value.size)
@@ -116,11 +116,10 @@ class Tangents:
             case Sum(rows_, k):
                 return np.asarray(rooms[0].reshape(rows_, k).sum(axis=1))
             case Ew("add" | "mul" as fn, maps):
-                seen, far = (
-                    [x if x is None or m is None else picked([x], m) for x, m in zip(some, maps, strict=True)]
-                    for some in ([np.abs(x) for x in xs], rooms)
+                seen, each = (
+                    [x if m is None else picked([x], m) for x, m in zip(some, maps, strict=True)]
+                    for some in (list(map(np.abs, xs)), [_or_zeros(r, x) for r, x in zip(rooms, xs, strict=True)])
                 )
-                each = [np.zeros(1) if r is None else r for r in far]
                 if fn == "add":
                     return np.asarray(sum(each))
                 beyond = math.prod(x + r for x, r in zip(seen, each, strict=True)) - math.prod(seen)
@@ -128,8 +127,8 @@ class Tangents:
         return None
 
     def _absorbed(self, cls: int, made: np.ndarray, room: np.ndarray, value: np.ndarray) -> np.ndarray:
-        """The tangents of a result that may err by a room besides: where that is next to nothing beside it, as much of a rounding;
-        else, and in a product of elements alone, it may be 0 as well."""
+        """The tangents of a result that may err by a room besides: where that is next to nothing beside it, a rounding of that
+        size; else, and in a product of elements alone, it may be 0 as well."""
         room = np.broadcast_to(room.reshape(-1), value.shape)
         verb = self.terms.terms[cls].verb
         may = room > (0 if isinstance(verb, Ew) and verb.fn == "mul" else DOUBT * np.abs(value))
@@ -313,6 +312,8 @@ def _lose(t: np.ndarray, most: float, size: np.ndarray, scale: float, steep: flo
 
 def _without(t: Any, room: Any) -> Any:
     """Tangents, 0 where a value may be 0."""
+    if room is None:
+        return t
     if isinstance(t, Late):
         return Late(_without(t.source, room.source), t.map)
     return np.where(np.asarray(room) > 0, 0, t)

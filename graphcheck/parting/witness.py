@@ -137,7 +137,9 @@ class Search:
         self.drawing = Drawing(interface, pair, seed=seed, ranges=ranges)
         self.unit = unit_of(pair.a, pair.b)
         self.roots = [(a, b) for _, a, b in outputs]
-        self.work = sum(work(pair.terms.terms[c]) for c in pair.terms.order([c for row in self.roots for c in row]))
+        order = pair.terms.order([c for row in self.roots for c in row])
+        self.work = sum(work(pair.terms.terms[c]) for c in order)
+        self.hollow = any(not pair.terms.size(c) for c in order)
         self.budget = budget or Budget(SEARCH)
         self.deviations: list[Deviation] = []
         self._sessions: dict[int, RemoteSession] = {}
@@ -236,31 +238,31 @@ class Search:
             asked = True
             return self._seen or {}
 
-        alone = self._alone(leaves, executed()) if redraw and self.work > _QUICK else []
+        parted = redraw and self.work > _QUICK and not self.hollow
+        alone = self._alone(leaves, executed()) if parted else []
         known = (self.pair.terms, self.outputs, leaves, self.unit, self.seed)
         return alone or judge(*known, executed=executed, tick=self.tick, thorough=thorough, redraw=redraw)
 
     def _alone(self, leaves: Mapping[tuple[Any, ...], np.ndarray], shown: Executed) -> list[Deviation]:
         """What the elements around the one that deviates most in onnxruntime show, if that is a difference and they are made of
         half of the expression, or less."""
-        terms, far = self.pair.terms, {name: np.abs(x - y).reshape(-1) for name, (x, y) in shown.items()}
+        terms = self.pair.terms
         for name, a, b in self.outputs:
-            if name not in far or not np.isfinite(far[name]).all():
+            x, y = (value.reshape(-1) for value in shown.get(name, (np.zeros(0), np.zeros(0))))
+            far = np.abs(x - y)
+            at = int(far.argmax()) if far.size else 0
+            if not far.size or not far[at] > _GROSS * max(np.abs(x).max(), np.abs(y).max()):
                 continue
-            at, size = int(far[name].argmax()), max(float(np.abs(x).max()) for x in shown[name])
-            first = max(0, at - _AROUND)
-            run = range(first, min(at + _AROUND, far[name].size))
-            if far[name][at] <= _GROSS * size:
-                continue
-            cone = Cone(terms, (a, b), run)
+            some = range(max(0, at - _AROUND), min(at + _AROUND, far.size))
+            cone = Cone(terms, (a, b), some)
             ends = cone.ends[terms.find(a)], cone.ends[terms.find(b)]
             if sum(work(cone.terms[c]) for c in cone.order(ends)) > self.work / 2:
                 continue
-            x, y = (v.reshape(-1)[run.start : run.stop] for v in shown[name])
+            here = {name: (x[some.start : some.stop], y[some.start : some.stop])}
             known = (cone, [(name, *ends)], leaves, self.unit, self.seed)
-            (found,) = judge(*known, executed=lambda x=x, y=y, name=name: {name: (x, y)}, tick=self.tick, redraw=True)
+            (found,) = judge(*known, executed=here.copy, tick=self.tick, redraw=True)
             if found.gross and found.at is not None:
-                return [dataclasses.replace(found, at=found.at + run.start)]
+                return [dataclasses.replace(found, at=found.at + some.start)]
         return []
 
     def _overflows(self, arrays: Mapping[str, np.ndarray]) -> bool:

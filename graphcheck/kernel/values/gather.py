@@ -72,9 +72,8 @@ def _at_once(box: tuple[int, ...], guards: tuple[Guard, ...], fixed: tuple[int, 
     for places in found:
         left = list(places)
         for j in digits:
-            for at in (slice(places[j].start, common[j].start), slice(common[j].stop, places[j].stop)):
-                if at.start < at.stop:
-                    made.append((*left[:j], at, *left[j + 1 :]))
+            around = slice(places[j].start, common[j].start), slice(common[j].stop, places[j].stop)
+            made += [(*left[:j], at, *left[j + 1 :]) for at in around if at.start < at.stop]
             left[j] = common[j]
     return made
 
