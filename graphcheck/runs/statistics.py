@@ -219,4 +219,4 @@ def _largest(rows: Array, k: int) -> Array:
     before, at = rows < edge, rows == edge
     if (lost := np.isnan(edge)).any():
         before, at = before | lost & ~np.isnan(rows), at | lost & np.isnan(rows)
-    return before | at & (np.cumsum(at, axis=1, dtype=np.int32) <= k - before.sum(axis=1, keepdims=True))
+    return np.asarray(before | at & (np.cumsum(at, axis=1, dtype=np.int32) <= k - before.sum(axis=1, keepdims=True)))
