@@ -53,8 +53,7 @@ class _Family:
     name: str
     models: tuple[Exported, ...]
     failures: tuple[Failure, ...]
-    analyses: dict[str, Future[dict[str, Any]]]
-    rewrites: dict[str, tuple[str, Future[dict[str, Any]]]]
+    rewrites: dict[str, tuple[str, Future[tuple[dict[str, Any], dict[str, Any]]]]]
     pairs: dict[tuple[str, str], Future[dict[str, Any]]]
     skipped: int
 
@@ -85,8 +84,10 @@ def run(
             families.append(_submit(pool, name, manifest.models, manifest.failures, models, seed))
         exported = time.monotonic()
         for family in families:
-            for future in (*family.analyses.values(), *family.pairs.values()):
-                future.result()
+            for _, rewritten in family.rewrites.values():
+                rewritten.result()
+            for pair in family.pairs.values():
+                pair.result()
             for _ in family.models:
                 step(f"compared {family.name}")
         rows = [_row(family) for family in families]
@@ -156,11 +157,10 @@ def _submit(
     seed: int,
 ) -> _Family:
     path = {entry.variant.name: str(folder / entry.file) for entry in models}
-    family = _Family(name, models, failures, {}, {}, {}, 0)
+    family = _Family(name, models, failures, {}, {}, 0)
     for entry in models:
         variant = entry.variant
         to = "matmul" if variant.form == "conv" else "conv"
-        family.analyses[variant.name] = pool.submit(analyze_file, path[variant.name])
         family.rewrites[variant.name] = (to, pool.submit(rewrite_file, path[variant.name], to, seed))
     for a, b in itertools.combinations([entry.variant for entry in models], 2):
         if b.name in a.known_equal:
@@ -170,32 +170,25 @@ def _submit(
     return family
 
 
-def analyze_file(path: str) -> dict[str, Any]:
-    """The JSON of ``graphcheck analyze`` with the graph."""
-    from graphcheck.files.model import read
-    from graphcheck.patches.preparing import analyze_json, prepared
-    from graphcheck.reporting.shapes import graph_of
-
-    model = read(path)
-    found = prepared(model, movement=True)
-    return analyze_json(model, found) | {"graph": graph_of(model, found.runs_of(model))}
-
-
-def rewrite_file(path: str, to: str, seed: int) -> dict[str, Any]:
-    """The JSON of ``graphcheck rewrite`` on every site, ordinary convolutions too, its graphs cut down to the sites.
+def rewrite_file(path: str, to: str, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The JSON of ``graphcheck analyze`` with the graph, and that of ``graphcheck rewrite`` on every site found, ordinary
+    convolutions too, its graphs cut down to the sites.
 
     Nothing is written.
     """
     from graphcheck.api import rewrite
     from graphcheck.files.model import read
-    from graphcheck.patches.analyze import find
+    from graphcheck.patches.preparing import analyze_json, prepared
     from graphcheck.reporting import rewritten
+    from graphcheck.reporting.shapes import graph_of
 
     model = read(path)
-    named = [site.name for site in find(model).sites if site.ordinary]
+    found = prepared(model, movement=True)
+    analysis = analyze_json(model, found) | {"graph": graph_of(model, found.runs_of(model))}
+    named = [site.name for site in found.analysis.sites if site.ordinary]
     result = rewrite(model, to, sites=named or None, seed=seed, threads=1)
-    found = result.to_json()
-    return found | {"graphs": rewritten.region(found | rewritten.evidence(result))}
+    told = result.to_json()
+    return analysis, told | {"graphs": rewritten.region(told | rewritten.evidence(result))}
 
 
 def compare_files(a: str, b: str, seed: int) -> dict[str, Any]:
@@ -213,11 +206,12 @@ def _row(family: _Family) -> dict[str, Any]:
     variants = []
     for entry in family.models:
         variant = entry.variant
-        to, rewritten = family.rewrites[variant.name]
+        to, future = family.rewrites[variant.name]
+        analysis, rewritten = future.result()
         row: dict[str, Any] = {"name": variant.name, "form": variant.form, "exporter": variant.exporter}
         row |= {"batch": variant.inputs[0][1][0], "path": entry.file, "time_ms": None}
-        row |= {"analyze": family.analyses[variant.name].result(), "rewrite_conv": None, "rewrite_matmul": None}
-        variants.append(row | {f"rewrite_{to}": rewritten.result()})
+        row |= {"analyze": analysis, "rewrite_conv": None, "rewrite_matmul": None}
+        variants.append(row | {f"rewrite_{to}": rewritten})
     failures = [{"variant": f.variant.name, "exporter": f.variant.exporter, "error": f.error} for f in family.failures]
     pairs = [{"a": a, "b": b, "compare": future.result()} for (a, b), future in family.pairs.items()]
     summary = {"name": family.name, "description": FAMILIES[family.name], "skipped_pairs": family.skipped}

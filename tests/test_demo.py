@@ -126,5 +126,5 @@ def crash(models: object) -> None:
 def test_a_crash_while_timing_costs_the_times_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "time_files", crash)
     row = {"variants": [{"name": "a", "time_ms": None}]}
-    demo._time(row, demo._Family("x", (), (), {}, {}, {}, 0), Path())
+    demo._time(row, demo._Family("x", (), (), {}, {}, 0), Path())
     assert row["variants"][0]["time_ms"] is None

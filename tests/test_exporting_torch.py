@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -199,3 +200,19 @@ def test_what_cannot_be_exported_is_recorded_in_silence(
     assert failure.error.startswith(error)
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_exporter_makes_its_registry_once_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    from graphcheck.exporting import torch_export
+
+    made, make = [], ONNXRegistry.from_torchlib
+    counted = staticmethod(lambda **given: made.append(given) or make(**given))
+    monkeypatch.setattr(ONNXRegistry, "from_torchlib", counted)
+    torch_export._made_once.cache_clear()
+    variant = tiny("conv", "dynamo", "static")
+    shared = [torch_export.to_onnx(variant) for _ in range(2)]
+    assert len(made) == 1
+    monkeypatch.setattr(torch_export, "_one_registry", contextlib.nullcontext)
+    assert torch_export.to_onnx(variant) == shared[0] == shared[1] and len(made) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -13,9 +14,14 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from ops_support import assert_agrees, float64, model, trace, values
 
+from graphcheck.errors import Undecided
+from graphcheck.kernel.ops import movement
+from graphcheck.kernel.ops.algebra import Algebra
+from graphcheck.kernel.ops.node import Node
 from graphcheck.kernel.terms.maps import Maps
 from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.terms.strided import normal
 from graphcheck.kernel.terms.verbs import Const, Leaf, Move
 from graphcheck.kernel.terms.why import Window
 from graphcheck.kernel.values.domain import evaluate
@@ -338,3 +344,56 @@ def test_a_constant_is_moved_by_a_map_once(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(terms, "const", lambda array, *rest: made.append(array) or const(array, *rest))
     first, second = (terms.move((weight,), turned) for _ in range(2))
     assert first == second and [array.tolist() for array in made] == [[0, 3, 1, 4, 2, 5]]
+
+
+@st.composite
+def views_of_data(draw: st.DrawFn) -> tuple[Node, tuple[np.ndarray, ...]]:
+    """An operator that gives views, its data, and what steers it; axes of 0 and 1, negative steps and empty parts too."""
+    shape = tuple(draw(st.lists(st.sampled_from([0, 1, 1, 2, 3, 5]), min_size=1, max_size=4)))
+    rank, op = len(shape), draw(st.sampled_from(sorted(movement._VIEWS)))
+    attributes: dict[str, Any] = {}
+    steering: list[list[int]] = []
+    several = st.permutations(range(rank)).map(lambda axes: axes[: max(1, rank - 1)])
+    if op == "Transpose":
+        attributes["perm"] = draw(st.permutations(range(rank)))
+    elif op == "Flatten":
+        attributes["axis"] = draw(st.integers(0, rank))
+    elif op == "Reshape":
+        attributes["allowzero"], steering = 1, [[*draw(st.permutations(shape)), 1]]
+    elif op == "Unsqueeze":
+        steering = [[0, rank + 1]]
+    elif op == "Slice":
+        axes = draw(several)
+        far = [draw(st.lists(st.integers(-6, 6), min_size=len(axes), max_size=len(axes))) for _ in range(2)]
+        steering = [*far, axes, [draw(st.sampled_from([-3, -1, 1, 2])) for _ in axes]]
+    elif op == "Split":
+        attributes["axis"] = axis = draw(st.integers(0, rank - 1))
+        cut = draw(st.integers(0, shape[axis]))
+        steering = [[cut, shape[axis] - cut]]
+    inputs = (np.zeros(shape, np.float32), *(np.asarray(values, np.int64) for values in steering))
+    count, outputs = len(inputs), 2 if op == "Split" else 1
+    return Node("", op, 18, "n", attributes, count, outputs, (True,) * count, (True,) * outputs), inputs
+
+
+def told(node: Node, inputs: tuple[np.ndarray, ...], algebra: Algebra, *, numbered: bool) -> Any:
+    """The maps of an operator and the shapes, by its strides or by numbers; the sentence where it does not take the inputs."""
+    with mock.patch.object(movement, "_VIEWS", frozenset() if numbered else movement._VIEWS):
+        try:
+            return movement._maps(algebra, node, inputs, [0])
+        except Undecided as error:
+            return str(error)
+
+
+@given(views_of_data())
+def test_the_strides_of_a_view_give_the_map_that_numbers_give(case: tuple[Node, tuple[np.ndarray, ...]]) -> None:
+    algebra = Algebra(Terms(RULES))
+    assert told(*case, algebra, numbered=False) == told(*case, algebra, numbered=True)  # maps are equal where they are one
+
+
+def test_a_view_told_wrong_would_be_found() -> None:
+    node = Node("", "Transpose", 18, "n", {"perm": [1, 0]}, 1, 1, (True,), (True,))
+    algebra, inputs = Algebra(Terms(RULES)), (np.zeros((2, 3), np.float32),)
+    right = told(node, inputs, algebra, numbered=True)
+    assert told(node, inputs, algebra, numbered=False) == right
+    with mock.patch.object(movement.strided, "normal", lambda box, start, strides: normal(box, start, strides[::-1])):
+        assert told(node, inputs, algebra, numbered=False) != right

@@ -14,8 +14,9 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
+from graphcheck import compare
 from graphcheck.errors import ModelError, UsageError
-from graphcheck.runs import early
+from graphcheck.runs import child, early
 from graphcheck.runs import session as runtime
 from graphcheck.runs.child import RemoteSession, why_refused
 from graphcheck.runs.session import Arrays, RunError, load, measure
@@ -176,3 +177,50 @@ def test_a_process_that_nobody_took_is_ended(error: type[BaseException] | None) 
 def test_no_process_is_begun_where_none_is_wanted() -> None:
     with early.begun(False):
         assert early._begun == []
+
+
+HOW = {"optimizations": "on", "providers": ["CPUExecutionProvider"], "threads": 1, "prepack": False, "spinning": False}
+
+
+def test_a_model_loaded_ahead_is_the_one_that_its_session_runs(tmp_path: Path) -> None:
+    path, other = tmp_path / "model.onnx", tmp_path / "other.onnx"
+    for each in (path, other):
+        each.write_bytes(model())
+    with child.ahead(path, **HOW):
+        (loading,) = child._ahead
+        with RemoteSession(other, threads=1) as session, RemoteSession(path, threads=2) as third:
+            assert loading not in (session._child, third._child) and child._ahead == [loading]
+        with RemoteSession(path, threads=1) as session:
+            assert session._child is loading and child._ahead == []
+            assert session.run(X)["y"].tolist() == [[0, 2, 3]]
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, ValueError])
+def test_a_model_loaded_ahead_for_nobody_is_ended(error: type[BaseException] | None, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model())
+    with contextlib.suppress(KeyboardInterrupt, ValueError), child.ahead(path, **HOW):
+        (loading,) = child._ahead
+        if error is not None:
+            raise error
+    assert loading.process.returncode == -signal.SIGKILL and child._ahead == []
+
+
+def test_what_onnxruntime_refuses_ahead_is_told_by_the_session(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"no model")
+    with child.ahead(path, **HOW), pytest.raises(RunError, match="onnxruntime refuses it") as told:
+        RemoteSession(path, threads=1)
+    assert told.value.kind == "load" and child._ahead == []
+
+
+def test_compare_has_its_first_model_loaded_ahead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model())
+    begun = []
+    monkeypatch.setattr(child, "_taken", lambda one, taken=child._taken: taken(one) and not begun.append(one))
+    assert str(compare(path, path).verdict) == "identical" and len(begun) == 1
+    for options in ({"run": False}, {"fix": {"x": 1.0}}):
+        compare(path, path, **options)
+    compare(onnx.load(path), path)
+    assert len(begun) == 1

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphcheck.runs.statistics import compare_arrays, spacing, ulps, vacuous
+from graphcheck.runs.statistics import _largest, compare_arrays, spacing, ulps, vacuous
 
 F32 = np.dtype(np.float32)
 ONES = np.ones((2, 3), np.float32)
@@ -140,3 +140,11 @@ def test_vacuous_outputs_are_told() -> None:
     assert "NaN everywhere" in vacuous("y", ONES * np.float32("nan"), ONES)[0]
     assert "no elements" in vacuous("y", ONES[:0], ONES[:0])[0]
     assert vacuous("y", ONES[:1, :1] * 2, ONES[:1, :1] * 2) == []
+
+
+@given(st.integers(1, 6), st.data())
+def test_the_largest_of_a_row_are_those_that_a_stable_sort_puts_first(k: int, data: st.DataObject) -> None:
+    numbers = st.sampled_from([0.0, -0.0, 1.0, 2.0, -3.0, np.inf, -np.inf, np.nan])
+    rows = np.array(data.draw(st.lists(st.lists(numbers, min_size=7, max_size=7), min_size=1, max_size=4)))
+    sorted_ = np.argsort(-rows, axis=1, kind="stable")[:, :k]
+    assert _largest(rows, k).tolist() == [[i in row for i in range(7)] for row in sorted_.tolist()]

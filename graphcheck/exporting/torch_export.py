@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import torch
@@ -48,15 +51,39 @@ def _torchscript(variant: Variant, module: nn.Module, pixels: torch.Tensor, outp
 
 
 def _dynamo(variant: Variant, module: nn.Module, pixels: torch.Tensor, outputs: list[str]) -> onnx.ModelProto:
-    program = torch.onnx.export(
-        module,
-        (pixels,),
-        dynamo=True,
-        verbose=False,
-        opset_version=variant.opset,
-        input_names=[variant.inputs[0][0]],
-        output_names=outputs,
-        dynamic_shapes=({0: torch.export.Dim("batch")},) if variant.dynamic_batch else None,
-    )
+    with _one_registry():
+        program = torch.onnx.export(
+            module,
+            (pixels,),
+            dynamo=True,
+            verbose=False,
+            opset_version=variant.opset,
+            input_names=[variant.inputs[0][0]],
+            output_names=outputs,
+            dynamic_shapes=({0: torch.export.Dim("batch")},) if variant.dynamic_batch else None,
+        )
     assert program is not None
     return program.model_proto
+
+
+@contextlib.contextmanager
+def _one_registry() -> Iterator[None]:
+    """While it lasts, exports share the exporter's registry of operators, one for each operator set.
+
+    torch makes it anew for each export, from the source of hundreds of functions: more than half of what a small export
+    takes. A torch that has no such registry is left as it is.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        shared = functools.partial(_made_once, ONNXRegistry.from_torchlib)
+    except (ImportError, AttributeError):
+        yield
+        return
+    with mock.patch.object(ONNXRegistry, "from_torchlib", staticmethod(shared)):
+        yield
+
+
+@functools.cache
+def _made_once(make: Callable[..., Any], **given: Any) -> Any:
+    return make(**given)

@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -62,7 +62,6 @@ class RemoteSession:
             raise ModelError(self.name, "there is no such file")
         self.timeout, self.seconds = timeout, 0.0
         self.bounds = bounds or limits.current()
-        self._child: _Child | None = _take()
         options = {
             "optimizations": optimizations,
             "providers": list(providers),
@@ -70,13 +69,9 @@ class RemoteSession:
             "prepack": prepack,
             "spinning": spinning,
         }
-        task = {
-            "do": "load",
-            "options": options,
-            "model": None if isinstance(model, bytes) else str(Path(model).resolve()),
-        }
-        task["folder"] = getattr(model, "folder", "")
+        task = _loading(model, self.bounds, options)
         given = {"model": np.frombuffer(model, np.uint8)} if isinstance(model, bytes) else {}
+        self._child: _Child | None = next((c for c in [*_ahead] if c.asked == task and _taken(c)), None) or _take()
         self._ask(task, given)
 
     def run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> Arrays:
@@ -105,7 +100,7 @@ class RemoteSession:
         left = max(1.0, 0.5 * (self.bounds.deadline - time.monotonic()))
         timeout = min(left, math.inf if self.timeout is None else self.timeout)
         try:
-            answer, found = self._child.ask(task | {"memory": self.bounds.memory}, arrays, timeout)
+            answer, found = self._child.ask({"memory": self.bounds.memory} | task, arrays, timeout)
         except TimeoutError:
             self._lose()
             raise RunError(self.name, f"onnxruntime was not done after {timeout:.3g} s", "timeout") from None
@@ -151,6 +146,7 @@ class _Child:
     def __init__(self) -> None:
         self.process = early.started()
         self.why = ""  # it was ended, if somebody ended it
+        self.asked: dict[str, Any] | None = None  # the task that it has, and whose answer nobody has read yet
         _living.add(self)
 
     def ask(self, task: dict[str, Any], arrays: Mapping[str, Any], timeout: float) -> tuple[dict[str, Any], Arrays]:
@@ -167,7 +163,9 @@ class _Child:
             timer.start()
         try:
             assert self.process.stdin is not None and self.process.stdout is not None
-            _send(self.process.stdin, task, arrays)
+            if self.asked is None:
+                _send(self.process.stdin, task, arrays)
+            self.asked = None
             return _receive(self.process.stdout)
         except (OSError, EOFError):
             if late.is_set():
@@ -191,6 +189,7 @@ class _Child:
 
 
 _idle: list[_Child] = []  # its methods are atomic
+_ahead: list[_Child] = []  # those that load a model for which no session was asked yet
 _living: weakref.WeakSet[_Child] = weakref.WeakSet()
 
 
@@ -202,6 +201,37 @@ def _take() -> _Child:
                 return child
             child.kill()
     return _Child()
+
+
+def _taken(child: _Child) -> bool:
+    """Whether it was among those that load ahead, and no longer is."""
+    with contextlib.suppress(ValueError):
+        _ahead.remove(child)
+        return True
+    return False
+
+
+def _loading(model: Source, bounds: limits.Limits, options: dict[str, Any]) -> dict[str, Any]:
+    """The task of loading a model."""
+    path = None if isinstance(model, bytes) else str(Path(model).resolve())
+    return {"do": "load", "options": options, "model": path, "folder": getattr(model, "folder", ""), "memory": bounds.memory}
+
+
+@contextlib.contextmanager
+def ahead(model: os.PathLike[str] | str, **options: Any) -> Iterator[None]:
+    """While it lasts, a file is being loaded for the session that will be asked for with these ``options``; its process is
+    ended where none was."""
+    child, task = _take(), _loading(model, limits.current(), options)
+    with contextlib.suppress(OSError):
+        assert child.process.stdin is not None
+        _send(child.process.stdin, task, {})
+        child.asked = task
+        _ahead.append(child)
+    try:
+        yield
+    finally:
+        if _taken(child):
+            child.kill(0)
 
 
 def end_all(why: str = "") -> None:
@@ -217,7 +247,8 @@ def end_all(why: str = "") -> None:
 
 atexit.register(end_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_idle.clear)  # they answer to the parent
+    for theirs in (_idle, _ahead):  # they answer to the parent
+        os.register_at_fork(after_in_child=theirs.clear)
 
 
 def _send(pipe: IO[bytes], header: dict[str, Any], arrays: Mapping[str, Any]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from graphcheck import limits, processes
@@ -14,6 +16,7 @@ from graphcheck.errors import UsageError
 from graphcheck.interface.inputs import Arrays, InputSpec, generate, numbers, side_inputs
 from graphcheck.interface.ports import Interface, Shapes, shapes, symbols
 from graphcheck.options import Options
+from graphcheck.runs import child
 from graphcheck.runs.child import RemoteSession
 from graphcheck.runs.pictures import pictures
 from graphcheck.runs.session import RunError, Source, measure
@@ -117,8 +120,6 @@ class _Sides:
 
     def __init__(self, a: Source, b: Source, interface: Interface, options: Options) -> None:
         self.models, self.interface, self.options = (a, b), interface, options
-        cores = processes.cores()
-        self.threads = options.threads or max(1, cores // 2 if options.numerics == "full" else cores)
         self.pool = ThreadPoolExecutor(2)
         self.bounds = limits.current()  # which the threads would not see
         self.sessions: dict[tuple[int, str], RemoteSession | RunError] = {}
@@ -177,20 +178,30 @@ class _Sides:
         key = (side, optimizations)
         if key not in self.sessions:
             try:
-                self.sessions[key] = RemoteSession(
-                    self.models[side],
-                    optimizations=optimizations,
-                    providers=self.options.providers,
-                    threads=self.threads,
-                    bounds=self.bounds,
-                    prepack=self.options.numerics == "full" or (self.options.iterations or 1) > 1,  # it pays in many runs
-                )
+                how = _loaded(self.options, optimizations)
+                self.sessions[key] = RemoteSession(self.models[side], bounds=self.bounds, **how)
             except RunError as error:
                 self.sessions[key] = error
         found = self.sessions[key]
         if isinstance(found, RunError):
             raise found
         return found
+
+
+def _loaded(options: Options, optimizations: str) -> dict[str, Any]:
+    """How a session loads a model."""
+    full, cores = options.numerics == "full", processes.cores()
+    threads = options.threads or max(1, cores // 2 if full else cores)
+    prepack = full or (options.iterations or 1) > 1  # it pays in many runs
+    made = {"optimizations": optimizations, "providers": list(options.providers), "threads": threads}
+    return made | {"prepack": prepack, "spinning": False}
+
+
+def ahead(a: Source, options: Options) -> contextlib.AbstractContextManager[None]:
+    """While it lasts, onnxruntime loads A for :func:`numeric`, if it is a file that is run as it is."""
+    if isinstance(a, bytes) or not options.run or options.fix or not Path(a).is_file():
+        return contextlib.nullcontext()
+    return child.ahead(a, **_loaded(options, "off" if options.numerics == "full" else "on"))
 
 
 def _runs(sides: _Sides, interface: Interface, options: Options, given: Sequence[Given]) -> Iterator[Run]:

@@ -207,7 +207,16 @@ def _top_k(a: Array, b: Array) -> dict[str, float] | None:
     result = {}
     for k in _TOP_K:
         if k < a.shape[-1]:
-            # Stable sorting: ties go to the lower index on both sides.
-            top = [np.sort(np.argsort(-side, axis=1, kind="stable")[:, :k], axis=1) for side in (x, y)]
-            result[str(k)] = float((top[0] == top[1]).all(axis=1).mean())
+            result[str(k)] = float((_largest(x, k) == _largest(y, k)).all(axis=1).mean())
     return result
+
+
+def _largest(rows: Array, k: int) -> Array:
+    """Whether an element is one of the k largest of its row, NaN behind all numbers; of equal ones the first. Sorting whole
+    rows for it takes ten times as long."""
+    rows = -rows
+    edge = np.partition(rows, k - 1, axis=1)[:, k - 1 : k]
+    before, at = rows < edge, rows == edge
+    if (lost := np.isnan(edge)).any():
+        before, at = before | lost & ~np.isnan(rows), at | lost & np.isnan(rows)
+    return np.asarray(before | at & (np.cumsum(at, axis=1, dtype=np.int32) <= k - before.sum(axis=1, keepdims=True)))

@@ -19,7 +19,7 @@ from graphcheck.interface import fixing, inputs
 from graphcheck.interface import ports as ports_
 from graphcheck.kernel.proof.sizes import Sizes
 from graphcheck.options import Options
-from graphcheck.runs import shapes
+from graphcheck.runs import numeric, shapes
 from graphcheck.verdicts import steering
 
 
@@ -86,7 +86,17 @@ class Case:
 def opened(
     a: model_.ModelLike, b: model_.ModelLike, options: Options, usual: Mapping[str, int] | None = None
 ) -> Iterator[Case]:
-    """The case of two models, with these sizes of free dims in place of usual ones; its threads are waited for at the end."""
+    """The case of two models, with these sizes of free dims in place of usual ones; its threads are waited for at the end.
+
+    onnxruntime begins to load A's file before it is read: of a large graph both take seconds.
+    """
+    with numeric.ahead(a, options) if isinstance(a, str | os.PathLike) else contextlib.nullcontext():
+        yield from _opened(a, b, options, usual)
+
+
+def _opened(
+    a: model_.ModelLike, b: model_.ModelLike, options: Options, usual: Mapping[str, int] | None
+) -> Iterator[Case]:
     started = time.monotonic()
     if options.replay is not None:
         options = dataclasses.replace(options, inputs=kept.find(options.replay), replay=None)

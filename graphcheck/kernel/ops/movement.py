@@ -14,7 +14,7 @@ from graphcheck.errors import Refused, Undecided, Untaught
 from graphcheck.kernel.ops import reference, rows
 from graphcheck.kernel.ops.algebra import Algebra, Some, Tensor, Value, axis_of
 from graphcheck.kernel.ops.node import Node
-from graphcheck.kernel.terms import pieces
+from graphcheck.kernel.terms import pieces, strided
 from graphcheck.kernel.terms.verbs import Ew, Move
 
 ALL = None  # every input is data
@@ -46,6 +46,7 @@ DATA: dict[str, tuple[int, ...] | None] = {
     "Unsqueeze": (0,),
 }
 
+_VIEWS = frozenset({"Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})  # given by numpy as views
 _CROWDED = 16  # times the elements of a scattering reduction that its sum may run over
 
 
@@ -104,9 +105,11 @@ def _content(x: Value) -> Any:
 
 
 def _maps(m: Algebra, node: Node, inputs: tuple[Value, ...], data: list[int]) -> list[Any]:
-    """Run the operator on the integers 1..n, numbered through all data inputs; tensors laid side by side are pieces."""
+    """Run the operator on the integers 1..n, numbered through all data inputs, but for what is a view, or laid side by side."""
     if node.op_type == "Concat" and (found := _side_by_side(node, inputs)) is not None:
         return [(m.terms.maps.of(found[0]), found[1])]
+    if len(data) == 1 and (views := _views(m, node, inputs, data[0])) is not None:
+        return views
     numbered, at = list(inputs), 1
     for i in data:
         size = math.prod(inputs[i].shape)  # type: ignore[union-attr]
@@ -115,6 +118,19 @@ def _maps(m: Algebra, node: Node, inputs: tuple[Value, ...], data: list[int]) ->
         at += size
     results = reference.run(node, numbered)
     return [(m.terms.maps.intern(np.asarray(y)), np.asarray(y).shape) for y in results]
+
+
+def _views(m: Algebra, node: Node, inputs: tuple[Value, ...], at: int) -> list[Any] | None:
+    """The maps of an operator that gives views of its data: numpy's strides say which element stands where. None for others."""
+    if node.op_type not in _VIEWS:
+        return None
+    blank = np.zeros(inputs[at].shape, np.int8)  # type: ignore[union-attr]  # of which no page is touched
+    results = reference.run(node, [*inputs[:at], blank, *inputs[at + 1 :]])
+    starts = [y.__array_interface__["data"][0] - blank.__array_interface__["data"][0] for y in results]
+    forms = [strided.normal(y.shape, start, y.strides) for y, start in zip(results, starts, strict=True) if y.size]
+    if len(forms) < len(results) or None in forms or not all(np.may_share_memory(y, blank) for y in results):
+        return None
+    return [(m.terms.maps.of(form), y.shape) for form, y in zip(forms, results, strict=True)]
 
 
 def _side_by_side(node: Node, inputs: tuple[Value, ...]) -> tuple[pieces.Pieces, tuple[int, ...]] | None:

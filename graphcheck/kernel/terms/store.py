@@ -151,11 +151,13 @@ class Terms:
         self.terms.append(Term(verb, args, size))
         self._parent.append(cls)
         self._users.append([])
-        joins = max([self.joined[a] for a in args], default=0) if make in (Move, Ew) else 0
+        joins = contractions = height = 0
+        for arg in args:
+            joins = max(joins, self.joined[arg]) if make is Move or make is Ew else 0
+            below = self.depth[arg]
+            contractions, height = max(contractions, below[0]), max(height, below[1])
         self.joined.append(1 if make is Move and (len(args) > 1 or params[0].has_zero) else joins + (make is Ew and joins > 0))
-        below = [self.depth[a] for a in args] or [(0, 0)]
-        contractions = max([d[0] for d in below]) + isinstance(verb, Contract)
-        self.depth.append((contractions, max([d[1] for d in below]) + 1))
+        self.depth.append((contractions + (make is Contract), height + 1))
         if (make is Leaf and params == (NAN,)) or (self.nan and any(a in self.nan for a in args)):
             self.nan.add(cls)
         for arg in set(args):
