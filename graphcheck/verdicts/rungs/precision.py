@@ -10,13 +10,15 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import onnx_ir as ir
 
 from graphcheck.codes import Coded
 from graphcheck.errors import Improbable, Undecided
 from graphcheck.files import model as model_
+from graphcheck.kernel.interpreter import Trace
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.ops.erasing import INTEGERS
 from graphcheck.kernel.proof.allowed import FORMATS, Allowed, steps
@@ -28,8 +30,9 @@ from graphcheck.verdict import Verdict
 from graphcheck.verdicts import numbers, record
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged, Precision, Substitutions
-from graphcheck.verdicts.rungs.rounding import replaced
+from graphcheck.verdicts.rungs.rounding import kept_apart, replaced
 from graphcheck.verdicts.stages import Stage, Stages
+from graphcheck.verdicts.steps import Met
 
 _PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "FusedMatMul", "FusedGemm", "FusedConv")
 _QUANTIZED = re.compile("Quantize|^QLinear|^QGemm|^QAttention|Integer")  # operators of whole numbers that stand for others
@@ -56,8 +59,10 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
             if found.error > case.options.error_probability:
                 raise Improbable(f"the error probability would be {found.error:.1e}, above the target")
             if not found.attempts:
-                parts, found = _parted(*found.proofs[0], side), Substitutions()
+                parts, found = _parted(found.proofs, side), Substitutions()
                 precision = dataclasses.replace(precision, parts=parts)
+            elif not found.within:
+                precision = dataclasses.replace(precision, parts=_parted([(pair, kept_apart(case, pair, allowed))], side))
             ends, clips, relus = _ends(*found.proofs[-1]) if found.attempts else (set[str](), set[str](), set[str]())
             precision = dataclasses.replace(precision, found=found, marks=marks, step=step, ends=precision.ends | ends)
             precision = dataclasses.replace(precision, clips=clips, relus=relus)
@@ -107,29 +112,40 @@ def _kept(model: ir.Model) -> list[str]:
     return [name for name in wide if name is not None]
 
 
-def _parted(pair: Pair, later: Sequence[Stage], side: int) -> dict[str, str] | None:
+def _parted(proofs: Sequence[Met], side: int) -> dict[str, Any] | None:
     """The first node of the copy, which stands at ``side``, that gives what the other one has nowhere, once constants have given
-    way; where it has all of it, the first that gives it in an order that the other one has nowhere."""
-    stages, last = Stages(pair.terms, later), later[-1][0] if later else pair.terms
+    way; where it has all of it, the first that gives it in an order that the other one has nowhere. ``lost`` is the first node
+    of the other one whose result the copy has nowhere. Of several ways to meet, that which comes farthest tells."""
+    found = [told for pair, later in proofs if later and (told := _first(pair, later, side)) is not None]
+    return max(found, key=lambda told: told[0])[1] if found else None
+
+
+def _first(pair: Pair, later: Sequence[Stage], side: int) -> tuple[tuple[int, int], dict[str, Any]] | None:
+    stages, last = Stages(pair.terms, later), later[-1][0]
     other, copy = (pair.a, pair.b)[1 - side], (pair.a, pair.b)[side]
     marks = {name: cls for name, _, cls in pair.algebra.marks[:: 2 * side - 1]}  # what was quantized, before it was
     ends = _ends(pair, later)[0]
 
-    def first(root: Callable[[int], int | None]) -> dict[str, str] | None:
-        roots = [root(held.cls) for held in other.values.values() if isinstance(held, Tensor)]
-        there = set(last.order([r for r in roots if r is not None])).union(roots)
-        for value, held in copy.values.items():
-            if (node := value.producer()) is None or not isinstance(held, Tensor):
-                continue
-            name = model_.node_name(node)
-            if name in ends:
-                return {"node": name, "op_type": node.op_type, "why": f"its range ends at 0, where {'BA'[side]} goes on"}
-            here = [root(cls) for cls in (held.cls, marks.get(node.name or "", held.cls))]
-            if any(r is not None and _unranged(last, r) not in there and not last.constant_like(r) for r in here):
-                return {"node": name, "op_type": node.op_type}
+    def results(trace: Trace) -> Iterator[tuple[ir.Node, list[int]]]:
+        for value, held in trace.values.items():
+            if (node := value.producer()) is not None and isinstance(held, Tensor):
+                yield node, [held.cls, *([marks[node.name]] if trace is copy and node.name in marks else [])]
+
+    def first(root: Callable[[int], int | None], at: Trace, beside: Trace) -> tuple[int, dict[str, Any]] | None:
+        there = {*last.order(stages.rebuilt([cls for _, both in results(beside) for cls in both]))}
+        for place, (node, both) in enumerate(results(at)):
+            found = {"node": model_.node_name(node), "op_type": node.op_type}
+            if at is copy and found["node"] in ends:
+                return place, found | {"why": f"its range ends at 0, where {'BA'[side]} goes on"}
+            if any(r is not None and _unranged(last, r) not in there and not last.constant_like(r) for r in map(root, both)):
+                return place, found
         return None
 
-    return first(stages.root) or first(stages.place)
+    for ordered, root in enumerate((stages.root, stages.place)):
+        if (found := first(root, copy, other)) is not None:
+            lost = first(root, other, copy)
+            return (ordered, found[0]), found[1] | {"lost": lost and lost[1]}
+    return None
 
 
 def _unranged(terms: Terms, cls: int) -> int:
