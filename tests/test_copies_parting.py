@@ -66,6 +66,20 @@ def test_the_node_is_named_where_an_attribute_is_off() -> None:
     assert right.verdict.value == "within-rounding" and right.evidence["precision"]["parts"] is None
 
 
+ALIKE = """<ir_version: 9, opset_import: ["" : 17]> g (float[2, 4] x) => (float[2, 4] y)
+    <float one = {{1.4142}}, float two = {{1.4142}}> {{ a = Div (x, one) b = Tanh (a) y = {0} (b, two) }}"""
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_of_constants_that_are_alike_the_one_that_is_read_is_named(swapped: bool) -> None:
+    """In whichever of the two the copy is."""
+    models = [onnx.parser.parse_model(ALIKE.format("Div")), halves(ALIKE.format("Mul"))][:: -1 if swapped else 1]
+    found = compared(*models, "float16")
+    precision = found.evidence["precision"]
+    assert [row["ba"[swapped]] for row in precision["off"]] == ["two"] and precision["parts"]["node"] == "Mul(y)"
+    assert "not rounded so: 'two' at [] (the first node" in found.reason
+
+
 def blocks(left_out: bool) -> str:
     """Three layers beside which their operand goes on, of which the second may be left out."""
     rng, stored, steps = np.random.default_rng(3), [], []

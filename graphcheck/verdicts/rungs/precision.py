@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from graphcheck.codes import Coded
@@ -35,6 +36,7 @@ from graphcheck.verdicts.stages import Stage, Stages
 from graphcheck.verdicts.steps import Met
 
 _PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "FusedMatMul", "FusedGemm", "FusedConv")
+_THROUGH = ("Cast", "DequantizeLinear", "Identity")  # between a constant and the node that computes with it
 _QUANTIZED = re.compile("Quantize|^QLinear|^QGemm|^QAttention|Integer")  # operators of whole numbers that stand for others
 
 
@@ -63,6 +65,7 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
                 precision = dataclasses.replace(precision, parts=parts)
             elif not found.within:
                 precision = dataclasses.replace(precision, parts=_parted([(pair, kept_apart(case, pair, allowed))], side))
+                found = _as_read(pair, found, precision)
             ends, clips, relus = _ends(*found.proofs[-1]) if found.attempts else (set[str](), set[str](), set[str]())
             precision = dataclasses.replace(precision, found=found, marks=marks, step=step, ends=precision.ends | ends)
             precision = dataclasses.replace(precision, clips=clips, relus=relus)
@@ -146,6 +149,32 @@ def _first(pair: Pair, later: Sequence[Stage], side: int) -> tuple[tuple[int, in
             lost = first(root, other, copy)
             return (ordered, found[0]), found[1] | {"lost": lost and lost[1]}
     return None
+
+
+def _as_read(pair: Pair, found: Substitutions, precision: Precision) -> Substitutions:
+    """A constant that is off by its name at the node where it is read, where others have the same elements."""
+    off = [row for row in found.constants if not row["within"]]
+    if len(off) > 1 or precision.parts is None:
+        return found
+    traces, nodes = {"a": pair.a, "b": pair.b}, (precision.parts, precision.parts["lost"] or precision.parts)
+    sides = "ab" if precision.side == "a" else "ba"
+    named = off[0] | {s: _name_at(traces[s], off[0][s], n["node"]) for s, n in zip(sides, nodes, strict=True)}
+    named["name"] = named["b"] or named["a"] or "constant"
+    return dataclasses.replace(found, constants=tuple(named if row is off[0] else row for row in found.constants))
+
+
+def _name_at(trace: Trace, name: str | None, node: str) -> str | None:
+    """The name of the constant with the elements of one of that name which a node reads, else that name."""
+    held = {str(value.name): array for value, array in trace.values.items() if isinstance(array, np.ndarray)}
+    at = next((n for value in trace.values if (n := value.producer()) is not None and model_.node_name(n) == node), None)
+    read = [value for value in at.inputs if value is not None] if at is not None and name in held else []
+    for value in [*read]:
+        if (behind := value.producer()) is not None and behind.op_type in _THROUGH:
+            read += [v for v in behind.inputs if v is not None]
+    names = [str(value.name) for value in read if str(value.name) in held]
+    if name is None or name in names:
+        return name
+    return next((n for n in names if np.array_equal(held[n].reshape(-1), held[name].reshape(-1))), name)
 
 
 def _unranged(terms: Terms, cls: int) -> int:
