@@ -134,17 +134,18 @@ class Stages:
         return self._followed(cls, lambda store, here: store.terms.find(here))
 
     def rebuilt(self, classes: Iterable[int]) -> list[int]:
-        """The classes in the last store, put there where no output needs them."""
+        """The classes in the last store, put there where no output needs them; but for those made of themselves, where constants
+        met of which one is made of the other."""
         here = {*map(self._stores[0].terms.find, classes)}
         for store, later, known in zip(self._stores, self._stores[1:], self._known, strict=False):
             there = dict(known)
             for cls in store.terms.order(sorted(here)):
-                if cls not in there:
-                    term, array = store.terms.terms[cls], store.terms.arrays.get(cls)
-                    args = [there[store.terms.find(a)] for a in term.args]
+                term, array = store.terms.terms[cls], store.terms.arrays.get(cls)
+                args = [there[a] for a in map(store.terms.find, term.args) if a in there]
+                if cls not in there and len(args) == len(term.args):
                     bits = store.terms.precision.get(cls, 0)
                     there[cls] = later.terms.make(term, args) if array is None else later.terms.const(array, bits)
-            here = {later.terms.find(there[cls]) for cls in here}
+            here = {later.terms.find(there[cls]) for cls in here if cls in there}
         return sorted(here)
 
     def _followed(self, cls: int, within: Callable[[_Store, int], int]) -> int | None:

@@ -119,7 +119,10 @@ def _parted(proofs: Sequence[Met], side: int) -> dict[str, Any] | None:
     """The first node of the copy, which stands at ``side``, that gives what the other one has nowhere, once constants have given
     way; where it has all of it, the first that gives it in an order that the other one has nowhere. ``lost`` is the first node
     of the other one whose result the copy has nowhere. Of several ways to meet, that which comes farthest tells."""
-    found = [told for pair, later in proofs if later and (told := _first(pair, later, side)) is not None]
+    try:
+        found = [told for pair, later in proofs if later and (told := _first(pair, later, side)) is not None]
+    except Undecided:  # the time is up, or the memory: what is known besides stays
+        return None
     return max(found, key=lambda told: told[0])[1] if found else None
 
 
