@@ -56,7 +56,7 @@ def turned(q: np.ndarray) -> np.ndarray:
 
 CHANGES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "one step": ("quantized", one_step),
-    "columns swapped": ("quantized", lambda q: q[..., [1, 0, *range(2, q.shape[-1])]]),
+    "columns swapped": ("quantized", lambda q: q[..., [*range(q.shape[-1])[:2][::-1], *range(2, q.shape[-1])]]),
     "order reversed": ("quantized", lambda q: np.ascontiguousarray(q[::-1])),
     "transposed": ("quantized", turned),
     "a weight lost": ("quantized", lambda q: q * 0),

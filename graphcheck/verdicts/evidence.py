@@ -87,7 +87,8 @@ class Precision:
         step: The node of a step behind one of them.
         kept: Weights of the copy that stayed in float32.
         parts: The first node of the copy (``node``, ``op_type``) that the other graph does not have even so, where the graphs are
-            not the same.
+            not the same, or are but for constants that are off; ``lost``: the first node of that graph that the copy does not
+            have.
         stopped: What ended it.
         ends: Quantizers whose range ends at 0 where the other model goes on: they must cut nothing off at the inputs run.
         clips: Quantizers whose range reaches up to where a Clip of the other model ends: what they cut off is cut off there, too.
@@ -103,7 +104,7 @@ class Precision:
     marks: Mapping[str, int] = dataclasses.field(default_factory=dict)
     step: str = ""
     kept: Sequence[str] = ()
-    parts: Mapping[str, str] | None = None
+    parts: Mapping[str, Any] | None = None
     stopped: str = ""
     ends: Set[str] = frozenset()
     clips: Set[str] = frozenset()

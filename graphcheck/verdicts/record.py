@@ -191,20 +191,32 @@ def precision(found: Precision) -> str:
     return _precision(found)
 
 
+def _first(found: Precision, parts: Mapping[str, Any]) -> str:
+    """Where a copy begins to be another function."""
+    return f"the first node that {'AB'[found.side == 'a']} does not have is {parts['node']!r}"
+
+
+def _lost(found: Precision, parts: Mapping[str, Any]) -> str:
+    """What it has lost first, where that is another node."""
+    lost = parts["lost"] and parts["lost"]["node"]
+    return f", and the first that {found.side.upper()} does not have is {lost!r}" if lost not in (None, parts["node"]) else ""
+
+
 def _precision(found: Precision) -> str:
     formats = f"{' and '.join(found.formats) or 'rounding'}"
     off = [c for c in found.found.constants if not c["within"]]
     if not found.same and found.parts is not None:
         why = f" ({found.parts['why']})" if "why" in found.parts else ""
-        other = "BA"["ab".index(found.side)]
-        return f"not the same but for {formats}: the first node that {other} does not have is {found.parts['node']!r}{why}"
+        return f"not the same but for {formats}: {_first(found, found.parts)}{why}{_lost(found, found.parts)}"
     if off:
         first = off[0]
-        name = first[found.side] or first["name"]
-        where = f"{name!r}" if first["index"] is None else f"{name!r} at {first['index']}"
+        name = first[found.side] or first["b" if found.side == "a" else "a"]
+        where = f"{name!r}" if name else "a constant that no tensor holds"
+        where += f" at {first['index']}" if first["index"] is not None else ""
         why = first["why"] or f"{first['needs']:.3g} ulps apart, {first['values'][0]:.9g} against {first['values'][1]:.9g}"
         others = f" and {len(off) - 1} more" if len(off) > 1 else ""
-        return f"the same function but for {formats} and for constants that were not rounded so: {where}{others}: {why}"
+        at = f" ({_first(found, found.parts)})" if found.parts is not None else ""
+        return f"the same function but for {formats} and for constants that were not rounded so: {where}{others}{at}: {why}"
     if found.step:
         return (
             f"the same function but for {formats}, and a rounding to it reaches {found.step}, "

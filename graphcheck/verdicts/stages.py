@@ -6,7 +6,7 @@ A proof has one: that in which both graphs were traced. ``within-rounding`` take
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from graphcheck.kernel.terms.rules.numbers import positive
 from graphcheck.kernel.terms.store import Terms
@@ -132,6 +132,21 @@ class Stages:
     def place(self, cls: int) -> int | None:
         """The class in the last store, in its order; None where :meth:`root` is."""
         return self._followed(cls, lambda store, here: store.terms.find(here))
+
+    def rebuilt(self, classes: Iterable[int]) -> list[int]:
+        """The classes in the last store, put there where no output needs them; but for those made of themselves, where constants
+        met of which one is made of the other."""
+        here = {*map(self._stores[0].terms.find, classes)}
+        for store, later, known in zip(self._stores, self._stores[1:], self._known, strict=False):
+            there = dict(known)
+            for cls in store.terms.order(sorted(here)):
+                term, array = store.terms.terms[cls], store.terms.arrays.get(cls)
+                args = [there[a] for a in map(store.terms.find, term.args) if a in there]
+                if cls not in there and len(args) == len(term.args):
+                    bits = store.terms.precision.get(cls, 0)
+                    there[cls] = later.terms.make(term, args) if array is None else later.terms.const(array, bits)
+            here = {later.terms.find(there[cls]) for cls in here if cls in there}
+        return sorted(here)
 
     def _followed(self, cls: int, within: Callable[[_Store, int], int]) -> int | None:
         here: int | None = within(self._stores[0], cls)

@@ -59,14 +59,16 @@ def substitute(
     deadline: float = math.inf,
     allowed: Allowed = NOTHING,
     supposes: bool = False,
+    keeps: bool = False,
 ) -> Substitution:
     """The constants that alone keep two graphs apart, ``met``, or that were replaced before it turned out that there is more to
     it. Those that are roundings which are ``allowed`` count as within theirs, where the same operator sees both.
-    Where nothing else is left, it ``supposes`` what a range that ends at 0 is.
+    Where nothing else is left, it ``supposes`` what a range that ends at 0 is. It ``keeps`` constants that are off, so that
+    what is made of them stays apart.
 
     ``pair`` must stand in an affine store of its own: classes are merged in it on the hypothesis that it tests.
     """
-    terms, error, idle, turns, supposed, doubtful = pair.terms, 0.0, 0, False, False, not supposes
+    terms, error, idle, turns, supposed, doubtful, stuck = pair.terms, 0.0, 0, False, False, not supposes, False
     replaced: list[dict[str, Any]] = []
     stages: list[tuple[Terms, dict[int, int]]] = []
     left, right, clips = [a for a, _ in roots], [b for _, b in roots], [*pair.algebra.clips]
@@ -86,7 +88,7 @@ def substitute(
         if proved:
             return Substitution(replaced, error, tuple(stages), turns)
         sketches, given = Sketches(terms), list[int]()
-        found = _found(terms, prover, sketches, allowed, clips)
+        found = [] if keeps and stuck else _found(terms, prover, sketches, allowed, clips)
         idle = 0 if found else idle + 1  # merges alone may bring constants face to face in the next store
         over, many = (idle and not terms.joins) or idle > _IDLE, len(replaced) > _MOST
         alone = [] if supposed or doubtful or many else ranges(terms, prover, clips, alone=True)[:1]
@@ -96,20 +98,19 @@ def substitute(
         while found:  # layer after layer: what met brings the next constants face to face
             met = len(terms.joins)
             for facing in found:
-                rows = _replace(terms, names, facing, replaced, allowed, waits=bool(alone))
+                rows = _replace(terms, names, facing, replaced, allowed, waits=keeps or bool(alone))
                 given += [facing.joined[0]] if any(row.get("format", "ulps") not in ("", "ulps") for row in rows) else []
             found = _found(terms, prover, sketches, allowed, clips) if len(terms.joins) > met and prover.open_pairs() else []
             found = [f for f in found if terms.find(f.joined[0]) != terms.find(f.joined[1])]
-        stuck = not idle and len(terms.joins) == before  # a constant that is off may have been met too early, in front of a range
+        # a constant that is off may have been met too early, in front of a range
+        stuck = (keeps or not idle) and len(terms.joins) == before
         for facing in alone if stuck else ():
             _replace(terms, names, facing, replaced, allowed)
         supposed, doubtful = bool(alone) and (over or stuck), doubtful or (stuck and not alone)
         turns = turns or bool(given and steps(terms, given, [*left, *right]))
 
 
-def _found(
-    terms: Terms, prover: Prover, sketches: Sketches, allowed: Allowed, clips: Sequence[int]
-) -> list[Facing]:
+def _found(terms: Terms, prover: Prover, sketches: Sketches, allowed: Allowed, clips: Sequence[int]) -> list[Facing]:
     """Constants that give way: those near each other first, but the partner of one in another format is known by its place."""
     if allowed.formats:
         by_place = ranges(terms, prover, clips) or face_to_face(terms, prover, sketches, copied=True)
@@ -186,9 +187,11 @@ class _Names:
         return None
 
     def of(self, array: np.ndarray) -> str | None:
-        """The first name of the elements."""
+        """The first name of the elements, which may be stored as two of four bits in a byte."""
         if array.size not in self._known:
-            self._known[array.size] = {_mark(held): n for n, held in reversed(self._held) if held.size == array.size}
+            twice = [(n, h) for n, h in self._held if h.dtype == np.uint8 and 2 * h.size == array.size]
+            known = {_mark(np.stack([h & 15, h >> 4])): n for n, h in reversed(twice)}
+            self._known[array.size] = known | {_mark(h): n for n, h in reversed(self._held) if h.size == array.size}
         return self._known[array.size].get(_mark(array))
 
 

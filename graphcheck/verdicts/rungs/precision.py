@@ -10,13 +10,16 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from graphcheck.codes import Coded
 from graphcheck.errors import Improbable, Undecided
 from graphcheck.files import model as model_
+from graphcheck.kernel.interpreter import Trace
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.ops.erasing import INTEGERS
 from graphcheck.kernel.proof.allowed import FORMATS, Allowed, steps
@@ -28,10 +31,12 @@ from graphcheck.verdict import Verdict
 from graphcheck.verdicts import numbers, record
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged, Precision, Substitutions
-from graphcheck.verdicts.rungs.rounding import replaced
+from graphcheck.verdicts.rungs.rounding import kept_apart, replaced
 from graphcheck.verdicts.stages import Stage, Stages
+from graphcheck.verdicts.steps import Met
 
 _PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "FusedMatMul", "FusedGemm", "FusedConv")
+_THROUGH = ("Cast", "DequantizeLinear", "Identity")  # between a constant and the node that computes with it
 _QUANTIZED = re.compile("Quantize|^QLinear|^QGemm|^QAttention|Integer")  # operators of whole numbers that stand for others
 
 
@@ -56,8 +61,11 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
             if found.error > case.options.error_probability:
                 raise Improbable(f"the error probability would be {found.error:.1e}, above the target")
             if not found.attempts:
-                parts, found = _parted(*found.proofs[0], side), Substitutions()
+                parts, found = _parted(found.proofs, side), Substitutions()
                 precision = dataclasses.replace(precision, parts=parts)
+            elif not found.within:
+                precision = dataclasses.replace(precision, parts=_parted([(pair, kept_apart(case, pair, allowed))], side))
+                found = _as_read(pair, found, precision)
             ends, clips, relus = _ends(*found.proofs[-1]) if found.attempts else (set[str](), set[str](), set[str]())
             precision = dataclasses.replace(precision, found=found, marks=marks, step=step, ends=precision.ends | ends)
             precision = dataclasses.replace(precision, clips=clips, relus=relus)
@@ -107,29 +115,69 @@ def _kept(model: ir.Model) -> list[str]:
     return [name for name in wide if name is not None]
 
 
-def _parted(pair: Pair, later: Sequence[Stage], side: int) -> dict[str, str] | None:
+def _parted(proofs: Sequence[Met], side: int) -> dict[str, Any] | None:
     """The first node of the copy, which stands at ``side``, that gives what the other one has nowhere, once constants have given
-    way; where it has all of it, the first that gives it in an order that the other one has nowhere."""
-    stages, last = Stages(pair.terms, later), later[-1][0] if later else pair.terms
+    way; where it has all of it, the first that gives it in an order that the other one has nowhere. ``lost`` is the first node
+    of the other one whose result the copy has nowhere. Of several ways to meet, that which comes farthest tells."""
+    try:
+        found = [told for pair, later in proofs if later and (told := _first(pair, later, side)) is not None]
+    except Undecided:  # the time is up, or the memory: what is known besides stays
+        return None
+    return max(found, key=lambda told: told[0])[1] if found else None
+
+
+def _first(pair: Pair, later: Sequence[Stage], side: int) -> tuple[tuple[int, int], dict[str, Any]] | None:
+    stages, last = Stages(pair.terms, later), later[-1][0]
     other, copy = (pair.a, pair.b)[1 - side], (pair.a, pair.b)[side]
     marks = {name: cls for name, _, cls in pair.algebra.marks[:: 2 * side - 1]}  # what was quantized, before it was
     ends = _ends(pair, later)[0]
 
-    def first(root: Callable[[int], int | None]) -> dict[str, str] | None:
-        roots = [root(held.cls) for held in other.values.values() if isinstance(held, Tensor)]
-        there = set(last.order([r for r in roots if r is not None])).union(roots)
-        for value, held in copy.values.items():
-            if (node := value.producer()) is None or not isinstance(held, Tensor):
-                continue
-            name = model_.node_name(node)
-            if name in ends:
-                return {"node": name, "op_type": node.op_type, "why": f"its range ends at 0, where {'BA'[side]} goes on"}
-            here = [root(cls) for cls in (held.cls, marks.get(node.name or "", held.cls))]
-            if any(r is not None and _unranged(last, r) not in there and not last.constant_like(r) for r in here):
-                return {"node": name, "op_type": node.op_type}
+    def results(trace: Trace) -> Iterator[tuple[ir.Node, list[int]]]:
+        for value, held in trace.values.items():
+            if (node := value.producer()) is not None and isinstance(held, Tensor):
+                yield node, [held.cls, *([marks[node.name]] if trace is copy and node.name in marks else [])]
+
+    def first(root: Callable[[int], int | None], at: Trace, beside: Trace) -> tuple[int, dict[str, Any]] | None:
+        there = {*last.order(stages.rebuilt([cls for _, both in results(beside) for cls in both]))}
+        for place, (node, both) in enumerate(results(at)):
+            found = {"node": model_.node_name(node), "op_type": node.op_type}
+            if at is copy and found["node"] in ends:
+                return place, found | {"why": f"its range ends at 0, where {'BA'[side]} goes on"}
+            if any(r is not None and _unranged(last, r) not in there and not last.constant_like(r) for r in map(root, both)):
+                return place, found
         return None
 
-    return first(stages.root) or first(stages.place)
+    for ordered, root in enumerate((stages.root, stages.place)):
+        if (found := first(root, copy, other)) is not None:
+            lost = first(root, other, copy)
+            return (ordered, found[0]), found[1] | {"lost": lost and lost[1]}
+    return None
+
+
+def _as_read(pair: Pair, found: Substitutions, precision: Precision) -> Substitutions:
+    """A constant that is off by its name at the node where it is read, where others have the same elements."""
+    off = [row for row in found.constants if not row["within"]]
+    if len(off) > 1 or precision.parts is None:
+        return found
+    traces, nodes = {"a": pair.a, "b": pair.b}, (precision.parts, precision.parts["lost"] or precision.parts)
+    sides = "ab" if precision.side == "a" else "ba"
+    named = off[0] | {s: _name_at(traces[s], off[0][s], n["node"]) for s, n in zip(sides, nodes, strict=True)}
+    named["name"] = named["b"] or named["a"] or "constant"
+    return dataclasses.replace(found, constants=tuple(named if row is off[0] else row for row in found.constants))
+
+
+def _name_at(trace: Trace, name: str | None, node: str) -> str | None:
+    """The name of the constant with the elements of one of that name which a node reads, else that name."""
+    held = {str(value.name): array for value, array in trace.values.items() if isinstance(array, np.ndarray)}
+    at = next((n for value in trace.values if (n := value.producer()) is not None and model_.node_name(n) == node), None)
+    read = [value for value in at.inputs if value is not None] if at is not None and name in held else []
+    for value in [*read]:
+        if (behind := value.producer()) is not None and behind.op_type in _THROUGH:
+            read += [v for v in behind.inputs if v is not None]
+    names = [str(value.name) for value in read if str(value.name) in held]
+    if name is None or name in names:
+        return name
+    return next((n for n in names if np.array_equal(held[n].reshape(-1), held[name].reshape(-1))), name)
 
 
 def _unranged(terms: Terms, cls: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from graphcheck.errors import Undecided
 from graphcheck.kernel.ops.erasing import SIGNS
 from graphcheck.kernel.proof import rounding
 from graphcheck.kernel.proof.allowed import NOTHING, Allowed
@@ -15,6 +16,7 @@ from graphcheck.verdict import Verdict
 from graphcheck.verdicts import record
 from graphcheck.verdicts.case import Case
 from graphcheck.verdicts.evidence import Evidence, Judged, Substitutions
+from graphcheck.verdicts.stages import Stage
 
 
 def look(case: Case, evidence: Evidence) -> Judged | None:
@@ -33,7 +35,8 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
 
 def replaced(case: Case, evidence: Evidence, allowed: Allowed = NOTHING) -> Iterator[tuple[Substitutions, Pair]]:
     """What was replaced so far, after one choice of sizes and samples after the other, and the graphs there; it ends with the
-    first at which the graphs are not the same even so (``proofs`` has these alone then), or a constant lies beyond its roundings.
+    first at which the graphs are not the same even so (``proofs`` has these alone then, in each of the ways that were tried, with
+    the constants kept apart that are off, if there is something ``allowed``), or a constant lies beyond its roundings.
 
     Constant factors are gathered in two ways, and stay behind a range that begins at 0 or do not: the way that found the
     constants is the first at the next.
@@ -46,11 +49,13 @@ def replaced(case: Case, evidence: Evidence, allowed: Allowed = NOTHING) -> Iter
         ]
         for sample, pair in tried[0]:
             each, pairs = _substitute(case, pair, allowed), [pair]
+            partings = [(pair, each)]
             for place, (_, signs) in enumerate(order[1:], 1):
                 if each.met or (signs and not order[0][1] and not _begins_at_0(pair)):
                     break
                 pair = next(p for s, p in tried[place] if s == sample)
                 each, pairs = _substitute(case, pair, allowed), [*pairs, pair]
+                partings.append((pair, each))
                 ways = [order[place], *order[:place], *order[place + 1 :]] if each.met else order
             for other in (pairs[0], pairs[-1])[: len(pairs)]:
                 if (each.met and each.within) or not _begins_at_0(pair):
@@ -58,7 +63,8 @@ def replaced(case: Case, evidence: Evidence, allowed: Allowed = NOTHING) -> Iter
                 if (supposed := _substitute(case, other, allowed, supposes=True)).met and supposed.within:
                     each, pair = supposed, other
             if not each.met or case.sizes.unequal_shapes(Attempt(chosen, sample, pair)):
-                yield Substitutions(proofs=((pair, each.stages),)), pair
+                apart = [(p, s.stages if s.within else kept_apart(case, p, allowed)) for p, s in partings if allowed]
+                yield Substitutions(proofs=(*apart,)), pair
                 return
             found = Substitutions(
                 (*found.constants, *(c for c in each.constants if c not in found.constants)),
@@ -78,9 +84,17 @@ def _begins_at_0(pair: Pair) -> bool:
     return any(isinstance(verb, Opaque) and ranged(verb.key) and verb.key[0][1] > 0 for verb in verbs)
 
 
-def _substitute(case: Case, pair: Pair, allowed: Allowed, *, supposes: bool = False) -> rounding.Substitution:
+def kept_apart(case: Case, pair: Pair, allowed: Allowed) -> tuple[Stage, ...]:
+    """The stores in which two graphs met, but for what constants that are off keep apart; none where the time is up."""
+    try:
+        return _substitute(case, pair, allowed, keeps=True).stages
+    except Undecided:
+        return ()
+
+
+def _substitute(case: Case, pair: Pair, allowed: Allowed, **how: bool) -> rounding.Substitution:
     target = case.options.error_probability / TARGET_SHARE
     roots = case.sizes.roots(pair)
     return rounding.substitute(
-        pair, roots, seed=case.options.seed, target=target, deadline=case.deadline, allowed=allowed, supposes=supposes
+        pair, roots, seed=case.options.seed, target=target, deadline=case.deadline, allowed=allowed, **how
     )
