@@ -363,27 +363,6 @@ def test_a_lost_bias_is_told_by_the_node_behind_it() -> None:
     assert found.verdict not in ACCEPTED and found.evidence["precision"]["parts"]["node"].startswith("r_")
 
 
-@pytest.mark.parametrize("spoilt", [False, True])
-def test_constants_that_are_added_up_are_told_apart(spoilt: bool) -> None:
-    rng = np.random.default_rng(11)
-    bias = rng.standard_normal((16, 4)).astype(np.float32)
-    mask = np.where(rng.random((16, 4)) < 0.3, np.float32(-100), np.float32(0))
-    scales = [np.float32(np.abs(each).max() / 127) for each in (bias, mask)]
-    stored_bias, stored_mask = (np.rint(each / s).astype(np.int8) for each, s in zip((bias, mask), scales, strict=True))
-    head = '<ir_version: 10, opset_import: ["" : 21]> g (float[16,4] x) => (float[16,4] y)'
-
-    def made(body: str, **constants: np.ndarray) -> onnx.ModelProto:
-        model = onnx.parser.parse_model(f"{head} {{ {body} c = Add (b, m) h = Exp (x) y = Add (h, c) }}")
-        model.graph.initializer.extend(numpy_helper.from_array(np.asarray(a), name) for name, a in constants.items())
-        return model
-
-    given = {"p": one_step(stored_bias) if spoilt else stored_bias, "q": stored_mask, "s": scales[0], "t": scales[1]}
-    copy = made("b = DequantizeLinear (p, s) m = DequantizeLinear (q, t)", **given)
-    found = compared(made("", b=bias, m=mask), copy, "int8")
-    assert (found.verdict in ACCEPTED) != spoilt, found.reason
-    assert not spoilt or [row["b"] for row in found.evidence["precision"]["off"]] == ["p"]
-
-
 @pytest.mark.parametrize("kind", ["QDQ", "QDQ, unsigned", "QOperator"])
 @pytest.mark.parametrize("level", ["EXTENDED", "ALL"])
 def test_what_onnxruntime_makes_of_a_copy_is_that_copy(kind: str, level: str, tmp_path: Path) -> None:

@@ -294,6 +294,16 @@ def test_what_a_range_cuts_off_is_counted_among_all_that_was_run(below: int, acc
     assert (found.verdict is Verdict.WITHIN_ROUNDING) == accepted, found.reason
 
 
+@pytest.mark.parametrize(("top", "accepted"), [(0.4, True), (0.2, False)])
+def test_a_stored_row_that_is_expanded_to_the_batch_is_a_constant(top: float, accepted: bool) -> None:
+    """As the class token of a ViT: its length is that of an input, its numbers are not."""
+    expand = "h = Shape (x) b = Slice (h, zero, one) n = Concat <axis = 0> (b, four) e = Expand (c, n) "
+    stored = {"c": np.array([[0.1, 0.2, 0.3, 0.4]]), **{k: np.array([v]) for k, v in (("zero", 0), ("one", 1), ("four", 4))}}
+    copy = small(expand + QDQ.format("e", "s", "z", "Add (x, d)"), s=top / 255, z=np.uint8(0), **stored)
+    found = compared(small(expand + "y = Add (x, e)", **stored), copy, -1.0, 1.0)
+    assert (found.verdict is Verdict.WITHIN_ROUNDING) == accepted, found.reason
+
+
 @pytest.mark.parametrize("how", ["half_pixel", "tf_crop_and_resize"])
 def test_a_0_outside_of_a_region_is_one_of_the_integers(how: str) -> None:
     """For a zero point of 120 the copy gives -6 there, where the model gives 0."""

@@ -105,9 +105,15 @@ def _unseen(model: ir.Model, seen: Set[str]) -> Iterator[str]:
     for node in model_.all_nodes(model):
         name = model_.node_name(node)
         if _has_range(node) and (name not in seen or (name in shared and node not in outside)):
-            ends = (v for v in walk.back(node.inputs, walk.operands) if v.producer() is None)
+            ends = (v for v in walk.back(node.inputs, _read) if v.producer() is None)
             if any(v.const_value is None for v in ends):
                 yield name
+
+
+def _read(value: ir.Value) -> tuple[ir.Value | None, ...]:
+    """What the values of a tensor are computed from: a shape is not."""
+    producer = value.producer()
+    return () if producer is not None and producer.op_type in ("Shape", "Size") else walk.operands(value)
 
 
 def _shared(model: ir.Model) -> set[str]:

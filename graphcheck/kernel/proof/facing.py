@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -215,11 +216,13 @@ def _operands(terms: Terms, a: Operand, b: Operand, size: int) -> list[_Sides]:
     if _without_views(one.verb) != _without_views(two.verb) or len(one.args) != len(two.args):
         return []
     if isinstance(one.verb, Ew):
-        left, right = (_addends(terms, view) if one.verb.fn == "add" else [] for view in (a, b))
-        if len(left) != len(right) or not 0 < len(left) <= _ADDENDS:
-            left, right = ([_through(terms, c, m, at) for c, m in term.views] for term, at in ((one, seen), (two, other)))
-        orders = itertools.permutations(right) if function(one.verb.fn).commutative else (right,)
-        return [(left, [*order], dict.fromkeys(left, size)) for order in orders]
+        left, right = ([_through(terms, c, m, at) for c, m in term.views] for term, at in ((one, seen), (two, other)))
+        ways = [(left, right)]
+        if one.verb.fn == "add":
+            ways = [each for each in itertools.product(_addends(terms, a), _addends(terms, b)) if len({*map(len, each)}) == 1]
+            ways = [_unshared(*each) for each in ways if len(each[0]) == len(max(ways, key=lambda way: len(way[0]))[0])]
+        orders = itertools.permutations if function(one.verb.fn).commutative else lambda right: [right]
+        return [(left, [*order], dict.fromkeys(left, size)) for left, right in ways for order in orders(right)]
     left, right = ([_through(terms, _as_kn(terms, term, terms.find(c)), None, None) for c in term.args] for term in (one, two))
     return [(left, right, {view: terms.size(view[0]) for view in left})] if seen is other else []
 
@@ -265,12 +268,19 @@ def _turned(terms: Terms, term: Term, seen: Map | None) -> tuple[Term, Map | Non
     return term, seen
 
 
-def _addends(terms: Terms, view: Operand) -> list[Operand]:
-    """What a sum of sums adds up."""
+def _addends(terms: Terms, view: Operand, most: int = _ADDENDS) -> list[list[Operand]]:
+    """The ways to take a sum of sums apart, into so many addends at most."""
     term = terms.terms[terms.find(view[0])]
-    if not isinstance(term.verb, Ew) or term.verb.fn != "add":
-        return [view]
-    return [part for c, m in term.views for part in _addends(terms, _through(terms, c, m, view[1]))]
+    if most < 2 or not isinstance(term.verb, Ew) or term.verb.fn != "add":
+        return [[view]]
+    one, two = (_addends(terms, _through(terms, c, m, view[1]), most - 1) for c, m in term.views)
+    return [[view], *(left + right for left in one for right in two if len(left) + len(right) <= most)]
+
+
+def _unshared(one: list[Operand], two: list[Operand]) -> tuple[list[Operand], list[Operand]]:
+    """What each of two sums adds up that the other one does not."""
+    left, right = Counter(one), Counter(two)
+    return [*(left - right).elements()], [*(right - left).elements()]
 
 
 def _mixed(terms: Terms, a: Operand, b: Operand, size: int) -> int:

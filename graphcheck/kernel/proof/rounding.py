@@ -45,9 +45,14 @@ class Substitution:
     met: bool = True
 
     @property
+    def off(self) -> int:
+        """How many of them do not lie within their roundings."""
+        return sum(not c["within"] for c in self.constants)
+
+    @property
     def within(self) -> bool:
-        """Whether every one of them lies within its roundings."""
-        return all(c["within"] for c in self.constants)
+        """Whether every one of them does."""
+        return not self.off
 
 
 def substitute(

@@ -19,7 +19,8 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
     equal = large or first.prover.from_inputs()
     if not equal:
         hidden = "a division by zero hid the answer" if equal is None else "the graphs are not the same expression"
-        reason = f"not proved ({hidden} modulo a prime), and no input was found that shows a difference"
+        what = "more than allowed roundings explain" if case.options.allow else "a difference"
+        reason = f"not proved ({hidden} modulo a prime), and no input was found that shows {what}"
         code = OPEN if all(c["within"] for c in evidence.constants) else "GC217"
         return Verdict.UNDECIDED, Coded(f"{reason}; {evidence.known}" if evidence.known else reason, code)
     if first.sample is not None:

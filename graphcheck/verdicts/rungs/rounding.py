@@ -60,7 +60,8 @@ def replaced(case: Case, evidence: Evidence, allowed: Allowed = NOTHING) -> Iter
             for other in (pairs[0], pairs[-1])[: len(pairs)]:
                 if (each.met and each.within) or not _begins_at_0(pair):
                     break
-                if (supposed := _substitute(case, other, allowed, supposes=True)).met and supposed.within:
+                supposed = _substitute(case, other, allowed, supposes=True)
+                if supposed.met and (supposed.within or (each.met and supposed.off < each.off)):
                     each, pair = supposed, other
             if not each.met or case.sizes.unequal_shapes(Attempt(chosen, sample, pair)):
                 apart = [(p, s.stages if s.within else kept_apart(case, p, allowed)) for p, s in partings if allowed]

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 from graphcheck import words
 from graphcheck.codes import Coded
 from graphcheck.errors import Exhausted, Oversized, Undecided, UsageError
 from graphcheck.interface import inputs, ports
 from graphcheck.kernel.ops.algebra import Tensor
+from graphcheck.kernel.proof.allowed import Allowed
 from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.prover import Prover
 from graphcheck.kernel.proof.sizes import Attempt
 from graphcheck.parting import refusals, samples, witness
 from graphcheck.parting.alignment import Alignment, layout_change
+from graphcheck.parting.allowance import explained
 from graphcheck.parting.broken import broken
 from graphcheck.parting.budget import Budget, work
 from graphcheck.parting.difference import Deviation
@@ -164,7 +168,7 @@ def _search(
             found = search.run()
             if found or _units(search.deviations) > _units(parting.deviations):
                 parting = dataclasses.replace(parting, deviations=tuple(search.deviations))
-            if found is not None:
+            if found is not None and not _allowed(case, each, opened, found.inputs):
                 if found.kind == "given" and each is not pair:  # in the branch that it chooses
                     divergence = Locator(case.models, each).divergence(_opened(case, prover))
                     parting = dataclasses.replace(parting, divergence=divergence)
@@ -175,6 +179,17 @@ def _search(
     except Undecided as error:
         return (Verdict.UNDECIDED, Coded(str(error), error.code)), parting
     return None, parting
+
+
+def _allowed(case: Case, pair: Pair, opened: Sequence[int], shown: Mapping[str, np.ndarray]) -> bool:
+    """Whether what is allowed may explain a difference at an input."""
+    options = case.options
+    if not options.allow:
+        return False
+    erased = case.sizes.build(dict(pair.shapes), also=pair.concrete, erased=options.formats)
+    roots, allowed = case.sizes.roots(erased), Allowed(options.formats, options.ulps, options.steps)
+    known = (erased.terms, [roots[i] for i in opened], inputs.leaves_of(shown), allowed, options.seed)
+    return explained(*known, tick=lambda _: case.check_time())
 
 
 def _smaller(

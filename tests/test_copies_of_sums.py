@@ -1,0 +1,53 @@
+"""Copies in int8 of models that add up constants: a bias, and a mask that is added once or twice, in any order."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from graphcheck import compare
+from tests.test_quantized_copies import ACCEPTED
+from tests.zoo.quantized import one_step
+
+STORED = "b = DequantizeLinear (p, s) m = DequantizeLinear (q, t) "
+RANGED = "v = QuantizeLinear (i, k, z) c = DequantizeLinear (v, k, z) n = Add (c, m) y = Add (n, m)"  # it ends at 0
+SUMS = {  # of the model, of the copy
+    "once": ("c = Add (b, m) y = Add (h, c)", STORED + "c = Add (b, m) y = Add (h, c)"),
+    "twice, in another order": (
+        "n = Add (m, u) i = Add (b, n) c = Add (n, i) y = Add (h, c)",
+        STORED + "n = Add (m, m) c = Add (b, n) y = Add (h, c)",
+    ),
+    "twice, behind a range": ("n = Add (m, u) i = Add (b, n) c = Add (n, i) y = Add (h, c)", STORED + "i = Add (h, b) " + RANGED),
+    "twice, beside what both have": (
+        "n = Add (m, u) i = Add (b, n) c = Add (n, i) y = Add (h, c)",
+        "b = DequantizeLinear (p, s) w = Add (m, u) i = Add (h, b) " + RANGED.replace("m)", "w)"),
+    ),
+}
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+@pytest.mark.parametrize("case", SUMS)
+def test_constants_that_are_added_up_are_told_apart(case: str, spoilt: bool) -> None:
+    rng = np.random.default_rng(11)
+    bias = np.abs(rng.standard_normal((16, 4))).astype(np.float32)
+    mask, other = (np.where(rng.random((16, 4)) < 0.3, np.float32(-100), np.float32(0)) for _ in range(2))
+    both = mask if case == "once" else mask + other
+    scales = [np.float32(np.abs(each).max() / 127) for each in (bias, both)]
+    whole = [np.rint(each / s).astype(np.int8) for each, s in zip((bias, both), scales, strict=True)]
+    held = {"b": bias, "m": mask, "u": other, "s": scales[0], "t": scales[1], "k": np.float32(0.02), "z": np.uint8(0)}
+    held |= {"p": one_step(whole[0]) if spoilt else whole[0], "q": whole[1]}
+    head = '<ir_version: 10, opset_import: ["" : 21]> g (float[16,4] x) => (float[16,4] y)'
+
+    def made(body: str) -> onnx.ModelProto:
+        model = onnx.parser.parse_model(f"{head} {{ h = Sigmoid (x) {body} }}")
+        read = {name for node in model.graph.node for name in node.input}
+        names = sorted(read.difference("x", *(node.output for node in model.graph.node)))
+        model.graph.initializer.extend(numpy_helper.from_array(np.asarray(held[name]), name) for name in names)
+        return model
+
+    plain, copy = map(made, SUMS[case])
+    found = compare(plain, copy, allow=["int8"], run=False, graphs=False)
+    assert (found.verdict in ACCEPTED) != spoilt, found.reason
+    assert not spoilt or [row["b"] for row in found.evidence["precision"]["off"]] == ["p"], found.reason
