@@ -158,14 +158,14 @@ class Cone(Terms):
 
     def _of_map(self, map_: Map, part: Part, sizes: Sequence[int]) -> list[Reads | np.ndarray]:
         """What a map reads of its sources: forms of each, or the entries of its table and all of the sources."""
-        forms = [part.within(form) for form in map_.pieces or ()]
+        forms = list(map_.pieces or ()) if part.whole else [part.within(form) for form in map_.pieces or ()]
         if forms and None not in forms:
             held = [strided.normal(f.box, f.start, f.strides, f.guards) for f in forms if f is not None]
             cut = list(pieces.parted([f for f in held if f is not None], sizes))  # type: ignore[arg-type]
             if None not in cut:
                 return list(cut)
         places = _form(part.digits)
-        table = map_.at(places[0].index() - 1 if places else np.zeros(0, int))
+        table = map_.index if part.whole else map_.at(places[0].index() - 1 if places else np.zeros(0, int))
         return [table for _ in sizes]
 
     # -- and forward ---------------------------------------------------------------------------------------------------
