@@ -16,7 +16,7 @@ from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Leaf, Term
 from graphcheck.parting.slopes import Tape
-from graphcheck.parting.tangents import Tangent, Tangents, _lose
+from graphcheck.parting.tangents import Tangent, Tangents, _lose, _Sizes
 
 SHAPES = {"x": (4, 16), "q": (16, 16), "k": (16, 16), "v": (16, 16), "up": (16, 32), "down": (32, 16)}
 NETS = {
@@ -151,7 +151,7 @@ def test_what_is_not_followed_is_in_doubt() -> None:
 def test_what_may_be_0_is_in_doubt_beside_large_numbers_too() -> None:
     size = np.array([2.0**20, 2.0**-16, 3.0])
     for second in (0.0, 2.0**29):
-        _lose(t := np.array([2.0**29, second, 0.0], np.float32), 2.0**29, size, 2.0**20, 1.0)
+        _lose(t := np.array([2.0**29, second, 0.0], np.float32), 2.0**29, _Sizes(size), 2.0**20, 1.0)
         assert np.isnan(t).tolist() == [False, second > 0, False]
 
 

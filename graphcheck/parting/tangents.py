@@ -27,7 +27,7 @@ from graphcheck.parting.windows import Late, lengths
 
 _NOISE = 2**20  # random numbers that are used again and again
 BLOCK = 2**15  # elements that stay in the cache
-_NOTHING, _LEAST = np.zeros(1), np.finfo(np.float32).tiny
+_NOTHING, _LEAST, _SMALL = np.zeros(1), np.finfo(np.float32).tiny, 1e-30  # beside which a tangent below float32 is nothing
 Tangent = np.ndarray | Late | None  # None: no rounding on the way
 
 
@@ -95,7 +95,7 @@ class Tangents:
             for at, size, part in self._parts(term, xs, ts, value, within):
                 if part is not None:
                     made = np.zeros(value.size, np.float32) if made is None else made
-                    made, most = _noted(made, at, part)
+                    made, most = _noted(made, at, part, size.least)
                     found = _lose(made[at], most, size, scale, steep)
                     if found is not None:
                         self.rooms.setdefault(cls, np.zeros(value.size, np.float32))[at] = found
@@ -139,7 +139,7 @@ class Tangents:
 
     def _parts(
         self, term: Term, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, sigmoid: bool
-    ) -> Iterator[tuple[slice, np.ndarray, np.ndarray | None]]:
+    ) -> Iterator[tuple[slice, _Sizes, np.ndarray | None]]:
         """What follows from the operands, in blocks, with the sizes of the values; made so, too, where no operand is moved."""
         verb = term.verb
         apart = isinstance(verb, Ew) and all(m is None or _only_added(verb, t) for m, t in zip(verb.maps, ts, strict=True))
@@ -147,10 +147,10 @@ class Tangents:
         made = None if whole is None else np.broadcast_to(np.asarray(whole).reshape(-1), value.shape)
         for start in range(0, value.size, BLOCK):
             at = slice(start, min(start + BLOCK, value.size))
-            size = np.abs(value[at])
+            size = _Sizes(value[at])
             if isinstance(verb, Ew) and apart:
                 some: Any = [[x if x is None or x.size != value.size else x[at] for x in both] for both in (xs, ts)]
-                yield at, size, self._elementwise(verb, some[0], some[1], value[at], sigmoid)
+                yield at, size, self._elementwise(verb, some[0], some[1], value[at], size, sigmoid)
             else:
                 yield at, size, None if made is None else made[at]
 
@@ -175,7 +175,7 @@ class Tangents:
             case Const() | Leaf():
                 return None
             case Ew() as verb:
-                return self._elementwise(verb, xs, ts, value, sigmoid)
+                return self._elementwise(verb, xs, ts, value, _Sizes(value), sigmoid)
             case Contract():
                 return self._product(term.verb, xs, ts)
             case Sum(rows_, k):
@@ -203,9 +203,9 @@ class Tangents:
         return _products(verb, total, ((ts[0], xs[1]), (xs[0], ts[1])))
 
     def _elementwise(
-        self, verb: Ew, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, sigmoid: bool
+        self, verb: Ew, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, size: _Sizes, sigmoid: bool
     ) -> np.ndarray | None:
-        fn, record, size = verb.fn, function(verb.fn), np.abs(value)
+        fn, record = verb.fn, function(verb.fn)
         if record.slope is None:
             return np.full(value.size, np.nan)
         maps = [None if _only_added(verb, t) else m for m, t in zip(verb.maps, ts, strict=True)]
@@ -218,7 +218,7 @@ class Tangents:
             moved = [(x, x + ENLARGED * U * (0.0 if t is None else t)) for x, t in zip(seen, carried, strict=True)]
             lost = unsure(fn, moved, [None] * len(seen))
         relative = sum(function(step).rounding.relative for step in (("exp", "add", fn) if sigmoid else (fn,)))
-        own: Any = 0.0 if record.rounding.exact else (relative / U) * size * self._drawn(value.size)
+        own: Any = 0.0 if record.rounding.exact else (relative / U) * size.each * self._drawn(value.size)
         if fn == "recip":  # the square of a large one is beyond float64
             flows = [(value * carried[0], value - 1 if sigmoid else -value)] if carried[0] is not None else []
         else:
@@ -228,8 +228,8 @@ class Tangents:
         if isinstance(total, float) and not np.any(lost):
             return None
         total = np.broadcast_to(total, value.shape)
-        if not math.isfinite(float(size.max(initial=0.0))):
-            total = np.where(np.isinf(size), sum(np.where(np.isnan(t), t, 0) for t in carried if t is not None), total)
+        if not math.isfinite(size.most):
+            total = np.where(np.isinf(size.each), sum(np.where(np.isnan(t), t, 0) for t in carried if t is not None), total)
         return np.where(lost, np.nan, total) if np.any(lost) else total
 
     def _drawn(self, count: int) -> np.ndarray:
@@ -280,13 +280,20 @@ def _only_added(verb: Ew, t: Any) -> bool:
     return t is None and verb.fn == "add"
 
 
-def _noted(made: np.ndarray, at: slice, part: np.ndarray) -> tuple[np.ndarray, float]:
+class _Sizes:
+    """The sizes of some values, with the ``least`` and the ``most`` of them."""
+
+    def __init__(self, value: np.ndarray) -> None:
+        self.each = np.abs(value)
+        self.least, self.most = (float(self.each.min()), float(self.each.max())) if value.size else (0.0, 0.0)
+
+
+def _noted(made: np.ndarray, at: slice, part: np.ndarray, least: float) -> tuple[np.ndarray, float]:
     """(tangents with a part noted, the largest of it), in float64 from where a part needs that: an Exp may err by more than
-    float32 holds, or by less."""
+    float32 holds, or by less, if it is as small itself (``least``)."""
     made[at] = part
-    size = np.abs(made[at])
-    least, most = float(size.min()), float(size.max())
-    if made.dtype == part.dtype or (least > 0 and most < math.inf):
+    most = float(np.abs(made[at]).max())
+    if made.dtype == part.dtype or (least > _SMALL and most < math.inf):
         return made, most
     if np.isinf(made[at]).any() or ((made[at] == 0) & (part != 0)).any():
         made = made.astype(np.float64)
@@ -294,14 +301,14 @@ def _noted(made: np.ndarray, at: slice, part: np.ndarray) -> tuple[np.ndarray, f
     return made, float(np.abs(made[at]).max())
 
 
-def _lose(t: np.ndarray, most: float, size: np.ndarray, scale: float, steep: float) -> np.ndarray | None:
+def _lose(t: np.ndarray, most: float, sizes: _Sizes, scale: float, steep: float) -> np.ndarray | None:
     """Make the tangents NaN, ``most`` at most, of values of such a ``size`` that err by much beside their tensor, or may be an
     exact 0 over the reals: what is one in float64 as well grows on the way, if anything does. How far those of the second kind
     err is given, if there are any."""
-    doubt, unit = steep * DOUBT, ENLARGED * U
+    doubt, unit, size = steep * DOUBT, ENLARGED * U, sizes.each
     if not most * unit <= doubt * scale:
         t[~(np.abs(t) * unit <= doubt * np.maximum(size, scale))] = np.nan
-    if not most * unit < ZERO * float(size.min()):
+    if not most * unit < ZERO * sizes.least:
         room = np.abs(t) * unit
         if not float((room / size).max()) < ZERO:
             nothing = (room >= ZERO * size) & (room != 0) & (size != 0)
