@@ -56,22 +56,16 @@ class Substitution:
 
 
 def substitute(
-    pair: Pair,
-    roots: Sequence[tuple[int, int]],
-    *,
-    seed: int,
-    target: float,
-    deadline: float = math.inf,
-    allowed: Allowed = NOTHING,
-    supposes: bool = False,
-) -> Substitution:
+    pair: Pair, roots: Sequence[tuple[int, int]], *, seed: int, target: float, deadline: float = math.inf,
+    allowed: Allowed = NOTHING, supposes: bool = False,
+) -> Substitution:  # fmt: skip
     """The constants that alone keep two graphs apart, ``met``, or that were replaced before it turned out that there is more to
     it. Those that are roundings which are ``allowed`` count as within theirs, where the same operator sees both.
     Where nothing else is left, it ``supposes`` what a range that ends at 0 is.
 
     ``pair`` must stand in an affine store of its own: classes are merged in it on the hypothesis that it tests.
     """
-    terms, error, idle, turns, supposed, doubtful = pair.terms, 0.0, 0, False, False, not supposes
+    terms, error, idle, turns, waits = pair.terms, 0.0, 0, False, supposes
     replaced: list[dict[str, Any]] = []
     stages: list[tuple[Terms, dict[int, int]]] = []
     left, right, clips = [a for a, _ in roots], [b for _, b in roots], [*pair.algebra.clips]
@@ -94,7 +88,7 @@ def substitute(
         found = _found(terms, prover, sketches, allowed, clips)
         idle = 0 if found else idle + 1  # merges alone may bring constants face to face in the next store
         over, many = (idle and not terms.joins) or idle > _IDLE, len(replaced) > _MOST
-        alone = [] if supposed or doubtful or many else ranges(terms, prover, clips, alone=True)[:1]
+        alone = ranges(terms, prover, clips, alone=True)[:1] if waits and not many else []
         if many or (over and not alone):
             return Substitution(replaced, error, tuple(stages), turns, met=False)
         found, before = alone if over else found, len(terms.joins)
@@ -108,13 +102,11 @@ def substitute(
         stuck = not idle and len(terms.joins) == before  # a constant that is off may have been met too early, in front of a range
         for facing in alone if stuck else ():
             _replace(terms, names, facing, replaced, allowed)
-        supposed, doubtful = bool(alone) and (over or stuck), doubtful or (stuck and not alone)
+        waits = supposes and not (alone and (over or stuck))  # what a supposition brings face to face is looked at first
         turns = turns or bool(given and steps(terms, given, [*left, *right]))
 
 
-def _found(
-    terms: Terms, prover: Prover, sketches: Sketches, allowed: Allowed, clips: Sequence[int]
-) -> list[Facing]:
+def _found(terms: Terms, prover: Prover, sketches: Sketches, allowed: Allowed, clips: Sequence[int]) -> list[Facing]:
     """Constants that give way: those near each other first, but the partner of one in another format is known by its place."""
     if allowed.formats:
         by_place = ranges(terms, prover, clips) or face_to_face(terms, prover, sketches, copied=True)
@@ -136,9 +128,7 @@ def _replace(
     return found
 
 
-def _described(
-    terms: Terms, known: Sequence[_Names], pair: Views, allowed: Allowed, added: bool
-) -> dict[str, Any]:
+def _described(terms: Terms, known: Sequence[_Names], pair: Views, allowed: Allowed, added: bool) -> dict[str, Any]:
     a, b, size = pair
     roots = [unmoved(terms, terms.find(c)) for c, _ in (a, b)]
     found = [(each, terms.arrays.get(stored_in(terms, root))) for each, root in zip(known, roots, strict=True)]
