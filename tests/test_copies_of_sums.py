@@ -1,4 +1,4 @@
-"""Copies in int8 of models that add up constants: a bias, and a mask that is added once or twice, in any order."""
+"""Copies in int8 of models that add up constants, in any order, once or twice, or join them with what is computed."""
 
 from __future__ import annotations
 
@@ -49,5 +49,40 @@ def test_constants_that_are_added_up_are_told_apart(case: str, spoilt: bool) -> 
 
     plain, copy = map(made, SUMS[case])
     found = compare(plain, copy, allow=["int8"], run=False, graphs=False)
+    assert (found.verdict in ACCEPTED) != spoilt, found.reason
+    assert not spoilt or [row["b"] for row in found.evidence["precision"]["off"]] == ["p"], found.reason
+
+
+JOINED = {  # rows beside what is computed, in any order of their names; one table against two that are joined
+    "beside an input": ("y = Concat <axis = 0> ({0}, {1}, x)", {}),
+    "between inputs": ("n = Neg (x) y = Concat <axis = 0> (x, {0}, n, {1})", {}),
+    "one table": ("t = Concat <axis = 0> ({0}, {1}) y = Add (x, t)", {"t": "y = Add (x, t)"}),
+}
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("case", JOINED)
+def test_constants_that_are_joined_are_told_apart(case: str, swapped: bool, spoilt: bool) -> None:
+    rng = np.random.default_rng(4)
+    rows = [rng.standard_normal((n, 4)).astype(np.float32) * by for n, by in ((2, 1), (2, 3))]
+    scales = [np.float32(np.abs(each).max() / 127) for each in rows]
+    whole = [np.rint(each / s).astype(np.int8) for each, s in zip(rows, scales, strict=True)]
+    text, plainly = JOINED[case]
+    count = {"beside an input": 8, "between inputs": 12, "one table": 4}[case]
+    head = f'<ir_version: 10, opset_import: ["" : 21]> g (float[4,4] x) => (float[{count},4] y)'
+
+    def made(body: str, **held: np.ndarray) -> onnx.ModelProto:
+        model = onnx.parser.parse_model(f"{head} {{ {body} }}")
+        model.graph.initializer.extend(numpy_helper.from_array(np.asarray(a), name) for name, a in held.items())
+        return model
+
+    table = {"t": np.concatenate(rows)} if plainly else {"a": rows[0], "b": rows[1]}
+    plain = made(plainly.get("t", text.format("a", "b")), **table)
+    stored = "e = DequantizeLinear (q, t2) d = DequantizeLinear (p, s) " if swapped else (
+        "d = DequantizeLinear (p, s) e = DequantizeLinear (q, t2) "
+    )
+    given = {"p": one_step(whole[0]) if spoilt else whole[0], "q": whole[1], "s": scales[0], "t2": scales[1]}
+    found = compare(plain, made(stored + text.format("d", "e"), **given), allow=["int8"], run=False, graphs=False)
     assert (found.verdict in ACCEPTED) != spoilt, found.reason
     assert not spoilt or [row["b"] for row in found.evidence["precision"]["off"]] == ["p"], found.reason

@@ -60,7 +60,7 @@ def face_to_face(terms: Terms, prover: Prover, sketches: Sketches, copied: bool 
         for cls in prover.nodes[side]:
             if prover.shared(cls) or terms.constant_like(cls):
                 continue
-            term = terms.terms[cls]
+            term = _in_turn(terms, terms.terms[cls])
             ew = term.verb if isinstance(term.verb, Ew) else None
             views = [(terms.find(a), m) for a, m in term.views]
             at = [i for i, (a, _) in enumerate(views) if _alone(terms, prover, a, bit)]
@@ -83,6 +83,35 @@ def face_to_face(terms: Terms, prover: Prover, sketches: Sketches, copied: bool 
                 places.setdefault(key, ([], []))[bit - 1].extend(found)
     met = (pair for ones, twos in places.values() for pair in _paired(sketches, ones, twos))
     return [facing for one, two in met if (facing := _met_at(terms, one, two))]
+
+
+def _seen(terms: Terms, term: Term, seen: Map | None = None) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """Each tensor that a join of several sees, where, and which elements of it (1 is the first), as they come first."""
+    if not isinstance(term.verb, Move) or len(term.args) < 2 or (map_ := terms.maps.compose(term.verb.map, seen)) is None:
+        return []
+    index, begins = map_.index.astype(np.int64), np.cumsum([0, *map(terms.size, term.args)])
+    places = [np.flatnonzero((index > low) & (index <= high)) for low, high in itertools.pairwise(begins)]
+    found = [(terms.find(a), at, index[at] - low) for a, at, low in zip(term.args, places, begins, strict=False) if at.size]
+    return sorted(found, key=lambda each: each[1][0])
+
+
+def _in_turn(terms: Terms, term: Term) -> Term:
+    """A join of several tensors in the order in which they come first, whatever they are made of."""
+    index, begin, joined = np.zeros(term.size, np.int64), 0, _seen(terms, term)
+    for a, places, elements in joined:
+        index[places], begin = elements + begin, begin + terms.size(a)
+    return dataclasses.replace(term, verb=Move(terms.maps.intern(index)), args=tuple(a for a, *_ in joined)) if joined else term
+
+
+def _split(terms: Terms, x: Operand, y: Operand, size: int, known: dict[Any, Any]) -> list[Views] | None:
+    """Where the parts of a stored constant and the tensors that another expression joins part; None where they are no such."""
+    joined = _seen(terms, terms.terms[terms.find(y[0])], y[1]) if _is_stored(terms, x[0]) else []
+    if sum(at.size for _, at, _ in joined) < size:  # there may be zeros as well
+        return None
+    intern = terms.maps.intern
+    views = [(_through(terms, x[0], x[1], intern(at + 1)), (a, intern(elements)), at.size) for a, at, elements in joined]
+    found = [_unlike(terms, *each, known) for each in views]
+    return None if None in found else [pair for part in found for pair in part or []]
 
 
 def _factors(terms: Terms, nodes: Sequence[int]) -> dict[int, list[tuple[int, int]]]:
@@ -187,6 +216,9 @@ def _parts(terms: Terms, a: Operand, b: Operand, size: int, known: dict[Any, Any
                 return inner
         sizes = [terms.size(c) for c, m in (a, b) if m is None]
         return [(a, b, size)] if all(n in (1, size) for n in sizes) else None
+    for x, y in ((a, b), (b, a)):
+        if (split := _split(terms, x, y, size, known)) is not None:
+            return split if x == a else [(two, one, n) for one, two, n in split]
     if rounded:
         a, b = _bare(terms, a), _bare(terms, b)
     one, two = (terms.terms[terms.find(c)] for c, _ in (a, b))
@@ -220,7 +252,9 @@ def _operands(terms: Terms, a: Operand, b: Operand, size: int) -> list[_Sides]:
         ways = [(left, right)]
         if one.verb.fn == "add":
             ways = [each for each in itertools.product(_addends(terms, a), _addends(terms, b)) if len({*map(len, each)}) == 1]
-            ways = [_unshared(*each) for each in ways if len(each[0]) == len(max(ways, key=lambda way: len(way[0]))[0])]
+            most = max(len(left) for left, _ in ways)
+            counts = [(Counter(left), Counter(right)) for left, right in ways if len(left) == most]
+            ways = [([*(own - other).elements()], [*(other - own).elements()]) for own, other in counts]  # what both add aside
         orders = itertools.permutations if function(one.verb.fn).commutative else lambda right: [right]
         return [(left, [*order], dict.fromkeys(left, size)) for left, right in ways for order in orders(right)]
     left, right = ([_through(terms, _as_kn(terms, term, terms.find(c)), None, None) for c in term.args] for term in (one, two))
@@ -275,12 +309,6 @@ def _addends(terms: Terms, view: Operand, most: int = _ADDENDS) -> list[list[Ope
         return [[view]]
     one, two = (_addends(terms, _through(terms, c, m, view[1]), most - 1) for c, m in term.views)
     return [[view], *(left + right for left in one for right in two if len(left) + len(right) <= most)]
-
-
-def _unshared(one: list[Operand], two: list[Operand]) -> tuple[list[Operand], list[Operand]]:
-    """What each of two sums adds up that the other one does not."""
-    left, right = Counter(one), Counter(two)
-    return [*(left - right).elements()], [*(right - left).elements()]
 
 
 def _mixed(terms: Terms, a: Operand, b: Operand, size: int) -> int:

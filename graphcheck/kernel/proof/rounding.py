@@ -56,16 +56,9 @@ class Substitution:
 
 
 def substitute(
-    pair: Pair,
-    roots: Sequence[tuple[int, int]],
-    *,
-    seed: int,
-    target: float,
-    deadline: float = math.inf,
-    allowed: Allowed = NOTHING,
-    supposes: bool = False,
-    keeps: bool = False,
-) -> Substitution:
+    pair: Pair, roots: Sequence[tuple[int, int]], *, seed: int, target: float, deadline: float = math.inf,
+    allowed: Allowed = NOTHING, supposes: bool = False, keeps: bool = False,
+) -> Substitution:  # fmt: skip
     """The constants that alone keep two graphs apart, ``met``, or that were replaced before it turned out that there is more to
     it. Those that are roundings which are ``allowed`` count as within theirs, where the same operator sees both.
     Where nothing else is left, it ``supposes`` what a range that ends at 0 is. It ``keeps`` constants that are off, so that
@@ -73,7 +66,7 @@ def substitute(
 
     ``pair`` must stand in an affine store of its own: classes are merged in it on the hypothesis that it tests.
     """
-    terms, error, idle, turns, supposed, doubtful, stuck = pair.terms, 0.0, 0, False, False, not supposes, False
+    terms, error, idle, turns, waits, stuck = pair.terms, 0.0, 0, False, supposes, False
     replaced: list[dict[str, Any]] = []
     stages: list[tuple[Terms, dict[int, int]]] = []
     left, right, clips = [a for a, _ in roots], [b for _, b in roots], [*pair.algebra.clips]
@@ -96,7 +89,7 @@ def substitute(
         found = [] if keeps and stuck else _found(terms, prover, sketches, allowed, clips)
         idle = 0 if found else idle + 1  # merges alone may bring constants face to face in the next store
         over, many = (idle and not terms.joins) or idle > _IDLE, len(replaced) > _MOST
-        alone = [] if supposed or doubtful or many else ranges(terms, prover, clips, alone=True)[:1]
+        alone = ranges(terms, prover, clips, alone=True)[:1] if waits and not many else []
         if many or (over and not alone):
             return Substitution(replaced, error, tuple(stages), turns, met=False)
         found, before = alone if over else found, len(terms.joins)
@@ -111,7 +104,7 @@ def substitute(
         stuck = (keeps or not idle) and len(terms.joins) == before
         for facing in alone if stuck else ():
             _replace(terms, names, facing, replaced, allowed)
-        supposed, doubtful = bool(alone) and (over or stuck), doubtful or (stuck and not alone)
+        waits = supposes and not (alone and (over or stuck))  # what a supposition brings face to face is looked at first
         turns = turns or bool(given and steps(terms, given, [*left, *right]))
 
 
@@ -137,9 +130,7 @@ def _replace(
     return found
 
 
-def _described(
-    terms: Terms, known: Sequence[_Names], pair: Views, allowed: Allowed, added: bool
-) -> dict[str, Any]:
+def _described(terms: Terms, known: Sequence[_Names], pair: Views, allowed: Allowed, added: bool) -> dict[str, Any]:
     a, b, size = pair
     roots = [unmoved(terms, terms.find(c)) for c, _ in (a, b)]
     found = [(each, terms.arrays.get(stored_in(terms, root))) for each, root in zip(known, roots, strict=True)]
