@@ -1,4 +1,4 @@
-"""Copies in int8 of models that add up constants, in any order, once or twice, or join them with what is computed."""
+"""Copies in int8 of models that add up constants, in any order, once or twice, or that join or multiply them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from graphcheck import compare
-from tests.test_quantized_copies import ACCEPTED
+from tests.test_quantized_copies import ACCEPTED, small
 from tests.zoo.quantized import one_step
 
 STORED = "b = DequantizeLinear (p, s) m = DequantizeLinear (q, t) "
@@ -84,5 +84,31 @@ def test_constants_that_are_joined_are_told_apart(case: str, swapped: bool, spoi
     )
     given = {"p": one_step(whole[0]) if spoilt else whole[0], "q": whole[1], "s": scales[0], "t2": scales[1]}
     found = compare(plain, made(stored + text.format("d", "e"), **given), allow=["int8"], run=False, graphs=False)
+    assert (found.verdict in ACCEPTED) != spoilt, found.reason
+    assert not spoilt or [row["b"] for row in found.evidence["precision"]["off"]] == ["p"], found.reason
+
+
+KERNELS = {  # of constants alone, in the model, and in the copy as it runs them: no reference knows the second kernel
+    "product": ("c = MatMul (a, b)", "m = QLinearMatMul (p, s, z, q, t, z, k, z)"),
+    "join": ("c = Concat <axis = 0> (a, b)", "m = com.microsoft.QLinearConcat <axis = 0> (k, z, p, s, z, q, t, z)"),
+}
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+@pytest.mark.parametrize("case", KERNELS)
+def test_constants_that_a_copy_computes_in_integers_are_told_apart(case: str, spoilt: bool) -> None:
+    """As SigLIP's query and DINOv2's table of positions: the product is off by more than half of its own step."""
+    rng = np.random.default_rng(8)
+    rows = [rng.standard_normal((n, 4)).astype(np.float32) for n in (1, 4)]
+    scales = [np.float32(np.abs(each).max() / 127) for each in rows]
+    whole = [np.rint(each / s).astype(np.int8) for each, s in zip(rows, scales, strict=True)]
+    step = np.float32(np.abs(rows[0] @ rows[1]).max() / 127) if case == "product" else max(scales)
+    given = {"p": one_step(whole[0]) if spoilt else whole[0], "q": whole[1], "s": scales[0], "t": scales[1]}
+    body, out = "h = ReduceMax <keepdims = 1> (x) ", f"float[{1 if case == 'product' else 5},4] y"
+    model, copied = KERNELS[case]
+    plain = small(f"{model} {body} y = Mul (h, c)", out=out, a=rows[0], b=rows[1])
+    body += "v = QuantizeLinear (h, u, z) g = DequantizeLinear (v, u, z) c = DequantizeLinear (m, k, z) y = Mul (g, c)"
+    copy = small(f"{copied} {body}", out=out, k=step, z=np.int8(0), u=np.float32(0.1), **given)
+    found = compare(plain, copy, allow=["int8"], run=False, graphs=False)
     assert (found.verdict in ACCEPTED) != spoilt, found.reason
     assert not spoilt or [row["b"] for row in found.evidence["precision"]["off"]] == ["p"], found.reason

@@ -142,9 +142,7 @@ class Interpreter:
         if is_random(node, inputs):
             raise Random(f"{node.op_type} is random", node.name)
         if node.domain == "":
-            if node.version < OLDEST and since_version(node) != since_version(
-                dataclasses.replace(node, version=OLDEST)
-            ):
+            if node.version < OLDEST and since_version(node) != since_version(dataclasses.replace(node, version=OLDEST)):
                 raise Undecided(
                     f"{node.op_type} of operator set {node.version} is not evaluated, only from {OLDEST} on", node.name
                 )

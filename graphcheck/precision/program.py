@@ -184,7 +184,7 @@ class Cutting(Interpreter):
         key, computed = (node.domain, node.op_type), any(isinstance(x, Tensor) for x in inputs)
         if computed and key == ("", "DynamicQuantizeLinear"):
             return self._told(self._dynamic, node, inputs)
-        if computed and key[1].startswith("Q") and (key in TAUGHT or key in ERASED):
+        if key in ERASED or (computed and key[1].startswith("Q") and key in TAUGHT):  # those of constants no reference knows
             self.m.quantizing = True
             try:
                 return self._told(ERASED[key], node, inputs) if key in ERASED else super()._taught(node, inputs)

@@ -23,6 +23,7 @@ from graphcheck.kernel.values.bounds import FLOAT8, span
 
 _LARGE = 64  # elements of a constant that is no scale of a Resize, and no shape
 _CURVED = ("Exp", "Sigmoid", "Softplus", "Tanh")  # functions of a trained number, and of nothing that a graph counts
+_READS = ("DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")  # integers that stand for numbers
 SIGNS = "signs"  # beside erased formats: a factor that is stored is known to be positive by its integers
 INTEGERS = ("int8", "int4", "int16")  # the types without a sign belong to them, and a bias in int32 to any
 
@@ -192,7 +193,7 @@ def stands(m: Algebra, node: Node, inputs: Sequence[Value]) -> bool:
     if node.op_type == "DynamicQuantizeLinear":
         return bool(format_of(m, np.dtype(np.uint8)))
     first = inputs[0] if inputs else None
-    return node.op_type == "DequantizeLinear" and first is not None and bool(format_of(m, first.dtype))
+    return node.op_type in _READS and first is not None and bool(format_of(m, first.dtype))
 
 
 def ends(low: np.ndarray | None, high: np.ndarray | None) -> tuple[float, float]:
