@@ -61,10 +61,11 @@ def look(case: Case, evidence: Evidence) -> Judged | None:
             if found.error > case.options.error_probability:
                 raise Improbable(f"the error probability would be {found.error:.1e}, above the target")
             if not found.attempts:
-                parts, found = _parted(found.proofs, side), Substitutions()
+                parts, found = _parted(case, found.proofs, side), Substitutions()
                 precision = dataclasses.replace(precision, parts=parts)
             elif not found.within:
-                precision = dataclasses.replace(precision, parts=_parted([(pair, kept_apart(case, pair, allowed))], side))
+                parts = _parted(case, [(pair, kept_apart(case, pair, allowed))], side)
+                precision = dataclasses.replace(precision, parts=parts)
                 found = _as_read(pair, found, precision)
             ends, clips, relus = _ends(*found.proofs[-1]) if found.attempts else (set[str](), set[str](), set[str]())
             precision = dataclasses.replace(precision, found=found, marks=marks, step=step, ends=precision.ends | ends)
@@ -115,22 +116,24 @@ def _kept(model: ir.Model) -> list[str]:
     return [name for name in wide if name is not None]
 
 
-def _parted(proofs: Sequence[Met], side: int) -> dict[str, Any] | None:
+def _parted(case: Case, proofs: Sequence[Met], side: int) -> dict[str, Any] | None:
     """The first node of the copy, which stands at ``side``, that gives what the other one has nowhere, once constants have given
     way; where it has all of it, the first that gives it in an order that the other one has nowhere. ``lost`` is the first node
     of the other one whose result the copy has nowhere. Of several ways to meet, that which comes farthest tells."""
     try:
-        found = [told for pair, later in proofs if later and (told := _first(pair, later, side)) is not None]
+        found = [told for pair, later in proofs if later and (told := _first(case, pair, later, side)) is not None]
     except Undecided:  # the time is up, or the memory: what is known besides stays
         return None
     return max(found, key=lambda told: told[0])[1] if found else None
 
 
-def _first(pair: Pair, later: Sequence[Stage], side: int) -> tuple[tuple[int, int], dict[str, Any]] | None:
+def _first(case: Case, pair: Pair, later: Sequence[Stage], side: int) -> tuple[tuple[int, int], dict[str, Any]] | None:
     stages, last = Stages(pair.terms, later), later[-1][0]
     other, copy = (pair.a, pair.b)[1 - side], (pair.a, pair.b)[side]
     marks = {name: cls for name, _, cls in pair.algebra.marks[:: 2 * side - 1]}  # what was quantized, before it was
     ends = _ends(pair, later)[0]
+    outputs = [stages.place(cls) for both in case.sizes.roots(pair) for cls in both]
+    needed = {*last.order([cls for cls in outputs if cls is not None])}  # a Clip is kept though nothing needs it any more
 
     def results(trace: Trace) -> Iterator[tuple[ir.Node, list[int]]]:
         for value, held in trace.values.items():
@@ -143,7 +146,8 @@ def _first(pair: Pair, later: Sequence[Stage], side: int) -> tuple[tuple[int, in
             found = {"node": model_.node_name(node), "op_type": node.op_type}
             if at is copy and found["node"] in ends:
                 return place, found | {"why": f"its range ends at 0, where {'BA'[side]} goes on"}
-            if any(r is not None and _unranged(last, r) not in there and not last.constant_like(r) for r in map(root, both)):
+            here = [r for r in map(root, both) if r is not None and r in needed and not last.constant_like(r)]
+            if any(_unranged(last, r) not in there for r in here):
                 return place, found
         return None
 
