@@ -108,7 +108,7 @@ def _maps(m: Algebra, node: Node, inputs: tuple[Value, ...], data: list[int]) ->
     """Run the operator on the integers 1..n, numbered through all data inputs, but for what is a view, or laid side by side."""
     if node.op_type == "Concat" and (found := _side_by_side(node, inputs)) is not None:
         return [(m.terms.maps.of(found[0]), found[1])]
-    if len(data) == 1 and (views := _views(m, node, inputs, data[0])) is not None:
+    if node.op_type in _VIEWS and (views := _views(m, node, inputs, data[0])) is not None:
         return views
     numbered, at = list(inputs), 1
     for i in data:
@@ -122,8 +122,7 @@ def _maps(m: Algebra, node: Node, inputs: tuple[Value, ...], data: list[int]) ->
 
 def _views(m: Algebra, node: Node, inputs: tuple[Value, ...], at: int) -> list[Any] | None:
     """The maps of an operator that gives views of its data: numpy's strides say which element stands where. None for others."""
-    if node.op_type not in _VIEWS:
-        return None
+    limits.current().check_elements(math.prod(inputs[at].shape), "what it moves", node.name)  # type: ignore[union-attr]
     blank = np.zeros(inputs[at].shape, np.int8)  # type: ignore[union-attr]  # of which no page is touched
     results = reference.run(node, [*inputs[:at], blank, *inputs[at + 1 :]])
     starts = [y.__array_interface__["data"][0] - blank.__array_interface__["data"][0] for y in results]

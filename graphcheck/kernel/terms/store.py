@@ -363,7 +363,7 @@ class Terms:
             return views
         if record.commutative:
             views = sorted(views, key=_place)
-        return self._intern(Ew, (fn, tuple(m for _, m in views)), tuple(c for c, _ in views), size)
+        return self._intern(Ew, (fn, tuple([m for _, m in views])), tuple([c for c, _ in views]), size)
 
     def constant_like(self, cls: int) -> bool:
         """Whether a class is computed from constants alone."""
