@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -120,7 +121,7 @@ MISTAKES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "a step too large": ("_steps", lambda f: lambda radices: [2 * step for step in f(radices)]),
     "cut where it is not made": ("_own", lambda _: lambda _term: []),
     "placed an element further": (
-        "_placed", lambda f: lambda *a: [cone_.dataclasses.replace(form, start=form.start + 1) for form in f(*a)],
+        "_placed", lambda f: lambda *a: [dataclasses.replace(form, start=form.start + 1) for form in f(*a)],
     ),
 }  # fmt: skip
 
@@ -171,6 +172,19 @@ def test_a_search_judges_the_elements_around_the_largest_deviation(cones: list[C
     shown = result.evidence["witness"]
     assert result.verdict == "different" and len(cones) == 1
     assert shown["max_abs"] > shown["bound"] and shown["max_abs"] == pytest.approx(shown["onnxruntime_max_abs"], rel=1e-3)
+
+
+def test_where_a_table_would_be_large_all_are_judged(cones: list[Cone], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cone_, "_TABLE", 1)
+    gathered = [m.SerializeToString() for m in (convs(0.5), convs(1.5))]
+    graphs = [onnx.load_from_string(m) for m in gathered]
+    for m in graphs:
+        places = onnx.helper.make_node("Constant", [], ["places"], value_ints=[5, 3, 8, 2, 2, 17, 0, 11, 23, 4, 9, 1] * 2)
+        m.graph.node[-1].input[0] = "some"
+        m.graph.node.insert(2, onnx.helper.make_node("Gather", ["b", "places"], ["some"], axis=2))
+        m.graph.node.insert(2, places)
+    assert compare(*graphs).verdict == "different"
+    assert not cones
 
 
 def test_where_elements_alone_show_nothing_all_are_judged(cones: list[Cone]) -> None:

@@ -15,12 +15,14 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from graphcheck.errors import Oversized
 from graphcheck.kernel.terms import guards, pieces, strided
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.strided import Strided
 from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum, Term, Verb, reduces
 
+_TABLE = 2**24  # places that are told one by one at most
 Reads = Sequence[Strided] | None  # of an operand, as forms over the part of what reads it; None: all of it, as it is
 
 
@@ -81,7 +83,7 @@ class Part:
 
 class Cone(Terms):
     """An expression that computes the elements ``at`` of the roots; ``ends`` are the classes of its own of each root. All of the
-    terms have elements."""
+    terms have elements. Raises :class:`graphcheck.errors.Oversized` where it would take a large table of places."""
 
     def __init__(self, terms: Terms, roots: Iterable[int], at: range) -> None:
         super().__init__(terms.rules, contents=terms.contents)
@@ -164,7 +166,9 @@ class Cone(Terms):
             cut = list(pieces.parted([f for f in held if f is not None], sizes))  # type: ignore[arg-type]
             if None not in cut:
                 return list(cut)
-        places = _form(part.digits)
+        places, count = _form(part.digits), math.prod(part.box)
+        if count > _TABLE:
+            raise Oversized(f"a table of {count} places")
         table = map_.index if part.whole else map_.at(places[0].index() - 1 if places else np.zeros(0, int))
         return [table for _ in sizes]
 
@@ -246,7 +250,7 @@ def _placed(part: Part, forms: Iterable[Strided]) -> list[Strided]:
 
 
 def _ends(size: int, weights: Iterable[int], beside: Sequence[int] = ()) -> list[int]:
-    """1, those of the weights that divide each other (the first ones first), the size and what stands beside, and the size."""
+    """1, the size, and in between the weights that divide each other, what stands ``beside`` and the size, the first first."""
     ends = [1, size]
     for weight in weights:
         if 1 < weight < size and weight not in ends and all(not max(weight, e) % min(weight, e) for e in (*ends, *beside)):

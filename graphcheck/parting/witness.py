@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphcheck.errors import GraphcheckError
+from graphcheck.errors import GraphcheckError, Oversized
 from graphcheck.files import external, kept
 from graphcheck.files import model as model_
 from graphcheck.interface import inputs as inputs_
@@ -254,7 +254,10 @@ class Search:
             if not far.size or not far[at] > _GROSS * max(np.abs(x).max(), np.abs(y).max()):
                 continue
             some = range(max(0, at - _AROUND), min(at + _AROUND, far.size))
-            cone = Cone(terms, (a, b), some)
+            try:
+                cone = Cone(terms, (a, b), some)
+            except Oversized:
+                continue
             ends = cone.ends[terms.find(a)], cone.ends[terms.find(b)]
             if sum(work(cone.terms[c]) for c in cone.order(ends)) > self.work / 2:
                 continue
