@@ -248,7 +248,7 @@ THROUGH = ("Cast", "QuantizeLinear", "DequantizeLinear")  # what stands between 
 
 def named(evidence: dict[str, Any], reason: str, each: Spoilt, model: onnx.ModelProto) -> bool:
     """Whether a changed node or constant is named, a node that was put there, who reads it, or a constant that such a node has
-    in either: by a row of what is off, by the node at which the graphs part, or by the reason."""
+    in either: by a row of what is off, by the node at which the graphs part or that the copy lost, or by the reason."""
     changed = each.changed
     before, nodes = ({n.name or f"{n.op_type}({n.output[0]})": n for n in m.graph.node} for m in (model, each.copy))
     places = {name for name in nodes if name == changed or name.startswith(f"{changed}_quant") or "of_the_mutation" in name}
@@ -262,8 +262,11 @@ def named(evidence: dict[str, Any], reason: str, each: Spoilt, model: onnx.Model
     known |= {name for node in nodes.values() if node.op_type in THROUGH and known & {*node.output} for name in node.input}
     known |= {name.removesuffix("_quantized").removesuffix("_Q4") for name in known}
     known |= {name.split("_")[0] for name in known if name.startswith("constant_")}
+    known |= {name for name in before if f"{name}_quant" in places}  # a node that was lost has its name in the model
     precision = evidence["precision"] or {}
-    told = {row[side] for row in precision.get("off", ()) for side in "ab"} | {(precision.get("parts") or {}).get("node")}
+    parts = precision.get("parts") or {}
+    told = {row[side] for row in precision.get("off", ()) for side in "ab"}
+    told |= {parts.get("node"), (parts.get("lost") or {}).get("node")}
     told |= {(side or {}).get("node") for side in ((evidence["divergence"] or {}).get(s) for s in "ab")}
     return bool(known & told) or any(re.search(rf"(?<![\w/]){re.escape(words.short(name))}(?![\w/])", reason) for name in places)
 
