@@ -246,18 +246,25 @@ class Tally:
 THROUGH = ("Cast", "QuantizeLinear", "DequantizeLinear")  # what stands between a constant, or a node, and who reads it
 
 
+def _readers(nodes: dict[str, onnx.NodeProto], made: set[str]) -> set[str]:
+    """The nodes, in topological order, that read tensors, also through what only moves or rounds them."""
+    found = set()
+    for name, node in nodes.items():
+        if made & {*node.input}:
+            found.add(name)
+            made |= {*node.output} if node.op_type in THROUGH else set()
+    return found
+
+
 def named(evidence: dict[str, Any], reason: str, each: Spoilt, model: onnx.ModelProto) -> bool:
-    """Whether a changed node or constant is named, a node that was put there, who reads it, or a constant that such a node has
-    in either: by a row of what is off, by the node at which the graphs part or that the copy lost, or by the reason."""
+    """Whether a changed node or constant is named, a node that was put there, who reads it in either, or a constant that such a
+    node has: by a row of what is off, by the node at which the graphs part or that the copy lost, or by the reason."""
     changed = each.changed
     before, nodes = ({n.name or f"{n.op_type}({n.output[0]})": n for n in m.graph.node} for m in (model, each.copy))
     places = {name for name in nodes if name == changed or name.startswith(f"{changed}_quant") or "of_the_mutation" in name}
-    made = {changed, *(output for name in places for output in nodes[name].output)}
-    for name, node in nodes.items():  # in topological order
-        if made & {*node.input}:
-            places.add(name)
-            made |= {*node.output} if node.op_type in THROUGH else set()
-    known = {changed, *places, *(before[changed].input if changed in before else ())}
+    places |= _readers(nodes, {changed, *(output for name in places for output in nodes[name].output)})
+    there = before.get(changed, onnx.NodeProto())
+    known = {changed, *places, *there.input, *_readers(before, {*there.output})}
     known |= {name for place in places for name in nodes[place].input}
     known |= {name for node in nodes.values() if node.op_type in THROUGH and known & {*node.output} for name in node.input}
     known |= {name.removesuffix("_quantized").removesuffix("_Q4") for name in known}
