@@ -22,6 +22,7 @@ from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
 
 _ADDENDS = 4  # of a sum of constants that may be added up in another order
+_JOINED = 2**22  # elements of a join whose tensors are put in turn
 _STEPS = 2.0**-9  # half a step of a range of 256
 _ALIKE = 1e-2  # how near to one constant another may be, relatively, of several that face it
 
@@ -60,8 +61,10 @@ def face_to_face(terms: Terms, prover: Prover, sketches: Sketches, copied: bool 
         for cls in prover.nodes[side]:
             if prover.shared(cls) or terms.constant_like(cls):
                 continue
-            term = _in_turn(terms, terms.terms[cls])
+            term = terms.terms[cls]
             ew = term.verb if isinstance(term.verb, Ew) else None
+            if len(term.args) > 1 and ew is None and any(map(terms.constant_like, term.args)) and term.size <= _JOINED:
+                term = _in_turn(terms, term)
             views = [(terms.find(a), m) for a, m in term.views]
             at = [i for i, (a, _) in enumerate(views) if _alone(terms, prover, a, bit)]
             if not at and copied:  # one constant, rounded anew wherever it is used
