@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,8 +18,9 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
 from graphcheck.parting import cone as cone_
-from graphcheck.parting import witness
+from graphcheck.parting import difference, witness
 from graphcheck.parting.cone import Cone, Part
+from graphcheck.parting.slopes import Tape
 from graphcheck.verdicts.compare import compare
 
 IMAGE, FILTER = {"x": (1, 3, 8, 10)}, {"w": (4, 3, 3, 3)}
@@ -172,6 +174,19 @@ def test_a_search_judges_the_elements_around_the_largest_deviation(cones: list[C
     shown = result.evidence["witness"]
     assert result.verdict == "different" and len(cones) == 1
     assert shown["max_abs"] > shown["bound"] and shown["max_abs"] == pytest.approx(shown["onnxruntime_max_abs"], rel=1e-3)
+
+
+def test_where_one_draw_leaves_elements_in_doubt_all_are_judged(cones: list[Cone], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    bound, moved = Tape.bound, Tape.moved
+    monkeypatch.setattr(difference, "_RIGOROUS_ELEMENTS", 0)
+    monkeypatch.setattr(
+        Tape, "moved", lambda self, at, *roots: math.inf if isinstance(self.terms, Cone) else moved(self, at, *roots)
+    )
+    monkeypatch.setattr(Tape, "bound", lambda self, *rest: asked.append(isinstance(self.terms, Cone)) or bound(self, *rest))
+    result = compare(convs(0.5), convs(1.5))
+    assert result.verdict == "different" and len(cones) == 1
+    assert True not in asked  # derivatives back are asked of the whole alone
 
 
 def test_where_a_table_would_be_large_all_are_judged(cones: list[Cone], monkeypatch: pytest.MonkeyPatch) -> None:

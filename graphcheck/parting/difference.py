@@ -106,6 +106,7 @@ def judge(
     tick: Callable[[float], None] = lambda _: None,
     thorough: bool = True,
     redraw: bool = False,
+    brief: bool = False,
 ) -> list[Deviation]:
     """Deviations of the ``outputs`` (name, class in A, class in B) on ``inputs`` by leaf key; ``unit`` is the unit roundoff.
 
@@ -113,24 +114,20 @@ def judge(
     shows the spread without noise runs where a difference is far above it, or below it. What is smaller than a few roundings
     of the output is not judged further (its spread is given as those). Unless ``thorough``, the costly bound is left
     out where the spread explains the deviation anyhow. With ``redraw`` roundings are drawn anew: where there is no other bound,
-    and to hold a first-order one against. Bounds are told of the outputs that differ most, up to one that certainly does.
+    and to hold a first-order one against. Bounds are told of the outputs that differ most, up to one that certainly does. If it
+    is to be ``brief``, a large expression is asked for no more than one evaluation with a draw tells.
     """
-    return _Judge(terms, outputs, inputs, unit, seed, tick, redraw).run(executed, thorough)
+    return _Judge(terms, outputs, inputs, unit, seed, tick, redraw=redraw, brief=brief).run(executed, thorough)
 
 
 class _Judge:
     def __init__(
-        self,
-        terms: Terms,
-        outputs: Outputs,
-        inputs: Inputs,
-        unit: float,
-        seed: int,
-        tick: Callable[[float], None],
-        redraw: bool,
-    ) -> None:
+        self, terms: Terms, outputs: Outputs, inputs: Inputs, unit: float, seed: int, tick: Callable[[float], None],
+        *, redraw: bool, brief: bool,
+    ) -> None:  # fmt: skip
         self.terms, self.outputs, self.inputs = terms, outputs, inputs
-        self.unit, self.seed, self.tick, self.redraw = unit, seed, tick, redraw
+        self.unit, self.seed, self.tick = unit, seed, tick
+        self.redraw, self.brief = redraw, brief
         self.roots = [c for _, a, b in outputs for c in (a, b)]
         self.small = sum(terms.size(c) for c in terms.order(self.roots)) <= _RIGOROUS_ELEMENTS
         draws = None if self.small or not redraw else Tangents(terms, seed)
@@ -244,6 +241,8 @@ class _Judge:
         once = self._at(d, at, float(size[at]), ONCE * self.tape.moved(at, a, b), "drawn")
         if trusted and once.certain and self._seen(once, shown):
             return once
+        if self.brief and not self.small:
+            return dataclasses.replace(once, bound=math.inf, kind="none")
         return dataclasses.replace(once, bound=self.tape.bound(a, at, b) if trusted else math.inf, kind="first-order")
 
     def _replayed(self, d: Deviation, shown: Executed) -> bool:

@@ -39,6 +39,8 @@ from graphcheck.runs.child import RemoteSession
 SEARCH = 7e8  # work (see budget.py) for which trials go on, one at least
 _SHRINK, _QUICK, _RARE = 3e8, 4e7, 2e7  # work to make a witness smaller, if it was found by so much; for more draws
 _AROUND, _GROSS = 32, 1e-3  # elements on either side of one; a deviation beside the largest number of an output
+_ALIKE = 0.99  # of the largest deviation
+_SHARE = 0.75  # of all work that what they are made of may take
 _RUN = 3e5  # work that a run in onnxruntime is counted for besides its evaluation
 _UNSEEN = 64.0  # without onnxruntime, a deviation must be so many times the spread
 _RELEASE = 32  # steps after which mapped weights are given back
@@ -244,13 +246,14 @@ class Search:
         return alone or judge(*known, executed=executed, tick=self.tick, thorough=thorough, redraw=redraw)
 
     def _alone(self, leaves: Mapping[tuple[Any, ...], np.ndarray], shown: Executed) -> list[Deviation]:
-        """What the elements around the one that deviates most in onnxruntime show, if that is a difference and they are made of
-        half of the expression, or less."""
+        """What the elements around the one that deviates most in onnxruntime show, if that is a difference and what they are
+        made of is a part of the expression."""
         terms = self.pair.terms
         for name, a, b in self.outputs:
             x, y = (value.reshape(-1) for value in shown.get(name, (np.zeros(0), np.zeros(0))))
             far = np.abs(x - y)
-            at = int(far.argmax()) if far.size else 0
+            alike = np.flatnonzero(far >= _ALIKE * far.max()) if far.size else far
+            at = int(alike[len(alike) // 2]) if len(alike) else 0  # of many a usual one, not a corner
             if not far.size or not far[at] > _GROSS * max(np.abs(x).max(), np.abs(y).max()):
                 continue
             some = range(max(0, at - _AROUND), min(at + _AROUND, far.size))
@@ -259,11 +262,11 @@ class Search:
             except Oversized:
                 continue
             ends = cone.ends[terms.find(a)], cone.ends[terms.find(b)]
-            if sum(work(cone.terms[c]) for c in cone.order(ends)) > self.work / 2:
+            if sum(work(cone.terms[c]) for c in cone.order(ends)) > _SHARE * self.work:
                 continue
             here = {name: (x[some.start : some.stop], y[some.start : some.stop])}
             known = (cone, [(name, *ends)], leaves, self.unit, self.seed)
-            (found,) = judge(*known, executed=here.copy, tick=self.tick, redraw=True)
+            (found,) = judge(*known, executed=here.copy, tick=self.tick, redraw=True, brief=True)
             if found.gross and found.at is not None:
                 return [dataclasses.replace(found, at=found.at + some.start)]
         return []
