@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from ops_support import model, trace, values
 
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values import windows
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
 from graphcheck.parting import cone as cone_
 from graphcheck.parting import difference, witness
 from graphcheck.parting.cone import Cone, Part
 from graphcheck.parting.slopes import Tape
+from graphcheck.parting.tangents import Tangents
 from graphcheck.verdicts.compare import compare
 
 IMAGE, FILTER = {"x": (1, 3, 8, 10)}, {"w": (4, 3, 3, 3)}
@@ -88,6 +90,19 @@ def wrong(terms: Terms, root: int, inputs: Mapping[tuple[str], np.ndarray], leng
 @pytest.mark.parametrize("name", NETS)
 def test_elements_alone_have_the_values_that_they_have_among_all(name: str, length: int) -> None:
     assert wrong(*traced(*NETS[name]), length) == []
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_draw_is_carried_along_windows_that_are_left_to_be_read_by_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "LARGE", 0)
+    monkeypatch.setattr(windows, "GROWTH", 0)
+    terms, root, inputs = traced(*NETS[name])
+    whole = run(terms, root, inputs)
+    for start in range(0, whole.size - 2, 5):
+        cone = Cone(terms, [root], range(start, start + 2))
+        tape = Tape(cone, inputs, [cone.ends[root]], tangents=Tangents(cone, 0))
+        assert np.allclose(tape.value(cone.ends[root]), whole[start : start + 2], rtol=1e-12, atol=1e-12)
+        assert tape.moved(0, cone.ends[root]) >= 0
 
 
 @settings(max_examples=40, deadline=None)

@@ -72,12 +72,13 @@ class Tangents:
             return
         if isinstance(term.verb, Move):  # in no more doubt than what it is made of
             free, map_ = all(t is None for t in ts), term.verb.map
-            sources = [] if free else [_or_zeros(t, x) for t, x in zip(ts, xs, strict=True)]
+            xs = [np.asarray(x) if isinstance(x, Late) else x for x in xs]
+            sources = [] if free else [np.asarray(_or_zeros(t, x)) for t, x in zip(ts, xs, strict=True)]
             whole = not isinstance(values[cls], Late)
             self.known[cls] = None if free else picked(sources, map_) if whole else Late(np.concatenate(sources), map_)
             self.told[cls] = self._cut(term, xs, ts, ids)
             if not self.rooms.keys().isdisjoint(ids):
-                rooms: list[Any] = [_or_zeros(self.rooms.get(a), x) for a, x in zip(ids, xs, strict=True)]
+                rooms: list[Any] = [np.asarray(_or_zeros(self.rooms.get(a), x)) for a, x in zip(ids, xs, strict=True)]
                 self.rooms[cls] = picked(rooms, map_) if whole else Late(np.concatenate(rooms), map_)
             return
         late = int(bool(xs) and isinstance(xs[0], Late) and by_rows(term.verb, xs[0].map))  # what may be left to be read by rows
