@@ -135,7 +135,7 @@ def test_an_element_of_a_map_is_made_of_a_patch_of_the_image() -> None:
 
 MISTAKES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "a range too short": ("_covering", lambda f: lambda *a: _less(f(*a))),
-    "a step too large": ("_steps", lambda f: lambda radices: [2 * step for step in f(radices)]),
+    "a step too large": ("steps", lambda f: lambda radices: [2 * step for step in f(radices)]),
     "cut where it is not made": ("_own", lambda _: lambda _term: []),
     "placed an element further": (
         "_placed", lambda f: lambda *a: [dataclasses.replace(form, start=form.start + 1) for form in f(*a)],

@@ -17,7 +17,7 @@ import numpy as np
 
 from graphcheck.errors import Oversized
 from graphcheck.kernel.terms import guards, pieces, strided
-from graphcheck.kernel.terms.maps import Map
+from graphcheck.kernel.terms.maps import Map, steps
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.strided import Strided
 from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum, Term, Verb, reduces
@@ -46,7 +46,7 @@ class Part:
     def aligned(self, ends: Iterable[int]) -> Part:
         """The part, enlarged so that it may be cut at ends, too."""
         ranges = []
-        for radix, some, step in zip(self.radices, self.ranges, _steps(self.radices), strict=True):
+        for radix, some, step in zip(self.radices, self.ranges, steps(self.radices), strict=True):
             inner = max((end // step for end in ends if step < end < step * radix), default=1)
             ranges.append(range(some.start // inner * inner, -(-some.stop // inner) * inner))
         return Part(self.radices, tuple(ranges))
@@ -54,7 +54,7 @@ class Part:
     def cut(self, ends: Iterable[int]) -> Part:
         """The same elements by finer digits, of a part that is aligned to these ends."""
         radices, ranges = [], []
-        for radix, some, step in zip(self.radices, self.ranges, _steps(self.radices), strict=True):
+        for radix, some, step in zip(self.radices, self.ranges, steps(self.radices), strict=True):
             inside = [1, *sorted(end // step for end in ends if step < end < step * radix), radix]
             finer = [b // a for a, b in itertools.pairwise(inside)][::-1]
             first = inside[-2]
@@ -65,7 +65,7 @@ class Part:
     @property
     def digits(self) -> list[tuple[range, int]]:
         """The ranges, each with what a step of it is worth in the flat index."""
-        return list(zip(self.ranges, _steps(self.radices), strict=True))
+        return list(zip(self.ranges, steps(self.radices), strict=True))
 
     def within(self, form: Strided) -> Strided | None:
         """A form over all of the tensor as one over the part; None where its digits are cut in another way."""
@@ -238,15 +238,12 @@ def _placed(part: Part, forms: Iterable[Strided]) -> list[Strided]:
     """Forms that read a tensor, as they read its part."""
     if part.whole:
         return list(forms)
-    steps, found = _steps(part.box), []
-    for form in forms:
-        case = strided.digits(form.box, form.start, form.strides, form.guards, part.radices)
-        assert case is not None  # or the part were another
-        box, held, places = case
-        start = sum(w * (offset - some.start) for w, (offset, _), some in zip(steps, places, part.ranges, strict=True))
-        strides = [sum(w * row[j] for w, (_, row) in zip(steps, places, strict=True)) for j in range(len(box))]
-        found.append(strided.normal(box, start, strides, held))
-    return [form for form in found if form is not None]
+    factors = steps(part.box)
+    start = -sum(factor * some.start for factor, some in zip(factors, part.ranges, strict=True))
+    place = Strided(part.radices, start, tuple(factors))
+    found = [strided.compose(place, form) for form in forms]
+    assert None not in found  # or the part were another
+    return [placed for one in found for placed in one or ()]
 
 
 def _ends(size: int, weights: Iterable[int], beside: Sequence[int] = ()) -> list[int]:
@@ -265,7 +262,7 @@ def _radices(ends: Sequence[int]) -> tuple[int, ...]:
 def _covering(radices: tuple[int, ...], cases: Sequence[strided.Case], inner: int) -> Part:
     """The box around all that is read, the digits of runs of ``inner`` elements left whole."""
     ranges = []
-    for at, (radix, step) in enumerate(zip(radices, _steps(radices), strict=True)):
+    for at, (radix, step) in enumerate(zip(radices, steps(radices), strict=True)):
         read = []
         for box, held, places in cases:
             offset, row = places[at]
@@ -323,11 +320,6 @@ def _weights(form: Strided) -> list[int]:
         least, most = guards.bounds(form.box, group, form.guards)
         extent = most - least
     return found
-
-
-def _steps(radices: Sequence[int]) -> list[int]:
-    """What a step of each digit is worth in the flat index."""
-    return [math.prod(radices[at + 1 :]) for at in range(len(radices))]
 
 
 def _form(digits: Sequence[tuple[range, int]]) -> list[Strided]:

@@ -72,7 +72,6 @@ class Tangents:
             return
         if isinstance(term.verb, Move):  # in no more doubt than what it is made of
             free, map_ = all(t is None for t in ts), term.verb.map
-            xs = [np.asarray(x) if isinstance(x, Late) else x for x in xs]
             sources = [] if free else [np.asarray(_or_zeros(t, x)) for t, x in zip(ts, xs, strict=True)]
             whole = not isinstance(values[cls], Late)
             self.known[cls] = None if free else picked(sources, map_) if whole else Late(np.concatenate(sources), map_)

@@ -25,6 +25,11 @@ class Late:
     source: np.ndarray
     map: Map
 
+    @property
+    def size(self) -> int:
+        """Elements of all of it."""
+        return self.map.size
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         made = picked([self.source], self.map)
         return made if dtype is None else made.astype(dtype, copy=False)

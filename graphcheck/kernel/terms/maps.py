@@ -190,7 +190,7 @@ class Maps:
         found = self._composed.get(key)
         if found is None:
             limits.current().check_elements(math.prod(to), "a tensor broadcast to a larger shape")
-            strides = [0 if n == 1 else w for n, w in zip(trimmed, _weights(trimmed), strict=True)]
+            strides = [0 if n == 1 else w for n, w in zip(trimmed, steps(trimmed), strict=True)]
             found = self._composed[key] = self.box(to, strides)
         return found
 
@@ -199,7 +199,7 @@ class Maps:
         key = ("transpose", tuple(shape), tuple(perm))
         found = self._composed.get(key)
         if found is None:
-            weights = _weights(shape)
+            weights = steps(shape)
             found = self._composed[key] = self.box([shape[p] for p in perm], [weights[p] for p in perm])
         return found
 
@@ -255,7 +255,7 @@ def _zero_first(index: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(1, index.dtype), index])
 
 
-def _weights(shape: Sequence[int]) -> list[int]:
+def steps(shape: Sequence[int]) -> list[int]:
     """What a step along each axis is worth in the flat index."""
     return [math.prod(shape[i + 1 :]) for i in range(len(shape))]
 
