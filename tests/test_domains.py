@@ -15,6 +15,7 @@ from graphcheck.kernel.ops.algebra import Algebra
 from graphcheck.kernel.proof.prover import Prover
 from graphcheck.kernel.terms.rules import PLAIN, RULES
 from graphcheck.kernel.terms.store import Terms
+from graphcheck.kernel.values import residues
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
 from graphcheck.kernel.values.residues import Residues, draw_primes
@@ -60,6 +61,19 @@ def test_residues_agree_with_fractions(seed: int, normalize: bool) -> None:
         for row, p in zip(value, primes, strict=True):
             numbers = [modulo(v, p) for v in expected.reshape(-1)]
             assert [None if math.isnan(v) else int(v) % p for v in row] == numbers
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_residues_of_constants_are_those_of_their_fractions(dtype: type[np.floating]) -> None:
+    rng, ends = np.random.default_rng(0), np.finfo(dtype)
+    drawn = rng.standard_normal(2 * residues._CACHED) * 10.0 ** rng.integers(-7, 5, 2 * residues._CACHED)
+    array = np.concatenate([[0, -0.0, ends.tiny, ends.smallest_subnormal, ends.max, -np.inf], drawn]).astype(dtype)
+    domain = Residues(draw_primes(1, 3), 0)
+    found = domain.const(array)
+    assert np.isneginf(found[:, 5]).all() and np.isneginf(found).sum() == 3 * np.isneginf(array).sum()
+    for at in [*range(5), *range(6, array.size, 1777), residues._CACHED, array.size - 1]:
+        exact = Fraction(float(array[at]))
+        assert [int(v) % p for v, p in zip(found[:, at], domain.primes, strict=True)] == [modulo(exact, p) for p in domain.primes]
 
 
 @pytest.mark.parametrize("normalize", [True, False])

@@ -150,3 +150,45 @@ def test_a_row_of_tensors_side_by_side_is_that_row(entries: list[int], steps: tu
             ("row", c, 3): np.array_split(inputs[terms.terms[c].verb.key], 3)[at] for c in leaves
         } | {("whole", c): inputs[terms.terms[c].verb.key] for c in leaves}  # fmt: skip
         assert np.array_equal(evaluate(terms, Float64(given_), [row])[terms.find(row)].value, whole[at])
+
+
+@given(st.integers(2, 4), st.integers(2, 5), st.data())
+def test_what_is_read_of_rows_is_those_columns(count: int, width: int, data: st.DataObject) -> None:
+    terms = Terms(RULES)
+    source = terms.leaf(("x",), count * width)
+    columns = data.draw(st.lists(st.integers(0, width - 1), min_size=1, max_size=width, unique=True))
+    places = [0, *(row * width + column + 1 for row in range(count) for column in columns)]
+    table = np.array(data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=12)))
+    whole = terms.move((source,), terms.maps.intern(table))
+    found = RowReducer(terms, count, lambda cls: cls == source).part(whole)
+    used = np.unique((table[table > 0] - 1) % width)
+    assert (found is not None) == (0 < used.size < width and whole != source and not terms.terms[whole].verb.map.empty)
+    if found is not None:
+        part = terms.term(found[0])
+        assert np.array_equal(part.verb.map.index - 1, (np.arange(count)[:, None] * width + used).reshape(-1))
+        assert terms.move((found[0],), found[1]) == whole
+
+
+@pytest.mark.parametrize("wrong", ["", "exchanged", "a bias", "a weight"])
+def test_one_product_for_queries_and_keys_is_two(wrong: str) -> None:
+    terms, rng = Terms(RULES), np.random.default_rng(0)
+    x, weight, bias = terms.leaf(("x",), 7 * 6), rng.standard_normal((6, 8)), rng.standard_normal(8)
+    heads = terms.maps.transpose((7, 2, 2), (1, 0, 2))  # [row, head, n] -> [head, row, n]
+
+    def product(weight: np.ndarray, bias: np.ndarray) -> int:
+        made = terms.contract(x, terms.const(weight.reshape(-1)), (1, 1), 7, bias.size, 6, kn=True)
+        rows = terms.maps.picked(1, bias.size, np.arange(7 * bias.size) % bias.size)
+        return terms.ew("add", [(made, None), (terms.const(bias), rows)], 7 * bias.size)
+
+    whole = product(weight, bias)
+    order = [0, 4] if wrong != "exchanged" else [4, 0]
+    parts = [terms.move((whole,), terms.maps.picked(7, 8, np.arange(at, at + 4))) for at in order]
+    packed = [terms.move((part,), heads) for part in parts]
+    weight, bias = weight.copy(), bias.copy()
+    bias[6] += wrong == "a bias"
+    weight[5, 7] += 2.0**-40 * (wrong == "a weight")
+    apart = [terms.move((product(weight[:, at : at + 4], bias[at : at + 4]),), heads) for at in (0, 4)]
+    roots = [terms.contract(*both, (2, 2), 7, 7, 2) for both in (apart, packed)]
+    assert terms.find(roots[0]) != terms.find(roots[1])
+    prover = Prover(terms, roots[:1], roots[1:], [7], seed=0, target=2.0**-40)
+    assert prover.by_rows() is (not wrong)

@@ -25,6 +25,7 @@ from graphcheck.errors import Improbable, Late
 from graphcheck.kernel.proof.lookalikes import ROW, Lookalikes, Marks, Recent
 from graphcheck.kernel.proof.odds import Degrees, Risk, hashed
 from graphcheck.kernel.proof.rows import RowReducer
+from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.renewal import digest
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Term
@@ -154,9 +155,13 @@ class Prover:
             reducer = RowReducer(self.terms, count, self.shared)
             lookalikes = Lookalikes()
             values, one, exact = Recent(self.terms, probe, _KEPT), *(Marks(self.terms, d, _KEPT) for d in (first, domain))
+            read: dict[int, list[tuple[int, Map]]] = {}  # a part of rows: who reads it, and how
             for cls in self.unmatched():
                 self._check_time()
                 row = None if self.shared(cls) else reducer.reduce(cls)
+                if row is None and (found := reducer.part(cls)) is not None:
+                    read.setdefault(found[0], []).append((cls, found[1]))
+                    cls, row = found[0], None if len(read[found[0]]) > 1 else reducer.reduce(found[0])
                 if row is None or self.terms.size(row) > ROW:
                     continue
                 behind = sum(map(self.terms.size, self.terms.order([row], values.__contains__)))
@@ -182,6 +187,9 @@ class Prover:
                         why = Window("rows", count, len(tier.primes), tier.log2_error, rules)
                         self.terms.merge(other, cls, why)
                         tier.merges += 1
+                        for part in (other, cls):
+                            for whole, map_ in read.get(part, ()):
+                                self.terms.merge(self.terms.move((cls if part == other else other,), map_), whole, why)
                         break
         self._close(tier, domain, risk, started)
 
@@ -346,7 +354,7 @@ class _Drawn(dict[tuple[Any, ...], np.ndarray]):
 
 _MANY = 4e6  # elements behind rows
 _PART, _EACH = 1.5e8, 2e3  # elements that are looked at so, a class counting for so many besides
-_KEPT = 2**25  # numbers of exact values that are kept for later rows, and of float64 ones
+_KEPT = 2**23  # numbers of exact values that are kept for later rows, and of float64 ones
 
 
 def _flops(terms: Terms, cls: int) -> float:

@@ -40,6 +40,23 @@ class RowReducer:
                     self._rules[c] = distinct([*below, *self.terms.applied[before:]])
         return self._known[rep]
 
+    def part(self, cls: int) -> tuple[int, Map] | None:
+        """The class of the columns that a movement which does not treat rows alike reads, of rows that are alike, and its map of
+        them; None where it reads them all. So one product for queries, keys and values is three."""
+        term = self.terms.terms[cls]
+        if not isinstance(term.verb, Move) or len(term.args) > 1 or term.size > _BLOCK or self.reduce(term.args[0]) is None:
+            return None
+        map_, source, key = term.verb.map, self.terms.find(term.args[0]), ("part", self.count, self.terms.size(term.args[0]))
+        if key not in map_.row_cache:
+            rows, columns = np.divmod(map_.index.astype(np.int64) - 1, width := key[2] // self.count)
+            some, place = np.unique(columns[rows >= 0], return_inverse=True)
+            read = np.zeros(term.size, np.int64)
+            read[rows >= 0] = rows[rows >= 0] * some.size + place + 1
+            maps = self.terms.maps
+            map_.row_cache[key] = (maps.picked(self.count, width, some), maps.intern(read)) if 0 < some.size < width else None
+        found = cast(tuple[Map, Map] | None, map_.row_cache[key])
+        return None if found is None else (self.terms.move((source,), found[0]), found[1])
+
     def rules(self, cls: int) -> tuple[str, ...]:
         """Those that made the row of a class."""
         return self._rules.get(self.terms.find(cls), ())

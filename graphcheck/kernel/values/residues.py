@@ -23,7 +23,7 @@ from graphcheck.kernel.values.gather import picked
 
 LOW, HIGH = 2**21, 2**22
 PRIME_COUNT = 140_336  # primes in [LOW, HIGH)
-_BLOCK = 1024
+_BLOCK, _CACHED = 1024, 2**15
 
 Residue = np.ndarray  # [primes, n] float64
 
@@ -72,23 +72,30 @@ class Residues:
         if array.dtype.kind in "iu":
             wide = array.astype(object) if array.dtype == np.uint64 else array.astype(np.int64)
             return self._mod(np.stack([(wide % p).astype(np.float64) for p in self.primes]))
-        values = array.astype(np.float64)
+        out = np.empty((len(self.primes), array.size))
+        for at in range(0, array.size, _CACHED):  # which stays in the cache for all the primes
+            self._dyadic(array[at : at + _CACHED], out[:, at : at + _CACHED])
+        return out
+
+    def _dyadic(self, array: np.ndarray, out: Residue) -> None:
+        values, bits = array.astype(np.float64), 24 if array.dtype in (np.float32, np.float16) else 53
         masked = np.isneginf(values)
         mantissa, exponent = np.frexp(np.where(masked, 0.0, values))
-        exponent = exponent.astype(np.int64) - 53 + 1200
-        mantissa = mantissa * 2.0**53
-        high = np.rint(mantissa / 2.0**27)
-        low = mantissa - high * 2.0**27
-        out = np.empty((len(self.primes), values.size))
+        exponent = exponent.astype(np.int64) + (1200 - bits)
+        mantissa *= 2.0**bits
+        high, low = mantissa, mantissa
+        if bits > 24:
+            high = np.rint(mantissa / 2.0**27)
+            low = mantissa - high * 2.0**27
         for row, p in zip(out, self.primes, strict=True):
             h = high - p * np.rint(high / p)
-            h *= float(2**27 % p)
-            h += low
-            h -= p * np.rint(h / p)
+            if bits > 24:
+                h *= float(2**27 % p)
+                h += low
+                h -= p * np.rint(h / p)
             h *= np.take(self._power_table(p), exponent)
             np.subtract(h, p * np.rint(h / p), out=row)
         out[:, masked] = -np.inf
-        return out
 
     def _power_table(self, p: int) -> np.ndarray:
         """2**e modulo p for e from -1200 to 1200, centred."""
