@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import math
 from collections import OrderedDict
@@ -37,10 +38,9 @@ class Lookalikes:
     ) -> list[tuple[int, int]]:
         """Earlier entries that look alike; the new one is added. Where many have one sketch (a state that a loop makes smaller
         is 0 in the end), the ``mark`` of a row, or None, tells which of the later ones do."""
-        weights = np.cos(np.arange(value.size) * 1.2345 + 0.5)
         few = value[np.linspace(0, value.size - 1, _FEW if value.size > _MANY else 0).astype(np.int64)]
         with np.errstate(all="ignore"):
-            sketch, magnitude = float(np.dot(weights, value)), np.abs(value)
+            sketch, magnitude = float(np.dot(_weights(value.size), value)), np.abs(value)
             scale, room = float(magnitude.sum()), _WIDER * _ALIKE * float(magnitude.max(initial=0.0))
         sketches, entries, untold = self._seen.setdefault((size, value.size), ([], [], []))
         new = next(self._count), entry, few
@@ -59,6 +59,11 @@ class Lookalikes:
                 found += [e for known in ({own, None} if own else {*crowd}) for e in crowd.get(known, ())]
                 crowd.setdefault(own, []).append(new)
         return [e for _, e, _ in sorted(found, key=lambda e: e[0])]
+
+
+@functools.lru_cache(maxsize=4)
+def _weights(size: int) -> np.ndarray:
+    return np.asarray(np.cos(np.arange(size) * 1.2345 + 0.5))
 
 
 class Recent(OrderedDict[int, Any]):

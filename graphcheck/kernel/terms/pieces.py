@@ -131,9 +131,15 @@ def parted(pieces: Pieces, sizes: Iterable[int]) -> Iterator[Pieces | None]:
             if low <= least and most <= high:
                 found.append(dataclasses.replace(form, start=form.start - begin))
             elif least <= high and most >= low:
-                found.append(strided.normal(form.box, -low, form.strides, [*form.guards, (form.strides, low, high)]))
+                found.append(_between(form, low, high))
         yield joined(form for form in found if form is not None)
         begin += size
+
+
+@functools.lru_cache(maxsize=4096)
+def _between(form: Strided, low: int, high: int) -> Strided | None:
+    """What reads the elements from ``low`` to ``high``, counted from its start, as a map of these."""
+    return strided.normal(form.box, -low, form.strides, [*form.guards, (form.strides, low, high)])
 
 
 @functools.lru_cache(maxsize=4096)

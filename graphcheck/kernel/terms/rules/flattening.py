@@ -98,9 +98,12 @@ def _in_pieces(
 
 def _in_order(terms: Terms, sources: tuple[int, ...], map_: Map) -> bool:
     """Whether the sources are in order, each there once, and a few places of the map read them all."""
-    if not map_.size:
+    if not map_.size or any(a >= b for a, b in itertools.pairwise(sources)):
         return False
-    ends = np.cumsum([terms.size(s) for s in sources])
-    some = map_.at(np.linspace(0, map_.size - 1, 32 * len(sources)).astype(np.int64))
-    seen = np.searchsorted(ends, some[some > 0])
-    return all(a < b for a, b in itertools.pairwise(sources)) and bool(np.isin(np.arange(len(sources)), seen).all())
+    ends = tuple(itertools.accumulate(map(terms.size, sources)))
+    key = ("all read", *ends)
+    if key not in map_.row_cache:
+        some = map_.at(np.linspace(0, map_.size - 1, 32 * len(sources)).astype(np.int64))
+        seen = np.searchsorted(ends, some[some > 0])
+        map_.row_cache[key] = bool(np.isin(np.arange(len(sources)), seen).all())
+    return cast(bool, map_.row_cache[key])
