@@ -19,7 +19,7 @@ HEAVY = {"torch", "tensorflow", "tf2onnx", "onnxruntime", "onnx", "onnx_ir", "ne
 
 # The package's modules and subpackages, lowest layer first; each imports itself and lower layers only.
 LAYERS = (
-    ("codes", "deferred", "errors", "verdict", "words"),
+    ("codes", "deferred", "errors", "records", "verdict", "words"),
     ("limits", "outcome", "plugins"),
     ("options",),
     ("files", "processes"),
@@ -196,7 +196,7 @@ def code_lines(source: str) -> int:
 
 # Room -> the most lines of code it may hold. The kernel is what `proved` rests on: a capability that needs more raises its
 # number in a decision that says by how much and why.
-BUDGET = {"kernel": 10738}
+BUDGET = {"kernel": 10740}
 
 
 @pytest.mark.parametrize("room", BUDGET)
