@@ -58,7 +58,7 @@ def _answered(given: list[str] | None) -> int:
     logging.getLogger("onnx_ir").setLevel(logging.CRITICAL)  # its warnings are of files that we judge ourselves
     try:
         bounds = limits.of_process(limits.default_memory())
-        with _interruptible() as come, bounds, deferred.sympy(), warnings.catch_warnings():
+        with _interruptible() as come, bounds, deferred.modules(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy's, of what a model computes: an answer is no place for them
             code = _called(sys.argv[1:] if given is None else given)
         sys.stdout.flush()

@@ -19,7 +19,7 @@ HEAVY = {"torch", "tensorflow", "tf2onnx", "onnxruntime", "onnx", "onnx_ir", "ne
 
 # The package's modules and subpackages, lowest layer first; each imports itself and lower layers only.
 LAYERS = (
-    ("codes", "deferred", "errors", "verdict", "words"),
+    ("codes", "deferred", "errors", "records", "verdict", "words"),
     ("limits", "outcome", "plugins"),
     ("options",),
     ("files", "processes"),

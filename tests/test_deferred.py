@@ -1,4 +1,4 @@
-"""sympy is there for whoever asks for it, and is not loaded for nobody: what a process holds, never how long it took."""
+"""What is deferred is there for whoever asks, and is not loaded for nobody: what a process holds, never how long it took."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import sys
 from graphcheck import deferred
 def loaded(): return "sympy" in sys.modules
 """
-IMPORT = "with deferred.sympy():\n    import onnx_ir as ir\nassert not loaded()\n"
+IMPORT = "with deferred.modules():\n    import onnx_ir as ir\nassert not loaded()\n"
 
 
 def fresh(code: str) -> None:
@@ -65,19 +65,19 @@ def test_a_wrong_dim_is_told_as_ever() -> None:
 
 def test_what_is_loaded_already_stays() -> None:
     fresh(
-        "import sympy\nfrom sympy import Symbol\nwith deferred.sympy(): import onnx_ir as ir, sympy as again\n"
+        "import sympy\nfrom sympy import Symbol\nwith deferred.modules(): import onnx_ir as ir, sympy as again\n"
         "assert again is sympy is ir._core.sympy and again.Symbol is Symbol"
     )
 
 
 def test_an_import_within_is_the_real_one() -> None:
-    fresh("with deferred.sympy():\n    import sympy, onnx_ir as ir\n    assert sympy.Symbol and ir._core.sympy is sympy")
+    fresh("with deferred.modules():\n    import sympy, onnx_ir as ir\n    assert sympy.Symbol and ir._core.sympy is sympy")
 
 
 def test_what_onnx_ir_uses_as_it_loads_is_loaded() -> None:
     """As another version of it may: without a stand-in for the module that makes a table of sympy's functions."""
     fresh(
-        "deferred._DEFERRED = ('sympy',)\nwith deferred.sympy(): import onnx_ir as ir\nimport sympy\n"
+        "deferred._DEFERRED = {'onnx_ir': {'sympy': ()}}\nwith deferred.modules(): import onnx_ir as ir\nimport sympy\n"
         "assert ir._symbolic_shapes.sympy.Max is sympy.Max and (ir.SymbolicDim('n') + 1).value == 'n + 1'"
     )
 
@@ -89,6 +89,23 @@ def test_without_sympy_there_is_no_arithmetic() -> None:
 
 def test_nothing_is_left_behind() -> None:
     before = list(sys.meta_path)
-    with deferred.sympy():
+    with deferred.modules():
         assert sys.meta_path != before and sys.meta_path[0].find_spec("json", None) is None
     assert sys.meta_path == before
+
+
+LIST = "onnx.reference.ops._op_list"
+
+
+def test_onnx_reference_imports_every_operator_by_itself() -> None:
+    fresh(f"from graphcheck.kernel.ops import reference as r\nr.implementation('Slice', 13)\nassert {LIST!r} in sys.modules")
+
+
+@pytest.mark.parametrize(("op_type", "loads"), [("Slice", False), ("TopK", True)])  # TopK's module is op_topk
+def test_the_module_of_an_operator_is_loaded_alone_where_it_has_the_usual_name(op_type: str, loads: bool) -> None:
+    fresh(
+        "from graphcheck.kernel.ops.reference import implementation\n"
+        f"with deferred.modules(): found = implementation({op_type!r}, 13)\n"
+        f"assert ({LIST!r} in sys.modules) is {loads}\n"
+        f"from onnx.reference.ops import _op_list\nassert found is _op_list.load_op('', {op_type!r}, 13)"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from ops_support import assert_agrees, floats, ints, node_model, values
 
@@ -337,3 +338,19 @@ def test_what_the_standard_leaves_open_is_not_folded_either() -> None:
     resize = '{ r = Resize<mode = "linear", coordinate_transformation_mode = "align_corners">(c, , s) y = Add(x, r) }'
     seen = "g (float[1,1,1,2] x) => (float[1,1,1,2] y) <float[1,1,1,2] r = {1, 3.142857074737549}> { y = Add(x, r) }"
     assert compare(model(f"{head} {resize}"), model(seen), graphs=False, run=False).verdict == "undecided"
+
+
+def test_the_implementation_of_an_operator_is_that_of_onnx_reference() -> None:
+    """It is found without the list of all operators; every operator and opset of that list."""
+    from onnx.reference.ops import _op_list
+
+    def given(load: Any, *which: Any) -> Any:
+        try:
+            return load(*which)
+        except RuntimeError as error:  # no implementation of that version
+            return str(error)
+
+    for op_type in _op_list._build_registered_operators():
+        for version in range(1, onnx.defs.onnx_opset_version() + 1):
+            expected = given(_op_list.load_op, "", op_type, version)
+            assert given(reference.implementation, op_type, version) == expected, (op_type, version)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import itertools
 from collections import Counter, defaultdict, deque
 from typing import Any
 
@@ -176,10 +177,7 @@ def _operands(
     backward: dict[ir.Value, ir.Value],
 ) -> list[ValuePair]:
     """The pairs of values that must correspond if the nodes do: operands, and parameters and results of bodies."""
-    ins = (strip(x.inputs), strip(y.inputs))
-    length = max(map(len, ins))
-    padded = [[*side, *[None] * (length - len(side))] for side in ins]
-    result = list(zip(*padded, strict=True))
+    result = list(itertools.zip_longest(strip(x.inputs), strip(y.inputs)))
     for p, q in zip(left.bodies.get(x, ()), right.bodies.get(y, ()), strict=True):
         if p.inputs and forward.get(p.inputs[0]) is q.inputs[0]:
             continue  # a function that an earlier call has paired

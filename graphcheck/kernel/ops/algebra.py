@@ -6,7 +6,6 @@ folds it), a :class:`Tensor`, or None for an omitted input.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -24,9 +23,10 @@ from graphcheck.kernel.terms.masks import masked
 from graphcheck.kernel.terms.rules.selections import by_comparison
 from graphcheck.kernel.terms.store import Operand, Terms
 from graphcheck.kernel.terms.verbs import Const, Move
+from graphcheck.records import record
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Tensor:
     """A computed tensor: its class in the store, its shape and its declared numpy dtype; ``held``: the narrower type that it
     was cast from, which holds its values."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import onnx
+
+from graphcheck.records import record
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-@dataclasses.dataclass(frozen=True)
+@record(frozen=True)
 class Node:
     """A node as an operator's function sees it.
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +21,12 @@ if TYPE_CHECKING:
 
 _STEERING = 4096  # inputs up to so many elements may say what shape an output has
 _FAR = (2**31 - 1, 2**63 - 1)  # as an end, runtimes take these two for "all the way" in either direction
+_UNREGISTERED = ("Cast_25", "CastLike_25", "ReduceMin_11")  # in onnx.reference, but not what load_op gives
 _FIRST = {"DequantizeLinear": 19}  # earlier versions mean the same for fewer types, and have no implementation
 
 
 def run(node: Node, inputs: Sequence[Any]) -> list[Any]:
     """The outputs of one node on concrete inputs (None for omitted ones), by ``onnx.reference``."""
-    from onnx.reference.ops import load_op
     from onnx.reference.reference_evaluator import ReferenceEvaluator
 
     if node.domain not in ("", "ai.onnx"):
@@ -50,13 +54,32 @@ def run(node: Node, inputs: Sequence[Any]) -> list[Any]:
     }
     try:
         with np.errstate(all="ignore"):
-            implementation = load_op("", node.op_type, version, evaluator_cls=ReferenceEvaluator)
-            results = implementation(proto, params).run(*inputs)
+            results = implementation(node.op_type, version)(proto, params).run(*inputs)
         if node.op_type.startswith("Reduce"):  # some widen integers
             return [np.asarray(y).astype(inputs[0].dtype) for y in results]
         return [np.asarray(y) if not isinstance(y, list) else y for y in results]
     except Exception as error:
         raise Refused(f"onnx.reference cannot run {node.op_type}: {str(error).splitlines()[0][:200]}") from None
+
+
+@functools.cache
+def implementation(op_type: str, version: int) -> Any:
+    """What ``load_op`` of ``onnx.reference`` gives, from the operator's own module alone where it has the usual name.
+
+    ``load_op`` imports the modules of all operators.
+    """
+    from onnx.reference.ops import load_op
+    from onnx.reference.reference_evaluator import ReferenceEvaluator
+
+    with contextlib.suppress(ModuleNotFoundError, KeyError):
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", op_type).lower()
+        own = vars(importlib.import_module(f"onnx.reference.ops.op_{name}"))
+        names = [key for key in own if key.startswith(f"{op_type}_") and key not in _UNREGISTERED]
+        versions = [int(key.removeprefix(f"{op_type}_")) for key in names]
+        known = [v for v in versions if v <= version]
+        if known or not versions:
+            return own[f"{op_type}_{max(known)}" if known else op_type]
+    return load_op("", op_type, version, evaluator_cls=ReferenceEvaluator)
 
 
 def _check_split(node: Node, inputs: Sequence[Any]) -> None:

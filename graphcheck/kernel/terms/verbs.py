@@ -5,34 +5,34 @@ What a verb is applied to stands beside it (:class:`Term`), so that the paramete
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from graphcheck.kernel.terms.maps import Map
+from graphcheck.records import record
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Const:
     """A constant array, known by the ``key`` of its values."""
 
     key: tuple[Any, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Leaf:
     """A free tensor, known by its ``key`` (a graph input, or a class taken as free by a proof window)."""
 
     key: tuple[Any, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Move:
     """Movement: sources laid end to end, picked by an integer map."""
 
     map: Map
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Ew:
     """Elementwise ``fn``, each operand seen through a map (None: as it is; size 1: a scalar)."""
 
@@ -40,7 +40,7 @@ class Ew:
     maps: tuple[Map | None, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Contract:
     """[Ba, m, k] x [Bb, n, k] -> [B, m, n], summed over k: ``batches`` are (Ba, Bb), one of them may be 1, and with ``kn`` the
     second operand is [Bb, k, n]."""
@@ -52,7 +52,7 @@ class Contract:
     kn: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Sum:
     """[rows, k] -> [rows]."""
 
@@ -60,7 +60,7 @@ class Sum:
     k: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Rows:
     """[rows, k] -> [rows, k] or [rows]: softmax, max, min, ... of each row."""
 
@@ -69,7 +69,7 @@ class Rows:
     k: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Opaque:
     """An operator nobody has taught: a function of its operands and its ``key``, nothing else is known."""
 
@@ -81,7 +81,7 @@ RANGE = "range"  # of the key of what a quantizer is whose range cuts off what a
 Verb = Const | Leaf | Move | Ew | Contract | Sum | Rows | Opaque
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Term:
     """One application of a verb: the operands' classes, the number of elements of the result."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from fractions import Fraction
 
@@ -12,6 +13,7 @@ from graphcheck.kernel.terms.verbs import Contract, Ew, Move, Opaque, Rows, Sum,
 
 Form = dict[Operand | None, Fraction]  # a factor for each view; beside None the constant
 _MOST, _BITS = 64, 4096  # steps of one look, and bits of one number
+_exactly = functools.lru_cache(4096)(Fraction)  # most nodes share a few numbers
 _FAR = 10  # a stored integer stands for what is nine and a half steps off at most, where nine are allowed
 
 
@@ -31,7 +33,7 @@ def _number(terms: Terms, cls: int, known: dict[int, Fraction | None]) -> Fracti
     term = terms.terms[terms.find(cls)]
     if value is not None:
         array = terms.arrays[terms.find(term.args[0] if isinstance(term.verb, Move) else cls)]
-        return Fraction(int(array[0]) if array.dtype.kind in "iu" else value) if math.isfinite(value) else None
+        return _exactly(int(array[0]) if array.dtype.kind in "iu" else value) if math.isfinite(value) else None
     if term.size != 1 or not isinstance(term.verb, Ew) or not terms.constant_like(cls):
         return None
     if term.verb.fn not in ("add", "mul", "recip"):
