@@ -146,6 +146,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the pool
+    processes.keep_objects()
 
 
 def _submit(

@@ -268,7 +268,8 @@ def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
     if attr.is_ref():
         return None
     if attr.type == ir.AttributeType.TENSOR:
-        return attr.as_tensor()
+        tensor: ir.TensorProtocol = attr.value  # as_tensor() asks a protocol, which takes longer than all the rest
+        return tensor
     if attr.name not in _CONSTANT_TYPES:
         return None
     array: np.ndarray[Any, Any] = np.array(attr.value, dtype=_CONSTANT_TYPES[attr.name])
