@@ -59,7 +59,8 @@ def derivatives(
 
 
 class Tape:
-    """A float64 evaluation of ``roots`` that can be walked back: kept at a few places, computed again in between."""
+    """A float64 evaluation of ``roots`` that can be walked back, unless it is only to go ``forth``: kept at a few places, computed
+    again in between."""
 
     def __init__(
         self,
@@ -68,6 +69,8 @@ class Tape:
         roots: Sequence[int],
         tick: Callable[[float], None] = lambda _: None,
         tangents: Tangents | None = None,
+        *,
+        forth: bool = False,
     ) -> None:
         self.terms, self.tick, self.kinks, self.tangents = terms, tick, 0.0, tangents
         self.domain = Float64(inputs, bounds=False)
@@ -82,7 +85,7 @@ class Tape:
         self.starts: list[dict[int, Kept]] = []
         values: dict[int, Kept] = {}
         behind: deque[tuple[Callable[[], Any], list[int]]] = deque()  # what is waited for, and of no use from then on
-        room = _PRODUCTS
+        room = 0 if forth else _PRODUCTS
 
         def settle(ahead: int) -> None:
             while len(behind) > ahead:
@@ -96,7 +99,8 @@ class Tape:
         with _aside(tangents is not None) as aside:
             for part in self.parts:
                 settle(0)
-                self.starts.append(start := dict(values))
+                start = {} if forth else dict(values)
+                self.starts.append(start)
                 for cls in part:
                     value = values[cls] = self._apply(cls, values)
                     if isinstance(value, np.ndarray) and _is_costly(terms.terms[cls].verb) and value.size <= room:
