@@ -46,7 +46,7 @@ Place = tuple[int, Map | None]  # a class, and how it is seen
 MARGIN = 2.0
 _HELD = 4_000_000  # elements kept at a time; all others are computed again on the way back, but for
 _COSTLY, _PRODUCTS = 512, 4_000_000  # sums of so many products, of which so many elements are kept
-_AHEAD = 2  # classes that the evaluation is ahead of the tangents
+_AHEAD, _LARGE = 2, 2**20  # classes that the evaluation is ahead of the tangents, one behind so many elements
 _NOTHING = np.zeros(1)
 
 
@@ -59,8 +59,8 @@ def derivatives(
 
 
 class Tape:
-    """A float64 evaluation of ``roots`` that can be walked back, unless it is only to go ``forth``: kept at a few places, computed
-    again in between."""
+    """A float64 evaluation of ``roots`` that can be walked back: kept at a few places, computed again in between; nothing is kept
+    if it is to go ``forth`` alone."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Tape:
                         aside(self._follow, cls, values),
                         [arg for arg in self._args(cls) if last[arg] == cls and arg not in kept],
                     ))
-                    settle(_AHEAD)
+                    settle(1 if value.size > _LARGE else _AHEAD)
             settle(0)
         self.ends = {cls: _dense(values[cls]) for cls in kept}
 

@@ -26,7 +26,7 @@ from graphcheck.parting.redrawn import DOUBT, ENLARGED, FAR, ZERO, beside, besid
 from graphcheck.parting.windows import Late, lengths
 
 _NOISE = 2**20  # random numbers that are used again and again
-BLOCK = 2**15  # elements that stay in the cache
+BLOCK = 2**16  # elements that stay in the cache
 _NOTHING, _LEAST, _SMALL = np.zeros(1), np.finfo(np.float32).tiny, 1e-30  # beside which a tangent below float32 is nothing
 Tangent = np.ndarray | Late | None  # None: no rounding on the way
 
@@ -144,7 +144,8 @@ class Tangents:
         verb, made = term.verb, None
         if isinstance(verb, Ew):
             maps = [None if _only_added(verb, t) else m for m, t in zip(verb.maps, ts, strict=True)]
-            xs, ts = ([x if x is None or m is None else picked([x], m) for x, m in zip(some, maps, strict=True)] for some in (xs, ts))
+            both = (zip(some, maps, strict=True) for some in (xs, ts))
+            xs, ts = ([x if x is None or m is None else picked([x], m) for x, m in some] for some in both)
         elif (whole := self._made(term, xs, ts, value)) is not None:
             made = np.broadcast_to(np.asarray(whole).reshape(-1), value.shape)
         for start in range(0, value.size, BLOCK):
@@ -219,7 +220,9 @@ class Tangents:
         else:
             partials = chosen(value, *seen) if fn in ("max", "min") else record.slope.partials(value, *seen)
             flows = [(t, p) for t, p in zip(carried, partials, strict=True) if t is not None]
-        total = sum((t * (_narrow(p)[0] if size.narrow else p) for t, p in flows), own)
+        total = own
+        for t, p in flows:
+            total = total + (t if fn == "add" else t * (_narrow(p)[0] if size.narrow else p))
         if isinstance(total, float) and not np.any(lost):
             return None
         total = np.broadcast_to(total, value.shape)
@@ -279,17 +282,18 @@ class _Sizes:
     """The sizes of some values, with the ``least`` and the ``most`` of them; ``narrow`` in float32, where that holds them."""
 
     def __init__(self, value: np.ndarray) -> None:
-        sizes, self.narrow = _narrow(value)
-        self.each = np.abs(sizes)
+        _, size = _narrow(value)
+        self.narrow = size is not None
+        self.each = np.abs(value) if size is None else size
         self.least, self.most = (float(self.each.min()), float(self.each.max())) if value.size else (0.0, 0.0)
 
 
-def _narrow(x: Any) -> tuple[Any, bool]:
-    """(numbers in float32, True), where all of them, and what they are multiplied with, stay far from its ends; else as they are."""
+def _narrow(x: Any) -> tuple[Any, np.ndarray | None]:
+    """(numbers in float32, their sizes), where all of them, and what they are multiplied with, stay far from its ends; else
+    (the numbers, None)."""
     found = np.asarray(x).astype(np.float32, copy=False)
     size = np.abs(found)
-    fits = bool(size.size) and float(size.min()) > _SMALL and float(size.max()) < 1 / _SMALL
-    return (found, True) if fits else (x, False)
+    return (found, size) if size.size and float(size.min()) > _SMALL and float(size.max()) < 1 / _SMALL else (x, None)
 
 
 def _noted(made: np.ndarray, at: slice, part: np.ndarray, least: float) -> tuple[np.ndarray, float]:
