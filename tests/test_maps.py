@@ -61,6 +61,30 @@ def test_what_is_no_permutation_has_no_inverse() -> None:
         assert maps.inverse(maps.intern(np.asarray(index))) is None
 
 
+@given(st.lists(st.integers(0, 6), max_size=8), st.integers(-2, 5), st.integers(1, 4))
+def test_blocks_with_a_step_between_them_are_their_array(once: list[int], step: int, blocks: int) -> None:
+    once = [n and n + 8 for n in once]  # no step makes a zero of it
+    whole = np.asarray([n and n + step * at for at in range(blocks) for n in once], np.int64)
+    maps = Maps()
+    found = maps.repeated(np.asarray(once, np.int64), step, blocks)
+    assert found.size == whole.size and np.array_equal(found.index, whole)
+    assert np.array_equal(found.at(np.arange(whole.size)[::-1]), whole[::-1])
+    assert found.has_zero == (0 in whole) and found.empty == (not whole.any())
+    assert maps.intern(whole) is found is maps.repeated(np.asarray(once, np.int64), step, blocks)
+    other = Maps()
+    assert other.repeated(np.asarray(once, np.int64), step, blocks) is not found
+    assert other.intern(whole) is other.repeated(np.asarray(once, np.int64), step, blocks)
+
+
+@pytest.mark.parametrize(("once", "step"), [([2, 1, 3, 5, 4, 6], 6), ([14, 13, 18, 17, 15, 16], -6)])
+def test_blocks_of_a_permutation_have_an_inverse(once: list[int], step: int) -> None:
+    maps = Maps()
+    found = maps.repeated(np.asarray(once), step, 3)
+    back = maps.inverse(found)
+    assert found.blocks == 3 and back is not None and maps.compose(found, back).identity  # type: ignore[union-attr]
+    assert maps.inverse(maps.repeated(np.asarray(once), step // 2, 3)) is None
+
+
 def test_equal_maps_are_the_same_object() -> None:
     maps = Maps()
     assert maps.intern(np.asarray([2, 1])) is maps.intern(np.asarray([[2], [1]], np.int32))

@@ -224,3 +224,11 @@ def test_compare_has_its_first_model_loaded_ahead(monkeypatch: pytest.MonkeyPatc
         compare(path, path, **options)
     compare(onnx.load(path), path)
     assert len(begun) == 1
+
+
+def test_a_process_that_is_not_to_be_kept_ends_with_its_session() -> None:
+    for keep in (True, False):
+        session = RemoteSession(model())
+        process = session._child.process  # type: ignore[union-attr]
+        session.close(keep=keep)
+        assert (process.poll() is None) == keep

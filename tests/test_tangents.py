@@ -15,6 +15,7 @@ from graphcheck.interface.inputs import leaves_of
 from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Leaf, Term
+from graphcheck.parting import slopes
 from graphcheck.parting.slopes import Tape
 from graphcheck.parting.tangents import Tangent, Tangents, _lose, _Sizes
 
@@ -65,6 +66,15 @@ def test_a_tangent_is_the_derivative_along_a_direction(name: str, monkeypatch: p
         slopes = derivatives(terms, inputs, root, index)
         wanted = sum(float(slopes[key] @ along[key]) for key in slopes)
         assert abs(found[index] - wanted) <= 1e-4 * max(1.0, abs(wanted))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_what_goes_forth_alone_keeps_nothing_and_says_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slopes, "_HELD", 10)
+    terms, root, inputs = net(name)
+    tapes = [Tape(terms, inputs, [root], tangents=Tangents(terms, 0), forth=forth) for forth in (False, True)]
+    assert [any(tape.starts) for tape in tapes] == [True, False]
+    assert np.array_equal(*(tape.value(root) for tape in tapes)) and len({tape.moved(0, root) for tape in tapes}) == 1
 
 
 @pytest.mark.parametrize("name", NETS)

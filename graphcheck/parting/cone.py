@@ -24,6 +24,7 @@ from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaqu
 
 _TABLE = 2**24  # places that are told one by one at most
 Reads = Sequence[Strided] | None  # of an operand, as forms over the part of what reads it; None: all of it, as it is
+Table = np.ndarray | Map  # places of a tensor that is whole, one by one
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Cone(Terms):
         super().__init__(terms.rules, contents=terms.contents)
         self._terms = terms
         self._readers: dict[int, list[Reads]] = {}
-        self._reads: dict[int, list[Reads | np.ndarray]] = {}
+        self._reads: dict[int, list[Reads | Table]] = {}
         self._parts: dict[int, Part] = {}
         self._fine: dict[int, Part] = {}  # the same, cut as the class is made
         self._made: dict[int, int] = {}
@@ -103,7 +104,7 @@ class Cone(Terms):
             self._fine[cls] = self._parts[cls].cut(_own(terms.terms[cls]))
             self._reads[cls] = reads = self._read(cls)
             for arg, read in zip(terms.terms[cls].args, reads, strict=True):
-                self._readers.setdefault(terms.find(arg), []).append(None if isinstance(read, np.ndarray) else read)
+                self._readers.setdefault(terms.find(arg), []).append(None if isinstance(read, Table) else read)
         for cls in order:
             self._made[cls] = self._make(cls)
         self.ends = {end: self._read_of([end], [some], len(at)) for end in ends}
@@ -127,7 +128,7 @@ class Cone(Terms):
                 least = min(least, part, key=lambda part: math.prod(part.box))
         return least
 
-    def _read(self, cls: int) -> list[Reads | np.ndarray]:
+    def _read(self, cls: int) -> list[Reads | Table]:
         """What the part of a class reads of its operands; of a table its entries."""
         term, part = self._terms.terms[cls], self._fine[cls]
         sizes = [self._terms.size(arg) for arg in term.args]
@@ -158,7 +159,7 @@ class Cone(Terms):
             case _:
                 return [None for _ in sizes]
 
-    def _of_map(self, map_: Map, part: Part, sizes: Sequence[int]) -> list[Reads | np.ndarray]:
+    def _of_map(self, map_: Map, part: Part, sizes: Sequence[int]) -> list[Reads | Table]:
         """What a map reads of its sources: forms of each, or the entries of its table and all of the sources."""
         forms = list(map_.pieces or ()) if part.whole else [part.within(form) for form in map_.pieces or ()]
         if forms and None not in forms:
@@ -169,7 +170,7 @@ class Cone(Terms):
         places, count = _form(part.digits), math.prod(part.box)
         if count > _TABLE:
             raise Oversized(f"a table of {count} places")
-        table = map_.index if part.whole else map_.at(places[0].index() - 1 if places else np.zeros(0, int))
+        table = map_ if part.whole else map_.at(places[0].index() - 1 if places else np.zeros(0, int))
         return [table for _ in sizes]
 
     # -- and forward ---------------------------------------------------------------------------------------------------
@@ -206,7 +207,7 @@ class Cone(Terms):
             self.arrays[cls] = self._terms.arrays[like]
         return cls
 
-    def _seen(self, arg: int, read: Reads | np.ndarray, size: int) -> tuple[int, Map | None]:
+    def _seen(self, arg: int, read: Reads | Table, size: int) -> tuple[int, Map | None]:
         """An operand with the map that shows what is read of it."""
         if read is None:
             return self._made[arg], None
@@ -214,21 +215,23 @@ class Cone(Terms):
         whole = map_.identity and size == math.prod(self._parts[arg].box)
         return self._made[arg], None if whole else map_
 
-    def _read_of(self, args: Sequence[int], reads: Sequence[Reads | np.ndarray], size: int) -> int:
+    def _read_of(self, args: Sequence[int], reads: Sequence[Reads | Table], size: int) -> int:
         """What is read of operands, one after the other, as a class; the operand itself where that is all of it."""
         made = [self._made[arg] for arg in args]
         if len(args) == 1 and (seen := self._seen(args[0], reads[0], size))[1] is None:
             return seen[0]
         return self._add(Move(self._map(args, reads, size)), made, size)
 
-    def _map(self, args: Sequence[int], reads: Sequence[Reads | np.ndarray], size: int) -> Map:
-        if isinstance(reads[0], np.ndarray):  # of sources that are whole
-            return self.maps.intern(reads[0])
+    def _map(self, args: Sequence[int], reads: Sequence[Reads | Table], size: int) -> Map:
+        if isinstance(table := reads[0], Map):  # of sources that are whole
+            return self.maps.repeated(table.once, table.step, table.blocks)
+        if isinstance(table, np.ndarray):
+            return self.maps.intern(table)
         found: list[Strided] = []
         begin = 0
         for arg, read in zip(args, reads, strict=True):
             part = self._parts[arg]
-            found += [dataclasses.replace(form, start=form.start + begin) for form in _placed(part, read or ())]
+            found += [dataclasses.replace(form, start=form.start + begin) for form in _placed(part, read or ())]  # type: ignore[arg-type]
             begin += math.prod(part.box)
         whole = pieces.joined(found)
         return self.maps.of(whole, lambda: pieces.index(tuple(found)) if found else np.zeros(size, np.int64))

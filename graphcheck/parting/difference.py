@@ -135,7 +135,7 @@ class _Judge:
         below = [arg for cls in self.jumps for arg in map(terms.find, terms.terms[cls].args)]
         self.watched = below if sum(map(terms.size, below)) <= _WATCHED else []  # of more, some are near a jump
         # of both sides, which often share most of their steps
-        self.tape = Tape(terms, inputs, [*self.roots, *self.watched], tick, draws)
+        self.tape = Tape(terms, inputs, [*self.roots, *self.watched], tick, draws, forth=brief and not self.small)
         self.values = {name: (self.tape.value(a), self.tape.value(b)) for name, a, b in outputs}
         self.sizes = {name: _apart(*pair) for name, pair in self.values.items()}
         self.ranks = dict.fromkeys(self.values, 1)  # of the element that is judged, counted from the largest deviation

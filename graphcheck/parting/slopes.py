@@ -46,7 +46,7 @@ Place = tuple[int, Map | None]  # a class, and how it is seen
 MARGIN = 2.0
 _HELD = 4_000_000  # elements kept at a time; all others are computed again on the way back, but for
 _COSTLY, _PRODUCTS = 512, 4_000_000  # sums of so many products, of which so many elements are kept
-_AHEAD = 2  # classes that the evaluation is ahead of the tangents
+_AHEAD, _LARGE = 2, 2**20  # classes that the evaluation is ahead of the tangents, one behind so many elements
 _NOTHING = np.zeros(1)
 
 
@@ -59,7 +59,8 @@ def derivatives(
 
 
 class Tape:
-    """A float64 evaluation of ``roots`` that can be walked back: kept at a few places, computed again in between."""
+    """A float64 evaluation of ``roots`` that can be walked back: kept at a few places, computed again in between; nothing is kept
+    if it is to go ``forth`` alone."""
 
     def __init__(
         self,
@@ -68,6 +69,8 @@ class Tape:
         roots: Sequence[int],
         tick: Callable[[float], None] = lambda _: None,
         tangents: Tangents | None = None,
+        *,
+        forth: bool = False,
     ) -> None:
         self.terms, self.tick, self.kinks, self.tangents = terms, tick, 0.0, tangents
         self.domain = Float64(inputs, bounds=False)
@@ -82,7 +85,7 @@ class Tape:
         self.starts: list[dict[int, Kept]] = []
         values: dict[int, Kept] = {}
         behind: deque[tuple[Callable[[], Any], list[int]]] = deque()  # what is waited for, and of no use from then on
-        room = _PRODUCTS
+        room = 0 if forth else _PRODUCTS
 
         def settle(ahead: int) -> None:
             while len(behind) > ahead:
@@ -96,7 +99,8 @@ class Tape:
         with _aside(tangents is not None) as aside:
             for part in self.parts:
                 settle(0)
-                self.starts.append(start := dict(values))
+                start = {} if forth else dict(values)
+                self.starts.append(start)
                 for cls in part:
                     value = values[cls] = self._apply(cls, values)
                     if isinstance(value, np.ndarray) and _is_costly(terms.terms[cls].verb) and value.size <= room:
@@ -106,7 +110,7 @@ class Tape:
                         aside(self._follow, cls, values),
                         [arg for arg in self._args(cls) if last[arg] == cls and arg not in kept],
                     ))
-                    settle(_AHEAD)
+                    settle(1 if value.size > _LARGE else _AHEAD)
             settle(0)
         self.ends = {cls: _dense(values[cls]) for cls in kept}
 

@@ -26,7 +26,7 @@ from graphcheck.parting.redrawn import DOUBT, ENLARGED, FAR, ZERO, beside, besid
 from graphcheck.parting.windows import Late, lengths
 
 _NOISE = 2**20  # random numbers that are used again and again
-BLOCK = 2**15  # elements that stay in the cache
+BLOCK = 2**16  # elements that stay in the cache
 _NOTHING, _LEAST, _SMALL = np.zeros(1), np.finfo(np.float32).tiny, 1e-30  # beside which a tangent below float32 is nothing
 Tangent = np.ndarray | Late | None  # None: no rounding on the way
 
@@ -140,17 +140,20 @@ class Tangents:
     def _parts(
         self, term: Term, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, sigmoid: bool
     ) -> Iterator[tuple[slice, _Sizes, np.ndarray | None]]:
-        """What follows from the operands, in blocks, with the sizes of the values; made so, too, where no operand is moved."""
-        verb = term.verb
-        apart = isinstance(verb, Ew) and all(m is None or _only_added(verb, t) for m, t in zip(verb.maps, ts, strict=True))
-        whole = None if apart else self._made(term, xs, ts, value, sigmoid)
-        made = None if whole is None else np.broadcast_to(np.asarray(whole).reshape(-1), value.shape)
+        """What follows from the operands, in blocks, with the sizes of the values; functions of elements are made so, too."""
+        verb, made = term.verb, None
+        if isinstance(verb, Ew):
+            maps = [None if _only_added(verb, t) else m for m, t in zip(verb.maps, ts, strict=True)]
+            both = (zip(some, maps, strict=True) for some in (xs, ts))
+            xs, ts = ([x if x is None or m is None else picked([x], m) for x, m in some] for some in both)
+        elif (whole := self._made(term, xs, ts, value)) is not None:
+            made = np.broadcast_to(np.asarray(whole).reshape(-1), value.shape)
         for start in range(0, value.size, BLOCK):
             at = slice(start, min(start + BLOCK, value.size))
             size = _Sizes(value[at])
-            if isinstance(verb, Ew) and apart:
-                some: Any = [[x if x is None or x.size != value.size else x[at] for x in both] for both in (xs, ts)]
-                yield at, size, self._elementwise(verb, some[0], some[1], value[at], size, sigmoid)
+            if isinstance(verb, Ew):
+                seen, carried = ([x if x is None or x.size != value.size else x[at] for x in some] for some in (xs, ts))
+                yield at, size, self._elementwise(verb.fn, seen, carried, value[at], size, sigmoid)
             else:
                 yield at, size, None if made is None else made[at]
 
@@ -167,15 +170,11 @@ class Tangents:
                 return told[0][0], 1.0
         return 1.0, 1.0
 
-    def _made(
-        self, term: Term, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, sigmoid: bool
-    ) -> np.ndarray | None:
+    def _made(self, term: Term, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray) -> np.ndarray | None:
         free = all(t is None for t in ts)
         match term.verb:
             case Const() | Leaf():
                 return None
-            case Ew() as verb:
-                return self._elementwise(verb, xs, ts, value, _Sizes(value), sigmoid)
             case Contract():
                 return self._product(term.verb, xs, ts)
             case Sum(rows_, k):
@@ -203,14 +202,11 @@ class Tangents:
         return _products(verb, total, ((ts[0], xs[1]), (xs[0], ts[1])))
 
     def _elementwise(
-        self, verb: Ew, xs: Sequence[Any], ts: Sequence[Any], value: np.ndarray, size: _Sizes, sigmoid: bool
+        self, fn: str, seen: Sequence[Any], carried: Sequence[Any], value: np.ndarray, size: _Sizes, sigmoid: bool
     ) -> np.ndarray | None:
-        fn, record = verb.fn, function(verb.fn)
+        record = function(fn)
         if record.slope is None:
             return np.full(value.size, np.nan)
-        maps = [None if _only_added(verb, t) else m for m, t in zip(verb.maps, ts, strict=True)]
-        seen = [x if m is None else picked([x], m) for x, m in zip(xs, maps, strict=True)]
-        carried = [t if t is None or m is None else picked([t], m) for t, m in zip(ts, maps, strict=True)]
         lost: Any = False
         if record.slope.pole is not nowhere and not sigmoid and any(t is not None for t in carried):
             lost = beside_pole(record.slope, seen, [_NOTHING if t is None else np.abs(FAR * ENLARGED * U * t) for t in carried])
@@ -224,7 +220,9 @@ class Tangents:
         else:
             partials = chosen(value, *seen) if fn in ("max", "min") else record.slope.partials(value, *seen)
             flows = [(t, p) for t, p in zip(carried, partials, strict=True) if t is not None]
-        total = sum((t * p for t, p in flows), own)
+        total = own
+        for t, p in flows:
+            total = total + (t if fn == "add" else t * (_narrow(p)[0] if size.narrow else p))
         if isinstance(total, float) and not np.any(lost):
             return None
         total = np.broadcast_to(total, value.shape)
@@ -281,11 +279,21 @@ def _only_added(verb: Ew, t: Any) -> bool:
 
 
 class _Sizes:
-    """The sizes of some values, with the ``least`` and the ``most`` of them."""
+    """The sizes of some values, with the ``least`` and the ``most`` of them; ``narrow`` in float32, where that holds them."""
 
     def __init__(self, value: np.ndarray) -> None:
-        self.each = np.abs(value)
+        _, size = _narrow(value)
+        self.narrow = size is not None
+        self.each = np.abs(value) if size is None else size
         self.least, self.most = (float(self.each.min()), float(self.each.max())) if value.size else (0.0, 0.0)
+
+
+def _narrow(x: Any) -> tuple[Any, np.ndarray | None]:
+    """(numbers in float32, their sizes), where all of them, and what they are multiplied with, stay far from its ends; else
+    (the numbers, None)."""
+    found = np.asarray(x).astype(np.float32, copy=False)
+    size = np.abs(found)
+    return (found, size) if size.size and float(size.min()) > _SMALL and float(size.max()) < 1 / _SMALL else (x, None)
 
 
 def _noted(made: np.ndarray, at: slice, part: np.ndarray, least: float) -> tuple[np.ndarray, float]:

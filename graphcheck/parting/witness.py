@@ -319,8 +319,8 @@ class Search:
                     source = source_of(self.sources[side], self.models[side])
                     self._sessions[side] = RemoteSession(source, optimizations="off")
                 results.append(self._sessions[side].run(feed))
-                if self.large:  # one at a time, for the sake of memory
-                    self._sessions.pop(side).close()
+                if self.large or self.work > _QUICK:  # one at a time, and none beside the evaluation that mostly tells
+                    self._sessions.pop(side).close(keep=not side or bool(self.deviations))
         except GraphcheckError:
             for session in self._sessions.values():  # one of them may have crashed
                 session.close()

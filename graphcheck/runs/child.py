@@ -78,10 +78,12 @@ class RemoteSession:
         """Outputs by name (all, or those asked for); :class:`RunError` of kind ``load``, ``run``, ``crash`` or ``timeout``."""
         return self._ask({"do": "run", "outputs": None if outputs is None else list(outputs)}, inputs)
 
-    def close(self) -> None:
-        """Give the process back; it may then serve another session."""
+    def close(self, *, keep: bool = True) -> None:
+        """Give the process back; it may then serve another session, or ends if it is not to be kept."""
         child, self._child = self._child, None
-        if child is not None:
+        if child is not None and not keep:
+            child.kill(0)
+        elif child is not None:
             try:
                 child.ask({"do": "drop", "memory": self.bounds.memory}, {}, 30.0)
                 _idle.append(child)

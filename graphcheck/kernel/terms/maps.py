@@ -27,26 +27,27 @@ _INDEXED = 2**62
 class Map:
     """An interned movement map; equal maps are the same object, so identity comparison and hashing are exact.
 
-    ``pieces`` are its forms, None for an irregular one, which is an array; ``form`` is the one form of a map in one piece.
+    ``pieces`` are its forms, None for an irregular one, which is an array, or so many ``blocks`` of an array, each the one before
+    with a ``step`` added but to padding zeros; ``form`` is the one form of a map in one piece.
     """
 
-    __slots__ = ("_has_zero", "_identity", "_index", "_inverse", "form", "key", "pieces", "row_cache", "size")
+    __slots__ = ("_has_zero", "_identity", "_index", "_inverse", "blocks", "form", "key", "pieces", "row_cache", "size", "step")
 
-    def __init__(self, found: Pieces | None, index: np.ndarray | None, key: bytes) -> None:
-        self.pieces, self._index, self.key = found, index, key
+    def __init__(self, found: Pieces | None, index: np.ndarray | None, key: bytes, step: int = 0, blocks: int = 1) -> None:
+        self.pieces, self._index, self.key, self.step, self.blocks = found, index, key, step, blocks
         self.form = found[0] if found is not None and len(found) == 1 else None
         self.row_cache: dict[object, object] = {}
         self._inverse: tuple[Map | None] | None = None  # set once it is asked for
         self._identity: bool | None = None
         self._has_zero: bool | None = None
-        self.size = found[0].size if found is not None else int(index.size)  # type: ignore[union-attr]
+        self.size = found[0].size if found is not None else int(index.size) * blocks  # type: ignore[union-attr]
 
     @property
     def has_zero(self) -> bool:
         """Whether an element is a padding zero."""
         if self._has_zero is None:
             if self.pieces is None:
-                self._has_zero = bool(self.size) and int(self.index.min()) == 0
+                self._has_zero = bool(self.size) and int(self.once.min()) == 0
             elif self.form is not None:
                 self._has_zero = bool(self.form.guards)
             else:
@@ -54,10 +55,15 @@ class Map:
         return self._has_zero
 
     @property
+    def once(self) -> np.ndarray:
+        """The first of the blocks, which is the whole map where it is the only one."""
+        return self.index if self._index is None else self._index
+
+    @property
     def index(self) -> np.ndarray:
-        """The whole map, flat; of a large form it is made anew each time."""
+        """The whole map, flat; of a large form, and of several blocks, it is made anew each time."""
         if self._index is not None:
-            return self._index
+            return self._index if self.blocks == 1 else _repeated(self._index, self.step, self.blocks)
         assert self.pieces is not None
         limits.current().check_elements(self.size, "a table of movement")
         index = _flat(pieces.index(self.pieces))
@@ -85,6 +91,9 @@ class Map:
 
     def at(self, places: np.ndarray) -> np.ndarray:
         """The entries at flat places, counted from 0."""
+        if self._index is not None and self.blocks > 1:
+            found = self._index[places % self._index.size].astype(np.int64)
+            return np.where(found > 0, found + places // self._index.size * self.step, 0)
         if self._index is not None:
             return np.asarray(self._index[places], np.int64)
         assert self.pieces is not None
@@ -110,11 +119,19 @@ class Maps:
         found = next((m for m in alike if np.array_equal(m.index, flat)), None)
         if found is None:
             form = strided.recognised(flat) if not flat.size or flat.min() > 0 else None
-            found = self._new(None if form is None else (form,), None if form is not None and flat.size > _KEPT else flat)
+            kept = None if form is not None and flat.size > _KEPT else flat
+            found = self._new(Map(None if form is None else (form,), kept, b""))
             alike.append(found)
             if form is not None:
                 self._forms[(form,)] = found
         return found
+
+    def repeated(self, once: np.ndarray, step: int, blocks: int) -> Map:
+        """The map of blocks, the first as for :meth:`intern`, each next one with a step added but to padding zeros."""
+        flat = _flat(once.reshape(-1))
+        if blocks == 1 or not flat.size or strided.recognised(flat):  # the whole may have a form as well
+            return self.intern(_repeated(flat, step, blocks))
+        return self._interned(Map(None, flat, b"", step, blocks))
 
     def of(self, form: Strided | Pieces | None, make: Callable[[], np.ndarray] = lambda: np.zeros(0, np.int64)) -> Map:
         """The map of a form, or of pieces; of what ``make`` gives where there is none."""
@@ -125,22 +142,24 @@ class Maps:
         if found is None:
             if one[0].size >= _INDEXED:
                 raise Oversized(f"a tensor of {one[0].size} elements is beyond 64-bit indices")
-            made = Map(one, None, b"")
-            alike = self._alike.setdefault((made.size, made.at(_samples(made.size)).tobytes()), [])
-            found = next((m for m in alike if _same(m, made)), None)
-            if found is None:
-                found = self._new(one, None)
-                alike.append(found)
-            self._forms[one] = found
+            found = self._forms[one] = self._interned(Map(one, None, b""))
         return found
 
-    def _new(self, found: Pieces | None, index: np.ndarray | None) -> Map:
-        if index is not None:
-            self.nbytes += index.nbytes
+    def _interned(self, made: Map) -> Map:
+        alike = self._alike.setdefault((made.size, made.at(_samples(made.size)).tobytes()), [])
+        found = next((m for m in alike if _same(m, made)), None)
+        if found is None:
+            alike.append(self._new(made))
+        return found or made
+
+    def _new(self, made: Map) -> Map:
+        if made._index is not None:
+            self.nbytes += made._index.nbytes
             limits.current().check_taken(self.nbytes)
-            index.setflags(write=False)
+            made._index.setflags(write=False)
         self._count += 1
-        return Map(found, index, self._count.to_bytes(8, "big"))
+        made.key = self._count.to_bytes(8, "big")
+        return made
 
     def box(self, box: Sequence[int], strides: Sequence[int]) -> Map:
         """The map that reads the digits of the output index over a box with these strides."""
@@ -229,7 +248,8 @@ class Maps:
         if map_.form is not None:
             found = strided.inverse(map_.form)
             return None if found is None else self.of(found)
-        if map_.index.max() != map_.size or np.bincount(map_.index).max() != 1:  # of millions of windows, without a copy
+        # of millions of windows, without a copy
+        if map_.once.max() + max(0, map_.step * (map_.blocks - 1)) != map_.size or np.bincount(map_.index).max() != 1:
             return None
         index = map_.index.astype(np.int64) - 1
         back = np.empty(map_.size, np.int64)
@@ -249,6 +269,15 @@ def _same(a: Map, b: Map) -> bool:
 
 def _flat(index: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(index, np.int32 if index.max(initial=0) < 2**31 else np.int64)
+
+
+def _repeated(once: np.ndarray, step: int, blocks: int) -> np.ndarray:
+    """Blocks of an array, each with a step added but to padding zeros."""
+    most = int(once.max(initial=0)) + max(0, step * (blocks - 1))
+    made = np.empty((blocks, once.size), np.int32 if most < 2**31 else np.int64)
+    for at, part in enumerate(made):
+        part[...] = np.where(once > 0, once.astype(np.int64) + step * at, 0)
+    return made.reshape(-1)
 
 
 def _zero_first(index: np.ndarray) -> np.ndarray:

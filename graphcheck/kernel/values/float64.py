@@ -145,12 +145,14 @@ class Float64:
         """Functions of a row: softmax, max, min, argmax, argmin."""
         if not k:  # no element to choose
             return Real(np.full(size, np.nan), np.full(size, np.inf))
-        table, wrong = a.value.reshape(rows, k), a.error.reshape(rows, k) if self.bounds else np.zeros((rows, k))
+        table, wrong = a.value.reshape(rows, k), a.error.reshape(rows, k)
         name, _, last = fn.partition(":")
         if name == "softmax":
             shifted = table - table.max(axis=1, keepdims=True)
             power = np.exp(shifted)
             value = power / power.sum(axis=1, keepdims=True)
+            if not self.bounds:
+                return self._finish(value.reshape(-1), None, value.reshape(-1))
             worst = wrong.max(axis=1, keepdims=True)
             # |d softmax| <= softmax * (exp(2 worst) - 1), and the rounding of exp at |shifted| and of the sum
             own = (np.where(np.isfinite(shifted), np.abs(shifted), 0) + k + 16) * U

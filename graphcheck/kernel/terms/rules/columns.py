@@ -84,9 +84,9 @@ def unordered(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int)
     if fn not in _UNORDERED or not isinstance(moved, Move):
         return None
     if fn != "sum" and moved.map.form is None and k * rows:  # windows that lie on an edge have fewer elements than others
-        table = moved.map.index.reshape(rows, k)
+        table = (moved.map.index if moved.map.once.size % k else moved.map.once).reshape(-1, k)
         if (table[:, 1:] < table[:, :-1]).any():
-            once = elements(table)
+            once = elements(moved.map.index.reshape(rows, k))
             return 1, terms.rows(fn, terms.move(terms.terms[operands[0]].args, terms.maps.intern(once)), rows, once.shape[1])
     found = order(moved.map, k, _ends(terms, operands[0]))
     return None if found is None else (1, (terms.move(operands, terms.maps.picked(rows, k, found)),))

@@ -48,15 +48,16 @@ def nested(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) ->
     key = ("nested", above.key, k, inner.verb.k)
     if key not in map_.row_cache:  # the other graph has the same
         table = _nested(above.index.reshape(rows, k), map_.index.reshape(inner.verb.rows, inner.verb.k))
-        map_.row_cache[key] = None if table is None else terms.maps.intern(table)
+        map_.row_cache[key] = None if table is None else terms.maps.repeated(*table)
     found = map_.row_cache[key]
     if not isinstance(found, Map):
         return None
     return 1, terms.rows(fn, terms.move(sources, found), rows, found.size // rows)
 
 
-def _nested(high: np.ndarray, low: np.ndarray) -> np.ndarray | None:
-    """The elements [rows, n] that rows of rows have; images and channels that repeat one another are looked at once."""
+def _nested(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, int, int] | None:
+    """The elements [rows, n] that rows of rows have, as a block, its step, and how many there are: images and channels that
+    repeat one another are looked at once (13x13 windows are many)."""
     count = math.gcd(len(high), len(low))
     for blocks in (b for b in range(count, 0, -1) if count % b == 0):
         first, step = high[: len(high) // blocks], int(low[len(low) // blocks % len(low), 0]) - int(low[0, 0])
@@ -67,10 +68,7 @@ def _nested(high: np.ndarray, low: np.ndarray) -> np.ndarray | None:
     once = elements(low[first - 1].reshape(len(first), -1)).astype(np.int64)
     if once.size * blocks > _MOST:
         return None
-    made = np.empty((blocks, *once.shape), np.int32 if low.max(initial=0) < 2**31 else np.int64)  # 13x13 windows are many
-    for at, part in enumerate(made):
-        part[...] = np.where(once > 0, once + step * at, 0)
-    return made.reshape(len(high), -1)
+    return once, step, blocks
 
 
 def _repeats(table: np.ndarray, blocks: int, step: int) -> bool:
