@@ -9,8 +9,11 @@ import numpy as np
 import onnx
 
 NETS = ("cnn", "attention", "depthwise")
-APPLICATIONS = {"resnet50": "ResNet50", "mobilenetv3": "MobileNetV3Small", "convnext": "ConvNeXtTiny"}
-LARGER = (*APPLICATIONS, "vit", "lstm")  # for benchmarks/copies.py
+APPLICATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "resnet50": ("ResNet50", {}),
+    "mobilenetv3": ("MobileNetV3Small", {"include_preprocessing": False}),  # else normal inputs calibrate next to nothing
+}
+LARGER = (*APPLICATIONS, "vit", "lstm", "convnext")  # for benchmarks/right_copies.py
 
 
 def build(name: str) -> Any:
@@ -47,9 +50,19 @@ def build(name: str) -> Any:
     elif name == "lstm":
         inputs = keras.Input((6, 8), name="x")
         outputs = layers.Dense(4)(layers.LSTM(12, return_sequences=True)(inputs))
+    elif name == "convnext":
+        # not that of keras.applications: tf2onnx leaves a call of TensorFlow for its grouped convolutions
+        x = inputs = keras.Input((16, 16, 3), name="x")
+        for filters, stride in ((8, 4), (16, 2)):
+            x = layers.Conv2D(filters, stride, strides=stride)(x)
+            y = layers.LayerNormalization(epsilon=1e-6)(layers.DepthwiseConv2D(7, padding="same")(x))
+            y = layers.Dense(4 * filters, activation=lambda t: keras.activations.gelu(t, approximate=True))(y)
+            x = x + layers.Rescaling(0.5)(layers.Dense(filters)(y))
+        outputs = layers.Dense(5)(layers.LayerNormalization(epsilon=1e-6)(layers.GlobalAveragePooling2D()(x)))
     elif name in APPLICATIONS:
         keras.utils.set_random_seed(zlib.crc32(name.encode()))
-        return getattr(keras.applications, APPLICATIONS[name])(weights=None, input_shape=(64, 64, 3), classes=10)
+        made, options = APPLICATIONS[name]
+        return getattr(keras.applications, made)(weights=None, input_shape=(32, 32, 3), classes=10, **options)
     else:
         inputs = keras.Input((8, 8, 4), name="x")
         x = layers.SeparableConv2D(6, 3, strides=2, padding="same", activation="silu")(inputs)

@@ -1,0 +1,50 @@
+"""Right copies in float16, mixed and in bfloat16 by tests/zoo/copying.py: accepted, and not where a number is the next one."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from graphcheck import compare
+from graphcheck.verdict import Verdict
+from tests.zoo.copying import KINDS, NETS, Net
+
+SPACING = {TensorProto.FLOAT16: np.float16, TensorProto.BFLOAT16: ml_dtypes.bfloat16}
+
+
+def types(model: onnx.ModelProto) -> set[int]:
+    return {t.data_type for t in model.graph.initializer} & {TensorProto.FLOAT, *SPACING}
+
+
+def next_number(model: onnx.ModelProto) -> str:
+    """The constant whose largest number is moved to the next number of its format."""
+    tensor = max((t for t in model.graph.initializer if t.data_type in SPACING), key=lambda t: np.prod(t.dims))
+    array = numpy_helper.to_array(tensor).astype(SPACING[tensor.data_type])
+    flat = array.reshape(-1).copy()
+    flat.view(np.uint16)[np.argmax(np.abs(flat.astype(np.float64)))] += 1
+    tensor.CopyFrom(numpy_helper.from_array(flat.reshape(array.shape), tensor.name))
+    return tensor.name
+
+
+@pytest.mark.parametrize("kind", ["float16, mixed", "bfloat16"])
+@pytest.mark.parametrize("name", NETS["text"])
+def test_a_right_copy_is_accepted_and_the_next_number_is_named(name: str, kind: str) -> None:
+    allow, make, _ = KINDS[kind]
+    model, copy = make(Net.of(name, "text"))
+    narrow = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}[allow]
+    kept = {TensorProto.FLOAT} if "mixed" in kind else set()
+    assert types(copy) == kept | {narrow}
+    right = compare(model, copy, allow=[allow], run=False, graphs=False)
+    assert right.verdict is Verdict.WITHIN_ROUNDING, right.reason
+    changed = next_number(copy)
+    wrong = compare(model, copy, allow=[allow], run=False, graphs=False)
+    assert wrong.verdict not in (Verdict.IDENTICAL, Verdict.PROVED, Verdict.WITHIN_ROUNDING)
+    assert changed in {row["b"] for row in wrong.evidence["precision"]["off"]}, wrong.reason
+
+
+def test_what_a_maker_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="only torch has modules to cast"):
+        KINDS["half()"].make(Net.of("mlp", "text"))
