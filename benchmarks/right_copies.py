@@ -12,13 +12,13 @@ Needs torch, transformers, onnxruntime and onnxconverter-common; tensorflow and 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import multiprocessing
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,13 +67,16 @@ def deviation(model: onnx.ModelProto, copy: onnx.ModelProto) -> str:
     return f"{np.sqrt(np.square(b - a).mean() / np.square(a).mean()):.1%} apart in onnxruntime"
 
 
-def row(name: str, exporter: str, kinds: list[str], seconds: float) -> list[Cell]:
+Title = tuple[str, str]  # a net and its exporter
+
+
+def row(title: Title, kinds: list[str], seconds: float) -> tuple[Title, list[Cell]]:
     """A cell for each kind of copy of a net."""
     try:
-        onnx.checker.check_model((net := Net.of(name, exporter)).model)  # tf2onnx leaves calls of TensorFlow in some
+        onnx.checker.check_model((net := Net.of(*title)).model)  # tf2onnx leaves calls of TensorFlow in some
     except Exception as error:
-        return [Cell(kind, "refused", f"no export: {told(error)}") for kind in kinds]
-    return [cell(net, kind, seconds) for kind in kinds]
+        return title, [Cell(kind, "refused", f"no export: {told(error)}") for kind in kinds]
+    return title, [cell(net, kind, seconds) for kind in kinds]
 
 
 def cell(net: Net, kind: str, seconds: float) -> Cell:
@@ -96,7 +99,7 @@ def told(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
 
 
-def close(rows: dict[tuple[str, str], list[Cell]]) -> Iterator[str]:
+def close(rows: dict[Title, list[Cell]]) -> Iterator[str]:
     """What there is in all."""
     cells = [(title, each) for title, row in sorted(rows.items()) for each in row]
     of = Counter(each.verdict for _, each in cells)
@@ -123,15 +126,14 @@ def main() -> None:
     options = parser.parse_args()
     asked = [(name, e) for e in options.exporters for name in NETS[e] if options.nets is None or name in options.nets]
     print(f"| net | exporter | {' | '.join(options.kinds)} | seconds |\n{'|---' * (len(options.kinds) + 3)}|", flush=True)
-    started, rows = time.monotonic(), dict[tuple[str, str], list[Cell]]()
-    context = multiprocessing.get_context("spawn")  # torch and TensorFlow do not survive a fork
-    with ProcessPoolExecutor(options.jobs, context, max_tasks_per_child=4) as pool:
-        pending = {pool.submit(row, *title, options.kinds, options.seconds): title for title in asked}
-        for done in as_completed(pending):
-            name, exporter = title = pending[done]
-            rows[title] = cells = done.result()
+    started, rows = time.monotonic(), dict[Title, list[Cell]]()
+    made = functools.partial(row, kinds=options.kinds, seconds=options.seconds)
+    # torch and TensorFlow do not survive a fork
+    with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=4) as pool:
+        for title, cells in pool.imap_unordered(made, asked):
+            rows[title] = cells
             taken = sum(each.seconds for each in cells)
-            print(f"| {name} | {exporter} | {' | '.join(map(str, cells))} | {taken:.0f} |", flush=True)
+            print(f"| {' | '.join(title)} | {' | '.join(map(str, cells))} | {taken:.0f} |", flush=True)
     print("\n".join(close(rows)), f"- {time.monotonic() - started:.0f} s by {options.jobs} processes", sep="\n")
 
 

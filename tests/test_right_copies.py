@@ -48,3 +48,50 @@ def test_a_right_copy_is_accepted_and_the_next_number_is_named(name: str, kind: 
 def test_what_a_maker_does_not_have_is_refused() -> None:
     with pytest.raises(ValueError, match="only torch has modules to cast"):
         KINDS["half()"].make(Net.of("mlp", "text"))
+
+
+DRAWN = np.random.default_rng(0)
+STEP = "p = Greater (a, zero) q = Cast <to = 1> (p) r = Mul (q, half) t = Add (r, half)"
+
+
+def behind(text: str) -> onnx.ModelProto:
+    """A product and a bias, ``a``, and what is behind it, with steps of 0.5 in ``t`` where it has ``STEP``."""
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]> g (float[8,8] x) => (float[8,8] y)
+        <float zero = {{0}}, float half = {{0.5}}> {{ h = MatMul (x, w) a = Add (h, b) {text} }}"""
+    )
+    constants = {"w": DRAWN.standard_normal((8, 8)), "b": DRAWN.standard_normal(8), "s": DRAWN.uniform(0.1, 0.5, 8)}
+    model.graph.initializer.extend(numpy_helper.from_array(v.astype(np.float32), k) for k, v in constants.items())
+    return model
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "text", ["l = LeakyRelu <alpha = 0.1> (a) y = MatMul (l, w)", "y = PRelu (a, s)", f"{STEP} y = Mul (t, a)"]
+)
+def test_a_slope_behind_a_rounding_is_no_jump(text: str, kind: str) -> None:
+    allow, make, _ = KINDS[kind]
+    model, copy = make(Net("", "", behind(text)))
+    found = compare(model, copy, allow=[allow], run=False, graphs=False)
+    assert found.verdict is Verdict.WITHIN_ROUNDING, found.reason
+    changed = next_number(copy)
+    wrong = compare(model, copy, allow=[allow], run=False, graphs=False)
+    assert wrong.verdict is not Verdict.WITHIN_ROUNDING and changed in {r["b"] for r in wrong.evidence["precision"]["off"]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{STEP} y = Mul (t, h)",
+        f"{STEP} y = Identity (t)",
+        f"{STEP} y = Add (t, a)",
+        f"{STEP} m = Mul (t, a) y = Add (m, t)",
+        f"{STEP} a1 = Transpose (a) y = Mul (t, a1)",
+        f"{STEP} u = Mul (t, t) y = MatMul (u, w)",
+        f"{STEP.replace('zero', 'half')} y = Mul (t, a)",
+    ],
+)
+def test_a_jump_behind_a_rounding_is_told(text: str) -> None:
+    model, copy = KINDS["float16"].make(Net("", "", behind(text)))
+    found = compare(model, copy, allow=["float16"], run=False, graphs=False)
+    assert found.verdict is Verdict.UNDECIDED and "whose result it may change altogether" in found.reason

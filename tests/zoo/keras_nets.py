@@ -60,9 +60,9 @@ def build(name: str) -> Any:
             x = x + layers.Rescaling(0.5)(layers.Dense(filters)(y))
         outputs = layers.Dense(5)(layers.LayerNormalization(epsilon=1e-6)(layers.GlobalAveragePooling2D()(x)))
     elif name in APPLICATIONS:
-        keras.utils.set_random_seed(zlib.crc32(name.encode()))
         made, options = APPLICATIONS[name]
-        return getattr(keras.applications, made)(weights=None, input_shape=(32, 32, 3), classes=10, **options)
+        model = getattr(keras.applications, made)(weights=None, input_shape=(32, 32, 3), classes=10, **options)
+        inputs, outputs = model.inputs, model.outputs
     else:
         inputs = keras.Input((8, 8, 4), name="x")
         x = layers.SeparableConv2D(6, 3, strides=2, padding="same", activation="silu")(inputs)
@@ -75,11 +75,18 @@ def build(name: str) -> Any:
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     model.set_weights(
         [
-            np.abs(rng.standard_normal(w.shape)) * 0.4 + 0.1 if _is_variance(v) else rng.standard_normal(w.shape) * 0.3
+            np.abs(rng.standard_normal(w.shape)) * 0.4 + 0.1
+            if _is_variance(v)
+            # as large as keeps the signal of a deep net from growing
+            else rng.standard_normal(w.shape) * (0.3 if name not in APPLICATIONS or w.ndim < 2 else _gain(w.shape))
             for v, w in zip(model.weights, model.get_weights(), strict=True)
         ]
     )
     return model
+
+
+def _gain(shape: tuple[int, ...]) -> float:
+    return float((1 / np.prod(shape[:-1])) ** 0.5)
 
 
 def _is_variance(variable: Any) -> bool:
