@@ -95,3 +95,26 @@ def test_a_jump_behind_a_rounding_is_told(text: str) -> None:
     model, copy = KINDS["float16"].make(Net("", "", behind(text)))
     found = compare(model, copy, allow=["float16"], run=False, graphs=False)
     assert found.verdict is Verdict.UNDECIDED and "whose result it may change altogether" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("step", "verdict"), [(1.0, Verdict.WITHIN_ROUNDING), (0.1, Verdict.UNDECIDED), (101.0, Verdict.UNDECIDED)]
+)
+def test_a_comparison_of_constants_that_the_format_has_is_no_jump(step: float, verdict: Verdict) -> None:
+    """The mask of a Swin is computed from the numbers of its windows."""
+    models = []
+    for cast in ("c = Identity (d) v = Identity (w)", "h = Cast <to = 10> (d) c = Cast <to = 1> (h) v = Cast <to = 1> (w)"):
+        model = onnx.parser.parse_model(
+            f"""<ir_version: 8, opset_import: ["" : 17]> g (float[64,64] x) => (float[64,64] y)
+            <float one = {{{step}}}> {{ d = Sub (column, row) {cast} p = Greater (c, one) m = Cast <to = 1> (p)
+            n = MatMul (x, v) y = Add (n, m) }}"""
+        )
+        weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float16 if models else np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+        line = (np.arange(64) * step).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(line[:, None], "column"))
+        model.graph.initializer.append(numpy_helper.from_array(line[None], "row"))
+        models.append(model)
+    found = compare(*models, allow=["float16"], run=False, graphs=False)
+    assert found.verdict is verdict, found.reason
+    assert ("whose result it may change altogether" in found.reason) == (verdict is Verdict.UNDECIDED)
