@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import multiprocessing
 import sys
 import time
@@ -109,9 +108,12 @@ def close(rows: dict[Title, list[Cell]]) -> Iterator[str]:
     for (name, exporter), each in cells:
         if each.verdict not in (*ACCEPTED, "refused", "nothing"):
             yield f"- {name}, {exporter}, {each.kind}: {each.verdict}: {each.reason}"
-    refused = sorted((each.reason, each.kind, ", ".join(title)) for title, each in cells if each.verdict == "refused")
-    for reason, group in itertools.groupby(refused, key=lambda r: r[0]):
-        yield f"- refused ({reason}): {'; '.join(f'{title}, {kind}' for _, kind, title in group)}"
+    refused: dict[tuple[str, str], list[str]] = {}
+    for title, each in cells:
+        if each.verdict == "refused":
+            refused.setdefault((each.reason, ", ".join(title)), []).append(each.kind)
+    for (reason, net), kinds in refused.items():
+        yield f"- {net}, {'every kind' if len(kinds) == len(KINDS) else '; '.join(kinds)}: refused ({reason})"
 
 
 def main() -> None:

@@ -10,10 +10,9 @@ import onnx
 
 NETS = ("cnn", "attention", "depthwise")
 APPLICATIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "resnet50": ("ResNet50", {}),
     "mobilenetv3": ("MobileNetV3Small", {"include_preprocessing": False}),  # else normal inputs calibrate next to nothing
 }
-LARGER = (*APPLICATIONS, "vit", "lstm", "convnext")  # for benchmarks/right_copies.py
+LARGER = (*APPLICATIONS, "resnet", "vit", "lstm", "convnext")  # for benchmarks/right_copies.py
 
 
 def build(name: str) -> Any:
@@ -50,6 +49,15 @@ def build(name: str) -> Any:
     elif name == "lstm":
         inputs = keras.Input((6, 8), name="x")
         outputs = layers.Dense(4)(layers.LSTM(12, return_sequences=True)(inputs))
+    elif name == "resnet":  # that of keras.applications, narrow
+        inputs = keras.Input((32, 32, 3), name="x")
+        x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(_normed(layers.ZeroPadding2D(3)(inputs), 8, 7, 2, "valid")))
+        x = layers.ReLU()(x)
+        for filters, stride in ((8, 1), (8, 1), (16, 2), (16, 1)):
+            side = x if x.shape[-1] == 4 * filters else _normed(x, 4 * filters, 1, stride)
+            y = layers.ReLU()(_normed(layers.ReLU()(_normed(x, filters, 1, stride)), filters, 3))
+            x = layers.ReLU()(side + _normed(y, 4 * filters, 1))
+        outputs = layers.Dense(5, activation="softmax")(layers.GlobalAveragePooling2D()(x))
     elif name == "convnext":
         # not that of keras.applications: tf2onnx leaves a call of TensorFlow for its grouped convolutions
         x = inputs = keras.Input((16, 16, 3), name="x")
@@ -78,11 +86,17 @@ def build(name: str) -> Any:
             np.abs(rng.standard_normal(w.shape)) * 0.4 + 0.1
             if _is_variance(v)
             # as large as keeps the signal of a deep net from growing
-            else rng.standard_normal(w.shape) * (0.3 if name not in APPLICATIONS or w.ndim < 2 else _gain(w.shape))
+            else rng.standard_normal(w.shape) * (0.3 if name not in (*APPLICATIONS, "resnet") or w.ndim < 2 else _gain(w.shape))
             for v, w in zip(model.weights, model.get_weights(), strict=True)
         ]
     )
     return model
+
+
+def _normed(x: Any, filters: int, size: int, stride: int = 1, padding: str = "same") -> Any:
+    from keras import layers
+
+    return layers.BatchNormalization()(layers.Conv2D(filters, size, stride, padding=padding)(x))
 
 
 def _gain(shape: tuple[int, ...]) -> float:
