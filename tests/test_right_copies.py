@@ -9,6 +9,9 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from graphcheck import compare
+from graphcheck.kernel.proof.allowed import steps
+from graphcheck.kernel.terms.rules import PUSH
+from graphcheck.kernel.terms.store import Terms
 from graphcheck.verdict import Verdict
 from tests.zoo.copying import KINDS, NETS, Net
 
@@ -87,6 +90,7 @@ def test_a_slope_behind_a_rounding_is_no_jump(text: str, kind: str) -> None:
         f"{STEP} y = Add (t, a)",
         f"{STEP} m = Mul (t, a) y = Add (m, t)",
         f"{STEP} a1 = Transpose (a) y = Mul (t, a1)",
+        f"{STEP.replace('Mul (q,', 'Transpose (q) r1 = Mul (r,').replace('Add (r,', 'Add (r1,')} y = Mul (t, a)",
         f"{STEP} u = Mul (t, t) y = MatMul (u, w)",
         f"{STEP.replace('zero', 'half')} y = Mul (t, a)",
     ],
@@ -118,3 +122,14 @@ def test_a_comparison_of_constants_that_the_format_has_is_no_jump(step: float, v
     found = compare(*models, allow=["float16"], run=False, graphs=False)
     assert found.verdict is verdict, found.reason
     assert ("whose result it may change altogether" in found.reason) == (verdict is Verdict.UNDECIDED)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_step_of_other_elements_jumps(turned: bool) -> None:
+    terms = Terms(PUSH)
+    x, half = terms.leaf(("x",), 16), terms.const(np.arange(1, 17, dtype=np.float32))
+    step = terms.ew("pos", [(x, None)], 16)
+    view = terms.maps.transpose((4, 4), (1, 0)) if turned else None
+    slope = terms.ew("add", [(step, view), (half, None)], 16)
+    y = terms.ew("mul", [(slope, None), (x, None)], 16)
+    assert steps(terms, [x], [y]) == ([step] if turned else [])
