@@ -2,10 +2,10 @@
 
     python benchmarks/copies.py [--nets vit,resnet] [--exporters torchscript,dynamo,tf2onnx] [--seeds 1]
 
-Right copies: onnxruntime's converter with float32 and with float16 inputs and outputs, and ``module.half()`` exported anew.
-Spoilt ones: a mutation of the float32 model, converted (of tests/zoo/mutations.py; those that the format swallows are left out,
-and a cast to float16 and back, which is such a copy), and in a right copy one weight that is the next number of the format, or
-an epsilon that is 0. One that is accepted is left out where the oracle in float64 says that it is no other function.
+Right copies: those of ``RIGHT`` (right_copies.py has all). Spoilt ones: a mutation of the float32 model, converted (of
+tests/zoo/mutations.py; those that the format swallows are left out, and a cast to float16 and back, which is such a copy), and
+in a right copy one weight that is the next number of the format, or an epsilon that is 0. One that is accepted is left out where
+the oracle in float64 says that it is no other function.
 Each net has a row: what came out, how often the changed node or constant is named, and each spoilt copy that was accepted.
 Needs torch, transformers and onnxruntime; tensorflow and tf2onnx for the Keras nets, which ``tf2onnx`` exports (so does Keras).
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import itertools
 import math
 import os
@@ -22,7 +21,6 @@ import re
 import sys
 import tempfile
 import time
-import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -39,63 +37,15 @@ from onnx import numpy_helper  # noqa: E402
 
 import graphcheck  # noqa: E402
 from graphcheck import words  # noqa: E402
-from graphcheck.exporting import export  # noqa: E402
-from tests.zoo import architectures, keras_nets, quantized  # noqa: E402
+from tests.zoo.copying import KINDS, NETS, Net, fresh, to_float16  # noqa: E402
 from tests.zoo.mutations import MUTATIONS, mutate  # noqa: E402
 from tests.zoo.oracle import Oracle  # noqa: E402
 
 ACCEPTED = ("identical", "proved", "within-rounding")
 SAME = ("float16 and back", "scores by an ulp", "scalar factor by an ulp")  # copies like any other
 SECONDS = 60.0
+RIGHT = ("float16", "float16, ports", "half()")
 T = TypeVar("T")
-
-
-VITS = ("vit", "deit", "dinov2", "clip-vision", "siglip-vision")
-NETS = (*VITS, "lstm", *architectures.ARCHITECTURES)
-
-
-def exported(name: str, exporter: str) -> onnx.ModelProto:
-    """One of the nets; the LSTM is written by hand."""
-    if exporter == "tf2onnx":
-        return keras_nets.export(name)
-    if name == "lstm":
-        return quantized.lstm()
-    if name in VITS:
-        with tempfile.TemporaryDirectory() as place:
-            export([made := f"{name}-conv-{exporter}-dynamic"], place)
-            return onnx.load(Path(place, f"{made}.onnx"))
-    return architectures.export(name, exporter)
-
-
-def fresh(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy to change."""
-    return onnx.ModelProto.FromString(model.SerializeToString())
-
-
-def copied(model: onnx.ModelProto, keeps: bool = True) -> onnx.ModelProto:
-    """By onnxruntime's converter, ``keeps``: inputs and outputs stay in float32."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        made: onnx.ModelProto = convert_float_to_float16(fresh(model), keep_io_types=keeps)
-    return made
-
-
-def halved(name: str, exporter: str) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """The module and the module in float16, exported alike: BatchNormalizations stay, for folded in float16 they are rounded
-    several times."""
-    kept, plain = architectures.module, architectures.export(name, exporter, folds=False)
-
-    def half(name: str) -> tuple[Any, tuple[Any, ...]]:
-        made, args = kept(name)
-        return made.half(), tuple(a.half() for a in args)
-
-    architectures.module = half
-    try:
-        return plain, architectures.export(name, exporter, folds=False)
-    finally:
-        architectures.module = kept
 
 
 def next_number(model: onnx.ModelProto, seed: int) -> tuple[onnx.ModelProto, str] | None:
@@ -154,7 +104,7 @@ def in_turn(kinds: Iterable[str], title: str) -> list[str]:
 
 def spoilt(model: onnx.ModelProto, seeds: int, title: str = "") -> Iterator[Spoilt]:
     """Copies that are wrong in one thing; the kinds in the order of ``title``."""
-    right = copied(model)
+    right = to_float16(model)
     text = stored(right)
     for seed in range(seeds):
         for kind, change in AFTERWARDS.items():
@@ -165,7 +115,7 @@ def spoilt(model: onnx.ModelProto, seeds: int, title: str = "") -> Iterator[Spoi
             if mutant is None:
                 continue
             try:
-                copy = copied(mutant[0])
+                copy = to_float16(mutant[0])
             except Exception:  # the converter has no copy of it
                 continue
             if stored(copy) != text:
@@ -188,7 +138,11 @@ def stored(model: onnx.ModelProto) -> list[str]:
 
 
 def compared(
-    a: onnx.ModelProto, b: onnx.ModelProto, allow: str = "float16", feeds: Sequence[dict[str, Any]] = ()
+    a: onnx.ModelProto,
+    b: onnx.ModelProto,
+    allow: str = "float16",
+    feeds: Sequence[dict[str, Any]] = (),
+    seconds: float = SECONDS,
 ) -> tuple[str, str, dict[str, Any]]:
     """Verdict, reason and evidence, at the inputs ``feeds`` where there are some."""
     with tempfile.TemporaryDirectory() as place:
@@ -196,7 +150,7 @@ def compared(
         for file, feed in zip(files, feeds, strict=True):
             np.savez(file, **feed)
         given: dict[str, Any] = {"inputs": files[0], "more_inputs": files[1:]} if files else {"run": False}
-        found = graphcheck.compare(a, b, allow=[allow], graphs=False, timeout=SECONDS, **given)
+        found = graphcheck.compare(a, b, allow=[allow], graphs=False, timeout=seconds, **given)
     return found.verdict.value, found.reason, found.evidence
 
 
@@ -281,26 +235,25 @@ def named(evidence: dict[str, Any], reason: str, each: Spoilt, model: onnx.Model
 def main() -> None:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--nets", type=lambda text: text.split(","), default=list(NETS))
+    parser.add_argument("--nets", type=lambda text: text.split(","), default=list(NETS["torchscript"]))
     parser.add_argument("--exporters", type=lambda text: text.split(","), default=["torchscript", "dynamo"])
     parser.add_argument("--seeds", type=int, default=1, help="of the spoilt copies")
     parser.add_argument("--seconds", type=float, default=math.inf, help="for the spoilt copies of one net")
     options = parser.parse_args()
     every = Tally()
-    print("| net | exporter | converter | float16 ports | half() | spoilt: not accepted | named | seconds |")
+    print(f"| net | exporter | {' | '.join(RIGHT)} | spoilt: not accepted | named | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for name in options.nets:
         for exporter in options.exporters:
             started, cells, tally, title = time.monotonic(), list[str](), Tally(), f"{name}, {exporter}"
             try:
-                model = exported(name, exporter)
+                net = Net.of(name, exporter)
             except Exception as error:
                 print(f"| {name} | {exporter} | {type(error).__name__} |  |  |  |  |  |")
                 continue
-            made = (lambda: (model, copied(model)), lambda: (model, copied(model, False)), lambda: halved(name, exporter))  # noqa: B023
-            for make in made:
+            for kind in RIGHT:
                 try:
-                    plain, copy = make()
+                    plain, copy = KINDS[kind].make(net)
                 except Exception as error:
                     cells.append(type(error).__name__)
                     continue
@@ -308,8 +261,8 @@ def main() -> None:
                 cells.append(verdict)
                 tally.right(title, verdict, reason)
             with contextlib.suppress(ValueError):  # the converter refuses the model
-                for each in lasting(spoilt(model, options.seeds, title), options.seconds):
-                    tally.spoilt(title, model, each, compared(model, each.copy))
+                for each in lasting(spoilt(net.model, options.seeds, title), options.seconds):
+                    tally.spoilt(title, net.model, each, compared(net.model, each.copy))
             every.add(tally)
             told = f"{' | '.join(cells)} | {tally.cells()} | {time.monotonic() - started:.0f}"
             print(f"| {name} | {exporter} | {told} |", flush=True)

@@ -2,17 +2,15 @@
 
     python benchmarks/copies_int8.py [--nets resnet,swin] [--exporter torchscript]
 
-Right copies: onnxruntime's dynamic and static quantizers (QDQ and QOperator, per tensor and per channel) and MatMulNBits. Spoilt
-ones: a change to a weight, its scale or zero point, a bias, a quantizer or what reads it, in such a copy; and a copy of a model
-that is wrong (tests/zoo/mutations.py). Each net has a row: what came out of the right copies, how many of the spoilt ones were
-not accepted, and of how many the changed constant or node was named.
+Right copies: those of tests/zoo/copying.py. Spoilt ones: a change to a weight, its scale or zero point, a bias, a quantizer or
+what reads it, in such a copy; and a copy of a model that is wrong (tests/zoo/mutations.py). Each net has a row: what came out of
+the right copies, how many of the spoilt ones were not accepted, and of how many the changed constant or node was named.
 Needs torch, transformers and onnxruntime.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import math
 import os
 import sys
@@ -29,17 +27,14 @@ import numpy as np  # noqa: E402
 import onnx  # noqa: E402
 from onnx import TensorProto, numpy_helper  # noqa: E402
 
-from benchmarks.copies import ACCEPTED, Spoilt, Tally, compared, exported, fresh, in_turn, lasting, stored  # noqa: E402
-from benchmarks.copies import NETS as MODELS  # noqa: E402
+from benchmarks.copies import ACCEPTED, Spoilt, Tally, compared, in_turn, lasting, stored  # noqa: E402
+from tests.zoo.copying import KINDS as COPIED  # noqa: E402
+from tests.zoo.copying import NETS, Net, fresh  # noqa: E402
 from tests.zoo.mutations import MUTATIONS, mutate  # noqa: E402
-from tests.zoo.quantized import COPIES, NETS, calibration, one_step, packed, quantized  # noqa: E402
+from tests.zoo.quantized import calibration, one_step  # noqa: E402
 
-KINDS = ("dynamic", "dynamic, per channel", "QDQ", "QDQ, per channel", "QOperator", "QOperator, per channel")
-MAKERS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
-    **{kind: functools.partial(quantized, **COPIES[kind]) for kind in KINDS},
-    "int4": packed,
-    "int4, zero points": functools.partial(packed, symmetric=False),
-}
+BY_HAND = NETS["text"]
+KINDS = {kind: each for kind, each in COPIED.items() if each.allow.startswith("int")}
 
 
 def first(array: np.ndarray, change: Callable[[Any], Any]) -> np.ndarray:
@@ -184,32 +179,36 @@ def spoilt(model: onnx.ModelProto, make: Callable[[onnx.ModelProto], onnx.ModelP
                 yield found
 
 
+def maker(kind: str) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
+    """Who makes that kind of copy of any model."""
+    return lambda model: KINDS[kind].make(Net("", "", model))[1]
+
+
 def main() -> None:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--nets", type=lambda text: text.split(","), default=list(dict.fromkeys([*NETS, *MODELS])))
-    parser.add_argument("--exporter", default="torchscript")
+    parser.add_argument("--nets", type=lambda text: text.split(","), default=list(dict.fromkeys(BY_HAND + NETS["torchscript"])))
+    parser.add_argument("--exporter", help="torchscript unless given, but for what is written by hand")
     parser.add_argument("--seconds", type=float, default=math.inf, help="for the spoilt copies of one kind of copy")
     options = parser.parse_args()
     every = Tally()
-    print(f"| net | {' | '.join(MAKERS)} | spoilt: not accepted | named | seconds |")
-    print("|---" * (len(MAKERS) + 4) + "|")
+    print(f"| net | {' | '.join(KINDS)} | spoilt: not accepted | named | seconds |")
+    print("|---" * (len(KINDS) + 4) + "|")
     for name in options.nets:
         started, cells, tally = time.monotonic(), list[str](), Tally()
         try:
-            model = NETS[name]() if name in NETS else exported(name, options.exporter)
+            model = Net.of(name, options.exporter or ("text" if name in BY_HAND else "torchscript")).model
         except Exception as error:
             every.notes.append(f"{name}: {type(error).__name__}")
             continue
-        for kind in MAKERS:
+        for kind, (allow, _, calibrated) in KINDS.items():
+            make, title = maker(kind), f"{name}, {kind}"
             try:
-                make = MAKERS[kind]
                 copy = make(model)
             except Exception as error:
                 cells.append(type(error).__name__)
                 continue
-            allow, title = "int4" if kind.startswith("int4") else "int8", f"{name}, {kind}"
-            feeds = calibration(model) if kind.startswith("Q") else ()  # a range may end at 0 because its data does
+            feeds = calibration(model) if calibrated else ()
             verdict, reason, _ = compared(model, copy, allow, feeds)
             cells.append(verdict)
             tally.right(title, verdict, reason)

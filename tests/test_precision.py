@@ -139,6 +139,24 @@ def test_a_constant_of_which_nothing_is_left_is_named() -> None:
     assert told.within and told.lifted == 2
 
 
+@pytest.mark.parametrize(("x", "y"), [(8e-8, 1), (2e-9, 1), (-6e-8, -1)])
+def test_what_onnxconverter_common_lifts_is_accepted_and_counted(x: float, y: float) -> None:
+    nothing = np.zeros(2)
+    halves = [
+        Allowed((name,)).told(np.array([x, 1.0]), np.array([y * 2.0**-23, 1.0]), (nothing, nothing), added=False)
+        for name in HALVES
+    ]
+    assert halves[0].within and halves[0].lifted == 1
+    assert not halves[1].within  # bfloat16 has numbers of that size
+
+
+@pytest.mark.parametrize(("x", "y"), [(1.01e-7, 3), (-6e-8, 1), (0.0, 1), (9e-8, 3), (2e-9, -1), (9e-8, 0)])
+def test_another_number_of_that_size_is_named(x: float, y: float) -> None:
+    nothing = np.zeros(2)
+    told = Allowed(("float16",)).told(np.array([x, 1.0]), np.array([y * 2.0**-23, 1.0]), (nothing, nothing), added=False)
+    assert not told.within and told.at == 0
+
+
 @pytest.mark.parametrize("allowed", [Allowed(), Allowed(ulps=9999), Allowed(tuple(FORMATS), 4)])
 def test_an_error_without_a_bound_explains_nothing(allowed: Allowed) -> None:
     x, y, none = np.array([1.0, 2.0]), np.array([5.0, 2.0]), np.zeros(2)

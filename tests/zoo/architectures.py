@@ -166,12 +166,31 @@ ARCHITECTURES: dict[str, tuple[Callable[[], Module], tuple[tuple[int, ...], ...]
 }
 
 
+RECURRENT: dict[str, tuple[Callable[[], Module], tuple[tuple[int, ...], ...]]] = {"lstm": (lambda: _lstm(), ((2, 6, 8),))}
+
+
 # Each torch exporter folds their BatchNormalizations into the weights, in float32 and in an order of its own: then no
 # graph says what the weights were, and two weights 2 ulps apart are undecided. One exporter is told not to.
 FOLDED = frozenset({"resnet", "mobilenet", "mobilevit"})
 # How far apart the exporters' weights are depends on the processor's vector instructions: of these they agree on one
 # machine and are 2 to 8 ulps apart on another. Across exporters, one is told not to fold.
 FOLDED_BY_MACHINE = frozenset({"yolo", "segformer"})
+
+
+def _lstm() -> Module:
+    from torch import nn
+
+    class Tagger(nn.Module):
+        """A bidirectional LSTM and a linear layer."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(8, 12, batch_first=True, bidirectional=True), nn.Linear(24, 4)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(self.lstm(x)[0])
+
+    return Tagger()
 
 
 def _decoder() -> Module:
@@ -247,7 +266,7 @@ def module(name: str) -> tuple[Module, tuple[Any, ...]]:
     """The module in evaluation mode, all its weights drawn anew by name, and zeros to trace it with."""
     import torch
 
-    build, shapes = ARCHITECTURES[name]
+    build, shapes = {**ARCHITECTURES, **RECURRENT}[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(zlib.crc32(name.encode()))
         made = build().eval()
@@ -273,17 +292,23 @@ def across(name: str, batch: bool = False) -> tuple[onnx.ModelProto, onnx.ModelP
 
 
 def export(
-    name: str, exporter: str, batch: bool = False, opset: int = 18, folds: bool | None = None
+    name: str,
+    exporter: str,
+    batch: bool = False,
+    opset: int = 18,
+    folds: bool | None = None,
+    dtype: str = "float32",
 ) -> onnx.ModelProto:
-    """One architecture by "torchscript" or "dynamo", its batch symbolic if ``batch``; its BatchNormalizations stay where they are
-    if ``folds`` is False. Raises what the exporter raises."""
+    """One architecture in ``dtype`` by "torchscript" or "dynamo", its batch symbolic if ``batch``; its BatchNormalizations stay
+    where they are if ``folds`` is False. Raises what the exporter raises."""
     import torch
 
     from graphcheck.exporting.run import _clean, _quiet
 
     made, args = module(name)
+    made, args = made.to(kind := getattr(torch, dtype)), tuple(a.to(kind) for a in args)
     if batch:
-        args = tuple(torch.zeros(2, *a.shape[1:]) for a in args)
+        args = tuple(torch.zeros(2, *a.shape[1:], dtype=kind) for a in args)
     inputs = [f"x{i}" for i in range(len(args))]
     with _quiet(), torch.no_grad():
         if exporter == "torchscript":

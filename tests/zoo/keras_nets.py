@@ -9,8 +9,10 @@ import numpy as np
 import onnx
 
 NETS = ("cnn", "attention", "depthwise")
-APPLICATIONS = {"resnet50": "ResNet50", "mobilenetv3": "MobileNetV3Small", "convnext": "ConvNeXtTiny"}
-LARGER = (*APPLICATIONS, "vit", "lstm")  # for benchmarks/copies.py
+APPLICATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mobilenetv3": ("MobileNetV3Small", {"include_preprocessing": False}),  # else normal inputs calibrate next to nothing
+}
+LARGER = (*APPLICATIONS, "resnet", "vit", "lstm", "convnext")  # for benchmarks/right_copies.py
 
 
 def build(name: str) -> Any:
@@ -47,9 +49,28 @@ def build(name: str) -> Any:
     elif name == "lstm":
         inputs = keras.Input((6, 8), name="x")
         outputs = layers.Dense(4)(layers.LSTM(12, return_sequences=True)(inputs))
+    elif name == "resnet":  # that of keras.applications, narrow
+        inputs = keras.Input((32, 32, 3), name="x")
+        x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(_normed(layers.ZeroPadding2D(3)(inputs), 8, 7, 2, "valid")))
+        x = layers.ReLU()(x)
+        for filters, stride in ((8, 1), (8, 1), (16, 2), (16, 1)):
+            side = x if x.shape[-1] == 4 * filters else _normed(x, 4 * filters, 1, stride)
+            y = layers.ReLU()(_normed(layers.ReLU()(_normed(x, filters, 1, stride)), filters, 3))
+            x = layers.ReLU()(side + _normed(y, 4 * filters, 1))
+        outputs = layers.Dense(5, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+    elif name == "convnext":
+        # not that of keras.applications: tf2onnx leaves a call of TensorFlow for its grouped convolutions
+        x = inputs = keras.Input((16, 16, 3), name="x")
+        for filters, stride in ((8, 4), (16, 2)):
+            x = layers.Conv2D(filters, stride, strides=stride)(x)
+            y = layers.LayerNormalization(epsilon=1e-6)(layers.DepthwiseConv2D(7, padding="same")(x))
+            y = layers.Dense(4 * filters, activation=lambda t: keras.activations.gelu(t, approximate=True))(y)
+            x = x + layers.Rescaling(0.5)(layers.Dense(filters)(y))
+        outputs = layers.Dense(5)(layers.LayerNormalization(epsilon=1e-6)(layers.GlobalAveragePooling2D()(x)))
     elif name in APPLICATIONS:
-        keras.utils.set_random_seed(zlib.crc32(name.encode()))
-        return getattr(keras.applications, APPLICATIONS[name])(weights=None, input_shape=(64, 64, 3), classes=10)
+        made, options = APPLICATIONS[name]
+        model = getattr(keras.applications, made)(weights=None, input_shape=(32, 32, 3), classes=10, **options)
+        inputs, outputs = model.inputs, model.outputs
     else:
         inputs = keras.Input((8, 8, 4), name="x")
         x = layers.SeparableConv2D(6, 3, strides=2, padding="same", activation="silu")(inputs)
@@ -62,11 +83,24 @@ def build(name: str) -> Any:
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     model.set_weights(
         [
-            np.abs(rng.standard_normal(w.shape)) * 0.4 + 0.1 if _is_variance(v) else rng.standard_normal(w.shape) * 0.3
+            np.abs(rng.standard_normal(w.shape)) * 0.4 + 0.1
+            if _is_variance(v)
+            # as large as keeps the signal of a deep net from growing
+            else rng.standard_normal(w.shape) * (0.3 if name not in (*APPLICATIONS, "resnet") or w.ndim < 2 else _gain(w.shape))
             for v, w in zip(model.weights, model.get_weights(), strict=True)
         ]
     )
     return model
+
+
+def _normed(x: Any, filters: int, size: int, stride: int = 1, padding: str = "same") -> Any:
+    from keras import layers
+
+    return layers.BatchNormalization()(layers.Conv2D(filters, size, stride, padding=padding)(x))
+
+
+def _gain(shape: tuple[int, ...]) -> float:
+    return float((1 / np.prod(shape[:-1])) ** 0.5)
 
 
 def _is_variance(variable: Any) -> bool:

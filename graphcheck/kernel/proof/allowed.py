@@ -2,7 +2,8 @@
 
 A format is held to bit for bit: round to nearest, ties to even (IEEE 754), of the other side's constant. What converters do
 besides is accepted, and counted apart: what is too large is cut to the largest number, what is too small for the format is lifted
-to its least number or becomes 0. ``ulps`` is for constants that both sides have folded, so that neither has the exact expression.
+to its least number (by onnxconverter-common to float16 of 1e-7) or becomes 0. ``ulps`` is for constants that both sides have
+folded, so that neither has the exact expression.
 """
 
 from __future__ import annotations
@@ -139,26 +140,33 @@ def _rounded(name: str, v: np.ndarray, error: np.ndarray, w: np.ndarray) -> Told
     most, least = EDGES[name]
     low, high = (_nearest(edge, name) for edge in (v - error, v + error))
     tiny = (np.abs(v) < least) & (np.abs(w) <= least) & (v * w >= 0) & (least < 2.0**-16)  # that of a float8 is not
-    fits = (((low <= w) & (w <= high)) | tiny) & np.isfinite(error)
+    common = (name == "float16") & (np.abs(v) < 1e-7) & (np.abs(w) == np.float16(1e-7)) & (v * w > 0)
+    fits = (((low <= w) & (w <= high)) | tiny | common) & np.isfinite(error)
     if not fits.all():
         at = int(np.argmin(fits))
         return Told(name, at=at, why=f"{name} of {v[at]:.9g} is {_nearest(v[at : at + 1], name)[0]:.9g}, not {w[at]:.9g}")
     if v.any() and not w.any():
         return Told(name, at=int(np.argmax(np.abs(v))), why=f"nothing of it is left in {name}")
-    return Told(name, int((np.abs(v) > most).sum()), int(((v != w) & (np.abs(v) < least)).sum()))
+    return Told(name, int((np.abs(v) > most).sum()), int(((v != w) & (common | (np.abs(v) < least))).sum()))
 
 
 def steps(terms: Terms, marks: Iterable[int], roots: Sequence[int]) -> list[int]:
     """The classes before the ``roots`` that jump, and that an erased rounding reaches: a comparison, an index, a whole number may
-    come out otherwise by it. Unknown functions count, and a step that its own operand multiplies (a Relu) does not."""
+    come out otherwise by it. Unknown functions count, and a step that its own operand multiplies, as in a LeakyRelu, does not."""
     marked, found = {terms.find(c) for c in marks}, dict[int, None]()
-    plain: dict[int, bool] = {}
+    plain, of = dict[int, bool](), dict[int, int]()  # of: what is a step but for constants, and which
+    ends = {terms.find(r) for r in roots}
     for cls in terms.order(roots):
         term = terms.terms[cls]
         args = [terms.find(a) for a in term.args]
-        for step in (a for a in args if a in found):
-            own = {step, *map(terms.find, terms.terms[step].args)}
-            relu = isinstance(term.verb, Ew) and term.verb.fn == "mul" and {*args} == own
+        for step in {of[a] for a in args if a in of}:
+            rest = {a for a in args if of.get(a) != step}
+            fn, maps = (term.verb.fn, term.verb.maps) if isinstance(term.verb, Ew) else ("", ())
+            still = term.size == terms.size(step) and all(m is None for a, m in zip(args, maps, strict=False) if a not in rest)
+            if fn in ("add", "mul") and still and cls not in ends and all(map(terms.constant_like, rest)):
+                of[cls] = step  # a LeakyRelu is x * (pos(x) * (1 - s) + s)
+                continue
+            relu = fn == "mul" and rest == {*map(terms.find, terms.terms[step].args)} and len({*maps}) == 1
             plain[step] = plain.get(step, True) and relu and terms.terms[step].verb == Ew("pos", (None,))
         if marked.isdisjoint(args):
             continue
@@ -174,4 +182,6 @@ def steps(terms: Terms, marks: Iterable[int], roots: Sequence[int]) -> list[int]
                 found[cls] = None
             case Rows(fn) if fn.startswith("arg"):
                 found[cls] = None
-    return [cls for cls in found if cls in {terms.find(r) for r in roots} or not plain.get(cls, False)]
+        if cls in found:
+            of[cls] = cls
+    return [cls for cls in found if cls in ends or not plain.get(cls, False)]

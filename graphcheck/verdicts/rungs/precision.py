@@ -27,6 +27,8 @@ from graphcheck.kernel.proof.pair import Pair
 from graphcheck.kernel.proof.room import unmoved
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Opaque, Term, ranged
+from graphcheck.kernel.values.domain import evaluate
+from graphcheck.kernel.values.float64 import Float64
 from graphcheck.verdict import Verdict
 from graphcheck.verdicts import numbers, record
 from graphcheck.verdicts.case import Case
@@ -200,10 +202,22 @@ def _ends(pair: Pair, later: Sequence[Stage]) -> tuple[set[str], ...]:
     return tuple({name for name, told in taken if told[at]} for at in range(3))
 
 
+def _exact(terms: Terms, name: str, cls: int) -> bool:
+    """Whether a class is of constants that the format has: its mark rounds nothing."""
+    if name not in FORMATS or not terms.constant_like(cls):
+        return False
+    value = evaluate(terms, Float64({}, bounds=False), [cls])[terms.find(cls)].value
+    with np.errstate(all="ignore"):
+        return bool((value.astype(FORMATS[name]).astype(np.float64) == value).all())
+
+
 def _step(case: Case, pair: Pair) -> str:
     """The node of a step behind an erased rounding."""
     roots = [cls for both in case.sizes.roots(pair) for cls in both]
-    found = steps(pair.terms, [cls for _, _, cls in pair.algebra.marks], roots)
+    marks = pair.algebra.marks
+    found = steps(pair.terms, [cls for _, _, cls in marks], roots)
+    if found:
+        found = steps(pair.terms, [cls for _, name, cls in marks if not _exact(pair.terms, name, cls)], roots)
     for trace in (pair.b, pair.a) if found else ():
         for value, traced in trace.values.items():
             node = value.producer()

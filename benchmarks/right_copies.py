@@ -1,0 +1,143 @@
+"""Every right copy in lower precision of the zoo's networks, compared with the float32 model under ``--allow``.
+
+    python benchmarks/right_copies.py [--nets vit,resnet] [--exporters torchscript,dynamo,tf2onnx,text] [--kinds int4] [--jobs 2]
+
+The kinds of copies, and who makes them, are those of tests/zoo/copying.py. A net by an exporter has a row: the seconds that it
+took to accept the copy, or the verdict. ``refused``: the maker has no such copy; ``nothing``: the copy is the model, in which the
+maker found nothing to convert. Neither is counted. Behind a verdict that is not as it should be stands by how much the copy is
+apart from the model in onnxruntime (the root of the mean square, in that of the outputs): a copy that is far off is none.
+Needs torch, transformers, onnxruntime and onnxconverter-common; tensorflow and tf2onnx for the Keras nets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import multiprocessing
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import onnx
+
+from benchmarks.copies import ACCEPTED, compared, stored
+from tests.zoo.copying import KINDS, NETS, Net
+from tests.zoo.quantized import calibration
+
+
+class Cell(NamedTuple):
+    """A copy: the verdict on it, or why there is none, the reason, and the seconds that comparing took."""
+
+    kind: str
+    verdict: str
+    reason: str = ""
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.0f}" if self.verdict in ACCEPTED else self.verdict
+
+
+def run(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> np.ndarray:
+    """All outputs in onnxruntime, unoptimized, as one row; inputs are cast to what the model takes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    types = {port.name: np.float16 if "float16" in port.type else np.float32 for port in session.get_inputs()}
+    outputs = session.run(None, {name: array.astype(types[name]) for name, array in feed.items()})
+    return np.concatenate([np.asarray(y, np.float64).reshape(-1) for y in outputs])
+
+
+def deviation(model: onnx.ModelProto, copy: onnx.ModelProto) -> str:
+    """How far apart both are at inputs like those of the calibration, in words."""
+    try:
+        feeds = calibration(model)
+        a, b = (np.concatenate([run(m, feed) for feed in feeds]) for m in (model, copy))
+    except Exception as error:
+        return f"not run: {type(error).__name__}"
+    return f"{np.sqrt(np.square(b - a).mean() / np.square(a).mean()):.1%} apart in onnxruntime"
+
+
+Title = tuple[str, str]  # a net and its exporter
+
+
+def row(title: Title, kinds: list[str], seconds: float) -> tuple[Title, list[Cell]]:
+    """A cell for each kind of copy of a net."""
+    try:
+        onnx.checker.check_model((net := Net.of(*title)).model)  # tf2onnx leaves calls of TensorFlow in some
+    except Exception as error:
+        return title, [Cell(kind, "refused", f"no export: {told(error)}") for kind in kinds]
+    return title, [cell(net, kind, seconds) for kind in kinds]
+
+
+def cell(net: Net, kind: str, seconds: float) -> Cell:
+    """That copy of it, made and compared."""
+    allow, make, calibrated = KINDS[kind]
+    try:
+        model, copy = make(net)
+    except Exception as error:
+        return Cell(kind, "refused", told(error))
+    if stored(model) == stored(copy):
+        return Cell(kind, "nothing")
+    started = time.monotonic()
+    verdict, reason, _ = compared(model, copy, allow, calibration(model) if calibrated else (), seconds)
+    taken = time.monotonic() - started
+    return Cell(kind, verdict, reason if verdict in ACCEPTED else f"{reason} ({deviation(model, copy)})", taken)
+
+
+def told(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+
+
+def close(rows: dict[Title, list[Cell]]) -> Iterator[str]:
+    """What there is in all."""
+    cells = [(title, each) for title, row in sorted(rows.items()) for each in row]
+    of = Counter(each.verdict for _, each in cells)
+    right = sum(of[verdict] for verdict in ACCEPTED)
+    total = of.total() - of["refused"] - of["nothing"]
+    yield f"\n- accepted: {right} of {total}; refused by the maker: {of['refused']}; nothing to convert: {of['nothing']}"
+    for (name, exporter), each in cells:
+        if each.verdict not in (*ACCEPTED, "refused", "nothing"):
+            yield f"- {name}, {exporter}, {each.kind}: {each.verdict}: {each.reason}"
+    refused: dict[tuple[str, str], list[str]] = {}
+    for title, each in cells:
+        if each.verdict == "refused":
+            refused.setdefault((each.reason, ", ".join(title)), []).append(each.kind)
+    for (reason, net), kinds in refused.items():
+        yield f"- {net}, {'every kind' if len(kinds) == len(KINDS) else '; '.join(kinds)}: refused ({reason})"
+
+
+def main() -> None:
+    """Compare and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    named: Any = lambda text: text.split(",")  # noqa: E731
+    parser.add_argument("--nets", type=named, help="all unless given")
+    parser.add_argument("--exporters", type=named, default=list(NETS))
+    parser.add_argument("--kinds", type=lambda text: text.split(";"), default=list(KINDS), help="with a ; between them")
+    parser.add_argument("--seconds", type=float, default=120.0, help="for one comparison")
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    asked = [(name, e) for e in options.exporters for name in NETS[e] if options.nets is None or name in options.nets]
+    print(f"| net | exporter | {' | '.join(options.kinds)} | seconds |\n{'|---' * (len(options.kinds) + 3)}|", flush=True)
+    started, rows = time.monotonic(), dict[Title, list[Cell]]()
+    made = functools.partial(row, kinds=options.kinds, seconds=options.seconds)
+    # torch and TensorFlow do not survive a fork
+    with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=4) as pool:
+        for title, cells in pool.imap_unordered(made, asked):
+            rows[title] = cells
+            taken = sum(each.seconds for each in cells)
+            print(f"| {' | '.join(title)} | {' | '.join(map(str, cells))} | {taken:.0f} |", flush=True)
+    print("\n".join(close(rows)), f"- {time.monotonic() - started:.0f} s by {options.jobs} processes", sep="\n")
+
+
+if __name__ == "__main__":
+    main()
