@@ -53,7 +53,6 @@ def test_what_a_maker_does_not_have_is_refused() -> None:
         KINDS["half()"].make(Net.of("mlp", "text"))
 
 
-DRAWN = np.random.default_rng(0)
 STEP = "p = Greater (a, zero) q = Cast <to = 1> (p) r = Mul (q, half) t = Add (r, half)"
 
 
@@ -63,7 +62,8 @@ def behind(text: str) -> onnx.ModelProto:
         f"""<ir_version: 8, opset_import: ["" : 17]> g (float[8,8] x) => (float[8,8] y)
         <float zero = {{0}}, float half = {{0.5}}> {{ h = MatMul (x, w) a = Add (h, b) {text} }}"""
     )
-    constants = {"w": DRAWN.standard_normal((8, 8)), "b": DRAWN.standard_normal(8), "s": DRAWN.uniform(0.1, 0.5, 8)}
+    rng = np.random.default_rng(0)
+    constants = {"w": rng.standard_normal((8, 8)), "b": rng.standard_normal(8), "s": rng.uniform(0.1, 0.5, 8)}
     model.graph.initializer.extend(numpy_helper.from_array(v.astype(np.float32), k) for k, v in constants.items())
     return model
 
