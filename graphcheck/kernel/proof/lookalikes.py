@@ -40,7 +40,7 @@ class Lookalikes:
         is 0 in the end), the ``mark`` of a row, or None, tells which of the later ones do."""
         few = value[np.linspace(0, value.size - 1, _FEW if value.size > _MANY else 0).astype(np.int64)]
         with np.errstate(all="ignore"):
-            sketch, magnitude = float(np.dot(_weights(value.size), value)), np.abs(value)
+            sketch, magnitude = float(np.dot(_weights(value.size.bit_length())[: value.size], value)), np.abs(value)
             scale, room = float(magnitude.sum()), _WIDER * _ALIKE * float(magnitude.max(initial=0.0))
         sketches, entries, untold = self._seen.setdefault((size, value.size), ([], [], []))
         new = next(self._count), entry, few
@@ -62,8 +62,8 @@ class Lookalikes:
 
 
 @functools.lru_cache(maxsize=4)
-def _weights(size: int) -> np.ndarray:
-    return np.asarray(np.cos(np.arange(size) * 1.2345 + 0.5))
+def _weights(bits: int) -> np.ndarray:
+    return np.asarray(np.cos(np.arange(1 << bits) * 1.2345 + 0.5))
 
 
 class Recent(OrderedDict[int, Any]):
