@@ -25,7 +25,7 @@ def stepwise(terms: Terms, domain: Device, roots: Sequence[int], dumped: Real) -
     ends = np.cumsum(sizes)
     value, error = (np.zeros(int(ends[-1])) for _ in range(2))
     value[verb.map.index - 1], error[verb.map.index - 1] = dumped.value, np.broadcast_to(dumped.error, dumped.raw.shape)
-    states = {a: Real(value, error).part(end - size, size) for a, end, size in zip(args, ends, sizes, strict=True)}
+    states = {a: Real(value, error).part(slice(end - size, end)) for a, end, size in zip(args, ends, sizes, strict=True)}
     order = {cls: place for place, cls in enumerate(terms.order([whole]))}
     known: dict[int, Real] = {}
     exact: dict[int, Real] = {}

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +27,7 @@ EDGES = {name: (span(dtype)[1], least_of(dtype)) for name, dtype in FORMATS.item
 CANCELLED = 2.0**12  # a sum that folding made may be smaller by so much than what was added up
 ONE = 2.0**-23  # an ulp of 1 in float32
 _PART = 1 << 16  # elements at a time
+T = TypeVar("T")
 _RARE = 8  # one element of so many may be cut: quantizers clip what lies far out, and no more
 
 
@@ -115,8 +118,20 @@ _BY_INDEX = ("Gather", "GatherElements", "GatherND", "ScatterElements", "Scatter
 def _ulps(x: np.ndarray, y: np.ndarray, errors: tuple[np.ndarray, np.ndarray], added: bool) -> float:
     """How many ulps of float32 two constants are apart beyond their errors; infinite where those have no bound."""
     largest = max(float(np.max(np.abs(v), initial=0.0)) for v in (x, y))
-    parts = [slice(at, at + _PART) for at in range(0, x.size, _PART)]
-    return max((_of_part(x[p], y[p], errors[0][p] + errors[1][p], largest if added else 0.0) for p in parts), default=0.0)
+
+    def look(p: slice) -> float:
+        return _of_part(x[p], y[p], errors[0][p] + errors[1][p], largest if added else 0.0)
+
+    return max(in_parts(look, x.size))
+
+
+def in_parts(look: Callable[[slice], T], size: int) -> list[T]:
+    """What ``look`` says of each part of so many elements, of large ones two at a time."""
+    parts = [slice(at, at + _PART) for at in range(0, max(size, 1), _PART)]
+    if len(parts) < 4:
+        return [look(part) for part in parts]
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(look, parts))
 
 
 def _of_part(x: np.ndarray, y: np.ndarray, error: np.ndarray, largest: float) -> float:

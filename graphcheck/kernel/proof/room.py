@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphcheck.kernel.proof.allowed import NOTHING, Allowed, Told, grid
+from graphcheck.kernel.proof.allowed import NOTHING, Allowed, Told, grid, in_parts
 from graphcheck.kernel.proof.summation import LAMBDA, room_of_products, room_of_sums
 from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
@@ -20,7 +20,6 @@ from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64, Real
 
 _SKETCHED = 256  # elements of a constant that are looked at first
-_PART = 1 << 16  # elements at a time
 
 
 class Roundings(Float64):
@@ -157,10 +156,7 @@ def apart(
     if all(steps):  # one is the rounding of the other
         one, two = (Real(real.raw, np.maximum(one.error, two.error) / 2) for real in (one, two))
     roundings = sum(_operations(terms, terms.find(c)) for c in (a, b))
-    parts = [
-        _part(one.part(at, _PART), two.part(at, _PART), unit, rounds=bool(roundings))
-        for at in range(0, max(one.raw.size, 1), _PART)
-    ]
+    parts = in_parts(lambda at: _part(one.part(at), two.part(at), unit, rounds=bool(roundings)), one.raw.size)
     worst = max(parts, key=lambda part: part.share)
     within = all(part.exact if whole else part.within for part in parts)
     if any(steps):
@@ -171,7 +167,7 @@ def apart(
     else:
         told = Told() if within or whole else allowed.told(one.value, two.value, (one.error, two.error), added=added)
     if told.at is not None:
-        worst = _part(one.part(told.at, 1), two.part(told.at, 1), unit, rounds=bool(roundings))
+        worst = _part(one.part(at := slice(told.at, told.at + 1)), two.part(at), unit, rounds=bool(roundings))
     said = np.array([max(part.ulps for part in parts), worst.room, *worst.values])
     if any(steps):  # scales that are drawn anew at other sizes leave the last digits
         with np.errstate(over="ignore"):

@@ -40,9 +40,9 @@ class Real:
         """The values in float64."""
         return self.raw if self.raw.dtype == np.float64 else self.raw.astype(np.float64)
 
-    def part(self, at: int, count: int) -> Real:
-        """So many elements from one on."""
-        return Real(self.raw[at : at + count], self.error[at : at + count])
+    def part(self, at: slice) -> Real:
+        """Some of the elements."""
+        return Real(self.raw[at], self.error[at])
 
 
 OpaqueRunner = Callable[[tuple[Any, ...], Sequence[np.ndarray], int], np.ndarray | None]

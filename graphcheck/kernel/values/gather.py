@@ -15,6 +15,7 @@ from graphcheck.kernel.terms.pieces import BOXES, Pieces, boxes, fixed_digits
 from graphcheck.kernel.terms.strided import Strided
 
 _MANY = 100_000  # elements that are copied through views, however many more there are
+_STRIP = 32  # columns of a matrix that is turned
 _WORTH = 16  # elements of a box that are copied at once, on average, or they are gathered one by one
 
 
@@ -41,7 +42,7 @@ def _viewed(table: np.ndarray, pieces: Pieces, few: int = BOXES) -> np.ndarray |
     """The elements by strided views; None where the guards leave more than a ``few`` boxes."""
     lead = table.shape[:-1]
     if len(pieces) == 1 and not pieces[0].guards:
-        return view(table, pieces[0].start, pieces[0].box, pieces[0].strides).reshape(*lead, -1)
+        return _copied(view(table, pieces[0].start, pieces[0].box, pieces[0].strides)).reshape(*lead, -1)
     fixed = [fixed_digits(form.box, form.guards) for form in pieces]
     if any(math.prod(form.box[j] for j in some) > few for form, some in zip(pieces, fixed, strict=True)):
         return None
@@ -52,6 +53,16 @@ def _viewed(table: np.ndarray, pieces: Pieces, few: int = BOXES) -> np.ndarray |
             start = form.start + sum(stride * at.start for stride, at in zip(form.strides, places, strict=True))
             part[(slice(None),) * len(lead) + places] = view(table, start, [at.stop - at.start for at in places], form.strides)
     return out
+
+
+def _copied(seen: np.ndarray) -> np.ndarray:
+    """A view, in the order of its elements; that of a matrix turned is copied in strips that a cache holds."""
+    if seen.ndim < 2 or seen.shape[-1] <= _STRIP or seen.strides[-1] <= min(seen.strides):
+        return seen
+    made = np.empty(seen.shape, seen.dtype)
+    for at in range(0, seen.shape[-1], _STRIP):
+        made[..., at : at + _STRIP] = seen[..., at : at + _STRIP]
+    return made
 
 
 @functools.lru_cache(4096)
