@@ -177,11 +177,11 @@ def steps(terms: Terms, marks: Iterable[int], roots: Sequence[int]) -> list[int]
         for step in {of[a] for a in args if a in of}:
             rest = {a for a in args if of.get(a) != step}
             fn, maps = (term.verb.fn, term.verb.maps) if isinstance(term.verb, Ew) else ("", ())
+            relu = fn == "mul" and rest == {*map(terms.find, terms.terms[step].args)} and len({*maps}) == 1
             still = term.size == terms.size(step) and all(m is None for a, m in zip(args, maps, strict=False) if a not in rest)
-            if fn in ("add", "mul") and still and cls not in ends and all(map(terms.constant_like, rest)):
+            if not relu and fn in ("add", "mul") and still and cls not in ends and all(map(terms.constant_like, rest)):
                 of[cls] = step  # a LeakyRelu is x * (pos(x) * (1 - s) + s)
                 continue
-            relu = fn == "mul" and rest == {*map(terms.find, terms.terms[step].args)} and len({*maps}) == 1
             plain[step] = plain.get(step, True) and relu and terms.terms[step].verb == Ew("pos", (None,))
         if marked.isdisjoint(args):
             continue

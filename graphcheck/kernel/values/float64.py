@@ -145,7 +145,7 @@ class Float64:
         """Functions of a row: softmax, max, min, argmax, argmin."""
         if not k:  # no element to choose
             return Real(np.full(size, np.nan), np.full(size, np.inf))
-        table, wrong = a.value.reshape(rows, k), a.error.reshape(rows, k)
+        table, wrong = a.value.reshape(rows, k), a.error.reshape(rows, k) if self.bounds else np.broadcast_to(0.0, (rows, k))
         name, _, last = fn.partition(":")
         if name == "softmax":
             shifted = table - table.max(axis=1, keepdims=True)
