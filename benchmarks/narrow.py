@@ -34,7 +34,7 @@ from onnx import numpy_helper  # noqa: E402
 from graphcheck.files import model as model_  # noqa: E402
 from graphcheck.interface import inputs, ports  # noqa: E402
 from graphcheck.precision import copy  # noqa: E402
-from tests.zoo import architectures  # noqa: E402
+from tests.zoo import architectures, copying  # noqa: E402
 
 MOVED = {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat", "Gather", "Expand"}
 MOVED |= {"Relu", "MaxPool"}
@@ -180,7 +180,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for name in options.files or options.nets:
         try:
-            model = onnx.load(name) if isinstance(name, Path) else architectures.export(name, "torchscript")
+            model = onnx.load(name) if isinstance(name, Path) else copying.exported(name, "torchscript")
         except Exception as error:
             print(f"| {name} | {type(error).__name__} |")
             continue
