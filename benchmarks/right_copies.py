@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import onnx
 
+from benchmarks import narrow
 from benchmarks.copies import ACCEPTED, compared, stored
 from tests.zoo.copying import KINDS, NETS, Net
 from tests.zoo.quantized import calibration
@@ -44,16 +45,10 @@ class Cell(NamedTuple):
 
 
 def run(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> np.ndarray:
-    """All outputs in onnxruntime, unoptimized, as one row; inputs are cast to what the model takes."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    types = {port.name: np.float16 if "float16" in port.type else np.float32 for port in session.get_inputs()}
-    outputs = session.run(None, {name: array.astype(types[name]) for name, array in feed.items()})
-    return np.concatenate([np.asarray(y, np.float64).reshape(-1) for y in outputs])
+    """All outputs in onnxruntime as one row; inputs are cast to float16 where the model takes that."""
+    narrow_ports = {p.name for p in model.graph.input if p.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16}
+    given = {name: array.astype(np.float16) if name in narrow_ports else array for name, array in feed.items()}
+    return np.concatenate([y.reshape(-1) for y in narrow.run(model, given)])
 
 
 def deviation(model: onnx.ModelProto, copy: onnx.ModelProto) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from graphcheck.kernel.terms.functions import chosen, function, nowhere
+from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Rows, Sum, Term, Verb
 from graphcheck.kernel.values.bounds import U
@@ -144,8 +145,7 @@ class Tangents:
         verb, made = term.verb, None
         if isinstance(verb, Ew):
             maps = [None if _only_added(verb, t) else m for m, t in zip(verb.maps, ts, strict=True)]
-            both = (zip(some, maps, strict=True) for some in (xs, ts))
-            xs, ts = ([x if x is None or m is None else picked([x], m) for x, m in some] for some in both)
+            xs, ts = ([_through(x, m) for x, m in zip(some, maps, strict=True)] for some in (xs, ts))
         elif (whole := self._made(term, xs, ts, value)) is not None:
             made = np.broadcast_to(np.asarray(whole).reshape(-1), value.shape)
         for start in range(0, value.size, BLOCK):
@@ -271,6 +271,10 @@ def _of_logarithm(verb: Ew, ts: Sequence[Tangent]) -> np.ndarray | None:
             found: np.ndarray = np.asarray(t) if map_ is None else picked([np.asarray(t)], map_)
             return -found if verb.fn == "recip" else found
     return None
+
+
+def _through(x: np.ndarray | None, map_: Map | None) -> np.ndarray | None:
+    return x if x is None or map_ is None else picked([x], map_)
 
 
 def _only_added(verb: Ew, t: Any) -> bool:

@@ -187,9 +187,9 @@ class Prover:
                         why = Window("rows", count, len(tier.primes), tier.log2_error, rules)
                         self.terms.merge(other, cls, why)
                         tier.merges += 1
-                        for part in (other, cls):
+                        for part, same in ((other, cls), (cls, other)):
                             for whole, map_ in read.get(part, ()):
-                                self.terms.merge(self.terms.move((cls if part == other else other,), map_), whole, why)
+                                self.terms.merge(self.terms.move((same,), map_), whole, why)
                         break
         self._close(tier, domain, risk, started)
 
