@@ -233,7 +233,13 @@ class Maps:
         found = self._composed.get(key)
         if found is None:
             form = inner.pieces and outer.pieces and pieces.compose(inner.pieces, outer.pieces)
-            found = self._composed[key] = self.of(form, lambda: _zero_first(inner.index)[outer.index])
+            step = None if form else _block_step(inner, outer)
+            if step is None:
+                found = self.of(form, lambda: _zero_first(inner.index)[outer.index])
+            else:
+                places = np.maximum(outer.once, 1) - 1
+                found = self.repeated(np.where(outer.once > 0, inner.at(places), 0), step, outer.blocks)
+            self._composed[key] = found
         return found
 
     def inverse(self, map_: Map) -> Map | None:
@@ -255,6 +261,14 @@ class Maps:
         back = np.empty(map_.size, np.int64)
         back[index] = np.arange(1, map_.size + 1)
         return self.intern(back)
+
+
+def _block_step(inner: Map, outer: Map) -> int | None:
+    """What ``inner`` adds from one block of ``outer`` to the next; None where that is no step along one digit of a form."""
+    if outer.blocks == 1 or inner.form is None or inner.has_zero or int(outer.once.max()) > outer.step:
+        return None
+    digits = zip(inner.form.box, inner.form.strides, steps(inner.form.box), strict=True)
+    return next((stride for n, stride, worth in digits if worth == outer.step and n >= outer.blocks), None)
 
 
 def _same(a: Map, b: Map) -> bool:
