@@ -233,12 +233,8 @@ class Maps:
         found = self._composed.get(key)
         if found is None:
             form = inner.pieces and outer.pieces and pieces.compose(inner.pieces, outer.pieces)
-            step = None if form else _block_step(inner, outer)
-            if step is None:
-                found = self.of(form, lambda: _zero_first(inner.index)[outer.index])
-            else:
-                places = np.maximum(outer.once, 1) - 1
-                found = self.repeated(np.where(outer.once > 0, inner.at(places), 0), step, outer.blocks)
+            once = None if form else _once(inner, outer)
+            found = self.of(form, lambda: _zero_first(inner.index)[outer.index]) if once is None else self.repeated(*once)
             self._composed[key] = found
         return found
 
@@ -263,12 +259,13 @@ class Maps:
         return self.intern(back)
 
 
-def _block_step(inner: Map, outer: Map) -> int | None:
-    """What ``inner`` adds from one block of ``outer`` to the next; None where that is no step along one digit of a form."""
+def _once(inner: Map, outer: Map) -> tuple[np.ndarray, int, int] | None:
+    """Blocks of ``outer`` seen through ``inner``: the first, the step, and how many; None unless that is a step along one digit."""
     if outer.blocks == 1 or inner.form is None or inner.has_zero or int(outer.once.max()) > outer.step:
         return None
+    first = np.where(outer.once > 0, inner.at(np.maximum(outer.once, 1) - 1), 0)
     digits = zip(inner.form.box, inner.form.strides, steps(inner.form.box), strict=True)
-    return next((stride for n, stride, worth in digits if worth == outer.step and n >= outer.blocks), None)
+    return next(((first, stride, outer.blocks) for n, stride, worth in digits if worth == outer.step and n >= outer.blocks), None)
 
 
 def _same(a: Map, b: Map) -> bool:
@@ -278,6 +275,8 @@ def _same(a: Map, b: Map) -> bool:
             return a.form == b.form
         if (found := pieces.same(a.pieces, b.pieces)) is not None:
             return found
+    if a.blocks == b.blocks and a.step == b.step and a.pieces is b.pieces is None:
+        return bool(np.array_equal(a.once, b.once))
     return bool(np.array_equal(a.index, b.index))
 
 
