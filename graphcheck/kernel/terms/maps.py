@@ -260,7 +260,7 @@ class Maps:
 
 
 def _once(inner: Map, outer: Map) -> tuple[np.ndarray, int, int] | None:
-    """Blocks of ``outer`` seen through ``inner``: the first, the step, and how many; None unless that is a step along one digit."""
+    """Blocks of ``outer`` seen through ``inner``: the first, the step, how many; None unless that is a step along one digit."""
     if outer.blocks == 1 or inner.form is None or inner.has_zero or int(outer.once.max()) > outer.step:
         return None
     first = np.where(outer.once > 0, inner.at(np.maximum(outer.once, 1) - 1), 0)
