@@ -48,7 +48,8 @@ SPOILT = (
     "int4",
 )
 SHORT = [rung for rung in ladder.LADDER if rung.name not in ("witness", "breakpoints", "inputs")]
-THROUGH = ("Cast", "QuantizeLinear", "DequantizeLinear")  # what stands between a constant, or a node, and who reads it
+# what stands between a constant, or a node, and who reads it
+THROUGH = ("Cast", "QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear")
 
 
 class Found(NamedTuple):
@@ -97,7 +98,8 @@ def named(evidence: dict[str, Any], reason: str, each: Spoilt, model: onnx.Model
     }
     places |= _readers(nodes, {changed, *(output for name in places for output in nodes[name].output)})
     there = before.get(changed, onnx.NodeProto())
-    known = {changed, *places, *there.input, *_readers(before, {*there.output})}
+    constant = changed.removesuffix("_quantized").removesuffix("_Q4")
+    known = {changed, *places, *there.input, *_readers(before, {constant, *there.output})}
     known |= {name for place in places for name in nodes[place].input}
     known |= {
         name for node in nodes.values() if node.op_type in THROUGH and known & {*node.output} for name in node.input

@@ -219,7 +219,7 @@ def _saturates(copied: Copied, name: str) -> Spoilt | None:
         name, (n for n in copied.right.graph.node if n.op_type == "QuantizeLinear" and n.input[1] in held)
     )
     made = node and with_tensor(copied.right, node.input[1], lambda s: s / 8)
-    return Spoilt(name, made, node.name) if made else None
+    return Spoilt(name, made, node.input[1]) if made else None
 
 
 def _of_another(which: int) -> Way:
