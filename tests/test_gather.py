@@ -154,6 +154,15 @@ def test_the_elements_of_rows_of_rows_are_told_from_blocks_as_from_tables(k: int
     assert [set(row) for row in table.tolist()] == [set(row) for row in wanted.tolist()]
 
 
+def test_rows_that_reach_over_two_blocks_are_told_from_tables() -> None:
+    maps = Maps()
+    below, above = maps.repeated(np.asarray([5, 2, 9]), 10, 2), maps.repeated(np.asarray([1, 3, 2]), 3, 2)
+    found = selections._nested(maps.whole(3), 3, below, 2)
+    assert found is not None and maps.repeated(*found).index.tolist() == [2, 5, 9, 12, 15, 19]
+    found = selections._nested(above, 2, maps.repeated(np.asarray([5, 2, 9]), 10, 2), 1)
+    assert found is not None and maps.repeated(*found).index.reshape(3, 2).tolist() == [[5, 9], [2, 15], [12, 19]]
+
+
 @pytest.mark.parametrize("size", [3, 5])
 def test_stores_of_one_comparison_share_their_maps(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ends, made, nested = "g (float[2,3,7,6] x) => (float[2,3,7,6] y)", list[int](), selections._nested

@@ -64,7 +64,7 @@ def compare_arrays(a: Array, b: Array) -> dict[str, Any]:
         result["cosine"] = _cosine(x, y)
         if dtype is not None:
             pairs = _parts(a.reshape(-1)[some], b.reshape(-1)[some])
-            result["max_ulp"] = max(float(ulps(*pair, dtype).max()) for pair in pairs)
+            result["max_ulp"] = max(float(ulps(one, other, dtype).max()) for one, other in pairs)
             scale = max(_magnitude(x), _magnitude(y))
             result["scale_ulp"] = min(float(result["max_abs"] / spacing(scale, dtype)), _LARGEST)
     if not (result["nan_coincide"] and result["inf_coincide"]):
@@ -172,7 +172,7 @@ def _deviation(a: Array, b: Array, x: Array, y: Array) -> Array:
     with np.errstate(invalid="ignore"):
         found = x - y
     np.abs(found, out=found)
-    return np.minimum(found, _LARGEST, out=found)
+    return np.asarray(np.minimum(found, _LARGEST, out=found))
 
 
 def _deviations(x: Array, deviation: Array) -> dict[str, Any]:

@@ -234,7 +234,7 @@ class Maps:
         if found is None:
             form = inner.pieces and outer.pieces and pieces.compose(inner.pieces, outer.pieces)
             once = None if form else _once(inner, outer)
-            found = self.of(form, lambda: _zero_first(inner.index)[outer.index]) if once is None else self.repeated(*once)
+            found = self.repeated(*once) if once else self.of(form, lambda: _zero_first(inner.index)[outer.index])
             self._composed[key] = found
         return found
 
@@ -275,9 +275,8 @@ def _same(a: Map, b: Map) -> bool:
             return a.form == b.form
         if (found := pieces.same(a.pieces, b.pieces)) is not None:
             return found
-    if a.blocks == b.blocks and a.step == b.step and a.pieces is b.pieces is None:
-        return bool(np.array_equal(a.once, b.once))
-    return bool(np.array_equal(a.index, b.index))
+    alike = a.blocks == b.blocks and a.step == b.step and a.pieces is b.pieces is None
+    return bool(np.array_equal(a.once, b.once) if alike else np.array_equal(a.index, b.index))
 
 
 def _flat(index: np.ndarray) -> np.ndarray:

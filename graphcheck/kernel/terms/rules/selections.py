@@ -58,9 +58,10 @@ def nested(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) ->
 def _nested(above: Map, k: int, below: Map, width: int) -> tuple[np.ndarray, int, int] | None:
     """The elements [rows, n] that rows of ``k`` rows of a ``width`` have, as a block, its step, and how many there are: images
     and channels that repeat one another are looked at once (13x13 windows are many)."""
-    first, low = above.once.reshape(-1, k), below.once.reshape(-1, width)
     step, blocks = below.step, below.blocks
-    if blocks == 1 or above.blocks != blocks or above.step != len(low):
+    if blocks > 1 and above.blocks == blocks and above.step * width == below.once.size and not above.once.size % k:
+        first, low = above.once.reshape(-1, k), below.once.reshape(-1, width)
+    else:
         high, low = above.index.reshape(-1, k), below.index.reshape(-1, width)
         count = math.gcd(len(high), len(low))
         for blocks in (b for b in range(count, 0, -1) if count % b == 0):
