@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import signal
 from pathlib import Path
 from typing import Any
@@ -232,3 +233,22 @@ def test_a_process_that_is_not_to_be_kept_ends_with_its_session() -> None:
         process = session._child.process  # type: ignore[union-attr]
         session.close(keep=keep)
         assert (process.poll() is None) == keep
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells how much memory a process holds")
+def test_what_a_session_was_made_of_is_given_back(tmp_path: Path) -> None:
+    """The weights of Convs, which onnxruntime copies into an order of its own, are there once."""
+    values = np.random.default_rng(0).standard_normal((16, 256, 256, 3, 3)).astype(np.float32)
+    steps = " ".join(f"x{i + 1} = Conv<pads=[1,1,1,1]>(x{i}, w{i})" for i in range(16))
+    proto = onnx.load_from_string(model(f"g (float[1,256,4,4] x0) => (float[1,256,4,4] x16) {{ {steps} }}"))
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(values))
+    (tmp_path / "small.onnx").write_bytes(model())
+    onnx.save(proto, tmp_path / "convs.onnx")
+
+    def held(name: str) -> int:
+        with RemoteSession(tmp_path / name, threads=1) as session:
+            assert session._child is not None
+            pages = Path(f"/proc/{session._child.process.pid}/statm").read_text().split()[1]
+            return int(pages) * mmap.PAGESIZE
+
+    assert held("convs.onnx") - held("small.onnx") < 2 * values.nbytes
