@@ -242,9 +242,14 @@ def end_all(why: str = "") -> None:
         child.why = why
         child.process.kill()
         child.process.wait()
+    end_idle()
+
+
+def end_idle() -> None:
+    """End the children that wait for a session."""
     with contextlib.suppress(IndexError):
         while True:
-            _idle.pop().kill()
+            _idle.pop().kill(0)
 
 
 atexit.register(end_all)
