@@ -110,7 +110,7 @@ def named(evidence: dict[str, Any], reason: str, each: Spoilt, model: onnx.Model
     precision = evidence["precision"] or {}
     parts = precision.get("parts") or {}
     told = {row[side] for row in precision.get("off", ()) for side in "ab"}
-    told |= {parts.get("node"), (parts.get("lost") or {}).get("node")}
+    told |= {each.get(key) for each in (parts, parts.get("lost") or {}) for key in ("node", "begins")}
     told |= {(side or {}).get("node") for side in ((evidence["divergence"] or {}).get(s) for s in "ab")}
     return bool(known & told) or any(
         re.search(rf"(?<![\w/]){re.escape(words.short(name))}(?![\w/])", reason) for name in places

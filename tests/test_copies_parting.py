@@ -41,6 +41,21 @@ def test_the_wrong_node_is_named(net: str, kind: str, change: str) -> None:
     assert parts(net, kind, change)["node"] == NAMED[net, kind, change]
 
 
+@pytest.mark.parametrize(("net", "kind", "weight", "found"), [
+    ("cnn", "dynamic, per channel", "w2_quantized", ("BatchNormalization_5", "Conv_4_quant")),
+    ("mlp", "dynamic, per channel", "w2_quantized", ("MatMul_3_quant", None)),
+])  # fmt: skip
+def test_what_was_gathered_in_the_node_is_named_too(net: str, kind: str, weight: str, found: tuple[str, str | None]) -> None:
+    """A constant factor or addend behind a product is taken into it: the product may be the one that is wrong."""
+    model = NETS[net]()
+    copy = quantized(model, **COPIES[kind])
+    held = next(t for t in copy.graph.initializer if t.name == weight)
+    held.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(held) * 0, held.name))
+    told = compared(model, copy, "int8")
+    assert tuple(told.evidence["precision"]["parts"].get(key) for key in ("node", "begins")) == found
+    assert (f"(or one before it, from {found[1]!r} on)" in told.reason) == (found[1] is not None)
+
+
 def test_what_is_lost_is_named_where_the_copy_has_nothing_of_its_own() -> None:
     """The bias of the last layer is 0: what the product gives is there in the model, before its own bias is added."""
     model = NETS["mlp"]()

@@ -194,7 +194,8 @@ def precision(found: Precision) -> str:
 def _first(found: Precision, parts: Mapping[str, Any]) -> str:
     """Where a copy begins to be another function."""
     side, node = ("AB"[found.side == "a"], parts["node"]) if parts["node"] else (found.side.upper(), parts["lost"]["node"])
-    return f"the first node that {side} does not have is {node!r}"
+    begins = f" (or one before it, from {parts['begins']!r} on)" if parts.get("begins") else ""
+    return f"the first node that {side} does not have is {node!r}{begins}"
 
 
 def _lost(found: Precision, parts: Mapping[str, Any]) -> str:

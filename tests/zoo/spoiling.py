@@ -17,6 +17,7 @@ from tests.zoo.oracle import Oracle
 from tests.zoo.quantized import one_step
 
 NARROW = {TensorProto.FLOAT16: np.float16, TensorProto.BFLOAT16: ml_dtypes.bfloat16}
+CANCEL = {"LayerNormalization", "Softmax"}
 INTEGERS = (TensorProto.INT8, TensorProto.UINT8)
 
 
@@ -159,6 +160,7 @@ def _epsilon(copied: Copied, name: str) -> Spoilt | None:
         holder.f = 0.0
     else:
         holder.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(holder) * 0, holder.name))
+        return Spoilt(name, made, holder.name)  # which several may read
     return Spoilt(name, made, node.name or f"{node.op_type}({node.output[0]})")
 
 
@@ -196,12 +198,16 @@ STORED: dict[str, Way] = {
 
 
 def _operand(which: int, change: Change) -> Way:
-    """The scale (1) or zero point (2) of one quantized tensor that an operator reads, there alone."""
+    """The scale (1) or zero point (2) of one quantized tensor that an operator reads, there alone. Not a zero point that only
+    normalizations see, which cancel what is added to all."""
 
     def way(copied: Copied, name: str) -> Spoilt | None:
         made = fresh(copied.right)
         held = {t.name: numpy_helper.to_array(t) for t in made.graph.initializer}
         read = [n for n in made.graph.node if n.op_type.startswith(("DequantizeLinear", "QGemm", "QLinear"))]
+        if which == 2:
+            seen = {i: {n.op_type for n in made.graph.node if i in n.input} for i in (n.output[0] for n in read)}
+            read = [n for n in read if not seen[n.output[0]] or seen[n.output[0]] - CANCEL]
         node = copied.drawn(name, (n for n in read if n.input[0] not in held and n.input[2] in held))
         if node is None:
             return None

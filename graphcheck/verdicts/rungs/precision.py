@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -151,8 +151,17 @@ def _first(case: Case, pair: Pair, later: Sequence[Stage], side: int) -> tuple[t
                 return place, found | {"why": f"its range ends at 0, where {'BA'[side]} goes on"}
             here = [r for r in map(root, both) if r is not None and r in needed and not last.constant_like(r)]
             if any(_unranged(last, r) not in there for r in here):
-                return place, found
+                return place, found | ({"begins": begins} if (begins := _begins(node, gathered(root, at, there))) else {})
         return None
+
+    def gathered(root: Callable[[int], int | None], at: Trace, there: Set[int]) -> dict[ir.Node, bool]:
+        """Whether a node gives what no output needs any more, since constant factors behind it took it in, and none has."""
+        found = {}
+        for node, both in results(at):
+            here = [r for r in map(root, both) if r is not None]
+            constant = any(map(pair.terms.constant_like, both)) or any(map(last.constant_like, here))
+            found[node] = not constant and not any(r in needed or r in there for r in here)
+        return found
 
     for ordered, root in enumerate((stages.root, stages.place)):
         if (found := first(root, copy, other)) is not None:
@@ -160,6 +169,17 @@ def _first(case: Case, pair: Pair, later: Sequence[Stage], side: int) -> tuple[t
             return (ordered, found[0]), found[1] | {"lost": lost and lost[1]}
     lost = first(stages.root, other, copy)
     return ((2, lost[0]), {"node": None, "op_type": None, "lost": lost[1]}) if lost is not None else None
+
+
+def _begins(node: ir.Node, gathered: Mapping[ir.Node, bool]) -> str | None:
+    """The first node of those that are ``gathered`` in one; None where there is none."""
+    behind, met = [node], {node}
+    while behind:
+        makers = (v.producer() for v in behind.pop().inputs if v is not None)
+        new = [maker for maker in makers if maker is not None and maker not in met and gathered.get(maker)]
+        behind, met = [*behind, *new], met | {*new}
+    begins = next((each for each in gathered if each in met), node)
+    return None if begins is node else model_.node_name(begins)
 
 
 def _as_read(pair: Pair, found: Substitutions, precision: Precision) -> Substitutions:
