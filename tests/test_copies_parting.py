@@ -41,10 +41,33 @@ def test_the_wrong_node_is_named(net: str, kind: str, change: str) -> None:
     assert parts(net, kind, change)["node"] == NAMED[net, kind, change]
 
 
+def test_what_is_lost_is_named_where_the_copy_has_nothing_of_its_own() -> None:
+    """The bias of the last layer is 0: what the product gives is there in the model, before its own bias is added."""
+    model = NETS["mlp"]()
+    copy = quantized(model, **COPIES["QOperator"])
+    bias = next(t for t in copy.graph.initializer if t.name == "b2_quantized")
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) * 0, bias.name))
+    found = compared(model, copy, "int8")
+    lost = {"node": "Add_4", "op_type": "Add"}
+    assert found.evidence["precision"]["parts"] == {"node": None, "op_type": None, "lost": lost}
+    assert "the first node that B does not have is 'Add_4'" in found.reason
+
+
+EXPANDED = """<ir_version: 9, opset_import: ["" : 17]> g (float[2, 4] x) => (float[2, 4] y)
+    <float[1, 4] token = {{1.1, {0}, 1.3, 1}}, int64[2] twice = {{2, 4}}> {{ t = Expand (token, twice) y = Mul (x, t) }}"""
+
+
+def test_a_constant_has_the_name_that_is_stored() -> None:
+    """Not that of a tensor in which it is repeated."""
+    found = compared(onnx.parser.parse_model(EXPANDED.format(0.9)), halves(EXPANDED.format(0.91)), "float16")
+    (off,) = found.evidence["precision"]["off"]
+    assert (off["a"], off["b"], off["index"]) == ("token", "token", [0, 1])
+
+
 def halves(text: str) -> onnx.ModelProto:
     """A copy in float16 of a model given as text."""
     copy = onnx.parser.parse_model(text)
-    for tensor in copy.graph.initializer:
+    for tensor in (t for t in copy.graph.initializer if t.data_type == onnx.TensorProto.FLOAT):
         tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
     for port in (*copy.graph.input, *copy.graph.output):
         port.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16

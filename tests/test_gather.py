@@ -11,17 +11,18 @@ import onnx_ir as ir
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from ops_support import model, trace
+from ops_support import assert_agrees, model, trace, values
 
 from graphcheck.kernel.geometry import Window, im2col_form
 from graphcheck.kernel.ops.algebra import Tensor
 from graphcheck.kernel.proof.pair import build
 from graphcheck.kernel.proof.rows import RowReducer
+from graphcheck.kernel.terms import maps as maps_
 from graphcheck.kernel.terms import strided
 from graphcheck.kernel.terms.maps import Map, Maps
 from graphcheck.kernel.terms.rules import RULES, selections
 from graphcheck.kernel.terms.store import Terms
-from graphcheck.kernel.terms.verbs import Move
+from graphcheck.kernel.terms.verbs import Move, Rows
 from graphcheck.kernel.values import gather
 
 steps = st.tuples(st.integers(1, 5), st.integers(-6, 6))  # a digit: how many values, and its stride
@@ -122,6 +123,44 @@ def test_maxima_of_maxima_are_told_once_for_both_graphs(monkeypatch: pytest.Monk
     assert y.cls == z.cls and made == [1]
     _, (y, z) = trace(model(text + f" d = {pool}(b) z = {pool}(d) }}"), {"x": np.zeros((2, 3, 7, 6), np.float32)})
     assert y.cls != z.cls and made == [1, 1], "of another tensor by the same maps"
+
+
+def test_pools_in_a_row_behind_a_transposition_make_no_table_of_all_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, x = "MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>", values((1, 7, 6, 5))
+    nodes = f"t = Transpose<perm=[0,3,1,2]>(x) a = {pool}(t) b = {pool}(a) y = {pool}(b)"
+    made = model(f"g (float[1,7,6,5] x) => (float[1,5,7,6] y) {{ {nodes} }}")
+    with monkeypatch.context() as patched:
+        patched.setattr(maps_, "_repeated", lambda *_: pytest.fail("a table of all channels was made"))
+        m, (y,) = trace(made, {"x": x})
+    verb = m.terms.terms[m.terms.find(y.cls)].verb
+    assert isinstance(verb, Rows) and verb.rows == 5 * 7 * 6, "one maximum"
+    assert_agrees(made, {"x": x})
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.data())
+def test_the_elements_of_rows_of_rows_are_told_from_blocks_as_from_tables(k: int, width: int, data: st.DataObject) -> None:
+    maps, rows = Maps(), 4
+    blocks, others = data.draw(st.sampled_from([(2, 2), (3, 3), (2, 3), (1, 2)]))
+    low = data.draw(st.lists(st.integers(1, 9), min_size=rows * width, max_size=rows * width))
+    below = maps.repeated(np.asarray(low), data.draw(st.integers(1, 9)), others)
+    step = data.draw(st.sampled_from([rows, rows, 2]))
+    most = rows * others - step * (blocks - 1)
+    high = data.draw(st.lists(st.integers(1, most), min_size=2 * k, max_size=2 * k))
+    above = maps.repeated(np.asarray(high), step, blocks)
+    found = selections._nested(above, k, below, width)
+    assert found is not None
+    table = maps.repeated(*found).index.reshape(2 * blocks, -1)
+    wanted = below.index.reshape(-1, width)[above.index.reshape(-1, k) - 1].reshape(2 * blocks, -1)
+    assert [set(row) for row in table.tolist()] == [set(row) for row in wanted.tolist()]
+
+
+def test_rows_that_reach_over_two_blocks_are_told_from_tables() -> None:
+    maps = Maps()
+    below, above = maps.repeated(np.asarray([5, 2, 9]), 10, 2), maps.repeated(np.asarray([1, 3, 2]), 3, 2)
+    found = selections._nested(maps.whole(3), 3, below, 2)
+    assert found is not None and maps.repeated(*found).index.tolist() == [2, 5, 9, 12, 15, 19]
+    found = selections._nested(above, 2, maps.repeated(np.asarray([5, 2, 9]), 10, 2), 1)
+    assert found is not None and maps.repeated(*found).index.reshape(3, 2).tolist() == [[5, 9], [2, 15], [12, 19]]
 
 
 @pytest.mark.parametrize("size", [3, 5])

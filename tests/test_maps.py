@@ -85,6 +85,35 @@ def test_blocks_of_a_permutation_have_an_inverse(once: list[int], step: int) -> 
     assert maps.inverse(maps.repeated(np.asarray(once), step // 2, 3)) is None
 
 
+@given(st.permutations(range(3)), st.booleans(), st.sampled_from([0, 1, 2, None]), st.data())
+def test_blocks_seen_through_a_form_are_what_their_array_is(
+    perm: list[int], guarded: bool, axis: int | None, data: st.DataObject
+) -> None:
+    maps, box = Maps(), [(2, 3, 4)[p] for p in perm]
+    form = normal(box, 0, [(12, 4, 1)[p] for p in perm], [((1, 1, 0), 1, 9)] if guarded else ())
+    step = data.draw(st.integers(1, 12)) if axis is None else math.prod(box[axis + 1 :])
+    once = data.draw(st.lists(st.integers(0, min(24, step + data.draw(st.integers(0, 1)))), min_size=2, max_size=4))
+    blocks = data.draw(st.integers(1, 1 + (24 - max(once)) // step))
+    whole = [n and n + step * at for at in range(blocks) for n in once]
+    inner = maps.of(form)
+    both = maps.compose(inner, maps.repeated(np.asarray(once), step, blocks))
+    assert both is not None and np.array_equal(both.index, np.concatenate([[0], inner.index])[whole])
+
+
+def test_blocks_of_one_array_with_other_steps_are_other_maps() -> None:
+    maps, once = Maps(), np.zeros(4000, np.int64)
+    once[[1, 2]] = 2, 1  # where no element is looked at first
+    assert maps.repeated(once, 4, 2) is not maps.repeated(once, 5, 2) is maps.repeated(once, 5, 2)
+
+
+def test_blocks_of_channels_that_lie_last_stay_blocks() -> None:
+    maps = Maps()
+    outer = maps.repeated(np.asarray([2, 0, 1, 4, 3]), 4, 3)
+    both = maps.compose(maps.box((3, 4), (1, 3)), outer)
+    assert both is not None and both.blocks == outer.blocks == 3 and both.step == 1 and both.once.tolist() == [4, 0, 1, 10, 7]
+    assert maps.compose(maps.box((3, 4), (1, 3)), maps.repeated(np.asarray([2, 0, 1, 5, 3]), 4, 2)).blocks == 1  # type: ignore[union-attr]
+
+
 def test_equal_maps_are_the_same_object() -> None:
     maps = Maps()
     assert maps.intern(np.asarray([2, 1])) is maps.intern(np.asarray([[2], [1]], np.int32))

@@ -83,14 +83,14 @@ def test_a_comparison_that_is_ended_leaves_its_json(tmp_path: Path) -> None:
     save_model(path)
     code = f"""import signal, sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from graphcheck import cli, processes
+from graphcheck import __main__, processes
 processes._GRACE = processes._LAST = 0.2
 import graphcheck.verdicts.compare as comparing
 def deaf(*_):
     {DEAF.replace(chr(10), "; ").replace("; while", chr(10) + "    while")}
 comparing.compared = deaf
 sys.argv = ["graphcheck", "compare", {str(path)!r}, {str(path)!r}, "--timeout", "0.3", "--json", {str(result)!r}]
-sys.exit(cli.main())
+sys.exit(__main__.main())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (3, "graphcheck: undecided: the time limit of 0.3 s was reached\n"), done.stderr
@@ -168,8 +168,8 @@ def test_an_interrupted_command_leaves_whole_files_or_none(here: Path, name: str
 def test_python_looks_for_garbage_less_often_in_a_process_of_our_own_alone() -> None:
     """A program that calls ``main`` keeps its own ways."""
     code = (
-        "import gc, sys\nfrom graphcheck import processes\nfrom graphcheck.cli import main\n"
-        "before = gc.get_threshold()\nassert main(['--version']) == 0 and gc.get_threshold() == before\n"
+        "import gc, sys\nfrom graphcheck import cli, processes\nfrom graphcheck.__main__ import main\n"
+        "before = gc.get_threshold()\nassert cli.main(['--version']) == 0 and gc.get_threshold() == before\n"
         "processes.supervised = lambda write: None\nsys.argv = ['graphcheck', '--version']\n"
         "assert main() == 0 and gc.get_threshold()[0] > 10 * before[0] and gc.isenabled()"
     )

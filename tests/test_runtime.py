@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import signal
 from pathlib import Path
@@ -21,6 +22,7 @@ from graphcheck.runs import child, early
 from graphcheck.runs import session as runtime
 from graphcheck.runs.child import RemoteSession, why_refused
 from graphcheck.runs.session import Arrays, RunError, load, measure
+from graphcheck.verdicts import executions
 
 X = {"x": np.array([[-1, 2, 3]], np.float32)}
 
@@ -249,3 +251,40 @@ def test_a_process_that_is_not_to_be_kept_ends_with_its_session() -> None:
         process = session._child.process  # type: ignore[union-attr]
         session.close(keep=keep)
         assert (process.poll() is None) == keep
+
+
+@pytest.mark.parametrize(("scale", "large", "kept"), [(1, 2**20, True), (1, 2**16, False), (2, 2**16, True)])
+def test_no_process_idles_beside_a_large_proof(
+    scale: float, large: int, kept: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """But where the outputs are far apart: it serves the search for a witness."""
+    monkeypatch.setattr(executions, "_LARGE", large)
+    child.end_all()
+    values = np.random.default_rng(0).standard_normal((128, 128)).astype(np.float32)
+    paths = []
+    for text, weight in (("y = MatMul(x, w)", values), ("z = MatMul(x, w) y = Identity(z)", values * np.float32(scale))):
+        proto = onnx.load_from_string(model(f"g (float[1,128] x) => (float[1,128] y) {{ {text} }}"))
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+        paths.append(tmp_path / f"{len(paths)}.onnx")
+        onnx.save(proto, paths[-1])
+    assert str(compare(*paths).verdict) == ("proved" if scale == 1 else "different")
+    assert bool(child._idle) == kept
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells how much memory a process holds")
+def test_what_a_session_was_made_of_is_given_back(tmp_path: Path) -> None:
+    """The weights of Convs, which onnxruntime copies into an order of its own, are there once."""
+    values = np.random.default_rng(0).standard_normal((16, 256, 256, 3, 3)).astype(np.float32)
+    steps = " ".join(f"x{i + 1} = Conv<pads=[1,1,1,1]>(x{i}, w{i})" for i in range(16))
+    proto = onnx.load_from_string(model(f"g (float[1,256,4,4] x0) => (float[1,256,4,4] x16) {{ {steps} }}"))
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(values))
+    (tmp_path / "small.onnx").write_bytes(model())
+    onnx.save(proto, tmp_path / "convs.onnx")
+
+    def held(name: str) -> int:
+        with RemoteSession(tmp_path / name, threads=1) as session:
+            assert session._child is not None
+            pages = Path(f"/proc/{session._child.process.pid}/statm").read_text().split()[1]
+            return int(pages) * mmap.PAGESIZE
+
+    assert held("convs.onnx") - held("small.onnx") < 2 * values.nbytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import ml_dtypes
@@ -140,6 +141,29 @@ def test_vacuous_outputs_are_told() -> None:
     assert "NaN everywhere" in vacuous("y", ONES * np.float32("nan"), ONES)[0]
     assert "no elements" in vacuous("y", ONES[:0], ONES[:0])[0]
     assert vacuous("y", ONES[:1, :1] * 2, ONES[:1, :1] * 2) == []
+
+
+def test_large_arrays_are_looked_at_in_parts() -> None:
+    a = np.random.default_rng(0).standard_normal((3, 100_000)).astype(np.float32)
+    b = np.roll(a, 1, axis=1)  # what the parts tell is what the whole tells
+    b[2] = a[2]
+    a[0, :9], b[0, :9], a[1, 0] = np.nan, np.nan, 0
+    tracemalloc.start()
+    result = compare_arrays(a, b)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 14 * a.nbytes
+    x, y = (side[np.isfinite(side)].astype(np.float64) for side in (a, b))
+    far = np.abs(x - y)
+    assert result["max_rel"] == (far[x != 0] / np.abs(x[x != 0])).max() and result["min_rtol"] is None
+    assert result["max_ulp"] == ulps(x.astype(np.float32), y.astype(np.float32), F32).max()
+    assert result["cosine"] == pytest.approx(x @ y / np.sqrt((x @ x) * (y @ y)), abs=1e-14)
+    decades = np.floor(np.log10(far[far > 0])).astype(int)
+    assert result["histogram"] == [
+        [0.0, int((far == 0).sum())],
+        *([float(f"1e{d}"), int((decades == d).sum())] for d in np.unique(decades).tolist()),
+    ]
+    assert result["top_k"] == {"1": pytest.approx(1 / 3), "5": pytest.approx(1 / 3)}
 
 
 @given(st.integers(1, 6), st.data())

@@ -110,3 +110,18 @@ def test_a_file_that_changes_while_it_is_compared_has_no_verdict(
     with pytest.raises(ModelError, match=r"copy\.onnx: was changed while it was being compared"):
         graphcheck.compare(path, copy, run=False, progress=written)
     assert str(graphcheck.compare(path, copy, run=False).verdict) == "identical"
+
+
+def test_numbers_that_stand_one_by_one_are_one_array(tmp_path: Path) -> None:
+    numbers = np.arange(1000, dtype=np.float32)
+    tensor = oh.make_tensor("w", onnx.TensorProto.FLOAT, [1000], numbers.tolist())
+    assert tensor.float_data and not tensor.raw_data
+    ends = [oh.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1000]) for name in "xy"]
+    proto = oh.make_model(oh.make_graph([oh.make_node("Add", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [tensor]))
+    onnx.save(proto, tmp_path / "typed.onnx")
+    for given in (tmp_path / "typed.onnx", proto):
+        read = model.read(given)
+        held = read.graph.initializers["w"].const_value
+        assert held is not None and held.numpy() is held.numpy() and np.array_equal(held.numpy(), numbers)
+        file = model.file_of(read)
+        assert (file is None) == (given is proto) and (file is None or file.stripped == b""), "it was read once"

@@ -48,7 +48,9 @@ def read(model: ModelLike) -> ir.Model:
     mapped = {name for name, _ in file.raw}
     tensors.check(proto, path, mapped)
     result = _checked(proto, path, mapped)
+    file.stripped = b""
     _attach(result, file, path)
+    _settle(result)
     result.meta["graphcheck.path"] = str(path)
     result.meta["graphcheck.file"] = file
     return result
@@ -61,7 +63,9 @@ def _read_proto(proto: onnx.ModelProto) -> ir.Model:
         copy.CopyFrom(proto)
         proto = copy
     tensors.check(proto, Path("model"))
-    return _checked(proto, Path("model"))
+    result = _checked(proto, Path("model"))
+    _settle(result)
+    return result
 
 
 def _checked(proto: onnx.ModelProto, path: Path, mapped: frozenset[str] | set[str] = frozenset()) -> ir.Model:
@@ -323,3 +327,13 @@ def _attach(model: ir.Model, file: wire.File, path: Path) -> None:
         kind = np.dtype(dtype.numpy()).newbyteorder("<")
         array = np.frombuffer(file.data, kind, math.prod(dims), start).reshape(dims)
         value.const_value = ir.Tensor(array, dtype=dtype, shape=ir.Shape(dims), name=name)
+
+
+def _settle(model: ir.Model) -> None:
+    """Have one array for each large initializer that stayed in the protobuf, which gives a new one whenever it is asked."""
+    for value in model.graph.initializers.values():
+        t = value.const_value
+        if isinstance(t, ir.serde.TensorProtoTensor) and t.nbytes >= wire.MAPPED_BYTES and t.dtype.bitwidth >= 8:
+            array = t.numpy()
+            array.setflags(write=False)
+            value.const_value = ir.Tensor(array, dtype=t.dtype, shape=t.shape, name=t.name, doc_string=t.doc_string)

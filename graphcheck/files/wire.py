@@ -16,7 +16,7 @@ from pathlib import Path
 from graphcheck.errors import ModelError
 
 MAPPED_BYTES = 1024  # initializers from this size on are left in the file
-READ_BYTES = 1 << 24  # files up to this size are read: what somebody writes into one meanwhile does not reach us
+READ_BYTES = 1 << 20  # files up to this size are read: what somebody writes into one meanwhile does not reach us
 HASHED_BYTES = 1 << 16  # from this size on, hashing in a thread gains more than it costs
 # field numbers of ModelProto.graph, GraphProto.initializer, TensorProto.name and .raw_data
 _GRAPH, _INITIALIZER, _NAME, _RAW_DATA = 7, 5, 8, 9

@@ -2,10 +2,14 @@
 
 Deviations are over the elements where both sides are finite. Where both are NaN, or the same infinity, they agree;
 where only one is, no tolerance passes. Relative deviations are relative to A, the reference.
+
+What is told element by element is told a part after the other: of a whole output it would be ten times its memory.
 """
 
 from __future__ import annotations
 
+import collections
+from collections.abc import Iterator
 from typing import Any
 
 import ml_dtypes
@@ -16,6 +20,7 @@ _TOP_K, _MOST_RANKED = (
     (1, 5),
     1_000_000,
 )  # larger outputs than that are no rows of scores, but for those of rank 1 and 2
+_PART = 1 << 16  # elements
 _BITS: dict[int, Any] = {2: np.int16, 4: np.int32, 8: np.int64}
 _LARGEST = float(np.finfo(np.float64).max)  # stands for what float64 cannot hold, since JSON has no infinity
 
@@ -51,14 +56,16 @@ def compare_arrays(a: Array, b: Array) -> dict[str, Any]:
     finite = _special_values(x, y, result)
     result["unequal"] = int(np.count_nonzero((x != y) & ~(np.isnan(x) & np.isnan(y))))
     with np.errstate(over="ignore"):
-        deviation = _deviation(a.reshape(-1), b.reshape(-1), x, y)[finite]
-    x, y = x[finite], y[finite]
+        deviation = _deviation(a.reshape(-1), b.reshape(-1), x, y)
+    some = slice(None) if finite.all() else finite  # all of them are no copy
+    x, y, deviation = x[some], y[some], deviation[some]
     if x.size:
         result |= _deviations(x, deviation)
         result["cosine"] = _cosine(x, y)
         if dtype is not None:
-            result["max_ulp"] = float(np.max(ulps(a.reshape(-1)[finite], b.reshape(-1)[finite], dtype)))
-            scale = float(np.max(np.maximum(np.abs(x), np.abs(y))))
+            pairs = _parts(a.reshape(-1)[some], b.reshape(-1)[some])
+            result["max_ulp"] = max(float(ulps(one, other, dtype).max()) for one, other in pairs)
+            scale = max(_magnitude(x), _magnitude(y))
             result["scale_ulp"] = min(float(result["max_abs"] / spacing(scale, dtype)), _LARGEST)
     if not (result["nan_coincide"] and result["inf_coincide"]):
         result["min_atol"] = result["min_rtol"] = None
@@ -66,6 +73,16 @@ def compare_arrays(a: Array, b: Array) -> dict[str, Any]:
         result["min_atol"] = result["min_rtol"] = 0.0
     result["top_k"] = _top_k(a, b)
     return result
+
+
+def _parts(*arrays: Array) -> Iterator[list[Array]]:
+    """Arrays of one length, a part of each at a time."""
+    for at in range(0, len(arrays[0]), _PART):
+        yield [array[at : at + _PART] for array in arrays]
+
+
+def _magnitude(x: Array) -> float:
+    return float(max(x.max(), -x.min()))
 
 
 def vacuous(name: str, a: Array, b: Array) -> list[str]:
@@ -153,42 +170,52 @@ def _deviation(a: Array, b: Array, x: Array, y: Array) -> Array:
         larger, smaller = np.where(a > b, a, b), np.where(a > b, b, a)
         return (larger.astype(np.uint64) - smaller.astype(np.uint64)).astype(np.float64)
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.minimum(np.abs(x - y), _LARGEST))
+        found = x - y
+    np.abs(found, out=found)
+    return np.asarray(np.minimum(found, _LARGEST, out=found))
 
 
 def _deviations(x: Array, deviation: Array) -> dict[str, Any]:
     p50, p99 = np.quantile(deviation, (0.5, 0.99))
-    nonzero = x != 0
-    with np.errstate(over="ignore"):
-        relative = np.minimum(deviation[nonzero] / np.abs(x[nonzero]), _LARGEST)
-    max_abs, max_rel = float(deviation.max()), float(relative.max()) if relative.size else None
-    hopeless = bool((deviation[~nonzero] > 0).any())  # no relative tolerance lets a number pass for 0
+    max_abs, max_rel, hopeless = float(deviation.max()), -1.0, False
+    for size, moved in _parts(x, deviation):
+        nonzero = size != 0
+        with np.errstate(over="ignore"):
+            relative = np.minimum(moved[nonzero] / np.abs(size[nonzero]), _LARGEST)
+        max_rel = float(relative.max(initial=max_rel))
+        hopeless |= bool((moved[~nonzero] > 0).any())  # no relative tolerance lets a number pass for 0
     return {
         "max_abs": max_abs,
-        "max_rel": max_rel,
+        "max_rel": max_rel if max_rel >= 0 else None,
         "mean_abs": float((deviation / deviation.size).sum()),
         "p50_abs": float(p50),
         "p99_abs": float(p99),
         "min_atol": max_abs,
-        "min_rtol": None if hopeless else max_rel or 0.0,
+        "min_rtol": None if hopeless else max(max_rel, 0.0),
         "histogram": _histogram(deviation),
     }
 
 
 def _histogram(deviation: Array) -> list[list[float]]:
     """[[lower edge, count], ...] over decades, with the exact zeros first, under edge 0."""
-    positive = deviation[deviation > 0]
-    rows: list[list[float]] = [[0.0, deviation.size - positive.size]] if positive.size < deviation.size else []
-    decades, counts = np.unique(np.floor(np.log10(positive)).astype(int), return_counts=True)
-    return rows + [[float(f"1e{decade}"), int(count)] for decade, count in zip(decades, counts, strict=True)]
+    found: collections.Counter[int] = collections.Counter()
+    for (part,) in _parts(deviation):
+        decades, counts = np.unique(np.floor(np.log10(part[part > 0])).astype(int), return_counts=True)
+        found.update(dict(zip(decades.tolist(), counts.tolist(), strict=True)))
+    zeros = deviation.size - found.total()
+    rows: list[list[float]] = [[0.0, zeros]] if zeros else []
+    return rows + [[float(f"1e{decade}"), count] for decade, count in sorted(found.items())]
 
 
 def _cosine(x: Array, y: Array) -> float | None:
-    scales = [float(np.max(np.abs(side))) for side in (x, y)]
+    scales = [_magnitude(side) for side in (x, y)]
     if 0 in scales:
         return None
-    x, y = x / scales[0], y / scales[1]  # so that no square overflows
-    return float(np.clip(x @ y / np.sqrt((x @ x) * (y @ y)), -1, 1))
+    sums = np.zeros(3)
+    for each in _parts(x, y):
+        u, v = (part / scale for part, scale in zip(each, scales, strict=True))  # so that no square overflows
+        sums += u @ v, u @ u, v @ v
+    return float(np.clip(sums[0] / np.sqrt(sums[1] * sums[2]), -1, 1))
 
 
 def _ordered(array: Array) -> Array:
@@ -203,12 +230,13 @@ def _top_k(a: Array, b: Array) -> dict[str, float] | None:
     """Fraction of rows (last axis) whose k largest are the same set."""
     if a.ndim == 0 or (a.ndim > 2 and a.size > _MOST_RANKED) or a.size == 0 or a.shape[-1] < 2 or a.dtype.kind in "bc":
         return None
-    x, y = (_wide(side).reshape(-1, side.shape[-1]) for side in (a, b))
-    result = {}
-    for k in _TOP_K:
-        if k < a.shape[-1]:
-            result[str(k)] = float((_largest(x, k) == _largest(y, k)).all(axis=1).mean())
-    return result
+    width, agreed = a.shape[-1], dict.fromkeys((k for k in _TOP_K if k < a.shape[-1]), 0)
+    rows, step = [side.reshape(-1, width) for side in (a, b)], max(1, _PART // width)
+    for at in range(0, len(rows[0]), step):
+        x, y = (_wide(side[at : at + step]) for side in rows)
+        for k in agreed:
+            agreed[k] += int((_largest(x, k) == _largest(y, k)).all(axis=1).sum())
+    return {str(k): count / len(rows[0]) for k, count in agreed.items()}
 
 
 def _largest(rows: Array, k: int) -> Array:

@@ -88,7 +88,7 @@ class Precision:
         kept: Weights of the copy that stayed in float32.
         parts: The first node of the copy (``node``, ``op_type``) that the other graph does not have even so, where the graphs are
             not the same, or are but for constants that are off; ``lost``: the first node of that graph that the copy does not
-            have.
+            have (alone, where the copy has nothing of its own).
         stopped: What ended it.
         ends: Quantizers whose range ends at 0 where the other model goes on: they must cut nothing off at the inputs run.
         clips: Quantizers whose range reaches up to where a Clip of the other model ends: what they cut off is cut off there, too.

@@ -19,7 +19,7 @@ from graphcheck.files import external
 from graphcheck.files import model as model_
 from graphcheck.interface import inputs
 from graphcheck.interface.ports import Interface
-from graphcheck.kernel.proof.pair import Pair
+from graphcheck.kernel.proof.pair import Pair, weights
 from graphcheck.options import Options
 from graphcheck.parting.difference import SPREAD_FACTOR
 from graphcheck.parting.spread import spread_of
@@ -33,6 +33,7 @@ _FAR_BEYOND = 2.0**14  # above which the executions of a proved pair are looked 
 _MOST = 0.5  # of the elements of integer and boolean outputs: a few may well fall on the other side of a threshold
 _CLOSE = 2.0**8  # ulps of the output's largest magnitude, below which deep networks that only rounding separates stay
 _PATIENCE = 5.0  # seconds
+_LARGE = 2**24  # bytes of weights of a comparison in which a process that idles costs more than another start
 _BUG = "a bug of the runtime, or of graphcheck's interpreter. Please report it"
 
 
@@ -93,6 +94,8 @@ class Executions:
         started = time.monotonic()
         try:
             self.numbers = numeric.numeric(a, b, self.interface, self.options, given=self.given, on_run=self._see)
+            if not self._apart() and sum(w.nbytes for model in self.models for w in weights(model)) > _LARGE:
+                remote.end_idle()
             self.numbers["warnings"] += quantization.in_steps(self.models, self.interface, self.numbers["runs"])
         except (Undecided, MemoryError) as error:
             warning = f"onnxruntime was not run: {error}"
@@ -128,6 +131,9 @@ class Executions:
     def plainly_apart(self) -> bool:
         """Whether they show a gross difference: a witness is looked for then, and no costly proof tried."""
         self.wait()
+        return self._apart()
+
+    def _apart(self) -> bool:
         return any((row.get("scale_ulp") or 0) > _PLAINLY for row in self.rows())
 
     def agree(self) -> bool:

@@ -193,13 +193,15 @@ def precision(found: Precision) -> str:
 
 def _first(found: Precision, parts: Mapping[str, Any]) -> str:
     """Where a copy begins to be another function."""
-    return f"the first node that {'AB'[found.side == 'a']} does not have is {parts['node']!r}"
+    side, node = ("AB"[found.side == "a"], parts["node"]) if parts["node"] else (found.side.upper(), parts["lost"]["node"])
+    return f"the first node that {side} does not have is {node!r}"
 
 
 def _lost(found: Precision, parts: Mapping[str, Any]) -> str:
     """What it has lost first, where that is another node."""
     lost = parts["lost"] and parts["lost"]["node"]
-    return f", and the first that {found.side.upper()} does not have is {lost!r}" if lost not in (None, parts["node"]) else ""
+    told = lost in (None, parts["node"]) or parts["node"] is None
+    return "" if told else f", and the first that {found.side.upper()} does not have is {lost!r}"
 
 
 def _precision(found: Precision) -> str:

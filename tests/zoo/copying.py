@@ -7,6 +7,7 @@ import functools
 import importlib
 import io
 import warnings
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -89,6 +90,15 @@ def fresh(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.ModelProto.FromString(model.SerializeToString())
 
 
+def stored(model: onnx.ModelProto) -> list[str]:
+    """What a copy computes with, whatever its names: each node with its attributes and the constants that it reads."""
+    held = {t.name: zlib.crc32(numpy_helper.to_array(t).tobytes()) for t in model.graph.initializer}
+    bare = [onnx.helper.make_node(n.op_type, [str(held.get(i, "x")) for i in n.input], ["y"]) for n in model.graph.node]
+    for node, whole in zip(bare, model.graph.node, strict=True):
+        node.attribute.extend(whole.attribute)
+    return sorted(str(node) for node in bare)
+
+
 def to_float16(model: onnx.ModelProto, by: str = "onnxruntime.transformers", **options: Any) -> onnx.ModelProto:
     """By onnxruntime's converter, or by another one's ``float16``, which has the same options; inputs and outputs stay."""
     convert = importlib.import_module(f"{by}.float16").convert_float_to_float16
@@ -154,7 +164,14 @@ KINDS: dict[str, Kind] = {
     "bfloat16()": Kind("bfloat16", lambda net: net.cast("bfloat16")),
     **{
         kind: _of("int8", functools.partial(quantized.quantized, **quantized.COPIES[kind]), kind.startswith("Q"))
-        for kind in ("dynamic", "dynamic, per channel", "QDQ", "QDQ, per channel", "QOperator", "QOperator, per channel")
+        for kind in (
+            "dynamic",
+            "dynamic, per channel",
+            "QDQ",
+            "QDQ, per channel",
+            "QOperator",
+            "QOperator, per channel",
+        )
     },
     "int4": _of("int4", quantized.packed),
     "int4, zero points": _of("int4", quantized.packed, symmetric=False),

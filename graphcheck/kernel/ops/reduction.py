@@ -119,8 +119,8 @@ def _windows(m: Algebra, node: Node, x: Tensor, once: bool) -> tuple[Tensor, lis
     if once and not all(axis.all() for axis in inside):
         at = window.gather(spatial).reshape(math.prod(out), -1)
         at = elements(np.where(at > 0, at, at.max(axis=-1, keepdims=True)))
-        index = at + np.arange(images).reshape(-1, 1, 1) * math.prod(spatial)
-        return m.pick(x, index, (shape[0], at.shape[1])), inside, out
+        map_ = m.terms.maps.repeated(at, math.prod(spatial), images)
+        return m.pick(x, map_, (shape[0], at.shape[1])), inside, out
     map_ = m.terms.maps.of(im2col_form((images, 1, *spatial), window), lambda: np.zeros(shape, np.int64))
     return m.pick(x, map_, shape), inside, out
 

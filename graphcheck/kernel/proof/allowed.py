@@ -87,6 +87,7 @@ class Allowed:
 NOTHING = Allowed()
 
 
+@np.errstate(all="ignore")
 def grid(
     name: str, x: np.ndarray, y: np.ndarray, room: np.ndarray, outwards: Sequence[np.ndarray | None], steps: int = 0
 ) -> Told:
@@ -98,8 +99,7 @@ def grid(
     for own, other, out in ((x, y, outwards[0]), (y, x, outwards[1])):
         cut |= False if out is None else ~fits & (out != own) & ((other - own) * (out - own) > 0)
     if not (fits | cut).all():
-        with np.errstate(all="ignore"):
-            off = np.where(fits | cut, 0.0, far / (2 * room))
+        off = np.where(fits | cut, 0.0, far / (2 * room))
         at = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
         within = f"the nearest, nor within {steps} of it" if steps else "the nearest"
         why = f"{y[at]:.6g} is {off[at]:.3g} steps from {x[at]:.6g}, not {within} in {name}"

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from graphcheck.files.contents import release
 from graphcheck.kernel.interpreter import Trace
@@ -30,6 +31,7 @@ from graphcheck.kernel.terms.why import Rounded
 _IDLE = 4  # rounds in a row that replace nothing
 _MOST = 2000  # constants replaced before it counts as another graph
 _PART = 1 << 16  # elements at a time
+_MOVES = ("Expand", "Identity", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +170,7 @@ class _Names:
     """A graph's names for its constants, found by their elements in any order."""
 
     def __init__(self, trace: Trace) -> None:
-        named = [(str(v.name), held) for v, held in trace.values.items() if isinstance(held, np.ndarray)]
+        named = [(str(_origin(v).name), held) for v, held in trace.values.items() if isinstance(held, np.ndarray)]
         self._held = [(name, held) for name, held in named if held.dtype.kind not in "OUSb"]
         self._known: dict[int, dict[tuple[int, int], str]] = {}
 
@@ -189,6 +191,12 @@ class _Names:
             known = {_mark(np.stack([h & 15, h >> 4])): n for n, h in reversed(twice)}
             self._known[array.size] = known | {_mark(h): n for n, h in reversed(self._held) if h.size == array.size}
         return self._known[array.size].get(_mark(array))
+
+
+def _origin(value: ir.Value) -> ir.Value:
+    """What a value is a rearrangement of."""
+    node = value.producer()
+    return _origin(node.inputs[0]) if node is not None and node.op_type in _MOVES and node.inputs[0] is not None else value
 
 
 def _mark(array: np.ndarray) -> tuple[int, int]:

@@ -233,7 +233,9 @@ class Maps:
         found = self._composed.get(key)
         if found is None:
             form = inner.pieces and outer.pieces and pieces.compose(inner.pieces, outer.pieces)
-            found = self._composed[key] = self.of(form, lambda: _zero_first(inner.index)[outer.index])
+            once = None if form else _once(inner, outer)
+            found = self.repeated(*once) if once else self.of(form, lambda: _zero_first(inner.index)[outer.index])
+            self._composed[key] = found
         return found
 
     def inverse(self, map_: Map) -> Map | None:
@@ -257,6 +259,15 @@ class Maps:
         return self.intern(back)
 
 
+def _once(inner: Map, outer: Map) -> tuple[np.ndarray, int, int] | None:
+    """Blocks of ``outer`` seen through ``inner``: the first, the step, how many; None unless that is a step along one digit."""
+    if outer.blocks == 1 or inner.form is None or inner.has_zero or int(outer.once.max()) > outer.step:
+        return None
+    first = np.where(outer.once > 0, inner.at(np.maximum(outer.once, 1) - 1), 0)
+    digits = zip(inner.form.box, inner.form.strides, steps(inner.form.box), strict=True)
+    return next(((first, stride, outer.blocks) for n, stride, worth in digits if worth == outer.step and n >= outer.blocks), None)
+
+
 def _same(a: Map, b: Map) -> bool:
     """Whether two maps of one size are one: a form without guards is unique; of others, and of arrays, elements may decide."""
     if a.pieces is not None and b.pieces is not None:
@@ -264,7 +275,8 @@ def _same(a: Map, b: Map) -> bool:
             return a.form == b.form
         if (found := pieces.same(a.pieces, b.pieces)) is not None:
             return found
-    return bool(np.array_equal(a.index, b.index))
+    alike = a.blocks == b.blocks and a.step == b.step and a.pieces is b.pieces is None
+    return bool(np.array_equal(a.once, b.once) if alike else np.array_equal(a.index, b.index))
 
 
 def _flat(index: np.ndarray) -> np.ndarray:

@@ -121,7 +121,8 @@ def _kept(model: ir.Model) -> list[str]:
 def _parted(case: Case, proofs: Sequence[Met], side: int) -> dict[str, Any] | None:
     """The first node of the copy, which stands at ``side``, that gives what the other one has nowhere, once constants have given
     way; where it has all of it, the first that gives it in an order that the other one has nowhere. ``lost`` is the first node
-    of the other one whose result the copy has nowhere. Of several ways to meet, that which comes farthest tells."""
+    of the other one whose result the copy has nowhere; it alone is told where the copy has nothing of its own. Of several ways to
+    meet, that which comes farthest tells."""
     try:
         found = [told for pair, later in proofs if later and (told := _first(case, pair, later, side)) is not None]
     except Undecided:  # the time is up, or the memory: what is known besides stays
@@ -157,7 +158,8 @@ def _first(case: Case, pair: Pair, later: Sequence[Stage], side: int) -> tuple[t
         if (found := first(root, copy, other)) is not None:
             lost = first(root, other, copy)
             return (ordered, found[0]), found[1] | {"lost": lost and lost[1]}
-    return None
+    lost = first(stages.root, other, copy)
+    return ((2, lost[0]), {"node": None, "op_type": None, "lost": lost[1]}) if lost is not None else None
 
 
 def _as_read(pair: Pair, found: Substitutions, precision: Precision) -> Substitutions:
@@ -165,7 +167,8 @@ def _as_read(pair: Pair, found: Substitutions, precision: Precision) -> Substitu
     off = [row for row in found.constants if not row["within"]]
     if len(off) > 1 or precision.parts is None:
         return found
-    traces, nodes = {"a": pair.a, "b": pair.b}, (precision.parts, precision.parts["lost"] or precision.parts)
+    parts, traces = precision.parts, {"a": pair.a, "b": pair.b}
+    nodes = (parts if parts["node"] else parts["lost"], parts["lost"] or parts)
     sides = "ab" if precision.side == "a" else "ba"
     named = off[0] | {s: _name_at(traces[s], off[0][s], n["node"]) for s, n in zip(sides, nodes, strict=True)}
     named["name"] = named["b"] or named["a"] or "constant"

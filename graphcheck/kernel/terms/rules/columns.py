@@ -98,7 +98,7 @@ def elements(table: np.ndarray) -> np.ndarray:
     new = np.ones(ordered.shape, bool)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     out = np.repeat(ordered[:, -1:], int(new.sum(axis=1).max()), axis=1)
-    out[np.nonzero(new)[0], (new.cumsum(axis=1) - 1)[new]] = ordered[new]
+    out[np.nonzero(new)[0], (new.cumsum(axis=1, dtype=np.int32) - 1)[new]] = ordered[new]
     return out
 
 

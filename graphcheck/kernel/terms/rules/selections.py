@@ -47,7 +47,7 @@ def nested(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) ->
     above = moved or terms.maps.whole(rows * k)
     key = ("nested", above.key, k, inner.verb.k)
     if key not in map_.row_cache:  # the other graph has the same
-        table = _nested(above.index.reshape(rows, k), map_.index.reshape(inner.verb.rows, inner.verb.k))
+        table = _nested(above, k, map_, inner.verb.k)
         map_.row_cache[key] = None if table is None else terms.maps.repeated(*table)
     found = map_.row_cache[key]
     if not isinstance(found, Map):
@@ -55,15 +55,20 @@ def nested(terms: Terms, operands: Sequence[int], fn: str, rows: int, k: int) ->
     return 1, terms.rows(fn, terms.move(sources, found), rows, found.size // rows)
 
 
-def _nested(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, int, int] | None:
-    """The elements [rows, n] that rows of rows have, as a block, its step, and how many there are: images and channels that
-    repeat one another are looked at once (13x13 windows are many)."""
-    count = math.gcd(len(high), len(low))
-    for blocks in (b for b in range(count, 0, -1) if count % b == 0):
-        first, step = high[: len(high) // blocks], int(low[len(low) // blocks % len(low), 0]) - int(low[0, 0])
-        if _repeats(high, blocks, len(low) // blocks) and _repeats(low, blocks, step):
-            break
-    if first.size * low.shape[1] > _MOST:
+def _nested(above: Map, k: int, below: Map, width: int) -> tuple[np.ndarray, int, int] | None:
+    """The elements [rows, n] that rows of ``k`` rows of a ``width`` have, as a block, its step, and how many there are: images
+    and channels that repeat one another are looked at once (13x13 windows are many)."""
+    step, blocks = below.step, below.blocks
+    if blocks > 1 and above.blocks == blocks and above.step * width == below.once.size and not above.once.size % k:
+        first, low = above.once.reshape(-1, k), below.once.reshape(-1, width)
+    else:
+        high, low = above.index.reshape(-1, k), below.index.reshape(-1, width)
+        count = math.gcd(len(high), len(low))
+        for blocks in (b for b in range(count, 0, -1) if count % b == 0):
+            first, step = high[: len(high) // blocks], int(low[len(low) // blocks % len(low), 0]) - int(low[0, 0])
+            if _repeats(high, blocks, len(low) // blocks) and _repeats(low, blocks, step):
+                break
+    if first.size * width > _MOST:
         return None
     once = elements(low[first - 1].reshape(len(first), -1)).astype(np.int64)
     if once.size * blocks > _MOST:
