@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphcheck.kernel.ops.algebra import Algebra, Tensor
-from graphcheck.kernel.terms.rules import RULES, numbers
+from graphcheck.kernel.terms.rules import RULES, extremes, numbers
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
@@ -130,6 +130,22 @@ def test_a_number_is_looked_at_once_and_of_few_bits() -> None:
     for _ in range(20):
         square = terms.ew("mul", [(square, None), (square, None)], 1)
     assert numbers.number(terms, square) is None
+
+
+@pytest.mark.parametrize("kind", ["leaf", "add", "exp", "transposed", "integers", "mul", "neg", "relu", "max", "min", "scalar"])
+def test_a_plain_relu_is_the_same_class_by_the_short_way_and_the_long_one(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    m, long = Algebra(Terms(RULES)), list[object]()
+    shape = (1, 1) if kind == "scalar" else SHAPE
+    x = Tensor(m.terms.leaf((kind,), int(np.prod(shape))), shape, np.dtype(np.float32))
+    if kind == "integers":
+        m.terms.integers[x.cls] = 0.0, 255.0
+    x = with_number(m, kind, x, 0.5) if kind in ("add", "mul", "max", "min") else x
+    x = m.lift(m.exp(x)) if kind == "exp" else unary(m, kind, x) if kind in ("neg", "relu", "transposed") else x
+    monkeypatch.setattr(extremes, "_parts", lambda *given, parts=extremes._parts: long.append(given) or parts(*given))
+    zero = np.zeros((), np.float32)
+    short = m.ew("max", x, zero)
+    assert bool(long) == (kind not in ("leaf", "add", "exp"))
+    assert m.lift(short).cls == m.lift(m.ew("max", zero, x)).cls and long
 
 
 def test_a_maximum_behind_hundreds_of_functions() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,22 @@ def test_compare_has_its_first_model_loaded_ahead(monkeypatch: pytest.MonkeyPatc
         compare(path, path, **options)
     compare(onnx.load(path), path)
     assert len(begun) == 1
+
+
+def test_closing_a_session_waits_for_nothing_and_the_next_one_until_it_was_dropped() -> None:
+    session = RemoteSession(model(), threads=1)
+    process = session._child.process  # type: ignore[union-attr]
+    os.kill(process.pid, signal.SIGSTOP)  # as one that takes long to take a graph apart
+    session.close()
+    assert process.poll() is None and child._idle[-1].process is process
+    os.kill(process.pid, signal.SIGCONT)
+    with RemoteSession(model(), threads=1) as again:
+        assert again._child.process is process  # type: ignore[union-attr]
+        assert again.run(X)["y"].tolist() == [[0, 2, 3]]
+    os.kill(process.pid, signal.SIGKILL)
+    with RemoteSession(model(), threads=1) as again:
+        assert again._child.process is not process  # type: ignore[union-attr]
+        assert again.run(X)["y"].tolist() == [[0, 2, 3]]
 
 
 def test_a_process_that_is_not_to_be_kept_ends_with_its_session() -> None:

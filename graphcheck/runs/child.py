@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _LONGEST_HEADER = 2**28
 _SIZE = struct.Struct("<Q")
+_DROPS = 30.0  # seconds that dropping a session may take
 
 
 class RemoteSession:
@@ -85,9 +86,9 @@ class RemoteSession:
             child.kill(0)
         elif child is not None:
             try:
-                child.ask({"do": "drop", "memory": self.bounds.memory}, {}, 30.0)
+                child.tell({"do": "drop", "memory": self.bounds.memory})
                 _idle.append(child)
-            except (OSError, EOFError, ValueError, TimeoutError):
+            except OSError:
                 child.kill()
 
     def __enter__(self) -> RemoteSession:
@@ -151,6 +152,12 @@ class _Child:
         self.asked: dict[str, Any] | None = None  # the task that it has, and whose answer nobody has read yet
         _living.add(self)
 
+    def tell(self, task: dict[str, Any]) -> None:
+        """Give it a task, the answer to which is what the next :meth:`ask` reads."""
+        assert self.process.stdin is not None
+        _send(self.process.stdin, task, {})
+        self.asked = task
+
     def ask(self, task: dict[str, Any], arrays: Mapping[str, Any], timeout: float) -> tuple[dict[str, Any], Arrays]:
         """The answer to a task; TimeoutError, or EOFError where the child has ended."""
         late = threading.Event()
@@ -190,7 +197,7 @@ class _Child:
         return code
 
 
-_idle: list[_Child] = []  # its methods are atomic
+_idle: list[_Child] = []  # each was told to drop its session, which of a large graph takes a while; its methods are atomic
 _ahead: list[_Child] = []  # those that load a model for which no session was asked yet
 _living: weakref.WeakSet[_Child] = weakref.WeakSet()
 
@@ -199,7 +206,8 @@ def _take() -> _Child:
     with contextlib.suppress(IndexError):
         while True:
             child = _idle.pop()
-            if child.process.poll() is None:
+            with contextlib.suppress(OSError, EOFError, ValueError, TimeoutError):
+                child.ask({}, {}, _DROPS)  # once it has dropped the session before
                 return child
             child.kill()
     return _Child()
@@ -225,9 +233,7 @@ def ahead(model: os.PathLike[str] | str, **options: Any) -> Iterator[None]:
     ended where none was."""
     child, task = _take(), _loading(model, limits.current(), options)
     with contextlib.suppress(OSError):
-        assert child.process.stdin is not None
-        _send(child.process.stdin, task, {})
-        child.asked = task
+        child.tell(task)
         _ahead.append(child)
     try:
         yield

@@ -87,8 +87,8 @@ class Precision:
         step: The node of a step behind one of them.
         kept: Weights of the copy that stayed in float32.
         parts: The first node of the copy (``node``, ``op_type``) that the other graph does not have even so, where the graphs are
-            not the same, or are but for constants that are off; ``begins``: the first of the nodes before it that were gathered in
-            it, as a Conv in a BatchNormalization, and may be the one as well; ``lost``: the first node of that graph that the
+            not the same, or are but for constants that are off; ``begins``: the first of the nodes before it that were gathered
+            in it, as a Conv in a BatchNormalization, and may be the one as well; ``lost``: the first node of that graph that the
             copy does not have (alone, where the copy has nothing of its own).
         stopped: What ended it.
         ends: Quantizers whose range ends at 0 where the other model goes on: they must cut nothing off at the inputs run.

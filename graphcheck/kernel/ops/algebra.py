@@ -6,7 +6,6 @@ folds it), a :class:`Tensor`, or None for an omitted input.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ from graphcheck.kernel.terms.functions import function
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.masks import masked
 from graphcheck.kernel.terms.rules.selections import by_comparison
-from graphcheck.kernel.terms.store import Operand, Terms
+from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.verbs import Const, Move
 from graphcheck.records import record
 
@@ -41,7 +40,7 @@ Value = np.ndarray | Tensor | None
 Some = np.ndarray | Tensor
 
 _LIFTED, _SMALL = 10_000, 64  # so many arrays are remembered as they were lifted, of so many elements at most
-_broadcast = functools.lru_cache(4096)(np.broadcast_shapes)
+Aligned = tuple[tuple[int, ...], int, list[Map | None]]
 
 
 def axis_of(x: Some, axis: int) -> int:
@@ -86,6 +85,7 @@ class Algebra:
         self.erased, self.marks = erased, list[tuple[str, str, int]]()
         self.clips: dict[int, tuple[float, float]] = {}  # the bounds of what every Clip gave, where something is erased
         self.memo: dict[Any, Any] = {}
+        self._aligned: dict[tuple[tuple[int, ...], ...], Aligned] = {}  # by the shapes of the operands
         self._lifted: dict[int, tuple[np.ndarray, Tensor]] = {}  # small arrays by identity, which most nodes share
         self.assumptions: set[str] = set()
 
@@ -186,13 +186,18 @@ class Algebra:
         if record.folds and Tensor not in map(type, xs):
             with np.errstate(all="ignore"):
                 return np.asarray(record.value(*xs)).astype(out_dtype)
-        shape = _broadcast(*[x.shape for x in xs])
-        size = math.prod(shape)
-        operands: list[Operand] = []
-        for x in map(self.lift, xs):
-            as_is = x.shape == shape or math.prod(x.shape) == 1
-            operands.append((x.cls, None if as_is else self.terms.maps.broadcast(x.shape, shape)))
+        shapes = tuple([x.shape for x in xs])
+        shape, size, maps = self._aligned.get(shapes) or self._align(shapes)
+        operands = [(self.lift(x).cls, map_) for x, map_ in zip(xs, maps, strict=True)]
         return Tensor(self.terms.ew(fn, operands, size), shape, out_dtype)
+
+    def _align(self, shapes: tuple[tuple[int, ...], ...]) -> Aligned:
+        """The shape and size that operands are broadcast to, and how each is seen there; most nodes share a few."""
+        shape = np.broadcast_shapes(*shapes)
+        as_is = [s == shape or math.prod(s) == 1 for s in shapes]
+        maps = [None if same else self.terms.maps.broadcast(s, shape) for s, same in zip(shapes, as_is, strict=True)]
+        found = self._aligned[shapes] = shape, math.prod(shape), maps
+        return found
 
     def scalar(self, value: float, like: Some) -> np.ndarray:
         """A constant of the type of ``like``: constants of expanded operators are what a runtime would store.

@@ -27,6 +27,8 @@ def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Foun
     """The identity, and the class that Max or Min of the operands is by it; or the operands in normal form (case 1)."""
     if any(terms.neginf[c] for c, _ in views):
         return None
+    if fn == "max" and _is_relu(terms, views, size):
+        return 4, _relu(terms, views[0], size)
     rest, bound = _parts(terms, fn, views, size)
     if not rest or (len(rest) == 1 and bound is None):
         return 1, terms.seen(rest[0] if rest or bound is None else (bound[1], None), size)
@@ -46,6 +48,20 @@ def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Foun
                 return 5, sloped
     kept = rest if bound is None else [*rest, (bound[1], None)]
     return None if len(kept) == len(views) and set(kept) == set(views) else (1, kept)
+
+
+def _is_relu(terms: Terms, views: Sequence[Operand], size: int) -> bool:
+    """Whether it is Max(x, 0) of an x in which no case finds anything but the fourth, as most are: a short cut to that."""
+    (x, map_), zero = views[0], views[-1]
+    verb = terms.terms[x].verb
+    whole = map_ is None and len(views) == 2 and terms.size(x) == size > 1 and x not in terms.integers
+    plain = not isinstance(verb, Ew) or verb.fn not in ("max", "min", "mul")
+    return whole and plain and zero[1] is None and terms.size(zero[0]) == 1 and terms.scalar(zero[0]) == 0
+
+
+def _relu(terms: Terms, x: Operand, size: int) -> int:
+    """x * pos(x)."""
+    return terms.ew("mul", [x, (terms.ew("pos", [x], size), None)], size)
 
 
 Bound = tuple[Fraction, int]  # a number, and the class that it is the value of
@@ -110,7 +126,7 @@ def _clipped(terms: Terms, fn: str, x: Operand, bound: Bound, size: int) -> Appl
         return None
     inner = negated(terms, x, size)
     positive = x if fn == "min" or inner is None else inner
-    relu = terms.ew("mul", [positive, (terms.ew("pos", [positive], size), None)], size)
+    relu = _relu(terms, positive, size)
     if fn == "min":
         relu = negative(terms, relu, size)
     return 4, relu if positive == x and fn == "max" else terms.ew("add", [x, (relu, None)], size)
