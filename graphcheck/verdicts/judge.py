@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graphcheck import limits, words
 from graphcheck.codes import Coded, of
@@ -17,12 +18,15 @@ from graphcheck.parting import reduction
 from graphcheck.parting.alignment import Alignment
 from graphcheck.parting.curve import first_curve
 from graphcheck.verdict import Comparison, Verdict
-from graphcheck.verdicts import approximations, branches, contrary, every, fitting, numbers, record
+from graphcheck.verdicts import branches, contrary, every, fitting, numbers, record
 from graphcheck.verdicts.case import Case, opened
 from graphcheck.verdicts.evidence import Evidence, Judged
 from graphcheck.verdicts.executions import Executions
 from graphcheck.verdicts.ladder import climb
 from graphcheck.verdicts.steps import steps
+
+if TYPE_CHECKING:
+    from graphcheck.verdicts.approximations import Approximation
 
 _AGAIN = 60.0  # seconds for the two small models that ``reduce`` asks for
 
@@ -123,11 +127,13 @@ def _held_against_runs(case: Case, evidence: Evidence, judged: Judged) -> Judged
     return (Verdict.UNDECIDED, Coded(doubt, "GC212")) if doubt else (judged[0], judged[1] + evidence.executions.refused())
 
 
-def _approximation(case: Case, evidence: Evidence) -> approximations.Approximation | None:
+def _approximation(case: Case, evidence: Evidence) -> Approximation | None:
     """The known approximation that separates the two models."""
     if case.unfit:
         return None
     with evidence.timed("approximation"):
+        from graphcheck.verdicts import approximations  # with the blaming that a proof never asks for
+
         spent = time.monotonic() - case.started
         return approximations.approximation(case, spent, lambda *each: judge(*each, named=False).verdict)
 
