@@ -283,6 +283,20 @@ def test_a_proof_that_executions_gainsay_is_told(monkeypatch: pytest.MonkeyPatch
     assert result.reason.startswith("PROVED, BUT onnxruntime's outputs 'y' differ"), result.reason
 
 
+@pytest.mark.parametrize("stored", ["uint8", "int8"])
+def test_that_products_of_uint8_and_int8_may_saturate_is_told(monkeypatch: pytest.MonkeyPatch, stored: str) -> None:
+    """Where a proof is gainsaid; int8 alone does not."""
+    from graphcheck.runs import numeric
+
+    plain = numeric.compare_arrays
+    monkeypatch.setattr(numeric, "compare_arrays", lambda a, b: plain(a, b) | {"max_abs": 0.25, "scale_ulp": 1e6})
+    body = "d = DequantizeLinear (q, s, z) e = DequantizeLinear (r, s) f = Add (d, e) y = Add (x, f)"
+    given = {"q": np.int8(3), "s": np.float32(0.5), "z": np.int8(1), "r": np.ones(1, stored)}
+    texts = (body, "w = Neg (x) v = Neg (w) " + body.replace("(x, f)", "(v, f)"))
+    result = verdict(*(model(text, outputs="float[b,3,8,8] y", **given) for text in texts))
+    assert ("saturate at 16 bits" in result.reason) == (stored == "uint8"), result.reason
+
+
 def test_a_shape_on_which_the_standard_and_onnxruntime_differ_is_no_difference() -> None:
     body = "m = Constant <value_ints = [-1]> ()\n e = Constant <value_ints = [9223372036854775807]> ()\n"
     body += "k = Constant <value_ints = [3]> ()\n y = Slice (x, m, e, k, m)"
