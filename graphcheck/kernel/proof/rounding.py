@@ -31,7 +31,7 @@ from graphcheck.kernel.terms.why import Rounded
 _IDLE = 4  # rounds in a row that replace nothing
 _MOST = 2000  # constants replaced before it counts as another graph
 _PART = 1 << 16  # elements at a time
-_MOVES = ("Expand", "Identity", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze")
+_MOVES = ("Expand", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 
 
 @dataclasses.dataclass(frozen=True)
