@@ -93,9 +93,8 @@ def named(evidence: dict[str, Any], reason: str, each: Spoilt, model: onnx.Model
     node has: by a row of what is off, by the node at which the graphs part or that the copy lost, or by the reason."""
     changed = each.changed
     before, nodes = ({n.name or f"{n.op_type}({n.output[0]})": n for n in m.graph.node} for m in (model, each.copy))
-    places = {
-        name for name in nodes if name == changed or name.startswith(f"{changed}_quant") or "of_the_mutation" in name
-    }
+    own = changed.split("_quant")[0] + "_quant"  # those of one quantized operator
+    places = {name for name in nodes if name == changed or name.startswith(own) or "of_the_mutation" in name}
     places |= _readers(nodes, {changed, *(output for name in places for output in nodes[name].output)})
     there = before.get(changed, onnx.NodeProto())
     constant = changed.removesuffix("_quantized").removesuffix("_Q4")
