@@ -151,16 +151,18 @@ def _first(case: Case, pair: Pair, later: Sequence[Stage], side: int) -> tuple[t
                 return place, found | {"why": f"its range ends at 0, where {'BA'[side]} goes on"}
             here = [r for r in map(root, both) if r is not None and r in needed and not last.constant_like(r)]
             if any(_unranged(last, r) not in there for r in here):
-                return place, found | ({"begins": begins} if (begins := _begins(node, gathered(root, at, there))) else {})
+                begins = _begins(node, gathered(root, at, beside, there))
+                return place, found | ({"begins": begins} if begins else {})
         return None
 
-    def gathered(root: Callable[[int], int | None], at: Trace, there: Set[int]) -> dict[ir.Node, bool]:
+    def gathered(root: Callable[[int], int | None], at: Trace, beside: Trace, there: Set[int]) -> dict[ir.Node, bool]:
         """Whether a node gives what no output needs any more, since constant factors behind it took it in, and none has."""
-        found = {}
+        terms, found = pair.terms, dict[ir.Node, bool]()
+        known = {terms.find(cls) for _, both in results(beside) for cls in both}
         for node, both in results(at):
             here = [r for r in map(root, both) if r is not None]
-            constant = any(map(pair.terms.constant_like, both)) or any(map(last.constant_like, here))
-            found[node] = not constant and not any(r in needed or r in there for r in here)
+            had = any(terms.find(cls) in known for cls in both) or any(r in needed or r in there for r in here)
+            found[node] = not (had or any(map(terms.constant_like, both)) or any(map(last.constant_like, here)))
         return found
 
     for ordered, root in enumerate((stages.root, stages.place)):
