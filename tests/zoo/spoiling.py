@@ -219,7 +219,7 @@ def _operand(which: int, change: Change) -> Way:
 
 
 def _saturates(copied: Copied, name: str) -> Spoilt | None:
-    """The range of a tensor, wherever it is read, a 64th as wide: of an eighth a calibrator may cut off a little of long tails."""
+    """The range of a tensor, wherever it is read, a 64th as wide; of an eighth a calibrator may cut off little of long tails."""
     held = {t.name for t in copied.right.graph.initializer}
     node = copied.drawn(
         name, (n for n in copied.right.graph.node if n.op_type == "QuantizeLinear" and n.input[1] in held)
