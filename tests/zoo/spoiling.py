@@ -145,10 +145,12 @@ def _epsilon(copied: Copied, name: str) -> Spoilt | None:
     small = {n for n, t in held.items() if t.data_type in (TensorProto.FLOAT, *NARROW) and np.prod(t.dims) == 1}
     small = {n for n in small if 0 < abs(numpy_helper.to_array(held[n]).reshape(-1)[0]) < 1e-3}
 
+    cast = {n.output[0]: n.input[0] for n in made.graph.node if n.op_type == "Cast"}
+
     def matters(node: onnx.NodeProto, epsilon: float) -> bool:
-        if node.op_type != "BatchNormalization" or node.input[4] not in held:
+        if node.op_type != "BatchNormalization" or (name := cast.get(node.input[4], node.input[4])) not in held:
             return True
-        variances = numpy_helper.to_array(held[node.input[4]])
+        variances = numpy_helper.to_array(held[name])
         return bool(((variances.astype(float) + epsilon).astype(variances.dtype) != variances).any())
 
     found = [(n, a) for n in made.graph.node for a in n.attribute if a.name == "epsilon" and matters(n, a.f)]
