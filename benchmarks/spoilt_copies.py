@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import re
 import sys
 import time
@@ -24,18 +23,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import onnx  # noqa: E402
+import onnx
 
-from benchmarks.right_copies import ACCEPTED, Title, asked, compared, in_turn, parser, told  # noqa: E402
-from graphcheck import words  # noqa: E402
-from graphcheck.verdicts import judge, ladder  # noqa: E402
-from tests.zoo.copying import KINDS, Net  # noqa: E402
-from tests.zoo.quantized import calibration  # noqa: E402
-from tests.zoo.spoiling import Copied, Spoilt, spoilt  # noqa: E402
+from benchmarks.right_copies import ACCEPTED, Title, asked, compared, in_turn, parser, told
+from graphcheck import words
+from graphcheck.verdicts import judge, ladder
+from tests.zoo.copying import KINDS, Net
+from tests.zoo.editing import name_of
+from tests.zoo.quantized import calibration
+from tests.zoo.spoiling import Copied, Spoilt, spoilt
 
 SPOILT = (
     "float16",
@@ -92,7 +90,7 @@ def named(evidence: dict[str, Any], reason: str, each: Spoilt, model: onnx.Model
     """Whether a changed node or constant is named, a node that was put there, who reads it in either, or a constant that such a
     node has: by a row of what is off, by the node at which the graphs part or that the copy lost, or by the reason."""
     changed = each.changed
-    before, nodes = ({n.name or f"{n.op_type}({n.output[0]})": n for n in m.graph.node} for m in (model, each.copy))
+    before, nodes = ({name_of(n): n for n in m.graph.node} for m in (model, each.copy))
     own = changed.split("_quant")[0] + "_quant"  # those of one quantized operator
     places = {name for name in nodes if name == changed or name.startswith(own) or "of_the_mutation" in name}
     places |= _readers(nodes, {changed, *(output for name in places for output in nodes[name].output)})
@@ -121,7 +119,7 @@ def row(title: Title, kinds: list[str], seconds: float, each: int, whole: bool) 
     climb = functools.partial(ladder.climb, ladder=ladder.LADDER if whole else SHORT)
     with mock.patch.object(judge, "climb", climb):
         try:
-            onnx.checker.check_model((net := Net.of(*title)).model)  # tf2onnx leaves calls of TensorFlow in some
+            net = Net.of(*title)
         except Exception as error:
             return title, [Cell(kind, why=f"refused: {told(error)}") for kind in kinds]
         return title, [cell(net, kind, seconds, each) for kind in kinds]

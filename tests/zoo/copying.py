@@ -35,8 +35,9 @@ class Net(NamedTuple):
 
     @classmethod
     def of(cls, name: str, exporter: str) -> Net:
-        """That net by that exporter; raises what the exporter raises."""
-        return cls(name, exporter, exported(name, exporter))
+        """That net by that exporter; raises what that or the checker raises: tf2onnx leaves calls of TensorFlow in some."""
+        onnx.checker.check_model(model := exported(name, exporter))
+        return cls(name, exporter, model)
 
     def cast(self, dtype: str) -> Pair:
         """The module, and the module in another type, exported alike: BatchNormalizations stay, for folded in that type they

@@ -108,6 +108,11 @@ class Editor:
         node.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
 
 
+def name_of(node: onnx.NodeProto) -> str:
+    """What graphcheck calls a node."""
+    return node.name or f"{node.op_type}({node.output[0]})"
+
+
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """An attribute's value."""
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)

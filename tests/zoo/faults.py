@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tests.zoo.editing import Editor, Mutation
+from tests.zoo.editing import Editor, Mutation, name_of
 from tests.zoo.mutations import MUTATIONS
 
 
@@ -103,7 +103,7 @@ def faulty(model: onnx.ModelProto, fault: str, seed: int) -> tuple[onnx.ModelPro
         if inner:
             editor.enter(max(range(len(inner)), key=lambda i: len(inner[i].node)))
     node = FAULTS[fault](editor)
-    return None if node is None else (editor.model, node.name or f"{node.op_type}({node.output[0]})")
+    return None if node is None else (editor.model, name_of(node))
 
 
 def located(
@@ -130,15 +130,11 @@ def distance(mutant: onnx.ModelProto, found: str | None, node: str) -> str:
     near = {node}
     for step in range(3):
         for graph in graphs:
-            tensors = {t for n in graph.node if _name(n) in near for t in (*n.input, *n.output) if t}
-            near = near | {_name(n) for n in graph.node if tensors & {*n.output, *n.input}}
+            tensors = {t for n in graph.node if name_of(n) in near for t in (*n.input, *n.output) if t}
+            near = near | {name_of(n) for n in graph.node if tensors & {*n.output, *n.input}}
         if found in near:
             return "near" if step else "next"
     return "elsewhere"
-
-
-def _name(node: onnx.NodeProto) -> str:
-    return node.name or f"{node.op_type}({node.output[0]})"
 
 
 def _compared(a: onnx.ModelProto, b: onnx.ModelProto, shapes: dict[str, Any]) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx
 
 from tests.zoo import mutations_function, mutations_movement, mutations_weight
-from tests.zoo.editing import Editor, Mutation
+from tests.zoo.editing import Editor, Mutation, name_of
 
 MUTATIONS: dict[str, Mutation] = {
     **mutations_weight.MUTATIONS,
@@ -25,4 +25,4 @@ def mutate(model: onnx.ModelProto, name: str, seed: int) -> tuple[onnx.ModelProt
     """The mutant and the name of the node that was changed; None where the mutation applies nowhere."""
     editor = Editor(model, seed)
     node = {**MUTATIONS, **HARMLESS}[name](editor)
-    return None if node is None else (editor.model, node.name or f"{node.op_type}({node.output[0]})")
+    return None if node is None else (editor.model, name_of(node))

@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from tests.zoo.copying import KINDS, Net, fresh, stored
+from tests.zoo.editing import name_of
 from tests.zoo.mutations import MUTATIONS, mutate
 from tests.zoo.oracle import Oracle
 from tests.zoo.quantized import one_step
@@ -85,6 +86,15 @@ def with_tensor(model: onnx.ModelProto, name: str, change: Change) -> onnx.Model
     return made if (before != after).any() else None
 
 
+def _changed(
+    copied: Copied, name: str, constants: list[str], change: Change, part: Callable[[str], str] = str
+) -> Spoilt | None:
+    """One of the constants changed, or what is stored with it under the name that ``part`` gives."""
+    constant = copied.drawn(name, constants)
+    made = constant and with_tensor(copied.right, part(constant), change)
+    return Spoilt(name, made, constant) if made else None
+
+
 # -- what is stored -------------------------------------------------------------------------------------------------
 
 
@@ -96,9 +106,7 @@ def _weight(suffix: str, part: str, change: Change) -> Way:
         weights = [
             n for n, t in held.items() if n.endswith(f"_{suffix}") and len(t.dims) > 1 and t.data_type in INTEGERS
         ]
-        weight = copied.drawn(name, weights)
-        made = weight and with_tensor(copied.right, weight.removesuffix(suffix) + part, change)
-        return Spoilt(name, made, weight) if made else None
+        return _changed(copied, name, weights, change, lambda weight: weight.removesuffix(suffix) + part)
 
     return way
 
@@ -107,15 +115,8 @@ def _bias(change: Change) -> Way:
     """A stored bias of a quantized operator."""
 
     def way(copied: Copied, name: str) -> Spoilt | None:
-        held = copied.right.graph.initializer
-        biases = [
-            t.name
-            for t in held
-            if t.data_type == TensorProto.INT32 and t.name.endswith("_quantized") and np.prod(t.dims) > 1
-        ]
-        bias = copied.drawn(name, biases)
-        made = bias and with_tensor(copied.right, bias, change)
-        return Spoilt(name, made, bias) if made else None
+        held = [t for t in copied.right.graph.initializer if t.name.endswith("_quantized") and np.prod(t.dims) > 1]
+        return _changed(copied, name, [t.name for t in held if t.data_type == TensorProto.INT32], change)
 
     return way
 
@@ -131,10 +132,8 @@ def next_number(array: np.ndarray, seed: int) -> np.ndarray:
 def _number(copied: Copied, name: str) -> Spoilt | None:
     """A number of a constant in a narrow floating-point format is the next one."""
     constants = [t.name for t in copied.right.graph.initializer if t.data_type in NARROW and np.prod(t.dims) > 1]
-    constant = copied.drawn(name, constants)
     seed = zlib.crc32(copied.title.encode())
-    made = constant and with_tensor(copied.right, constant, lambda x: next_number(x, seed))
-    return Spoilt(name, made, constant) if made else None
+    return _changed(copied, name, constants, lambda x: next_number(x, seed))
 
 
 def _epsilon(copied: Copied, name: str) -> Spoilt | None:
@@ -163,7 +162,7 @@ def _epsilon(copied: Copied, name: str) -> Spoilt | None:
     else:
         holder.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(holder) * 0, holder.name))
         return Spoilt(name, made, holder.name)  # which several may read
-    return Spoilt(name, made, node.name or f"{node.op_type}({node.output[0]})")
+    return Spoilt(name, made, name_of(node))
 
 
 STORED: dict[str, Way] = {

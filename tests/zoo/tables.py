@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 
 from tests.zoo import architectures, keras_nets, nets
+from tests.zoo.editing import name_of
 from tests.zoo.mutations import HARMLESS, MUTATIONS, mutate
 from tests.zoo.optimizers import OPTIMIZERS, optimize
 from tests.zoo.oracle import Oracle
@@ -101,13 +102,9 @@ def located(mutant: onnx.ModelProto, evidence: dict[str, Any], node: str) -> str
         return "exact"
     near = {node}
     for _ in range(3):  # through what only moves, and what is one expression with it
-        tensors = {t for n in mutant.graph.node if _name(n) in near for t in (*n.input, *n.output)}
-        near |= {_name(n) for n in mutant.graph.node if tensors & {*n.output, *n.input}}
+        tensors = {t for n in mutant.graph.node if name_of(n) in near for t in (*n.input, *n.output)}
+        near |= {name_of(n) for n in mutant.graph.node if tensors & {*n.output, *n.input}}
     return "next" if found in near else "elsewhere"
-
-
-def _name(node: onnx.NodeProto) -> str:
-    return node.name or f"{node.op_type}({node.output[0]})"
 
 
 def case_rows() -> list[Row]:
