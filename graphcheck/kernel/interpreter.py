@@ -151,10 +151,10 @@ class Interpreter:
                 return self._controlled(node, inputs, body)
             if node.op_type in sequence.OPS:
                 return self._sequenced(node, inputs)
-            inputs = erasing.unfolded(self.m, node, inputs)
-            kept = _sums_floats(node, inputs) or erasing.stands(self.m, node, inputs)
-            if _COMPUTED.isdisjoint(map(type, inputs)) and not kept:
-                return self._fold(node, inputs)
+            inputs = erasing.unfolded(self.m, node, inputs) if self.m.erased else inputs
+            if _COMPUTED.isdisjoint(map(type, inputs)):
+                if not (_sums_floats(node, inputs) or erasing.stands(self.m, node, inputs)):
+                    return self._fold(node, inputs)
         if list in map(type, inputs):
             raise Undecided(f"{node.op_type} on a sequence is not evaluated", node.name)
         if node.op_type in contraction.OPS or node.op_type in reduction.OPS or node.op_type in resizing.OPS:

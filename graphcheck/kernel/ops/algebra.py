@@ -188,7 +188,7 @@ class Algebra:
                 return np.asarray(record.value(*xs)).astype(out_dtype)
         shapes = tuple([x.shape for x in xs])
         shape, size, maps = self._aligned.get(shapes) or self._align(shapes)
-        operands = [(self.lift(x).cls, map_) for x, map_ in zip(xs, maps, strict=True)]
+        operands = [((x if type(x) is Tensor else self.lift(x)).cls, map_) for x, map_ in zip(xs, maps, strict=True)]
         return Tensor(self.terms.ew(fn, operands, size), shape, out_dtype)
 
     def _align(self, shapes: tuple[tuple[int, ...], ...]) -> Aligned:

@@ -32,8 +32,8 @@ def masked(terms: Terms, cls: int, computed: bool | None = None) -> np.ndarray:
 
 def may_be_neginf(terms: Terms, verb: Verb, args: tuple[int, ...], size: int) -> bool:
     """Whether -inf stands in the result of a verb; raises :class:`NotFinite` where its meaning depends on signs."""
-    if _is_computed(verb) or not any(terms.neginf[a] for a in args):
-        return _is_computed(verb)
+    if (computed := _is_computed(verb)) or True not in [terms.neginf[a] for a in args]:
+        return computed
     mask = function(verb.fn).mask if isinstance(verb, Ew) else ""
     if isinstance(verb, (Move, Opaque)) or mask == "any":
         return True

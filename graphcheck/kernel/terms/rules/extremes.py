@@ -25,10 +25,10 @@ OPPOSITE = {"max": "min", "min": "max"}
 
 def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Found | None:
     """The identity, and the class that Max or Min of the operands is by it; or the operands in normal form (case 1)."""
-    if any(terms.neginf[c] for c, _ in views):
+    if True in [terms.neginf[c] for c, _ in views]:
         return None
     if fn == "max" and _is_relu(terms, views, size):
-        return 4, _relu(terms, views[0], size)
+        return 4, terms.placed("mul", [views[0], (terms.placed("pos", views[:1], size), None)], size)
     rest, bound = _parts(terms, fn, views, size)
     if not rest or (len(rest) == 1 and bound is None):
         return 1, terms.seen(rest[0] if rest or bound is None else (bound[1], None), size)
@@ -51,7 +51,8 @@ def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Foun
 
 
 def _is_relu(terms: Terms, views: Sequence[Operand], size: int) -> bool:
-    """Whether it is Max(x, 0) of an x in which no case finds anything but the fourth, as most are: a short cut to that."""
+    """Whether it is Max(x, 0) of an x in which no case finds anything but the fourth, as most are, nor any other rule anything
+    in pos(x) and in the product: a short cut to that."""
     (x, map_), zero = views[0], views[-1]
     verb = terms.terms[x].verb
     whole = map_ is None and len(views) == 2 and terms.size(x) == size > 1 and x not in terms.integers

@@ -35,7 +35,7 @@ def scalars(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Appli
     """Cases 1 to 3, and the class that ``fn`` of the operands is by it; or None."""
     if fn != "recip":
         for one, other in _PAIRS:
-            value = terms.scalar(views[one][0])
+            value = terms.scalar(views[one][0]) if terms.terms[views[one][0]].size == 1 else None
             found = None if value is None else _with_scalar(terms, fn, value, views[one], views[other], size)
             if found is not None:
                 return found
@@ -54,7 +54,7 @@ def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Appl
             return 4, terms.ew("recip", [(terms.ew("exp", [argument], size), None)], size)
     if fn in ("add", "mul"):
         undone = _undone(terms, fn, views, size)
-        if undone is not None or fn == "add":
+        if undone is not None or fn == "add" or not any([_is(terms, c, "pos", "exp") for c, _ in views]):
             return undone
         for one, other in _PAIRS:
             if is_step(terms, views[other], views[one]) and negated(terms, views[one], size) is not None:
@@ -70,12 +70,14 @@ def _undone(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> Appli
     """Case 10, and the product of case 11."""
     for one, other in _PAIRS:
         inner, d = views[one], views[other]
-        last = number(terms, d[0]) if d[1] is None and terms.size(d[0]) == 1 else None
+        last = number(terms, d[0]) if d[1] is None and terms.terms[d[0]].size == 1 else None
         first = scaled(terms, inner, fn) if last is not None else None
         if first is not None and last is not None and (first[0] * last == 1 if fn == "mul" else first[0] + last == 0):
             return 10, terms.seen(first[1], size)
+        if fn == "add" or not (_is(terms, d[0], "recip") and _is(terms, inner[0], fn)):
+            continue
         term, recip = terms.terms[inner[0]], terms.terms[d[0]]
-        if fn == "add" or recip.verb != _RECIP or not (isinstance(term.verb, Ew) and term.verb.fn == fn):
+        if recip.verb != _RECIP:
             continue
         y = through(terms, recip.args[0], None, d[1])
         parts = [through(terms, c, m, inner[1]) for c, m in term.views]
@@ -86,6 +88,12 @@ def _undone(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> Appli
     if fn == "mul" and views[0] == views[1] and root.verb == Ew("sqrt", (None,)):
         return 11, terms.seen(through(terms, root.args[0], None, views[0][1]), size)
     return None
+
+
+def _is(terms: Terms, cls: int, *fns: str) -> bool:
+    """Whether a class is one of these elementwise functions of something."""
+    verb = terms.terms[cls].verb
+    return isinstance(verb, Ew) and verb.fn in fns
 
 
 def is_step(terms: Terms, step: Operand, x: Operand) -> bool:

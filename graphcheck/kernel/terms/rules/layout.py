@@ -15,8 +15,8 @@ _DEEP = 64  # elementwise functions behind what is joined, at most
 
 def arrange(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Found | None:
     """``fn`` of the operands as they are before a movement that is behind it then; None where there is none such."""
-    wide = [(c, m) for c, m in views if m is not None or terms.size(c) > 1]
-    if {m for _, m in wide} == {None}:
+    wide = [(c, m) for c, m in views if m is not None or terms.terms[c].size > 1]
+    if wide and all([m is None for _, m in wide]):
         return None
     if not wide:
         return None if size == 1 else (0, terms.seen((terms.placed(fn, views, 1), None), size))
@@ -30,10 +30,10 @@ def arrange(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Found
 
 def _pivoted(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Found | None:
     """Every operand pulled back by the layout of the oldest computed one, so that the layout does not matter."""
-    computed = [(c, m.key if m else b"", m) for c, m in views if terms.size(c) == size and c not in terms.arrays]
-    if all(map_ is None for _, _, map_ in computed):
+    computed = [(c, m) for c, m in views if terms.terms[c].size == size and c not in terms.arrays]
+    if all([m is None for _, m in computed]):
         return None
-    for _, _, map_ in sorted(computed, key=lambda entry: (terms.constant_like(entry[0]), *entry[:2])):
+    for _, map_ in sorted(computed, key=lambda view: (terms.constant_like(view[0]), view[0], view[1].key if view[1] else b"")):
         if map_ is None:
             return None
         back = terms.maps.inverse(map_)
