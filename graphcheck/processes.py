@@ -38,7 +38,8 @@ _MOST = 65536  # bytes that a pipe holds
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _OBJECTS = 50_000  # made between two looks; Python's 700 would be for programs whose objects come and go
 _ARENA_MAX = -8  # of glibc's mallopt
-_OLD = 100  # looks at objects that stayed a while between two looks at all of them, ten as Python has it
+_STAYED = 100  # such looks between two at what stayed once, which is all of two graphs; ten as Python has it
+_OLD = 10  # those between two looks at all objects
 _CAUSES = {
     "SIGBUS": "a file was cut short, or could not be read, while it was in use",
     "SIGKILL": "perhaps for want of memory",
@@ -52,7 +53,7 @@ def keep_objects() -> None:
     20,000 nodes. Who compares many pairs in one process collects between them. glibc gives each thread a store of its own,
     and what is free in one is of no use to the others: that was a tenth of the memory.
     """
-    gc.set_threshold(_OBJECTS, 10, _OLD)
+    gc.set_threshold(_OBJECTS, _STAYED, _OLD)
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 

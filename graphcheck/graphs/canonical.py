@@ -175,14 +175,12 @@ class FlatGraph:
 
     def _key(self, node: ir.Node) -> int:
         """What the node does to its operands; of its bodies only how many parameters and results they have."""
-        function = self._called(node)
+        function, domain, op_type = self._called(node), node.domain, node.op_type
         version, defaults = (
-            (0, {})
-            if function is not None
-            else _schema(node.domain, node.op_type, self._opsets[node].get(node.domain, 0))
+            (0, {}) if function is not None else _schema(domain, op_type, self._opsets[node].get(domain, 0))
         )
-        what = (node.domain, node.op_type, node.overload, version, len(strip(node.outputs)))
-        if not node.attributes and node not in self.bodies:  # most nodes
+        what = (domain, op_type, node.overload, version, len(strip(node.outputs)))
+        if node not in self.bodies and not node.attributes:  # most nodes
             return self.numbers.of("node", *what, (), ())
         attributes = [(attr.name, self._attribute(attr)) for attr in node.attributes.values()]
         attributes = [(n, v) for n, v in attributes if defaults.get(n) != v and not _is_uniform_default(node, n)]

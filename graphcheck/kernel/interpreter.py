@@ -124,9 +124,10 @@ class Interpreter:
         while inputs and inputs[-1] is None:
             inputs.pop()
         node = self._resolve(source, attributes, opsets, inputs)
-        key = (source.domain, source.op_type, source.overload)
-        if self.functions and (function := self.functions.get(key)) is not None:
-            return self._call(function, inputs, self._given(function, node), function.opset_imports)
+        if self.functions:
+            function = self.functions.get((source.domain, source.op_type, source.overload))
+            if function is not None:
+                return self._call(function, inputs, self._given(function, node), function.opset_imports)
         return self._operator(source, node, inputs, env, attributes, opsets)
 
     def _operator(
@@ -196,7 +197,8 @@ class Interpreter:
     def _told(self, op: Callable[..., Any], node: Node, inputs: Sequence[Value]) -> Sequence[Value]:
         """What an operator with a taught meaning gives."""
         result = op(self.m, node, *inputs)
-        self._check_symbols(node, inputs, result)
+        if self.m.terms.nan:
+            self._check_symbols(node, inputs, result)
         if node.domain == "" and node.op_type in WRAPPING:
             result = arithmetic.wrapped(self.m, result)
         return result if isinstance(result, tuple) else (result,)
@@ -216,7 +218,7 @@ class Interpreter:
     def _check_symbols(self, node: Node, inputs: Sequence[Value], result: Any) -> None:
         """Raise :class:`Undecided` where something is computed of a NaN or +inf: they may be moved, and chosen by Where."""
         nan = self.m.terms.nan
-        if not nan or (node.domain == "" and node.op_type in movement.OPS):
+        if node.domain == "" and node.op_type in movement.OPS:
             return
         rows = inputs[:1] if node.op_type == "Where" else inputs, result if isinstance(result, tuple) else (result,)
         given, made = ({x.cls for x in xs if isinstance(x, Tensor) and x.cls in nan} for xs in rows)
