@@ -51,11 +51,10 @@ class Pair:
 
     def row_counts(self) -> list[int]:
         """How many rows the tensors of both graphs have, seen through their leading dims; the most frequent first."""
-        counts: Counter[int] = Counter()
-        for trace in (self.a, self.b):
-            for value in trace.values.values():
-                if isinstance(value, Tensor):
-                    counts.update({math.prod(value.shape[:i]) for i in range(1, len(value.shape))})
+        traced = [*self.a.values.values(), *self.b.values.values()]
+        shapes, counts = Counter([v.shape for v in traced if isinstance(v, Tensor)]), Counter[int]()
+        for shape, often in shapes.items():
+            counts.update(dict.fromkeys({math.prod(shape[:i]) for i in range(1, len(shape))}, often))
         return [n for n, _ in counts.most_common(10)]
 
 

@@ -71,7 +71,8 @@ class Prover:
         self.over = False  # whether near windows cost too much
         self.roots = list(zip(roots_a, roots_b, strict=True))
         self.row_counts = sorted({r for r in rows if r > 1}, reverse=True)
-        self.nodes = {side: terms.order(roots) for side, roots in (("a", roots_a), ("b", roots_b))}
+        orders = {roots: terms.order(roots) for roots in {tuple(map(terms.find, r)) for r in (roots_a, roots_b)}}
+        self.nodes = {side: orders[tuple(map(terms.find, roots))] for side, roots in (("a", roots_a), ("b", roots_b))}
         self.sides: dict[int, int] = {}
         for bit, side in ((1, "a"), (2, "b")):
             for cls in self.nodes[side]:
