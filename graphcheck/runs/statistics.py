@@ -63,7 +63,7 @@ def compare_arrays(a: Array, b: Array) -> dict[str, Any]:
         result |= _deviations(x, deviation)
         result["cosine"] = _cosine(x, y)
         if dtype is not None:
-            pairs = _parts(a.reshape(-1)[some], b.reshape(-1)[some])
+            pairs = parts(a.reshape(-1)[some], b.reshape(-1)[some])
             result["max_ulp"] = max(float(ulps(one, other, dtype).max()) for one, other in pairs)
             scale = max(_magnitude(x), _magnitude(y))
             result["scale_ulp"] = min(float(result["max_abs"] / spacing(scale, dtype)), _LARGEST)
@@ -75,7 +75,7 @@ def compare_arrays(a: Array, b: Array) -> dict[str, Any]:
     return result
 
 
-def _parts(*arrays: Array) -> Iterator[list[Array]]:
+def parts(*arrays: Array) -> Iterator[list[Array]]:
     """Arrays of one length, a part of each at a time."""
     for at in range(0, len(arrays[0]), _PART):
         yield [array[at : at + _PART] for array in arrays]
@@ -178,7 +178,7 @@ def _deviation(a: Array, b: Array, x: Array, y: Array) -> Array:
 def _deviations(x: Array, deviation: Array) -> dict[str, Any]:
     p50, p99 = np.quantile(deviation, (0.5, 0.99))
     max_abs, max_rel, hopeless = float(deviation.max()), -1.0, False
-    for size, moved in _parts(x, deviation):
+    for size, moved in parts(x, deviation):
         nonzero = size != 0
         with np.errstate(over="ignore"):
             relative = np.minimum(moved[nonzero] / np.abs(size[nonzero]), _LARGEST)
@@ -199,7 +199,7 @@ def _deviations(x: Array, deviation: Array) -> dict[str, Any]:
 def _histogram(deviation: Array) -> list[list[float]]:
     """[[lower edge, count], ...] over decades, with the exact zeros first, under edge 0."""
     found: collections.Counter[int] = collections.Counter()
-    for (part,) in _parts(deviation):
+    for (part,) in parts(deviation):
         decades, counts = np.unique(np.floor(np.log10(part[part > 0])).astype(int), return_counts=True)
         found.update(dict(zip(decades.tolist(), counts.tolist(), strict=True)))
     zeros = deviation.size - found.total()
@@ -212,7 +212,7 @@ def _cosine(x: Array, y: Array) -> float | None:
     if 0 in scales:
         return None
     sums = np.zeros(3)
-    for each in _parts(x, y):
+    for each in parts(x, y):
         u, v = (part / scale for part, scale in zip(each, scales, strict=True))  # so that no square overflows
         sums += u @ v, u @ u, v @ v
     return float(np.clip(sums[0] / np.sqrt(sums[1] * sums[2]), -1, 1))
