@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ops_support import model, trace, values
 
+from graphcheck.errors import Oversized
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.values import windows
 from graphcheck.kernel.values.domain import evaluate
 from graphcheck.kernel.values.float64 import Float64
 from graphcheck.parting import cone as cone_
 from graphcheck.parting import difference, witness
+from graphcheck.parting.budget import work
 from graphcheck.parting.cone import Cone, Part
 from graphcheck.parting.slopes import Tape
 from graphcheck.parting.tangents import Tangents
@@ -220,3 +222,13 @@ def test_where_a_table_would_be_large_all_are_judged(cones: list[Cone], monkeypa
 def test_where_elements_alone_show_nothing_all_are_judged(cones: list[Cone]) -> None:
     assert compare(convs(0.5), convs(0.5 + 2**-20)).verdict == "different"  # no 1e-3 of the output
     assert not cones
+
+
+def test_a_cone_of_too_much_work_is_given_up() -> None:
+    terms, root, inputs = traced("h = Tanh(x) y = Conv<pads=[1,1,1,1]>(h, w)", {"x": (1, 2, 40, 40), "w": (2, 2, 3, 3)})
+    whole = sum(work(terms.terms[cls]) for cls in terms.order([root]))
+    some = range(800, 803)
+    cone = Cone(terms, [root], some, most=0.9 * whole)
+    assert np.allclose(run(cone, cone.ends[root], inputs), run(terms, root, inputs)[some.start : some.stop])
+    with pytest.raises(Oversized):
+        Cone(terms, [root], range(3200), most=0.9 * whole)

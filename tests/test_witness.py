@@ -17,6 +17,7 @@ from graphcheck.kernel.proof.pair import build
 from graphcheck.parting import difference, witness
 from graphcheck.verdict import Comparison, Verdict
 from graphcheck.verdicts.compare import compare
+from graphcheck.verdicts.executions import Executions
 
 FLOATS, BOOLS, PLACE = (f"(float[N,6] x) => ({kind} y)" for kind in ("float[N,6]", "bool[N,6]", "int64[N]"))
 INTS = "(int64[N,6] x) => (int64[N,6] y)"
@@ -276,6 +277,35 @@ def test_overflow_on_one_side_is_no_difference(tmp_path: Path) -> None:
     for size in (100.0, 1000.0):
         save_npz(tmp_path / "x.npz", {"x": np.full((1, 6), size, np.float32)})
         assert compare(a, b, inputs=tmp_path / "x.npz", timeout=60.0).verdict is Verdict.UNDECIDED
+
+
+APART = (FLOATS, "y = Mul(x,x)", "y = Add(x,x)")
+
+
+def test_what_a_run_shows_plainly_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("a session was made")
+
+    monkeypatch.setattr(witness, "RemoteSession", refused)
+    monkeypatch.setattr(witness.Search, "_shrink", lambda self, arrays, output: arrays)  # other inputs are run
+    found = compare(*pair(APART), timeout=60.0)
+    assert found.verdict is Verdict.DIFFERENT
+    assert found.evidence["witness"]["onnxruntime_max_abs"] == pytest.approx(found.evidence["witness"]["max_abs"])
+
+
+@pytest.mark.parametrize("shown", [np.zeros(12), np.array([np.nan] * 12), np.linspace(-1e6, 1e6, 12)])
+def test_a_run_that_shows_something_else_is_made_again_without_optimizations(
+    shown: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run with optimizations may be wrong: then what it shows is neither a difference, nor the last word on one."""
+    made = []
+    session = witness.RemoteSession
+    monkeypatch.setattr(witness, "RemoteSession", lambda *a, **k: made.append(k["optimizations"]) or session(*a, **k))
+    monkeypatch.setattr(Executions, "shown", lambda self, arrays: {"y": (shown, -shown)})
+    found = compare(*pair(APART), timeout=60.0)
+    assert found.verdict is Verdict.DIFFERENT and made[:2] == ["off", "off"]
+    same = compare(*pair(next(iter(NOT_DIFFERENT.values()))), timeout=60.0)
+    assert same.verdict is not Verdict.DIFFERENT
 
 
 def test_a_deep_network_rests_on_the_first_order_bound(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,10 @@ _CALL = 2000.0  # what the call of a numpy function costs besides its elements,
 _PRODUCT = 1 / 16  # and one product of a contraction
 
 
-def work(term: Term) -> float:
-    """What one evaluation of a term costs."""
-    products = term.size * term.verb.k * _PRODUCT if isinstance(term.verb, Contract) else 0.0
-    return float(_CALL + term.size + products)
+def work(term: Term, size: int | None = None) -> float:
+    """What one evaluation of a term costs, or of so many of its elements."""
+    size = term.size if size is None else size
+    return float(_CALL + size * (1 + term.verb.k * _PRODUCT if isinstance(term.verb, Contract) else 1))
 
 
 class Budget:

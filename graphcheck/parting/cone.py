@@ -21,6 +21,7 @@ from graphcheck.kernel.terms.maps import Map, steps
 from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.strided import Strided
 from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum, Term, Verb, reduces
+from graphcheck.parting.budget import work
 
 _TABLE = 2**24  # places that are told one by one at most
 Reads = Sequence[Strided] | None  # of an operand, as forms over the part of what reads it; None: all of it, as it is
@@ -84,9 +85,10 @@ class Part:
 
 class Cone(Terms):
     """An expression that computes the elements ``at`` of the roots; ``ends`` are the classes of its own of each root. All of the
-    terms have elements. Raises :class:`graphcheck.errors.Oversized` where it would take a large table of places."""
+    terms have elements. Raises :class:`graphcheck.errors.Oversized` where it would take a large table of places, or evaluating it
+    more than ``most`` work (see budget.py)."""
 
-    def __init__(self, terms: Terms, roots: Iterable[int], at: range) -> None:
+    def __init__(self, terms: Terms, roots: Iterable[int], at: range, most: float = math.inf) -> None:
         super().__init__(terms.rules, contents=terms.contents)
         self._terms = terms
         self._readers: dict[int, list[Reads]] = {}
@@ -101,6 +103,9 @@ class Cone(Terms):
         order = terms.order(ends)
         for cls in reversed(order):
             self._parts[cls] = self._part(cls)
+            most -= work(terms.terms[cls], math.prod(self._parts[cls].box))
+            if most < 0:
+                raise Oversized("more work than it may take")
             self._fine[cls] = self._parts[cls].cut(_own(terms.terms[cls]))
             self._reads[cls] = reads = self._read(cls)
             for arg, read in zip(terms.terms[cls].args, reads, strict=True):

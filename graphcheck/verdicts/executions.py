@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from graphcheck.errors import Undecided
@@ -21,8 +22,9 @@ from graphcheck.interface import inputs
 from graphcheck.interface.ports import Interface
 from graphcheck.kernel.proof.pair import Pair, weights
 from graphcheck.options import Options
-from graphcheck.parting.difference import SPREAD_FACTOR
+from graphcheck.parting.difference import SPREAD_FACTOR, Executed
 from graphcheck.parting.spread import spread_of
+from graphcheck.parting.witness import by_output
 from graphcheck.runs import child as remote
 from graphcheck.runs import numeric
 from graphcheck.runs.tolerances import Saved, Tolerances
@@ -140,6 +142,13 @@ class Executions:
     def _apart(self) -> bool:
         return any((row.get("scale_ulp") or 0) > _PLAINLY for row in self.rows())
 
+    def shown(self, arrays: Mapping[str, np.ndarray]) -> Executed | None:
+        """What a run that is plainly apart shows at this input; None if there is none."""
+        runs = self.runs if self.plainly_apart() else []
+        same = (run for run in runs if all(_alike(array, run.inputs.get(name)) for name, array in arrays.items()))
+        sides = next(((run.a.outputs, run.b.outputs) for run in same if not (run.a.error or run.b.error)), None)
+        return None if sides is None else by_output(self.interface, sides)
+
     def agree(self) -> bool:
         """Whether they ran, and show no more than a little rounding."""
         self.wait()
@@ -213,6 +222,11 @@ def _far(row: Mapping[str, Any]) -> bool:
     """Whether the outputs of a run differ by more than most roundings do, or most elements where nothing is rounded."""
     ulps, unequal = row.get("scale_ulp"), row.get("unequal") or 0
     return bool(unequal > _MOST * math.prod(row["shape"]) if ulps is None else ulps > _FAR_BEYOND)
+
+
+def _alike(x: np.ndarray, y: np.ndarray | None) -> bool:
+    """Whether they are the same, bit for bit."""
+    return y is not None and (x.dtype, x.shape) == (y.dtype, y.shape) and x.tobytes() == y.tobytes()
 
 
 def _sizes(shapes: Mapping[str, Any]) -> dict[str, list[int]]:

@@ -162,7 +162,8 @@ def _search(
         smaller = _smaller(case, parting.attempt, [prover.roots[i] for i in opened], opened, budget)
         for each, own in itertools.chain(smaller, ((each, budget) for each in made)):
             known = case.sizes.roots(each)
-            search = _searching(case, each, [(case.sizes.outputs[i].key, *known[i]) for i in opened], own)
+            outputs = [(case.sizes.outputs[i].key, *known[i]) for i in opened]
+            search = _searching(case, evidence, each, outputs, own)
             if search.work > _FEW and parting.deviations and not evidence.executions.plainly_apart():
                 break
             found = search.run()
@@ -221,7 +222,7 @@ def _smaller(
 
 
 def _searching(
-    case: Case, pair: Pair, outputs: list[tuple[str, int, int]], budget: Budget
+    case: Case, evidence: Evidence, pair: Pair, outputs: list[tuple[str, int, int]], budget: Budget
 ) -> witness.Search:
     """The search for a witness at the pair's sizes and integers."""
     return witness.Search(
@@ -236,6 +237,7 @@ def _searching(
         tick=case.check_time,
         run=case.options.run,
         budget=budget,
+        shown=evidence.executions.shown,
     )
 
 
