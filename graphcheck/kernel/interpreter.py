@@ -124,10 +124,8 @@ class Interpreter:
         while inputs and inputs[-1] is None:
             inputs.pop()
         node = self._resolve(source, attributes, opsets, inputs)
-        if self.functions:
-            function = self.functions.get((source.domain, source.op_type, source.overload))
-            if function is not None:
-                return self._call(function, inputs, self._given(function, node), function.opset_imports)
+        if self.functions and (f := self.functions.get((source.domain, source.op_type, source.overload))) is not None:
+            return self._call(f, inputs, self._given(f, node), f.opset_imports)
         return self._operator(source, node, inputs, env, attributes, opsets)
 
     def _operator(
@@ -153,9 +151,9 @@ class Interpreter:
             if node.op_type in sequence.OPS:
                 return self._sequenced(node, inputs)
             inputs = erasing.unfolded(self.m, node, inputs) if self.m.erased else inputs
-            if _COMPUTED.isdisjoint(map(type, inputs)):
-                if not (_sums_floats(node, inputs) or erasing.stands(self.m, node, inputs)):
-                    return self._fold(node, inputs)
+            alone = _COMPUTED.isdisjoint(map(type, inputs))
+            if alone and not (_sums_floats(node, inputs) or erasing.stands(self.m, node, inputs)):
+                return self._fold(node, inputs)
         if list in map(type, inputs):
             raise Undecided(f"{node.op_type} on a sequence is not evaluated", node.name)
         if node.op_type in contraction.OPS or node.op_type in reduction.OPS or node.op_type in resizing.OPS:
@@ -197,8 +195,7 @@ class Interpreter:
     def _told(self, op: Callable[..., Any], node: Node, inputs: Sequence[Value]) -> Sequence[Value]:
         """What an operator with a taught meaning gives."""
         result = op(self.m, node, *inputs)
-        if self.m.terms.nan:
-            self._check_symbols(node, inputs, result)
+        self._check_symbols(node, inputs, result)
         if node.domain == "" and node.op_type in WRAPPING:
             result = arithmetic.wrapped(self.m, result)
         return result if isinstance(result, tuple) else (result,)
@@ -218,7 +215,7 @@ class Interpreter:
     def _check_symbols(self, node: Node, inputs: Sequence[Value], result: Any) -> None:
         """Raise :class:`Undecided` where something is computed of a NaN or +inf: they may be moved, and chosen by Where."""
         nan = self.m.terms.nan
-        if node.domain == "" and node.op_type in movement.OPS:
+        if not nan or (node.domain == "" and node.op_type in movement.OPS):
             return
         rows = inputs[:1] if node.op_type == "Where" else inputs, result if isinstance(result, tuple) else (result,)
         given, made = ({x.cls for x in xs if isinstance(x, Tensor) and x.cls in nan} for xs in rows)

@@ -153,11 +153,9 @@ class Terms:
         self._users.append([])
         joins = contractions = height = 0
         for arg in args:
-            if self.joined[arg] > joins and (make is Move or make is Ew):
-                joins = self.joined[arg]
+            joins = max(joins, self.joined[arg]) if make is Move or make is Ew else 0
             below = self.depth[arg]
-            contractions = below[0] if below[0] > contractions else contractions
-            height = below[1] if below[1] > height else height
+            contractions, height = max(contractions, below[0]), max(height, below[1])
         self.joined.append(1 if make is Move and (len(args) > 1 or params[0].has_zero) else joins + (make is Ew and joins > 0))
         self.depth.append((contractions + (make is Contract), height + 1))
         if (make is Leaf and params == (NAN,)) or (self.nan and any(a in self.nan for a in args)):
@@ -311,18 +309,13 @@ class Terms:
         return self.find(known[0])
 
     def _ew(self, fn: str, operands: Sequence[Operand], size: int) -> int:
-        record, rules, _ = self._known(fn)
+        record, rules, _ = self._of.get(fn) or self._of.setdefault(fn, self.rules.of(fn))
         assert record.arity in (0, len(operands))
         views = [self._view(cls, map_, size) for cls, map_ in operands]
         for c, m in views:
             assert self.terms[c].size in (1, size) if m is None else m.size == size
         found = self._ruled(rules, views, fn, size)
         return found if isinstance(found, int) else self.placed(fn, found, size)
-
-    def _known(self, fn: str) -> tuple[Function, tuple[Rule, ...], tuple[Rule, ...]]:
-        if (found := self._of.get(fn)) is None:
-            found = self._of[fn] = self.rules.of(fn)
-        return found
 
     def _ruled(self, rules: tuple[Rule, ...], operands: Sequence[Any], *what: Any) -> Any:
         """The class that a rule gives, or the operands that are left of all of them; rules are noted."""
@@ -363,7 +356,7 @@ class Terms:
 
     def placed(self, fn: str, views: Sequence[Operand], size: int) -> int:
         """Elementwise ``fn`` on operands that stand as they are to be kept."""
-        record, _, rules = self._known(fn)
+        record, _, rules = self._of.get(fn) or self._of.setdefault(fn, self.rules.of(fn))
         views = self._ruled(rules, views, fn, size) if rules else views
         if isinstance(views, int):
             return views

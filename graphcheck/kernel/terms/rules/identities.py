@@ -25,7 +25,7 @@ from graphcheck.kernel.terms.store import Operand, Terms
 from graphcheck.kernel.terms.verbs import Ew, Move, Rows, Sum
 
 _PAIRS = ((0, 1), (1, 0))
-_RECIP = Ew("recip", (None,))
+_RECIP, _STEP = Ew("recip", (None,)), Ew("pos", (None,))
 
 
 Applied = tuple[int, int]  # the number of an identity, and the class that it gives
@@ -54,8 +54,11 @@ def simplify(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Appl
             return 4, terms.ew("recip", [(terms.ew("exp", [argument], size), None)], size)
     if fn in ("add", "mul"):
         undone = _undone(terms, fn, views, size)
-        if undone is not None or fn == "add" or not any([_is(terms, c, "pos", "exp") for c, _ in views]):
+        if undone is not None or fn == "add":
             return undone
+        kinds = [v.fn for c, _ in views if isinstance(v := terms.terms[c].verb, Ew)]
+        if not ("pos" in kinds or "exp" in kinds):
+            return None
         for one, other in _PAIRS:
             if is_step(terms, views[other], views[one]) and negated(terms, views[one], size) is not None:
                 return 9, terms.ew("max", [views[one], (terms.const(np.zeros(1), 0), None)], size)
@@ -74,10 +77,8 @@ def _undone(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> Appli
         first = scaled(terms, inner, fn) if last is not None else None
         if first is not None and last is not None and (first[0] * last == 1 if fn == "mul" else first[0] + last == 0):
             return 10, terms.seen(first[1], size)
-        if fn == "add" or not (_is(terms, d[0], "recip") and _is(terms, inner[0], fn)):
-            continue
         term, recip = terms.terms[inner[0]], terms.terms[d[0]]
-        if recip.verb != _RECIP:
+        if fn == "add" or not (isinstance(term.verb, Ew) and term.verb.fn == fn) or recip.verb != _RECIP:
             continue
         y = through(terms, recip.args[0], None, d[1])
         parts = [through(terms, c, m, inner[1]) for c, m in term.views]
@@ -90,18 +91,10 @@ def _undone(terms: Terms, fn: str, views: Sequence[Operand], size: int) -> Appli
     return None
 
 
-def _is(terms: Terms, cls: int, *fns: str) -> bool:
-    """Whether a class is one of these elementwise functions of something."""
-    verb = terms.terms[cls].verb
-    return isinstance(verb, Ew) and verb.fn in fns
-
-
 def is_step(terms: Terms, step: Operand, x: Operand) -> bool:
     """Whether a view is pos(x) of the other one."""
     term = terms.terms[step[0]]
-    if not isinstance(term.verb, Ew) or term.verb.fn != "pos":
-        return False
-    return term.verb.maps == (None,) and (terms.find(term.args[0]), step[1]) == x
+    return term.verb == _STEP and (terms.find(term.args[0]), step[1]) == x
 
 
 def _of_one(terms: Terms, fn: str, view: Operand, size: int) -> Applied | None:

@@ -16,7 +16,7 @@ _DEEP = 64  # elementwise functions behind what is joined, at most
 def arrange(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Found | None:
     """``fn`` of the operands as they are before a movement that is behind it then; None where there is none such."""
     wide = [(c, m) for c, m in views if m is not None or terms.terms[c].size > 1]
-    if wide and all([m is None for _, m in wide]):
+    if wide and not [m for _, m in wide if m is not None]:
         return None
     if not wide:
         return None if size == 1 else (0, terms.seen((terms.placed(fn, views, 1), None), size))
@@ -31,7 +31,7 @@ def arrange(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Found
 def _pivoted(terms: Terms, views: Sequence[Operand], fn: str, size: int) -> Found | None:
     """Every operand pulled back by the layout of the oldest computed one, so that the layout does not matter."""
     computed = [(c, m) for c, m in views if terms.terms[c].size == size and c not in terms.arrays]
-    if all([m is None for _, m in computed]):
+    if not [m for _, m in computed if m is not None]:
         return None
     for _, map_ in sorted(computed, key=lambda view: (terms.constant_like(view[0]), view[0], view[1].key if view[1] else b"")):
         if map_ is None:
