@@ -34,7 +34,7 @@ from graphcheck.parting.difference import ONCE, SPREAD_FACTOR, SURE, Deviation, 
 from graphcheck.parting.redrawn import ENLARGED, PAIRS
 from graphcheck.parting.rooms import NEAR
 from graphcheck.parting.trials import SPECS, Drawing, Trial, unlike
-from graphcheck.runs.child import RemoteSession
+from graphcheck.runs.child import RemoteSession, end_idle
 
 SEARCH = 7e8  # work (see budget.py) for which trials go on, one at least
 _SHRINK, _QUICK, _RARE = 3e8, 4e7, 2e7  # work to make a witness smaller, if it was found by so much; for more draws
@@ -317,6 +317,8 @@ class Search:
         before = self._shown_before(arrays)
         self._borrowed = before is not None
         if before is not None:
+            if self.large or self.work > _QUICK:
+                end_idle()
             return before
         results = []
         self.budget.take(_RUN + self.work)
