@@ -132,7 +132,10 @@ def test_a_number_is_looked_at_once_and_of_few_bits() -> None:
     assert numbers.number(terms, square) is None
 
 
-@pytest.mark.parametrize("kind", ["leaf", "add", "exp", "transposed", "integers", "mul", "neg", "relu", "max", "min", "scalar"])
+PLAIN = ["leaf", "add", "exp", "pos", "recip", "sqrt"]
+
+
+@pytest.mark.parametrize("kind", [*PLAIN, "transposed", "integers", "mul", "neg", "relu", "max", "min", "scalar"])
 def test_a_plain_relu_is_the_same_class_by_the_short_way_and_the_long_one(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     m, long = Algebra(Terms(RULES)), list[object]()
     shape = (1, 1) if kind == "scalar" else SHAPE
@@ -140,11 +143,13 @@ def test_a_plain_relu_is_the_same_class_by_the_short_way_and_the_long_one(kind: 
     if kind == "integers":
         m.terms.integers[x.cls] = 0.0, 255.0
     x = with_number(m, kind, x, 0.5) if kind in ("add", "mul", "max", "min") else x
-    x = m.lift(m.exp(x)) if kind == "exp" else unary(m, kind, x) if kind in ("neg", "relu", "transposed") else x
+    x = m.lift(m.ew(kind, x)) if kind in PLAIN[2:] else unary(m, kind, x) if kind in ("neg", "relu", "transposed") else x
     monkeypatch.setattr(extremes, "_parts", lambda *given, parts=extremes._parts: long.append(given) or parts(*given))
     zero = np.zeros((), np.float32)
+    asked = len(m.terms._asked)
     short = m.ew("max", x, zero)
-    assert bool(long) == (kind not in ("leaf", "add", "exp"))
+    assert bool(long) == (kind not in PLAIN)
+    assert kind not in PLAIN or len(m.terms._asked) == asked + 1, "no rule is asked for pos(x), nor for the product"
     assert m.lift(short).cls == m.lift(m.ew("max", zero, x)).cls and long
 
 
