@@ -30,7 +30,7 @@ import numpy as np
 from graphcheck.kernel.terms.functions import chosen, function, nowhere
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
-from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum, Verb
+from graphcheck.kernel.terms.verbs import Const, Contract, Ew, Leaf, Move, Opaque, Rows, Sum, Term, Verb
 from graphcheck.kernel.values.bounds import TINY, U
 from graphcheck.kernel.values.domain import apply
 from graphcheck.kernel.values.float64 import Float64, Real, gamma
@@ -47,7 +47,7 @@ MARGIN = 2.0
 _HELD = 4_000_000  # elements kept at a time; all others are computed again on the way back, but for
 _COSTLY, _PRODUCTS = 512, 4_000_000  # sums of so many products, of which so many elements are kept
 _AHEAD, _LARGE = 2, 2**20  # classes that the evaluation is ahead of the tangents, one behind so many elements
-_NOTHING = np.zeros(1)
+_NOTHING, _NARROW = np.zeros(1), {"pos": np.bool_}  # what holds all that a function gives, of large tensors
 
 
 def derivatives(
@@ -183,7 +183,7 @@ class Tape:
                 ids = self._args(cls)
                 args = [self._operand(cls, place, values[a]) for place, a in enumerate(ids)]
                 with np.errstate(all="ignore"):
-                    value = np.asarray(values[cls])
+                    value = _dense(values[cls])
                     share = aside(self._share, cls, slope, args, value)
                     parts = self._pull(cls, slope, args, value)
                     yield cls, slope, share()
@@ -226,7 +226,16 @@ class Tape:
                 made_ = (self.domain.rows(verb.fn, _real(x), len(x), verb.k, len(x)) for _, x in windows.rows(verb.k))
                 return np.concatenate([found.raw for found in made_])
             before = self.domain.broken
-            made = apply(self.terms, self.domain, cls, [_real(np.asarray(values[a])) for a in ids]).raw
+            args = [_real(np.asarray(values[a])) for a in ids]
+            cuts = _cuts(term) if isinstance(term.verb, Ew) and term.size > _LARGE else None
+            if cuts is None:
+                made = apply(self.terms, self.domain, cls, args).raw
+            else:  # no more at a time than a cache holds, or what is seen through a map would be as large again
+                assert isinstance(term.verb, Ew)
+                made = np.empty(term.size, _NARROW.get(term.verb.fn, np.float64))
+                for at, maps in cuts:
+                    seen = [a if m is not None or a.raw.size == 1 else a.part(at) for a, m in zip(args, maps, strict=True)]
+                    made[at] = self.domain.ew(term.verb.fn, seen, maps, at.stop - at.start).raw
             self.domain.broken = before if cls in self.harmless else self.domain.broken
             return made
 
@@ -446,6 +455,17 @@ def _again(map_: Map, verb: Rows) -> np.ndarray:
         table = map_.index.reshape(found.shape)
         found[:, 1:] = table[:, 1:] == table[:, :-1]
     return found
+
+
+def _cuts(term: Term) -> Iterator[tuple[slice, list[Map | None]]] | None:
+    """Blocks of an elementwise function, with the maps of each; None where operands are seen through several."""
+    assert isinstance(term.verb, Ew)
+    maps = {m for m in term.verb.maps if m is not None}
+    if len(maps) > 1 or any(m.pieces is None for m in maps):
+        return None
+    whole, verb = (blocks(m, 1) for m in maps), term.verb
+    cuts = next(whole, ((slice(s, min(s + BLOCK, term.size)), None) for s in range(0, term.size, BLOCK)))
+    return ((at, [m and part for m in verb.maps]) for at, part in cuts)
 
 
 def _is_costly(verb: Verb) -> bool:

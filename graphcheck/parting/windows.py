@@ -42,6 +42,12 @@ class Late:
             yield at, made.reshape(width, -1).T if across else made.reshape(-1, width)
 
 
+def wide(value: Any) -> np.ndarray:
+    """All values; those of steps, which are kept as booleans, in float64."""
+    found = np.asarray(value)
+    return found.astype(np.float64) if found.dtype == np.bool_ else found
+
+
 def cut(map_: Map, width: int) -> Iterable[tuple[slice, Map, Map | None]]:
     """Blocks of rows with their maps, and those turned; of forms they are kept, since each evaluation reads them anew."""
     return _cut(map_, width) if map_.pieces is not None else ((at, part, None) for at, part in blocks(map_, width))
