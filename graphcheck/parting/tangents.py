@@ -73,9 +73,12 @@ class Tangents:
             return
         if isinstance(term.verb, Move):  # in no more doubt than what it is made of
             free, map_ = all(t is None for t in ts), term.verb.map
-            sources = [] if free else [np.asarray(_or_zeros(t, x)) for t, x in zip(ts, xs, strict=True)]
             whole = not isinstance(values[cls], Late)
-            self.known[cls] = None if free else picked(sources, map_) if whole else Late(np.concatenate(sources), map_)
+            if len(ts) == 1 and isinstance(ts[0], Late):
+                self.known[cls] = ts[0].through(map_)
+            else:
+                sources = [] if free else [np.asarray(_or_zeros(t, x)) for t, x in zip(ts, xs, strict=True)]
+                self.known[cls] = None if free else picked(sources, map_) if whole else Late(np.concatenate(sources), map_)
             self.told[cls] = self._cut(term, xs, ts, ids)
             if not self.rooms.keys().isdisjoint(ids):
                 rooms: list[Any] = [np.asarray(_or_zeros(self.rooms.get(a), x)) for a, x in zip(ids, xs, strict=True)]
@@ -88,7 +91,8 @@ class Tangents:
         value: np.ndarray = np.asarray(values[cls])
         rooms = [self.rooms.get(a) for a in ids]
         with np.errstate(all="ignore"):
-            room = self._room(term.verb, [*xs[:late], *map(wide, xs[late:])], rooms, late) if any(r is not None for r in rooms) else None
+            known = any(r is not None for r in rooms)
+            room = self._room(term.verb, [*xs[:late], *map(wide, xs[late:])], rooms, late) if known else None
             if room is not None:
                 ts = list(map(_without, ts, rooms))
             scale, steep = self.told[cls] = beside(value, *self._cut(term, xs, ts, ids))

@@ -17,6 +17,8 @@ from graphcheck.kernel.terms.verbs import Contract
 from graphcheck.kernel.values.gather import picked, view
 from graphcheck.kernel.values.windows import block, blocks
 
+_LESS = 4  # times as many elements that are worth more than to find the places of some
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Late:
@@ -33,6 +35,13 @@ class Late:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         made = picked([self.source], self.map)
         return made if dtype is None else made.astype(dtype, copy=False)
+
+    def through(self, map_: Map) -> np.ndarray:
+        """What another map makes of it; of all of it only where that is not much less."""
+        if map_.size > self.size // _LESS:
+            return picked([np.asarray(self)], map_)
+        index = map_.index
+        return picked([self.source], Map(None, np.where(index > 0, self.map.at(np.maximum(index, 1) - 1), 0), b""))
 
     def rows(self, width: int, dtype: Any = np.float64) -> Iterator[tuple[slice, np.ndarray]]:
         """The windows as [rows, width], in blocks of rows, in float64 or another type; often column by column in memory."""
