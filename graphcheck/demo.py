@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphcheck import processes
+from graphcheck import limits, processes
 from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.exporting import Exported, Failure, Variant, available, catalogue, export_variants
 from graphcheck.files import places
@@ -135,7 +135,7 @@ def _chosen(names: Sequence[str], seed: int) -> tuple[dict[str, list[Variant]], 
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))  # the workers inherit it
-    pool = ProcessPoolExecutor(workers or min(processes.cores(), _PROCESSES), get_context("spawn"), _start_worker)
+    pool = ProcessPoolExecutor(workers or min(limits.cores(), _PROCESSES), get_context("spawn"), _start_worker)
     try:
         yield pool
     finally:

@@ -152,3 +152,8 @@ def parse_size(text: str) -> int:
     if count < _LEAST:
         raise UsageError(f"a size is a number with K, M, G or T and at least {size(_LEAST)}, such as 6G, not {text!r}")
     return count
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

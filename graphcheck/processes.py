@@ -215,8 +215,3 @@ def _say(message: str, code: int) -> int:
     with contextlib.suppress(OSError):
         print(f"graphcheck: {message}", file=sys.stderr)
     return code
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -109,3 +109,19 @@ def test_the_module_of_an_operator_is_loaded_alone_where_it_has_the_usual_name(o
         f"assert ({LIST!r} in sys.modules) is {loads}\n"
         f"from onnx.reference.ops import _op_list\nassert found is _op_list.load_op('', {op_type!r}, 13)"
     )
+
+
+def test_a_comparison_does_not_load_masked_arrays() -> None:
+    """numpy's quantile and unique of plain arrays do, for nothing that they are."""
+    text = '<ir_version: 8, opset_import: ["": 18]> g (float[2,4,4] x, float[4,3] w) => (float[2,4,3] y) {{ {} }}'
+    left, right = (
+        text.format(body)
+        for body in ("t = Transpose<perm=[0,2,1]>(x) j = Concat<axis=2>(t, x) e = Einsum<equation=\"bij,jk->bik\">(x, w) "
+                     "z = ReduceSum(j) y = Add(e, z)",
+                     "t = Transpose<perm=[0,2,1]>(x) j = Concat<axis=1>(x, t) m = MatMul(x, w) z = ReduceSum(j) y = Add(z, m)")
+    )  # fmt: skip
+    fresh(
+        f"import graphcheck, onnx\na, b = map(onnx.parser.parse_model, ({left!r}, {right!r}))\n"
+        "found = graphcheck.compare(a, b)\nassert found.verdict == 'proved' and found.evidence['numeric']['runs'], found.reason\n"
+        "assert 'numpy.ma' not in sys.modules"
+    )

@@ -40,6 +40,12 @@ def test_one_deviation_by_hand() -> None:
     assert result["p50_abs"] == 0 and 0 < result["p99_abs"] <= 0.5
 
 
+@given(st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=40))
+def test_quantiles_are_those_of_numpy(moved: list[float]) -> None:
+    result = compare_arrays(np.zeros(len(moved)), np.array(moved))
+    assert [result["p50_abs"], result["p99_abs"]] == pytest.approx(np.quantile(moved, [0.5, 0.99]).tolist(), rel=1e-12)
+
+
 def test_min_tolerances_are_the_smallest_that_pass() -> None:
     rng = np.random.default_rng(0)
     a = rng.standard_normal(100)

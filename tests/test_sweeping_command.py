@@ -18,7 +18,7 @@ import onnx_ir as ir
 import pytest
 import typer
 
-from graphcheck import command_line, processes
+from graphcheck import command_line, limits
 from graphcheck.errors import GraphcheckError, UsageError
 from graphcheck.exporting.catalogue import catalogue
 from graphcheck.exporting.manifest import Exported, Manifest, write_manifest
@@ -247,7 +247,7 @@ def test_documented_commands_are_understood(here: Path, arguments: str, monkeypa
     monkeypatch.setattr(executors, "Local", workers)
     monkeypatch.setattr(executors, "OnDask", type("OnDask", (), {"__new__": lambda _, address, resources: workers(address)}))
     assert sweep(*shlex.split(arguments)) == 0
-    assert reached == (["tcp://scheduler:8786"] if "--dask" in arguments else [max(1, processes.cores() // 2)])
+    assert reached == (["tcp://scheduler:8786"] if "--dask" in arguments else [max(1, limits.cores() // 2)])
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from graphcheck import limits
 from graphcheck.files.wire import HASHED_BYTES, MAPPED_BYTES, File
 
-_PART = 1 << 16  # elements, or bytes, looked at in one piece, which a cache holds
+_PART = 1 << 19  # elements, or bytes, looked at in one piece, which a cache holds
 _PLACES, _LENGTH = 64, 64  # how many pieces of how many bytes are looked at before arrays are compared
 _FEW = 4  # arrays that agree there and differ elsewhere
 
@@ -106,7 +107,7 @@ class Contents:
         start = np.frombuffer(file.data, np.uint8).__array_interface__["data"][0]
         self._digests.update({(start + at, length): digest for (at, length), digest in file.digests.items()})
 
-    def ahead(self, arrays: Iterable[np.ndarray], threads: int = 4) -> None:
+    def ahead(self, arrays: Iterable[np.ndarray], threads: int | None = None) -> None:
         """Look at large arrays in threads, those that may be the same in one."""
         flats = {_address(f): f for f in (a.reshape(-1) for a in arrays) if f.nbytes >= HASHED_BYTES}
         alike: defaultdict[Hashable, list[np.ndarray]] = defaultdict(list)
@@ -114,7 +115,7 @@ class Contents:
             if key not in self._known:
                 alike[flat.nbytes].append(flat)
         if alike:
-            with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            with concurrent.futures.ThreadPoolExecutor(threads or min(4, limits.cores())) as pool:
                 list(pool.map(self._look, alike.values()))
 
     def stop(self) -> None:

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from graphcheck import limits
 from graphcheck.errors import ModelError
 
 MAPPED_BYTES = 1024  # initializers from this size on are left in the file
@@ -66,7 +67,7 @@ def ahead(*paths: str | os.PathLike[str]) -> None:
     _ahead.clear()
     if not all(os.path.isfile(path) for path in paths):
         return  # the reader will say so; hashing the others would only delay it
-    pool = concurrent.futures.ThreadPoolExecutor(4)
+    pool = concurrent.futures.ThreadPoolExecutor(min(4, max(1, limits.cores() - 1)))  # one core imports meanwhile
 
     def begin(path: Path, first: bool) -> File:
         file = File(path)
@@ -74,8 +75,9 @@ def ahead(*paths: str | os.PathLike[str]) -> None:
             file.hash_in(pool)
         return file
 
-    for number, (state, path) in enumerate({_state(p): Path(p) for p in paths}.items()):
-        _ahead[state] = pool.submit(begin, path, number == 0)
+    files = {_state(p): Path(p) for p in reversed(paths)}
+    for state, path in files.items():  # the one that is hashed last: no other waits for that
+        _ahead[state] = pool.submit(begin, path, state == _state(paths[0]))
 
 
 def _state(path: str | os.PathLike[str]) -> tuple[int, ...]:

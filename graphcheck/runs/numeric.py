@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from graphcheck import limits, processes
+from graphcheck import limits
 from graphcheck.errors import UsageError
 from graphcheck.interface.inputs import Arrays, InputSpec, generate, numbers, side_inputs
 from graphcheck.interface.ports import Interface, Shapes, shapes, symbols
@@ -190,7 +190,7 @@ class _Sides:
 
 def _loaded(options: Options, optimizations: str) -> dict[str, Any]:
     """How a session loads a model."""
-    full, cores = options.numerics == "full", processes.cores()
+    full, cores = options.numerics == "full", limits.cores()
     threads = options.threads or max(1, cores // 2 if full else cores)
     prepack = full or (options.iterations or 1) > 1  # it pays in many runs
     made = {"optimizations": optimizations, "providers": list(options.providers), "threads": threads}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from graphcheck import formats, limits, outcome, processes
+from graphcheck import formats, limits, outcome
 from graphcheck.command_line import Argument, fields_of
 from graphcheck.errors import UsageError
 from graphcheck.files import places
@@ -66,7 +66,7 @@ def sweep(
         found = part(found, *o.shard)
     stores = [store for path in o.merge for store in _stores(path, o.store)]
     terminal = Terminal(quiet=told.json == "-" or any(file is None for _, file in wanted))
-    jobs = o.jobs or max(1, processes.cores() // 2)
+    jobs = o.jobs or max(1, limits.cores() // 2)
     with Store(o.store) as kept, _workers(o.dask, jobs=jobs, resources=o.resources) as workers:
         for store in stores:
             kept.take(store)
@@ -78,7 +78,7 @@ def sweep(
             command=tuple(shlex.split(o.guard or "")),
             to=o.rewrite,
             rewriting={name: value for name, value in rewriting.keywords().items() if value},
-            threads=1 if o.dask else max(1, processes.cores() // jobs),
+            threads=1 if o.dask else max(1, limits.cores() // jobs),
             witness=str(options.witness or o.store.with_name(f"{o.store.stem}-witnesses")),
             reduce=None if options.reduce is None else str(options.reduce),
             out=None if o.out is None else str(o.out),

@@ -173,7 +173,7 @@ class RowReducer:
         width = map_.size // self.count
         if not width:
             return None
-        some, rows = _some(width), np.unique([0, 1, self.count // 2, self.count - 1])[:, None]
+        some, rows = _some(width), np.array(sorted({0, 1, self.count // 2, self.count - 1}))[:, None]
         seen = map_.at(rows * width + some)
         if (seen != seen[0] + rows * (seen[1] - seen[0])).any():
             return None
@@ -229,7 +229,7 @@ class RowReducer:
             inside = last <= n // self.count or int(one.index().max()) <= n // self.count
             return ("block", self.terms.maps.of(one)) if inside else ("neither", None)
         width = map_.size // self.count
-        rows = np.unique([1, self.count // 2, self.count - 1])[:, None]
+        rows = np.array(sorted({1, self.count // 2, self.count - 1}))[:, None]
         some = _some(width)
         if self._kind(map_.at(some), map_.at(rows * width + some), rows, n) is None:
             return "neither", None
@@ -252,4 +252,4 @@ class RowReducer:
 
 def _some(width: int) -> np.ndarray:
     """A few places of a row: most rows that are not alike differ there."""
-    return np.unique(np.arange(_FEW) * 0x9E3779B1 % width)
+    return np.array(sorted({n * 0x9E3779B1 % width for n in range(_FEW)}))  # np.unique would import numpy.ma

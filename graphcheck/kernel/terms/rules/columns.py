@@ -128,7 +128,7 @@ def _in_turn(row: np.ndarray, found: np.ndarray, ends: tuple[int, ...]) -> np.nd
     source = np.searchsorted(ends, row[found])
     parts = np.split(found, np.flatnonzero(np.diff(source)) + 1)
     counts = [part.size for part in parts]
-    if len(set(counts)) == 1 or all(np.unique(np.diff(row[part])).size < 2 for part in parts):
+    if len(set(counts)) == 1 or not any(np.diff(row[part], 2).any() for part in parts):
         return found
     share = math.gcd(*counts)
     return np.concatenate([part.reshape(share, -1) for part in parts], axis=1).reshape(-1)
