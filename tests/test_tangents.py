@@ -12,6 +12,7 @@ from test_real import LAYER
 from test_redrawn import AT_AN_EDGE, CHAOS, GROW, LOGISTIC, RESIDUE, graph, repeated, traced
 from test_sensitivity import derivatives
 
+from graphcheck import processes
 from graphcheck.interface.inputs import leaves_of
 from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
@@ -103,6 +104,19 @@ def test_large_functions_of_elements_in_blocks_say_the_same(monkeypatch: pytest.
     assert np.array_equal(whole[0], parts[0]) and whole[1:3] == parts[1:3] and len(set(whole[1])) > 1
     kinds = [verb.fn for cls in made if isinstance(verb := m.terms.terms[cls].verb, Ew)]
     assert kinds[:4] == ["add", "pos", "mul", "exp"]
+
+
+def test_what_is_let_go_of_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    terms, root, inputs = net("layer")
+    returned: list[int] = []
+    monkeypatch.setattr(processes, "return_memory", lambda: returned.append(1))
+    Tape(terms, inputs, [root])
+    assert not returned  # one without tangents is small, or has another beside it
+    Tape(terms, inputs, [root], tangents=Tangents(terms, 0))
+    assert len(returned) == 1
+    monkeypatch.setattr(slopes, "_FREED", 256)
+    Tape(terms, inputs, [root], tangents=Tangents(terms, 0))
+    assert len(returned) > 3
 
 
 def test_an_overflow_in_a_block_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,9 +87,7 @@ class Tape:
         self.starts: list[dict[int, Kept]] = []
         values: dict[int, Kept] = {}
         behind: deque[tuple[Callable[[], Any], list[int]]] = deque()  # what is waited for, and of no use from then on
-        room = 0 if forth else _PRODUCTS
-
-        freed = 0
+        room, freed = 0 if forth else _PRODUCTS, 0
 
         def settle(ahead: int) -> None:
             nonlocal freed
