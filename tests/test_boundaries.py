@@ -196,7 +196,7 @@ def code_lines(source: str) -> int:
 
 # Room -> the most lines of code it may hold. The kernel is what `proved` rests on: a capability that needs more raises its
 # number in a decision that says by how much and why.
-BUDGET = {"kernel": 10850}
+BUDGET = {"kernel": 10863}
 
 
 @pytest.mark.parametrize("room", BUDGET)

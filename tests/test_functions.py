@@ -315,6 +315,30 @@ def test_a_record_is_true(name: str) -> None:
     assert faults(function(name)) == []
 
 
+@pytest.mark.parametrize("name", TRUTH)
+def test_a_bound_of_many_elements_is_that_of_each(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "_BLOCK", 4)
+    rng, f = np.random.default_rng(0), function(name)
+    scales = [0.0, 1e-40, 1.0, 300.0, 1e300, np.inf, np.nan, 1.0, 2.0**-30, 1.0, 5.0]
+    for few in (-1, 0)[: max(f.arity, 1)]:  # which operand has one element
+        with np.errstate(all="ignore"):
+            xs = [rng.standard_normal(1) if i == few else rng.standard_normal(11) * scales for i in range(max(f.arity, 1))]
+            given = [part for x in xs for part in (x, np.abs(x) * 1e-9 * rng.integers(0, 2, x.size))]
+            whole, parts = f.bound(*given), bounds.in_blocks(f.bound, *given)
+        for one, other in zip(whole, parts, strict=True):
+            assert np.allclose(np.broadcast_to(one, 11), other, rtol=1e-9, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("unit", [2.0**-11, 2.0**-24, 2.0**-53])
+def test_what_a_type_holds_is_told_by_its_digits(unit: float) -> None:
+    digits = int(-np.log2(unit))
+    held = np.array([0.0, 1.0, 2.0 ** (digits - 1) - 1, -3 * 2.0**-140, 2.0**300, 2.0**-1000, 2.0**-1074])
+    not_held = np.array([1.0 + 2.0**-52]) if digits < 53 else np.array([])
+    assert bounds.held(held, unit).all() and bounds.held(held[:4], unit).all()
+    both = np.concatenate([held, not_held])
+    assert bounds.held(both, unit).tolist() == [True] * len(held) + [False] * len(not_held)
+
+
 def unlike(f: Callable[..., Any], factor: float) -> Callable[..., Any]:
     def bound(*xs: Any) -> tuple[Any, Any]:
         value, error = f(*xs)

@@ -19,7 +19,7 @@ import numpy as np
 from graphcheck.kernel.terms.functions import Reach, function, nowhere
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import NAN
-from graphcheck.kernel.values.bounds import TINY, U, quantum
+from graphcheck.kernel.values.bounds import TINY, U, in_blocks, quantum
 from graphcheck.kernel.values.gather import picked
 
 _SLACK = 1 + 2.0**-45  # pays for the rounding of the bounds' own sums
@@ -97,7 +97,7 @@ class Float64:
         with np.errstate(all="ignore"):
             if self.bounds:
                 errors = [v.error if m is None else picked([v.error], m) for v, m in zip(values, maps, strict=True)]
-                value, error = record.bound(*(part for both in zip(seen, errors, strict=True) for part in both))
+                value, error = in_blocks(record.bound, *(part for both in zip(seen, errors, strict=True) for part in both))
             else:
                 value = record.value(*seen)
         self._watch(record.reach, value, seen)
