@@ -37,9 +37,10 @@ _ANSWERS = (EXIT_OK, EXIT_DIFFERENT, EXIT_TROUBLE, EXIT_UNDECIDED)
 _MOST = 65536  # bytes that a pipe holds
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _OBJECTS = 50_000  # made between two looks; Python's 700 would be for programs whose objects come and go
-_ARENA_MAX = -8  # of glibc's mallopt
 _STAYED = 100  # such looks between two at what stayed once, which is all of two graphs; ten as Python has it
 _OLD = 10  # those between two looks at all objects
+_ARENA_MAX, _MMAP_THRESHOLD = -8, -3  # of glibc's mallopt
+_MAPPED = 2**22  # bytes from which an array is mapped by itself
 _CAUSES = {
     "SIGBUS": "a file was cut short, or could not be read, while it was in use",
     "SIGKILL": "perhaps for want of memory",
@@ -56,6 +57,24 @@ def keep_objects() -> None:
     gc.set_threshold(_OBJECTS, _STAYED, _OLD)
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
+        _own.append(True)
+
+
+_own: list[bool] = []  # whether the process is
+
+
+def return_memory() -> None:
+    """Give freed memory back to the system, where the C library can (glibc); from now on that of a large array as soon as it is
+    freed, in a process of our own.
+
+    glibc keeps it for the next array, of another size: beside what a large evaluation holds there is as much again. It costs
+    time, to clear the pages anew, so an evaluation that is small does not ask for it.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(None)
+        if _own:
+            library.mallopt(_MMAP_THRESHOLD, _MAPPED)
+        library.malloc_trim(0)
 
 
 def ends_at_once() -> Callable[[int], int]:

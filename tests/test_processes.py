@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import pytest
 
 import graphcheck
-from graphcheck import reporting
+from graphcheck import processes, reporting
 from graphcheck.files import model as model_
 from graphcheck.formats.json import read_json
 from tests.patch_cases import patchify
@@ -187,3 +189,15 @@ def test_python_ends_at_once_with_the_code_that_it_is_told(told: str, code: int,
     run = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (code, "")
     assert run.stdout.splitlines() == ["printed", "registered", *["taken apart"] * taken_apart]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_large_arrays_are_mapped_in_a_process_of_our_own_alone(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[Any, ...]] = []
+    library = types.SimpleNamespace(
+        mallopt=lambda *args: called.append(args), malloc_trim=lambda pad: called.append((pad,))
+    )
+    monkeypatch.setattr(processes.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(processes, "_own", [True] * own)
+    processes.return_memory()
+    assert called == [*([(processes._MMAP_THRESHOLD, processes._MAPPED)] * own), (0,)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from test_real import LAYER
 from test_redrawn import AT_AN_EDGE, CHAOS, GROW, LOGISTIC, RESIDUE, graph, repeated, traced
 from test_sensitivity import derivatives
 
+from graphcheck import processes
 from graphcheck.interface.inputs import leaves_of
 from graphcheck.kernel.terms.rules import RULES
 from graphcheck.kernel.terms.store import Terms
-from graphcheck.kernel.terms.verbs import Leaf, Term
+from graphcheck.kernel.terms.verbs import Ew, Leaf, Term
+from graphcheck.kernel.values import windows
 from graphcheck.parting import slopes
 from graphcheck.parting.slopes import Tape
 from graphcheck.parting.tangents import Tangent, Tangents, _lose, _Sizes
@@ -75,6 +78,70 @@ def test_what_goes_forth_alone_keeps_nothing_and_says_the_same(name: str, monkey
     tapes = [Tape(terms, inputs, [root], tangents=Tangents(terms, 0), forth=forth) for forth in (False, True)]
     assert [any(tape.starts) for tape in tapes] == [True, False]
     assert np.array_equal(*(tape.value(root) for tape in tapes)) and len({tape.moved(0, root) for tape in tapes}) == 1
+
+
+RELU = "g (float[1,2,9,9] x, float[3,2,3,3] w, float[3] b) => (float[1,3,7,7] y) { c = Conv(x, w, b) r = Relu(c) y = Exp(r) }"
+
+
+def test_large_functions_of_elements_in_blocks_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bias that is seen through a map, and a step, which is kept as booleans."""
+    feeds = {"x": values((1, 2, 9, 9)), "w": values((3, 2, 3, 3), 1), "b": values((3,), 2)}
+    m, (y,) = trace(model(RELU, 20), feeds)
+    inputs = {(name,): x for name, x in feeds.items()}
+
+    def found() -> tuple[np.ndarray, list[float], list[float], Tape]:
+        tape = Tape(m.terms, inputs, [y.cls], tangents=Tangents(m.terms, 0))
+        each = range(m.terms.size(y.cls))
+        return tape.value(y.cls), [tape.moved(at, y.cls) for at in each], [tape.bound(y.cls, at) for at in (0, 40)], tape
+
+    whole = found()
+    monkeypatch.setattr(slopes, "_LARGE", 4)
+    monkeypatch.setattr(slopes, "BLOCK", 8)
+    monkeypatch.setattr(windows, "BLOCK", 16)
+    made: list[int] = []
+    monkeypatch.setattr(Tape, "_in_blocks", lambda *args, real=Tape._in_blocks: made.append(args[1]) or real(*args))
+    parts = found()
+    assert np.array_equal(whole[0], parts[0]) and whole[1:3] == parts[1:3] and len(set(whole[1])) > 1
+    kinds = [verb.fn for cls in made if isinstance(verb := m.terms.terms[cls].verb, Ew)]
+    assert kinds[:4] == ["add", "pos", "mul", "exp"]
+
+
+def test_what_is_let_go_of_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    terms, root, inputs = net("layer")
+    returned: list[int] = []
+    monkeypatch.setattr(processes, "return_memory", lambda: returned.append(1))
+    Tape(terms, inputs, [root])
+    assert not returned  # one without tangents is small, or has another beside it
+    Tape(terms, inputs, [root], tangents=Tangents(terms, 0))
+    assert len(returned) == 1
+    monkeypatch.setattr(slopes, "_FREED", 256)
+    Tape(terms, inputs, [root], tangents=Tangents(terms, 0))
+    assert len(returned) > 3
+
+
+def test_an_overflow_in_a_block_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = Terms(RULES)
+    root = terms.ew("exp", [(terms.leaf(("x",), 32), None)], 32)
+    monkeypatch.setattr(slopes, "_LARGE", 4)
+    monkeypatch.setattr(slopes, "BLOCK", 8)
+    for at in (0, 31):
+        x = np.zeros(32)
+        assert not Tape(terms, {("x",): x}, [root]).domain.broken
+        x[at] = 1e4
+        assert Tape(terms, {("x",): x}, [root]).domain.broken
+
+
+def test_a_large_relu_takes_no_more_than_its_operand_and_its_result() -> None:
+    terms, size = Terms(RULES), 2**21
+    x = terms.leaf(("x",), size)
+    root = terms.ew("mul", [(x, None), (terms.ew("pos", [(x, None)], size), None)], size)
+    inputs = {("x",): np.ones(size, np.float32)}
+    tracemalloc.start()
+    try:
+        assert Tape(terms, inputs, [root], forth=True).value(root).all()
+        assert tracemalloc.get_traced_memory()[1] < 20 * size
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", NETS)

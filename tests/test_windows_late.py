@@ -246,3 +246,14 @@ def test_lengths_of_windows_are_those_of_the_numbers_whatever_their_type(value: 
     late = windows.Late(np.full(6, value, dtype), map_)
     rows, _ = windows.lengths(Contract((1, 1), 2, 1, 3, True), late, np.ones(3))
     assert np.allclose(rows, np.float64(dtype(value)) * math.sqrt(3), rtol=1e-12, atol=0)
+
+
+def test_a_few_elements_of_large_windows_are_read_without_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    window = Window.resolve({"pads": [1] * 4}, IMAGE[2:], KERNEL)
+    maps, source = Maps(), np.random.default_rng(0).standard_normal(math.prod(IMAGE))
+    late = windows.Late(source, maps.of(im2col_form(IMAGE, window, 1)))
+    few = maps.intern(np.array([*range(7, late.size, 37), 0, 1]))
+    wanted, most = gather.picked([np.asarray(late)], few), maps.intern(np.arange(late.size, 0, -1))
+    assert np.array_equal(late.through(most), np.asarray(late)[::-1])
+    monkeypatch.setattr(windows.Late, "__array__", None)
+    assert np.array_equal(late.through(few), wanted) and wanted[-2] == 0 and (wanted == 0).sum() > 1

@@ -293,6 +293,15 @@ def test_what_a_run_shows_plainly_is_not_run_again(monkeypatch: pytest.MonkeyPat
     assert found.evidence["witness"]["onnxruntime_max_abs"] == pytest.approx(found.evidence["witness"]["max_abs"])
 
 
+def test_no_session_waits_beside_an_evaluation_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    idle: list[int] = []
+    judged, end = witness.judge, witness.end_idle
+    monkeypatch.setattr(witness, "_QUICK", 0)
+    monkeypatch.setattr(witness, "end_idle", lambda: idle.append(1) or end())
+    monkeypatch.setattr(witness, "judge", lambda *args, **rest: (rest["executed"](), idle and judged(*args, **rest))[1])
+    assert compare(*pair(APART), timeout=60.0).verdict is Verdict.DIFFERENT and idle
+
+
 @pytest.mark.parametrize("shown", [np.zeros(12), np.array([np.nan] * 12), np.linspace(-1e6, 1e6, 12)])
 def test_a_run_that_shows_something_else_is_made_again_without_optimizations(
     shown: np.ndarray, monkeypatch: pytest.MonkeyPatch

@@ -290,7 +290,7 @@ class _Judge:
 
     def _seen(self, d: Deviation, shown: Executed) -> bool:
         """Whether onnxruntime comes near both sides at the element."""
-        seen = [x.reshape(-1)[d.at] for x in shown.get(d.output, ())]
+        seen = [float(x.reshape(-1)[d.at]) for x in shown.get(d.output, ())]
         return bool(seen) and all(abs(x - y) <= _SEEN_SAME * d.deviation for x, y in zip(seen, d.sides, strict=True))
 
     def _floor(self, name: str) -> float:
@@ -349,17 +349,18 @@ def _is_step(terms: Terms, cls: int) -> bool:
 
 def replayed(x: np.ndarray, y: np.ndarray) -> float:
     """How far two executions are apart where both have a value."""
-    return _magnitude(_minus(x, y)[np.isfinite(x) & np.isfinite(y)])
+    return _magnitude(minus(x, y)[np.isfinite(x) & np.isfinite(y)])
 
 
-def _minus(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def minus(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """x - y in float64."""
     with np.errstate(invalid="ignore"):
-        return np.asarray(x - y, np.float64)
+        return np.asarray(np.subtract(x, y, dtype=np.float64))
 
 
 def _apart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """|x - y|; 0 where neither has a value, if any element has one."""
-    size, absent = np.abs(_minus(x, y)), np.isnan(x) & np.isnan(y)
+    size, absent = np.abs(minus(x, y)), np.isnan(x) & np.isnan(y)
     return np.where(absent, 0.0, size) if absent.any() and not absent.all() else size
 
 
@@ -374,14 +375,14 @@ def _ranked(size: np.ndarray, rank: int) -> float:
 
 def _moved(x: np.ndarray, exact: np.ndarray) -> float:
     """The largest distance from the elements that have a value."""
-    return _largest(_minus(x, exact)[np.isfinite(exact)])
+    return _largest(minus(x, exact)[np.isfinite(exact)])
 
 
 def _alike(shown: tuple[np.ndarray, np.ndarray], exact: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Where an execution has values on the same sides as float64, and about the same."""
     alike = np.ones(exact[0].shape, bool)
     for x, y in zip((s.reshape(-1) for s in shown), exact, strict=True):
-        near = np.abs(_minus(x, y)) <= _SAME * np.maximum(1.0, np.abs(y))
+        near = np.abs(minus(x, y)) <= _SAME * np.maximum(1.0, np.abs(y))
         alike &= np.where(np.isfinite(y), near, ~np.isfinite(x))
     return alike
 

@@ -21,12 +21,13 @@ import contextvars
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from graphcheck import processes
 from graphcheck.kernel.terms.functions import chosen, function, nowhere
 from graphcheck.kernel.terms.maps import Map
 from graphcheck.kernel.terms.store import Terms
@@ -44,10 +45,11 @@ from graphcheck.parting.windows import Late, add, contracted_back, lengths, pull
 Kept = np.ndarray | Late
 Place = tuple[int, Map | None]  # a class, and how it is seen
 MARGIN = 2.0
+_FREED = 1_000_000  # elements let go of between two returns of memory to the system
 _HELD = 4_000_000  # elements kept at a time; all others are computed again on the way back, but for
 _COSTLY, _PRODUCTS = 512, 4_000_000  # sums of so many products, of which so many elements are kept
 _AHEAD, _LARGE = 2, 2**20  # classes that the evaluation is ahead of the tangents, one behind so many elements
-_NOTHING = np.zeros(1)
+_NOTHING, _NARROW = np.zeros(1), {"pos": np.bool_}  # what holds all that a function gives, of large tensors
 
 
 def derivatives(
@@ -85,9 +87,10 @@ class Tape:
         self.starts: list[dict[int, Kept]] = []
         values: dict[int, Kept] = {}
         behind: deque[tuple[Callable[[], Any], list[int]]] = deque()  # what is waited for, and of no use from then on
-        room = 0 if forth else _PRODUCTS
+        room, freed = 0 if forth else _PRODUCTS, 0
 
         def settle(ahead: int) -> None:
+            nonlocal freed
             while len(behind) > ahead:
                 wait, done = behind.popleft()
                 wait()
@@ -95,7 +98,13 @@ class Tape:
                     values.pop(arg, None)
                     if tangents is not None:
                         tangents.forget(arg)
+                        freed += terms.size(arg)
+                if freed > _FREED:
+                    freed = 0
+                    processes.return_memory()
 
+        if tangents is not None:
+            processes.return_memory()
         with _aside(tangents is not None) as aside:
             for part in self.parts:
                 settle(0)
@@ -183,7 +192,7 @@ class Tape:
                 ids = self._args(cls)
                 args = [self._operand(cls, place, values[a]) for place, a in enumerate(ids)]
                 with np.errstate(all="ignore"):
-                    value = np.asarray(values[cls])
+                    value = _dense(values[cls])
                     share = aside(self._share, cls, slope, args, value)
                     parts = self._pull(cls, slope, args, value)
                     yield cls, slope, share()
@@ -212,6 +221,8 @@ class Tape:
         below = [values[a] for a in ids]
         if is_large(self.terms, cls) and isinstance(term.verb, Move) and not any(isinstance(v, Late) for v in below):
             return Late(np.concatenate(below) if len(below) > 1 else np.asarray(below[0]), term.verb.map)
+        if isinstance(term.verb, Move) and len(below) == 1 and isinstance(below[0], Late):
+            return below[0].through(term.verb.map)
         with np.errstate(all="ignore"):
             verb, windows = term.verb, below[0] if below else None
             if isinstance(verb, Contract) and isinstance(windows, Late) and by_rows(verb, windows.map):
@@ -226,9 +237,21 @@ class Tape:
                 made_ = (self.domain.rows(verb.fn, _real(x), len(x), verb.k, len(x)) for _, x in windows.rows(verb.k))
                 return np.concatenate([found.raw for found in made_])
             before = self.domain.broken
-            made = apply(self.terms, self.domain, cls, [_real(np.asarray(values[a])) for a in ids]).raw
+            args = [_real(np.asarray(values[a])) for a in ids]
+            cuts = _cuts(term.verb, term.size) if isinstance(term.verb, Ew) and term.size > _LARGE else None
+            value = apply(self.terms, self.domain, cls, args).raw if cuts is None else self._in_blocks(cls, args, cuts)
             self.domain.broken = before if cls in self.harmless else self.domain.broken
-            return made
+            return value
+
+    def _in_blocks(self, cls: int, args: Sequence[Real], cuts: Iterable[tuple[slice, list[Map | None]]]) -> np.ndarray:
+        """An elementwise function, so that nothing on the way is as large as its result, nor what is seen through a map."""
+        term = self.terms.terms[cls]
+        assert isinstance(term.verb, Ew)
+        made = np.empty(term.size, _NARROW.get(term.verb.fn, np.float64))
+        for at, maps in cuts:
+            seen = [a if m is not None or a.raw.size == 1 else a.part(at) for a, m in zip(args, maps, strict=True)]
+            made[at] = self.domain.ew(term.verb.fn, seen, maps, at.stop - at.start).raw
+        return made
 
     def _share(self, cls: int, slope: np.ndarray, args: Sequence[Any], value: np.ndarray) -> float:
         """The sum of |derivative| * rounding over the elements of one step."""
@@ -446,6 +469,16 @@ def _again(map_: Map, verb: Rows) -> np.ndarray:
         table = map_.index.reshape(found.shape)
         found[:, 1:] = table[:, 1:] == table[:, :-1]
     return found
+
+
+def _cuts(verb: Ew, size: int) -> Iterator[tuple[slice, list[Map | None]]] | None:
+    """Blocks of an elementwise function, with the maps of each; None where operands are seen through several."""
+    maps = {m for m in verb.maps if m is not None}
+    if len(maps) > 1 or any(m.pieces is None for m in maps):
+        return None
+    plain: Iterable[tuple[slice, Map | None]] = ((slice(s, min(s + BLOCK, size)), None) for s in range(0, size, BLOCK))
+    cuts = next((blocks(m, 1) for m in maps), plain)
+    return ((at, [m and part for m in verb.maps]) for at, part in cuts)
 
 
 def _is_costly(verb: Verb) -> bool:

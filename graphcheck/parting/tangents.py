@@ -24,7 +24,7 @@ from graphcheck.kernel.values.bounds import U
 from graphcheck.kernel.values.gather import picked
 from graphcheck.kernel.values.windows import block, by_rows
 from graphcheck.parting.redrawn import DOUBT, ENLARGED, FAR, ZERO, beside, beside_pole, cut, shrinking, unsure
-from graphcheck.parting.windows import Late, lengths
+from graphcheck.parting.windows import Late, lengths, wide
 
 _NOISE = 2**20  # random numbers that are used again and again
 BLOCK = 2**16  # elements that stay in the cache
@@ -73,21 +73,26 @@ class Tangents:
             return
         if isinstance(term.verb, Move):  # in no more doubt than what it is made of
             free, map_ = all(t is None for t in ts), term.verb.map
-            sources = [] if free else [np.asarray(_or_zeros(t, x)) for t, x in zip(ts, xs, strict=True)]
             whole = not isinstance(values[cls], Late)
-            self.known[cls] = None if free else picked(sources, map_) if whole else Late(np.concatenate(sources), map_)
+            if len(ts) == 1 and isinstance(ts[0], Late):
+                self.known[cls] = ts[0].through(map_)
+            else:
+                sources = [] if free else [np.asarray(_or_zeros(t, x)) for t, x in zip(ts, xs, strict=True)]
+                self.known[cls] = None if free else picked(sources, map_) if whole else Late(np.concatenate(sources), map_)
             self.told[cls] = self._cut(term, xs, ts, ids)
             if not self.rooms.keys().isdisjoint(ids):
                 rooms: list[Any] = [np.asarray(_or_zeros(self.rooms.get(a), x)) for a, x in zip(ids, xs, strict=True)]
                 self.rooms[cls] = picked(rooms, map_) if whole else Late(np.concatenate(rooms), map_)
             return
         late = int(bool(xs) and isinstance(xs[0], Late) and by_rows(term.verb, xs[0].map))  # what may be left to be read by rows
-        xs = [*xs[:late], *map(np.asarray, xs[late:])]
+        steps = isinstance(term.verb, Ew)  # which are read in blocks
+        xs = [*xs[:late], *map(np.asarray if steps else wide, xs[late:])]
         ts = [*ts[:late], *(np.asarray(t) if isinstance(t, Late) else t for t in ts[late:])]
         value: np.ndarray = np.asarray(values[cls])
         rooms = [self.rooms.get(a) for a in ids]
         with np.errstate(all="ignore"):
-            room = self._room(term.verb, xs, rooms, late) if any(r is not None for r in rooms) else None
+            known = any(r is not None for r in rooms)
+            room = self._room(term.verb, [*xs[:late], *map(wide, xs[late:])], rooms, late) if known else None
             if room is not None:
                 ts = list(map(_without, ts, rooms))
             scale, steep = self.told[cls] = beside(value, *self._cut(term, xs, ts, ids))
@@ -150,10 +155,11 @@ class Tangents:
             made = np.broadcast_to(np.asarray(whole).reshape(-1), value.shape)
         for start in range(0, value.size, BLOCK):
             at = slice(start, min(start + BLOCK, value.size))
-            size = _Sizes(value[at])
+            size = _Sizes(wide(value[at]))
             if isinstance(verb, Ew):
                 seen, carried = ([x if x is None or x.size != value.size else x[at] for x in some] for some in (xs, ts))
-                yield at, size, self._elementwise(verb.fn, seen, carried, value[at], size, sigmoid)
+                seen = [x if x is None else wide(x) for x in seen]
+                yield at, size, self._elementwise(verb.fn, seen, carried, wide(value[at]), size, sigmoid)
             else:
                 yield at, size, None if made is None else made[at]
 
@@ -198,7 +204,11 @@ class Tangents:
     def _product(self, verb: Contract, xs: Sequence[Any], ts: Sequence[Any]) -> np.ndarray:
         rows, columns = (size.astype(np.float32) for size in lengths(verb, xs[0], xs[1], np.float32))
         total = rows[:, :, None] * columns[:, None, :]
-        total *= self._drawn(total.size).reshape(total.shape)
+        flat = total.reshape(-1)
+        for at in range(0, flat.size, _NOISE) if flat.size >= _NOISE else ():  # the same again, without a copy of all of it
+            flat[at : at + _NOISE] *= self.noise[: flat.size - at]
+        if flat.size < _NOISE:
+            flat *= self._drawn(flat.size)
         return _products(verb, total, ((ts[0], xs[1]), (xs[0], ts[1])))
 
     def _elementwise(

@@ -17,6 +17,8 @@ from graphcheck.kernel.terms.verbs import Contract
 from graphcheck.kernel.values.gather import picked, view
 from graphcheck.kernel.values.windows import block, blocks
 
+_LESS = 4  # times as many elements that are worth more than to find the places of some
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Late:
@@ -34,12 +36,25 @@ class Late:
         made = picked([self.source], self.map)
         return made if dtype is None else made.astype(dtype, copy=False)
 
+    def through(self, map_: Map) -> np.ndarray:
+        """What another map makes of it; of all of it only where that is not much less."""
+        if map_.size > self.size // _LESS:
+            return picked([np.asarray(self)], map_)
+        index = map_.index
+        return picked([self.source], Map(None, np.where(index > 0, self.map.at(np.maximum(index, 1) - 1), 0), b""))
+
     def rows(self, width: int, dtype: Any = np.float64) -> Iterator[tuple[slice, np.ndarray]]:
         """The windows as [rows, width], in blocks of rows, in float64 or another type; often column by column in memory."""
         source = self.source.astype(dtype, copy=False)
         for at, part, across in cut(self.map, width):
             made = picked([source], across or part)
             yield at, made.reshape(width, -1).T if across else made.reshape(-1, width)
+
+
+def wide(value: Any) -> np.ndarray:
+    """All values; those of steps, which are kept as booleans, in float64."""
+    found = np.asarray(value)
+    return found.astype(np.float64) if found.dtype == np.bool_ else found
 
 
 def cut(map_: Map, width: int) -> Iterable[tuple[slice, Map, Map | None]]:

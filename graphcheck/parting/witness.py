@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import math
 import os
 import shlex
@@ -30,7 +31,7 @@ from graphcheck.options import Options
 from graphcheck.parting import probes
 from graphcheck.parting.budget import Budget, work
 from graphcheck.parting.cone import Cone
-from graphcheck.parting.difference import ONCE, SPREAD_FACTOR, SURE, Deviation, Executed, judge, replayed
+from graphcheck.parting.difference import ONCE, SPREAD_FACTOR, SURE, Deviation, Executed, judge, minus, replayed
 from graphcheck.parting.redrawn import ENLARGED, PAIRS
 from graphcheck.parting.rooms import NEAR
 from graphcheck.parting.trials import SPECS, Drawing, Trial, unlike
@@ -223,7 +224,7 @@ class Search:
             yield from drawn
             yield from made
             return
-        yield from (next(drawn), next(drawn))
+        yield from itertools.islice(drawn, 2)
         if self.execute:  # ties are for onnxruntime to show, too
             yield from made
         yield from drawn
@@ -256,12 +257,10 @@ class Search:
         terms = self.pair.terms
         for name, a, b in self.outputs:
             x, y = (value.reshape(-1) for value in shown.get(name, (np.zeros(0), np.zeros(0))))
-            far = np.abs(x - y)
-            alike = np.flatnonzero(far >= _ALIKE * far.max()) if far.size else far
-            at = int(alike[len(alike) // 2]) if len(alike) else 0  # of many a usual one, not a corner
-            if not far.size or not far[at] > _GROSS * max(np.abs(x).max(), np.abs(y).max()):
+            at = _usual(x, y)
+            if at is None:
                 continue
-            some = range(max(0, at - _AROUND), min(at + _AROUND, far.size))
+            some = range(max(0, at - _AROUND), min(at + _AROUND, x.size))
             try:
                 cone = Cone(terms, (a, b), some, _SHARE * self.work)
             except Oversized:
@@ -312,13 +311,13 @@ class Search:
         return None
 
     def _execute(self, arrays: Mapping[str, np.ndarray]) -> Executed | None:
-        """The outputs of both sides in onnxruntime, as float64: of the run that was made, if that tells; else with optimizations
+        """The outputs of both sides in onnxruntime: of the run that was made, if that tells; else with optimizations
         off; None if it cannot run them."""
         before = self._shown_before(arrays)
         self._borrowed = before is not None
         if before is not None:
             if self.large or self.work > _QUICK:
-                end_idle()
+                end_idle()  # none beside the evaluation that mostly tells
             return before
         results = []
         self.budget.take(_RUN + self.work)
@@ -376,8 +375,18 @@ class Search:
         )
 
 
+def _usual(x: np.ndarray, y: np.ndarray) -> int | None:
+    """An element that deviates most, of many a usual one, not a corner; None where none does by much."""
+    if not x.size:
+        return None
+    far = np.abs(minus(x, y))
+    alike = np.flatnonzero(far >= _ALIKE * far.max())
+    at = int(alike[len(alike) // 2]) if len(alike) else 0
+    return at if far[at] > _GROSS * max(float(np.abs(x).max()), float(np.abs(y).max())) else None
+
+
 def as_executed(interface: Interface, results: Sequence[Mapping[str, np.ndarray]]) -> Executed:
-    """Outputs of both sides by their own names, of one shape, as float64."""
+    """Outputs of both sides by their own names, of one shape, as float64, or float32 where they are."""
     both = [port for port in interface.outputs if port.a is not None and port.b is not None]
     a, b = results
     return by_output(interface, ({p.key: a[p.a.name] for p in both}, {p.key: b[p.b.name] for p in both}))  # type: ignore[union-attr]
@@ -388,7 +397,7 @@ def by_output(interface: Interface, sides: Sequence[Mapping[str, np.ndarray]]) -
     found = {}
     for port in interface.outputs:
         if all(port.key in side for side in sides) and sides[0][port.key].dtype.kind not in "OSUT":
-            x, y = (np.asarray(side[port.key], np.float64) for side in sides)
+            x, y = (v if v.dtype == np.float32 else np.asarray(v, np.float64) for v in (side[port.key] for side in sides))
             if x.shape == y.shape:
                 found[port.key] = (x, y)
     return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import json
 import math
 import os
@@ -315,12 +314,6 @@ class _Bytes(bytes):
     folder: str = ""
 
 
-def _trim() -> None:
-    """Give freed memory back to the system, where the C library can (glibc): a session, or an idle child, then holds little."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def serve() -> None:
     """What the child does: load and run, as told on standard input, until that ends or the parent is gone."""
     tasks, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -350,12 +343,12 @@ def serve() -> None:
                         if isinstance(source, _Bytes):
                             source.folder = task["folder"]
                         session = load(source, **task["options"])
-                        _trim()  # of the graphs that it was made of; of a ResNet-50 half of what there is
+                        processes.return_memory()  # of the graphs that it was made of; of a ResNet-50 half of what there is
                     elif task["do"] == "run" and session is not None:
                         found = session.run(arrays, task["outputs"])
                     else:
                         session = None
-                        _trim()
+                        processes.return_memory()
                     seconds = time.perf_counter() - start
             except MemoryError:
                 failure = {"cause": "the memory limit was reached", "node": None, "kind": task["do"]}

@@ -16,7 +16,7 @@ from graphcheck.kernel.terms.store import Terms
 from graphcheck.kernel.terms.strided import Strided, normal
 from graphcheck.kernel.terms.verbs import Contract, Move, Rows
 
-LARGE, BLOCK = 2_000_000, 1_000_000  # elements of windows that are not made whole, and of those made at a time
+LARGE, BLOCK, _TOLD = 2_000_000, 1_000_000, 2**17  # elements of windows: not made whole; made at a time, by forms; by a table
 GROWTH = 2  # times the elements of their source
 
 
@@ -59,7 +59,7 @@ def blocks(map_: Map, width: int) -> Iterator[tuple[slice, Map]]:
         for at, found in parts(forms, width):
             yield at, Map(found or None, None if found else np.zeros((at.stop - at.start) * width, np.int32), b"")
         return
-    step, count = max(1, BLOCK // width), map_.size // width
+    step, count = max(1, min(BLOCK, _TOLD) // width), map_.size // width
     for at in (slice(row, min(row + step, count)) for row in range(0, count, step)):
         yield at, Map(None, map_.at(np.arange(at.start * width, at.stop * width)), b"")
 
