@@ -47,6 +47,9 @@ _CAUSES = {
 }
 
 
+_own: list[bool] = []  # something where the process is one of our own
+
+
 def keep_objects() -> None:
     """Have Python look for garbage less often, and the C library keep one store of memory, in a process of our own.
 
@@ -58,9 +61,6 @@ def keep_objects() -> None:
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
         _own.append(True)
-
-
-_own: list[bool] = []  # whether the process is
 
 
 def return_memory() -> None:

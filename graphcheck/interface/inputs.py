@@ -103,8 +103,10 @@ def numbers(arrays: Mapping[str, Array]) -> dict[str, int | float | bool]:
 
 def leaves_of(inputs: Mapping[str, Array]) -> dict[tuple[str, str], Array]:
     """Inputs by the keys of their leaves, in float64; in float32 where they are, which costs no copy, and strings as they are."""
-    kept = (x.dtype.kind in "OSUT" or x.dtype == np.float32 for x in inputs.values())
-    return {("input", name): x if k else x.astype(np.float64) for k, (name, x) in zip(kept, inputs.items(), strict=True)}
+    return {
+        ("input", name): x if x.dtype.kind in "OSUT" or x.dtype == np.float32 else x.astype(np.float64)
+        for name, x in inputs.items()
+    }
 
 
 def side_inputs(interface: Interface, inputs: Mapping[str, Array]) -> tuple[Arrays, Arrays]:

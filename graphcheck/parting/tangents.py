@@ -205,10 +205,11 @@ class Tangents:
         rows, columns = (size.astype(np.float32) for size in lengths(verb, xs[0], xs[1], np.float32))
         total = rows[:, :, None] * columns[:, None, :]
         flat = total.reshape(-1)
-        for at in range(0, flat.size, _NOISE) if flat.size >= _NOISE else ():  # the same again, without a copy of all of it
-            flat[at : at + _NOISE] *= self.noise[: flat.size - at]
         if flat.size < _NOISE:
             flat *= self._drawn(flat.size)
+        else:  # what would be drawn, without a copy of all of it
+            for at in range(0, flat.size, _NOISE):
+                flat[at : at + _NOISE] *= self.noise[: flat.size - at]
         return _products(verb, total, ((ts[0], xs[1]), (xs[0], ts[1])))
 
     def _elementwise(

@@ -148,6 +148,7 @@ class Search:
         self.deviations: list[Deviation] = []
         self._sessions: dict[int, RemoteSession] = {}
         self.large = sum(w.nbytes for m in models for w in weights(m)) > _LARGE
+        self.costly = self.large or self.work > _QUICK
         self._shown_before, self._borrowed = shown, False  # what a run that was made shows at an input
         self._seen: Executed | None = None
 
@@ -316,7 +317,7 @@ class Search:
         before = self._shown_before(arrays)
         self._borrowed = before is not None
         if before is not None:
-            if self.large or self.work > _QUICK:
+            if self.costly:
                 end_idle()  # none beside the evaluation that mostly tells
             return before
         results = []
@@ -328,7 +329,7 @@ class Search:
                     source = source_of(self.sources[side], self.models[side])
                     self._sessions[side] = RemoteSession(source, optimizations="off")
                 results.append(self._sessions[side].run(feed))
-                if self.large or self.work > _QUICK:  # one at a time, and none beside the evaluation that mostly tells
+                if self.costly:  # one at a time, and none beside the evaluation that mostly tells
                     self._sessions.pop(side).close(keep=not side or bool(self.deviations))
         except GraphcheckError:
             for session in self._sessions.values():  # one of them may have crashed

@@ -145,8 +145,8 @@ class Executions:
     def shown(self, arrays: Mapping[str, np.ndarray]) -> Executed | None:
         """What a run that is plainly apart shows at this input; None if there is none."""
         runs = self.runs if self.plainly_apart() else []
-        same = (run for run in runs if all(_alike(array, run.inputs.get(name)) for name, array in arrays.items()))
-        sides = next(((run.a.outputs, run.b.outputs) for run in same if not (run.a.error or run.b.error)), None)
+        at_it = (run for run in runs if numeric.same(arrays, run.inputs) and not (run.a.error or run.b.error))
+        sides = next(((run.a.outputs, run.b.outputs) for run in at_it), None)
         return None if sides is None else by_output(self.interface, sides)
 
     def agree(self) -> bool:
@@ -222,11 +222,6 @@ def _far(row: Mapping[str, Any]) -> bool:
     """Whether the outputs of a run differ by more than most roundings do, or most elements where nothing is rounded."""
     ulps, unequal = row.get("scale_ulp"), row.get("unequal") or 0
     return bool(unequal > _MOST * math.prod(row["shape"]) if ulps is None else ulps > _FAR_BEYOND)
-
-
-def _alike(x: np.ndarray, y: np.ndarray | None) -> bool:
-    """Whether they are the same, bit for bit."""
-    return y is not None and (x.dtype, x.shape) == (y.dtype, y.shape) and x.tobytes() == y.tobytes()
 
 
 def _sizes(shapes: Mapping[str, Any]) -> dict[str, list[int]]:
